@@ -1,0 +1,67 @@
+"""aigciqa: perceptual quality metrics for AI-generated images.
+
+    metric = aigciqa.create_metric("nr-lite")
+    score = metric("out.png")
+
+The names below are resolved on first use, so `import aigciqa` imports nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aigciqa.errors import CheckpointError as CheckpointError
+    from aigciqa.errors import HubError as HubError
+    from aigciqa.errors import ImageError as ImageError
+    from aigciqa.metric import Metric as Metric
+    from aigciqa.metric import create_metric as create_metric
+    from aigciqa.registry import MetricSpec as MetricSpec
+    from aigciqa.registry import list_metrics as list_metrics
+    from aigciqa.registry import metric_info as metric_info
+    from aigciqa.scoring.records import Item as Item
+    from aigciqa.scoring.records import Record as Record
+    from aigciqa.scoring.engine import score_files as score_files
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "CheckpointError": "aigciqa.errors",
+    "HubError": "aigciqa.errors",
+    "ImageError": "aigciqa.errors",
+    "Item": "aigciqa.scoring.records",
+    "Metric": "aigciqa.metric",
+    "MetricSpec": "aigciqa.registry",
+    "Record": "aigciqa.scoring.records",
+    "create_metric": "aigciqa.metric",
+    "list_metrics": "aigciqa.registry",
+    "metric_info": "aigciqa.registry",
+    "score_files": "aigciqa.scoring.engine",
+}
+__all__ = [
+    "CheckpointError",
+    "HubError",
+    "ImageError",
+    "Item",
+    "Metric",
+    "MetricSpec",
+    "Record",
+    "__version__",
+    "create_metric",
+    "list_metrics",
+    "metric_info",
+    "score_files",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'aigciqa' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,38 @@
+"""What every backbone is: images in, feature maps out, and a pooling of the maps."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class Backbone(nn.Module):
+    """A feature extractor.
+
+    Subclasses set `feature_dim` and implement `forward`. Those whose features are not the plain spatial mean of
+    their maps override `pool`; those that look at a sample of positions override `dense`.
+
+    Attributes:
+        feature_dim: D, the length of the feature vector of one image.
+    """
+
+    feature_dim: int
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Feature maps of preprocessed images.
+
+        Args:
+            images: (B, 3, H, W), preprocessed as the backbone's `Preprocess` says.
+
+        Returns:
+            (B, C, h, w).
+        """
+        raise NotImplementedError
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """Features (B, D) of feature maps (B, C, h, w): global average pooling, unless overridden."""
+        return maps.mean(dim=(2, 3))
+
+    def dense(self, images: Tensor) -> Tensor:
+        """Feature maps fine enough to draw a quality map from: those of `forward`, unless overridden."""
+        maps: Tensor = self(images)
+        return maps

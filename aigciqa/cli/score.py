@@ -1,0 +1,277 @@
+"""`aigciqa-score`: scores of files, folders, manifests, as a table."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from aigciqa.registry import METRICS, SCORE_RANGES, metric_info
+from aigciqa.scoring.records import Item
+
+if TYPE_CHECKING:
+    from aigciqa.metric import Metric
+    from aigciqa.scoring.sinks import FileSink, Sink
+
+EXIT_SCORED, EXIT_ERRORS = 0, 1
+EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143  # 128 + the signal's number, as shells count
+
+
+def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:
+    if not asked:
+        return
+    click.echo(f"{'metric':<16}{'reference':<11}{'input':<26}{'dimensions':<50}weights")
+    for spec in METRICS.values():
+        crop = "whole picture" if spec.input_size is None else f"centre {spec.input_size} x {spec.input_size}"
+        weights = "in the package" if spec.embedded else "Hugging Face Hub"
+        reference = "needed" if spec.requires_reference else "none"
+        size = f"{spec.preprocess.resize} px, {crop}"
+        click.echo(f"{spec.name:<16}{reference:<11}{size:<26}{', '.join(spec.dimensions):<50}{weights}")
+    context.exit(EXIT_SCORED)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("images", nargs=-1, metavar="IMAGE...")
+@click.option(
+    "-m", "--metric", "names", multiple=True, metavar="METRIC",
+    help="Metric to use; may be given more than once. [default: nr-lite, or fr-lite where there is a reference]",
+)  # fmt: skip
+@click.option(
+    "-r", "--reference", metavar="PATH",
+    help="Image prompt of all images, or a folder of them, matched by relative path, else by stem.",
+)  # fmt: skip
+@click.option("-o", "--output", metavar="FILE", help="Write a table: .csv, .json, .jsonl or .parquet.")
+@click.option("--device", metavar="D", help="Where to compute: cpu, cuda, cuda:1, mps. [default: cpu]")
+@click.option(
+    "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True,
+    help="What the network computes in.",
+)  # fmt: skip
+@click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images per pass through the network.")
+@click.option(
+    "--workers", type=click.IntRange(min=0), metavar="N", help="Decoding threads; 0: none. [default: one per core]"
+)
+@click.option("--resume", is_flag=True, help="Go on with what an interrupted run left in FILE.")
+@click.option("--strict", is_flag=True, help="Stop at the first image that can't be scored.")
+@click.option(
+    "--group-by", metavar="parent|REGEX",
+    help="Group of an image: its folder's name, or what the expression finds in its path.",
+)  # fmt: skip
+@click.option("--engine", type=click.Choice(["local"]), default="local", help="What runs the scoring.")
+@click.option("--weights", default="default", metavar="W", help="Variant, folder or Hub repo of the weights.")
+@click.option("--dimension", type=click.Choice(list(SCORE_RANGES)), help="Write this dimension only.")
+@click.option("--quiet", is_flag=True, help="No progress and no summary.")
+@click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_metrics, help="List metrics.")
+@click.version_option(package_name="aigciqa")
+def main(
+    images: tuple[str, ...],
+    names: tuple[str, ...],
+    reference: str | None,
+    output: str | None,
+    device: str | None,
+    dtype: str,
+    batch_size: int | None,
+    workers: int | None,
+    resume: bool,
+    strict: bool,
+    group_by: str | None,
+    engine: str,
+    weights: str,
+    dimension: str | None,
+    quiet: bool,
+) -> None:
+    """Score the quality of AI-generated images.
+
+    IMAGE is a file, a folder (searched recursively), a glob pattern, a manifest (.csv, .jsonl or .parquet with a column
+    image and optionally reference and group), or - for paths on standard input.
+
+    A table goes to FILE or to standard output, progress and a summary to standard error. An image that can't be scored
+    becomes a row with its error. Exit status: 0 all scored, 1 some have errors, 2 usage error or nothing to do.
+    """
+    from aigciqa.scoring import sources
+
+    if not images:
+        raise click.UsageError("nothing to score: name at least one image, folder, pattern, manifest or -")
+    if resume and output is None:
+        raise click.UsageError("--resume goes on with a file: name it with -o")
+    if output is not None and any(_same_file(output, image) for image in images):
+        raise click.UsageError(f"-o {output} would overwrite what is to be scored")
+    for name in names:
+        _checked(metric_info, name)
+    if len(set(names)) < len(names):
+        raise click.UsageError("the same metric is named twice")
+    if weights != "default" and len(names) > 1:
+        raise click.UsageError("--weights goes with one metric: run once for each")
+    openers = _checked(sources.open_sources, images, sys.stdin.buffer)
+    pair = _checked(sources.references_from, reference) if reference is not None else lambda found: found.item
+    group = _checked(sources.group_by, group_by) if group_by is not None else lambda item: item
+    items = (group(pair(found)) for opener in openers for found in opener())
+    first = next(items, None)
+    if first is None:
+        raise click.UsageError(f"no images in {', '.join(images)}")
+    names = names or ("fr-lite" if reference is not None or first.reference is not None else "nr-lite",)
+    _check_references(names, reference, first, images)
+
+    warnings.filterwarnings("ignore", module="PIL")  # oddities of files that Pillow copes with
+    metrics = _checked(_load, names, weights, device, dtype, dimension)
+    predicted = {name for metric in metrics for name in metric.dimensions}
+    dimensions = [dimension] if dimension else [name for name in SCORE_RANGES if name in predicted]
+    run = _Run(metrics, dimensions, output, quiet)
+    signal.signal(signal.SIGTERM, _terminate)
+    run.count_ahead([] if "-" in images else openers)
+    sys.exit(run.score(itertools.chain([first], items), resume, batch_size, workers, strict))
+
+
+class _Run:
+    """One run of the command: from items to rows, a summary and an exit status."""
+
+    def __init__(self, metrics: list[Metric], dimensions: list[str], output: str | None, quiet: bool) -> None:
+        from tqdm import tqdm
+
+        from aigciqa.scoring import sinks
+        from aigciqa.scoring.summary import Summary
+
+        self.metrics = metrics
+        self.names = [metric.name for metric in metrics]
+        self.columns = sinks.columns_of(dimensions)
+        self.file: FileSink | None = _checked(sinks.FileSink, output, self.columns) if output is not None else None
+        self.summary = Summary(dimensions)
+        self.quiet = quiet
+        self.bar = tqdm(unit="score", disable=quiet or None, dynamic_ncols=True, leave=False)
+
+    def score(
+        self, items: Iterator[Item], resume: bool, batch_size: int | None, workers: int | None, strict: bool
+    ) -> int:
+        """Score everything; returns the exit status."""
+        from aigciqa.errors import ImageError
+        from aigciqa.scoring import sinks
+        from aigciqa.scoring.engine import score_files
+
+        records = score_files(items, metric=self.metrics, batch_size=batch_size, workers=workers, strict=strict)
+        try:
+            sink = self._open(items, resume)
+            for record in records:
+                row = sinks.to_row(record, self.columns)
+                with self.bar.external_write_mode():
+                    sink.write([row])
+                self.summary.add([row])
+                self.bar.update()
+            sink.close()
+        except BrokenPipeError:  # whoever read our output has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return self._stopped("the output was closed", EXIT_ERRORS)
+        except ImageError as error:
+            return self._stopped(f"--strict: {error}", EXIT_ERRORS)
+        except OSError as error:
+            return self._stopped(f"can't write the scores: {error}", EXIT_ERRORS)
+        except KeyboardInterrupt:
+            return self._stopped("interrupted", EXIT_INTERRUPTED)
+        except _Terminated:
+            return self._stopped("terminated", EXIT_TERMINATED)
+        finally:
+            records.close()
+            self.bar.close()
+        self._say(*self.summary.lines(), *([f"{self.summary.rows} rows in {self.file.path}"] if self.file else []))
+        return EXIT_ERRORS if self.summary.failed else EXIT_SCORED
+
+    def count_ahead(self, openers: Sequence[Callable[[], Iterator[Any]]]) -> None:
+        """Find the progress bar's total without holding up the scoring."""
+        if self.bar.disable or not openers:
+            return
+
+        def count() -> None:
+            self.bar.total = len(self.names) * sum(1 for opener in openers for _ in opener())
+
+        threading.Thread(target=count, daemon=True).start()
+
+    def _open(self, items: Iterator[Item], resume: bool) -> Sink:
+        from aigciqa.scoring import sinks
+
+        if self.file is None:
+            return sinks.standard_output(self.columns, self.names)
+        if not resume:
+            self.file.start()
+            return self.file
+        expected = ((item.image, name) for item in items for name in self.names)
+        for row in _checked_rows(self.file.recover(expected, len(self.names))):
+            self.summary.add([row])
+            self.bar.update()
+        if self.summary.rows:
+            self._say(f"resuming after {self.summary.rows} rows in {self.file.path}")
+        return self.file
+
+    def _stopped(self, why: str, status: int) -> int:
+        self.bar.close()
+        kept = ""
+        if self.file is not None:
+            self.file.abandon()
+            kept = f"; the rows so far are in {self.file.journal}, and --resume goes on from there"
+        click.echo(f"aigciqa-score: {why}{kept}", err=True)
+        return status
+
+    def _say(self, *lines: str) -> None:
+        if not self.quiet:
+            for line in lines:
+                self.bar.write(line, file=sys.stderr)
+
+
+class _Terminated(BaseException):
+    """SIGTERM came."""
+
+
+def _terminate(_number: int, _frame: object) -> NoReturn:
+    raise _Terminated
+
+
+def _load(names: Sequence[str], weights: str, device: str | None, dtype: str, dimension: str | None) -> list[Metric]:
+    import torch
+
+    from aigciqa.metric import create_metric
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {device}: {str(error).splitlines()[0]}") from None
+    return [create_metric(name, weights=weights, device=device, dtype=dtype, dimension=dimension) for name in names]
+
+
+def _check_references(names: Sequence[str], reference: str | None, first: Item, images: Sequence[str]) -> None:
+    """Refuse references nobody reads, and metrics that need them where there can't be any."""
+    from aigciqa.scoring.sources import MANIFEST_SUFFIXES
+
+    needing = [name for name in names if metric_info(name).requires_reference]
+    if reference is not None and not needing:
+        raise click.UsageError(f"{', '.join(names)} takes no reference: leave -r out or use a metric such as fr-lite")
+    manifests = any(os.path.splitext(image)[1].lower() in MANIFEST_SUFFIXES for image in images)
+    if needing and reference is None and first.reference is None and not manifests:
+        raise click.UsageError(f"{needing[0]} compares with a reference (the image prompt): name it with -r")
+
+
+def _checked(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The function's result; its complaints become usage errors."""
+    from aigciqa.errors import HubError
+
+    try:
+        return function(*arguments)
+    except (ValueError, TypeError, HubError) as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _checked_rows(rows: Iterable[Any]) -> Iterator[Any]:
+    try:
+        yield from rows
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _same_file(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False

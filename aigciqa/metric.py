@@ -1,0 +1,420 @@
+"""`create_metric` and what it returns: a `Metric`, a torch Module that scores pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aigciqa import checkpoint, hub
+from aigciqa.backbones import build_backbone
+from aigciqa.checkpoint import MetricConfig
+from aigciqa.errors import CheckpointError
+from aigciqa.heads import build_head
+from aigciqa.preprocess import as_list, check_tensor, load_image, normalize, present_image, present_tensor
+from aigciqa.registry import METRICS, metric_info
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_ASSETS = Path(__file__).parent / "assets"
+_REPO = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+
+
+def create_metric(
+    name: str,
+    *,
+    weights: str | os.PathLike[str] | None = "default",
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    dimension: str | None = None,
+    as_loss: bool = False,
+    cache_dir: str | None = None,
+    local_files_only: bool = False,
+) -> Metric:
+    """Create a metric, in evaluation mode.
+
+    Args:
+        name: one of `aigciqa.list_metrics()`.
+        weights: `"default"` (inside the package for `*-lite`, else the Hub's `aigciqa/<name>`); another variant inside
+            the package (`"native"` for `nr-lite`); a folder; a Hub repo `"org/name"` or `"org/name@revision"`; or
+            None for random ones, drawn from torch's global generator. An existing folder wins over a repo of that
+            name; what begins with `.`, `/` or `~` is never looked up on the Hub.
+        device: where to compute; the CPU if absent.
+        dtype: what the backbone computes in: `"float32"` (the default), or `"bfloat16"` / `"float16"` by autocast.
+            Weights and scores stay float32.
+        dimension: the dimension that calling the metric returns; the head's first one if absent.
+        as_loss: let gradients flow to the images and return `-score.mean()`.
+        cache_dir: where huggingface_hub keeps downloads.
+        local_files_only: take downloads from that cache only.
+
+    Raises:
+        ValueError: unknown name, weights, dtype or dimension.
+        CheckpointError: the weights are malformed, altered or another metric's.
+        HubError: the weights can't be had.
+    """
+    spec = metric_info(name)
+    if weights is None:
+        metric = Metric(MetricConfig.from_spec(spec), dimension=dimension, as_loss=as_loss, dtype=dtype)
+        return metric if device is None else metric.to(device)
+    if isinstance(weights, str) and weights in spec.embedded:
+        weights = _ASSETS / spec.embedded[weights]
+    elif weights == "default":
+        weights = hub.default_repo(name)
+    return Metric.from_pretrained(
+        weights,
+        device=device,
+        dtype=dtype,
+        dimension=dimension,
+        as_loss=as_loss,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        metric=name,
+    )
+
+
+class Metric(nn.Module):
+    """A quality metric: pictures in, scores out. Made by `create_metric` or `Metric.from_pretrained`.
+
+    Pictures are, one or a list of them: a path, a PIL image, a uint8 array (H, W, 3), or a tensor (3, H, W); or a
+    batch as one tensor (B, 3, H, W). Tensors are RGB, floating point in [0, 1] or uint8 in 0..255; one channel is
+    repeated to three. They may be on any device and are moved to the metric's. A score depends on its picture (and
+    reference) alone, never on the rest of the batch.
+
+    The model is the PKU-I2IQA paper's (section 4): a backbone, global average pooling, two fully connected layers;
+    with a reference (FR), the same backbone reads both pictures and the head reads [generated, reference]. The `lite`
+    metrics have a backbone and heads of their own.
+
+    The metric stays in evaluation mode: `train()` does nothing, also when called on a model that holds it. To
+    fine-tune, call `metric.backbone.train()`.
+
+    Attributes:
+        config: what the metric is; what `config.json` says.
+        dimension: the main dimension, which calling the metric returns.
+        as_loss: whether gradients flow and calling returns `-score.mean()`.
+    """
+
+    def __init__(
+        self,
+        config: MetricConfig,
+        *,
+        dimension: str | None = None,
+        as_loss: bool = False,
+        dtype: str | torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.as_loss = as_loss
+        self.autocast_dtype = _autocast_dtype(dtype)
+        self.dimension = _choose(dimension, config.dimensions)
+        self.backbone = build_backbone(config.backbone, **config.options)
+        self.head = build_head(
+            config.backbone, config.kind, self.backbone.feature_dim, len(config.dimensions), **config.options
+        )
+        self.requires_grad_(not as_loss)
+        self.eval()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        dimension: str | None = None,
+        as_loss: bool = False,
+        cache_dir: str | None = None,
+        local_files_only: bool = False,
+        metric: str | None = None,
+    ) -> Metric:
+        """Load a head from a folder or a Hub repo.
+
+        Args:
+            source: a folder, or `"org/name"` or `"org/name@revision"`.
+            metric: the metric the head must be for, if that matters.
+
+        The other arguments are `create_metric`'s. Raises as `create_metric` does.
+        """
+        folder = _locate(source, metric, cache_dir, local_files_only)
+        config, entry = checkpoint.read_config(folder)
+        if metric is not None and config.metric != metric:
+            raise CheckpointError(f"{source} holds a head for {config.metric!r}, not for {metric!r}")
+        if config.metric not in METRICS:
+            raise CheckpointError(f"{source} holds a head for {config.metric!r}, which this version does not know")
+        tensors = checkpoint.read_tensors(folder, entry)
+        with torch.random.fork_rng(devices=[]):  # the random initial weights are thrown away: so is what drew them
+            loaded = cls(config, dimension=dimension, as_loss=as_loss, dtype=dtype)
+        checkpoint.check_tensors(tensors, loaded.state_dict(), str(folder))
+        loaded.load_state_dict(tensors)
+        return loaded if device is None else loaded.to(device)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write `config.json`, `model.safetensors` and a model card, for `create_metric(name, weights=folder)`."""
+        checkpoint.write_checkpoint(folder, self.config, self.state_dict())
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        revision: str | None = None,
+        commit_message: str = "Upload with aigciqa",
+    ) -> str:
+        """Publish the head as a Hub repo, made if absent.
+
+        Args:
+            repo_id: `"org/name"`.
+            private: whether a new repo is private.
+            revision: branch to upload to, made if absent; the main one if not given.
+            commit_message: of the upload.
+
+        Returns:
+            The address of the commit.
+        """
+        return hub.publish(self, repo_id, private=private, revision=revision, commit_message=commit_message)
+
+    @property
+    def name(self) -> str:
+        """Name in the table of metrics."""
+        return self.config.metric
+
+    @property
+    def kind(self) -> str:
+        """`"nr"` or `"fr"`."""
+        return self.config.kind
+
+    @property
+    def requires_reference(self) -> bool:
+        """Whether an image prompt is needed."""
+        return self.config.kind == "fr"
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """What `predict` returns, in order."""
+        return self.config.dimensions
+
+    @property
+    def score_range(self) -> tuple[float, float]:
+        """(lowest, highest) mean opinion score of the main dimension. A regressed score may leave it slightly."""
+        return self.config.score_range[self.dimension]
+
+    @property
+    def lower_better(self) -> bool:
+        """False: higher scores are better."""
+        return False
+
+    @property
+    def feature_dim(self) -> int:
+        """D, the length of what `encode` returns for a picture."""
+        return self.backbone.feature_dim
+
+    @property
+    def device(self) -> torch.device:
+        """Where the metric computes: where its weights are."""
+        return self._weight.device
+
+    def forward(self, images: Any, reference: Any = None, *, reference_features: Tensor | None = None) -> Tensor:
+        """Score pictures on the main dimension.
+
+        Args:
+            images: the generated pictures, in any form the class names.
+            reference: FR: their image prompts, as many, in any form; sizes may differ from the images'.
+            reference_features: FR: what `encode` returned for the prompts, (B, D), or (1, D) for one prompt of all.
+
+        Returns:
+            float32 (B,); with `as_loss` the scalar `-score.mean()`.
+
+        Raises:
+            TypeError, ValueError: what came, what was expected, what to do.
+            ImageError: a file can't be read.
+        """
+        scores = self._score(images, reference, reference_features)[:, self.dimensions.index(self.dimension)]
+        return -scores.mean() if self.as_loss else scores
+
+    def predict(
+        self, images: Any, reference: Any = None, *, reference_features: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Score pictures on every dimension in one pass; arguments as for calling the metric.
+
+        Returns:
+            Dimension -> float32 (B,).
+        """
+        scores = self._score(images, reference, reference_features)
+        return dict(zip(self.dimensions, scores.unbind(1), strict=True))
+
+    def encode(self, images: Any) -> Tensor:
+        """Features (B, D) of pictures: of an image prompt, to be passed as `reference_features` any number of times."""
+        with self._gradients():
+            return self._encode(images)
+
+    def quality_map(self, image: Any, reference: Any = None, *, reference_features: Tensor | None = None) -> Tensor:
+        """The main dimension's score, place by place.
+
+        For the paper's models: the head is piecewise linear in a spatial mean of features, so with its slope w and
+        offset b at that mean, w . f(y, x) + b averages exactly to the score; with a reference, the generated
+        picture's half varies and the reference's half is constant. For `lite`: from its block statistics. The map
+        covers what the metric sees (the centre crop, where there is one).
+
+        Args:
+            image: pictures, as for calling the metric. Whole pictures presented at unequal sizes make unequal maps:
+                pass those one at a time.
+
+        Returns:
+            float32 (B, h, w), at the resolution of the feature maps; its mean over (h, w) is the score.
+        """
+        with torch.no_grad():
+            references = self._references(reference, reference_features)
+            batches = self._batches(image)
+            if len(batches) > 1:
+                raise ValueError("pictures of unequal sizes make maps of unequal sizes: pass them one at a time")
+            pixels = batches[0][1]
+            features = self._joined(self._features(pixels), references)
+            with self._autocast():
+                maps = self.backbone.dense(pixels)
+            index = self.dimensions.index(self.dimension)
+            return self.head.score_map(maps.to(features.dtype), features, index).float()
+
+    def encode_presented(self, pixels: Tensor) -> Tensor:
+        """Features (B, D) of pictures presented by `preprocess.present_image`: uint8 (B, 3, h, w)."""
+        with self._gradients():
+            return self._features(self._normalized(pixels))
+
+    def regress(self, features: Tensor, reference_features: Tensor | None = None) -> Tensor:
+        """Scores (B, n) of features (B, D); FR: with the references' features, (B, D) or (1, D)."""
+        with self._gradients():
+            return self._regressed(features, reference_features)
+
+    def train(self, mode: bool = True) -> Metric:
+        """Does nothing: scores never depend on the mode. See the class for fine-tuning."""
+        return super().train(False)
+
+    def extra_repr(self) -> str:
+        return f"{self.name!r}, dimension={self.dimension!r}, as_loss={self.as_loss}"
+
+    @property
+    def _weight(self) -> Tensor:
+        """Any one of the tensors, to read device and dtype from."""
+        for tensors in (self.parameters(), self.buffers()):
+            for tensor in tensors:
+                return tensor
+        raise RuntimeError("a metric without tensors")
+
+    def _gradients(self) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext() if self.as_loss else torch.no_grad()
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.autocast_dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.autocast_dtype)
+
+    def _score(self, images: Any, reference: Any, reference_features: Tensor | None) -> Tensor:
+        with self._gradients():
+            references = self._references(reference, reference_features)
+            return self._regressed(self._encode(images), references)
+
+    def _references(self, reference: Any, reference_features: Tensor | None) -> Tensor | None:
+        """Check that what a metric of this kind needs was given, and encode it."""
+        if not self.requires_reference:
+            if reference is not None or reference_features is not None:
+                raise ValueError(f"{self.name} takes no reference; a metric that does: fr-{self.config.backbone}")
+            return None
+        if (reference is None) == (reference_features is None):
+            found = "neither" if reference is None else "both"
+            raise ValueError(
+                f"{self.name} compares with a reference (the image prompt): pass it as the second argument or, "
+                f"encoded, as reference_features; got {found}"
+            )
+        if reference_features is None:
+            return self._encode(reference)
+        if reference_features.dim() != 2 or reference_features.shape[1] != self.feature_dim:
+            raise ValueError(
+                f"reference_features are what encode() returns, (B, {self.feature_dim}); got shape "
+                f"{tuple(reference_features.shape)}"
+            )
+        return reference_features.to(self._weight)
+
+    def _joined(self, features: Tensor, references: Tensor | None) -> Tensor:
+        """The head's input: features, or [generated, reference] features."""
+        if references is None:
+            return features
+        if references.shape[0] not in (1, features.shape[0]):
+            raise ValueError(
+                f"{features.shape[0]} images but {references.shape[0]} references: pass one reference for each image"
+            )
+        return torch.cat([features, references.expand_as(features)], dim=1)
+
+    def _encode(self, images: Any) -> Tensor:
+        batches = self._batches(images)
+        if len(batches) == 1:
+            return self._features(batches[0][1])
+        features = torch.cat([self._features(pixels) for _, pixels in batches])
+        order = [index for indices, _ in batches for index in indices]
+        return features[torch.tensor(order, device=features.device).argsort()]
+
+    def _batches(self, images: Any) -> list[tuple[list[int], Tensor]]:
+        """What the backbone sees, in batches of equal shape, each with the positions of its pictures."""
+        if isinstance(images, Tensor):
+            pixels = self._present(images)
+            return [(list(range(pixels.shape[0])), pixels)]
+        groups: dict[torch.Size, list[tuple[int, Tensor]]] = {}
+        for index, image in enumerate(as_list(images)):
+            pixels = self._present(image)
+            if pixels.shape[0] != 1:
+                raise ValueError(f"a list holds single pictures (3, H, W); item {index} is a batch of {len(pixels)}")
+            groups.setdefault(pixels.shape, []).append((index, pixels))
+        return [([i for i, _ in group], torch.cat([p for _, p in group])) for group in groups.values()]
+
+    def _present(self, image: Any) -> Tensor:
+        """One picture, or a batch in one tensor, as the backbone sees it: (B, 3, h, w)."""
+        if not isinstance(image, Tensor):
+            return self._normalized(present_image(load_image(image), self.config.preprocess)[None])
+        pixels = self._unit(check_tensor(image))
+        return normalize(present_tensor(pixels, self.config.preprocess), self.config.preprocess)
+
+    def _normalized(self, presented: Tensor) -> Tensor:
+        return normalize(self._unit(presented), self.config.preprocess)
+
+    def _unit(self, images: Tensor) -> Tensor:
+        """On the metric's device, in its dtype, in [0, 1]."""
+        scaled = images.to(self._weight)
+        return scaled / 255.0 if images.dtype == torch.uint8 else scaled
+
+    def _regressed(self, features: Tensor, references: Tensor | None) -> Tensor:
+        scores: Tensor = self.head(self._joined(features, references))
+        return scores.float()
+
+    def _features(self, pixels: Tensor) -> Tensor:
+        with self._autocast():
+            maps = self.backbone(pixels)
+        return self.backbone.pool(maps.to(self._weight.dtype))
+
+
+def _autocast_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    """The dtype autocast is to use; None for plain float32."""
+    chosen = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if dtype is not None and chosen not in _DTYPES.values():
+        raise ValueError(f"dtype is one of {', '.join(_DTYPES)}; got {dtype!r}")
+    return None if chosen is torch.float32 else chosen
+
+
+def _choose(dimension: str | None, dimensions: tuple[str, ...]) -> str:
+    if dimension is not None and dimension not in dimensions:
+        raise ValueError(f"dimension is one of {', '.join(dimensions)}; got {dimension!r}")
+    return dimension or dimensions[0]
+
+
+def _locate(source: str | os.PathLike[str], metric: str | None, cache_dir: str | None, local_files_only: bool) -> Path:
+    """The folder of a head: `source` itself, or where the Hub's cache has it."""
+    text = os.fspath(source)
+    folder = Path(text).expanduser()
+    if folder.is_dir():
+        return folder
+    if isinstance(source, str) and text[:1] not in (".", "/", "~") and _REPO.fullmatch(text):
+        return hub.fetch(text, metric=metric, cache_dir=cache_dir, local_files_only=local_files_only)
+    raise ValueError(
+        f"weights {text!r}: no such folder, and not a Hub repo 'org/name' or 'org/name@revision'; also taken are "
+        "'default' and None (random)"
+    )

@@ -1,0 +1,265 @@
+"""From whatever the user has (path, PIL image, array, tensor) to the pixels a backbone sees.
+
+Two ways lead there. Files, PIL images and arrays go through Pillow and stay 8-bit until the network
+(`load_image`, `present_image`), so that scores equal those of the paper authors' torchvision pipeline. Tensors go
+through torch's antialiased resize (`check_tensor`, `present_tensor`), so that gradients reach them. `normalize` ends
+both.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from aigciqa.errors import ImageError
+from aigciqa.registry import Preprocess
+
+#: Formats that decode without starting another program (EPS would start Ghostscript).
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO", "AVIF", "JPEG2000")
+#: Pillow's own limit: twice a quarter gigabyte of RGB pixels.
+MAX_PIXELS = 178_956_970
+#: A longer strip can't be presented at a common short side: its resized long side would not fit in memory.
+MAX_ASPECT = 1000
+#: How far a float tensor may leave [0, 1]: room for the rounding of a resize, none for a wrong range.
+RANGE_TOLERANCE = 1e-4
+
+
+def load_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> Image.Image:
+    """Read a picture as an RGB PIL image.
+
+    EXIF orientation is applied, alpha composited over white, the first frame of an animation taken; 16-bit, palette,
+    bilevel, grey and CMYK pictures are converted.
+
+    Args:
+        source: path, PIL image, or uint8 array (H, W), (H, W, 1) or (H, W, 3).
+
+    Raises:
+        ImageError: the picture can't be read; the message says which and why.
+        TypeError: not a picture at all.
+        ValueError: an array of another shape.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    if isinstance(source, Image.Image):
+        try:
+            return _decode(source, "PIL image")
+        except OSError as error:  # opened lazily, broken further on
+            raise ImageError(f"PIL image: {_reason(error)}") from error
+    if isinstance(source, (str, os.PathLike)):
+        return _from_file(Path(source))
+    raise TypeError(
+        f"expected a path, PIL image, uint8 array (H, W, 3) or tensor (3, H, W), or a list of them; got "
+        f"{type(source).__name__}"
+    )
+
+
+def present_image(image: Image.Image, spec: Preprocess) -> Tensor:
+    """Resize and crop an RGB image as Pillow and torchvision do.
+
+    Returns:
+        uint8, (3, h, w).
+    """
+    size = _resized(image.height, image.width, spec)
+    if size != (image.height, image.width):
+        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    if spec.crop is not None:
+        top, left = _crop_origin(size, spec.crop)
+        image = image.crop((left, top, left + spec.crop, top + spec.crop))
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def check_tensor(images: Tensor) -> Tensor:
+    """Check a tensor of images and bring it to (B, 3, H, W), values as they came.
+
+    Args:
+        images: (B, C, H, W) or (C, H, W) with C = 3 or 1; floating point in [0, 1], or uint8.
+
+    Raises:
+        TypeError: another dtype.
+        ValueError: another shape, an empty batch, NaN, infinity or values outside the range.
+    """
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise TypeError(f"image tensors are floating point in [0, 1] or uint8 in 0..255; got {images.dtype}")
+    shape = tuple(images.shape)
+    if images.dim() == 3:
+        images = images.unsqueeze(0)
+    if images.dim() != 4:
+        raise ValueError(f"expected a tensor (B, 3, H, W) or (3, H, W); got shape {shape}")
+    if images.shape[1] not in (1, 3):
+        hint = "; move the channels first with .permute(2, 0, 1)" if shape[-1] in (1, 3) else ""
+        raise ValueError(f"expected 3 channels (RGB) or 1 (grey); got {images.shape[1]} in shape {shape}{hint}")
+    if 0 in shape:
+        raise ValueError(f"nothing to score: empty tensor of shape {shape}")
+    if images.is_floating_point() and not torch.compiler.is_compiling():
+        _check_range(images)
+    return images.expand(-1, 3, -1, -1)
+
+
+def present_tensor(images: Tensor, spec: Preprocess) -> Tensor:
+    """Resize and crop float images with torch; gradients flow.
+
+    Args:
+        images: (B, 3, H, W), floating point in [0, 1].
+
+    Returns:
+        (B, 3, h, w) in [0, 1].
+    """
+    height, width = images.shape[-2:]
+    size = _resized(height, width, spec)
+    if spec.eight_bit:
+        images = _round(images)
+        if size[1] != width:  # Pillow's order: across, then down, each pass rounded
+            images = _round(_interpolate(images, (height, size[1])))
+        if size[0] != height:
+            images = _round(_interpolate(images, size))
+    elif size != (height, width):
+        images = _interpolate(images, size)
+    if spec.crop is not None:
+        top, left = _crop_origin(size, spec.crop)
+        images = images[..., top : top + spec.crop, left : left + spec.crop]
+    return images
+
+
+def normalize(images: Tensor, spec: Preprocess) -> Tensor:
+    """Subtract the mean and divide by the standard deviation: (B, 3, H, W) in [0, 1] -> (B, 3, H, W)."""
+    if spec.mean == (0.0, 0.0, 0.0) and spec.std == (1.0, 1.0, 1.0):
+        return images
+    mean = images.new_tensor(spec.mean).view(3, 1, 1)
+    std = images.new_tensor(spec.std).view(3, 1, 1)
+    return (images - mean) / std
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.dtype != np.uint8:
+        raise TypeError(f"image arrays are uint8 in 0..255, height x width x channels; got {array.dtype}")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)):
+        raise ValueError(f"expected an array (H, W, 3), or (H, W) for grey; got shape {array.shape}")
+    return Image.fromarray(array).convert("RGB")
+
+
+def _from_file(path: Path) -> Image.Image:
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ImageError(f"{path}: not a regular file")
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    if not data:
+        raise ImageError(f"{path}: the file is empty")
+    try:
+        with Image.open(io.BytesIO(data), formats=_formats()) as image:
+            if image.format == "PNG":
+                image.verify()  # Pillow checks the pixel data's CRCs only here, and the image is spent after it
+        with Image.open(io.BytesIO(data), formats=_formats()) as image:
+            return _decode(image, str(path))
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError(f"{path}: not a picture in a format that can be read ({', '.join(FORMATS)})") from None
+    except Exception as error:  # decoders raise anything on broken data, SyntaxError and struct.error included
+        raise ImageError(f"{path}: {_reason(error)}") from error
+
+
+@functools.cache
+def _formats() -> list[str]:
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _reason(error: Exception) -> str:
+    text = re.sub(r"\s*<_io\.BytesIO object at \w+>", "", str(error)).strip()
+    return text or type(error).__name__
+
+
+def _decode(image: Image.Image, name: str) -> Image.Image:
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(f"{name}: {image.width} x {image.height} is more than the {MAX_PIXELS:,} pixels allowed")
+    if 0 in image.size:
+        raise ImageError(f"{name}: {image.width} x {image.height} has no pixels")
+    image_format = image.format
+    image.load()
+    image = _upright(image)
+    if image.mode.startswith("I;16") or (image.mode == "I" and image_format == "PPM"):
+        levels = np.asarray(image, dtype=np.float64) / 257.0  # 65535 = 257 x 255
+        image = Image.fromarray(np.rint(levels).clip(0, 255).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ImageError(
+            f"{name}: {image.mode!r} pixels (32 bits) have no agreed range; save it with 8 or 16 bits a channel"
+        )
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return ImageOps.exif_transpose(image) if turned else image
+    except Exception:  # the pixels are good: viewers, too, show a picture whose EXIF block is broken
+        return image
+
+
+def _check_range(images: Tensor) -> None:
+    low, high = (float(value) for value in torch.aminmax(images.detach()))
+    if low != low or high != high or high == float("inf") or low == float("-inf"):
+        raise ValueError("image tensor holds NaN or infinity")
+    if low < -RANGE_TOLERANCE or high > 1 + RANGE_TOLERANCE:
+        if low >= 0 and high <= 255:
+            hint = "divide by 255, or pass uint8"
+        elif low >= -1 - RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE:
+            hint = "it looks like [-1, 1]: use (x + 1) / 2"
+        else:
+            hint = "bring it to [0, 1], for example with .clamp(0, 1)"
+        raise ValueError(f"float image tensors are in [0, 1]; got values from {low:.4g} to {high:.4g}; {hint}")
+
+
+def _resized(height: int, width: int, spec: Preprocess) -> tuple[int, int]:
+    """Height and width after the resize, rounded down as torchvision's Resize rounds them."""
+    if spec.resize is None:
+        return height, width
+    short, long = min(height, width), max(height, width)
+    new_short, new_long = spec.resize, int(spec.resize * long / short)
+    if spec.max_side is not None and new_long > spec.max_side:
+        new_short, new_long = max(1, int(spec.max_side * short / long)), spec.max_side
+    elif long > MAX_ASPECT * short:
+        raise ImageError(f"{width} x {height} is a strip of more than {MAX_ASPECT}:1; cut it before scoring")
+    return (new_short, new_long) if height <= width else (new_long, new_short)
+
+
+def _crop_origin(size: tuple[int, int], crop: int) -> tuple[int, int]:
+    return round((size[0] - crop) / 2.0), round((size[1] - crop) / 2.0)
+
+
+def _interpolate(images: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def _round(images: Tensor) -> Tensor:
+    rounded = torch.round(images * 255.0) / 255.0
+    return images + (rounded - images).detach()
+
+
+def as_list(images: Any) -> list[Any]:
+    """One picture or a list of pictures -> a list of pictures."""
+    if isinstance(images, (list, tuple)):
+        if not images:
+            raise ValueError("nothing to score: empty list")
+        return list(images)
+    return [images]

@@ -1,0 +1,296 @@
+"""`score_files`: a stream of paths in, a stream of records out, in the same order."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict, deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from aigciqa.errors import ImageError
+from aigciqa.metric import Metric, create_metric
+from aigciqa.preprocess import load_image, present_image
+from aigciqa.registry import Preprocess
+from aigciqa.scoring.records import Item, Record
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    PathLike: TypeAlias = "str | os.PathLike[str]"
+
+DEFAULT_BATCH = 16
+#: Metrics that see whole pictures at their own size hold few of them in memory at once.
+DEFAULT_BATCH_NATIVE = 4
+MAX_WORKERS = 8
+#: References kept decoded or encoded; an image prompt is usually shared by pictures that stand near each other.
+MAX_REFERENCES = 1024
+
+
+def score_files(
+    images: Iterable[PathLike | Item],
+    *,
+    metric: str | Metric | Sequence[str | Metric],
+    references: PathLike | Sequence[PathLike] | None = None,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    dtype: str = "float32",
+    device: str | torch.device | None = None,
+    strict: bool = False,
+) -> Generator[Record, None, None]:
+    """Score files, lazily.
+
+    Files are decoded in threads while the network computes; memory does not grow with their number. Scores do not
+    depend on `batch_size` or `workers`. Each distinct reference is decoded and encoded once (the latest 1,024 are
+    remembered).
+
+    Args:
+        images: any iterable of paths, or of `Item`s that carry reference and group of their own.
+        metric: a name, a `Metric`, or several of them; several share the decoding.
+        references: one path for all images, or as many paths as there are images. An `Item`'s own reference wins.
+        batch_size: pictures per pass through the network; halved when a device runs out of memory.
+        workers: decoding threads; 0 decodes in the caller's thread. One per core if absent, at most 8.
+        dtype: what metrics given by name compute in; a `Metric` keeps its own.
+        device: where metrics given by name compute; a `Metric` stays where it is.
+        strict: raise at the first picture that can't be scored.
+
+    Yields:
+        A `Record` per image and metric, in input order. A file that can't be scored is a record with `error` set.
+
+    Raises:
+        ValueError, TypeError: unusable arguments.
+        ImageError: a picture can't be scored, and `strict` is set.
+    """
+    if isinstance(images, (str, os.PathLike)):
+        raise TypeError(f"images is an iterable of paths; for one file pass [{os.fspath(images)!r}]")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size is 1 or more; got {batch_size}")
+    if workers is not None and workers < 0:
+        raise ValueError(f"workers is 0 (decode in this thread) or more; got {workers}")
+    metrics = [
+        each if isinstance(each, Metric) else create_metric(each, device=device, dtype=dtype)
+        for each in ([metric] if isinstance(metric, (str, Metric)) else metric)
+    ]
+    if not metrics:
+        raise ValueError("no metric given")
+    if references is not None and not any(each.requires_reference for each in metrics):
+        names = ", ".join(each.name for each in metrics)
+        raise ValueError(f"references were given, but {names} takes none; a metric that does: fr-lite")
+    if batch_size is None:
+        native = any(each.config.preprocess.resize is None for each in metrics)
+        batch_size = DEFAULT_BATCH_NATIVE if native else DEFAULT_BATCH
+    if workers is None:
+        workers = min(MAX_WORKERS, os.cpu_count() or 1)
+    if references is None:
+        needing = [each.name for each in metrics if each.requires_reference]
+        items: Iterable[Item] = (_unpaired(image, needing) for image in images)
+    elif isinstance(references, (str, os.PathLike)):
+        shared = os.fspath(references)
+        items = (_item(image, shared) for image in images)
+    else:
+        items = _paired(images, references)
+    return _Engine(metrics, batch_size, workers, strict).run(items)
+
+
+def _unpaired(image: PathLike | Item, full_reference: list[str]) -> Item:
+    if full_reference and not isinstance(image, Item):
+        raise ValueError(f"{full_reference[0]} compares with a reference (the image prompt): pass references=")
+    return _item(image, None)
+
+
+def _paired(images: Iterable[PathLike | Item], references: Sequence[PathLike]) -> Iterator[Item]:
+    """Items of images and references; raises ValueError where their numbers differ."""
+    if isinstance(images, Sequence) and len(images) != len(references):
+        raise ValueError(f"{len(images)} images but {len(references)} references: pass one for each, or one for all")
+    rest = iter(references)
+    count = 0
+    for count, image in enumerate(images, 1):
+        try:
+            yield _item(image, os.fspath(next(rest)))
+        except StopIteration:
+            raise ValueError(f"{len(references)} references for at least {count} images") from None
+    if count < len(references):
+        raise ValueError(f"{count} images but {len(references)} references: pass one for each, or one for all")
+
+
+def _item(image: PathLike | Item, reference: str | None) -> Item:
+    if not isinstance(image, Item):
+        return Item(os.fspath(image), reference)
+    if image.reference is None and image.reference_error is None and reference is not None:
+        return Item(image.image, reference, image.group, image.error)
+    return image
+
+
+@dataclass
+class _Picture:
+    """A file on its way: decoding, then presented once for each preprocessing, or an error."""
+
+    decoding: Future[dict[Preprocess, Tensor] | str] | None
+    features: dict[int, Tensor] = field(default_factory=dict)  # of a reference, by position of the metric
+
+    def result(self) -> dict[Preprocess, Tensor] | str:
+        return self.decoding.result() if self.decoding is not None else {}
+
+
+@dataclass
+class _Entry:
+    item: Item
+    image: _Picture | None
+    reference: _Picture | None
+
+
+class _Engine:
+    def __init__(self, metrics: list[Metric], batch_size: int, workers: int, strict: bool) -> None:
+        self.metrics = metrics
+        self.batch_size = batch_size
+        self.strict = strict
+        self.pool = ThreadPoolExecutor(workers, thread_name_prefix="aigciqa-decode") if workers else None
+        self.specs = tuple(dict.fromkeys(each.config.preprocess for each in metrics))
+        self.reference_specs = tuple(
+            dict.fromkeys(each.config.preprocess for each in metrics if each.requires_reference)
+        )
+        self.references: OrderedDict[str, _Picture] = OrderedDict()
+
+    def run(self, items: Iterable[Item]) -> Generator[Record, None, None]:
+        try:
+            for entries in self._batches(items):
+                for record in self._score(entries):
+                    if self.strict and record.error is not None:
+                        raise ImageError(record.error)
+                    yield record
+        finally:
+            if self.pool is not None:
+                self.pool.shutdown(wait=False, cancel_futures=True)
+
+    def _batches(self, items: Iterable[Item]) -> Iterator[list[_Entry]]:
+        """Batches in input order, the next one decoding while one is being scored."""
+        entries: deque[_Entry] = deque()
+        for item in items:
+            entries.append(self._start(item))
+            while len(entries) >= 2 * self.batch_size:
+                yield [entries.popleft() for _ in range(self.batch_size)]
+        while entries:
+            yield [entries.popleft() for _ in range(min(self.batch_size, len(entries)))]
+
+    def _start(self, item: Item) -> _Entry:
+        image = None if item.error is not None else self._decoding(item.image, self.specs)
+        reference = None
+        if image is not None and item.reference is not None and self.reference_specs:
+            known = self.references.pop(item.reference, None)
+            reference = known or self._decoding(item.reference, self.reference_specs)
+            self.references[item.reference] = reference
+            while len(self.references) > MAX_REFERENCES:
+                self.references.popitem(last=False)
+        return _Entry(item, image, reference)
+
+    def _decoding(self, path: str, specs: tuple[Preprocess, ...]) -> _Picture:
+        if self.pool is not None:
+            return _Picture(self.pool.submit(_decode, path, specs))
+        done: Future[dict[Preprocess, Tensor] | str] = Future()
+        done.set_result(_decode(path, specs))
+        return _Picture(done)
+
+    def _score(self, entries: list[_Entry]) -> list[Record]:
+        columns = [self._score_with(position, entries) for position in range(len(self.metrics))]
+        return [record for row in zip(*columns, strict=True) for record in row]
+
+    def _score_with(self, position: int, entries: list[_Entry]) -> list[Record]:
+        """Records of a batch by one metric."""
+        metric = self.metrics[position]
+        spec = metric.config.preprocess
+        errors = [_error(entry, metric) for entry in entries]
+        good = [index for index, error in enumerate(errors) if error is None]
+        pixels = [_presented(entries[index].image, spec) for index in good]
+        tables: dict[int, dict[str, float]] = {}
+        if good:
+            features = self._encode(metric, pixels)
+            references = None
+            if metric.requires_reference:
+                references = self._encode_references(position, [entries[index].reference for index in good])
+            scores = metric.regress(features, references).cpu()
+            for index, row in zip(good, scores.tolist(), strict=True):
+                tables[index] = dict(zip(metric.dimensions, row, strict=True))
+                if not torch.isfinite(torch.tensor(row)).all():
+                    errors[index] = f"{entries[index].item.image}: the score is not a finite number"
+        return [
+            Record(
+                image=entry.item.image,
+                reference=entry.item.reference,
+                group=entry.item.group,
+                metric=metric.name,
+                scores=tables[index] if errors[index] is None else {},
+                error=errors[index],
+            )
+            for index, entry in enumerate(entries)
+        ]
+
+    def _encode_references(self, position: int, pictures: Sequence[_Picture | None]) -> Tensor:
+        """Features (B, D) of references, each distinct one encoded once."""
+        metric = self.metrics[position]
+        wanted = [picture for picture in pictures if picture is not None]
+        fresh = list({id(picture): picture for picture in wanted if position not in picture.features}.values())
+        if fresh:
+            features = self._encode(metric, [_presented(picture, metric.config.preprocess) for picture in fresh])
+            for picture, feature in zip(fresh, features, strict=True):
+                picture.features[position] = feature
+                if len(picture.features) == sum(each.requires_reference for each in self.metrics):
+                    picture.decoding = None  # the pixels are not needed again
+        return torch.stack([picture.features[position] for picture in wanted])
+
+    def _encode(self, metric: Metric, pixels: list[Tensor]) -> Tensor:
+        """Features (B, D) of presented pictures of any shapes, in batches of equal shape."""
+        groups: dict[torch.Size, list[int]] = {}
+        for index, picture in enumerate(pixels):
+            groups.setdefault(picture.shape, []).append(index)
+        features: dict[int, Tensor] = {}
+        for indices in groups.values():
+            rest = iter(indices)
+            while part := list(islice(rest, self.batch_size)):
+                try:
+                    encoded = metric.encode_presented(torch.stack([pixels[index] for index in part]))
+                except torch.cuda.OutOfMemoryError:
+                    if len(part) == 1:
+                        raise
+                    self.batch_size = len(part) // 2
+                    torch.cuda.empty_cache()
+                    rest = iter([*part, *rest])
+                    continue
+                features.update(zip(part, encoded, strict=True))
+        return torch.stack([features[index] for index in range(len(pixels))])
+
+
+def _decode(path: str, specs: tuple[Preprocess, ...]) -> dict[Preprocess, Tensor] | str:
+    """A picture presented in each way, or why it can't be."""
+    try:
+        image = load_image(path)
+        return {spec: present_image(image, spec) for spec in specs}
+    except ImageError as error:
+        return str(error)
+    except MemoryError:
+        return f"{path}: not enough memory to decode it"
+
+
+def _error(entry: _Entry, metric: Metric) -> str | None:
+    """Why a metric can't score an entry."""
+    if entry.image is None:
+        return entry.item.error
+    image = entry.image.result()
+    if isinstance(image, str):
+        return image
+    if not metric.requires_reference:
+        return None
+    if entry.reference is None:
+        return entry.item.reference_error or f"{entry.item.image}: no reference given, and {metric.name} needs one"
+    reference = entry.reference.result()
+    return f"reference {reference}" if isinstance(reference, str) else None
+
+
+def _presented(picture: _Picture | None, spec: Preprocess) -> Tensor:
+    result = picture.result() if picture is not None else {}
+    assert not isinstance(result, str)
+    return result[spec]

@@ -1,0 +1,46 @@
+"""What goes into the scoring engine and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture to score.
+
+    Attributes:
+        image: path of the generated picture.
+        reference: path of its image prompt, if it has one.
+        group: what the summary groups it under.
+        error: why it can't be scored at all, found while listing.
+        reference_error: why it has no reference; only full-reference metrics mind.
+    """
+
+    image: str
+    reference: str | None = None
+    group: str | None = None
+    error: str | None = None
+    reference_error: str | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one metric says of one picture.
+
+    Attributes:
+        image: path of the picture, as it was given.
+        reference: path of its image prompt, if it has one.
+        group: the group it was given.
+        metric: name of the metric.
+        scores: dimension -> score; empty if `error` is set.
+        error: why the picture could not be scored; None if it was.
+    """
+
+    image: str
+    reference: str | None
+    group: str | None
+    metric: str
+    scores: Mapping[str, float] = field(default_factory=dict)
+    error: str | None = None

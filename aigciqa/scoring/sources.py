@@ -1,0 +1,247 @@
+"""Where items come from: files, folders, glob patterns, manifests, standard input; and their references and groups."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from aigciqa.scoring.records import Item
+
+IMAGE_SUFFIXES = frozenset(
+    f".{name}"
+    for name in "png jpg jpeg jpe jfif webp gif bmp tif tiff avif jp2 ppm pgm pbm pnm".split()  # noqa: SIM905
+)
+MANIFEST_SUFFIXES = frozenset({".csv", ".jsonl", ".parquet"})
+MANIFEST_COLUMNS = ("image", "reference", "group")
+
+
+class SourceError(ValueError):
+    """A source that can't be used at all: the command ends before it scores anything."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """An item as a source gives it: with its path below the folder it was found in, by which references are matched."""
+
+    item: Item
+    relative: str
+
+
+def open_sources(arguments: Iterable[str], stdin: BinaryIO) -> list[Callable[[], Iterator[Found]]]:
+    """Check the arguments of the command line; each becomes a function that lists its items, lazily.
+
+    Raises:
+        SourceError: a pattern that matches nothing, a manifest that is missing or has no column `image`.
+    """
+    return [_open_source(argument, stdin) for argument in arguments]
+
+
+def references_from(reference: str) -> Callable[[Found], Item]:
+    """What gives items their reference: one file for all, or the matching file of a folder.
+
+    In a folder, a reference is the file of the same relative path, else of the same relative path with another suffix,
+    else of the same stem anywhere below the folder. Pictures are never paired by position. An item's own reference,
+    from a manifest, stays.
+
+    Raises:
+        SourceError: there is no such file or folder.
+    """
+    if os.path.isdir(reference):
+        return _ReferenceFolder(reference).give
+    if not os.path.exists(reference):
+        raise SourceError(f"reference {reference!r}: no such file or folder")
+    return lambda found: found.item if found.item.reference else replace(found.item, reference=reference)
+
+
+def group_by(rule: str) -> Callable[[Item], Item]:
+    """What gives items their group: `parent`, the name of the image's folder, or a regular expression.
+
+    The group is the expression's first capture group, else its whole match, anywhere in the path; none where it does
+    not match.
+
+    Raises:
+        SourceError: not a regular expression.
+    """
+    if rule == "parent":
+        return lambda item: replace(item, group=os.path.basename(os.path.dirname(os.path.abspath(item.image))))
+    try:
+        pattern = re.compile(rule)
+    except re.error as error:
+        raise SourceError(f"--group-by {rule!r} is neither 'parent' nor a regular expression: {error}") from None
+
+    def by_pattern(item: Item) -> Item:
+        match = pattern.search(item.image)
+        return replace(item, group=match[1 if pattern.groups else 0] if match else None)
+
+    return by_pattern
+
+
+def _open_source(argument: str, stdin: BinaryIO) -> Callable[[], Iterator[Found]]:
+    if argument == "-":
+        return lambda: _from_lines(stdin)
+    if os.path.isdir(argument):
+        return lambda: _walk(argument, "")
+    if os.path.splitext(argument)[1].lower() in MANIFEST_SUFFIXES:
+        return _open_manifest(argument)
+    if not os.path.lexists(argument) and glob.has_magic(argument):
+        matches = sorted(glob.glob(argument, recursive=True))
+        if not matches:
+            raise SourceError(f"{argument!r} matches no file")
+        return lambda: (found for match in matches for found in _matched(match))
+    return lambda: iter([_file(argument)])
+
+
+def _file(path: str) -> Found:
+    return Found(Item(path), os.path.basename(path))
+
+
+def _matched(path: str) -> Iterator[Found]:
+    return _walk(path, "") if os.path.isdir(path) else iter([_file(path)])
+
+
+def _from_lines(stream: BinaryIO) -> Iterator[Found]:
+    for line in stream:
+        path = os.fsdecode(line.rstrip(b"\r\n"))
+        if path:
+            yield _file(path)
+
+
+def _walk(folder: str, below: str) -> Iterator[Found]:
+    """Images of a folder and the folders in it, sorted by name; links to folders are not followed."""
+    try:
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+    except OSError as error:
+        yield Found(Item(folder, error=f"{folder}: {error.strerror}"), below)
+        return
+    for entry in entries:
+        relative = os.path.join(below, entry.name)
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path, relative)
+        elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and not entry.is_dir():
+            yield Found(Item(entry.path), relative)
+
+
+class _ReferenceFolder:
+    """The references below a folder, by relative path and by stem."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        relatives = [found.relative for found in _walk(folder, "") if found.item.error is None]
+        self.exact = frozenset(relatives)
+        self.by_path = _unique((os.path.splitext(relative)[0], relative) for relative in relatives)
+        self.by_stem = _unique((Path(relative).stem, relative) for relative in relatives)
+
+    def give(self, found: Found) -> Item:
+        if found.item.reference:
+            return found.item
+        if found.relative in self.exact:
+            return self._with(found.item, found.relative)
+        for index, key in (
+            (self.by_path, os.path.splitext(found.relative)[0]),
+            (self.by_stem, Path(found.relative).stem),
+        ):
+            if key in index:
+                match = index[key]
+                if match is not None:
+                    return self._with(found.item, match)
+                problem = f"several references in {self.folder} are called {key!r}"
+                return replace(found.item, reference_error=f"{found.item.image}: {problem}")
+        problem = f"no reference in {self.folder} has its relative path or its stem"
+        return replace(found.item, reference_error=f"{found.item.image}: {problem}")
+
+    def _with(self, item: Item, relative: str) -> Item:
+        return replace(item, reference=os.path.join(self.folder, relative))
+
+
+def _unique(pairs: Iterable[tuple[str, str]]) -> dict[str, str | None]:
+    """Key -> value; None where a key has several."""
+    listed = list(pairs)
+    counts = Counter(key for key, _ in listed)
+    return {key: value if counts[key] == 1 else None for key, value in listed}
+
+
+def _open_manifest(path: str) -> Callable[[], Iterator[Found]]:
+    if not os.path.isfile(path):
+        raise SourceError(f"manifest {path!r}: no such file")
+    rows = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}[os.path.splitext(path)[1].lower()]
+    next(rows(path), None)  # raises for a file that is no manifest
+    folder = os.path.dirname(path)
+    return lambda: (_listed(row, folder, f"{path}: row {number}") for number, row in enumerate(rows(path), 1))
+
+
+def _listed(row: dict[str, Any] | str, folder: str, where: str) -> Found:
+    """The item of a manifest's row; a row that can't be read is an item with an error."""
+    if isinstance(row, str):
+        return Found(Item("", error=f"{where}: {row}"), "")
+    cells = {name: row.get(name) for name in MANIFEST_COLUMNS}
+    wrong = [name for name, cell in cells.items() if cell is not None and not isinstance(cell, (str, int))]
+    if wrong:
+        return Found(Item("", error=f"{where}: {wrong[0]!r} is {cells[wrong[0]]!r}; expected text"), "")
+    image, reference, group = (str(cell) if cell not in (None, "") else None for cell in cells.values())
+    if image is None:
+        return Found(Item("", error=f"{where}: the column 'image' is empty"), "")
+    item = Item(_beside(folder, image), _beside(folder, reference) if reference else None, group)
+    return Found(item, image if not os.path.isabs(image) else os.path.basename(image))
+
+
+def _beside(folder: str, path: str) -> str:
+    """A manifest's path is relative to the manifest; where there is nothing, to the current folder."""
+    joined = os.path.join(folder, path)
+    return path if not os.path.lexists(joined) and os.path.lexists(path) else joined
+
+
+def _csv_rows(path: str) -> Iterator[dict[str, Any] | str]:
+    with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
+        reader = csv.DictReader(stream)
+        try:
+            _check_columns(path, reader.fieldnames or [])
+            yield from reader
+        except csv.Error as error:
+            yield f"not CSV: {error}"
+
+
+def _jsonl_rows(path: str) -> Iterator[dict[str, Any] | str]:
+    with open(path, encoding="utf-8-sig", errors="surrogateescape") as stream:
+        for line in filter(str.strip, stream):
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                yield f"not JSON: {error}"
+                continue
+            yield row if isinstance(row, dict) else f"expected an object, got {type(row).__name__}"
+
+
+def _parquet_rows(path: str) -> Iterator[dict[str, Any] | str]:
+    try:
+        file = import_parquet().ParquetFile(path)
+    except (OSError, ValueError) as error:
+        raise SourceError(f"manifest {path!r} is not Parquet: {error}") from None
+    with file:
+        names = file.schema_arrow.names
+        _check_columns(path, names)
+        for batch in file.iter_batches(columns=[name for name in MANIFEST_COLUMNS if name in names]):
+            yield from batch.to_pylist()
+
+
+def import_parquet() -> Any:
+    """pyarrow's parquet module, which is in the extra `parquet`."""
+    try:
+        from pyarrow import parquet
+    except ImportError:
+        raise SourceError("Parquet files need pyarrow: pip install 'aigciqa[parquet]'") from None
+    return parquet
+
+
+def _check_columns(path: str, columns: Iterable[str]) -> None:
+    names = list(columns)
+    if "image" not in names:
+        raise SourceError(f"manifest {path!r} has no column 'image'; it has: {', '.join(names) or 'nothing'}")
