@@ -266,14 +266,16 @@ class Metric(nn.Module):
             float32 (B, h, w), at the resolution of the feature maps; its mean over (h, w) is the score.
         """
         with torch.no_grad():
-            references = self._references(reference, reference_features)
+            self._check_references(reference, reference_features)
             batches = self._batches(image)
             if len(batches) > 1:
                 raise ValueError("pictures of unequal sizes make maps of unequal sizes: pass them one at a time")
             pixels = batches[0][1]
-            features = self._joined(self._features(pixels), references)
+            features = self._joined(
+                self._features(pixels), self._references(reference, reference_features, len(pixels))
+            )
             with self._autocast():
-                maps = self.backbone.dense(pixels)
+                maps = self.backbone.dense(pixels.to(self._weight.dtype))
             index = self.dimensions.index(self.dimension)
             return self.head.score_map(maps.to(features.dtype), features, index).float()
 
@@ -312,38 +314,45 @@ class Metric(nn.Module):
 
     def _score(self, images: Any, reference: Any, reference_features: Tensor | None) -> Tensor:
         with self._gradients():
-            references = self._references(reference, reference_features)
-            return self._regressed(self._encode(images), references)
+            self._check_references(reference, reference_features)
+            features = self._encode(images)
+            return self._regressed(features, self._references(reference, reference_features, features.shape[0]))
 
-    def _references(self, reference: Any, reference_features: Tensor | None) -> Tensor | None:
-        """Check that what a metric of this kind needs was given, and encode it."""
+    def _check_references(self, reference: Any, reference_features: Tensor | None) -> None:
+        """Raise ValueError unless what a metric of this kind needs was given, and no more."""
         if not self.requires_reference:
             if reference is not None or reference_features is not None:
                 raise ValueError(f"{self.name} takes no reference; a metric that does: fr-{self.config.backbone}")
-            return None
+            return
         if (reference is None) == (reference_features is None):
             found = "neither" if reference is None else "both"
             raise ValueError(
                 f"{self.name} compares with a reference (the image prompt): pass it as the second argument or, "
                 f"encoded, as reference_features; got {found}"
             )
-        if reference_features is None:
-            return self._encode(reference)
-        if reference_features.dim() != 2 or reference_features.shape[1] != self.feature_dim:
+        shape = None if reference_features is None else tuple(reference_features.shape)
+        if shape is not None and (len(shape) != 2 or shape[1] != self.feature_dim):
             raise ValueError(
-                f"reference_features are what encode() returns, (B, {self.feature_dim}); got shape "
-                f"{tuple(reference_features.shape)}"
+                f"reference_features are what encode() returns, (B, {self.feature_dim}); got shape {shape}"
             )
-        return reference_features.to(self._weight)
+
+    def _references(self, reference: Any, reference_features: Tensor | None, images: int) -> Tensor | None:
+        """Features of the references: (images, D), or (1, D) where the caller encoded one for all."""
+        if reference_features is not None:
+            return reference_features.to(self._weight)
+        if reference is None:
+            return None
+        features = self._encode(reference)
+        if features.shape[0] != images:
+            raise _unequal(images, features.shape[0])
+        return features
 
     def _joined(self, features: Tensor, references: Tensor | None) -> Tensor:
         """The head's input: features, or [generated, reference] features."""
         if references is None:
             return features
         if references.shape[0] not in (1, features.shape[0]):
-            raise ValueError(
-                f"{features.shape[0]} images but {references.shape[0]} references: pass one reference for each image"
-            )
+            raise _unequal(features.shape[0], references.shape[0])
         return torch.cat([features, references.expand_as(features)], dim=1)
 
     def _encode(self, images: Any) -> Tensor:
@@ -378,8 +387,8 @@ class Metric(nn.Module):
         return normalize(self._unit(presented), self.config.preprocess)
 
     def _unit(self, images: Tensor) -> Tensor:
-        """On the metric's device, in its dtype, in [0, 1]."""
-        scaled = images.to(self._weight)
+        """On the metric's device, float32, in [0, 1]."""
+        scaled = images.to(self.device, torch.float32)
         return scaled / 255.0 if images.dtype == torch.uint8 else scaled
 
     def _regressed(self, features: Tensor, references: Tensor | None) -> Tensor:
@@ -388,8 +397,12 @@ class Metric(nn.Module):
 
     def _features(self, pixels: Tensor) -> Tensor:
         with self._autocast():
-            maps = self.backbone(pixels)
+            maps = self.backbone(pixels.to(self._weight.dtype))
         return self.backbone.pool(maps.to(self._weight.dtype))
+
+
+def _unequal(images: int, references: int) -> ValueError:
+    return ValueError(f"{images} images but {references} references: pass one reference for each image")
 
 
 def _autocast_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:

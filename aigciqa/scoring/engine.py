@@ -50,9 +50,9 @@ def score_files(
     remembered).
 
     Args:
-        images: any iterable of paths, or of `Item`s that carry reference and group of their own.
+        images: any iterable of paths, or of `Item` objects, which carry reference and group of their own.
         metric: a name, a `Metric`, or several of them; several share the decoding.
-        references: one path for all images, or as many paths as there are images. An `Item`'s own reference wins.
+        references: one path for all images, or as many paths as there are images. The own reference of an `Item` wins.
         batch_size: pictures per pass through the network; halved when a device runs out of memory.
         workers: decoding threads; 0 decodes in the caller's thread. One per core if absent, at most 8.
         dtype: what metrics given by name compute in; a `Metric` keeps its own.

@@ -92,7 +92,7 @@ def _open_source(argument: str, stdin: BinaryIO) -> Callable[[], Iterator[Found]
     if os.path.splitext(argument)[1].lower() in MANIFEST_SUFFIXES:
         return _open_manifest(argument)
     if not os.path.lexists(argument) and glob.has_magic(argument):
-        matches = sorted(glob.glob(argument, recursive=True))
+        matches = _glob(argument)
         if not matches:
             raise SourceError(f"{argument!r} matches no file")
         return lambda: (found for match in matches for found in _matched(match))
@@ -101,6 +101,13 @@ def _open_source(argument: str, stdin: BinaryIO) -> Callable[[], Iterator[Found]
 
 def _file(path: str) -> Found:
     return Found(Item(path), os.path.basename(path))
+
+
+def _glob(pattern: str) -> list[str]:
+    """Matches of a pattern, sorted; what `**` reaches through links to folders as well counts once."""
+    longest_first = sorted(glob.glob(pattern, recursive=True), key=len, reverse=True)
+    unique = {(os.path.realpath(os.path.dirname(path)), os.path.basename(path)): path for path in longest_first}
+    return sorted(unique.values())
 
 
 def _matched(path: str) -> Iterator[Found]:

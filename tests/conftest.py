@@ -1,0 +1,85 @@
+"""What the tests share: pictures drawn in code, metrics built once, heads on disk, the command as a real process."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import aigciqa
+
+COMMAND = (sys.executable, "-c", "from aigciqa.cli.score import main; main(prog_name='aigciqa-score')")
+
+
+def draw(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A picture (height, width, 3), uint8: smooth waves, edges and some noise, different for every seed."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width] / 40.0
+    phase = rng.uniform(0, 6, (2, 3))
+    waves = np.sin(x[..., None] * rng.uniform(0.5, 2, 3) + phase[0]) + np.cos(y[..., None] + phase[1])
+    edges = 40.0 * ((x + y * rng.uniform(-1, 1)).astype(int) % 2)[..., None]
+    noise = rng.normal(0, 8, (height, width, 3))
+    return (90 + 35 * waves + edges + noise).clip(0, 255).astype(np.uint8)
+
+
+def draw_tensor(batch: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
+    """Pictures (batch, 3, height, width), float32 in [0, 1]."""
+    pictures = [torch.from_numpy(draw(height, width, seed + index)) for index in range(batch)]
+    return torch.stack(pictures).permute(0, 3, 1, 2).float() / 255.0
+
+
+@functools.cache
+def untrained(name: str, as_loss: bool = False) -> aigciqa.Metric:
+    """A metric with seeded random weights, built once."""
+    torch.manual_seed(sum(name.encode()))
+    return aigciqa.create_metric(name, weights=None, as_loss=as_loss)
+
+
+def inputs(metric: aigciqa.Metric, batch: int = 2, height: int = 240, width: int = 260) -> tuple[torch.Tensor, ...]:
+    """Images, and references of another size where the metric takes them."""
+    images = draw_tensor(batch, height, width)
+    return (images, draw_tensor(batch, height + 30, width - 40, seed=50)) if metric.requires_reference else (images,)
+
+
+@pytest.fixture(scope="session")
+def heads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Folders of untrained heads: a small one of each kind."""
+    folder = tmp_path_factory.mktemp("heads")
+    for name in ("nr-resnet18", "fr-resnet18"):
+        untrained(name).save_pretrained(folder / name)
+    return {name: str(folder / name) for name in ("nr-resnet18", "fr-resnet18")}
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Callable[..., list[str]]:
+    """Writes pictures below a folder of `tmp_path`; returns their paths, sorted."""
+
+    def write(folder: str, *names: str, size: tuple[int, int] = (70, 80)) -> list[str]:
+        for name in names:
+            path = tmp_path / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw(*size, seed=sum(name.encode()))).save(path)
+        return sorted(str(tmp_path / folder / name) for name in names)
+
+    return write
+
+
+def run_command(*arguments: str, cwd: Path | None = None, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
+    """`aigciqa-score` as a process of its own."""
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=cwd,
+        input=stdin,
+        capture_output=True,
+        timeout=300,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+    return subprocess.CompletedProcess(done.args, done.returncode, os.fsdecode(done.stdout), os.fsdecode(done.stderr))

@@ -1,0 +1,111 @@
+"""Presentation: equal to torchvision's on Pillow images, near it on tensors, for any size and mode."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision import transforms
+
+from aigciqa.preprocess import check_tensor, load_image, normalize, present_image, present_tensor
+from aigciqa.registry import METRICS, Preprocess
+from tests.conftest import draw
+
+PAPER = ["nr-resnet50", "nr-inceptionv4"]
+MODES = ["RGB", "L", "RGBA", "LA", "P", "CMYK", "1", "YCbCr", "HSV", "I;16"]
+sides = st.integers(1, 400)
+
+
+def torchvisions(image: Image.Image, spec: Preprocess) -> torch.Tensor:
+    assert spec.resize is not None
+    assert spec.crop is not None
+    steps = [
+        transforms.Resize(spec.resize),
+        transforms.CenterCrop(spec.crop),
+        transforms.ToTensor(),
+        transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ]
+    result: torch.Tensor = transforms.Compose(steps)(image)
+    return result
+
+
+def ours(image: Image.Image, spec: Preprocess) -> torch.Tensor:
+    return normalize(present_image(image, spec)[None] / 255.0, spec)[0]
+
+
+@pytest.mark.parametrize("name", PAPER)
+@settings(max_examples=40, deadline=None)
+@given(height=sides, width=sides, seed=st.integers(0, 9))
+def test_files_are_presented_as_torchvision_does(name: str, height: int, width: int, seed: int) -> None:
+    image = Image.fromarray(draw(height, width, seed))
+    spec = METRICS[name].preprocess
+    torch.testing.assert_close(ours(image, spec), torchvisions(image, spec), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(256, 256), (257, 999), (999, 257), (1500, 1000), (3, 2000), (320, 320), (319, 321)])
+@pytest.mark.parametrize("name", PAPER)
+def test_sizes_where_rounding_bites(name: str, size: tuple[int, int]) -> None:
+    image = Image.fromarray(draw(*size))
+    spec = METRICS[name].preprocess
+    torch.testing.assert_close(ours(image, spec), torchvisions(image, spec), rtol=0, atol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(height=sides, width=sides, seed=st.integers(0, 9), name=st.sampled_from(["nr-resnet50", "nr-lite"]))
+def test_tensors_are_presented_nearly_as_files_are(height: int, width: int, seed: int, name: str) -> None:
+    spec = METRICS[name].preprocess
+    picture = draw(height, width, seed)
+    tensor = torch.from_numpy(picture).permute(2, 0, 1)[None] / 255.0
+    presented = present_tensor(check_tensor(tensor), spec)[0]
+    reference = present_image(Image.fromarray(picture), spec) / 255.0
+    assert presented.shape == reference.shape
+    difference = (presented - reference).abs()
+    assert difference.max() < 2.01 / 255  # two roundings to 8 bits, one for each direction
+    if spec.eight_bit:
+        assert (difference > 1e-4).float().mean() < 0.02  # on the same grid, and almost everywhere on the same level
+        assert torch.equal(presented * 255, (presented * 255).round())
+
+
+@settings(max_examples=80, deadline=None)
+@given(height=st.integers(1, 60), width=st.integers(1, 60), mode=st.sampled_from(MODES))
+def test_any_mode_becomes_rgb(height: int, width: int, mode: str) -> None:
+    rgb = Image.fromarray(draw(height, width))
+    image = (
+        Image.fromarray(np.asarray(rgb.convert("L")).astype(np.uint16) * 257) if mode == "I;16" else rgb.convert(mode)
+    )
+    assert image.mode == mode
+    loaded = load_image(image)
+    assert (loaded.mode, loaded.size) == ("RGB", (width, height))
+    if mode not in ("P", "1"):
+        expected = rgb.convert("L").convert("RGB") if mode in ("L", "LA", "I;16") else image.convert("RGB")
+        assert np.array_equal(np.asarray(loaded), np.asarray(expected))
+    assert np.array_equal(np.asarray(image.convert(mode) if mode != "I;16" else image), np.asarray(image))
+
+
+def test_alpha_is_composited_over_white() -> None:
+    pixels = np.zeros((2, 2, 4), np.uint8)
+    pixels[..., 0] = 200
+    pixels[0, 0, 3], pixels[0, 1, 3], pixels[1, 0, 3] = 255, 0, 128
+    loaded = np.asarray(load_image(Image.fromarray(pixels)))
+    assert loaded[0, 0].tolist() == [200, 0, 0]
+    assert loaded[0, 1].tolist() == [255, 255, 255]
+    assert loaded[1, 0].tolist() == [227, 127, 127]
+
+
+def test_strips_are_presented_at_the_common_size_within_bounds() -> None:
+    spec = METRICS["nr-lite"].preprocess
+    for width, height in ((5000, 1), (1, 5000), (5000, 40)):
+        presented = present_image(Image.new("RGB", (width, height)), spec)
+        assert max(presented.shape) == 4096
+        assert min(presented.shape[1:]) == max(1, 4096 * min(width, height) // 5000)
+
+
+def test_rounding_to_eight_bits_lets_gradients_through() -> None:
+    spec = METRICS["nr-lite"].preprocess
+    tensor = torch.rand(1, 3, 30, 40, requires_grad=True)
+    present_tensor(tensor, spec).sum().backward()
+    assert tensor.grad is not None
+    assert (tensor.grad > 0).all()
