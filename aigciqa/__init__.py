@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from aigciqa.registry import MetricSpec as MetricSpec
     from aigciqa.registry import list_metrics as list_metrics
     from aigciqa.registry import metric_info as metric_info
+    from aigciqa.scoring.engine import score_files as score_files
     from aigciqa.scoring.records import Item as Item
     from aigciqa.scoring.records import Record as Record
-    from aigciqa.scoring.engine import score_files as score_files
 
 __version__ = "0.1.0"
 

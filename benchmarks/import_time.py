@@ -1,6 +1,6 @@
 """What `import aigciqa` adds to `import torch`, and how long `aigciqa-score --help` takes: medians of paired runs.
 
-    python benchmarks/import_time.py
+python benchmarks/import_time.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Size of a wheel, and what the core install requires.
 
-    python -m build --wheel && python benchmarks/install_size.py dist/*.whl
+python -m build --wheel && python benchmarks/install_size.py dist/*.whl
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main() -> int:
     core = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     print(f"wheel {megabytes:.2f} MB (at most {MOST_MEGABYTES}), embedded weights and cards {assets / 1e6:.2f} MB")
     print(f"core requirements: {', '.join(sorted(core))}")
-    return megabytes > MOST_MEGABYTES
+    return int(megabytes > MOST_MEGABYTES)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Peak memory of scoring N files against ten times as many, each in a process of its own.
 
-    python benchmarks/memory.py --metric nr-lite --images 500
+python benchmarks/memory.py --metric nr-lite --images 500
 """
 
 from __future__ import annotations

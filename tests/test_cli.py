@@ -61,8 +61,8 @@ def test_columns_and_scores(pictures: Write, nr: list[str]) -> None:
     rows = table(done.stdout)
     assert list(rows[0]) == COLUMNS
     for row, image in zip(rows, images, strict=True):
-        for dimension, score in untrained("nr-resnet18").predict(image).items():
-            assert float(row[dimension]) == pytest.approx(score.item(), abs=2e-5)
+        for dimension, value in untrained("nr-resnet18").predict(image).items():
+            assert float(row[dimension]) == pytest.approx(value.item(), abs=2e-5)
     one = table(run_command(*images, *nr, "--dimension", "overall").stdout)
     assert list(one[0]) == ["image", "reference", "group", "metric", "overall", "error"]
     assert [row["overall"] for row in one] == [row["overall"] for row in rows]
