@@ -289,8 +289,11 @@ def _formats() -> list[str]:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "not enough memory to decode it"
     text = re.sub(r"\s*<_io\.BytesIO object at \w+>", "", str(error)).strip()
-    return text or type(error).__name__
+    stumbled = isinstance(error, (AssertionError, AttributeError, LookupError, TypeError))  # over what a check missed
+    return f"the data is broken ({type(error).__name__})" if stumbled or not text else text
 
 
 def _decode(image: Image.Image, name: str) -> Image.Image:

@@ -94,6 +94,12 @@ def test_forgotten_references_are_read_again(pictures: Write, monkeypatch: pytes
     assert found == pytest.approx(metric(images, references).tolist(), abs=1e-5)
 
 
+def test_a_metric_made_as_a_loss_scores_files_as_well(pictures: Write) -> None:
+    images = pictures("gen", "a.png")
+    records = aigciqa.score_files(images, metric=untrained("nr-resnet18", as_loss=True))
+    assert scores_of(records) == pytest.approx(untrained("nr-resnet18")(images).tolist(), abs=1e-5)
+
+
 def test_several_metrics_share_the_decoding(pictures: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     metrics = [untrained(name) for name in ("nr-resnet18", "nr-lite", "fr-resnet18", "fr-lite")]
     images, prompts = pictures("gen", "a.png", "b.png"), pictures("prompts", "a.png")

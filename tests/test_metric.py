@@ -148,6 +148,8 @@ def test_all_forms_of_a_picture_score_alike(tmp_path: Path) -> None:
     torch.testing.assert_close(metric((path, image)), scores[:2])
     tensor = torch.from_numpy(array).permute(2, 0, 1)
     forms = [tensor, tensor[None], tensor / 255.0, (tensor / 255.0).double()]
+    assert metric((tensor / 255.0).half()).item() == pytest.approx(metric(tensor).item(), abs=0.01)
+    assert metric((tensor / 255.0).bfloat16()).item() == pytest.approx(metric(tensor).item(), abs=0.05)
     torch.testing.assert_close(torch.cat([metric(form) for form in forms]), metric(tensor).expand(4))
     torch.testing.assert_close(metric([path, tensor]), torch.cat([metric(path), metric(tensor)]))
 

@@ -195,6 +195,7 @@ class _Engine:
         done.set_result(_decode(path, specs))
         return _Picture(done)
 
+    @torch.no_grad()  # a metric made as a loss would keep a graph
     def _score(self, entries: list[_Entry]) -> list[Record]:
         columns = [self._score_with(position, entries) for position in range(len(self.metrics))]
         return [record for row in zip(*columns, strict=True) for record in row]

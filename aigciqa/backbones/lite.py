@@ -1,0 +1,377 @@
+"""Natural-scene statistics of sampled blocks: the backbone of the embedded metrics, in plain torch.
+
+A picture is looked at in about 4 x 4 evenly spaced blocks of 96 x 96 pixels. Of each block come some 150 statistics, at
+three scales: the distribution of mean-subtracted contrast-normalised (MSCN) luma and of its neighbour products (the idea
+of BRISQUE and NIQE, by moment ratios instead of fitted distributions), local contrast, gradients, the spectrum's shape,
+periodic patterns, blocking, colour. The features are their mean, their spread and a mean that favours textured blocks.
+
+Everything is float32, whatever autocast says, and differentiable.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from aigciqa.backbones.base import Backbone
+
+BLOCK = 96
+SCALES = 3
+GRID = 4
+MOST_BLOCKS_A_SIDE = 16
+#: Blocks start at multiples of 8 pixels, so that the grid of JPEG keeps its place in every block.
+ALIGNMENT = 8
+#: Cells of a quality map: their side in pixels, and the most of them along a side.
+CELL = 32
+MOST_CELLS = 32
+#: Side of the luma thumbnail by which a full-reference head sees whether two pictures are aligned.
+THUMBNAIL = 16
+BANDS = 18
+#: Variance of an 8-bit picture's rounding and a little more: what is below it is not seen.
+FLOOR = 0.25
+
+
+def build(name: str, presentation: str = "common") -> Backbone:
+    """Build the backbone, its normalisation the identity until trained.
+
+    Args:
+        name: `"lite"`.
+        presentation: `"common"` (pictures come at one short side) or `"native"` (as they are). The statistics are the
+            same; what differs is the preprocessing and hence the trained values.
+
+    Raises:
+        ValueError: another presentation.
+    """
+    if presentation not in ("common", "native"):
+        raise ValueError(f"presentation is {presentation!r}; expected 'common' or 'native'")
+    return LiteBackbone()
+
+
+class LiteBackbone(Backbone):
+    """Block statistics -> (mean, spread, textured mean), normalised, and a luma thumbnail.
+
+    Attributes:
+        statistics: number of statistics of one block.
+    """
+
+    center: Tensor
+    scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.statistics = block_statistics(torch.zeros(1, 3, BLOCK, BLOCK)).shape[1]
+        self.feature_dim = 3 * self.statistics + THUMBNAIL**2
+        self.register_buffer("center", torch.zeros(3 * self.statistics))
+        self.register_buffer("scale", torch.ones(3 * self.statistics))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Statistics of the sampled blocks, then the thumbnail (the same at every place).
+
+        Args:
+            images: (B, 3, H, W), RGB in [0, 1].
+
+        Returns:
+            (B, statistics + THUMBNAIL**2, rows, columns).
+        """
+        with torch.autocast(images.device.type, enabled=False):
+            images = images.float()
+            rows, columns = grid_origins(*images.shape[-2:])
+            maps = _statistics_at(images, rows, columns)
+            places = (-1, -1, len(rows), len(columns))
+            return torch.cat([maps, thumbnail(images)[:, :, None, None].expand(places)], dim=1)
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """Features (B, feature_dim): three poolings of the statistics, each in about [-4, 4], and the thumbnail."""
+        with torch.autocast(maps.device.type, enabled=False):
+            maps = maps.float()
+            pooled = pool_statistics(maps[:, : self.statistics])
+            normalised = squash(pooled, self.center.float(), self.scale.float())
+            return torch.cat([normalised, maps[:, self.statistics :].mean(dim=(2, 3))], dim=1)
+
+    def dense(self, images: Tensor) -> Tensor:
+        """Statistics (B, statistics, h, w) of one block around each cell of 32 pixels (larger in large pictures)."""
+        with torch.autocast(images.device.type, enabled=False):
+            images = images.float()
+            rows, columns = (cell_origins(length) for length in images.shape[-2:])
+            return torch.cat([_statistics_at(images, [row], columns) for row in rows], dim=2)
+
+
+def grid_origins(height: int, width: int) -> tuple[list[int], list[int]]:
+    """Where the sampled blocks begin: (rows, columns), about 16 blocks in all."""
+    return _spread(height, _side_count(height, width)), _spread(width, _side_count(width, height))
+
+
+def cell_origins(length: int) -> list[int]:
+    """Where the blocks around the cells of a quality map begin, along one side."""
+    cells = max(1, min(MOST_CELLS, (length + CELL // 2) // CELL))
+    last = max(0, length - BLOCK)
+    starts = [(2 * cell + 1) * length // (2 * cells) - BLOCK // 2 for cell in range(cells)]
+    return [min(max(0, start), last) // ALIGNMENT * ALIGNMENT for start in starts]
+
+
+def pool_statistics(maps: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, 3 C): the mean over the blocks, their spread, and the mean that favours textured blocks."""
+    blocks = maps.flatten(2)
+    mean = blocks.mean(dim=2)
+    spread = ((blocks - mean[:, :, None]).square().mean(dim=2) + 1e-4).sqrt()
+    weights = torch.softmax(2 * blocks[:, TEXTURE], dim=1)
+    textured = torch.einsum("bcn,bn->bc", blocks, weights)
+    return torch.cat([mean, spread, textured], dim=1)
+
+
+def squash(values: Tensor, center: Tensor, scale: Tensor) -> Tensor:
+    """Normalised values, softly limited to [-4, 4]: an outlier counts, but not without bound."""
+    return 4 * torch.tanh((values - center) / (4 * scale))
+
+
+def thumbnail(images: Tensor) -> Tensor:
+    """Luma (B, THUMBNAIL**2) in [0, 1] of pictures (B, 3, H, W), whatever their shape."""
+    small = functional.adaptive_avg_pool2d(images, THUMBNAIL)
+    return _luma(small).flatten(1)
+
+
+#: Position of the mean log contrast among the statistics: it comes first.
+TEXTURE = 0
+
+
+def block_statistics(blocks: Tensor) -> Tensor:
+    """Statistics of blocks.
+
+    Args:
+        blocks: (N, 3, 96, 96), RGB in [0, 1].
+
+    Returns:
+        (N, C) float32, of the order of 1.
+    """
+    rgb = 255 * blocks
+    luma = _luma(rgb)
+    plane = luma - luma.mean(dim=(1, 2), keepdim=True)
+    full = plane
+    groups = []
+    for scale in range(SCALES):
+        if scale:
+            plane = _halve(plane)
+        groups += [_contrast_statistics(plane), _edge_statistics(plane)]
+    groups += [_spectrum_statistics(full), _blocking_statistics(luma), _colour_statistics(rgb, luma)]
+    return torch.cat(groups).T
+
+
+def _statistics_at(images: Tensor, rows: list[int], columns: list[int]) -> Tensor:
+    """Statistics (B, C, rows, columns) of the blocks that begin there; beyond the border the last pixel repeats."""
+    height, width = images.shape[-2:]
+    missing = (0, max(0, BLOCK - width), 0, max(0, BLOCK - height))
+    if any(missing):
+        images = functional.pad(images, missing, mode="replicate")
+    blocks = torch.stack([images[..., y : y + BLOCK, x : x + BLOCK] for y in rows for x in columns], dim=1)
+    statistics = block_statistics(blocks.flatten(0, 1))
+    return statistics.reshape(images.shape[0], len(rows), len(columns), -1).permute(0, 3, 1, 2)
+
+
+def _side_count(length: int, other: int) -> int:
+    """GRID * sqrt(length / other), rounded, by comparisons of integers alone."""
+    counts = range(1, MOST_BLOCKS_A_SIDE + 1)
+    return max(1, sum((2 * count - 1) ** 2 * other <= (2 * GRID) ** 2 * length for count in counts))
+
+
+def _spread(length: int, count: int) -> list[int]:
+    room = max(0, length - BLOCK)
+    if count == 1:
+        return [room // 2 // ALIGNMENT * ALIGNMENT]
+    return [room * index // (count - 1) // ALIGNMENT * ALIGNMENT for index in range(count)]
+
+
+# Each of the following returns its statistics as (k, N). Speed is the number of operations: what can be done to several
+# planes at once is.
+
+
+def _contrast_statistics(plane: Tensor) -> Tensor:
+    """MSCN values, their products with neighbours, and local contrast, of planes (N, n, n)."""
+    blur = _gaussian_matrix(plane.shape[-1], plane)
+    deviation = plane - blur @ plane @ blur.T
+    contrast = (blur @ (deviation * deviation) @ blur.T + FLOOR).sqrt()
+    normal = deviation / (contrast + 1)
+    log_contrast = contrast.log()
+    mean = _mean(log_contrast)
+    centred = log_contrast - mean[:, None, None]
+    squared = centred * centred
+    variance, third = _mean(squared), _mean(squared * centred)
+    square = normal * normal
+    energy = _mean(square)
+    local = torch.stack(
+        [
+            mean,
+            (variance + 1e-4).sqrt(),
+            third / (variance + 1e-2) ** 1.5,
+            -_mean(1 / contrast).log(),
+            0.5 * (energy + 1e-3).log(),
+            ((_mean(normal.abs()).square() + 1e-4) / (energy + 1e-4)).log(),
+            ((_mean(square * square) + 1e-4) / (energy * energy + 1e-4)).log(),
+            _mean(square * normal) / (energy + 1e-2) ** 1.5,
+        ]
+    )
+    further = [_mean(normal[:, :, lag:] * normal[:, :, :-lag]) for lag in (2, 3)]
+    further += [_mean(normal[:, lag:] * normal[:, :-lag]) for lag in (2, 3)]
+    return torch.cat([local, _product_statistics(normal), torch.stack(further) / (energy + 1e-2)])
+
+
+def _product_statistics(normal: Tensor) -> Tensor:
+    """Products of MSCN values with their neighbours: right, below, and both diagonals."""
+    inner = normal[:, 1:-1, 1:-1]
+    around = (normal[:, 1:-1, 2:], normal[:, 2:, 1:-1], normal[:, 2:, 2:], normal[:, 2:, :-2])
+    products = torch.stack([inner * other for other in around])
+    sizes = products.abs()
+    mean, size = products.mean(dim=(2, 3)), sizes.mean(dim=(2, 3))
+    energy, signed = (sizes * sizes).mean(dim=(2, 3)), (sizes * products).mean(dim=(2, 3))
+    positive, negative = 0.5 * (energy + signed), functional.relu(0.5 * (energy - signed))
+    return torch.cat(
+        [
+            ((size * size + 1e-4) / (energy + 1e-4)).log(),
+            0.5 * (positive + 1e-3).log(),
+            0.5 * (negative + 1e-3).log(),
+            mean,
+        ]
+    )
+
+
+def _edge_statistics(plane: Tensor) -> Tensor:
+    """Gradients and second differences of planes (N, n, n)."""
+    right = plane[:, 1:-1, 2:] - plane[:, 1:-1, :-2]
+    down = plane[:, 2:, 1:-1] - plane[:, :-2, 1:-1]
+    right, down = right * right, down * down
+    squared = 0.25 * (right + down) + FLOOR
+    gradient = squared.sqrt()
+    around = plane[:, 1:-1, 2:] + plane[:, 1:-1, :-2] + plane[:, 2:, 1:-1] + plane[:, :-2, 1:-1]
+    second = around - 4 * plane[:, 1:-1, 1:-1]
+    bend = (second * second + FLOOR).sqrt()
+    logs = torch.stack([gradient, bend]).log()
+    means = logs.mean(dim=(2, 3))
+    logs = logs - means[:, :, None, None]
+    spreads = ((logs * logs).mean(dim=(2, 3)) + 1e-4).sqrt()
+    ratios = torch.stack(
+        [
+            means[0],
+            means[1] - means[0],
+            (_mean(bend) / _mean(gradient)).log(),
+            (_mean(bend * gradient) / _mean(squared)).log(),
+            ((_mean(right) + 1) / (_mean(down) + 1)).log(),
+        ]
+    )
+    return torch.cat([ratios, spreads])
+
+
+def _spectrum_statistics(plane: Tensor) -> Tensor:
+    """Fall of the spectrum from band to band, and peaks at the periods of decoders' patterns."""
+    size = plane.shape[-1]
+    index = torch.arange(size, device=plane.device, dtype=torch.float32)
+    basis = torch.cos(math.pi / size * index[:, None] * (index[None, :] + 0.5)) * math.sqrt(2 / size)
+    window = torch.sin(math.pi / size * (index + 0.5))
+    spectrum = basis @ (plane * (window * window[:, None])) @ basis.T
+    energy = spectrum * spectrum
+    radius = (index[:, None].square() + index.square()).sqrt()
+    band = ((radius + 1).log() * (BANDS / math.log(size + 1))).floor().clamp(max=BANDS - 1)
+    # The first bands hold a coefficient or none: what they say is left to the luma's own deviation.
+    membership = (band.flatten()[:, None] == torch.arange(BANDS_SKIPPED, BANDS, device=plane.device)).float()
+    levels = 0.5 * (energy.flatten(1) @ (membership / membership.sum(0)) + FLOOR).log()
+    lines = torch.cat([energy[:, :, 1:].mean(dim=2), energy[:, 1:].mean(dim=1)], dim=1).unflatten(1, (2, size))
+    peaks = (0.5 * (lines + FLOOR).log()) @ torch.tensor(_PEAK_WEIGHTS, device=plane.device).T
+    return torch.cat([levels[:, 1:] - levels[:, :-1], levels[:, -1:], peaks.flatten(1)], dim=1).T
+
+
+def _peak_weights() -> list[list[float]]:
+    """Per period a row that subtracts the mean of the DCT coefficients beside its peaks from the peaks' mean."""
+    rows = []
+    for peaks, sides in (
+        ((95, 94), (91, 90, 89, 88)),  # period 2
+        ((47, 48, 49), (43, 44, 52, 53)),  # period 4
+        ((23, 24, 25, 71, 72, 73), (20, 28, 68, 76)),  # period 8 and its third harmonic
+    ):
+        inside, beside = 1 / len(peaks), -1 / len(sides)
+        rows.append([inside * (i in peaks) + beside * (i in sides) for i in range(BLOCK)])
+    return rows
+
+
+BANDS_SKIPPED = 5
+_PEAK_WEIGHTS = _peak_weights()
+
+
+def _blocking_statistics(luma: Tensor) -> Tensor:
+    """Steps between pixels by their phase modulo 8: at JPEG's own phase, and at whichever stands out."""
+    across = (luma[:, :, 1:] - luma[:, :, :-1]).abs().mean(dim=1)
+    down = (luma[:, 1:] - luma[:, :-1]).abs().mean(dim=2)
+    steps = functional.pad(torch.stack([across, down]), (0, 1))
+    log_phases = (steps.unflatten(2, (BLOCK // 8, 8))[:, :, :-1].mean(dim=2) + 0.5).log()
+    relative = log_phases - log_phases.mean(dim=2, keepdim=True)
+    return torch.cat([relative[:, :, 7], 0.1 * torch.logsumexp(10 * relative, dim=2)])
+
+
+def _colour_statistics(rgb: Tensor, luma: Tensor) -> Tensor:
+    """Chroma at half the size, luma's distribution and saturation."""
+    red, green, blue = rgb.unbind(1)
+    chroma = _halve(torch.cat([0.564 * (blue - luma), 0.713 * (red - luma)]))
+    chroma = chroma - chroma.mean(dim=(1, 2), keepdim=True)
+    blur = _gaussian_matrix(chroma.shape[-1], chroma)
+    deviation = chroma - blur @ chroma @ blur.T
+    fine = deviation * deviation
+    normal = deviation / ((blur @ fine @ blur.T + FLOOR).sqrt() + 1)
+    energy = _mean(normal * normal)
+    chromatic = torch.stack(
+        [
+            0.5 * (_mean(chroma * chroma) + 1).log(),
+            0.5 * (_mean(fine) + FLOOR).log(),
+            ((_mean(normal.abs()).square() + 1e-4) / (energy + 1e-4)).log(),
+            _mean(normal[:, 1:] * normal[:, :-1]) / (energy + 1e-2),
+        ]
+    )
+    mean = _mean(luma)
+    centred = luma - mean[:, None, None]
+    squared = centred * centred
+    variance = _mean(squared)
+    most, least = torch.maximum(torch.maximum(red, green), blue), torch.minimum(torch.minimum(red, green), blue)
+    saturation = (most - least) / 64
+    mean_saturation = _mean(saturation)
+    spread = saturation - mean_saturation[:, None, None]
+    right, down = luma[:, 1:, 1:] - luma[:, 1:, :-1], luma[:, 1:, 1:] - luma[:, :-1, 1:]
+    tonal = torch.stack(
+        [
+            mean / 64 - 2,
+            0.5 * (variance + 1).log(),
+            _mean(squared * centred) / (variance + 25) ** 1.5,
+            _mean(functional.relu(16 - luma)) / 16,
+            _mean(functional.relu(luma - 239)) / 16,
+            mean_saturation,
+            (_mean(spread * spread) + 1e-4).sqrt(),
+            _mean(8 / (8 + right * right + down * down)),
+        ]
+    )
+    return torch.cat([chromatic.unflatten(1, (2, -1)).flatten(0, 1), tonal])
+
+
+def _mean(planes: Tensor) -> Tensor:
+    return planes.mean(dim=(1, 2))
+
+
+def _luma(images: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, H, W), ITU-R BT.601."""
+    red, green, blue = images.unbind(1)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
+def _gaussian_matrix(size: int, like: Tensor) -> Tensor:
+    """Seven-tap Gaussian (sigma 7/6) as a matrix (size, size); near the border what is inside counts."""
+    index = torch.arange(size, device=like.device, dtype=torch.float32)
+    distance = (index[:, None] - index[None, :]).abs()
+    weights = torch.exp(-distance.square() / (2 * (7 / 6) ** 2)) * (distance <= 3)
+    return weights / weights.sum(1, keepdim=True)
+
+
+def _halve(plane: Tensor) -> Tensor:
+    """Planes (N, n, n) reduced to (N, n / 2, n / 2) with the filter (1, 3, 3, 1) / 8."""
+    size = plane.shape[-1]
+    index = torch.arange(size, device=plane.device, dtype=torch.float32)
+    centre = 2 * torch.arange(size // 2, device=plane.device, dtype=torch.float32) + 0.5
+    weights = (2 - (index[None, :] - centre[:, None]).abs()).clamp(min=0)
+    weights = weights / weights.sum(1, keepdim=True)
+    return weights @ plane @ weights.T

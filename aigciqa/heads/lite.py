@@ -1,0 +1,240 @@
+"""Heads of the embedded metrics: from natural-scene statistics to a score in [0, 5].
+
+No-reference: a small ensemble of perceptrons, soft decision trees, and the distance to a multivariate Gaussian of pristine
+photographs (NIQE's idea), added before the last sigmoid.
+
+Full-reference: two experts. The one for *aligned* pictures (the same picture, changed) reads how the statistics moved,
+with soft decision trees and a plain distance of the textured statistics. The one for *other* references (another photograph of the subject, which is what image prompts
+mostly are) is the no-reference head, corrected by what the reference says. A gate looks at how alike the two luma
+thumbnails are.
+
+Everything is float32, whatever autocast says, and differentiable.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from aigciqa.backbones.lite import THUMBNAIL, squash
+from aigciqa.heads.base import Head
+
+LARGEST = 5.0
+MEMBERS = 4
+HIDDEN = (64, 32)
+MAP_HIDDEN = (48, 24)
+GAUSSIAN_FEATURES = 48
+TREES = 240
+DEPTH = 3
+CORRECTION_HIDDEN = (24, 12)
+#: Distance of textured statistics below which two pictures are as good as the same.
+NEAR = 0.02
+
+
+def build_lite_head(kind: str, feature_dim: int, outputs: int, presentation: str = "common") -> Head:
+    """Build an untrained head.
+
+    Args:
+        kind: `"nr"` or `"fr"`.
+        feature_dim: the backbone's.
+        outputs: 1: the embedded metrics predict quality alone.
+        presentation: the backbone's option; the head does not depend on it.
+
+    Raises:
+        ValueError: more than one output.
+    """
+    if outputs != 1:
+        raise ValueError(f"a lite head predicts one dimension; got {outputs}")
+    statistics = (feature_dim - THUMBNAIL**2) // 3
+    return NoReferenceHead(statistics) if kind == "nr" else FullReferenceHead(statistics)
+
+
+class Ensemble(nn.Module):
+    """Perceptrons side by side, their outputs averaged: (B, inputs) -> (B,)."""
+
+    def __init__(self, inputs: int, hidden: tuple[int, int], members: int) -> None:
+        super().__init__()
+        sizes = (inputs, *hidden, 1)
+        self.weights = nn.ParameterList(
+            nn.Parameter(torch.randn(members, a, b) * (2 / a) ** 0.5) for a, b in zip(sizes, sizes[1:], strict=False)
+        )
+        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(members, 1, b)) for b in sizes[1:])
+
+    def members(self, inputs: Tensor) -> Tensor:
+        """(B, inputs) -> (members, B), each member's own output."""
+        values = inputs.expand(self.weights[0].shape[0], -1, -1)
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            if layer:
+                values = functional.silu(values)
+            values = torch.baddbmm(bias.float(), values, weight.float())
+        return values[:, :, 0]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.members(inputs).mean(0)
+
+
+class GaussianDistance(nn.Module):
+    """Log Mahalanobis distance of some features to those of pristine photographs: (B, C) -> (B,)."""
+
+    index: Tensor
+    center: Tensor
+    whitening: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("index", torch.arange(features))
+        self.register_buffer("center", torch.zeros(features))
+        self.register_buffer("whitening", torch.eye(features))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        away = (inputs[:, self.index] - self.center.float()) @ self.whitening.float()
+        return 0.5 * (away.square().mean(dim=1) + 1e-2).log()
+
+
+class SoftTrees(nn.Module):
+    """A sum of oblivious decision trees with sigmoid splits: (B, inputs) -> (B,)."""
+
+    index: Tensor
+
+    def __init__(self, inputs: int, trees: int = TREES, depth: int = DEPTH) -> None:
+        super().__init__()
+        self.register_buffer("index", torch.randint(inputs, (trees, depth)))
+        self.thresholds = nn.Parameter(torch.randn(trees, depth))
+        self.sharpness = nn.Parameter(torch.full((trees, depth), 2.0))
+        self.leaves = nn.Parameter(torch.randn(trees, 2**depth) / trees**0.5)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        right = torch.sigmoid(self.sharpness.float() * (inputs[:, self.index] - self.thresholds.float()))
+        weights = torch.ones_like(right[:, :, :1])
+        for level in range(right.shape[2]):
+            share = right[:, :, level : level + 1]
+            weights = torch.cat([weights * (1 - share), weights * share], dim=2)
+        return (weights * self.leaves.float()).sum(dim=(1, 2))
+
+
+class BlockScores(nn.Module):
+    """Scores of single blocks, for quality maps: (B, C, h, w) of unnormalised statistics -> (B, h, w) in [0, 5]."""
+
+    center: Tensor
+    scale: Tensor
+
+    def __init__(self, statistics: int) -> None:
+        super().__init__()
+        self.register_buffer("center", torch.zeros(statistics))
+        self.register_buffer("scale", torch.ones(statistics))
+        self.regressor = Ensemble(statistics, MAP_HIDDEN, 1)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        batch, statistics, height, width = maps.shape
+        blocks = maps.permute(0, 2, 3, 1).reshape(-1, statistics)
+        logits = self.regressor(squash(blocks, self.center.float(), self.scale.float()))
+        return LARGEST * torch.sigmoid(logits).reshape(batch, height, width)
+
+
+class LiteHead(Head):
+    """What both heads share: a number of statistics per block, and maps from a head on single blocks."""
+
+    def __init__(self, statistics: int) -> None:
+        super().__init__()
+        self.statistics = statistics
+        self.pooled = 3 * statistics
+        self.blocks = BlockScores(statistics)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Scores (B,) of features, before they are bounded to [0, 5]."""
+        raise NotImplementedError
+
+    def forward(self, features: Tensor) -> Tensor:
+        with torch.autocast(features.device.type, enabled=False):
+            return LARGEST * torch.sigmoid(self.logits(features.float()))[:, None]
+
+    def score_map(self, maps: Tensor, features: Tensor, index: int) -> Tensor:
+        with torch.autocast(features.device.type, enabled=False):
+            places = self.blocks(maps[:, : self.statistics].float())
+            score = self(features)[:, index]
+            return places + (score - places.mean(dim=(1, 2)))[:, None, None]
+
+
+class Quality(nn.Module):
+    """The no-reference logit: perceptrons, trees and the Gaussian distance, mixed; (B, 3 C) -> (B,)."""
+
+    mix: Tensor
+
+    def __init__(self, statistics: int) -> None:
+        super().__init__()
+        self.statistics = statistics
+        self.regressor = Ensemble(3 * statistics, HIDDEN, MEMBERS)
+        self.trees = SoftTrees(3 * statistics)
+        self.distance = GaussianDistance(min(GAUSSIAN_FEATURES, statistics))
+        #: Weights of the three, and the offset.
+        self.register_buffer("mix", torch.tensor([0.5, 0.5, -1.0, 0.0]))
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        parts = (self.regressor(pooled), self.trees(pooled), self.distance(pooled[:, : self.statistics]))
+        mix = self.mix.float()
+        return mix[0] * parts[0] + mix[1] * parts[1] + mix[2] * parts[2] + mix[3]
+
+
+class NoReferenceHead(LiteHead):
+    """Features (B, 3 C + thumbnail) -> score (B, 1); the thumbnail is not looked at."""
+
+    def __init__(self, statistics: int) -> None:
+        super().__init__(statistics)
+        self.quality = Quality(statistics)
+
+    def logits(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.quality(features[:, : self.pooled])
+        return logits
+
+
+class FullReferenceHead(LiteHead):
+    """[generated, reference] features (B, 2 (3 C + thumbnail)) -> score (B, 1)."""
+
+    gate: Tensor
+    mix: Tensor
+
+    def __init__(self, statistics: int) -> None:
+        super().__init__(statistics)
+        self.quality = Quality(statistics)
+        self.correction = Ensemble(2 * self.pooled, CORRECTION_HIDDEN, 1)
+        self.trees = SoftTrees(2 * self.pooled)
+        #: Likeness at which the experts weigh the same, and how fast the gate opens.
+        self.register_buffer("gate", torch.tensor([0.7, 25.0]))
+        #: The aligned expert's weights of trees and distance, and its offset; the weight of the correction.
+        self.register_buffer("mix", torch.tensor([0.5, -0.5, 0.0, 0.1]))
+
+    def split(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Statistics of the generated picture and of the reference (B, 3 C each), and how alike (B,) the two look."""
+        generated, reference = features.chunk(2, dim=1)
+        likeness = thumbnail_likeness(generated[:, self.pooled :], reference[:, self.pooled :])
+        return generated[:, : self.pooled], reference[:, : self.pooled], likeness
+
+    def aligned(self, generated: Tensor, reference: Tensor) -> Tensor:
+        """Logit (B,) of a picture against the picture it was made from."""
+        moved = generated - reference
+        size = moved.abs()
+        learned = self.trees(torch.cat([moved, size], dim=1))
+        distance = (size[:, 2 * self.statistics :].mean(dim=1) + NEAR).log()
+        mix = self.mix.float()
+        return mix[0] * learned + mix[1] * distance + mix[2]
+
+    def other(self, generated: Tensor, reference: Tensor) -> Tensor:
+        """Logit (B,) of a picture against another picture of its subject."""
+        correction = self.correction(torch.cat([generated, generated - reference], dim=1))
+        return self.quality(generated) + self.mix[3].float() * correction
+
+    def logits(self, features: Tensor) -> Tensor:
+        generated, reference, likeness = self.split(features)
+        gate = self.gate.float()
+        share = torch.sigmoid(gate[1] * (likeness - gate[0]))
+        return share * self.aligned(generated, reference) + (1 - share) * self.other(generated, reference)
+
+
+def thumbnail_likeness(first: Tensor, second: Tensor) -> Tensor:
+    """Normalised correlation (B,) of luma thumbnails (B, n) in [0, 1]; two flat ones are alike."""
+    first = first - first.mean(dim=1, keepdim=True)
+    second = second - second.mean(dim=1, keepdim=True)
+    noise = 1e-5  # well below one level of 255, squared
+    energy = (first.square().mean(dim=1) + noise) * (second.square().mean(dim=1) + noise)
+    return ((first * second).mean(dim=1) + noise) / energy.sqrt()

@@ -1,0 +1,506 @@
+"""Seeded degradations of a picture, each with a strength from 1 (slight) to 5 (severe).
+
+What goes wrong in generated, restored and compressed pictures, drawn on photographs, so that a metric can be trained
+without a single human judgement: blurs, resampling, over-smoothing, codecs, noises, over-sharpening and ringing, colour
+quantisation, local warps, shuffled patches, the block and checkerboard patterns of decoders, the look of super-resolution
+and invented texture.
+
+A picture is a float tensor (3, H, W), RGB in [0, 1]; so is what comes back, of the same size, on the 8-bit grid. The same
+seed and name give the same picture, and the same seed at another strength gives the same flaw made stronger (the same
+noise louder, the same warp further), so that strengths of one seed form a ladder.
+
+    worse = degrade(photo, "jpeg", 3, seed=7)
+    mixed = degrade_chain(photo, [Step("lens_blur", 2.0, 1), Step("webp", 3.5, 2)])
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+from torch import Tensor
+from torch.nn import functional
+
+MIN_STRENGTH, MAX_STRENGTH = 1.0, 5.0
+Degrade = Callable[[Tensor, float, np.random.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """One way a picture goes wrong.
+
+    Attributes:
+        name: what `degrade` calls it.
+        family: blur, resample, smooth, codec, noise, sharpen, colour, geometry or decoder.
+        summary: what it does, in a few words.
+        function: (picture, strength, generator) -> picture, not yet rounded.
+    """
+
+    name: str
+    family: str
+    summary: str
+    function: Degrade
+
+
+@dataclass(frozen=True)
+class Step:
+    """One link of a chain: a degradation's name, its strength in [1, 5] and its seed."""
+
+    name: str
+    strength: float
+    seed: int
+
+
+_TABLE: dict[str, Degradation] = {}
+
+
+def names() -> tuple[str, ...]:
+    """The names `degrade` takes, in a fixed order."""
+    return tuple(_TABLE)
+
+
+def degradation(name: str) -> Degradation:
+    """The degradation of that name.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name not in _TABLE:
+        raise ValueError(f"unknown degradation {name!r}; expected one of: {', '.join(_TABLE)}")
+    return _TABLE[name]
+
+
+def degrade(image: Tensor, name: str, strength: float, *, seed: int) -> Tensor:
+    """Degrade a picture.
+
+    Args:
+        image: (3, H, W), RGB in [0, 1].
+        name: one of `names()`.
+        strength: from 1 (slight) to 5 (severe); fractions are fine.
+        seed: of the degradation's own randomness (noise, kernel, direction, places).
+
+    Returns:
+        (3, H, W) in [0, 1], on the 8-bit grid.
+
+    Raises:
+        ValueError: unknown name, strength outside [1, 5] or a tensor of another shape.
+    """
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(f"image has shape {tuple(image.shape)}; expected (3, H, W)")
+    if not MIN_STRENGTH <= strength <= MAX_STRENGTH:
+        raise ValueError(f"strength is {strength}; expected a number from {MIN_STRENGTH:g} to {MAX_STRENGTH:g}")
+    function = degradation(name).function
+    result = function(image.float(), float(strength), np.random.default_rng(seed))
+    return result.clamp(0, 1).mul(255).round().div(255)
+
+
+def degrade_chain(image: Tensor, steps: Iterable[Step]) -> Tensor:
+    """Degrade a picture by several steps, one after the other."""
+    for step in steps:
+        image = degrade(image, step.name, step.strength, seed=step.seed)
+    return image
+
+
+def _register(family: str, summary: str) -> Callable[[Degrade], Degrade]:
+    def add(function: Degrade) -> Degrade:
+        name = function.__name__.lstrip("_")
+        _TABLE[name] = Degradation(name, family, summary, function)
+        return function
+
+    return add
+
+
+def _between(strength: float, slight: float, severe: float) -> float:
+    """The value at a strength, geometrically between the one at strength 1 and the one at strength 5."""
+    return slight * (severe / slight) ** ((strength - MIN_STRENGTH) / (MAX_STRENGTH - MIN_STRENGTH))
+
+
+# Blur
+
+
+@_register("blur", "Gaussian blur, sigma 0.5 to 5 pixels")
+def _gaussian_blur(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    return _gaussian(image, _between(strength, 0.5, 5.0))
+
+
+@_register("blur", "out-of-focus disc, radius 0.8 to 8 pixels")
+def _lens_blur(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    radius = _between(strength, 0.8, 8.0)
+    reach = math.ceil(radius)
+    axis = torch.arange(-reach, reach + 1, dtype=torch.float32)
+    disc = (radius + 0.5 - torch.hypot(axis[:, None], axis[None, :])).clamp(0, 1)
+    return _filter(image, disc / disc.sum())
+
+
+@_register("blur", "motion blur along a random direction, 2 to 24 pixels long")
+def _motion_blur(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    length = _between(strength, 2.0, 24.0)
+    angle = rng.uniform(0, math.pi)
+    reach = math.ceil(length / 2) + 1
+    axis = torch.arange(-reach, reach + 1, dtype=torch.float32)
+    along = axis[None, :] * math.cos(angle) + axis[:, None] * math.sin(angle)
+    across = -axis[None, :] * math.sin(angle) + axis[:, None] * math.cos(angle)
+    line = (length / 2 + 0.5 - along.abs()).clamp(0, 1) * (1 - across.abs()).clamp(0, 1)
+    return _filter(image, line / line.sum())
+
+
+# Resampling
+
+_KERNELS = (
+    Image.Resampling.NEAREST,
+    Image.Resampling.BOX,
+    Image.Resampling.BILINEAR,
+    Image.Resampling.HAMMING,
+    Image.Resampling.BICUBIC,
+    Image.Resampling.LANCZOS,
+)
+
+
+@_register("resample", "reduced 1.25 to 8 times and enlarged again, each with a random kernel")
+def _down_up(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    down, up = _KERNELS[rng.integers(1, len(_KERNELS))], _KERNELS[rng.integers(2, len(_KERNELS))]
+    return _resample(image, _between(strength, 1.25, 8.0), down, up)
+
+
+@_register("resample", "reduced 1.25 to 6 times and enlarged by pixel repetition")
+def _pixelate(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    return _resample(image, _between(strength, 1.25, 6.0), Image.Resampling.BOX, Image.Resampling.NEAREST)
+
+
+@_register("resample", "reduced without filtering 1.25 to 4 times (aliasing) and enlarged by bicubic")
+def _alias(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    return _resample(image, _between(strength, 1.25, 4.0), Image.Resampling.NEAREST, Image.Resampling.BICUBIC)
+
+
+# Over-smoothing
+
+
+@_register("smooth", "edge-keeping smoothing (bilateral), range 0.03 to 0.3")
+def _bilateral(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    return _edge_keeping(image, _between(strength, 0.03, 0.3), passes=1 if strength < 3 else 2, reach=3)
+
+
+@_register("smooth", "repeated edge-keeping smoothing towards flat patches (mean shift), 2 to 8 passes")
+def _mean_shift(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    return _edge_keeping(image, _between(strength, 0.04, 0.14), passes=round(_between(strength, 2, 8)))
+
+
+@_register("smooth", "median filter, blended in up to 7 x 7 pixels")
+def _median(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    return _blend_sizes(image, strength, ImageFilter.MedianFilter)
+
+
+@_register("smooth", "opening or closing (dark or bright detail eaten away), blended in up to 7 x 7 pixels")
+def _morphology(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    first, second = ImageFilter.MinFilter, ImageFilter.MaxFilter
+    if rng.random() < 0.5:
+        first, second = second, first
+    return _blend_sizes(image, strength, first, second)
+
+
+@_register("smooth", "flat-looking smoothing with the strong edges kept (guided filter), radius 2 to 10 pixels")
+def _guided_smooth(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    radius, tolerance = round(_between(strength, 2, 10)), _between(strength, 0.002, 0.2)
+    guide = _luma(image)
+    mean_guide, mean_image = _box(guide, radius), _box(image, radius)
+    slope = (_box(guide * image, radius) - mean_guide * mean_image) / (
+        _box(guide * guide, radius) - mean_guide**2 + tolerance
+    )
+    offset = mean_image - slope * mean_guide
+    return _box(slope, radius) * guide + _box(offset, radius)
+
+
+# Codecs
+
+
+@_register("codec", "JPEG, quality 70 to 5")
+def _jpeg(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    subsampling = int(rng.integers(0, 3))
+    return _coded(image, "JPEG", quality=round(_between(strength, 70, 5)), subsampling=subsampling)
+
+
+@_register("codec", "WebP, quality 60 to 1")
+def _webp(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    return _coded(image, "WEBP", quality=round(_between(strength, 60, 1)), method=2)
+
+
+# Noise
+
+
+@_register("noise", "Gaussian noise, standard deviation 3 to 50 levels of 255")
+def _gaussian_noise(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    return image + _between(strength, 3, 50) / 255 * _normal(rng, image.shape)
+
+
+@_register("noise", "grain of luma alone, 3 to 40 levels, 1 to 2 pixels wide")
+def _grain(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    width = rng.uniform(0.4, 1.2)
+    grain = _gaussian(_normal(rng, (1, *image.shape[1:])), width)
+    return image + _between(strength, 3, 40) / 255 * grain / grain.std()
+
+
+@_register("noise", "coloured blotches (chroma noise), 5 to 60 levels")
+def _chroma_noise(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    blotches = _gaussian(_normal(rng, image.shape), rng.uniform(0.6, 2.5))
+    blotches = blotches - _luma(blotches)
+    return image + _between(strength, 5, 60) / 255 * blotches / blotches.std()
+
+
+@_register("noise", "speckle (noise in proportion to brightness), 4% to 60%")
+def _speckle(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    return image * (1 + _between(strength, 0.04, 0.6) * _normal(rng, image.shape))
+
+
+@_register("noise", "salt and pepper on 0.2% to 15% of the pixels")
+def _impulse_noise(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    chance = torch.from_numpy(rng.random(image.shape[1:], dtype=np.float32))
+    salt = torch.from_numpy(rng.random(image.shape[1:], dtype=np.float32)) < 0.5
+    return torch.where(chance < _between(strength, 0.002, 0.15), salt.float(), image)
+
+
+# Sharpening and ringing
+
+
+@_register("sharpen", "unsharp mask, amount 0.4 to 6")
+def _oversharpen(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    return image + _between(strength, 0.4, 6.0) * (image - _gaussian(image, rng.uniform(0.8, 2.0)))
+
+
+@_register("sharpen", "ideal low-pass (sinc) with its ringing, cut-off 0.8 to 0.12 of the band")
+def _ringing(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    cut = _between(strength, 0.8, 0.12)
+    height, width = image.shape[1:]
+    pad = min(32, height - 1, width - 1)
+    padded = functional.pad(image[None], (pad,) * 4, mode="reflect")[0] if pad else image
+    spectrum = torch.fft.rfft2(padded)
+    rows = torch.fft.fftfreq(padded.shape[1])[:, None] * 2
+    columns = torch.fft.rfftfreq(padded.shape[2])[None, :] * 2
+    kept = torch.fft.irfft2(spectrum * (torch.hypot(rows, columns) <= cut), s=padded.shape[1:])
+    return kept[:, pad : pad + height, pad : pad + width]
+
+
+# Colour
+
+
+@_register("colour", "palette of 96 to 5 colours, without dithering")
+def _quantise(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    colours = round(_between(strength, 96, 5))
+    picture = _to_pil(image).quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    return _from_pil(picture.convert("RGB"))
+
+
+@_register("colour", "banding: 40 to 4 levels per channel")
+def _posterise(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    steps = _between(strength, 40, 4) - 1
+    return (image * steps).round() / steps
+
+
+# Geometry
+
+
+@_register("geometry", "random local warp, displacement 1 to 12 pixels")
+def _warp(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    height, width = image.shape[1:]
+    scale = rng.uniform(4, 9)
+    flow = _gaussian(_normal(rng, (2, height, width)), scale)
+    flow = flow / flow.square().mean().sqrt().clamp_min(1e-6)
+    return _displace(image, flow * _between(strength, 1.0, 12.0) / 1.5)
+
+
+@_register("geometry", "three swirls, turned by 0.3 to 4 radians")
+def _swirl(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    height, width = image.shape[1:]
+    rows = torch.arange(height, dtype=torch.float32)[:, None]
+    columns = torch.arange(width, dtype=torch.float32)[None, :]
+    flow = torch.zeros(2, height, width)
+    for _ in range(3):
+        centre_row, centre_column = rng.uniform(0.2, 0.8, 2) * (height, width)
+        radius = rng.uniform(0.12, 0.3) * min(height, width)
+        angle = rng.choice((-1, 1)) * _between(strength, 0.3, 4.0)
+        down, right = rows - centre_row, columns - centre_column
+        turn = angle * torch.exp(-(down**2 + right**2) / (0.5 * radius**2))
+        flow[0] += right * turn.sin() + down * (turn.cos() - 1)
+        flow[1] += right * (turn.cos() - 1) - down * turn.sin()
+    return _displace(image, flow)
+
+
+@_register("geometry", "small patches swapped with neighbours, on 3% to 60% of the picture")
+def _patch_shuffle(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    height, width = image.shape[1:]
+    side = min(int(rng.integers(8, 21)), height, width)
+    result = image.clone()
+    rows, columns = height // side, width // side
+    order = rng.permutation(rows * columns)
+    shifts = rng.integers(-side, side + 1, (rows * columns, 2))
+    for index, (down, right) in zip(order[: math.ceil(_between(strength, 0.03, 0.6) * len(order))], shifts, strict=False):
+        top, left = int(index) // columns * side, int(index) % columns * side
+        source_top = min(max(top + int(down), 0), height - side)
+        source_left = min(max(left + int(right), 0), width - side)
+        result[:, top : top + side, left : left + side] = image[
+            :, source_top : source_top + side, source_left : source_left + side
+        ]
+    return result
+
+
+# What decoders and generators leave
+
+
+@_register("decoder", "block transform with coarse coefficients and no detail, overlapping (the loss of an autoencoder)")
+def _block_loss(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    step = _between(strength, 0.08, 1.0)
+    side = int(rng.choice((8, 16)))
+    total = torch.zeros_like(image)
+    for shift in (0, side // 2):
+        total += _quantised_blocks(image, side, shift, step)
+    return total / 2
+
+
+@_register("decoder", "checkerboard of period 2 or 4, amplitude 2 to 32 levels, on the textured parts")
+def _checkerboard(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    height, width = image.shape[1:]
+    half = int(rng.choice((1, 2)))
+    rows, columns = torch.arange(height)[:, None] // half, torch.arange(width)[None, :] // half
+    board = ((rows + columns) % 2).float() * 2 - 1
+    activity = _gaussian((_luma(image) - _gaussian(_luma(image), 2)).abs(), 4)
+    mask = 0.3 + 0.7 * activity / (activity + activity.mean() + 1e-6)
+    return image + _between(strength, 2, 32) / 255 * board * mask
+
+
+@_register("decoder", "the look of super-resolution: reduced 1.5 to 6 times, enlarged, smoothed and sharpened")
+def _super_resolution(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    small = _resample(image, _between(strength, 1.5, 6.0), Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
+    smooth = _edge_keeping(small, 0.08, passes=2)
+    return smooth + rng.uniform(1.0, 2.0) * (smooth - _gaussian(smooth, 1.5))
+
+
+@_register("decoder", "fine texture replaced by noise of the same spectrum, 20% to all of it")
+def _fake_texture(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    base = _gaussian(image, 1.5 + 0.5 * strength)
+    detail = image - base
+    phase = torch.fft.rfft2(_normal(rng, (1, *image.shape[1:])))
+    noise = torch.fft.irfft2(torch.fft.rfft2(detail).abs() * torch.exp(1j * phase.angle()), s=image.shape[1:])
+    envelope = _gaussian(detail.square().mean(0, keepdim=True), 6).clamp_min(0).sqrt()
+    noise = noise / noise.std().clamp_min(1e-6) * envelope
+    share = min(_between(strength, 0.2, 1.0), 1.0)
+    return base + math.sqrt(1 - share**2) * detail + share * noise
+
+
+# Tools
+
+
+def _luma(image: Tensor) -> Tensor:
+    weights = torch.tensor([0.299, 0.587, 0.114])
+    return (image * weights[:, None, None]).sum(0, keepdim=True)
+
+
+def _normal(rng: np.random.Generator, shape: tuple[int, ...] | torch.Size) -> Tensor:
+    return torch.from_numpy(rng.standard_normal(tuple(shape), dtype=np.float32))
+
+
+def _filter(image: Tensor, kernel: Tensor) -> Tensor:
+    """Every channel filtered by one kernel (k, l) of odd sides, the border repeated."""
+    down, right = kernel.shape[0] // 2, kernel.shape[1] // 2
+    padded = functional.pad(image[:, None], (right, right, down, down), mode="replicate")
+    return functional.conv2d(padded, kernel[None, None])[:, 0]
+
+
+def _gaussian(image: Tensor, sigma: float) -> Tensor:
+    reach = max(1, math.ceil(3 * sigma))
+    axis = torch.arange(-reach, reach + 1, dtype=torch.float32)
+    line = torch.exp(-(axis**2) / (2 * sigma**2))
+    line = line / line.sum()
+    return _filter(_filter(image, line[:, None]), line[None, :])
+
+
+def _box(image: Tensor, radius: int) -> Tensor:
+    line = torch.full((2 * radius + 1,), 1 / (2 * radius + 1))
+    return _filter(_filter(image, line[:, None]), line[None, :])
+
+
+def _edge_keeping(image: Tensor, tolerance: float, passes: int, reach: int = 2) -> Tensor:
+    """Bilateral filter: weights fall with the distance (up to `reach` pixels) and with the difference in colour."""
+    height, width = image.shape[1:]
+    for _ in range(passes):
+        padded = functional.pad(image[None], (reach,) * 4, mode="replicate")[0]
+        total, weights = torch.zeros_like(image), torch.zeros(1, height, width)
+        for down in range(2 * reach + 1):
+            for right in range(2 * reach + 1):
+                other = padded[:, down : down + height, right : right + width]
+                near = math.exp(-((down - reach) ** 2 + (right - reach) ** 2) / (2 * 2.0**2))
+                weight = near * torch.exp(-(other - image).square().mean(0, keepdim=True) / (2 * tolerance**2))
+                total += weight * other
+                weights += weight
+        image = total / weights
+    return image
+
+
+def _blend_sizes(image: Tensor, strength: float, *filters: type[ImageFilter.RankFilter]) -> Tensor:
+    """Pillow rank filters of a size that grows with strength, through 3, 5 and 7 pixels and blends of them."""
+    position = _between(strength, 0.4, 3.0)
+    whole = int(position)
+    weaker = _ranked(image, whole, filters)
+    if position == whole:
+        return weaker
+    return weaker + (position - whole) * (_ranked(image, whole + 1, filters) - weaker)
+
+
+def _ranked(image: Tensor, radius: int, filters: tuple[type[ImageFilter.RankFilter], ...]) -> Tensor:
+    if not radius:
+        return image
+    picture = _to_pil(image)
+    for kind in filters:
+        picture = picture.filter(kind(2 * radius + 1))  # type: ignore[call-arg]
+    return _from_pil(picture)
+
+
+def _resample(image: Tensor, factor: float, down: Image.Resampling, up: Image.Resampling) -> Tensor:
+    picture = _to_pil(image)
+    small = (max(1, round(picture.width / factor)), max(1, round(picture.height / factor)))
+    return _from_pil(picture.resize(small, down).resize(picture.size, up))
+
+
+def _coded(image: Tensor, codec: str, **options: int) -> Tensor:
+    file = io.BytesIO()
+    _to_pil(image).save(file, codec, **options)
+    return _from_pil(Image.open(file).convert("RGB"))
+
+
+def _displace(image: Tensor, flow: Tensor) -> Tensor:
+    """Each pixel taken from (down, right) = flow (2, H, W) pixels away, bilinear."""
+    height, width = image.shape[1:]
+    rows = torch.arange(height, dtype=torch.float32)[:, None] + flow[0]
+    columns = torch.arange(width, dtype=torch.float32)[None, :] + flow[1]
+    grid = torch.stack(((columns * 2 + 1) / width - 1, (rows * 2 + 1) / height - 1), -1)
+    sampled = functional.grid_sample(image[None], grid[None], "bilinear", "border", align_corners=False)
+    return sampled[0]
+
+
+def _quantised_blocks(image: Tensor, side: int, shift: int, step: float) -> Tensor:
+    """Orthonormal block DCT with a dead zone and a step that grows with frequency, on a grid moved by `shift`."""
+    height, width = image.shape[1:]
+    bottom, right = (side - (height + shift) % side) % side, (side - (width + shift) % side) % side
+    padded = functional.pad(image[None], (shift, right, shift, bottom), mode="replicate")[0]
+    blocks = padded.unfold(1, side, side).unfold(2, side, side)
+    index = torch.arange(side, dtype=torch.float32)
+    basis = torch.cos(math.pi / side * index[:, None] * (index[None, :] + 0.5)) * math.sqrt(2 / side)
+    basis[0] /= math.sqrt(2)
+    steps = step * (0.15 + (index[:, None] + index[None, :]) / side)
+    levels = (basis @ blocks @ basis.T) / steps
+    restored = basis.T @ (levels.sign() * (levels.abs() + 0.3).floor() * steps) @ basis
+    rows, columns = restored.shape[1:3]
+    whole = restored.permute(0, 1, 3, 2, 4).reshape(3, rows * side, columns * side)
+    return whole[:, shift : shift + height, shift : shift + width]
+
+
+def _to_pil(image: Tensor) -> Image.Image:
+    array = image.clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0)
+    return Image.fromarray(array.contiguous().numpy())
+
+
+def _from_pil(picture: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255

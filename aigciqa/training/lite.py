@@ -1,0 +1,214 @@
+"""Fitting the heads of the embedded metrics to features and labels. Used by `examples/train_lite.py`.
+
+Targets are shares of the range of scores: a pristine photograph's is 0.9 (4.5 of 5), the worst picture's near 0.1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from aigciqa.heads.lite import Ensemble, GaussianDistance, SoftTrees
+
+BEST, WORST = 0.9, 0.1
+
+
+@dataclass(frozen=True)
+class Set:
+    """Pictures in groups of one size: each group is a view, its pristine picture first.
+
+    Attributes:
+        targets: (G, n) in [0, 1], the share of the range each picture deserves.
+        order: (G, n, n) booleans: the first picture is better than the second for sure or by its label.
+    """
+
+    targets: Tensor
+    order: Tensor
+
+
+def make_set(labels: Tensor, ladders: Tensor, strengths: Tensor, margin: float = 0.05) -> Set:
+    """Group the labels of views.
+
+    Args:
+        labels: (G, n) in [0, 1].
+        ladders: (G, n), number of the ladder or -1; pictures of one ladder are ordered by strength whatever their labels.
+        strengths: (G, n), 0 for pristine.
+        margin: by how much labels must differ to order two pictures.
+    """
+    same = (ladders[:, :, None] == ladders[:, None, :]) & (ladders[:, :, None] >= 0)
+    weaker = strengths[:, :, None] < strengths[:, None, :]
+    better = labels[:, :, None] - labels[:, None, :] > margin
+    return Set(WORST + (BEST - WORST) * labels, torch.where(same, weaker, better))
+
+
+def fit(
+    parameters: list[nn.Parameter],
+    predict: Callable[[Tensor], Tensor],
+    data: Set,
+    *,
+    steps: int,
+    seed: int,
+    rate: float = 2e-3,
+    decay: float = 0.02,
+    groups: int = 16,
+    ranking: float = 0.5,
+) -> None:
+    """Fit parameters by AdamW to targets (squared error) and to orders within a view (logistic loss).
+
+    Args:
+        predict: numbers of groups (b,) -> logits (members, b, n).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
+    for _ in range(steps):
+        chosen = torch.randint(len(data.targets), (groups,), generator=generator)
+        logits = predict(chosen)
+        loss = _loss(logits, data.targets[chosen], data.order[chosen], ranking)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(parameters, 5.0)
+        optimizer.step()
+        schedule.step()
+
+
+def _loss(logits: Tensor, targets: Tensor, order: Tensor, ranking: float) -> Tensor:
+    error = (torch.sigmoid(logits) - targets).square().mean()
+    gaps = logits[:, :, :, None] - logits[:, :, None, :]
+    wrong = (functional.softplus(-2 * gaps) * order).sum() / (order.sum() * len(logits)).clamp(min=1)
+    return 10 * error + ranking * wrong
+
+
+def fit_normalisation(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Centre and scale (C,) of values (N, C)."""
+    return values.mean(0), values.std(0).clamp_min(1e-3)
+
+
+def fit_ensemble(
+    ensemble: Ensemble, inputs: Tensor, data: Set, *, steps: int, seed: int, dropout: float = 0.1, noise: float = 0.0
+) -> None:
+    """Fit perceptrons to inputs (G, n, D).
+
+    Args:
+        dropout: share of the inputs dropped at each step, the same for all pictures.
+        noise: standard deviation of the Gaussian noise added to the inputs: people's pictures differ from ours.
+    """
+    generator = torch.Generator().manual_seed(seed + 1)
+
+    def predict(chosen: Tensor) -> Tensor:
+        batch = inputs[chosen]
+        kept = (torch.rand(batch.shape[-1], generator=generator) >= dropout) / (1 - dropout)
+        noisy = batch * kept + noise * torch.randn(batch.shape, generator=generator)
+        return ensemble.members(noisy.flatten(0, 1)).unflatten(1, batch.shape[:2])
+
+    fit(list(ensemble.parameters()), predict, data, steps=steps, seed=seed)
+
+
+def fit_gaussian(distance: GaussianDistance, pristine: Tensor, ridge: float = 1e-3) -> None:
+    """Set a Gaussian to pristine features (N, C), of which it reads those it has the index of."""
+    values = pristine[:, distance.index].double()
+    center = values.mean(0)
+    covariance = torch.cov((values - center).T) + ridge * torch.eye(values.shape[1], dtype=torch.float64)
+    eigenvalues, vectors = torch.linalg.eigh(covariance)
+    distance.center.copy_(center)
+    distance.whitening.copy_(vectors / eigenvalues.sqrt())
+
+
+def logit(share: Tensor) -> Tensor:
+    """Inverse of the sigmoid."""
+    return torch.log(share / (1 - share))
+
+
+def grow_trees(
+    trees: SoftTrees,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    seed: int,
+    rate: float = 0.1,
+    bins: int = 24,
+    feature_share: float = 0.05,
+    row_share: float = 0.6,
+    sharpness: float = 6.0,
+    penalty: float = 30.0,
+) -> None:
+    """Boost oblivious trees greedily on squared error, with hard splits, and store them with sigmoid ones.
+
+    Args:
+        inputs: (N, D).
+        targets: (N,) logits.
+        sharpness: of the sigmoids, in units of a feature's own standard deviation.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    count, width = inputs.shape
+    edges = torch.quantile(inputs[torch.randperm(count, generator=generator)[:4000]], torch.linspace(0, 1, bins + 1)[1:-1], dim=0)
+    codes = torch.stack([torch.bucketize(inputs[:, i].contiguous(), edges[:, i].contiguous()) for i in range(width)], 1)
+    scales = inputs.std(0).clamp_min(1e-3)
+    residual = targets.clone() - targets.mean()
+    number, depth = trees.index.shape
+    for tree in range(number):
+        rows = torch.randperm(count, generator=generator)[: int(row_share * count)]
+        features = torch.randperm(width, generator=generator)[: int(feature_share * width)]
+        part, gradient = codes[rows][:, features], residual[rows]
+        leaf, leaf_all = torch.zeros(len(rows), dtype=torch.long), torch.zeros(count, dtype=torch.long)
+        for level in range(depth):
+            feature, cut = _best_split(part, leaf, gradient, 2**level, bins, penalty)
+            column = features[feature]
+            leaf = 2 * leaf + (part[:, feature] > cut)
+            leaf_all = 2 * leaf_all + (codes[:, column] > cut)
+            trees.index[tree, level] = column
+            trees.thresholds.data[tree, level] = edges[cut, column]
+            trees.sharpness.data[tree, level] = sharpness / scales[column]
+        sums = torch.zeros(2**depth).index_add_(0, leaf, gradient)
+        counts = torch.zeros(2**depth).index_add_(0, leaf, torch.ones(len(rows)))
+        values = rate * sums / (counts + penalty)
+        trees.leaves.data[tree] = _as_levels(values, depth) + targets.mean() / number
+        residual -= values[leaf_all]
+
+
+def _best_split(
+    codes: Tensor, leaf: Tensor, gradient: Tensor, leaves: int, bins: int, penalty: float
+) -> tuple[int, int]:
+    """Feature and bin whose split of every leaf explains most of the gradient."""
+    width = codes.shape[1]
+    flat = ((leaf[:, None] * width + torch.arange(width)) * bins + codes).flatten()
+    weights = gradient[:, None].expand(-1, width).flatten().double()
+    sums = torch.bincount(flat, weights, leaves * width * bins).view(leaves, width, bins).cumsum(2)
+    counts = torch.bincount(flat, minlength=leaves * width * bins).view(leaves, width, bins).double().cumsum(2)
+    right_sums, right_counts = sums[:, :, -1:] - sums, counts[:, :, -1:] - counts
+    gain = (sums.square() / (counts + penalty) + right_sums.square() / (right_counts + penalty)).sum(0)[:, : bins - 1]
+    best = int(gain.argmax())
+    return best // (bins - 1), best % (bins - 1)
+
+
+def _as_levels(values: Tensor, depth: int) -> Tensor:
+    """Leaves numbered first level first (as grown) -> numbered as `SoftTrees` does, first level last."""
+    return values.reshape([2] * depth).permute(*reversed(range(depth))).reshape(-1)
+
+
+def fit_trees(trees: SoftTrees, inputs: Tensor, data: Set, *, steps: int, seed: int, rate: float = 2e-3) -> None:
+    """Fit leaves, thresholds and sharpness of grown trees to inputs (G, n, D)."""
+
+    def predict(chosen: Tensor) -> Tensor:
+        batch = inputs[chosen]
+        return trees(batch.flatten(0, 1)).unflatten(0, batch.shape[:2])[None]
+
+    fit(list(trees.parameters()), predict, data, steps=steps, seed=seed, rate=rate, decay=0.0)
+
+
+def affine_calibration(best: Tensor, worst: Tensor) -> tuple[float, float]:
+    """Slope and offset of a logit, so that medians fall where they should.
+
+    Args:
+        best: logits of pristine pictures, whose median becomes that of `BEST`.
+        worst: logits of the worst pictures, whose median becomes that of `WORST`.
+    """
+    high, low = float(best.median()), float(worst.median())
+    span = 2 * math.log(BEST / WORST)
+    slope = span / max(high - low, 1e-3)
+    return slope, math.log(BEST / WORST) - slope * high
