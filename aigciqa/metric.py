@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from aigciqa import checkpoint, hub
 from aigciqa.backbones import build_backbone
 from aigciqa.checkpoint import MetricConfig
+from aigciqa.decode import load_image
 from aigciqa.errors import CheckpointError
 from aigciqa.heads import build_head
-from aigciqa.preprocess import as_list, check_tensor, load_image, normalize, present_image, present_tensor
+from aigciqa.preprocess import as_list, check_tensor, normalize, present_image, present_tensor
 from aigciqa.registry import METRICS, metric_info
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -1,6 +1,6 @@
 """How much faster the embedded metrics are than ResNet-50: seconds per picture, and their ratio, in one run.
 
-    python benchmarks/lite_speed.py [--threads 2] [--repeats 15]
+python benchmarks/lite_speed.py [--threads 2] [--repeats 15]
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 import aigciqa
 
@@ -18,11 +19,15 @@ SIZES = (512, 1024)
 WANTED = {512: 5.0, 1024: 2.5}
 
 
-def seconds(score: Callable[[], object]) -> float:
-    """Seconds of one call."""
-    start = time.perf_counter()
-    score()
-    return time.perf_counter() - start
+def milliseconds(metrics: Sequence[aigciqa.Metric], pictures: Sequence[Tensor], repeats: int) -> list[float]:
+    """Median milliseconds of each metric; they take turns, so that a busy machine slows all of them."""
+    times: list[list[float]] = [[] for _ in metrics]
+    for _ in range(repeats + 2):
+        for metric, spent in zip(metrics, times, strict=True):
+            start = time.perf_counter()
+            metric(*pictures)
+            spent.append(time.perf_counter() - start)
+    return [1e3 * statistics.median(spent[2:]) for spent in times]
 
 
 def main() -> None:
@@ -38,11 +43,7 @@ def main() -> None:
         paper = aigciqa.create_metric(f"{kind}-resnet50", weights=None)
         for size in SIZES:
             pictures = [torch.rand(1, 3, size, size) for _ in range(2 if kind == "fr" else 1)]
-            times: dict[str, list[float]] = {"lite": [], "paper": []}
-            for _ in range(options.repeats + 2):  # in turns, so that a busy machine slows both
-                times["lite"].append(seconds(lambda: lite(*pictures)))
-                times["paper"].append(seconds(lambda: paper(*pictures)))
-            fast, slow = (statistics.median(values[2:]) * 1e3 for values in times.values())
+            fast, slow = milliseconds((lite, paper), pictures, options.repeats)
             print(f"{kind}-lite  {size:5} {fast:8.1f} {slow:12.1f} {slow / fast:6.1f} {WANTED[size]:7.1f}")
 
 

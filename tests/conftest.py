@@ -16,6 +16,10 @@ from PIL import Image
 
 import aigciqa
 
+# One test worker a core, one thread a worker; the processes that tests start read the variable.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+
 COMMAND = (sys.executable, "-c", "from aigciqa.cli.score import main; main(prog_name='aigciqa-score')")
 
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from aigciqa.decode import load_image
 from aigciqa.errors import ImageError
 from aigciqa.metric import Metric, create_metric
-from aigciqa.preprocess import load_image, present_image
+from aigciqa.preprocess import present_image
 from aigciqa.registry import Preprocess
 from aigciqa.scoring.records import Item, Record
 

@@ -276,10 +276,13 @@ class TerminalSink:
 
 def csv_text(rows: Sequence[Row], columns: Sequence[str]) -> str:
     """Rows as CSV lines, without a header."""
+    return "".join(_csv_line(row, columns) for row in rows)
+
+
+def _csv_line(row: Row, columns: Sequence[str]) -> str:
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
-    writer.writerows(rows)
-    return buffer.getvalue()
+    csv.DictWriter(buffer, columns, lineterminator="\r\n").writerow(row)  # with "\n", a cell's "\r" stays unquoted
+    return buffer.getvalue()[:-2] + "\n"
 
 
 def printable(text: str) -> str:

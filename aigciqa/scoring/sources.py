@@ -133,7 +133,7 @@ def _walk(folder: str, below: str) -> Iterator[Found]:
         relative = os.path.join(below, entry.name)
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(entry.path, relative)
-        elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and not entry.is_dir():
+        elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and not os.path.isdir(entry.path):
             yield Found(Item(entry.path), relative)
 
 
