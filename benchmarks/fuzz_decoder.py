@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -56,7 +57,7 @@ def seeds() -> list[bytes]:
     grey16 = Image.fromarray(np.asarray(rgb.convert("L")).astype(np.uint16) * 257)
     palette = rgb.quantize(20)
     modes = (rgb, rgba, palette, rgb.convert("L"), rgb.convert("LA"), rgb.convert("1"), rgb.convert("CMYK"), grey16)
-    variants: dict[str, list[dict[str, object]]] = {
+    variants: dict[str, list[Any]] = {
         "PNG": [{}, frames, {"exif": _EXIF, "icc_profile": b"x" * 200}, {"transparency": 3}],
         "JPEG": [{}, {"progressive": True}, {"exif": _EXIF}, {"restart_marker_blocks": 1, "subsampling": 0}],
         "WEBP": [{}, {"lossless": True}, frames, {"exif": _EXIF, "icc_profile": b"x" * 200}],

@@ -5,6 +5,7 @@ python benchmarks/invariance.py
 
 from __future__ import annotations
 
+import argparse
 import itertools
 from pathlib import Path
 
@@ -16,9 +17,12 @@ IMAGES = Path(__file__).parent.parent / "examples" / "images"
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pattern", nargs="?", default="*", help="of metric names, such as '*-lite'")
+    pattern = parser.parse_args().pattern
     images = sorted((IMAGES / "generated").rglob("*.jpg"))
     prompts = [IMAGES / "prompts" / image.name for image in images]
-    for name in aigciqa.list_metrics():
+    for name in aigciqa.list_metrics(pattern):
         torch.manual_seed(0)
         metric = aigciqa.create_metric(name, weights="default" if "lite" in name else None)
         runs = []

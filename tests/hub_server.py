@@ -48,7 +48,12 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             self._resolve(body=False)
 
         def do_GET(self) -> None:
-            self._resolve(body=True)
+            path = unquote(urlsplit(self.path).path)
+            repo, found, _ = path.removeprefix("/api/models/").partition("/revision/")
+            if found and repo in hub.repos:
+                self._json({"id": repo, "sha": hub.commit_of(repo)})
+            else:
+                self._resolve(body=True)
 
         def do_POST(self) -> None:
             path = unquote(urlsplit(self.path).path)

@@ -1,9 +1,10 @@
 """Natural-scene statistics of sampled blocks: the backbone of the embedded metrics, in plain torch.
 
 A picture is looked at in about 4 x 4 evenly spaced blocks of 96 x 96 pixels. Of each block come some 150 statistics, at
-three scales: the distribution of mean-subtracted contrast-normalised (MSCN) luma and of its neighbour products (the idea
-of BRISQUE and NIQE, by moment ratios instead of fitted distributions), local contrast, gradients, the spectrum's shape,
-periodic patterns, blocking, colour. The features are their mean, their spread and a mean that favours textured blocks.
+three scales: the distribution of mean-subtracted contrast-normalised (MSCN) luma and of its neighbour products (the
+idea of BRISQUE and NIQE, by moment ratios instead of fitted distributions), local contrast, gradients, the spectrum's
+shape, periodic patterns, blocking, colour. The features are their mean, their spread and a mean that favours textured
+blocks.
 
 Everything is float32, whatever autocast says, and differentiable.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from aigciqa.backbones.base import Backbone
@@ -275,7 +276,7 @@ def _spectrum_statistics(plane: Tensor) -> Tensor:
     # The first bands hold a coefficient or none: what they say is left to the luma's own deviation.
     membership = (band.flatten()[:, None] == torch.arange(BANDS_SKIPPED, BANDS, device=plane.device)).float()
     levels = 0.5 * (energy.flatten(1) @ (membership / membership.sum(0)) + FLOOR).log()
-    lines = torch.cat([energy[:, :, 1:].mean(dim=2), energy[:, 1:].mean(dim=1)], dim=1).unflatten(1, (2, size))
+    lines = torch.cat([energy[:, :, 1:].mean(dim=2), energy[:, 1:].mean(dim=1)], dim=1).reshape(-1, 2, size)
     peaks = (0.5 * (lines + FLOOR).log()) @ torch.tensor(_PEAK_WEIGHTS, device=plane.device).T
     return torch.cat([levels[:, 1:] - levels[:, :-1], levels[:, -1:], peaks.flatten(1)], dim=1).T
 
@@ -302,7 +303,7 @@ def _blocking_statistics(luma: Tensor) -> Tensor:
     across = (luma[:, :, 1:] - luma[:, :, :-1]).abs().mean(dim=1)
     down = (luma[:, 1:] - luma[:, :-1]).abs().mean(dim=2)
     steps = functional.pad(torch.stack([across, down]), (0, 1))
-    log_phases = (steps.unflatten(2, (BLOCK // 8, 8))[:, :, :-1].mean(dim=2) + 0.5).log()
+    log_phases = (steps.reshape(2, -1, BLOCK // 8, 8)[:, :, :-1].mean(dim=2) + 0.5).log()
     relative = log_phases - log_phases.mean(dim=2, keepdim=True)
     return torch.cat([relative[:, :, 7], 0.1 * torch.logsumexp(10 * relative, dim=2)])
 
@@ -346,7 +347,7 @@ def _colour_statistics(rgb: Tensor, luma: Tensor) -> Tensor:
             _mean(8 / (8 + right * right + down * down)),
         ]
     )
-    return torch.cat([chromatic.unflatten(1, (2, -1)).flatten(0, 1), tonal])
+    return torch.cat([chromatic.reshape(8, -1), tonal])
 
 
 def _mean(planes: Tensor) -> Tensor:

@@ -1,17 +1,19 @@
 """Heads of the embedded metrics: from natural-scene statistics to a score in [0, 5].
 
-No-reference: a small ensemble of perceptrons, soft decision trees, and the distance to a multivariate Gaussian of pristine
-photographs (NIQE's idea), added before the last sigmoid.
+No-reference: a small ensemble of perceptrons, soft decision trees, and the distance to a multivariate Gaussian of
+pristine photographs (NIQE's idea), added before the last sigmoid.
 
 Full-reference: two experts. The one for *aligned* pictures (the same picture, changed) reads how the statistics moved,
-with soft decision trees and a plain distance of the textured statistics. The one for *other* references (another photograph of the subject, which is what image prompts
-mostly are) is the no-reference head, corrected by what the reference says. A gate looks at how alike the two luma
-thumbnails are.
+with soft decision trees and a plain distance of the textured statistics. The one for *other* references (another
+photograph of the subject, which is what image prompts mostly are) is the no-reference head, corrected by what the
+reference says. A gate looks at how alike the two luma thumbnails are.
 
 Everything is float32, whatever autocast says, and differentiable.
 """
 
 from __future__ import annotations
+
+import itertools
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +25,10 @@ from aigciqa.heads.base import Head
 LARGEST = 5.0
 MEMBERS = 4
 HIDDEN = (64, 32)
-MAP_HIDDEN = (48, 24)
+MAP_HIDDEN = (64, 24)
 GAUSSIAN_FEATURES = 48
 TREES = 240
+ALIGNED_TREES = 400
 DEPTH = 3
 CORRECTION_HIDDEN = (24, 12)
 #: Distance of textured statistics below which two pictures are as good as the same.
@@ -57,7 +60,7 @@ class Ensemble(nn.Module):
         super().__init__()
         sizes = (inputs, *hidden, 1)
         self.weights = nn.ParameterList(
-            nn.Parameter(torch.randn(members, a, b) * (2 / a) ** 0.5) for a, b in zip(sizes, sizes[1:], strict=False)
+            nn.Parameter(torch.randn(members, a, b) * (2 / a) ** 0.5) for a, b in itertools.pairwise(sizes)
         )
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(members, 1, b)) for b in sizes[1:])
 
@@ -147,12 +150,13 @@ class LiteHead(Head):
 
     def forward(self, features: Tensor) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):
-            return LARGEST * torch.sigmoid(self.logits(features.float()))[:, None]
+            scores: Tensor = LARGEST * torch.sigmoid(self.logits(features.float()))
+            return scores[:, None]
 
     def score_map(self, maps: Tensor, features: Tensor, index: int) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):
-            places = self.blocks(maps[:, : self.statistics].float())
-            score = self(features)[:, index]
+            places: Tensor = self.blocks(maps[:, : self.statistics].float())
+            score: Tensor = self(features)[:, index]
             return places + (score - places.mean(dim=(1, 2)))[:, None, None]
 
 
@@ -173,7 +177,8 @@ class Quality(nn.Module):
     def forward(self, pooled: Tensor) -> Tensor:
         parts = (self.regressor(pooled), self.trees(pooled), self.distance(pooled[:, : self.statistics]))
         mix = self.mix.float()
-        return mix[0] * parts[0] + mix[1] * parts[1] + mix[2] * parts[2] + mix[3]
+        logits: Tensor = mix[0] * parts[0] + mix[1] * parts[1] + mix[2] * parts[2] + mix[3]
+        return logits
 
 
 class NoReferenceHead(LiteHead):
@@ -198,7 +203,7 @@ class FullReferenceHead(LiteHead):
         super().__init__(statistics)
         self.quality = Quality(statistics)
         self.correction = Ensemble(2 * self.pooled, CORRECTION_HIDDEN, 1)
-        self.trees = SoftTrees(2 * self.pooled)
+        self.trees = SoftTrees(4 * statistics, ALIGNED_TREES)
         #: Likeness at which the experts weigh the same, and how fast the gate opens.
         self.register_buffer("gate", torch.tensor([0.7, 25.0]))
         #: The aligned expert's weights of trees and distance, and its offset; the weight of the correction.
@@ -210,19 +215,26 @@ class FullReferenceHead(LiteHead):
         likeness = thumbnail_likeness(generated[:, self.pooled :], reference[:, self.pooled :])
         return generated[:, : self.pooled], reference[:, : self.pooled], likeness
 
+    def moved(self, generated: Tensor, reference: Tensor) -> Tensor:
+        """How far the mean and the textured mean of the statistics moved: (B, 3 C) twice -> (B, 2 C)."""
+        moved = generated - reference
+        return torch.cat([moved[:, : self.statistics], moved[:, 2 * self.statistics :]], dim=1)
+
     def aligned(self, generated: Tensor, reference: Tensor) -> Tensor:
         """Logit (B,) of a picture against the picture it was made from."""
-        moved = generated - reference
+        moved = self.moved(generated, reference)
         size = moved.abs()
         learned = self.trees(torch.cat([moved, size], dim=1))
-        distance = (size[:, 2 * self.statistics :].mean(dim=1) + NEAR).log()
+        distance = (size[:, self.statistics :].mean(dim=1) + NEAR).log()
         mix = self.mix.float()
-        return mix[0] * learned + mix[1] * distance + mix[2]
+        logits: Tensor = mix[0] * learned + mix[1] * distance + mix[2]
+        return logits
 
     def other(self, generated: Tensor, reference: Tensor) -> Tensor:
         """Logit (B,) of a picture against another picture of its subject."""
         correction = self.correction(torch.cat([generated, generated - reference], dim=1))
-        return self.quality(generated) + self.mix[3].float() * correction
+        logits: Tensor = self.quality(generated) + self.mix[3].float() * correction
+        return logits
 
     def logits(self, features: Tensor) -> Tensor:
         generated, reference, likeness = self.split(features)

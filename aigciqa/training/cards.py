@@ -45,6 +45,26 @@ class Table:
     wanted: float | None = None
 
 
+@dataclass
+class Tables:
+    """The tables of a variant: key -> table."""
+
+    tables: dict[str, Table] = field(default_factory=dict)
+
+    def add(
+        self,
+        key: str,
+        title: str,
+        rows: Mapping[str, Figure],
+        wanted: float | None = None,
+        controls: Mapping[str, Figure] | None = None,
+    ) -> None:
+        """Add the rows of one seed to a table, made if new."""
+        table = self.tables.setdefault(key, Table(title, {}, dict(controls or {}), wanted))
+        for name, figure in rows.items():
+            table.rows.setdefault(name, []).append(figure)
+
+
 def results(tables: Mapping[str, Table]) -> dict[str, object]:
     """The shipped weights' figures, as `config.json` keeps them: key -> [value, low, high]."""
     return {
@@ -91,9 +111,9 @@ def _data(photographs: tuple[int, int], pictures: int) -> str:
     listed = "\n".join(f"- `{name}`: {degradation(name).summary}" for name in names())
     return f"""## Data and labels
 
-{pictures:,} pictures made from {photographs[0]} photographs (DreamBooth's subjects, CC BY 4.0, and the Kodak PhotoCD suite); {photographs[1]}
-photographs of other subjects are held out, and every figure on photographs below is on those. Each picture is a photograph
-degraded by one to three of these, or pristine:
+{pictures:,} pictures made from {photographs[0]} photographs (DreamBooth's subjects, CC BY 4.0, and the Kodak PhotoCD
+suite); {photographs[1]} photographs of other subjects are held out, and every figure on photographs below is on
+those. Each picture is a photograph degraded by one to three of these, or pristine:
 
 {listed}
 
@@ -113,16 +133,18 @@ the no-reference one with a small correction: it does not say whether the prompt
 """
     return f"""## What it measures, and what it does not
 
-It sees blur, upsampling, blocking, noise, over-smoothing, ringing, over-sharpening and the regular patterns of decoders. It
-does not see meaning: anatomy, hands, text, perspective, prompt fidelity, beauty. Shapes bent or swapped without a change
-of texture (warps, swirls) it hardly sees. Among pictures of one good generator its ranking is near chance. A picture that
-is meant to be soft, flat or grainy scores lower than one that is crisp. As a loss it can be gamed: raise it together with
-something that holds on to the content.
+It sees blur, upsampling, blocking, noise, over-smoothing, ringing, over-sharpening and the regular patterns of
+decoders. It does not see meaning: anatomy, hands, text, perspective, prompt fidelity, beauty. Shapes bent or swapped
+without a change of texture (warps, swirls) it hardly sees. Among pictures of one good generator its ranking is near
+chance. Made-up texture that is crisp (the look of a GAN) can score higher than the truth. A picture that is meant to be
+soft, flat or grainy scores lower than one that is crisp. As a loss it can be gamed: raise it together with something
+that holds on to the content.
 {reference if variant == "fr-lite" else ""}"""
 
 
-_INTERVALS = """Each figure is that of the shipped weights with its 95% interval (1,000 resamples of photographs, pictures or pairs); then
-the values of all seeds. Controls are one-line measures or published values on the same pictures.
+_INTERVALS = """\
+Each figure is that of the shipped weights with its 95% interval (1,000 resamples of photographs, pictures or
+pairs); then the values of all seeds. Controls are one-line measures or published values on the same pictures.
 """
 
 

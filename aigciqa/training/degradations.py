@@ -2,12 +2,12 @@
 
 What goes wrong in generated, restored and compressed pictures, drawn on photographs, so that a metric can be trained
 without a single human judgement: blurs, resampling, over-smoothing, codecs, noises, over-sharpening and ringing, colour
-quantisation, local warps, shuffled patches, the block and checkerboard patterns of decoders, the look of super-resolution
-and invented texture.
+quantisation, local warps, shuffled patches, the block and checkerboard patterns of decoders, the look of super-
+resolution and invented texture.
 
-A picture is a float tensor (3, H, W), RGB in [0, 1]; so is what comes back, of the same size, on the 8-bit grid. The same
-seed and name give the same picture, and the same seed at another strength gives the same flaw made stronger (the same
-noise louder, the same warp further), so that strengths of one seed form a ladder.
+A picture is a float tensor (3, H, W), RGB in [0, 1]; so is what comes back, of the same size, on the 8-bit grid. The
+same seed and name give the same picture, and the same seed at another strength gives the same flaw made stronger (the
+same noise louder, the same warp further), so that strengths of one seed form a ladder.
 
     worse = degrade(photo, "jpeg", 3, seed=7)
     mixed = degrade_chain(photo, [Step("lens_blur", 2.0, 1), Step("webp", 3.5, 2)])
@@ -117,7 +117,8 @@ def _register(family: str, summary: str) -> Callable[[Degrade], Degrade]:
 
 def _between(strength: float, slight: float, severe: float) -> float:
     """The value at a strength, geometrically between the one at strength 1 and the one at strength 5."""
-    return slight * (severe / slight) ** ((strength - MIN_STRENGTH) / (MAX_STRENGTH - MIN_STRENGTH))
+    value: float = slight * (severe / slight) ** ((strength - MIN_STRENGTH) / (MAX_STRENGTH - MIN_STRENGTH))
+    return value
 
 
 # Blur
@@ -197,10 +198,9 @@ def _median(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
 
 @_register("smooth", "opening or closing (dark or bright detail eaten away), blended in up to 7 x 7 pixels")
 def _morphology(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    first, second = ImageFilter.MinFilter, ImageFilter.MaxFilter
     if rng.random() < 0.5:
-        first, second = second, first
-    return _blend_sizes(image, strength, first, second)
+        return _blend_sizes(image, strength, ImageFilter.MaxFilter, ImageFilter.MinFilter)
+    return _blend_sizes(image, strength, ImageFilter.MinFilter, ImageFilter.MaxFilter)
 
 
 @_register("smooth", "flat-looking smoothing with the strong edges kept (guided filter), radius 2 to 10 pixels")
@@ -280,7 +280,7 @@ def _ringing(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor
     spectrum = torch.fft.rfft2(padded)
     rows = torch.fft.fftfreq(padded.shape[1])[:, None] * 2
     columns = torch.fft.rfftfreq(padded.shape[2])[None, :] * 2
-    kept = torch.fft.irfft2(spectrum * (torch.hypot(rows, columns) <= cut), s=padded.shape[1:])
+    kept: Tensor = torch.fft.irfft2(spectrum * (torch.hypot(rows, columns) <= cut), s=padded.shape[1:])
     return kept[:, pad : pad + height, pad : pad + width]
 
 
@@ -335,9 +335,10 @@ def _patch_shuffle(image: Tensor, strength: float, rng: np.random.Generator) -> 
     side = min(int(rng.integers(8, 21)), height, width)
     result = image.clone()
     rows, columns = height // side, width // side
-    order = rng.permutation(rows * columns)
-    shifts = rng.integers(-side, side + 1, (rows * columns, 2))
-    for index, (down, right) in zip(order[: math.ceil(_between(strength, 0.03, 0.6) * len(order))], shifts, strict=False):
+    count = rows * columns
+    order, shifts = rng.permutation(count), rng.integers(-side, side + 1, (count, 2))
+    swapped = math.ceil(_between(strength, 0.03, 0.6) * count)
+    for index, (down, right) in zip(order[:swapped], shifts[:swapped], strict=True):
         top, left = int(index) // columns * side, int(index) % columns * side
         source_top = min(max(top + int(down), 0), height - side)
         source_left = min(max(left + int(right), 0), width - side)
@@ -350,7 +351,7 @@ def _patch_shuffle(image: Tensor, strength: float, rng: np.random.Generator) -> 
 # What decoders and generators leave
 
 
-@_register("decoder", "block transform with coarse coefficients and no detail, overlapping (the loss of an autoencoder)")
+@_register("decoder", "overlapping block transforms with coarse coefficients (the loss of an autoencoder)")
 def _block_loss(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     step = _between(strength, 0.08, 1.0)
     side = int(rng.choice((8, 16)))
@@ -385,9 +386,9 @@ def _fake_texture(image: Tensor, strength: float, rng: np.random.Generator) -> T
     phase = torch.fft.rfft2(_normal(rng, (1, *image.shape[1:])))
     noise = torch.fft.irfft2(torch.fft.rfft2(detail).abs() * torch.exp(1j * phase.angle()), s=image.shape[1:])
     envelope = _gaussian(detail.square().mean(0, keepdim=True), 6).clamp_min(0).sqrt()
-    noise = noise / noise.std().clamp_min(1e-6) * envelope
     share = min(_between(strength, 0.2, 1.0), 1.0)
-    return base + math.sqrt(1 - share**2) * detail + share * noise
+    texture: Tensor = share * (noise / noise.std().clamp_min(1e-6) * envelope)
+    return base + math.sqrt(1 - share**2) * detail + texture
 
 
 # Tools

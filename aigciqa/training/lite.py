@@ -36,7 +36,8 @@ def make_set(labels: Tensor, ladders: Tensor, strengths: Tensor, margin: float =
 
     Args:
         labels: (G, n) in [0, 1].
-        ladders: (G, n), number of the ladder or -1; pictures of one ladder are ordered by strength whatever their labels.
+        ladders: (G, n), number of the ladder or -1; pictures of one ladder are ordered by strength whatever their
+        labels.
         strengths: (G, n), 0 for pristine.
         margin: by how much labels must differ to order two pictures.
     """
@@ -64,14 +65,22 @@ def fit(
         predict: numbers of groups (b,) -> logits (members, b, n).
     """
     generator = torch.Generator().manual_seed(seed)
+
+    def loss() -> Tensor:
+        chosen = torch.randint(len(data.targets), (groups,), generator=generator)
+        return _loss(predict(chosen), data.targets[chosen], data.order[chosen], ranking)
+
+    _descend(parameters, loss, steps=steps, rate=rate, decay=decay)
+
+
+def _descend(
+    parameters: list[nn.Parameter], loss: Callable[[], Tensor], *, steps: int, rate: float, decay: float
+) -> None:
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
     for _ in range(steps):
-        chosen = torch.randint(len(data.targets), (groups,), generator=generator)
-        logits = predict(chosen)
-        loss = _loss(logits, data.targets[chosen], data.order[chosen], ranking)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss().backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, 5.0)
         optimizer.step()
         schedule.step()
@@ -104,9 +113,49 @@ def fit_ensemble(
         batch = inputs[chosen]
         kept = (torch.rand(batch.shape[-1], generator=generator) >= dropout) / (1 - dropout)
         noisy = batch * kept + noise * torch.randn(batch.shape, generator=generator)
-        return ensemble.members(noisy.flatten(0, 1)).unflatten(1, batch.shape[:2])
+        return ensemble.members(noisy.flatten(0, 1)).view(-1, *batch.shape[:2])
 
     fit(list(ensemble.parameters()), predict, data, steps=steps, seed=seed)
+
+
+def fit_blocks(
+    regressor: Ensemble,
+    blocks: Tensor,
+    targets: Tensor,
+    *,
+    steps: int,
+    seed: int,
+    noise: float = 0.3,
+    margin: float = 0.05,
+    pictures: int = 48,
+) -> None:
+    """Fit perceptrons to single blocks of pictures that are degraded in places.
+
+    Args:
+        blocks: (G, n, k, C), normalised statistics of the k blocks of n pictures of a view, the pristine one first.
+        targets: (G, n).
+        noise: standard deviation of the Gaussian noise added to the statistics.
+        margin: by how much targets of two blocks of a picture must differ to order them.
+        pictures: composed at every step, each of the pristine picture and a degraded one, block by block.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    count, size = blocks.shape[1:3]
+
+    def compose() -> tuple[Tensor, Tensor]:
+        view = torch.randint(len(blocks), (pictures,), generator=generator)
+        other = torch.randint(count, (pictures,), generator=generator)
+        share = torch.rand(pictures, 1, generator=generator)
+        degraded = torch.rand(pictures, size, generator=generator) < share
+        mixed = torch.where(degraded[:, :, None], blocks[view, other], blocks[view, 0])
+        goals = torch.where(degraded, targets[view, other][:, None], targets[view, 0][:, None])
+        return mixed + noise * torch.randn(mixed.shape, generator=generator), goals
+
+    def loss() -> Tensor:
+        mixed, goals = compose()
+        logits = regressor.members(mixed.flatten(0, 1)).view(-1, *goals.shape)
+        return _loss(logits, goals, goals[:, :, None] - goals[:, None, :] > margin, ranking=0.5)
+
+    _descend(list(regressor.parameters()), loss, steps=steps, rate=2e-3, decay=0.02)
 
 
 def fit_gaussian(distance: GaussianDistance, pristine: Tensor, ridge: float = 1e-3) -> None:
@@ -146,7 +195,8 @@ def grow_trees(
     """
     generator = torch.Generator().manual_seed(seed)
     count, width = inputs.shape
-    edges = torch.quantile(inputs[torch.randperm(count, generator=generator)[:4000]], torch.linspace(0, 1, bins + 1)[1:-1], dim=0)
+    seen = inputs[torch.randperm(count, generator=generator)[:4000]]
+    edges = torch.quantile(seen, torch.linspace(0, 1, bins + 1)[1:-1], dim=0)
     codes = torch.stack([torch.bucketize(inputs[:, i].contiguous(), edges[:, i].contiguous()) for i in range(width)], 1)
     scales = inputs.std(0).clamp_min(1e-3)
     residual = targets.clone() - targets.mean()
@@ -189,16 +239,6 @@ def _best_split(
 def _as_levels(values: Tensor, depth: int) -> Tensor:
     """Leaves numbered first level first (as grown) -> numbered as `SoftTrees` does, first level last."""
     return values.reshape([2] * depth).permute(*reversed(range(depth))).reshape(-1)
-
-
-def fit_trees(trees: SoftTrees, inputs: Tensor, data: Set, *, steps: int, seed: int, rate: float = 2e-3) -> None:
-    """Fit leaves, thresholds and sharpness of grown trees to inputs (G, n, D)."""
-
-    def predict(chosen: Tensor) -> Tensor:
-        batch = inputs[chosen]
-        return trees(batch.flatten(0, 1)).unflatten(0, batch.shape[:2])[None]
-
-    fit(list(trees.parameters()), predict, data, steps=steps, seed=seed, rate=rate, decay=0.0)
 
 
 def affine_calibration(best: Tensor, worst: Tensor) -> tuple[float, float]:

@@ -2,8 +2,8 @@
 
 A *view* is a square crop of a photograph reduced to a working size. A *sample* is a view with a chain of degradations,
 done at the view's own scale or at another (a smaller picture shown larger, a larger one shown smaller). Its label mixes
-what full-reference metrics say of it (VIF, GMSD, MDSI, HaarPSI of `piq`, each turned into ranks) with how strongly it was
-degraded.
+what full-reference metrics say of it (VIF, GMSD, MDSI, HaarPSI of `piq`, each turned into ranks) with how strongly it
+was degraded.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def seed_of(*parts: object) -> int:
 
 
 def training_plan(photo: Photo, seed: int, *, views: int, ladders: int, chains: int) -> list[Sample]:
-    """The samples of a photograph to train on: per view a pristine one, ladders of four strengths, and random chains."""
+    """The samples to train on: per view a pristine one, ladders of four strengths, and random chains."""
     rng = np.random.default_rng(seed_of("plan", photo.name, seed))
     samples = []
     for view in range(views):
@@ -111,26 +111,10 @@ def training_plan(photo: Photo, seed: int, *, views: int, ladders: int, chains: 
         for ladder, name in enumerate(rng.choice(names(), ladders, replace=False)):
             step_seed = int(rng.integers(2**31))
             for strength in sorted(rng.choice(STRENGTHS, 4, replace=False)):
-                samples.append(Sample(view, 1.0, (Step(str(name), float(strength), step_seed),), view * ladders + ladder))
+                step = Step(str(name), float(strength), step_seed)
+                samples.append(Sample(view, 1.0, (step,), view * ladders + ladder))
         samples += [_random_chain(view, rng) for _ in range(chains)]
     return samples
-
-
-def restored_plan(photo: Photo, seed: int, *, view: int, chains: int) -> list[Sample]:
-    """A pristine sample and pictures as restorers and generators leave them: detail lost, then made up or sharpened."""
-    rng = np.random.default_rng(seed_of("restored", photo.name, seed))
-    samples = [Sample(view)]
-    for _ in range(chains):
-        drawn = [str(rng.choice(LOST))]
-        drawn += [name for name in MADE_UP if rng.random() < 0.6]
-        steps = (Step(name, float(rng.uniform(1, 3.5)), int(rng.integers(2**31))) for name in drawn)
-        samples.append(Sample(view, 1.0, tuple(steps)))
-    return samples
-
-
-#: How restorers lose detail, and how they make it up.
-LOST = ("down_up", "super_resolution", "block_loss", "jpeg", "bilateral", "guided_smooth", "median")
-MADE_UP = ("fake_texture", "oversharpen", "warp")
 
 
 def ladder_plan(photo: Photo, seed: int) -> list[Sample]:
@@ -147,7 +131,8 @@ def _random_chain(view: int, rng: np.random.Generator) -> Sample:
     length = int(rng.choice((1, 2, 3), p=(0.45, 0.35, 0.2)))
     strongest = 5.0 if length == 1 else 4.0
     steps = tuple(
-        Step(str(rng.choice(names())), float(rng.uniform(1, strongest)), int(rng.integers(2**31))) for _ in range(length)
+        Step(str(rng.choice(names())), float(rng.uniform(1, strongest)), int(rng.integers(2**31)))
+        for _ in range(length)
     )
     draw = rng.random()
     zoom = 1.0
@@ -167,7 +152,7 @@ class PhotoViews:
         self._key = ("view", photo.name, seed)
 
     def render(self, view: int, zoom: float = 1.0) -> Tensor:
-        """(3, SIDE * zoom, SIDE * zoom) in [0, 1]; the first view is of the common short side, others of up to twice it."""
+        """A view (3, SIDE * zoom, SIDE * zoom) in [0, 1]: the first at the common short side, others larger."""
         rng = np.random.default_rng(seed_of(*self._key, view))
         shortest = min(self._image.size)
         largest = max(SHORT_SIDE, min(LONGEST_SHORT_SIDE, shortest / 1.2))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from aigciqa.backbones.lite import LiteBackbone, pool_statistics, squash
 from aigciqa.checkpoint import MetricConfig, write_checkpoint
-from aigciqa.heads.lite import NEAR, FullReferenceHead, LiteHead, NoReferenceHead, Quality, SoftTrees
+from aigciqa.heads.lite import NEAR, FullReferenceHead, LiteHead, NoReferenceHead, Quality
 from aigciqa.registry import SCORE_RANGES, Preprocess
 from aigciqa.training import lite as fitting
 from aigciqa.training.pictures import (
@@ -27,9 +27,7 @@ from aigciqa.training.pictures import (
     PhotoViews,
     Sample,
     full_reference_scores,
-    ladder_plan,
     mixed_labels,
-    restored_plan,
     training_plan,
 )
 
@@ -139,11 +137,9 @@ def _draw_features(photo: Photo, plan: Sequence[Sample], scored: bool) -> tuple[
     return whole[:, :count].flatten(2).clone(), whole[:, count:, 0, 0].clone(), torch.stack(scores)
 
 
-def photo_plans(photo: Photo, settings: Settings) -> list[list[Sample]]:
-    """The plans of a photograph to train on; every view of theirs has as many samples."""
-    ordinary = training_plan(photo, 0, views=settings.views, ladders=settings.ladders, chains=settings.chains)
-    restored = restored_plan(photo, 0, view=1, chains=4 * settings.ladders + settings.chains)
-    return [ordinary, restored]
+def photo_plan(photo: Photo, settings: Settings) -> list[Sample]:
+    """The samples of a photograph to train on."""
+    return training_plan(photo, 0, views=settings.views, ladders=settings.ladders, chains=settings.chains)
 
 
 def assemble(features: Sequence[PhotoFeatures]) -> TrainingData:
@@ -187,10 +183,10 @@ def fit_all(data: TrainingData, settings: Settings) -> Fitted:
     fitted = Fitted(backbone)
     quality = _fit_quality(backbone, features, data, settings)
     for variant, weights in MIXES.items():
-        head = NoReferenceHead(backbone.statistics)
-        head.quality.load_state_dict(quality.state_dict())
-        _calibrate_quality(head.quality, weights, features, data)
-        fitted.heads[variant] = head
+        lone = NoReferenceHead(backbone.statistics)
+        lone.quality.load_state_dict(quality.state_dict())
+        _calibrate_quality(lone.quality, weights, features, data)
+        fitted.heads[variant] = lone
     _fit_blocks(fitted.heads["nr-lite"], data, settings)
     fitted.heads["nr-lite-native"].blocks.load_state_dict(fitted.heads["nr-lite"].blocks.state_dict())
     fitted.heads["fr-lite"] = _fit_full_reference(fitted, features, data, settings)
@@ -200,7 +196,7 @@ def fit_all(data: TrainingData, settings: Settings) -> Fitted:
 
 
 #: Weights of perceptrons, trees and log distance, by variant, before the calibration.
-MIXES = {"nr-lite": (1.0, 1.0, -1.0), "nr-lite-native": (1.0, 1.0, -0.5)}
+MIXES = {"nr-lite": (1.0, 1.0, -2.0), "nr-lite-native": (1.0, 0.5, -0.5)}
 
 
 def _fit_quality(backbone: LiteBackbone, features: Tensor, data: TrainingData, settings: Settings) -> Quality:
@@ -235,25 +231,15 @@ def _calibration(logits: Tensor, data: TrainingData) -> tuple[float, float]:
 
 
 def _fit_blocks(head: LiteHead, data: TrainingData, settings: Settings) -> None:
-    """The head on single blocks: every block of a picture deserves the picture's target."""
+    """The head on single blocks, from pictures that are degraded in some of their blocks and pristine in the others."""
     center, scale = fitting.fit_normalisation(data.maps.movedim(2, -1).flatten(0, -2))
     head.blocks.center.copy_(center)
     head.blocks.scale.copy_(scale)
-    generator = torch.Generator().manual_seed(settings.seed)
-
-    def predict(chosen: Tensor) -> Tensor:
-        maps = data.maps[chosen]
-        block = torch.randint(maps.shape[-1], (len(chosen),), generator=generator)
-        blocks = squash(maps[torch.arange(len(chosen)), :, :, block], center, scale)
-        return head.blocks.regressor.members(blocks.flatten(0, 1)).unflatten(1, blocks.shape[:2])
-
-    parameters = list(head.blocks.regressor.parameters())
-    fitting.fit(parameters, predict, data.orders, steps=settings.steps, seed=settings.seed)
+    blocks = squash(data.maps.movedim(-1, 2), center, scale)
+    fitting.fit_blocks(head.blocks.regressor, blocks, data.orders.targets, steps=settings.steps, seed=settings.seed)
 
 
-def _fit_full_reference(
-    fitted: Fitted, features: Tensor, data: TrainingData, settings: Settings
-) -> FullReferenceHead:
+def _fit_full_reference(fitted: Fitted, features: Tensor, data: TrainingData, settings: Settings) -> FullReferenceHead:
     head = FullReferenceHead(fitted.backbone.statistics)
     base = fitted.heads["nr-lite"]
     assert isinstance(base, NoReferenceHead)
@@ -265,16 +251,16 @@ def _fit_full_reference(
 
 
 #: Weights of the trees' logits and of the log distance, each in units of its own deviation, before the calibration.
-ALIGNED_MIX = (1.0, -0.5)
+ALIGNED_MIX = (1.0, -1.0)
 
 
 def _fit_aligned(head: FullReferenceHead, features: Tensor, data: TrainingData, settings: Settings) -> None:
-    moved = (features - features[:, :1]).flatten(0, 1)
+    moved = head.moved(features.flatten(0, 1), features[:, :1].expand_as(features).flatten(0, 1))
     inputs = torch.cat([moved, moved.abs()], dim=1)
-    fitting.grow_trees(head.trees, inputs, fitting.logit(data.orders.targets).flatten(), seed=settings.seed)
+    fitting.grow_trees(head.trees, inputs, fitting.logit(data.orders.targets).flatten(), seed=settings.seed, rate=0.07)
     with torch.no_grad():
         learned = head.trees(inputs)
-        distance = (moved[:, 2 * head.statistics :].abs().mean(dim=1) + NEAR).log()
+        distance = (moved[:, head.statistics :].abs().mean(dim=1) + NEAR).log()
         degraded = data.orders.targets.flatten() < data.orders.targets.max()
         parts = (learned, distance)
         weights = [share / float(part[degraded].std()) for share, part in zip(ALIGNED_MIX, parts, strict=True)]
@@ -300,8 +286,8 @@ def _fit_correction(head: FullReferenceHead, features: Tensor, data: TrainingDat
         moved = generated - features[others][:, :1]
         inputs = torch.cat([generated, moved], dim=-1)
         noisy = inputs + torch.randn(inputs.shape, generator=generator)
-        corrections = head.correction(noisy.flatten(0, 1)).unflatten(0, noisy.shape[:2])
-        return (base[rows] + CORRECTION_WEIGHT * corrections)[None]
+        corrections: Tensor = head.correction(noisy.flatten(0, 1))
+        return (base[rows] + CORRECTION_WEIGHT * corrections.view(noisy.shape[:2]))[None]
 
     chosen = fitting.Set(data.orders.targets[groups], data.orders.order[groups])
     fitting.fit(list(head.correction.parameters()), predict, chosen, steps=settings.steps // 2, seed=settings.seed)
