@@ -17,7 +17,8 @@ class ResNet(Backbone):
         super().__init__()
         from torchvision import models
 
-        trunk = getattr(models, name)(weights=None)
+        # Untrained residual branches begin at zero (Goyal et al. 2017): random features keep their size with depth.
+        trunk = getattr(models, name)(weights=None, zero_init_residual=True)
         self.feature_dim = trunk.fc.in_features
         for part in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
             self.add_module(part, getattr(trunk, part))
