@@ -12,9 +12,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from aigciqa.convert import convert_checkpoint as convert_checkpoint
     from aigciqa.errors import CheckpointError as CheckpointError
     from aigciqa.errors import HubError as HubError
     from aigciqa.errors import ImageError as ImageError
+    from aigciqa.errors import WeightsError as WeightsError
+    from aigciqa.imagenet import load_imagenet as load_imagenet
     from aigciqa.metric import Metric as Metric
     from aigciqa.metric import create_metric as create_metric
     from aigciqa.registry import MetricSpec as MetricSpec
@@ -34,8 +37,11 @@ _HOME = {
     "Metric": "aigciqa.metric",
     "MetricSpec": "aigciqa.registry",
     "Record": "aigciqa.scoring.records",
+    "WeightsError": "aigciqa.errors",
+    "convert_checkpoint": "aigciqa.convert",
     "create_metric": "aigciqa.metric",
     "list_metrics": "aigciqa.registry",
+    "load_imagenet": "aigciqa.imagenet",
     "metric_info": "aigciqa.registry",
     "score_files": "aigciqa.scoring.engine",
 }
@@ -47,9 +53,12 @@ __all__ = [
     "Metric",
     "MetricSpec",
     "Record",
+    "WeightsError",
     "__version__",
+    "convert_checkpoint",
     "create_metric",
     "list_metrics",
+    "load_imagenet",
     "metric_info",
     "score_files",
 ]

@@ -7,28 +7,59 @@ one tensor for every parameter with its shape.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor
 
 from aigciqa.backbones import backbone_names
-from aigciqa.errors import CheckpointError
+from aigciqa.errors import AlteredError, CheckpointError, TruncatedError
 from aigciqa.registry import SCORE_RANGES, Kind, MetricSpec, Preprocess
 
 FORMAT = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
+#: Bytes a `config.json` may have.
+LARGEST_CONFIG = 1 << 20
+#: What a generated card has in place of the repo's name, until it is published.
+PLACEHOLDER = "ORG/NAME"
+
+
+@dataclass(frozen=True)
+class WeightsFacts:
+    """What `config.json` says of the file of weights.
+
+    Attributes:
+        size: bytes.
+        sha256: in hexadecimal.
+    """
+
+    size: int
+    sha256: str
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> WeightsFacts:
+        """Check a parsed `config.json`; raises CheckpointError naming the key."""
+        reader = _Reader(data)
+        size, sha256 = reader.get("size", int), reader.get("sha256", str)
+        if size < 0:
+            raise reader.error("size", "a number of bytes")
+        if not re.fullmatch("[0-9a-f]{64}", sha256):
+            raise reader.error("sha256", "64 hexadecimal digits")
+        return cls(size, sha256)
 
 
 @dataclass(frozen=True)
 class MetricConfig:
-    """What `config.json` says of a metric, file hash and size aside.
+    """What `config.json` says of a metric, size and hash of the weights aside.
 
     Attributes:
         metric: name in the table of metrics.
@@ -82,21 +113,22 @@ class MetricConfig:
         dimensions = tuple(reader.get("dimensions", list))
         if not dimensions or len(set(dimensions)) != len(dimensions) or not set(dimensions) <= set(SCORE_RANGES):
             raise reader.error("dimensions", f"distinct names out of {', '.join(SCORE_RANGES)}")
+        kind = reader.choice("kind", ("nr", "fr"))
         return cls(
-            metric=reader.get("metric", str),
-            kind=cast(Kind, reader.choice("kind", ("nr", "fr"))),
+            metric=reader.get("metric", str, f"{kind}-{backbone.choice('name', backbone_names())}"),
+            kind=cast(Kind, kind),
             backbone=backbone.choice("name", backbone_names()),
             options=backbone.get("options", dict, {}),
             dimensions=dimensions,
             score_range=reader.ranges("score_range", dimensions),
             preprocess=_read_preprocess(reader.section("preprocess")),
-            license=reader.get("license", str, None),
+            license=reader.license("license"),
             training=reader.get("training", dict, {}),
             results=reader.get("results", dict, {}),
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As `config.json` holds it, file hash and size aside."""
+        """As `config.json` holds it, size and hash of the weights aside."""
         preprocess = self.preprocess
         return {
             "format": FORMAT,
@@ -135,92 +167,206 @@ def write_checkpoint(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-    entry = {**config.to_dict(), "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+    facts = WeightsFacts(len(data), hashlib.sha256(data).hexdigest())
+    entry = {**config.to_dict(), **asdict(facts)}
     _replace(folder / WEIGHTS_FILE, data)
     _replace(folder / CONFIG_FILE, (json.dumps(entry, indent=2, ensure_ascii=False) + "\n").encode())
     _replace(folder / CARD_FILE, (card if card is not None else model_card(config)).encode())
 
 
-def read_config(folder: Path) -> tuple[MetricConfig, dict[str, Any]]:
-    """Read and check `config.json`: (the config, all that the file says)."""
-    path = folder / CONFIG_FILE
+class HeadFolder:
+    """A head on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        """Args: folder: where the head is."""
+        self.folder = folder
+
+    def config_file(self) -> Path:
+        """`config.json`."""
+        path = self.folder / CONFIG_FILE
+        if not path.exists():
+            raise CheckpointError(f"{self.folder} is not a head: it has no {CONFIG_FILE}")
+        return path
+
+    def weights_file(self, facts: WeightsFacts) -> Path:
+        """`model.safetensors`, verified."""
+        path = self.folder / WEIGHTS_FILE
+        verify(path, facts)
+        return path
+
+    def refusal(self, error: CheckpointError) -> CheckpointError:
+        """The error itself: it names the file."""
+        return error
+
+
+def read_config(path: Path) -> tuple[MetricConfig, WeightsFacts]:
+    """Read and check a `config.json`.
+
+    Raises:
+        CheckpointError: naming the key, what it holds and what was expected.
+    """
     try:
+        size = path.stat().st_size
+        if size > LARGEST_CONFIG:
+            raise CheckpointError(f"{path} has {size:,} bytes; expected at most {LARGEST_CONFIG:,}")
         data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder} is not a head: it has no {CONFIG_FILE}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, CheckpointError):
+            raise
         raise CheckpointError(f"{path} can't be read as JSON: {error}") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} holds a {type(data).__name__}; expected an object")
-    return MetricConfig.from_dict(data), data
+    return MetricConfig.from_dict(data), WeightsFacts.from_dict(data)
 
 
-def read_tensors(folder: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Read `model.safetensors` after checking its size and sha256 against the config's.
+def check_size(facts: WeightsFacts, expected: Mapping[str, Tensor], where: str) -> None:
+    """Raise CheckpointError if weights claim to be far larger than the metric's tensors: nothing was read yet."""
+    largest = 2 * sum(tensor.nbytes for tensor in expected.values()) + _SLACK
+    if facts.size > largest:
+        raise CheckpointError(f"{where}: 'size' is {facts.size:,}; such a head has at most {largest:,} bytes")
 
-    Args:
-        folder: where the head is.
-        entry: what `config.json` says.
+
+#: Bytes that a file may have beside the tensors: its header, and room to name tensors that don't belong there.
+_SLACK = 16 << 20
+
+
+def verify(path: Path, facts: WeightsFacts) -> None:
+    """Raise unless a file has the size and the sha256 that its config says.
+
+    Raises:
+        TruncatedError: another size.
+        AlteredError: the size, but not the sha256.
+        CheckpointError: it can't be read.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    path = folder / WEIGHTS_FILE
-    reader = _Reader(entry)
-    expected_size, expected_hash = reader.get("size", int), reader.get("sha256", str)
     try:
         size = path.stat().st_size
-        if size != expected_size:
-            raise CheckpointError(f"{path} has {size} bytes, its config says {expected_size}: truncated or replaced")
-        data = path.read_bytes()
+        if size != facts.size:
+            raise TruncatedError(f"{path} has {size} bytes, its config says {facts.size}: truncated or replaced")
+        found = file_sha256(path)
     except OSError as error:
         raise CheckpointError(f"{path} can't be read: {error.strerror}") from error
-    found_hash = hashlib.sha256(data).hexdigest()
-    if found_hash != expected_hash:
-        raise CheckpointError(f"{path} has sha256 {found_hash}, its config says {expected_hash}: it was altered")
+    if found != facts.sha256:
+        raise AlteredError(f"{path} has sha256 {found}, its config says {facts.sha256}: it was altered")
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a verified `model.safetensors` into memory of its own: what later happens to the file changes nothing."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load, load_file
+
     try:
-        return load(data)
-    except SafetensorError as error:
+        if "backend" in inspect.signature(load_file).parameters:
+            return load_file(path, backend="pread")
+        return load(path.read_bytes())  # older safetensors would map the file, or else holds it twice for a moment
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is not a safetensors file: {error}") from error
 
 
 def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:
-    """Raise CheckpointError unless both have the same names and shapes."""
+    """Raise CheckpointError unless both have the same names, shapes and dtypes."""
     missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
     if missing or extra:
         problems = [f"{word} {_some(names)}" for word, names in (("lacks", missing), ("has unknown", extra)) if names]
         raise CheckpointError(f"{where}: the file {' and '.join(problems)}")
     for name, tensor in expected.items():
-        if found[name].shape != tensor.shape:
-            raise CheckpointError(
-                f"{where}: {name!r} has shape {tuple(found[name].shape)}; expected {tuple(tensor.shape)}"
-            )
+        for what in ("shape", "dtype"):
+            has, wanted = getattr(found[name], what), getattr(tensor, what)
+            if has != wanted:
+                has, wanted = (tuple(x) if what == "shape" else x for x in (has, wanted))
+                raise CheckpointError(f"{where}: {name!r} has {what} {has}; expected {wanted}")
 
 
 def model_card(config: MetricConfig) -> str:
-    """A model card written from the config: what it is, how to use it, how it was trained, how good it is."""
-    lines = ["---", "library_name: aigciqa"]
+    """A model card written from the config: what it is, how to use it, what it was trained on, how good it is."""
+    front = ["library_name: aigciqa", "tags: [image-quality-assessment, ai-generated-images]"]
     if config.license:
-        lines.append(f"license: {config.license.lower()}")
-    images = '"out.png"' if config.kind == "nr" else '"out.png", "prompt.png"'
-    lines += [
-        "tags: [image-quality-assessment, ai-generated-images]",
-        "---",
-        f"# {config.metric}",
-        "",
-        f"{'No-reference' if config.kind == 'nr' else 'Full-reference'} quality metric for AI-generated images: "
-        f"backbone `{config.backbone}`, dimensions {', '.join(config.dimensions)}. Higher is better.",
-        "",
-        "```python",
-        "import aigciqa",
-        "",
-        f'metric = aigciqa.create_metric("{config.metric}", weights="THIS FOLDER OR REPO")',
-        f"score = metric({images})",
-        "```",
-        "",
-    ]
-    for title, facts in (("Training", config.training), ("Results", config.results)):
-        lines += [f"## {title}", "", *([f"- {key}: {value}" for key, value in facts.items()] or ["Not stated."]), ""]
+        front.append(f"license: {config.license.lower()}")
+    kind, images = "No-reference", '"out.png"'
+    if config.kind == "fr":
+        kind, images = "Full-reference", '"out.png", "prompt.png"'
+    model = f"The backbone is `{config.backbone}`."
+    if config.backbone != "lite":
+        model = f"`{config.backbone}`, global average pooling, two fully connected layers (arXiv:2311.15556)."
+    ranges = {name: f"{low:g} to {high:g}" for name, (low, high) in config.score_range.items()}
+    return f"""---
+{_lines(front)}
+---
+# {config.metric}
+
+{kind} quality metric for AI-generated images.
+{model}
+
+## How to use
+
+```python
+import aigciqa  # pip install aigciqa
+
+metric = aigciqa.create_metric("{config.metric}", weights="{PLACEHOLDER}")
+score = metric({images})
+```
+
+The weights are safetensors, checked against the size and sha256 in `config.json` whenever they are loaded.
+
+## What it predicts
+
+{_table(("dimension", "range, higher is better"), ranges.items())}
+
+## What it was trained on
+
+{_table(("", ""), _flat(config.training)) if config.training else "Not stated."}
+
+## Results
+
+{_results(config.results) if config.results else "Not stated."}
+
+## Licence
+
+{config.license or "Not stated."}
+"""
+
+
+def _results(results: Mapping[str, Any]) -> str:
+    """A table of results: a row for each group (a dimension, a database), a column for each figure."""
+    groups = {name: figures for name, figures in results.items() if isinstance(figures, dict)}
+    columns = list(dict.fromkeys(column for figures in groups.values() for column in figures))
+    rows = [(name, *(_figure(figures.get(column, "")) for column in columns)) for name, figures in groups.items()]
+    lone = _flat({name: figure for name, figure in results.items() if name not in groups})
+    tables = [_table(("", *columns), rows) if rows else "", _table(("", ""), lone) if lone else ""]
+    note = "A figure [low, high]: 95% confidence interval." if "[" in "".join(tables) else ""
+    return "\n\n".join(part for part in (*tables, note) if part)
+
+
+def _figure(value: Any) -> str:
+    """A number, or [value, low, high]."""
+    if isinstance(value, list) and len(value) == 3 and all(map(_is_number, value)):
+        return f"{value[0]:.4g} [{value[1]:.4g}, {value[2]:.4g}]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Facts as rows; those of a nested object are named `outer.inner`."""
+    rows: list[tuple[str, str]] = []
+    for key, value in facts.items():
+        rows += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", _figure(value))]
+    return rows
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    cells = [head, ["---"] * len(head), *rows]
+    return _lines("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in cells)
+
+
+def _lines(lines: Iterable[str]) -> str:
     return "\n".join(lines)
 
 
@@ -272,10 +418,16 @@ class _Reader:
             raise self.error(key, "a number of pixels or null")
         return cast("int | None", value)
 
+    def license(self, key: str) -> str | None:
+        value = self.get(key, str, None)
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", value):
+            raise self.error(key, "an SPDX identifier such as Apache-2.0, or null")
+        return cast("str | None", value)
+
     def triple(self, key: str) -> tuple[float, float, float]:
         value = self.get(key, list)
         if len(value) != 3 or not all(_is_number(part) for part in value):
-            raise self.error(key, "three numbers")
+            raise self.error(key, "three finite numbers")
         return (float(value[0]), float(value[1]), float(value[2]))
 
     def ranges(self, key: str, names: tuple[str, ...]) -> dict[str, tuple[float, float]]:
@@ -290,7 +442,7 @@ class _Reader:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _some(names: list[str], most: int = 5) -> str:

@@ -7,9 +7,54 @@ class ImageError(ValueError):
     """A picture that can't be read: missing, truncated, bomb-sized, of an unknown format or mode."""
 
 
-class CheckpointError(ValueError):
-    """A head whose `config.json` or `model.safetensors` is missing, malformed or altered."""
+class WeightsError(Exception):
+    """A head that can't be had. Where it was to come from the Hub, the message names the repo, the endpoint and the
+    ways out."""
 
 
-class HubError(RuntimeError):
-    """A head that can't be had from the Hugging Face Hub; the message names the ways out."""
+class CheckpointError(WeightsError, ValueError):
+    """A head whose files are missing or malformed; the message names the key or the tensor."""
+
+
+class WrongMetricError(CheckpointError):
+    """A head of another metric than the one asked for."""
+
+
+class TruncatedError(CheckpointError):
+    """Weights of another size than their config says."""
+
+
+class AlteredError(CheckpointError):
+    """Weights of the right size whose sha256 is not what their config says."""
+
+
+class HubError(WeightsError, RuntimeError):
+    """A head that can't be had from the Hugging Face Hub, or published there."""
+
+
+class RepoNotFoundError(HubError):
+    """No such repo, or a private one that the token in use does not open."""
+
+
+class RevisionNotFoundError(HubError):
+    """The repo has no such branch, tag or commit."""
+
+
+class FileNotInRepoError(HubError):
+    """The repo lacks a file that every head has."""
+
+
+class AccessError(HubError):
+    """The repo is gated, or the token in use was refused."""
+
+
+class OfflineError(HubError):
+    """Not in the cache, and the network may not be asked (`HF_HUB_OFFLINE`, `local_files_only`)."""
+
+
+class UnreachableError(HubError):
+    """The endpoint can't be reached, or does not answer in time."""
+
+
+class ServerError(HubError):
+    """The endpoint answers, but with an error of its own (429: too many requests, 5xx)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from aigciqa import checkpoint, hub
-from aigciqa.backbones import build_backbone
-from aigciqa.checkpoint import MetricConfig
+from aigciqa.backbones import OptionError, build_backbone
+from aigciqa.checkpoint import HeadFolder, MetricConfig
 from aigciqa.decode import load_image
-from aigciqa.errors import CheckpointError
+from aigciqa.errors import CheckpointError, WrongMetricError
 from aigciqa.heads import build_head
+from aigciqa.imagenet import load_imagenet
 from aigciqa.preprocess import as_list, check_tensor, normalize, present_image, present_tensor
 from aigciqa.registry import METRICS, metric_info
 
@@ -43,7 +45,8 @@ def create_metric(
         weights: `"default"` (inside the package for `*-lite`, else the Hub's `aigciqa/<name>`); another variant inside
             the package (`"native"` for `nr-lite`); a folder; a Hub repo `"org/name"` or `"org/name@revision"`; or
             None for random ones, drawn from torch's global generator. An existing folder wins over a repo of that
-            name; what begins with `.`, `/` or `~` is never looked up on the Hub.
+            name; what begins with `.`, `/` or `~` is never looked up on the Hub. `"imagenet"` takes ImageNet weights
+            for the backbone and random ones for the head, to train from (`load_imagenet`).
         device: where to compute; the CPU if absent.
         dtype: what the backbone computes in: `"float32"` (the default), or `"bfloat16"` / `"float16"` by autocast.
             Weights and scores stay float32.
@@ -54,12 +57,15 @@ def create_metric(
 
     Raises:
         ValueError: unknown name, weights, dtype or dimension.
-        CheckpointError: the weights are malformed, altered or another metric's.
-        HubError: the weights can't be had.
+        WeightsError: the weights can't be had. Its kinds: `CheckpointError` (malformed; altered, truncated or another
+            metric's, each with a class of its own in `aigciqa.errors`) and `HubError` (no such repo, revision or file;
+            no access; offline; unreachable; refused by the server).
     """
     spec = metric_info(name)
-    if weights is None:
+    if weights is None or weights == "imagenet":
         metric = Metric(MetricConfig.from_spec(spec), dimension=dimension, as_loss=as_loss, dtype=dtype)
+        if weights is not None:
+            load_imagenet(metric, cache_dir=cache_dir, local_files_only=local_files_only)
         return metric if device is None else metric.to(device)
     if isinstance(weights, str) and weights in spec.embedded:
         weights = _ASSETS / spec.embedded[weights]
@@ -139,17 +145,24 @@ class Metric(nn.Module):
 
         The other arguments are `create_metric`'s. Raises as `create_metric` does.
         """
-        folder = _locate(source, metric, cache_dir, local_files_only)
-        config, entry = checkpoint.read_config(folder)
-        if metric is not None and config.metric != metric:
-            raise CheckpointError(f"{source} holds a head for {config.metric!r}, not for {metric!r}")
-        if config.metric not in METRICS:
-            raise CheckpointError(f"{source} holds a head for {config.metric!r}, which this version does not know")
-        tensors = checkpoint.read_tensors(folder, entry)
-        with torch.random.fork_rng(devices=[]):  # the random initial weights are thrown away: so is what drew them
-            loaded = cls(config, dimension=dimension, as_loss=as_loss, dtype=dtype)
-        checkpoint.check_tensors(tensors, loaded.state_dict(), str(folder))
-        loaded.load_state_dict(tensors)
+        head = _locate(source, metric, cache_dir, local_files_only)
+        try:
+            config, facts = checkpoint.read_config(head.config_file())
+            if metric is not None and config.metric != metric:
+                raise WrongMetricError(f"{source} holds a head for {config.metric!r}, not for {metric!r}")
+            if config.metric not in METRICS:
+                raise WrongMetricError(f"{source} holds a head for {config.metric!r}, which this version does not know")
+            with torch.device("meta"):  # shapes without memory: the weights come from the file
+                loaded = cls(config, dimension=dimension, as_loss=as_loss, dtype=dtype)
+            expected = loaded.state_dict()
+            checkpoint.check_size(facts, expected, str(source))
+            tensors = checkpoint.read_tensors(head.weights_file(facts))
+            checkpoint.check_tensors(tensors, expected, str(source))
+        except OptionError as error:
+            raise head.refusal(CheckpointError(f"config.json: 'backbone.options': {error}")) from error
+        except CheckpointError as error:
+            raise head.refusal(error) from error
+        loaded.load_state_dict(tensors, assign=True)
         return loaded if device is None else loaded.to(device)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
@@ -164,7 +177,7 @@ class Metric(nn.Module):
         revision: str | None = None,
         commit_message: str = "Upload with aigciqa",
     ) -> str:
-        """Publish the head as a Hub repo, made if absent.
+        """Publish the head as a Hub repo, made if absent, in one commit.
 
         Args:
             repo_id: `"org/name"`.
@@ -174,8 +187,15 @@ class Metric(nn.Module):
 
         Returns:
             The address of the commit.
+
+        Raises:
+            HubError: no right to write there, no network, not the name of a repo.
         """
-        return hub.publish(self, repo_id, private=private, revision=revision, commit_message=commit_message)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return hub.publish_folder(
+                Path(folder), repo_id, private=private, revision=revision, commit_message=commit_message
+            )
 
     @property
     def name(self) -> str:
@@ -420,15 +440,17 @@ def _choose(dimension: str | None, dimensions: tuple[str, ...]) -> str:
     return dimension or dimensions[0]
 
 
-def _locate(source: str | os.PathLike[str], metric: str | None, cache_dir: str | None, local_files_only: bool) -> Path:
-    """The folder of a head: `source` itself, or where the Hub's cache has it."""
+def _locate(
+    source: str | os.PathLike[str], metric: str | None, cache_dir: str | None, local_files_only: bool
+) -> HeadFolder | hub.HubHead:
+    """Where a head is: a folder, else a Hub repo."""
     text = os.fspath(source)
     folder = Path(text).expanduser()
     if folder.is_dir():
-        return folder
+        return HeadFolder(folder)
     if isinstance(source, str) and text[:1] not in (".", "/", "~") and _REPO.fullmatch(text):
-        return hub.fetch(text, metric=metric, cache_dir=cache_dir, local_files_only=local_files_only)
+        return hub.HubHead(text, metric=metric, cache_dir=cache_dir, local_files_only=local_files_only)
     raise ValueError(
         f"weights {text!r}: no such folder, and not a Hub repo 'org/name' or 'org/name@revision'; also taken are "
-        "'default' and None (random)"
+        "'default', 'imagenet' and None (random)"
     )

@@ -19,6 +19,8 @@ import aigciqa
 # One test worker a core, one thread a worker; the processes that tests start read the variable.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+# Read when huggingface_hub is imported; the Hub on loopback speaks plain HTTP.
+os.environ.update(HF_HUB_DISABLE_XET="1", HF_TOKEN="hf_test", NO_PROXY="127.0.0.1")
 
 COMMAND = (sys.executable, "-c", "from aigciqa.cli.score import main; main(prog_name='aigciqa-score')")
 

@@ -1,120 +1,365 @@
-"""Fetching and publishing heads, through the real huggingface_hub and a Hub on loopback, each in a process of its own:
-huggingface_hub reads its endpoint when it is imported."""
+"""Fetching and publishing heads: the real huggingface_hub against a Hub on loopback."""
 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from click.testing import CliRunner
 
-from tests.conftest import draw_tensor, untrained
-from tests.hub_server import Hub, serve
-
-SCORE = """
-import sys, torch, aigciqa
-from tests.conftest import draw_tensor
-metric = aigciqa.create_metric("nr-resnet18", {arguments})
-print(metric(draw_tensor(1, 80, 80)).item())
-"""
-PUBLISH = """
 import aigciqa
-print(aigciqa.create_metric("nr-resnet18", weights={folder!r}).push_to_hub("org/nr-resnet18", private=True))
+from aigciqa import errors
+from aigciqa.cli.publish import main as publish_command
+from aigciqa.heads import RegressionHead
+from aigciqa.hub import Repo
+from tests.conftest import draw_tensor, untrained
+from tests.hub_server import TOKEN, Fault, Files, Hub, serve
+
+IMAGES = draw_tensor(1, 80, 80)
+SCORE = """
+import aigciqa
+from tests.conftest import draw_tensor
+print(aigciqa.create_metric("nr-resnet18", weights="org/head")(draw_tensor(1, 80, 80)).item())
 """
 
 
 @pytest.fixture
-def hub() -> Iterator[tuple[str, Hub]]:
-    with serve() as running:
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with serve() as (endpoint, running):
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
         yield running
 
 
 @pytest.fixture
-def head(heads: dict[str, str]) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in Path(heads["nr-resnet18"]).iterdir()}
+def head(heads: dict[str, str]) -> Files:
+    return read_files(heads["nr-resnet18"])
 
 
-def run(code: str, cache: Path, endpoint: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {
-        **os.environ,
-        "HF_HOME": str(cache),
-        "HF_ENDPOINT": endpoint,
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_TOKEN": "hf_test",
-        **variables,
-    }
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
+@pytest.fixture
+def fetch(tmp_path: Path) -> Callable[..., aigciqa.Metric]:
+    """`create_metric` with a cache of the test's own."""
+
+    def call(weights: str = "org/head", **options: Any) -> aigciqa.Metric:
+        return aigciqa.create_metric("nr-resnet18", weights=weights, cache_dir=str(tmp_path / "cache"), **options)
+
+    return call
 
 
-def score(arguments: str, cache: Path, endpoint: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return run(SCORE.format(arguments=arguments), cache, endpoint, **variables)
+def read_files(folder: str | Path) -> Files:
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
-def test_a_published_head_is_fetched_by_name_and_scores_the_same(
-    hub: tuple[str, Hub], heads: dict[str, str], tmp_path: Path
+def expected() -> torch.Tensor:
+    return untrained("nr-resnet18")(IMAGES)
+
+
+def asked(hub: Hub, method: str = "") -> list[str]:
+    """Requests for files, by method."""
+    return [request for request in hub.requests if "/resolve/" in request and request.startswith(method)]
+
+
+# What works
+
+
+def test_a_head_lives_from_training_to_another_machine(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    endpoint, content = hub
-    expected = untrained("nr-resnet18")(draw_tensor(1, 80, 80)).item()
-    published = run(PUBLISH.format(folder=heads["nr-resnet18"]), tmp_path, endpoint)
-    assert "/org/nr-resnet18/commit/" in published.stdout, published.stderr
-    assert set(content.repos["org/nr-resnet18"]) == {"README.md", "config.json", "model.safetensors"}
-    done = score("", tmp_path, endpoint, AIGCIQA_HUB_ORG="org")
-    assert float(done.stdout) == pytest.approx(expected, abs=1e-6), done.stderr
-    assert any("aigciqa/0" in agent for agent in content.agents)
-    pinned = f"weights='org/nr-resnet18@{content.commit_of('org/nr-resnet18')}'"
-    assert float(score(pinned, tmp_path, endpoint).stdout) == pytest.approx(expected, abs=1e-6)
-    content.requests.clear()
-    assert float(score(pinned, tmp_path, endpoint).stdout) == pytest.approx(expected, abs=1e-6)
-    assert not [request for request in content.requests if "org/" in request]
-    offline = score("local_files_only=True", tmp_path, endpoint, AIGCIQA_HUB_ORG="org")
-    assert float(offline.stdout) == pytest.approx(expected, abs=1e-6), offline.stderr
-    assert not [request for request in content.requests if "org/" in request]
+    """Train, save, publish, delete, fetch by name in a new process."""
+    torch.manual_seed(5)
+    metric = aigciqa.create_metric("nr-resnet18", weights=None)
+    assert isinstance(metric.head, RegressionHead)
+    images, opinions = draw_tensor(6, 64, 64), torch.linspace(1, 4, 6)
+    optimizer = torch.optim.Adam(metric.head.parameters(), lr=3e-3)
+    untrained_error = (metric(images) - opinions).abs().mean()
+    features = metric.encode(images)
+    for _ in range(30):
+        optimizer.zero_grad()
+        (metric.head(features)[:, 0] - opinions).square().mean().backward()
+        optimizer.step()
+    scores = metric(images)
+    assert (scores - opinions).abs().mean() < 0.5 * untrained_error
+    metric.save_pretrained(tmp_path / "head")
+    address = aigciqa.Metric.from_pretrained(tmp_path / "head").push_to_hub("lab/nr-resnet18", private=True)
+    assert address.startswith(os.environ["HF_ENDPOINT"])
+    assert set(hub.repos["lab/nr-resnet18"]["main"]) == {"README.md", "config.json", "model.safetensors"}
+    assert 'weights="lab/nr-resnet18"' in hub.repos["lab/nr-resnet18"]["main"]["README.md"].decode()
+    for path in (tmp_path / "head").iterdir():
+        path.unlink()
+    code = (
+        "import aigciqa; from tests.conftest import draw_tensor; "
+        "print(*aigciqa.create_metric('nr-resnet18')(draw_tensor(6, 64, 64)).tolist())"
+    )
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": TOKEN, "AIGCIQA_HUB_ORG": "lab"}
+    environment["TQDM_POSITION"] = "-1"  # shows progress although nobody watches
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
+    assert [float(score) for score in done.stdout.split()] == pytest.approx(scores.tolist(), abs=1e-6), done.stderr
+    assert "model.safetensors: 100%" in done.stderr  # progress
+
+
+def test_requests_are_few_and_say_who_asks(hub: Hub, head: Files, fetch: Callable[..., aigciqa.Metric]) -> None:
+    commit = hub.add("org/head", head)
+    assert torch.equal(fetch()(IMAGES), expected())
+    assert len(asked(hub, "GET")) == 2
+    assert all(f"aigciqa/{aigciqa.__version__}" in agent for agent in hub.agents)
+    assert TOKEN in hub.tokens
+    hub.requests.clear()
+    fetch()
+    assert len(hub.requests) == len(asked(hub, "HEAD")) == 1
+    hub.requests.clear()
+    fetch(f"org/head@{commit}")
+    fetch(local_files_only=True)
+    assert hub.requests == []
+
+
+def test_a_new_commit_is_fetched_and_config_and_weights_are_of_one_commit(
+    hub: Hub, head: Files, heads: dict[str, str], tmp_path: Path, fetch: Callable[..., aigciqa.Metric]
+) -> None:
+    old = hub.add("org/head", head)
+    fetch()
+    torch.manual_seed(9)
+    other = aigciqa.create_metric("nr-resnet18", weights=None)
+    other.save_pretrained(tmp_path / "other")
+    hub.add("org/head", head, "v1")
+    hub.add("org/head", read_files(tmp_path / "other"))
+    assert torch.equal(fetch()(IMAGES), other(IMAGES))
+    for revision in ("v1", old):
+        assert torch.equal(fetch(f"org/head@{revision}")(IMAGES), expected())
+
+
+def test_eight_processes_fill_an_empty_cache_at_once(
+    hub: Hub, head: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add("org/head", head)
+    code = f"""
+import multiprocessing, aigciqa, torch
+from aigciqa import metric
+torch.set_num_threads(1)
+def fetch(barrier, results):
+    barrier.wait()
+    loaded = aigciqa.create_metric("nr-resnet18", weights="org/head", cache_dir={str(tmp_path)!r})
+    results.put(loaded.head.fc2.bias.sum().item())
+context = multiprocessing.get_context("fork")
+barrier, results = context.Barrier(8), context.Queue()
+processes = [context.Process(target=fetch, args=(barrier, results)) for _ in range(8)]
+[process.start() for process in processes]
+[process.join() for process in processes]
+assert not any(process.exitcode for process in processes), [process.exitcode for process in processes]
+print(*[results.get() for _ in processes])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, timeout=300)
+    head_of = untrained("nr-resnet18").head
+    assert isinstance(head_of, RegressionHead)
+    assert [float(v) for v in done.stdout.split()] == pytest.approx([head_of.fc2.bias.sum().item()] * 8), done.stderr
+
+
+def test_the_cache_serves_when_the_hub_does_not(
+    head: Files, monkeypatch: pytest.MonkeyPatch, fetch: Callable[..., aigciqa.Metric]
+) -> None:
+    with serve() as (endpoint, hub):
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        hub.add("org/head", head)
+        fetch()
+        hub.fault = Fault(status=503)
+        with pytest.warns(RuntimeWarning, match="answered 503.*; the cached copy is used"):
+            fetch()
+    with pytest.warns(RuntimeWarning, match="can't be reached.*; the cached copy is used"):
+        assert torch.equal(fetch()(IMAGES), expected())
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert torch.equal(fetch()(IMAGES), expected())
+
+
+def test_a_server_that_is_busy_for_a_moment_is_asked_again(
+    hub: Hub, head: Files, fetch: Callable[..., aigciqa.Metric]
+) -> None:
+    hub.add("org/head", head)
+    hub.fault = Fault(status=503, times=3)
+    assert torch.equal(fetch()(IMAGES), expected())
+
+
+def test_a_file_damaged_in_the_cache_is_fetched_again(
+    hub: Hub, head: Files, tmp_path: Path, fetch: Callable[..., aigciqa.Metric], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = hub.add("org/head", head)
+    fetch()
+    (weights,) = (tmp_path / "cache").rglob("model.safetensors")
+    weights.resolve().write_bytes(head["model.safetensors"][:-9])
+    assert torch.equal(fetch(f"org/head@{commit}")(IMAGES), expected())
+    weights.resolve().write_bytes(head["model.safetensors"][:-9])
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(errors.TruncatedError, match="truncated or replaced"):
+        fetch(f"org/head@{commit}")
+
+
+def test_a_folder_never_touches_the_network(heads: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object) -> None:
+        raise AssertionError("the network was touched")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    assert torch.equal(aigciqa.create_metric("nr-resnet18", weights=heads["nr-resnet18"])(IMAGES), expected())
+
+
+# What fails, and how
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error"),
+    ("weights", "fault", "kind", "words"),
     [
-        ("weights='org/absent'", "HubError"),
-        ("weights='org/private'", "HubError"),
-        ("weights='org/head@gone'", "HubError"),
-        ("weights='org/empty'", "HubError"),
-        ("weights='org/head', local_files_only=True", "HubError"),
+        ("org/absent", Fault(), errors.RepoNotFoundError, "no such repo, or a private one"),
+        ("org/private", Fault(), errors.RepoNotFoundError, "needs a token"),
+        ("org/a--b", Fault(), errors.RepoNotFoundError, "no name of a repo"),
+        ("org/head@gone", Fault(), errors.RevisionNotFoundError, "no such branch, tag or commit"),
+        ("org/empty", Fault(), errors.FileNotInRepoError, "config.json, model.safetensors"),
+        ("org/head", Fault(403, "GatedRepo"), errors.AccessError, "access is restricted"),
+        ("org/head", Fault(403), errors.AccessError, "access is restricted"),
+        ("org/head", Fault(404), errors.ServerError, "answered 404"),
+        ("org/head", Fault(401, "RepoNotFound"), errors.RepoNotFoundError, "token"),
+        ("org/head", Fault(delay=3), errors.UnreachableError, "can't be reached"),
+        ("org/head", Fault(truncate=True), errors.TruncatedError, "ended early"),
     ],
 )
-def test_what_cannot_be_had_names_the_repo_the_endpoint_and_the_ways_out(
-    hub: tuple[str, Hub], head: dict[str, bytes], tmp_path: Path, arguments: str, error: str
+def test_each_failure_has_a_type_and_names_repo_endpoint_and_ways_out(
+    hub: Hub,
+    head: Files,
+    fetch: Callable[..., aigciqa.Metric],
+    monkeypatch: pytest.MonkeyPatch,
+    weights: str,
+    fault: Fault,
+    kind: type[Exception],
+    words: str,
 ) -> None:
-    endpoint, content = hub
-    content.repos.update({"org/head": head, "org/empty": {}})
-    done = score(arguments, tmp_path, endpoint)
-    last = done.stderr.strip().splitlines()
-    assert done.returncode == 1
-    message = "\n".join(last[-2:])
-    assert message.startswith(f"aigciqa.errors.{error}: the weights 'org/"), done.stderr
-    assert endpoint in message
-    assert "create_metric('nr-lite')" in message
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 0.5)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
+    hub.add("org/head", head)
+    hub.add("org/private", head)
+    hub.private.add("org/private")
+    hub.repos["org/empty"] = {"main": {}}
+    hub.fault = fault
+    check_failure(fetch, weights, kind, words)
 
 
-def test_offline_and_uncached_fails_at_once(tmp_path: Path) -> None:
-    done = score("", tmp_path, "http://127.0.0.1:9", HF_HUB_OFFLINE="1")
-    assert "the weights 'aigciqa/nr-resnet18' can't be had from http://127.0.0.1:9" in done.stderr
+@pytest.mark.parametrize("status", [429, 500])
+def test_a_server_that_keeps_failing(
+    hub: Hub, fetch: Callable[..., aigciqa.Metric], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)  # between huggingface_hub's attempts
+    hub.fault = Fault(status)
+    check_failure(fetch, "org/head", errors.ServerError, f"answered {status}")
+    assert len(hub.requests) > 3
 
 
-def test_a_byte_flipped_on_the_way_is_noticed(hub: tuple[str, Hub], head: dict[str, bytes], tmp_path: Path) -> None:
-    endpoint, content = hub
-    data = bytearray(head["model.safetensors"])
-    data[-5] ^= 4
-    content.repos["org/head"] = {**head, "model.safetensors": bytes(data)}
-    done = score("weights='org/head'", tmp_path, endpoint)
-    assert "CheckpointError" in done.stderr
-    assert "it was altered" in done.stderr
+def check_failure(fetch: Callable[..., aigciqa.Metric], weights: str, kind: type[Exception], words: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(errors.WeightsError, match=words) as caught:
+        fetch(weights)
+    assert type(caught.value) is kind
+    message = str(caught.value)
+    for part in (f"'{weights}", os.environ["HF_ENDPOINT"], "create_metric('nr-lite')", "weights='./folder'"):
+        assert part in message
+    assert time.monotonic() - started < 20
 
 
-def test_another_metrics_head_is_refused(hub: tuple[str, Hub], heads: dict[str, str], tmp_path: Path) -> None:
-    endpoint, content = hub
-    content.repos["org/head"] = {path.name: path.read_bytes() for path in Path(heads["fr-resnet18"]).iterdir()}
-    done = score("weights='org/head'", tmp_path, endpoint)
-    assert "org/head holds a head for 'fr-resnet18', not for 'nr-resnet18'" in done.stderr
+def test_no_server_and_no_cache_fail_at_once(
+    fetch: Callable[..., aigciqa.Metric], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    check_failure(fetch, "org/head", errors.UnreachableError, "can't be reached")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    check_failure(fetch, "org/head", errors.OfflineError, "not in the cache")
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    with pytest.raises(errors.OfflineError, match="may not be asked"):
+        fetch(local_files_only=True)
+
+
+def test_a_bit_flipped_on_the_way_is_noticed(
+    hub: Hub, head: Files, fetch: Callable[..., aigciqa.Metric], tmp_path: Path
+) -> None:
+    commit = hub.add("org/head", head)
+    Repo("org/head", commit, cache_dir=str(tmp_path / "cache")).file("config.json", largest=1 << 20)
+    hub.fault = Fault(flip=True)
+    check_failure(fetch, f"org/head@{commit}", errors.AlteredError, "it was altered")
+    hub.fault = Fault()
+    assert torch.equal(fetch()(IMAGES), expected())  # what was altered is not kept
+
+
+def test_another_metrics_head_is_refused(hub: Hub, heads: dict[str, str], fetch: Callable[..., aigciqa.Metric]) -> None:
+    hub.add("org/head", read_files(heads["fr-resnet18"]))
+    check_failure(fetch, "org/head", errors.WrongMetricError, "holds a head for 'fr-resnet18', not for 'nr-resnet18'")
+    assert not [request for request in asked(hub) if "model.safetensors" in request]
+
+
+def test_a_file_that_is_too_large_is_refused_before_it_is_downloaded(
+    hub: Hub, head: Files, fetch: Callable[..., aigciqa.Metric]
+) -> None:
+    hub.add("org/head", {**head, "config.json": b" " * (2 << 20)})
+    check_failure(fetch, "org/head", errors.CheckpointError, "config.json has 2,097,152 bytes; expected at most")
+    hub.add("org/head", {**head, "model.safetensors": head["model.safetensors"] + bytes(1 << 20)})
+    check_failure(fetch, "org/head", errors.CheckpointError, "model.safetensors has 46,.* bytes; expected at most 45,")
+    assert len(asked(hub, "GET")) == 1
+
+
+def test_only_the_files_of_a_head_are_ever_asked_for(
+    hub: Hub, head: Files, tmp_path: Path, fetch: Callable[..., aigciqa.Metric]
+) -> None:
+    """Whatever else a repo holds, names that climb out of a folder and pickles among it."""
+    names = ("../../../escaped", "pytorch_model.bin", "modeling.py", "/escaped")
+    hub.add("org/head", {**head, **dict.fromkeys(names, b"evil")})
+    fetch()
+    assert {request.rpartition("/")[2] for request in hub.requests} == {"config.json", "model.safetensors"}
+    assert not list(tmp_path.rglob("escaped"))
+
+
+# Publishing
+
+
+def test_push_to_hub_makes_a_branch(hub: Hub, fetch: Callable[..., aigciqa.Metric]) -> None:
+    address = untrained("nr-resnet18").push_to_hub("org/head", revision="v2", commit_message="Second")
+    assert hub.repos["org/head"]["main"] == {}
+    assert address.endswith(hub.commit_of("org/head", "v2"))
+    assert torch.equal(fetch("org/head@v2")(IMAGES), expected())
+
+
+def test_the_publish_command(hub: Hub, heads: dict[str, str], fetch: Callable[..., aigciqa.Metric]) -> None:
+    (Path(heads["nr-resnet18"]) / "notes.txt").write_text("mine")
+    done = CliRunner().invoke(publish_command, [heads["nr-resnet18"], "org/head", "--private"])
+    (Path(heads["nr-resnet18"]) / "notes.txt").unlink()
+    assert done.exit_code == 0, done.output
+    commit = hub.commit_of("org/head")
+    assert done.stdout == f"{os.environ['HF_ENDPOINT']}/org/head/commit/{commit}\n"
+    assert f"weights='org/head@{commit}'" in done.stderr
+    assert set(hub.repos["org/head"]["main"]) == {"README.md", "config.json", "model.safetensors"}
+    assert "org/head" in hub.private
+    assert torch.equal(fetch(f"org/head@{commit}")(IMAGES), expected())
+
+
+def test_what_does_not_load_is_not_published(hub: Hub, head: Files, tmp_path: Path) -> None:
+    for name, data in {**head, "model.safetensors": head["model.safetensors"][:-1]}.items():
+        (tmp_path / name).write_bytes(data)
+    done = CliRunner().invoke(publish_command, [str(tmp_path), "org/head"])
+    assert done.exit_code == 2
+    assert "truncated or replaced" in done.output
+    assert not hub.requests
+
+
+@pytest.mark.parametrize(
+    ("repo", "fault", "words"),
+    [
+        ("org/head", Fault(401), "HF_TOKEN"),
+        ("org/head", Fault(403), "access is restricted"),
+        ("a/b/c", Fault(), "no name of a repo"),
+    ],
+)
+def test_publishing_that_fails_says_why(hub: Hub, heads: dict[str, str], repo: str, fault: Fault, words: str) -> None:
+    hub.fault = fault
+    done = CliRunner().invoke(publish_command, [heads["nr-resnet18"], repo])
+    assert done.exit_code == 1
+    for part in (words, f"'{repo}' can't be published to {os.environ['HF_ENDPOINT']}", "hf auth login"):
+        assert part in done.output

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from typing import Any
 
-from aigciqa.backbones.base import Backbone
+from aigciqa.backbones.base import Backbone, OptionError
 
 _MODULES = {
     "inceptionv4": "inceptionv4",
@@ -16,7 +17,7 @@ _MODULES = {
     "vgg19": "vgg",
 }
 
-__all__ = ["Backbone", "backbone_names", "build_backbone"]
+__all__ = ["Backbone", "OptionError", "backbone_names", "build_backbone"]
 
 
 def backbone_names() -> tuple[str, ...]:
@@ -29,13 +30,22 @@ def build_backbone(name: str, **options: Any) -> Backbone:
 
     Args:
         name: one of `backbone_names()`.
-        options: what the backbone's `build` function takes; the paper's five take none.
+        options: what the backbone's `build` function takes: `presentation` (lite), `negative_slope` (ResNets).
 
     Raises:
         ValueError: unknown name.
+        OptionError: an option that the backbone does not have, or a value that it does not take.
     """
     if name not in _MODULES:
         raise ValueError(f"unknown backbone {name!r}; expected one of: {', '.join(_MODULES)}")
-    module = importlib.import_module(f"aigciqa.backbones.{_MODULES[name]}")
-    backbone: Backbone = module.build(name, **options)
+    build = importlib.import_module(f"aigciqa.backbones.{_MODULES[name]}").build
+    known = list(inspect.signature(build).parameters)[1:]
+    unknown = sorted(options.keys() - known)
+    if unknown:
+        takes = f"it takes {', '.join(known)}" if known else "it takes none"
+        raise OptionError(f"the backbone {name} has no option {unknown[0]!r}; {takes}")
+    try:
+        backbone: Backbone = build(name, **options)
+    except (TypeError, ValueError) as error:
+        raise OptionError(str(error)) from error
     return backbone

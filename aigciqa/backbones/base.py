@@ -5,6 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 
+class OptionError(ValueError):
+    """An option that a backbone does not have, or a value that it does not take."""
+
+
 class Backbone(nn.Module):
     """A feature extractor.
 

@@ -32,6 +32,6 @@ class InceptionV4(Backbone):
         return maps
 
 
-def build(name: str) -> nn.Module:
+def build(name: str) -> Backbone:
     """Build `inceptionv4`."""
     return InceptionV4()

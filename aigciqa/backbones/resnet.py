@@ -13,7 +13,7 @@ from aigciqa.backbones.base import Backbone
 class ResNet(Backbone):
     """torchvision's ResNet up to `layer4`: (B, 3, H, W) -> (B, D, H/32, W/32)."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, negative_slope: float) -> None:
         super().__init__()
         from torchvision import models
 
@@ -22,6 +22,10 @@ class ResNet(Backbone):
         self.feature_dim = trunk.fc.in_features
         for part in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
             self.add_module(part, getattr(trunk, part))
+        if negative_slope:
+            for block in self.modules():
+                if isinstance(block, (models.resnet.BasicBlock, models.resnet.Bottleneck)):
+                    block.relu = nn.LeakyReLU(negative_slope, inplace=True)
 
     def forward(self, images: Tensor) -> Tensor:
         maps = images
@@ -30,6 +34,16 @@ class ResNet(Backbone):
         return maps
 
 
-def build(name: str) -> nn.Module:
-    """Build `resnet18` or `resnet50`."""
-    return ResNet(name)
+def build(name: str, negative_slope: float = 0.0) -> Backbone:
+    """Build `resnet18` or `resnet50`.
+
+    Args:
+        negative_slope: of the activations inside the residual blocks; 0 is ReLU. The paper authors' training script has
+            0.01 in its ResNet18 (and ReLU in the stem), which its checkpoints need.
+
+    Raises:
+        ValueError: no number in [0, 1).
+    """
+    if isinstance(negative_slope, bool) or not isinstance(negative_slope, (int, float)) or not 0 <= negative_slope < 1:
+        raise ValueError(f"negative_slope is {negative_slope!r}; expected a number in [0, 1)")
+    return ResNet(name, negative_slope)

@@ -33,6 +33,6 @@ class VGG(Backbone):
         return maps
 
 
-def build(name: str) -> nn.Module:
+def build(name: str) -> Backbone:
     """Build `vgg16` or `vgg19`."""
     return VGG(name)

@@ -255,11 +255,11 @@ def _check_references(names: Sequence[str], reference: str | None, first: Item, 
 
 def _checked(function: Callable[..., Any], *arguments: Any) -> Any:
     """The function's result; its complaints become usage errors."""
-    from aigciqa.errors import HubError
+    from aigciqa.errors import WeightsError
 
     try:
         return function(*arguments)
-    except (ValueError, TypeError, HubError) as error:
+    except (ValueError, TypeError, WeightsError) as error:
         raise click.UsageError(str(error)) from None
 
 

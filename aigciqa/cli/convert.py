@@ -1,0 +1,42 @@
+"""`aigciqa-convert`: a checkpoint of the paper authors' training script becomes a head of ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from aigciqa.registry import SCORE_RANGES, list_metrics
+
+_METRICS = [name for name in list_metrics() if not name.endswith("-lite")]
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("pt_file", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("-m", "--metric", required=True, type=click.Choice(_METRICS), help="What was trained.", metavar="METRIC")
+@click.option(
+    "-d", "--dimension", required=True, type=click.Choice(list(SCORE_RANGES)), help="Opinion score it was trained on."
+)
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write.", metavar="DIR")
+@click.option("--license", metavar="SPDX", help="Licence of the weights, such as Apache-2.0.")
+@click.option("--overwrite", is_flag=True, help="Replace a head that DIR holds.")
+@click.version_option(package_name="aigciqa")
+def main(pt_file: Path, metric: str, dimension: str, output: Path, license: str | None, overwrite: bool) -> None:
+    """Convert FILE, a .pt of the PKU-I2IQA authors' training script, to a head.
+
+    DIR gets config.json, model.safetensors and README.md, a model card to be completed. FILE is read without running
+    anything in it. Exit status: 0 converted, 1 not such a file, 2 usage error.
+    """
+    from aigciqa.convert import convert_checkpoint
+    from aigciqa.errors import CheckpointError
+
+    try:
+        convert_checkpoint(
+            pt_file, metric=metric, dimension=dimension, output=output, license=license, overwrite=overwrite
+        )
+    except FileExistsError as error:
+        raise click.UsageError(f"{error} with --overwrite") from None
+    except (CheckpointError, OSError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(output)
+    click.echo(f"Use it: aigciqa.create_metric({metric!r}, weights={str(output)!r})", err=True)

@@ -1,0 +1,40 @@
+"""`aigciqa-publish`: a head on disk becomes a repo on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("repo", metavar="REPO")
+@click.option("--private", is_flag=True, help="Make a new repo private.")
+@click.option("--revision", metavar="BRANCH", help="Branch to upload to, made if absent. [default: main]")
+@click.option(
+    "-m", "--message", default="Upload with aigciqa", show_default=True, metavar="TEXT", help="Message of the commit."
+)
+@click.version_option(package_name="aigciqa")
+def main(folder: Path, repo: str, private: bool, revision: str | None, message: str) -> None:
+    """Publish the head in DIR as the Hub repo REPO ("org/name"), made if absent.
+
+    The head is loaded and checked first; then its config.json, model.safetensors and README.md (the model card, where
+    ORG/NAME becomes REPO) are uploaded in one commit, and nothing else. Needs a token with the right to write: `hf auth
+    login`, or HF_TOKEN. HF_ENDPOINT names another Hub. Exit status: 0 published, 1 not published, 2 usage error.
+    """
+    from aigciqa import hub
+    from aigciqa.errors import CheckpointError, HubError
+    from aigciqa.metric import Metric
+
+    try:
+        metric = Metric.from_pretrained(folder.resolve())
+    except CheckpointError as error:
+        raise click.UsageError(str(error)) from None
+    try:
+        address = hub.publish_folder(folder, repo, private=private, revision=revision, commit_message=message)
+    except HubError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(address)
+    pinned = f"{repo}@{address.rpartition('/')[2]}"
+    click.echo(f"Use it: aigciqa.create_metric({metric.name!r}, weights={pinned!r})", err=True)

@@ -1,0 +1,130 @@
+"""Checkpoints of the paper authors' training script (github.com/jiquan123/AIGIQA4K) as heads of ours.
+
+Such a file is somebody's pickle: nothing in it is executed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aigciqa.checkpoint import CONFIG_FILE, MetricConfig, check_tensors, file_sha256, write_checkpoint
+from aigciqa.errors import CheckpointError
+from aigciqa.foreign import is_state_dict, read_pickle, without_classifier
+from aigciqa.metric import Metric
+from aigciqa.registry import SCORE_RANGES, MetricSpec, metric_info
+
+SCRIPT = "github.com/jiquan123/AIGIQA4K"
+#: What the script's networks are that torchvision's are not: LeakyReLU inside ResNet18's residual blocks.
+_OPTIONS: Mapping[str, Mapping[str, Any]] = {"resnet18": {"negative_slope": 0.01}}
+
+
+def convert_checkpoint(
+    pt_file: str | os.PathLike[str],
+    *,
+    metric: str,
+    dimension: str,
+    output: str | os.PathLike[str],
+    license: str | None = None,
+    overwrite: bool = False,
+) -> Metric:
+    """Convert a checkpoint of the paper authors' training script.
+
+    The file holds `backbone` and `regressor` (state dicts), `epoch`, `optimizer` and `rho_best`. The optimizer and the
+    ImageNet classifier are left out. The script's ResNet18 has LeakyReLU (slope 0.01) in its residual blocks, and so
+    has the converted one: it computes what theirs computes.
+
+    Args:
+        pt_file: the `.pt` file.
+        metric: what was trained: `"fr-resnet50"`.
+        dimension: the opinion score it was trained on: `"quality"`, `"authenticity"`, `"correspondence"`, `"overall"`.
+        output: folder to write `config.json`, `model.safetensors` and a model card to.
+        license: SPDX identifier of the weights' licence, if known.
+        overwrite: replace a head that `output` holds.
+
+    Returns:
+        The converted metric, as `create_metric(metric, weights=output)` gives it.
+
+    Raises:
+        ValueError: unknown metric or dimension, or a metric that is not the paper's.
+        FileExistsError: `output` holds a head.
+        CheckpointError: not such a file, or another metric's.
+    """
+    spec = metric_info(metric)
+    if spec.backbone == "lite":
+        raise ValueError(f"the paper's script trains no {metric}; expected nr- or fr- with one of its five backbones")
+    if dimension not in SCORE_RANGES:
+        raise ValueError(f"dimension is one of {', '.join(SCORE_RANGES)}; got {dimension!r}")
+    output = Path(output).expanduser()
+    if (output / CONFIG_FILE).exists() and not overwrite:
+        raise FileExistsError(f"{output} holds a head already: name another folder, or allow to replace it")
+    path = Path(pt_file).expanduser()
+    content = _read(path)
+    backbone = without_classifier(_states(content, "backbone", path))
+    tensors = {f"backbone.{name}": value for name, value in backbone.items()}
+    tensors |= {f"head.{name}": value for name, value in _states(content, "regressor", path).items()}
+    config = _config(spec, dimension, license, path, content)
+    with torch.device("meta"):
+        expected = Metric(config).state_dict()
+    _check_regressor(tensors, expected, spec, path)
+    check_tensors(tensors, expected, str(path))
+    write_checkpoint(output, config, tensors)
+    return Metric.from_pretrained(output, metric=metric)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    content = read_pickle(path)
+    if not isinstance(content, dict) or not {"backbone", "regressor"} <= content.keys():
+        holds = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        raise CheckpointError(
+            f"{path} is not a checkpoint of {SCRIPT}: expected 'backbone' and 'regressor', it holds {holds[:200]}"
+        )
+    return content
+
+
+def _states(content: Mapping[str, Any], key: str, path: Path) -> dict[str, Tensor]:
+    """A state dict of the file, its keys without the prefix that DataParallel gives them."""
+    states = content[key]
+    if not is_state_dict(states):
+        raise CheckpointError(f"{path}: {key!r} is not a state dict")
+    wrapped = all(name.startswith("module.") for name in states)
+    return {name.removeprefix("module.") if wrapped else name: value for name, value in states.items()}
+
+
+def _config(
+    spec: MetricSpec, dimension: str, license: str | None, path: Path, content: Mapping[str, Any]
+) -> MetricConfig:
+    training: dict[str, Any] = {"script": SCRIPT, "file": path.name, "sha256": file_sha256(path)}
+    if isinstance(content.get("epoch"), int):
+        training["epoch"] = content["epoch"]
+    if isinstance(content.get("rho_best"), float):  # NumPy's float64 is one
+        training["rho_best"] = round(float(content["rho_best"]), 6)
+    return replace(
+        MetricConfig.from_spec(spec),
+        dimensions=(dimension,),
+        score_range={dimension: SCORE_RANGES[dimension]},
+        options=_OPTIONS.get(spec.backbone, {}),
+        license=license,
+        training=training,
+    )
+
+
+def _check_regressor(
+    tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], spec: MetricSpec, path: Path
+) -> None:
+    """Say so in words if a file was trained without references and is taken for one with, or the other way round."""
+    found, wanted = tensors.get("head.fc1.weight"), expected["head.fc1.weight"]
+    if found is None or found.dim() != 2 or found.shape == wanted.shape:
+        return
+    other = "nr" if spec.kind == "fr" else "fr"
+    if found.shape[1] == wanted.shape[1] * (2 if other == "fr" else 0.5):
+        raise CheckpointError(
+            f"{path}: its regressor reads {found.shape[1]} features, as {other}-{spec.backbone} does; "
+            f"{spec.name} reads {wanted.shape[1]}: convert it with metric='{other}-{spec.backbone}'"
+        )

@@ -1,0 +1,58 @@
+"""Files of other projects: pickles read without running what they ask for, and state dicts of whole networks."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aigciqa.errors import CheckpointError
+
+#: ImageNet classifiers of the paper's five networks.
+_CLASSIFIERS = ("classifier.", "fc.", "last_linear.")
+
+
+def is_state_dict(value: Any) -> bool:
+    """Whether a value is names and tensors."""
+    return isinstance(value, Mapping) and all(isinstance(part, Tensor) for part in value.values())
+
+
+def without_classifier(states: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A backbone's state dict without the ImageNet classifier."""
+    return {name: value for name, value in states.items() if not name.startswith(_CLASSIFIERS)}
+
+
+def read_pickle(path: Path) -> Any:
+    """The content of a `.pt` or `.pth` file that holds tensors and numbers alone; others are refused.
+
+    Tensors stay on disk until they are used, where the format allows it.
+
+    Raises:
+        CheckpointError: the file can't be read, or refers to code.
+    """
+    try:
+        with torch.serialization.safe_globals(_numpy_scalars()):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except OSError as error:
+        raise CheckpointError(f"{path} can't be read: {error.strerror or error}") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError) as error:
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it refers to the code {code[1]}, and is not read" if code else "it is damaged, or of another kind"
+        raise CheckpointError(f"{path} is not a file of tensors and numbers alone: {reason}") from error
+
+
+def _numpy_scalars() -> list[Any]:
+    """What pickles of NumPy's float64 numbers refer to: the script's `rho_best` is one."""
+    import codecs
+
+    import numpy as np
+
+    scalar, encode = np.float64(0).__reduce__()[0], codecs.encode
+    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")  # before and since NumPy 2
+    return [*((scalar, name) for name in names), np.dtype, type(np.dtype(np.float64)), (encode, "_codecs.encode")]
