@@ -7,6 +7,10 @@ class ImageError(ValueError):
     """A picture that can't be read: missing, truncated, bomb-sized, of an unknown format or mode."""
 
 
+class DatabaseError(ValueError):
+    """A database that is not on disk as its authors publish it; the message lists every problem that was found."""
+
+
 class WeightsError(Exception):
     """A head that can't be had. Where it was to come from the Hub, the message names the repo, the endpoint and the
     ways out."""
