@@ -1,0 +1,86 @@
+"""Databases of rated AI-generated pictures, in the layouts their authors publish.
+
+    db = aigciqa.load_database("agiqa-3k", "AGIQA-3K")
+    split = db.split("prompt-disjoint", seed=0)
+
+A database is one entry in the table below and one module with a `SPEC` and a `load`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import importlib
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from aigciqa.databases.base import Database, DatabaseSpec, Sample
+from aigciqa.databases.splits import Split
+
+__all__ = ["Database", "DatabaseSpec", "Sample", "Split", "database_info", "list_databases", "load_database"]
+
+#: Name -> module of this package.
+_MODULES: Mapping[str, str] = MappingProxyType(
+    {
+        "pku-i2iqa": "pku_i2iqa",
+        "pku-aigiqa-4k": "pku_aigiqa_4k",
+        "agiqa-1k": "agiqa_1k",
+        "agiqa-3k": "agiqa_3k",
+        "aigciqa2023": "aigciqa2023",
+        "folder": "folder",
+    }
+)
+
+
+def list_databases(pattern: str = "*") -> list[str]:
+    """Names of the databases that match a shell pattern, in the table's order.
+
+    Args:
+        pattern: as `fnmatch` takes it: `"pku-*"`.
+    """
+    return [name for name in _MODULES if fnmatch.fnmatchcase(name, pattern)]
+
+
+def database_info(name: str) -> DatabaseSpec:
+    """What is known of a database without its files: where it is to be had, its layout, licence and score ranges.
+
+    Raises:
+        ValueError: unknown name; the message suggests near ones.
+    """
+    spec: DatabaseSpec = _module(name).SPEC
+    return spec
+
+
+def load_database(name: str, root: str | os.PathLike[str], **options: Any) -> Database:
+    """Read a database's labels; its layout is checked, and that every picture is there, but none is opened.
+
+    Args:
+        name: one of `list_databases()`.
+        root: the folder of the database, as downloaded and unpacked.
+        options: `subset="all" | "i2i" | "t2i"` for `pku-aigiqa-4k`; `manifest` and `score_range` for `folder`.
+
+    Raises:
+        DatabaseError: the folder is not the database as published; the message lists every problem that was found.
+        ImportError: a package of the extra `train` is missing.
+        TypeError: an option the database does not have.
+        ValueError: unknown name, or unknown value of an option.
+    """
+    load: Callable[..., Database] = _module(name).load
+    known = list(inspect.signature(load).parameters)[1:]
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        has = f"its options: {', '.join(known)}" if known else "it has none"
+        raise TypeError(f"database {name!r} has no option {unknown[0]!r}; {has}")
+    return load(Path(os.path.abspath(Path(root).expanduser())), **options)
+
+
+def _module(name: str) -> Any:
+    if name not in _MODULES:
+        near = difflib.get_close_matches(str(name).lower(), _MODULES, n=2)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise ValueError(f"unknown database {name!r}{hint} Known databases: {', '.join(_MODULES)}.")
+    return importlib.import_module(f"aigciqa.databases.{_MODULES[name]}")

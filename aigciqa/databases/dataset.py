@@ -1,0 +1,70 @@
+"""Samples as a torch data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from aigciqa.databases.base import Sample
+from aigciqa.decode import load_image
+from aigciqa.preprocess import present_image
+from aigciqa.registry import Preprocess
+
+
+class PictureDataset(Dataset[dict[str, Tensor]]):
+    """Rated pictures as a backbone is shown them, before `aigciqa.preprocess.normalize`.
+
+    Items are dictionaries of tensors: `"image"`, uint8 (3, h, w); `"reference"`, the same of the image prompt, where
+    asked for; `"target"`, float32 (number of dimensions,).
+    """
+
+    def __init__(
+        self, samples: Sequence[Sample], dimensions: Sequence[str], preprocess: Preprocess, references: bool = False
+    ) -> None:
+        """Check that the samples have what is asked for; no picture is opened.
+
+        Args:
+            samples: a part of a split.
+            dimensions: the scores that `"target"` holds, in this order.
+            preprocess: how pictures are presented; a metric's own.
+            references: whether items have the image prompt.
+
+        Raises:
+            ValueError: no samples, a dimension they were not rated for, or no image prompt.
+        """
+        if not samples or not dimensions:
+            raise ValueError(f"no {'dimensions' if samples else 'samples'} to make a data set of")
+        for sample in samples:
+            unrated = [name for name in dimensions if name not in sample.scores]
+            if unrated:
+                raise ValueError(f"{sample.image} is not rated for {unrated[0]!r}; rated: {', '.join(sample.scores)}")
+            if references and sample.reference is None:
+                raise ValueError(f"{sample.image} has no image prompt; use a no-reference metric, or a part that has")
+        self.samples = tuple(samples)
+        self.dimensions = tuple(dimensions)
+        self.preprocess = preprocess
+        self.references = references
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """Read a sample's pictures.
+
+        Raises:
+            ImageError: a picture can't be read.
+        """
+        sample = self.samples[index]
+        item = {
+            "image": self._present(sample.image),
+            "target": torch.tensor([sample.scores[name] for name in self.dimensions], dtype=torch.float32),
+        }
+        if self.references and sample.reference is not None:
+            item["reference"] = self._present(sample.reference)
+        return item
+
+    def _present(self, path: str) -> Tensor:
+        return present_image(load_image(path), self.preprocess)

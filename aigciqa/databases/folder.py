@@ -1,0 +1,118 @@
+"""Your own ratings: pictures anywhere and a manifest `.csv` beside them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from aigciqa.databases.base import (
+    DIMENSIONS,
+    SUMMED,
+    Database,
+    DatabaseSpec,
+    Sample,
+    as_group,
+    check_pictures,
+    named,
+    open_root,
+    shown,
+    with_overall,
+)
+from aigciqa.databases.tables import Reader, Table
+
+MANIFEST = "manifest.csv"
+SPEC = DatabaseSpec(
+    name="folder",
+    title="The folder of rated pictures",
+    homepage="",
+    licence="your own",
+    source="your own ratings",
+    layout={
+        MANIFEST: "a table with the column image, one or more of quality, authenticity, correspondence, overall, and "
+        "optionally reference, prompt, generator, group; pictures' paths are relative to it"
+    },
+    score_range={},
+    protocols=("prompt-disjoint", "k-fold"),
+    published=None,
+)
+
+
+def load(
+    root: Path, manifest: str | None = None, score_range: Mapping[str, tuple[float, float]] | None = None
+) -> Database:
+    """Read a folder of rated pictures.
+
+    Args:
+        root: the folder, or the manifest itself.
+        manifest: path of the `.csv` below the root; `manifest.csv`, else the only `.csv` there, if absent.
+        score_range: dimension -> (lowest, highest) of the scale; from the lowest to the highest score if absent.
+
+    Raises:
+        DatabaseError: no manifest, or what it lists is not there, is listed twice or has no score.
+        ValueError: a range for what is not rated, or that does not hold the scores.
+    """
+    if root.is_file():
+        root, manifest = root.parent, root.name
+    name = manifest or _only_manifest(root)
+    problems = open_root(replace(SPEC, layout={name: SPEC.layout[MANIFEST]}), root, [name])
+    if problems.has(name):
+        reader = Reader(root, problems)
+        table = reader.csv(name, ("image",))
+        samples = _samples(root, reader, table) if table else ()
+        check_pictures(problems, samples)
+    problems.raise_any()
+    options = {} if name == MANIFEST else {"manifest": name}
+    return Database(SPEC, root, samples, _ranges(samples, score_range or {}), options)
+
+
+def _only_manifest(root: Path) -> str:
+    """The name of the manifest that is meant where none is given."""
+    found = sorted(path.name for path in root.glob("*.csv")) if root.is_dir() else []
+    return found[0] if len(found) == 1 else MANIFEST
+
+
+def _samples(root: Path, reader: Reader, table: Table) -> tuple[Sample, ...]:
+    rated = [dimension for dimension in DIMENSIONS if dimension in table.columns]
+    if not rated:
+        found = shown([repr(name) for name in table.columns])
+        reader.problems.add(table.where, f"no column of scores ({', '.join(DIMENSIONS)}); found: {found}")
+    scores = [reader.numbers(table, dimension) for dimension in rated]
+    folder = (root / table.where).parent
+    texts = [_optional(reader, table, name) for name in ("reference", "prompt", "generator", "group")]
+    rows = zip(reader.texts(table, "image"), *texts, *scores, strict=True)
+    return named((_sample(folder, row[:5], dict(zip(rated, row[5:], strict=True))) for row in rows), root)
+
+
+def _optional(reader: Reader, table: Table, name: str) -> list[str]:
+    return reader.texts(table, name, blank=True) if name in table.columns else [""] * len(table.rows)
+
+
+def _sample(folder: Path, texts: tuple[str, ...], scores: Mapping[str, float]) -> Sample:
+    image, reference, prompt, generator, group = texts
+    return Sample(
+        image=_beside(folder, image),
+        reference=_beside(folder, reference) if reference else None,
+        prompt=prompt or None,
+        generator=generator or None,
+        group=group or reference or as_group(prompt) or image,
+        scores=with_overall(scores),
+    )
+
+
+def _beside(folder: Path, path: str) -> str:
+    return os.path.abspath(folder / path)
+
+
+def _ranges(samples: tuple[Sample, ...], given: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    columns = {dimension: [sample.scores[dimension] for sample in samples] for dimension in samples[0].scores}
+    ranges = {dimension: (min(scores), max(scores)) for dimension, scores in columns.items()}
+    for dimension, (low, high) in given.items():
+        if dimension not in ranges:
+            raise ValueError(f"score_range for {dimension!r}, which is not rated; rated: {', '.join(ranges)}")
+        if not low <= ranges[dimension][0] <= ranges[dimension][1] <= high:
+            raise ValueError(f"score_range of {dimension!r} is {(low, high)}, but scores are in {ranges[dimension]}")
+    if "overall" not in given and all(name in given for name in SUMMED) and "overall" in ranges:
+        ranges["overall"] = (sum(given[name][0] for name in SUMMED), sum(given[name][1] for name in SUMMED))
+    return {**ranges, **{dimension: (float(low), float(high)) for dimension, (low, high) in given.items()}}

@@ -1,0 +1,114 @@
+"""PKU-I2IQA: 1,600 pictures made from 200 image prompts by Midjourney and Stable Diffusion 1.5."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from aigciqa.databases.base import (
+    SUMMED,
+    Database,
+    DatabaseSpec,
+    Problems,
+    Sample,
+    check_pictures,
+    named,
+    open_root,
+    same_range,
+    shown,
+    with_overall,
+)
+from aigciqa.databases.tables import Reader, Table
+
+LABELS = "I2IQA_annotation.xlsx"
+PICTURES = "Generated_image/All/"
+PROMPTS = "Image_prompt/"
+SCORES = {"MOS_q": "quality", "MOS_a": "authenticity", "MOS_c": "correspondence"}
+SPEC = DatabaseSpec(
+    name="pku-i2iqa",
+    title="PKU-I2IQA",
+    homepage="https://github.com/jiquan123/I2IQA",
+    licence="not stated",
+    source="Yuan et al. 2023, arXiv:2311.15556",
+    layout={
+        LABELS: "a spreadsheet with the columns Generated_image, Image_prompt, Text_prompt, MOS_q, MOS_a, MOS_c and, "
+        "if it has one, a final score",
+        PICTURES: "the generated pictures (*.jpg)",
+        PROMPTS: "the image prompts (*.jpg)",
+    },
+    score_range={**same_range(0.0, 5.0, *SUMMED), "overall": (0.0, 15.0)},
+    protocols=("prompt-disjoint", "k-fold", "paper", "sd", "mj", "sd-mj", "mj-sd"),
+    published="every fourth",
+)
+#: The two generators, as file names begin and folders are called.
+GENERATORS = ("MJ", "SD")
+
+
+def load(root: Path) -> Database:
+    """Read PKU-I2IQA.
+
+    Raises:
+        DatabaseError: the folder is not the database as published.
+    """
+    problems = open_root(SPEC, root, SPEC.layout)
+    if problems.has(LABELS):
+        reader = Reader(root, problems)
+        table = reader.spreadsheet(LABELS, ("Generated_image", "Image_prompt", "Text_prompt", *SCORES))
+        samples = _samples(root, reader, table) if table else ()
+        check_pictures(problems, samples)
+    problems.raise_any()
+    return Database(SPEC, root, samples, SPEC.score_range)
+
+
+def _samples(root: Path, reader: Reader, table: Table) -> tuple[Sample, ...]:
+    columns = {dimension: reader.numbers(table, name) for name, dimension in SCORES.items()}
+    final = _final_score(reader.problems, table)
+    if final is not None:
+        columns["overall"] = reader.numbers(table, final)
+    images = reader.texts(table, "Generated_image")
+    generators = [_generator(root, image) for image in images]
+    unknown = [image for image, generator in zip(images, generators, strict=True) if image and generator is None]
+    if unknown:
+        reader.problems.add(
+            LABELS,
+            f"no generator is known of {len(unknown)} pictures, whose names begin neither with MJ_ nor with SD_ and "
+            f"which are in neither or both of Generated_image/MJ and /SD: {shown(unknown)}",
+        )
+    return named(
+        (
+            Sample(
+                image=str(root / PICTURES / image),
+                reference=str(root / PROMPTS / reference),
+                prompt=prompt or None,
+                generator=generator,
+                group=reference,
+                scores=with_overall(dict(zip(columns, scores, strict=True))),
+            )
+            for image, reference, prompt, generator, *scores in zip(
+                images,
+                reader.texts(table, "Image_prompt"),
+                reader.texts(table, "Text_prompt", blank=True),
+                generators,
+                *columns.values(),
+                strict=True,
+            )
+        ),
+        root,
+    )
+
+
+def _generator(root: Path, image: str) -> str | None:
+    """What made a picture: the prefix of its file name says, else the folder that holds it too."""
+    prefix = Path(image).name.split("_")[0]
+    if prefix in GENERATORS:
+        return prefix
+    folders = [name for name in GENERATORS if (root / "Generated_image" / name / image).is_file()]
+    return folders[0] if len(folders) == 1 else None
+
+
+def _final_score(problems: Problems, table: Table) -> str | None:
+    """The column of the final score, whatever the copy at hand calls it."""
+    near = [name for name in table.columns if re.search("final|overall", name, re.IGNORECASE)]
+    if len(near) > 1 and "Final_score" not in near:
+        problems.add(LABELS, f"several columns look like the final score: {', '.join(map(repr, near))}")
+    return "Final_score" if "Final_score" in near else next(iter(near), None)

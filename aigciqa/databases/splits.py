@@ -1,0 +1,172 @@
+"""A database divided, and the file that says how: a result names exactly what it was trained on."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aigciqa.databases.base import Database, Sample, below, shown
+from aigciqa.errors import DatabaseError
+
+FORMAT = 1
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """The samples to train on, to choose the epoch on, and to test on.
+
+    Attributes:
+        database: name of the database.
+        protocol: how it was divided.
+        seed: of the permutation; None where the protocol is fixed.
+        options: of the database and the protocol.
+        root: folder of the database.
+        train: samples to train on.
+        validation: samples to choose the epoch on.
+        test: samples to test on.
+        selected_on_test: whether `validation` is `test`: the epoch is chosen on the test set, as the papers do.
+    """
+
+    database: str
+    protocol: str
+    seed: int | None
+    options: Mapping[str, Any] = field(hash=False)
+    root: Path
+    train: tuple[Sample, ...]
+    validation: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+    selected_on_test: bool
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of the split, 64 hex digits: its names, pairs, groups and scores; the same on every machine."""
+        content = {
+            **self._header(),
+            "parts": {
+                part: [
+                    [
+                        sample.name,
+                        None if sample.reference is None else below(self.root, sample.reference),
+                        sample.group,
+                        dict(sample.scores),
+                    ]
+                    for sample in getattr(self, part)
+                ]
+                for part in PARTS
+            },
+        }
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the split as JSON: the names of the samples of each part, and the digest."""
+        content = {
+            **self._header(),
+            "digest": self.digest,
+            **{part: [sample.name for sample in getattr(self, part)] for part in PARTS},
+        }
+        target = Path(path)
+        partial = target.with_name(f"{target.name}.{os.getpid()}.part")
+        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(partial, target)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], database: Database) -> Split:
+        """Read a split and check it against the database it divides.
+
+        Raises:
+            DatabaseError: not a split, a split of another database, samples that the database does not have, or a
+                digest that does not fit: the file or the labels are not those it was made from.
+        """
+        content = _read(path)
+        if content["database"] != database.name:
+            raise DatabaseError(f"{path}: a split of {content['database']!r}; the database is {database.name!r}")
+        samples = {sample.name: sample for sample in database.samples}
+        names = [name for part in PARTS for name in content[part]]
+        absent = sorted({name for name in names if name not in samples})
+        if absent:
+            hint = f"; it was loaded with {dict(database.options)}" if database.options else ""
+            raise DatabaseError(
+                f"{path}: {len(absent)} of its samples are not in {database.name!r} in {database.root}{hint}: "
+                f"{shown(absent)}"
+            )
+        train, validation, test = (tuple(samples[name] for name in content[part]) for part in PARTS)
+        split = cls(
+            database=content["database"],
+            protocol=content["protocol"],
+            seed=content["seed"],
+            options=content["options"],
+            root=database.root,
+            train=train,
+            validation=validation,
+            test=test,
+            selected_on_test=content["selected_on_test"],
+        )
+        if split.digest != content["digest"]:
+            raise DatabaseError(
+                f"{path}: its digest is {content['digest']}, but what it lists has {split.digest}: the file was "
+                f"altered, or the labels in {database.root} are not those it was made from"
+            )
+        return split
+
+    def __str__(self) -> str:
+        chosen = (
+            "the epoch is chosen on the test part" if self.selected_on_test else f"{len(self.validation)} to choose"
+        )
+        seed = "" if self.seed is None else f", seed {self.seed}"
+        return (
+            f"{self.database}, {self.protocol}{seed}: {len(self.train)} to train, {chosen}, {len(self.test)} to test "
+            f"({self.digest[:12]})"
+        )
+
+    def _header(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "database": self.database,
+            "protocol": self.protocol,
+            "seed": self.seed,
+            "options": dict(self.options),
+            "selected_on_test": self.selected_on_test,
+        }
+
+
+_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "format": int,
+    "database": str,
+    "protocol": str,
+    "seed": (int, type(None)),
+    "options": dict,
+    "selected_on_test": bool,
+    "digest": str,
+    **dict.fromkeys(PARTS, list),
+}
+
+
+def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A split's file, with every key of the right type."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DatabaseError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise DatabaseError(f"{path}: not a split: {error}") from None
+    if not isinstance(content, dict):
+        raise DatabaseError(f"{path}: not a split: expected a JSON object, got {type(content).__name__}")
+    wrong = [name for name, kind in _TYPES.items() if name not in content or not isinstance(content[name], kind)]
+    if wrong:
+        raise DatabaseError(f"{path}: not a split: {wrong[0]!r} is missing or of the wrong type")
+    if content["format"] != FORMAT:
+        raise DatabaseError(f"{path}: format {content['format']}; this version of aigciqa reads {FORMAT}")
+    for part in PARTS:
+        twice = [name for name, count in Counter(map(str, content[part])).items() if count > 1]
+        if twice or not all(isinstance(name, str) for name in content[part]):
+            raise DatabaseError(f"{path}: not a split: {part!r} lists {shown(twice) or 'what is no name'} twice")
+    return content

@@ -1,0 +1,210 @@
+"""Look-alikes of the databases: the official layouts with small drawn pictures, rated by a known function.
+
+Every picture is drawn from its prompt's: blurred, then given noise, then darkened, each by a strength that is uniform over
+the pictures and independent of the other two. `quality` falls with the blur, `authenticity` with the noise, and
+`correspondence` with how much darker it is than its own prompt, whose brightness differs from prompt to prompt: without
+the prompt it can't be known. Where a database has no image prompts all are equally bright, so that it can.
+`overall` is the sum.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openpyxl
+from PIL import Image
+from scipy.io import savemat
+from scipy.ndimage import gaussian_filter
+
+#: Strengths of the worst pictures: blur in pixels of a picture of 64, noise and darkening in grey levels.
+BLUR, NOISE, DARKENING = 4.0, 40.0, 60.0
+#: Mean grey level of the prompts.
+BRIGHTNESS = (100.0, 200.0)
+AIGCIQA2023_GENERATORS = ("Controlnet", "DALLE", "Glide", "Lafite", "stable-diffusion", "Unidiffuser")
+AGIQA_3K_GENERATORS = ("AttnGAN_normal", "DALLE2_normal", "glide_normal", "midjourney_normal", "sd1.5_lowstep")
+AGIQA_1K_OBJECTS = ("bird", "cat", "dog", "kid", "man", "woman", "alien", "demon")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Pictures (n, size, size, 3) of `prompts` prompts, in the order of the prompts, and their scores in [0, 5]."""
+
+    prompts: list[np.ndarray]
+    pictures: list[list[np.ndarray]]
+    scores: np.ndarray
+
+    def rows(self) -> list[tuple[int, int, np.ndarray, np.ndarray]]:
+        """Prompt, number within the prompt, picture, (quality, authenticity, correspondence)."""
+        each = len(self.pictures[0])
+        return [
+            (prompt, number, picture, self.scores[prompt * each + number])
+            for prompt, pictures in enumerate(self.pictures)
+            for number, picture in enumerate(pictures)
+        ]
+
+
+def draw_rated(prompts: int, per_prompt: int, size: int = 64, seed: int = 0, equally_bright: bool = False) -> Drawn:
+    """Draw prompts and pictures made from them."""
+    rng = np.random.default_rng(seed)
+    count = prompts * per_prompt
+    strengths = np.stack([(rng.permutation(count) + rng.uniform(0, 1, count)) / count for _ in range(3)], axis=1)
+    brightness = np.linspace(*BRIGHTNESS, prompts)[rng.permutation(prompts)]
+    if equally_bright:
+        brightness[:] = np.mean(BRIGHTNESS)
+    originals = [_pattern(size, level, rng) for level in brightness]
+    pictures = [
+        [_degraded(originals[prompt], *strengths[prompt * per_prompt + number], rng) for number in range(per_prompt)]
+        for prompt in range(prompts)
+    ]
+    return Drawn([_levels(original) for original in originals], pictures, 5.0 * (1.0 - strengths))
+
+
+def write_pku_i2iqa(root: Path, prompts: int = 10, per_prompt: int = 8, size: int = 64, seed: int = 0) -> Path:
+    """PKU-I2IQA: pictures of even number by Midjourney, of odd number by Stable Diffusion; no final score."""
+    drawn = draw_rated(prompts, per_prompt, size, seed)
+    rows = []
+    for prompt, number, picture, scores in drawn.rows():
+        name = f"{'SD' if number % 2 else 'MJ'}_{prompt}_{number // 2:02d}.jpg"
+        _save(root / "Generated_image" / "All" / name, picture)
+        rows.append((name, f"{prompt}.jpg", f"a drawing, number {prompt}", *scores))
+    for prompt, original in enumerate(drawn.prompts):
+        _save(root / "Image_prompt" / f"{prompt}.jpg", original)
+    rows.sort(key=lambda row: row[0].split("_")[0])
+    header = ("Generated_image", "Image_prompt", "Text_prompt", "MOS_q", "MOS_a", "MOS_c")
+    return write_xlsx(root / "I2IQA_annotation.xlsx", [header, *rows]).parent
+
+
+def write_pku_aigiqa_4k(root: Path, prompts: int = 6, per_prompt: int = 8, size: int = 64, seed: int = 0) -> Path:
+    """PKU-AIGIQA-4K: as many prompts of pictures as of text, the former first."""
+    rows = []
+    images, texts = draw_rated(prompts, per_prompt, size, seed), draw_rated(prompts, per_prompt, size, seed + 1, True)
+    for prompt, number, picture, scores in images.rows():
+        name = f"{('MJ', 'SD')[number % 2]}_{prompt}_{number // 2:02d}.jpg"
+        _save(root / "All" / name, picture)
+        rows.append((name, f"{prompt}.jpg", f"a drawing, number {prompt}", *scores))
+    for prompt, original in enumerate(images.prompts):
+        _save(root / "I2I" / "Image_prompt" / f"{prompt}.jpg", original)
+    for prompt, number, picture, scores in texts.rows():
+        name = f"{('DALLE', 'MJ', 'SD')[number % 3]}_{1000 + prompt}_{number:02d}.jpg"
+        _save(root / "All" / name, picture)
+        rows.append((name, None, f"a painting, number {prompt}", *scores))
+    header = ("Generated_image", "Image_prompt", "Text_prompt", "MOS_q", "MOS_a", "MOS_c")
+    return write_xlsx(root / "annotation.xlsx", [header, *rows]).parent
+
+
+def write_agiqa_1k(root: Path, prompts: int = 12, per_prompt: int = 4, size: int = 64, seed: int = 0) -> Path:
+    """AGIQA-1K: up to eight objects and six actions; the pictures of a prompt are by two models in turn."""
+    rows = []
+    for prompt, number, picture, scores in draw_rated(prompts, per_prompt, size, seed, True).rows():
+        thing, action = prompt % len(AGIQA_1K_OBJECTS), prompt // len(AGIQA_1K_OBJECTS)
+        name = f"{('deepai', 'dreamStudio')[number % 2]}_{thing}_{action}_{number // 4}_{number // 2 % 2}.jpg"
+        _save(root / "file" / name, picture)
+        rows.append((name, f"{AGIQA_1K_OBJECTS[thing]}, action {action}, city, anime style", scores[0]))
+    return write_xlsx(root / "AIGC_MOS_Zscore.xlsx", [("Image", "Prompt", "MOS"), *rows]).parent
+
+
+def write_agiqa_3k(root: Path, prompts: int = 12, per_prompt: int = 5, size: int = 64, seed: int = 0) -> Path:
+    """AGIQA-3K: one picture of each prompt by each of up to five models."""
+    rows = []
+    for prompt, number, picture, scores in draw_rated(prompts, per_prompt, size, seed, True).rows():
+        name = f"{AGIQA_3K_GENERATORS[number]}_{prompt:03d}.jpg"
+        _save(root / "image" / name, picture)
+        rows.append((name, f"a drawing, number {prompt}", "", "", "", scores[0], 0.3, scores[2], 0.4))
+    rows.sort()
+    header = ("name", "prompt", "adj1", "adj2", "style", "mos_quality", "std_quality", "mos_align", "std_align")
+    return write_csv(root / "data.csv", [header, *rows]).parent
+
+
+def write_aigciqa2023(root: Path, prompts: int = 3, size: int = 64, seed: int = 0) -> Path:
+    """AIGCIQA2023: four pictures of each prompt by each of six models; scores on a scale to 100."""
+    drawn = draw_rated(prompts, 4 * len(AIGCIQA2023_GENERATORS), size, seed, True)
+    index, texts, labels = [], [], []
+    ordered = sorted(drawn.rows(), key=lambda row: (row[1] // 4, row[0], row[1]))
+    for position, (prompt, number, picture, scores) in enumerate(ordered):
+        _save(root / "Image" / "allimg" / f"{position}.png", picture)
+        index.append((AIGCIQA2023_GENERATORS[number // 4], f"{prompt:03d}-{number % 4 + 1}.png"))
+        texts.append((f"a drawing, number {prompt}",))
+        labels.append(20.0 * scores)
+    (root / "DATA" / "MOS").mkdir(parents=True)
+    for number in range(3):
+        savemat(root / "DATA" / "MOS" / f"mosz{number + 1}.mat", {"MOSz": np.array(labels)[:, number : number + 1]})
+    write_xlsx(root / "pic-index.xlsx", index)
+    return write_xlsx(root / "prompt.xlsx", [("prompt",), *texts]).parent
+
+
+def write_folder(root: Path, prompts: int = 10, per_prompt: int = 4, size: int = 64, seed: int = 0) -> Path:
+    """A folder of pictures rated in all dimensions, with their image prompts, and its manifest."""
+    drawn = draw_rated(prompts, per_prompt, size, seed)
+    rows = []
+    for prompt, number, picture, scores in drawn.rows():
+        name = f"pictures/{prompt}_{number}.png"
+        _save(root / name, picture)
+        rows.append((name, f"prompts/{prompt}.png", ("one", "two")[number % 2], *scores, scores.sum()))
+    for prompt, original in enumerate(drawn.prompts):
+        _save(root / "prompts" / f"{prompt}.png", original)
+    header = ("image", "reference", "generator", "quality", "authenticity", "correspondence", "overall")
+    return write_csv(root / "manifest.csv", [header, *rows]).parent
+
+
+#: Name of a database -> what writes its look-alike into a folder.
+WRITERS = {
+    "pku-i2iqa": write_pku_i2iqa,
+    "pku-aigiqa-4k": write_pku_aigiqa_4k,
+    "agiqa-1k": write_agiqa_1k,
+    "agiqa-3k": write_agiqa_3k,
+    "aigciqa2023": write_aigciqa2023,
+    "folder": write_folder,
+}
+
+
+def write_xlsx(path: Path, rows: Sequence[Sequence[Any]]) -> Path:
+    """Write a spreadsheet; returns its path."""
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append([float(cell) if isinstance(cell, np.floating) else cell for cell in row])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    book.save(path)
+    return path
+
+
+def write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> Path:
+    """Write a CSV file; returns its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows(rows)
+    return path
+
+
+def _pattern(size: int, brightness: float, rng: np.random.Generator) -> np.ndarray:
+    """Stripes and discs of mean `brightness`, 40 grey levels up and down: (size, size, 3), float."""
+    y, x = np.mgrid[0:size, 0:size] / size
+    angle, frequency = rng.uniform(0, np.pi), rng.uniform(5, 7)
+    stripes = np.sign(np.sin(2 * np.pi * frequency * (x * np.cos(angle) + y * np.sin(angle))))
+    for centre in rng.uniform(0.15, 0.85, (4, 2)):
+        disc = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 < rng.uniform(0.08, 0.15) ** 2
+        stripes = np.where(disc, -stripes, stripes)
+    tint = rng.uniform(0.7, 1.0, 3)
+    pattern = 40.0 * tint * stripes[..., None]
+    return np.asarray(pattern - pattern.mean() + brightness)
+
+
+def _degraded(
+    original: np.ndarray, blur: float, noise: float, darkening: float, rng: np.random.Generator
+) -> np.ndarray:
+    sigma = BLUR * blur * original.shape[0] / 64
+    blurred = gaussian_filter(original, (sigma, sigma, 0))
+    return _levels(blurred + rng.normal(0, NOISE * noise, original.shape) - DARKENING * darkening)
+
+
+def _levels(values: np.ndarray) -> np.ndarray:
+    return values.round().clip(0, 255).astype(np.uint8)
+
+
+def _save(path: Path, picture: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(path, **({"quality": 95, "subsampling": 0} if path.suffix == ".jpg" else {}))
