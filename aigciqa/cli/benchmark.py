@@ -1,0 +1,319 @@
+"""`aigciqa-benchmark`: how well metrics agree with the people who rated a database."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aigciqa.registry import METRICS, SCORE_RANGES, metric_info
+
+if TYPE_CHECKING:
+    from aigciqa.databases import Database, Sample
+    from aigciqa.evaluation.evaluate import Evaluation, Predictions, Setting
+    from aigciqa.evaluation.score_tables import ScoreTable
+    from aigciqa.metric import Metric
+
+EXIT_SCORED, EXIT_ERRORS = 0, 1
+DEFAULT_PROTOCOL = "prompt-disjoint"
+#: Of the pictures that could not be scored, these many are named.
+SHOWN = 5
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("database_name", metavar="DATABASE")
+@click.argument("root", metavar="ROOT", type=click.Path(path_type=Path))
+@click.option(
+    "-m", "--metric", "names", multiple=True, metavar="METRIC",
+    help="Metric, or a column of the table of --scores; may be given more than once. [default: all of that table]",
+)  # fmt: skip
+@click.option(
+    "--weights", "weights", multiple=True, metavar="W",
+    help="Variant, folder or Hub repo of the weights; given more than once, one for each -m in order.",
+)  # fmt: skip
+@click.option(
+    "--protocol", metavar="P",
+    help=f"How the database is divided. [default: that the weights were trained by, else {DEFAULT_PROTOCOL}]",
+)  # fmt: skip
+@click.option("--seed", type=int, metavar="N", help="Seed of the split. [default: that of the weights, else 0]")
+@click.option("--folds", type=int, metavar="N", help="Parts of --protocol k-fold.")
+@click.option("--fold", type=int, metavar="N", help="Part of --protocol k-fold that is the test part.")
+@click.option(
+    "--part", type=click.Choice(["test", "validation", "train", "all"]), default="test", show_default=True,
+    help="Pictures to score; all: the whole database.",
+)  # fmt: skip
+@click.option(
+    "--dimension", "dimensions", multiple=True, type=click.Choice(list(SCORE_RANGES)),
+    help="Opinion score to compare with; may be given more than once. [default: all that database and metric share]",
+)  # fmt: skip
+@click.option("--subset", metavar="S", help="Subset of pku-aigiqa-4k: all, i2i or t2i.")
+@click.option("--manifest", metavar="FILE", help="Manifest of the database folder.")
+@click.option("--scores", metavar="FILE.csv", type=click.Path(path_type=Path), help="Table of scores made before.")
+@click.option("--lower-better", multiple=True, metavar="METRIC", help="A metric of --scores whose low scores are good.")
+@click.option("-o", "--output", metavar="FILE", help="Write the report: .csv, .json, .md or .tex.")
+@click.option("--plots", metavar="DIR", type=click.Path(path_type=Path), help="Draw scatter and per-generator plots.")
+@click.option("--predictions", metavar="FILE.csv", type=click.Path(path_type=Path), help="Write every single score.")
+@click.option("--device", metavar="D", help="Where to compute: cpu, cuda, cuda:1, mps. [default: cpu]")
+@click.option(
+    "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True,
+    help="What the network computes in.",
+)  # fmt: skip
+@click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images per pass through the network.")
+@click.option(
+    "--workers", type=click.IntRange(min=0), metavar="N", help="Decoding threads; 0: none. [default: one per core]"
+)
+@click.option("--quiet", is_flag=True, help="No progress, and no table on standard output where -o writes one.")
+@click.version_option(package_name="aigciqa")
+def main(
+    database_name: str,
+    root: Path,
+    names: tuple[str, ...],
+    weights: tuple[str, ...],
+    protocol: str | None,
+    seed: int | None,
+    folds: int | None,
+    fold: int | None,
+    part: str,
+    dimensions: tuple[str, ...],
+    subset: str | None,
+    manifest: str | None,
+    scores: Path | None,
+    lower_better: tuple[str, ...],
+    output: str | None,
+    plots: Path | None,
+    predictions: Path | None,
+    device: str | None,
+    dtype: str,
+    batch_size: int | None,
+    workers: int | None,
+    quiet: bool,
+) -> None:
+    """Compare metrics with the people who rated DATABASE, which lies in the folder ROOT.
+
+    SRCC, PLCC (as it is, and after a fitted logistic), KRCC and RMSE with 95% intervals, over all pictures, per
+    generator and within prompts; tests between metrics; the PKU-I2IQA paper's figures beside ours where it has them.
+
+    The table goes to standard output, progress and warnings to standard error. Exit status: 0 all scored, 1 some
+    pictures could not be, 2 usage error.
+    """
+    from aigciqa import evaluation as package
+    from aigciqa.databases import load_database
+    from aigciqa.evaluation import plots as drawing
+    from aigciqa.evaluation import tables
+
+    if output is not None:
+        _checked(tables.check_suffix, output)
+    if plots is not None:
+        _checked(drawing.require_matplotlib)
+    options = _given(subset=subset, manifest=manifest)
+    database = _checked(lambda: load_database(database_name, root, **options))
+    table = _checked(package.ScoreTable.read, scores) if scores is not None else None
+    names = _names(names, table)
+    heads = _checked(_load, _heads(names, weights, table), device, dtype)
+    _check_dimensions(dimensions, database, heads, table)
+    setting, samples = _checked(_choose, database, heads, part, protocol, seed, _given(folds=folds, fold=fold))
+    _check_references(heads, samples)
+    if part != "train":
+        _warn_of_seen_pictures(heads, database, samples)
+
+    warnings.filterwarnings("ignore", module="PIL")  # oddities of files that Pillow copes with
+    found = _predict(heads, samples, batch_size, workers, quiet)
+    for name in names:
+        if table is not None and name in table:
+            found[name] = _checked(
+                lambda name=name: table.predictions(
+                    name,
+                    samples,
+                    root=database.root,
+                    dimensions=dimensions or database.dimensions,
+                    lower_better=name in lower_better,
+                )
+            )
+    ordered = sorted(found.values(), key=lambda each: _position(each.label, names))
+    evaluation = _evaluate(ordered, samples, dimensions, setting)
+    try:
+        _write(evaluation, output, plots, predictions, quiet)
+    except OSError as error:
+        raise click.ClickException(f"can't write: {error}") from None
+    sys.exit(_report_failures(evaluation.failures))
+
+
+def _names(names: Sequence[str], table: ScoreTable | None) -> tuple[str, ...]:
+    """The metrics asked for; all of the table if none."""
+    if not names and table is not None:
+        if not table.metrics:
+            raise click.UsageError(f"{table.path} names no metric: say with -m which column is one")
+        return tuple(table.metrics)
+    if not names:
+        raise click.UsageError("name a metric with -m, such as -m nr-lite, or a table of scores with --scores")
+    for name in names:
+        if name not in METRICS and table is not None and name not in table:
+            known = ", ".join([*table.metrics, *table.columns])
+            raise click.UsageError(f"{name!r} is neither a metric nor in {table.path}, which has {known}")
+        if table is None:
+            _checked(metric_info, name)
+    return tuple(names)
+
+
+def _heads(names: Sequence[str], weights: Sequence[str], table: ScoreTable | None) -> list[tuple[str, str, str]]:
+    """(label, metric, weights) of the metrics to be run."""
+    run = [name for name in names if table is None or name not in table]
+    if weights and len(weights) != len(run):
+        raise click.UsageError(
+            f"{len(weights)} --weights for {len(run)} metrics to run: give one for each -m, in order"
+        )
+    pairs = list(zip(run, weights or ["default"] * len(run), strict=True))
+    if len(set(pairs)) < len(pairs) or len(set(names) - set(run)) < len(names) - len(run):
+        raise click.UsageError("the same metric is named twice")
+    return [(name if run.count(name) == 1 else f"{name} ({each})", name, each) for name, each in pairs]
+
+
+def _load(heads: Sequence[tuple[str, str, str]], device: str | None, dtype: str) -> dict[str, Metric]:
+    """Label -> metric."""
+    import torch
+
+    from aigciqa.metric import create_metric
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {device}: {str(error).splitlines()[0]}") from None
+    return {label: create_metric(name, weights=weights, device=device, dtype=dtype) for label, name, weights in heads}
+
+
+def _choose(
+    database: Database,
+    heads: Mapping[str, Metric],
+    part: str,
+    protocol: str | None,
+    seed: int | None,
+    options: Mapping[str, Any],
+) -> tuple[Setting, Sequence[Sample]]:
+    """The samples to score; by the split of the first head that was trained on the database, unless one is named."""
+    from aigciqa.evaluation.evaluate import Setting
+    from aigciqa.evaluation.provenance import Training
+
+    if part == "all":
+        return Setting(database.name, protocol="", part=part), database.samples
+    if protocol is None:
+        trained = (Training.recorded(metric.config.training) for metric in heads.values())
+        own = next((each for each in trained if each is not None and each.database == database.name), None)
+        if own is not None:
+            protocol, seed = own.protocol, own.seed if seed is None else seed
+            options = {**own.options, **options}
+    split = database.split(protocol or DEFAULT_PROTOCOL, seed=seed or 0, **options)
+    samples: Sequence[Sample] = getattr(split, part)
+    if not samples:
+        raise ValueError(f"the {part} part of the protocol {split.protocol} is empty")
+    return Setting(database.name, split.protocol, part, split.seed, split.digest), samples
+
+
+def _check_dimensions(
+    dimensions: Sequence[str], database: Database, heads: Mapping[str, Metric], table: ScoreTable | None
+) -> None:
+    """Refuse before anything is scored what could not be compared after."""
+    for name in dimensions:
+        if name not in database.dimensions:
+            raise click.UsageError(f"{database.name} was rated for {', '.join(database.dimensions)}, not for {name}")
+    wanted = set(dimensions or database.dimensions)
+    for label, metric in heads.items():
+        if table is None and not wanted & set(metric.dimensions):
+            raise click.UsageError(
+                f"{label} predicts {', '.join(metric.dimensions)}; asked for: {', '.join(sorted(wanted))}"
+            )
+
+
+def _check_references(heads: Mapping[str, Metric], samples: Sequence[Sample]) -> None:
+    needing = [label for label, metric in heads.items() if metric.requires_reference]
+    if needing and not any(sample.reference for sample in samples):
+        raise click.UsageError(f"{needing[0]} compares with image prompts, and these pictures have none: use nr-lite")
+
+
+def _warn_of_seen_pictures(heads: Mapping[str, Metric], database: Database, samples: Sequence[Sample]) -> None:
+    from aigciqa.evaluation.provenance import Training, seen_warning
+
+    for label, metric in heads.items():
+        training = Training.recorded(metric.config.training)
+        warning = seen_warning(label, training, database, samples) if training is not None else None
+        if warning is not None:
+            click.secho(f"WARNING: {warning}", err=True, fg="yellow")
+
+
+def _predict(
+    heads: Mapping[str, Metric], samples: Sequence[Sample], batch_size: int | None, workers: int | None, quiet: bool
+) -> dict[str, Predictions]:
+    """Label -> predictions of the metrics to be run."""
+    from tqdm import tqdm
+
+    from aigciqa.evaluation.evaluate import predict
+
+    if not heads:
+        return {}
+    total = len(heads) * len(samples)
+    with tqdm(total=total, unit="score", disable=quiet or None, dynamic_ncols=True, leave=False) as bar:
+        found = predict(heads, samples, batch_size=batch_size, workers=workers, progress=bar.update)
+    return {each.label: each for each in found}
+
+
+def _position(label: str, names: Sequence[str]) -> int:
+    """Where the metric was named."""
+    return next(index for index, name in enumerate(names) if label == name or label.startswith(f"{name} ("))
+
+
+def _evaluate(
+    predictions: Sequence[Predictions], samples: Sequence[Sample], dimensions: Sequence[str], setting: Setting
+) -> Evaluation:
+    from aigciqa.evaluation.evaluate import evaluate
+
+    try:
+        return evaluate(predictions, samples, dimensions=dimensions or None, setting=setting)
+    except ValueError as error:
+        if any(message is not None for each in predictions for message in each.errors):
+            raise click.ClickException(str(error)) from None
+        raise click.UsageError(str(error)) from None
+
+
+def _write(
+    evaluation: Evaluation, output: str | None, plots: Path | None, predictions: Path | None, quiet: bool
+) -> None:
+    from aigciqa.evaluation import tables
+    from aigciqa.evaluation.plots import write_plots
+
+    if output is None or not quiet:
+        click.echo(tables.to_terminal(evaluation), nl=False)
+    if output is not None:
+        tables.write_report(evaluation, output)
+    if predictions is not None:
+        tables.write_text(predictions, tables.predictions_csv(evaluation))
+    if plots is not None:
+        write_plots(evaluation, plots)
+
+
+def _report_failures(failures: Sequence[tuple[str, str, str]]) -> int:
+    """Name what could not be scored; returns the exit status."""
+    if not failures:
+        return EXIT_SCORED
+    click.echo(f"aigciqa-benchmark: {len(failures)} scores are missing:", err=True)
+    for metric, _, error in failures[:SHOWN]:
+        click.echo(f"  {metric}: {error}", err=True)
+    if len(failures) > SHOWN:
+        click.echo(f"  and {len(failures) - SHOWN} more; --predictions writes them all", err=True)
+    return EXIT_ERRORS
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _checked(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The function's result; its complaints become usage errors."""
+    from aigciqa.errors import WeightsError
+
+    try:
+        return function(*arguments)
+    except (ValueError, TypeError, ImportError, WeightsError) as error:
+        raise click.UsageError(str(error)) from None

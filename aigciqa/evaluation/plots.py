@@ -1,0 +1,187 @@
+"""An evaluation as pictures: scores against opinion scores, and the agreement for each generator."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aigciqa.evaluation.evaluate import Evaluation, Predictions, Result
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Array = NDArray[np.float64]
+
+FORMATS = ("png", "svg")
+#: Okabe and Ito's colours, told apart by the colour-blind as well, and marks to match.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
+MARKS = ("o", "s", "^", "D", "v", "P", "X")
+_INK, _GRID = "#222222", "#DDDDDD"
+_STYLE = {
+    "font.size": 10,
+    "axes.edgecolor": "#888888",
+    "axes.labelcolor": _INK,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.titlesize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "aigciqa",
+}
+_DPI = 200
+
+
+def write_plots(
+    evaluation: Evaluation, folder: str | os.PathLike[str], *, formats: Sequence[str] = FORMATS
+) -> list[Path]:
+    """Draw everything there is to draw.
+
+    Args:
+        evaluation: what `evaluate` returned.
+        folder: made if absent.
+        formats: `png`, `svg`, or another that matplotlib writes.
+
+    Returns:
+        The files: `scatter-<metric>-<dimension>.*` and, where samples name generators, `generators-<dimension>.*`.
+
+    Raises:
+        ImportError: matplotlib is missing; it says how to install it.
+        OSError: a file can't be written.
+    """
+    require_matplotlib()
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = {
+        f"scatter-{_file_name(each.metric)}-{each.dimension}": scatter(evaluation, each) for each in evaluation.results
+    }
+    for dimension in dict.fromkeys(each.dimension for each in evaluation.results):
+        shown = [each for each in evaluation.results if each.dimension == dimension]
+        if any(each.generators for each in shown):
+            figures[f"generators-{dimension}"] = per_generator(shown)
+    paths = []
+    for name, figure in figures.items():
+        for suffix in formats:
+            paths.append(folder / f"{name}.{suffix}")
+            figure.savefig(paths[-1], dpi=_DPI, metadata={"Date": None} if suffix == "svg" else None)
+    return paths
+
+
+def scatter(evaluation: Evaluation, result: Result) -> Figure:
+    """Scores against opinion scores, a colour per generator, with the logistic that the fitted figures use."""
+    predictions = next(each for each in evaluation.predictions if each.label == result.metric)
+    scores = predictions.oriented(result.dimension)
+    mos = np.array([sample.scores.get(result.dimension, np.nan) for sample in evaluation.samples])
+    known = np.isfinite(scores) & np.isfinite(mos)
+    generators = [sample.generator for sample in evaluation.samples]
+    with require_matplotlib().rc_context(_STYLE):
+        figure, axes = _figure(5.2, 4.6)
+        names = sorted({name for name, shown in zip(generators, known, strict=True) if shown and name is not None})
+        for number, name in enumerate(names or [None]):
+            rows = known & np.array([each == name or not names for each in generators])
+            _points(axes, scores[rows], mos[rows], number, name, crowd=int(known.sum()))
+        if result.agreement.mapping is not None:
+            line = np.linspace(scores[known].min(), scores[known].max(), 200)
+            axes.plot(line, result.agreement.mapping(line), color=_INK, linewidth=2, label="fitted logistic")
+        axes.set_xlabel(_score_label(predictions))
+        axes.set_ylabel(f"mean opinion score: {result.dimension}")
+        axes.set_title(f"{result.metric} on {result.dimension}", pad=26)
+        axes.text(0, 1.03, _figures_line(result), transform=axes.transAxes, fontsize=9, color="#555555")
+        axes.grid(color=_GRID, linewidth=0.8)
+        if len(names) > 1 or result.agreement.mapping is not None:
+            axes.legend(frameon=False, fontsize=9, loc="best", handletextpad=0.4)
+    return figure
+
+
+def per_generator(results: Sequence[Result]) -> Figure:
+    """SRCC of metrics, of one dimension, for each generator and over all pictures: bars with 95% intervals."""
+    names = sorted({name for result in results for name in result.generators})
+    rows = [*names, "all"]
+    height = 0.8 / len(results)
+    with require_matplotlib().rc_context(_STYLE):
+        figure, axes = _figure(6.4, 1.7 + 0.5 * len(rows) * max(1.0, 0.5 * len(results)))
+        for number, result in enumerate(results):
+            found = {**result.generators, "all": result.agreement}
+            places = [
+                row + (number - (len(results) - 1) / 2) * height for row, name in enumerate(rows) if name in found
+            ]
+            figures = [found[name].srcc for name in rows if name in found]
+            values = np.array([each.value for each in figures])
+            reach = np.array([[each.value - each.low, each.high - each.value] for each in figures]).T
+            axes.barh(
+                places, values, height * 0.86, color=COLOURS[number % len(COLOURS)], label=result.metric,
+                xerr=np.clip(np.nan_to_num(reach), 0, None),
+                error_kw={"ecolor": _INK, "elinewidth": 1.1, "capsize": 2.5},
+            )  # fmt: skip
+        axes.axhline(len(names) - 0.5, color="#888888", linewidth=0.8)
+        axes.axvline(0, color="#888888", linewidth=0.8)
+        axes.set_yticks(range(len(rows)), [_with_count(name, results) for name in rows])
+        axes.invert_yaxis()
+        axes.set_xlim(right=1.0)
+        axes.set_xlabel("SRCC with people, 95% interval")
+        axes.set_title(f"{results[0].dimension}, by generator", pad=26 if len(results) > 1 else 10)
+        axes.grid(axis="x", color=_GRID, linewidth=0.8)
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        if len(results) > 1:
+            axes.legend(
+                frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(-0.01, 1.0), borderaxespad=0.2,
+                ncols=min(3, len(results)), handlelength=1.0, handletextpad=0.4, columnspacing=1.2,
+            )  # fmt: skip
+    return figure
+
+
+def _points(axes: Axes, scores: Array, mos: Array, number: int, name: str | None, crowd: int) -> None:
+    size = float(np.clip(9000 / max(crowd, 1), 10, 36))
+    axes.scatter(
+        scores, mos, s=size, marker=MARKS[number % len(MARKS)], color=COLOURS[number % len(COLOURS)],
+        alpha=0.55, linewidths=0, label=name, rasterized=crowd > 2000,
+    )  # fmt: skip
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure that no window and no global state knows."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _figures_line(result: Result) -> str:
+    ours = result.agreement
+    bounds = "" if np.isnan(ours.srcc.low) else f" [{ours.srcc.low:.2f}, {ours.srcc.high:.2f}]"
+    fitted = "" if ours.mapping is None else f"   fitted {ours.plcc_fitted.value:.3f}   RMSE {ours.rmse.value:.3f}"
+    return f"n {ours.n}   SRCC {ours.srcc.value:.3f}{bounds}   PLCC {ours.plcc.value:.3f}{fitted}"
+
+
+def _score_label(predictions: Predictions) -> str:
+    return f"− {predictions.label} (lower is better)" if predictions.lower_better else f"{predictions.label} score"
+
+
+def _with_count(name: str, results: Sequence[Result]) -> str:
+    found = [each.agreement if name == "all" else each.generators.get(name) for each in results]
+    return f"{name}  ({max(each.n for each in found if each is not None)})"
+
+
+def _file_name(label: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", label).strip("_")
+
+
+def require_matplotlib() -> Any:
+    """The module; raises ImportError that says how to install it."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise ImportError("plots are drawn by matplotlib: pip install 'aigciqa[train]'") from None
+    return matplotlib
