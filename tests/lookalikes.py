@@ -1,6 +1,6 @@
 """Look-alikes of the databases: the official layouts with small drawn pictures, rated by a known function.
 
-Every picture is drawn from its prompt's: blurred, then given noise, then darkened, each by a strength that is uniform over
+Every picture is drawn from its prompt's: blurred, then given noise, then darkened, each by a strength uniform over
 the pictures and independent of the other two. `quality` falls with the blur, `authenticity` with the noise, and
 `correspondence` with how much darker it is than its own prompt, whose brightness differs from prompt to prompt: without
 the prompt it can't be known. Where a database has no image prompts all are equally bright, so that it can.
@@ -120,7 +120,7 @@ def write_agiqa_3k(root: Path, prompts: int = 12, per_prompt: int = 5, size: int
     return write_csv(root / "data.csv", [header, *rows]).parent
 
 
-def write_aigciqa2023(root: Path, prompts: int = 3, size: int = 64, seed: int = 0) -> Path:
+def write_aigciqa2023(root: Path, prompts: int = 5, size: int = 64, seed: int = 0) -> Path:
     """AIGCIQA2023: four pictures of each prompt by each of six models; scores on a scale to 100."""
     drawn = draw_rated(prompts, 4 * len(AIGCIQA2023_GENERATORS), size, seed, True)
     index, texts, labels = [], [], []

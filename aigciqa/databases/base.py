@@ -205,29 +205,34 @@ def open_root(spec: DatabaseSpec, root: Path, required: Iterable[str]) -> Proble
     return problems
 
 
-def check_pictures(problems: Problems, samples: Sequence[Sample], repeated: Mapping[str, int] | None = None) -> None:
+def check_pictures(
+    problems: Problems, where: str, samples: Sequence[Sample], repeated: Mapping[str, int] | None = None
+) -> None:
     """Note pictures and image prompts that are not there, and pictures that are rated twice.
 
     Args:
+        where: the file that lists them.
         repeated: picture's file name -> how often the published labels list it, where that is known to be more than
             once.
     """
-    counts = Counter(sample.image for sample in samples)
-    _check_there(problems, "pictures", counts)
-    _check_there(problems, "image prompts", {sample.reference for sample in samples if sample.reference is not None})
+    folders = {str(problems.root / path) for path in problems.spec.layout}  # the paths of rows without a name
+    counts = Counter(sample.image for sample in samples if sample.image not in folders)
+    _check_there(problems, where, "pictures", counts)
+    references = {sample.reference for sample in samples if sample.reference is not None}
+    _check_there(problems, where, "image prompts", references - folders)
     allowed = repeated or {}
     twice = [path for path, count in counts.items() if count > 1 and count != allowed.get(Path(path).name)]
     if twice:
         named = shown([below(problems.root, path) for path in twice])
-        problems.add("labels", f"{len(twice)} pictures are listed more than once: {named}")
+        problems.add(where, f"{len(twice)} pictures are listed more than once: {named}")
 
 
-def _check_there(problems: Problems, what: str, paths: Collection[str]) -> None:
-    folders = [str(problems.root / path) + "/" for path in problems.spec.layout if not problems.has(path)]
-    absent = sorted(path for path in paths if not os.path.isfile(path) and not path.startswith(tuple(folders)))
+def _check_there(problems: Problems, where: str, what: str, paths: Collection[str]) -> None:
+    noted = tuple(f"{problems.root / path}/" for path in problems.spec.layout if not problems.has(path))
+    absent = sorted(path for path in paths if not os.path.isfile(path) and not path.startswith(noted))
     if absent:
         named = shown([below(problems.root, path) for path in absent])
-        problems.add("labels", f"{len(absent)} of {len(paths)} {what} are missing: {named}")
+        problems.add(where, f"{len(absent)} of the {len(paths)} {what} are missing: {named}")
 
 
 def with_overall(scores: Mapping[str, float]) -> dict[str, float]:
@@ -257,6 +262,12 @@ def named(samples: Iterable[Sample], root: Path) -> tuple[Sample, ...]:
         seen[name] += 1
         result.append(replace(sample, name=name if seen[name] == 1 else f"{name}#{seen[name]}"))
     return tuple(result)
+
+
+def prefix(file_name: str) -> str | None:
+    """The model in a file name such as `sd1.5_lowstep_000.jpg`; None where it has none."""
+    model, underscore, _ = file_name.partition("_")
+    return model if model and underscore else None
 
 
 def as_group(prompt: str) -> str:

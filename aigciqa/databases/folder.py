@@ -57,11 +57,12 @@ def load(
         root, manifest = root.parent, root.name
     name = manifest or _only_manifest(root)
     problems = open_root(replace(SPEC, layout={name: SPEC.layout[MANIFEST]}), root, [name])
+    samples: tuple[Sample, ...] = ()
     if problems.has(name):
         reader = Reader(root, problems)
         table = reader.csv(name, ("image",))
         samples = _samples(root, reader, table) if table else ()
-        check_pictures(problems, samples)
+        check_pictures(problems, name, samples)
     problems.raise_any()
     options = {} if name == MANIFEST else {"manifest": name}
     return Database(SPEC, root, samples, _ranges(samples, score_range or {}), options)

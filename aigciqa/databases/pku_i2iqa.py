@@ -14,6 +14,7 @@ from aigciqa.databases.base import (
     check_pictures,
     named,
     open_root,
+    prefix,
     same_range,
     shown,
     with_overall,
@@ -51,11 +52,12 @@ def load(root: Path) -> Database:
         DatabaseError: the folder is not the database as published.
     """
     problems = open_root(SPEC, root, SPEC.layout)
+    samples: tuple[Sample, ...] = ()
     if problems.has(LABELS):
         reader = Reader(root, problems)
         table = reader.spreadsheet(LABELS, ("Generated_image", "Image_prompt", "Text_prompt", *SCORES))
         samples = _samples(root, reader, table) if table else ()
-        check_pictures(problems, samples)
+        check_pictures(problems, LABELS, samples)
     problems.raise_any()
     return Database(SPEC, root, samples, SPEC.score_range)
 
@@ -99,9 +101,9 @@ def _samples(root: Path, reader: Reader, table: Table) -> tuple[Sample, ...]:
 
 def _generator(root: Path, image: str) -> str | None:
     """What made a picture: the prefix of its file name says, else the folder that holds it too."""
-    prefix = Path(image).name.split("_")[0]
-    if prefix in GENERATORS:
-        return prefix
+    model = prefix(image)
+    if model in GENERATORS:
+        return model
     folders = [name for name in GENERATORS if (root / "Generated_image" / name / image).is_file()]
     return folders[0] if len(folders) == 1 else None
 

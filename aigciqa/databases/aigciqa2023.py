@@ -1,0 +1,174 @@
+"""AIGCIQA2023: 2,400 pictures: four of each of 100 text prompts by each of six models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from aigciqa.databases.base import (
+    SUMMED,
+    Database,
+    DatabaseSpec,
+    Problems,
+    Sample,
+    as_group,
+    named,
+    open_root,
+    same_range,
+    shown,
+    with_overall,
+)
+from aigciqa.databases.tables import Reader
+
+PICTURES = "Image/allimg/"
+LABELS = {
+    "quality": "DATA/MOS/mosz1.mat",
+    "authenticity": "DATA/MOS/mosz2.mat",
+    "correspondence": "DATA/MOS/mosz3.mat",
+}
+KEY = "MOSz"
+PROMPTS = "prompt.xlsx"
+#: The authors' own list of prompts: no header; challenge, category, prompt.
+AUTHORS_PROMPTS = "AIGCIQA2023_Prompts.xlsx"
+#: Model and file name of each picture, in the order of the labels; no header.
+INDEX = "pic-index.xlsx"
+#: Where the spreadsheets are looked for.
+FOLDERS = ("", "DATA/", "DATA/MOS/")
+#: The order of the labels, which the index confirms: by model, then prompt, then picture.
+GENERATORS = ("Controlnet", "DALLE", "Glide", "Lafite", "stable-diffusion", "Unidiffuser")
+PER_PROMPT = 4
+SPEC = DatabaseSpec(
+    name="aigciqa2023",
+    title="AIGCIQA2023",
+    homepage="https://github.com/wangjiarui153/AIGCIQA2023",
+    licence="not stated",
+    source="Wang et al. 2023, arXiv:2307.00211",
+    layout={
+        PICTURES: "the pictures (<number>.png)",
+        **{where: f"{dimension}: a MATLAB file with the key {KEY}, n x 1" for dimension, where in LABELS.items()},
+        PROMPTS: f"a spreadsheet with the column prompt, or the authors' {AUTHORS_PROMPTS}",
+    },
+    score_range={**same_range(0.0, 100.0, *SUMMED), "overall": (0.0, 300.0)},
+    protocols=("prompt-disjoint", "k-fold", "paper"),
+    published="shuffled",
+)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a picture comes from: the model, and the number of its prompt, from 0; None where that is not known."""
+
+    generator: str | None
+    prompt: int | None
+
+
+def load(root: Path) -> Database:
+    """Read AIGCIQA2023.
+
+    Raises:
+        DatabaseError: the folder is not the database as published.
+    """
+    problems = open_root(SPEC, root, (PICTURES, *LABELS.values()))
+    reader = Reader(root, problems)
+    labels = {name: reader.matrix(where, KEY) for name, where in LABELS.items() if problems.has(where)}
+    pictures = _pictures(root, problems) if problems.has(PICTURES) else []
+    origins = _origins(reader, len(pictures))
+    prompts = _prompts(reader, origins)
+    scores = [numbers for numbers in labels.values() if numbers is not None]
+    for dimension, numbers in labels.items():
+        if numbers is not None and pictures and len(numbers) != len(pictures):
+            problems.add(LABELS[dimension], f"{len(numbers)} labels, but {PICTURES} holds {len(pictures)} pictures")
+    problems.raise_any()
+    samples = named(
+        (
+            Sample(
+                image=str(picture),
+                reference=None,
+                prompt=prompt,
+                generator=origin.generator,
+                group=as_group(prompt),
+                scores=with_overall(dict(zip(LABELS, values, strict=True))),
+            )
+            for picture, prompt, origin, *values in zip(pictures, prompts, origins, *scores, strict=True)
+        ),
+        root,
+    )
+    return Database(SPEC, root, samples, SPEC.score_range)
+
+
+def _pictures(root: Path, problems: Problems) -> list[Path]:
+    """The pictures, sorted by number. A gap would give every picture after it another one's labels: it is noted."""
+    paths = list((root / PICTURES).glob("*.png"))
+    others = sorted(path.name for path in paths if not re.fullmatch(r"\d+", path.stem, re.ASCII))
+    if others:
+        problems.add(PICTURES, f"{len(others)} pictures are not called by a number: {shown(others)}")
+    numbered = sorted((int(path.stem), path) for path in paths if path.name not in others)
+    numbers = [number for number, _ in numbered]
+    if not numbers:
+        problems.add(PICTURES, "no pictures (<number>.png)")
+    expected = range(min(1, *numbers, 1), max(numbers, default=0) + 1)
+    absent = [f"{number}.png" for number in sorted(set(expected) - set(numbers))]
+    if absent:
+        problems.add(PICTURES, f"{len(absent)} pictures are missing: {shown(absent)}")
+    if len(set(numbers)) < len(numbers):
+        problems.add(PICTURES, "several pictures have the same number (as 1.png and 01.png have)")
+    return [path for _, path in numbered]
+
+
+def _origins(reader: Reader, count: int) -> list[Origin]:
+    """Model and prompt of each picture: from the authors' index where it is there, else from the published order."""
+    where = _find(reader.root, INDEX)
+    table = reader.spreadsheet(where, header=False) if where else None
+    if table is None:
+        return _published_order(count)
+    if len(table.columns) < 2:
+        reader.problems.add(table.where, "expected two columns: model and file name")
+        return _published_order(count)
+    models, names = reader.texts(table, "1"), reader.texts(table, "2")
+    numbers = [re.match(r"(\d+)-", name, re.ASCII) for name in names]
+    wrong = [repr(name) for name, number in zip(names, numbers, strict=True) if number is None]
+    if wrong:
+        reader.problems.add(table.where, f"{len(wrong)} file names without a prompt's number: {shown(wrong)}")
+    if count and len(names) != count:
+        reader.problems.add(table.where, f"{len(names)} rows, but {PICTURES} holds {count} pictures")
+    return [Origin(model, int(number[1]) if number else None) for model, number in zip(models, numbers, strict=True)]
+
+
+def _published_order(count: int) -> list[Origin]:
+    prompts, rest = divmod(count, len(GENERATORS) * PER_PROMPT)
+    if rest:
+        return [Origin(None, None)] * count
+    return [
+        Origin(generator, prompt) for generator in GENERATORS for prompt in range(prompts) for _ in range(PER_PROMPT)
+    ]
+
+
+def _prompts(reader: Reader, origins: Sequence[Origin]) -> list[str]:
+    """The text prompt of each picture, from a list of one a picture or one a prompt."""
+    own, authors = _find(reader.root, PROMPTS), _find(reader.root, AUTHORS_PROMPTS)
+    if own:
+        table = reader.spreadsheet(own, ("prompt",))
+    elif authors:
+        table = reader.spreadsheet(authors, header=False)
+    else:
+        reader.problems.missing(PROMPTS)
+        return []
+    if table is None:
+        return []
+    texts = reader.texts(table, "prompt" if own else table.columns[-1])
+    if len(texts) == len(origins):
+        return texts
+    numbers = [origin.prompt for origin in origins if origin.prompt is not None]
+    if origins and (len(numbers) < len(origins) or len(texts) <= max(numbers)):
+        reader.problems.add(
+            table.where, f"{len(texts)} prompts; expected one for each of the {len(origins)} pictures, or one a prompt"
+        )
+        return []
+    return [texts[number] for number in numbers]
+
+
+def _find(root: Path, name: str) -> str | None:
+    """Path below the root of a spreadsheet, in whichever folder it lies."""
+    return next((folder + name for folder in FOLDERS if (root / folder / name).is_file()), None)
