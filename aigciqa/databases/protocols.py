@@ -83,8 +83,9 @@ def _k_fold(database: Database, seed: int, folds: int = 5, fold: int = 0) -> Par
     _check_integer("fold", fold, 0)
     if fold >= folds:
         raise ValueError(f"fold={fold}: expected 0 to {folds - 1}, for there are {folds} folds")
-    if len(groups) < max(folds, 3) or len(groups) - len(groups[fold::folds]) < 2:
-        raise ValueError(f"{folds} folds need more prompts; {database.name!r} has {len(groups)} here")
+    needed = 4 if folds == 2 else folds  # one fold tests, one prompt or more chooses, one or more trains
+    if len(groups) < needed:
+        raise ValueError(f"{folds} folds need at least {needed} prompts; {database.name!r} has {len(groups)} here")
     test = groups[fold::folds]
     rest = [group for index, group in enumerate(groups) if index % folds != fold]
     share = VALIDATION_SHARE / (1 - TEST_SHARE)

@@ -166,7 +166,14 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
     if content["format"] != FORMAT:
         raise DatabaseError(f"{path}: format {content['format']}; this version of aigciqa reads {FORMAT}")
     for part in PARTS:
-        twice = [name for name, count in Counter(map(str, content[part])).items() if count > 1]
-        if twice or not all(isinstance(name, str) for name in content[part]):
-            raise DatabaseError(f"{path}: not a split: {part!r} lists {shown(twice) or 'what is no name'} twice")
+        _check_names(path, part, content[part])
     return content
+
+
+def _check_names(path: str | os.PathLike[str], part: str, names: list[Any]) -> None:
+    other = [name for name in names if not isinstance(name, str)]
+    if other:
+        raise DatabaseError(f"{path}: not a split: {part!r} lists {other[0]!r}, which is no name")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DatabaseError(f"{path}: not a split: {part!r} lists {shown(twice)} twice")
