@@ -21,8 +21,10 @@ from PIL import Image
 from scipy.io import savemat
 from scipy.ndimage import gaussian_filter
 
-#: Strengths of the worst pictures: blur in pixels of a picture of 64, noise and darkening in grey levels.
-BLUR, NOISE, DARKENING = 4.0, 40.0, 60.0
+#: Of the worst pictures: share of the stripes' contrast that blur takes, noise and darkening in grey levels.
+BLUR, NOISE, DARKENING = 0.95, 30.0, 60.0
+#: Stripes across a picture, and their contrast in grey levels up and down.
+STRIPES, CONTRAST = 6.0, 40.0
 #: Mean grey level of the prompts.
 BRIGHTNESS = (100.0, 200.0)
 AIGCIQA2023_GENERATORS = ("Controlnet", "DALLE", "Glide", "Lafite", "stable-diffusion", "Unidiffuser")
@@ -181,22 +183,25 @@ def write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> Path:
 
 
 def _pattern(size: int, brightness: float, rng: np.random.Generator) -> np.ndarray:
-    """Stripes and discs of mean `brightness`, 40 grey levels up and down: (size, size, 3), float."""
+    """Stripes and discs of mean `brightness`: (size, size, 3), float."""
     y, x = np.mgrid[0:size, 0:size] / size
-    angle, frequency = rng.uniform(0, np.pi), rng.uniform(5, 7)
-    stripes = np.sign(np.sin(2 * np.pi * frequency * (x * np.cos(angle) + y * np.sin(angle))))
+    angle = rng.uniform(0, np.pi)
+    stripes = np.sign(np.sin(2 * np.pi * STRIPES * (x * np.cos(angle) + y * np.sin(angle))))
     for centre in rng.uniform(0.15, 0.85, (4, 2)):
         disc = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 < rng.uniform(0.08, 0.15) ** 2
         stripes = np.where(disc, -stripes, stripes)
     tint = rng.uniform(0.7, 1.0, 3)
-    pattern = 40.0 * tint * stripes[..., None]
+    pattern = CONTRAST * tint * stripes[..., None]
     return np.asarray(pattern - pattern.mean() + brightness)
 
 
 def _degraded(
     original: np.ndarray, blur: float, noise: float, darkening: float, rng: np.random.Generator
 ) -> np.ndarray:
-    sigma = BLUR * blur * original.shape[0] / 64
+    period = original.shape[0] / STRIPES
+    sigma = (
+        period / np.pi * np.sqrt(-np.log(1 - BLUR * blur) / 2)
+    )  # a Gaussian takes this share of a sine of that period
     blurred = gaussian_filter(original, (sigma, sigma, 0))
     return _levels(blurred + rng.normal(0, NOISE * noise, original.shape) - DARKENING * darkening)
 

@@ -23,6 +23,7 @@ from scipy.io import savemat
 from scipy.stats import spearmanr
 
 from aigciqa.databases import Database, Sample, Split, database_info, folder, list_databases, load_database, pku_i2iqa
+from aigciqa.databases.base import counted
 from aigciqa.databases.dataset import PictureDataset
 from aigciqa.errors import DatabaseError
 from aigciqa.registry import METRICS
@@ -233,7 +234,7 @@ class TestLoading:
         assert [sample.generator for sample in database.samples] == ["MJ"] * 40 + ["SD"] * 40
         shutil.rmtree(pictures / "SD")
         message = error("pku-i2iqa", root)
-        assert "no generator is known of 40 pictures" in message
+        assert "no generator known of 40 pictures" in message
         assert "picture_42.jpg" in message
 
     @pytest.mark.parametrize(("subset", "count", "groups"), [("i2i", 48, 6), ("t2i", 48, 6), ("all", 96, 12)])
@@ -366,7 +367,7 @@ class TestWrongLayouts:
         message = error(name, tmp_path)
         for where, what in spec.layout.items():
             assert f"- {where}: not there; expected {what}" in message
-        assert ("1 problem" if len(spec.layout) == 1 else f"{len(spec.layout)} problems") in message
+        assert message.startswith(f"{spec.title} in {tmp_path}: {counted(list(spec.layout), 'problem')}\n")
         assert "holds: something." in message
         assert message.endswith(spec.homepage)
 
@@ -384,12 +385,12 @@ class TestWrongLayouts:
             path.unlink()
         message = error("agiqa-3k", root)
         named = ", ".join(f"image/{path.name}" for path in gone[:5])
-        assert f"- data.csv: 7 of the 60 pictures are missing: {named} and 2 more" in message
+        assert f"- data.csv: 7 of the 60 pictures missing: {named} and 2 more" in message
 
     def test_missing_image_prompts(self, copied: Callable[[str], Path]) -> None:
         root = copied("pku-i2iqa")
         (root / "Image_prompt" / "3.jpg").unlink()
-        assert "1 of the 10 image prompts are missing: Image_prompt/3.jpg" in error("pku-i2iqa", root)
+        assert "1 of the 10 image prompts missing: Image_prompt/3.jpg" in error("pku-i2iqa", root)
 
     def test_a_missing_folder_is_named_once(self, copied: Callable[[str], Path]) -> None:
         root = copied("pku-i2iqa")
@@ -400,7 +401,7 @@ class TestWrongLayouts:
     def test_names_listed_twice(self, copied: Callable[[str], Path]) -> None:
         root = copied("agiqa-3k")
         edit_csv(root / "data.csv", lambda rows: rows.append(rows[1]))
-        assert "1 pictures are listed more than once: image/AttnGAN_normal_000.jpg" in error("agiqa-3k", root)
+        assert "1 picture listed more than once: image/AttnGAN_normal_000.jpg" in error("agiqa-3k", root)
 
     def test_other_double_rows_of_agiqa_1k_are_refused(self, copied: Callable[[str], Path]) -> None:
         root = copied("agiqa-1k")
@@ -421,7 +422,7 @@ class TestWrongLayouts:
     def test_labels_that_are_no_number(self, cell: Any, said: str, copied: Callable[[str], Path]) -> None:
         root = copied("pku-i2iqa")
         edit_xlsx(root / "I2IQA_annotation.xlsx", lambda sheet: sheet["E7"].__setattr__("value", cell))
-        assert f"I2IQA_annotation.xlsx: 1 labels of 'MOS_a' are no number: row 7 {said}\n" in error("pku-i2iqa", root)
+        assert f"I2IQA_annotation.xlsx: 1 label of 'MOS_a' without a number: row 7 {said}\n" in error("pku-i2iqa", root)
 
     def test_numbers_may_be_text(self, copied: Callable[[str], Path]) -> None:
         root = copied("pku-i2iqa")
@@ -437,8 +438,8 @@ class TestWrongLayouts:
         edit_xlsx(root / "I2IQA_annotation.xlsx", clear)
         message = error("pku-i2iqa", root)
         assert "2 problems" in message
-        assert "1 cells of 'Generated_image' are empty: row 5" in message
-        assert "1 cells of 'Image_prompt' are empty: row 9" in message
+        assert "1 cell of 'Generated_image' empty: row 5" in message
+        assert "1 cell of 'Image_prompt' empty: row 9" in message
 
     def test_empty_rows_at_the_end_do_not_count_those_between_do(self, copied: Callable[[str], Path]) -> None:
         root = copied("agiqa-1k")
@@ -446,7 +447,7 @@ class TestWrongLayouts:
         assert len(load_database("agiqa-1k", root).samples) == 48
         edit_xlsx(root / "AIGC_MOS_Zscore.xlsx", lambda sheet: sheet.insert_rows(4))
         message = error("agiqa-1k", root)
-        assert all(f"'{column}' are" in message for column in ("Image", "Prompt", "MOS"))
+        assert all(f"of '{column}' " in message for column in ("Image", "Prompt", "MOS"))
         assert message.count("row 4") == 3
 
     def test_missing_columns_with_the_nearest_there_are(self, copied: Callable[[str], Path]) -> None:
@@ -470,7 +471,7 @@ class TestWrongLayouts:
     def test_a_row_with_too_many_cells(self, copied: Callable[[str], Path]) -> None:
         root = copied("agiqa-3k")
         edit_csv(root / "data.csv", lambda rows: rows[3].append("6"))
-        assert "data.csv: 1 rows have more cells than columns: row 4" in error("agiqa-3k", root)
+        assert "data.csv: 1 row with more cells than columns: row 4" in error("agiqa-3k", root)
 
     @pytest.mark.parametrize("content", [b"", b"name,prompt,mos_quality,mos_align\n"])
     def test_a_table_without_rows(self, content: bytes, copied: Callable[[str], Path]) -> None:
@@ -504,7 +505,7 @@ class TestWrongLayouts:
             ({"mos": np.ones((120, 1))}, "expected the key 'MOSz'; it holds: mos"),
             ({"MOSz": np.ones((120, 2))}, "expected MOSz as n x 1 numbers; got (120, 2) of float64"),
             ({"MOSz": np.ones((119, 1))}, "119 labels, but Image/allimg/ holds 120 pictures"),
-            ({"MOSz": np.array([[1.0], [np.nan], *[[2.0]] * 118])}, "1 labels are no number: MOSz(2) is nan"),
+            ({"MOSz": np.array([[1.0], [np.nan], *[[2.0]] * 118])}, "1 label without a number: MOSz(2) is nan"),
         ],
     )
     def test_matrices(self, content: dict[str, Any], said: str, copied: Callable[[str], Path]) -> None:
@@ -522,8 +523,8 @@ class TestWrongLayouts:
         (root / "Image" / "allimg" / "7.png").rename(root / "Image" / "allimg" / "120.png")
         (root / "Image" / "allimg" / "x.png").touch()
         message = error("aigciqa2023", root)
-        assert "1 pictures are missing: 7.png" in message
-        assert "1 pictures are not called by a number: x.png" in message
+        assert "1 picture missing: 7.png" in message
+        assert "1 picture not called by a number: x.png" in message
         shutil.rmtree(root / "Image" / "allimg")
         (root / "Image" / "allimg").mkdir()
         assert "no pictures (<number>.png)" in error("aigciqa2023", root)
@@ -751,7 +752,7 @@ class TestSplitFiles:
         split.save(tmp_path / "split.json")
         root = copied("folder")
         edit_csv(root / "manifest.csv", lambda rows: rows.__delitem__(1))
-        with pytest.raises(DatabaseError, match=r"1 of its samples are not in 'folder' in .*: pictures/0_0.png"):
+        with pytest.raises(DatabaseError, match=r"1 sample not in 'folder' in .*: pictures/0_0.png"):
             Split.load(tmp_path / "split.json", load_database("folder", root))
 
     def test_a_split_of_a_subset_says_so(self, originals: dict[str, Path], tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from aigciqa.databases.base import (
     Problems,
     Sample,
     as_group,
+    counted,
     named,
     open_root,
     same_range,
@@ -79,7 +80,9 @@ def load(root: Path) -> Database:
     scores = [numbers for numbers in labels.values() if numbers is not None]
     for dimension, numbers in labels.items():
         if numbers is not None and pictures and len(numbers) != len(pictures):
-            problems.add(LABELS[dimension], f"{len(numbers)} labels, but {PICTURES} holds {len(pictures)} pictures")
+            problems.add(
+                LABELS[dimension], f"{counted(numbers, 'label')}, but {PICTURES} holds {counted(pictures, 'picture')}"
+            )
     problems.raise_any()
     samples = named(
         (
@@ -103,7 +106,7 @@ def _pictures(root: Path, problems: Problems) -> list[Path]:
     paths = list((root / PICTURES).glob("*.png"))
     others = sorted(path.name for path in paths if not re.fullmatch(r"\d+", path.stem, re.ASCII))
     if others:
-        problems.add(PICTURES, f"{len(others)} pictures are not called by a number: {shown(others)}")
+        problems.add(PICTURES, f"{counted(others, 'picture')} not called by a number: {shown(others)}")
     numbered = sorted((int(path.stem), path) for path in paths if path.name not in others)
     numbers = [number for number, _ in numbered]
     if not numbers:
@@ -111,7 +114,7 @@ def _pictures(root: Path, problems: Problems) -> list[Path]:
     expected = range(min(1, *numbers, 1), max(numbers, default=0) + 1)
     absent = [f"{number}.png" for number in sorted(set(expected) - set(numbers))]
     if absent:
-        problems.add(PICTURES, f"{len(absent)} pictures are missing: {shown(absent)}")
+        problems.add(PICTURES, f"{counted(absent, 'picture')} missing: {shown(absent)}")
     if len(set(numbers)) < len(numbers):
         problems.add(PICTURES, "several pictures have the same number (as 1.png and 01.png have)")
     return [path for _, path in numbered]
@@ -130,9 +133,9 @@ def _origins(reader: Reader, count: int) -> list[Origin]:
     numbers = [re.match(r"(\d+)-", name, re.ASCII) for name in names]
     wrong = [repr(name) for name, number in zip(names, numbers, strict=True) if number is None]
     if wrong:
-        reader.problems.add(table.where, f"{len(wrong)} file names without a prompt's number: {shown(wrong)}")
+        reader.problems.add(table.where, f"{counted(wrong, 'file name')} without a prompt's number: {shown(wrong)}")
     if count and len(names) != count:
-        reader.problems.add(table.where, f"{len(names)} rows, but {PICTURES} holds {count} pictures")
+        reader.problems.add(table.where, f"{counted(names, 'row')}, but {PICTURES} holds {count} pictures")
     return [Origin(model, int(number[1]) if number else None) for model, number in zip(models, numbers, strict=True)]
 
 
@@ -163,7 +166,8 @@ def _prompts(reader: Reader, origins: Sequence[Origin]) -> list[str]:
     numbers = [origin.prompt for origin in origins if origin.prompt is not None]
     if origins and (len(numbers) < len(origins) or len(texts) <= max(numbers)):
         reader.problems.add(
-            table.where, f"{len(texts)} prompts; expected one for each of the {len(origins)} pictures, or one a prompt"
+            table.where,
+            f"{counted(texts, 'prompt')}; expected one for each of the {len(origins)} pictures, or one a prompt",
         )
         return []
     return [texts[number] for number in numbers]

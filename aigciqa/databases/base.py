@@ -178,8 +178,10 @@ class Problems:
         """
         if not self._found:
             return
-        count = "1 problem" if len(self._found) == 1 else f"{len(self._found)} problems"
-        lines = [f"{self.spec.title} in {self.root}: {count}", *(f"- {problem}" for problem in self._found)]
+        lines = [
+            f"{self.spec.title} in {self.root}: {counted(self._found, 'problem')}",
+            *(f"- {problem}" for problem in self._found),
+        ]
         lines += [f"Expected there: {', '.join(self.spec.layout)}.", f"The folder holds: {_contents(self.root)}."]
         if self.spec.homepage:
             lines.append(f"{self.spec.title} is to be had at {self.spec.homepage}")
@@ -224,15 +226,15 @@ def check_pictures(
     twice = [path for path, count in counts.items() if count > 1 and count != allowed.get(Path(path).name)]
     if twice:
         named = shown([below(problems.root, path) for path in twice])
-        problems.add(where, f"{len(twice)} pictures are listed more than once: {named}")
+        problems.add(where, f"{counted(twice, 'picture')} listed more than once: {named}")
 
 
 def _check_there(problems: Problems, where: str, what: str, paths: Collection[str]) -> None:
-    noted = tuple(f"{problems.root / path}/" for path in problems.spec.layout if not problems.has(path))
+    noted = tuple(f"{problems.root / path}{os.sep}" for path in problems.spec.layout if not problems.has(path))
     absent = sorted(path for path in paths if not os.path.isfile(path) and not path.startswith(noted))
     if absent:
         named = shown([below(problems.root, path) for path in absent])
-        problems.add(where, f"{len(absent)} of the {len(paths)} {what} are missing: {named}")
+        problems.add(where, f"{len(absent)} of the {len(paths)} {what} missing: {named}")
 
 
 def with_overall(scores: Mapping[str, float]) -> dict[str, float]:
@@ -245,6 +247,11 @@ def with_overall(scores: Mapping[str, float]) -> dict[str, float]:
 def same_range(low: float, high: float, *dimensions: str) -> dict[str, tuple[float, float]]:
     """The same range for each dimension."""
     return dict.fromkeys(dimensions, (low, high))
+
+
+def counted(things: Sequence[object], noun: str) -> str:
+    """How many there are, in words."""
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
 
 
 def shown(names: Sequence[str]) -> str:
@@ -277,8 +284,7 @@ def as_group(prompt: str) -> str:
 
 def below(root: Path, path: str) -> str:
     """A path as the part below the root, with `/`; whole where it lies elsewhere."""
-    inside = Path(path).is_relative_to(root)
-    return (Path(path).relative_to(root) if inside else Path(path)).as_posix()
+    return path.removeprefix(f"{root}{os.sep}").replace(os.sep, "/")
 
 
 def _contents(root: Path) -> str:

@@ -13,6 +13,7 @@ from aigciqa.databases.base import (
     Sample,
     as_group,
     check_pictures,
+    counted,
     named,
     open_root,
     prefix,
@@ -105,4 +106,4 @@ def _number_of_prompt(image: str) -> str:
 def _check_groups(problems: Problems, samples: tuple[Sample, ...]) -> None:
     unknown = [Path(sample.image).name for sample in samples if not sample.group]
     if unknown:
-        problems.add(LABELS, f"no prompt is known of {len(unknown)} pictures: {shown(unknown)}")
+        problems.add(LABELS, f"no prompt known of {counted(unknown, 'picture')}: {shown(unknown)}")

@@ -12,6 +12,7 @@ from aigciqa.databases.base import (
     Problems,
     Sample,
     check_pictures,
+    counted,
     named,
     open_root,
     prefix,
@@ -73,7 +74,7 @@ def _samples(root: Path, reader: Reader, table: Table) -> tuple[Sample, ...]:
     if unknown:
         reader.problems.add(
             LABELS,
-            f"no generator is known of {len(unknown)} pictures, whose names begin neither with MJ_ nor with SD_ and "
+            f"no generator known of {counted(unknown, 'picture')}, whose names begin neither with MJ_ nor with SD_ and "
             f"which are in neither or both of Generated_image/MJ and /SD: {shown(unknown)}",
         )
     return named(

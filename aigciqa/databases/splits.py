@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aigciqa.databases.base import Database, Sample, below, shown
+from aigciqa.databases.base import Database, Sample, below, counted, shown
 from aigciqa.errors import DatabaseError
 
 FORMAT = 1
@@ -95,7 +95,7 @@ class Split:
         if absent:
             hint = f"; it was loaded with {dict(database.options)}" if database.options else ""
             raise DatabaseError(
-                f"{path}: {len(absent)} of its samples are not in {database.name!r} in {database.root}{hint}: "
+                f"{path}: {counted(absent, 'sample')} not in {database.name!r} in {database.root}{hint}: "
                 f"{shown(absent)}"
             )
         train, validation, test = (tuple(samples[name] for name in content[part]) for part in PARTS)

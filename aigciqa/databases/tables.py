@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from aigciqa.databases.base import Problems, shown
+from aigciqa.databases.base import Problems, counted, shown
 
 T = TypeVar("T")
 
@@ -90,7 +90,7 @@ class Reader:
         cells = [(row, cell, _number(cell)) for row, cell in enumerate(table.column(name), table.first)]
         wrong = [f"row {row} {_said(cell)}" for row, cell, number in cells if math.isnan(number)]
         if wrong:
-            self.problems.add(table.where, f"{len(wrong)} labels of {name!r} are no number: {shown(wrong)}")
+            self.problems.add(table.where, f"{counted(wrong, 'label')} of {name!r} without a number: {shown(wrong)}")
         return [number for *_, number in cells]
 
     def texts(self, table: Table, name: str, blank: bool = False) -> list[str]:
@@ -102,7 +102,7 @@ class Reader:
         texts = ["" if cell is None else str(cell).strip() for cell in table.column(name)]
         empty = [f"row {row}" for row, text in enumerate(texts, table.first) if not text]
         if empty and not blank:
-            self.problems.add(table.where, f"{len(empty)} cells of {name!r} are empty: {shown(empty)}")
+            self.problems.add(table.where, f"{counted(empty, 'cell')} of {name!r} empty: {shown(empty)}")
         return texts
 
     def _noted(self, where: str, read: Callable[[], T]) -> T | None:
@@ -153,7 +153,7 @@ def _matrix(path: Path, key: str) -> list[float]:
     numbers = [float(value) for value in values.ravel()]
     wrong = [f"{key}({row}) is {value}" for row, value in enumerate(numbers, 1) if not math.isfinite(value)]
     if wrong:
-        raise _UnusableError(f"{len(wrong)} labels are no number: {shown(wrong)}")
+        raise _UnusableError(f"{counted(wrong, 'label')} without a number: {shown(wrong)}")
     return numbers
 
 
@@ -171,7 +171,7 @@ def _table(where: str, cells: list[tuple[Any, ...]], columns: Sequence[str], hea
     first = 2 if header else 1
     wide = [f"row {row}" for row, row_cells in enumerate(cells, first) if not _is_empty(row_cells[len(names) :])]
     if wide:
-        raise _UnusableError(f"{len(wide)} rows have more cells than columns: {shown(wide)}")
+        raise _UnusableError(f"{counted(wide, 'row')} with more cells than columns: {shown(wide)}")
     rows = tuple(tuple(map(_cell, (row + (None,) * len(names))[: len(names)])) for row in cells)
     return Table(where, tuple(names), rows, first)
 
