@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aigciqa.convert import convert_checkpoint as convert_checkpoint
+    from aigciqa.databases import list_databases as list_databases
+    from aigciqa.databases import load_database as load_database
     from aigciqa.errors import CheckpointError as CheckpointError
+    from aigciqa.errors import DatabaseError as DatabaseError
     from aigciqa.errors import HubError as HubError
     from aigciqa.errors import ImageError as ImageError
     from aigciqa.errors import WeightsError as WeightsError
@@ -31,6 +34,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "CheckpointError": "aigciqa.errors",
+    "DatabaseError": "aigciqa.errors",
     "HubError": "aigciqa.errors",
     "ImageError": "aigciqa.errors",
     "Item": "aigciqa.scoring.records",
@@ -40,13 +44,16 @@ _HOME = {
     "WeightsError": "aigciqa.errors",
     "convert_checkpoint": "aigciqa.convert",
     "create_metric": "aigciqa.metric",
+    "list_databases": "aigciqa.databases",
     "list_metrics": "aigciqa.registry",
+    "load_database": "aigciqa.databases",
     "load_imagenet": "aigciqa.imagenet",
     "metric_info": "aigciqa.registry",
     "score_files": "aigciqa.scoring.engine",
 }
 __all__ = [
     "CheckpointError",
+    "DatabaseError",
     "HubError",
     "ImageError",
     "Item",
@@ -57,7 +64,9 @@ __all__ = [
     "__version__",
     "convert_checkpoint",
     "create_metric",
+    "list_databases",
     "list_metrics",
+    "load_database",
     "load_imagenet",
     "metric_info",
     "score_files",

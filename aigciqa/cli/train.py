@@ -1,0 +1,110 @@
+"""`aigciqa-train`: a database of rated pictures becomes a head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aigciqa.registry import SCORE_RANGES, list_metrics
+
+_METRICS = [name for name in list_metrics() if not name.endswith("-lite")]
+
+
+def _dimensions(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    names = tuple(name for part in given for name in part.split(",") if name)
+    unknown = [name for name in names if name not in SCORE_RANGES]
+    if unknown:
+        raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(SCORE_RANGES)}")
+    return names
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.argument("database", metavar="DATABASE")
+@click.argument("root", metavar="ROOT", type=click.Path(path_type=Path))
+@click.option("-m", "--metric", required=True, type=click.Choice(_METRICS), metavar="METRIC", help="What to train.")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder of the head."
+)
+@click.option("--protocol", metavar="P", help="How the database is split. [default: prompt-disjoint]")
+@click.option(
+    "--dimensions", "-d", multiple=True, callback=_dimensions, metavar="D[,D...]",
+    help="Opinion scores to learn, jointly. [default: all that the database has]",
+)  # fmt: skip
+@click.option("--epochs", type=click.IntRange(min=1), default=100)
+@click.option("--batch-size", type=click.IntRange(min=1), default=8, help="Pictures per step.")
+@click.option("--learning-rate", "--lr", type=float, default=1e-4)
+@click.option("--weight-decay", type=float, default=1e-5)
+@click.option("--accumulate", type=click.IntRange(min=1), default=1, help="Steps whose gradients are added up.")
+@click.option("--patience", type=click.IntRange(min=1), help="Stop after so many epochs without a better SRCC.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the split, the head, the order and the crops.")
+@click.option(
+    "--start", default="imagenet", metavar="W",
+    help="Weights to start from: imagenet, none, a head's folder or repo, or an ImageNet file.",
+)  # fmt: skip
+@click.option("--frozen", is_flag=True, help="Train the head alone, on features computed once.")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32")
+@click.option("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps.")
+@click.option("--devices", type=click.IntRange(min=1), default=1, help="How many of them; each is a process.")
+@click.option("--cache", type=click.Path(path_type=Path), metavar="DIR", help="Where decoded pictures are kept.")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Decoding threads. [default: one per core]")
+@click.option("--license", metavar="SPDX", help="Licence of the weights.")
+@click.option("--tensorboard", is_flag=True, help="Also log to DIR/training/tensorboard.")
+@click.option("--resume", is_flag=True, help="Go on with the run that DIR holds.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@click.version_option(package_name="aigciqa")
+def main(
+    database: str,
+    root: Path,
+    metric: str,
+    output: Path,
+    protocol: str | None,
+    dimensions: tuple[str, ...],
+    seed: int,
+    device: str,
+    devices: int,
+    cache: Path | None,
+    workers: int | None,
+    license: str | None,
+    tensorboard: bool,
+    resume: bool,
+    quiet: bool,
+    **settings: Any,
+) -> None:
+    """Train METRIC on the database of this name in the folder ROOT; its head comes to DIR.
+
+    The defaults are those of the PKU-I2IQA paper, except for the split: prompts of the test part are never seen, and
+    the epoch is chosen on a validation part (--protocol paper does as the paper does). A run that was killed goes on
+    with --resume. Exit status: 0 trained, 1 stopped by an error, 2 usage error.
+    """
+    import aigciqa
+    from aigciqa.errors import WeightsError
+    from aigciqa.training.trainer import Settings, train
+
+    try:
+        data = aigciqa.load_database(database, root)
+        split = data.split(protocol, seed=seed) if protocol else data.split(seed=seed)
+        chosen = Settings(metric=metric, dimensions=dimensions or data.dimensions, seed=seed, **settings)
+        train(
+            data,
+            split,
+            chosen,
+            output,
+            resume=resume,
+            device=device,
+            devices=devices,
+            cache=cache,
+            workers=workers,
+            license=license,
+            tensorboard=tensorboard,
+            progress=not quiet,
+        )
+    except FileExistsError as error:
+        raise click.UsageError(f"{error} (--resume, -o)") from None
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        raise click.UsageError(str(error)) from None
+    except (WeightsError, ImportError, OSError) as error:
+        raise click.ClickException(str(error)) from None
+    if not quiet:
+        click.echo(f"{output}: use it with weights={str(output)!r}, publish it with aigciqa-publish", err=True)

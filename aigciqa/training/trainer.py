@@ -1,0 +1,518 @@
+"""Training of the paper's metrics: `aigciqa-train` as a function.
+
+As published (PKU-I2IQA, section 5): Adam, learning rate 1e-4, weight decay 1e-5, batch 8, mean squared error, random
+crop and horizontal flip of every picture for itself, 100 epochs, the epoch with the best SRCC. Beyond that: several
+dimensions jointly, a frozen backbone, mixed precision, several devices (Lightning Fabric), early stopping, and runs
+that go on after being killed as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from aigciqa import __version__
+from aigciqa.checkpoint import write_checkpoint
+from aigciqa.metric import Metric, create_metric
+from aigciqa.preprocess import normalize
+from aigciqa.registry import Preprocess
+from aigciqa.training.picture_cache import PictureCache, build_cache, default_folder
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from aigciqa.databases.base import Database, Sample
+    from aigciqa.databases.splits import Split
+
+PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+#: Files of a run, below `training/` in the head's folder.
+STATE_FILE, LOG_FILE, SPLIT_FILE = "state.pt", "log.csv", "split.json"
+#: Pictures per pass when nothing is learned from them.
+EVALUATION_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is made with; together with the split it decides the outcome.
+
+    Attributes:
+        metric: name of the metric to train.
+        dimensions: opinion scores to learn, jointly where there are several.
+        epochs: passes over the training part.
+        batch_size: pictures per step, over all devices.
+        learning_rate, weight_decay: Adam's.
+        accumulate: steps whose gradients are added up before the weights move.
+        patience: epochs without a better SRCC after which to stop; None trains all epochs.
+        seed: of the head's initial weights, of the order of the pictures, of crops and flips.
+        start: the weights to start from: `"imagenet"`, `"none"` (random), or a folder, repo or ImageNet file.
+        frozen: train the head alone, on features computed once (centre crop).
+        dtype: what the network computes in: `"float32"`, or mixed with `"bfloat16"` or `"float16"`.
+    """
+
+    metric: str
+    dimensions: tuple[str, ...]
+    epochs: int = 100
+    batch_size: int = 8
+    learning_rate: float = 1e-4
+    weight_decay: float = 1e-5
+    accumulate: int = 1
+    patience: int | None = None
+    seed: int = 0
+    start: str = "imagenet"
+    frozen: bool = False
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if not self.dimensions or len(set(self.dimensions)) < len(self.dimensions):
+            raise ValueError(f"dimensions are one or more distinct names; got {self.dimensions}")
+        for name in ("epochs", "batch_size", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is 1 or more; got {getattr(self, name)}")
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"patience is 1 or more; got {self.patience}")
+        if not self.learning_rate > 0 or not self.weight_decay >= 0:
+            raise ValueError(f"learning rate {self.learning_rate}, weight decay {self.weight_decay}: not positive")
+        if self.dtype not in PRECISIONS:
+            raise ValueError(f"dtype is one of {', '.join(PRECISIONS)}; got {self.dtype!r}")
+
+
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        epoch: epochs done.
+        best_epoch: the one whose weights are kept, from 1; 0 before there is one.
+        best: its mean SRCC on the validation part.
+        history: a row of the log for each epoch.
+    """
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best: float = -float("inf")
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def train(
+    database: Database,
+    split: Split,
+    settings: Settings,
+    output: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    devices: int = 1,
+    device: str = "auto",
+    cache: str | os.PathLike[str] | None = None,
+    workers: int | None = None,
+    license: str | None = None,
+    tensorboard: bool = False,
+    progress: bool = True,
+) -> Metric:
+    """Train a metric on the training part of a split, and keep the epoch that does best on the validation part.
+
+    After every epoch the state is on disk: a run that was killed goes on with `resume`, and on the CPU ends bit for bit
+    where it would have ended. The folder is a head that `create_metric`, `aigciqa-score` and `aigciqa-publish` take;
+    what else the run keeps is below `training/` in it.
+
+    Args:
+        database: where the samples are from.
+        split: its parts to train on and to choose the epoch on.
+        settings: what to train, and how.
+        output: folder of the head, made if absent.
+        resume: go on with the run that `output` holds.
+        devices: how many to use, each a process of its own.
+        device: `"auto"`, `"cpu"`, `"cuda"` or `"mps"`.
+        cache: where decoded pictures are kept; see `picture_cache.default_folder`.
+        workers: decoding threads; one per core if absent.
+        license: SPDX identifier of the weights' licence.
+        tensorboard: also log to `training/tensorboard`.
+        progress: whether to show bars.
+
+    Returns:
+        The best epoch's metric.
+
+    Raises:
+        ValueError: unusable settings, or dimensions the database does not have.
+        FileExistsError: `output` holds a head or a run, and `resume` is not set.
+        FileNotFoundError: nothing to resume.
+        DatabaseError: pictures can't be read.
+    """
+    from lightning_fabric import Fabric
+
+    absent = [name for name in settings.dimensions if name not in database.dimensions]
+    if absent:
+        raise ValueError(f"{database.name} was not rated for {absent[0]}; it has: {', '.join(database.dimensions)}")
+    fabric = Fabric(accelerator=device, devices=devices, precision=PRECISIONS[settings.dtype])  # type: ignore[arg-type]
+    fabric.launch()
+    folder = Path(output).expanduser()
+    if fabric.is_global_zero:
+        _prepare_folder(folder, settings, split, resume)
+    fabric.barrier()
+    metric = _initial(settings, database)
+    samples = (*split.train, *split.validation)
+    paths = [path for sample in samples for path in _pictures(sample, metric)]
+    with fabric.rank_zero_first():
+        pictures = build_cache(
+            paths,
+            metric.config.preprocess,
+            Path(cache).expanduser() if cache is not None else default_folder(),
+            workers=workers or os.cpu_count() or 1,
+            progress=progress and fabric.is_global_zero,
+        )
+    run = _Run(fabric, metric, settings, split, pictures, folder, license, progress)
+    if resume:
+        run.restore()
+    run.go(tensorboard)
+    fabric.barrier()
+    return Metric.from_pretrained(folder, metric=settings.metric)
+
+
+def _initial(settings: Settings, database: Database) -> Metric:
+    """The metric to train, with its dimensions and starting weights; the head's are drawn from the seed."""
+    from aigciqa.imagenet import load_imagenet
+
+    start: str | None = settings.start
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        template = create_metric(settings.metric, weights=None)
+        if settings.metric.endswith("-lite"):
+            raise ValueError(f"{settings.metric} is trained by examples/train_lite.py; expected a metric of the paper")
+        config = replace(
+            template.config,
+            dimensions=settings.dimensions,
+            score_range={name: database.score_range[name] for name in settings.dimensions},
+        )
+        metric = Metric(config)
+    if start == "imagenet":
+        return load_imagenet(metric)
+    if start == "none":
+        return metric
+    path = Path(settings.start).expanduser()
+    if path.is_file():
+        return load_imagenet(metric, path)
+    given = Metric.from_pretrained(settings.start)
+    if given.config.backbone != config.backbone:
+        raise ValueError(f"{settings.start} has the backbone {given.config.backbone}; expected {config.backbone}")
+    metric = Metric(replace(config, options=given.config.options))
+    metric.backbone.load_state_dict(given.backbone.state_dict())
+    if given.config.kind == config.kind and given.dimensions == config.dimensions:
+        metric.head.load_state_dict(given.head.state_dict())
+    return metric
+
+
+def _pictures(sample: Sample, metric: Metric) -> list[str]:
+    """The files of a sample that a metric reads."""
+    if not metric.requires_reference:
+        return [sample.image]
+    if sample.reference is None:
+        raise ValueError(f"{sample.image} has no image prompt, and {metric.name} needs one: train an nr- metric")
+    return [sample.image, sample.reference]
+
+
+def _prepare_folder(folder: Path, settings: Settings, split: Split, resume: bool) -> None:
+    """Make the folder of a new run, or check that the one to resume is of the same settings and split."""
+    state = folder / "training" / STATE_FILE
+    if resume:
+        if not state.exists():
+            raise FileNotFoundError(f"nothing to resume in {folder}: it holds no {state.relative_to(folder)}")
+        return
+    if state.exists() or (folder / "config.json").exists():
+        raise FileExistsError(f"{folder} holds a run or a head already: resume it, or name another folder")
+    (folder / "training").mkdir(parents=True, exist_ok=True)
+    split.save(folder / "training" / SPLIT_FILE)
+
+
+class Trainee(nn.Module):
+    """What learns: presented pictures in, scores out, in training mode where the metric is pinned to evaluation."""
+
+    def __init__(self, metric: Metric) -> None:
+        super().__init__()
+        self.backbone = metric.backbone.to(memory_format=torch.channels_last)
+        self.head = metric.head
+        self.spec: Preprocess = metric.config.preprocess
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Features (B, D) of pictures, uint8 (B, 3, h, w)."""
+        images = normalize(pixels.float().div_(255), self.spec)
+        features: Tensor = self.backbone.pool(self.backbone(images).float())
+        return features
+
+    def forward(self, generated: Tensor, reference: Tensor | None = None) -> Tensor:
+        """Scores (B, n) of uint8 pictures (B, 3, h, w), or of their features (B, D).
+
+        The pictures of a pair go through the backbone one after the other, as in the paper authors' script: batch
+        normalisation sees generated pictures and prompts apart.
+        """
+        parts = [part for part in (generated, reference) if part is not None]
+        features = [part if part.dim() == 2 else self.encode(part) for part in parts]
+        scores: Tensor = self.head(torch.cat(features, dim=1))
+        return scores.float()
+
+
+class _Run:
+    """A run of training, from its first epoch or a later one to its last."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        metric: Metric,
+        settings: Settings,
+        split: Split,
+        pictures: PictureCache,
+        folder: Path,
+        license: str | None,
+        progress: bool,
+    ) -> None:
+        self.fabric = fabric
+        self.settings = settings
+        self.split = split
+        self.pictures = pictures
+        self.folder = folder
+        self.config = replace(metric.config, license=license)
+        self.reference = metric.requires_reference
+        self.bars = progress and fabric.is_global_zero
+        targets = torch.tensor([[s.scores[name] for name in settings.dimensions] for s in split.train])
+        self.targets = targets.float()
+        with torch.no_grad():  # the head starts at the mean opinion, as it would after a few steps
+            metric.head.get_parameter("fc2.bias").copy_(self.targets.mean(0))
+        ranges = torch.tensor([high - low for low, high in self.config.score_range.values()])
+        self.scale = ranges / ranges[0]
+        self.trainee = Trainee(metric)
+        self.trainee.backbone.requires_grad_(not settings.frozen)
+        learning = [parameter for parameter in self.trainee.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.Adam(
+            learning, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+        )
+        self.model, self.optimizer = fabric.setup(self.trainee, optimizer)
+        self.progress = Progress()
+        self.features: dict[str, Tensor] = {}
+        self.descriptor = os.open(pictures.file, os.O_RDONLY)
+
+    def go(self, tensorboard: bool) -> None:
+        """Train what is left of the epochs."""
+        writer = self._writer() if tensorboard and self.fabric.is_global_zero else None
+        while self.progress.epoch < self.settings.epochs and not self._exhausted():
+            started = time.monotonic()
+            loss = self._epoch()
+            if self.fabric.is_global_zero:
+                self._close_epoch(loss, time.monotonic() - started, writer)
+            self.fabric.barrier()
+            self.progress = self.fabric.broadcast(self.progress)
+        if writer is not None:
+            writer.close()
+        os.close(self.descriptor)
+
+    def restore(self) -> None:
+        """Take up the state of the last whole epoch."""
+        path = self.folder / "training" / STATE_FILE
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        # More epochs, or another patience, may be asked for: they don't change what was done.
+        changed = [
+            key
+            for key, value in _plain(self.settings).items()
+            if state["settings"].get(key) != value and key not in ("epochs", "patience")
+        ]
+        if state["split"] != self.split.digest:
+            changed.append("the split of the database")
+        if changed:
+            differing = ", ".join(changed)
+            raise ValueError(f"the run in {self.folder} differs in {differing}: train as it did, or in another folder")
+        self.trainee.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.progress = Progress(**state["progress"])
+
+    def _exhausted(self) -> bool:
+        patience = self.settings.patience
+        return patience is not None and self.progress.epoch - self.progress.best_epoch >= patience
+
+    def _epoch(self) -> float:
+        """One pass over the training part; returns the mean loss."""
+        from tqdm import tqdm
+
+        self.trainee.train()
+        if self.settings.frozen:
+            self.trainee.backbone.eval()
+        epoch = self.progress.epoch + 1
+        batches = list(self._batches(epoch))
+        total, count = 0.0, 0
+        self.optimizer.zero_grad()
+        bar = tqdm(batches, desc=f"epoch {epoch}", unit="step", leave=False, disable=None if self.bars else True)
+        for number, (chosen, rng) in enumerate(bar, 1):
+            mine = chosen[self.fabric.global_rank :: self.fabric.world_size]
+            inputs = [part.to(self.fabric.device) for part in self._inputs(mine, rng)]
+            scores = self.model(*inputs)
+            wanted = self.targets[mine].to(scores.device)
+            loss = ((scores - wanted) / self.scale.to(scores.device)).square().mean()
+            last = number % self.settings.accumulate == 0 or number == len(batches)
+            with self.fabric.no_backward_sync(self.model, enabled=not last):
+                self.fabric.backward(loss / self.settings.accumulate)
+            if last:
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            total, count = total + loss.item() * len(mine), count + len(mine)
+        return total / count
+
+    def _batches(self, epoch: int) -> Iterator[tuple[NDArray[np.int64], np.random.Generator]]:
+        """Numbers of samples of each step, and the generator of its crops: of the seed and the epoch alone."""
+        order = np.random.default_rng([self.settings.seed, epoch]).permutation(len(self.targets))
+        size = self.settings.batch_size
+        for step, start in enumerate(range(0, len(order), size)):
+            chosen = order[start : start + size]
+            if len(chosen) % self.fabric.world_size == 0:  # every device gets as many
+                yield chosen, np.random.default_rng([self.settings.seed, epoch, step, self.fabric.global_rank])
+
+    def _inputs(self, chosen: NDArray[np.int64], rng: np.random.Generator) -> list[Tensor]:
+        """What the model reads: of each kind (generated, reference) pictures, or their features if they are frozen."""
+        samples = [self.split.train[int(number)] for number in chosen]
+        columns = [[s.image for s in samples]]
+        if self.reference:
+            columns.append([str(s.reference) for s in samples])
+        if self.settings.frozen:
+            self._encode_once([path for column in columns for path in column])
+            return [torch.stack([self.features[path] for path in column]) for column in columns]
+        return [self._stack([self._augmented(path, rng) for path in column]) for column in columns]
+
+    def _augmented(self, path: str, rng: np.random.Generator) -> NDArray[np.uint8]:
+        side = _crop(self.config.preprocess)
+        height, width = self.pictures.size(path)
+        top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
+        pixels = self.pictures.crop(self.descriptor, path, top, left, side)
+        return pixels[:, ::-1] if rng.random() < 0.5 else pixels
+
+    def _centre(self, path: str) -> NDArray[np.uint8]:
+        side = _crop(self.config.preprocess)
+        top, left = (round((length - side) / 2.0) for length in self.pictures.size(path))
+        return self.pictures.crop(self.descriptor, path, top, left, side)
+
+    @staticmethod
+    def _stack(pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """(B, 3, h, w), channels last in memory."""
+        return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+
+    @torch.no_grad()
+    def _encode_once(self, paths: Sequence[str]) -> None:
+        """Features of the centre crops of pictures that have none yet."""
+        missing = [path for path in dict.fromkeys(paths) if path not in self.features]
+        for start in range(0, len(missing), EVALUATION_BATCH):
+            part = missing[start : start + EVALUATION_BATCH]
+            pixels = self._stack([self._centre(path) for path in part]).to(self.fabric.device)
+            with self.fabric.autocast():
+                features = self.trainee.encode(pixels)
+            self.features.update(zip(part, features.float().cpu(), strict=True))
+
+    @torch.no_grad()
+    def _validate(self) -> dict[str, float]:
+        """SRCC on the validation part, by dimension; NaN where all scores are equal."""
+        from scipy.stats import spearmanr
+
+        samples = self.split.validation
+        self.trainee.eval()
+        self._encode_once([path for sample in samples for path in self._files(sample)])
+        features = torch.stack([torch.cat([self.features[path] for path in self._files(s)]) for s in samples])
+        scores = self.trainee.head(features.to(self.fabric.device)).float().cpu().numpy()
+        if not self.settings.frozen:
+            self.features.clear()
+        found = {}
+        for column, name in enumerate(self.settings.dimensions):
+            opinions = [sample.scores[name] for sample in samples]
+            constant = np.ptp(scores[:, column]) == 0
+            found[name] = float("nan") if constant else float(spearmanr(scores[:, column], opinions)[0])
+        return found
+
+    def _files(self, sample: Sample) -> list[str]:
+        return [sample.image, str(sample.reference)] if self.reference else [sample.image]
+
+    def _close_epoch(self, loss: float, seconds: float, writer: Any) -> None:
+        """Validate, keep the weights if they are the best, and put everything on disk."""
+        progress = self.progress
+        progress.epoch += 1
+        correlations = self._validate()
+        mean = float(np.mean(list(correlations.values())))
+        row = {"epoch": float(progress.epoch), "loss": loss, "srcc": mean, "seconds": round(seconds, 3)}
+        row |= {f"srcc_{name}": value for name, value in correlations.items()}
+        progress.history.append(row)
+        if progress.best_epoch == 0 or mean > progress.best:
+            progress.best, progress.best_epoch = mean, progress.epoch
+            self._write_head()
+        self._save_state()
+        self._write_log()
+        if writer is not None:
+            for name, value in row.items():
+                writer.add_scalar(name, value, progress.epoch)
+        if self.bars:
+            from tqdm import tqdm
+
+            best = "  (best)" if progress.best_epoch == progress.epoch else ""
+            tqdm.write(f"epoch {progress.epoch}: loss {loss:.4f}, validation SRCC {mean:.4f}, {seconds:.1f} s{best}")
+
+    def _save_state(self) -> None:
+        state = {
+            "model": self.trainee.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "progress": asdict(self.progress),
+            "settings": _plain(self.settings),
+            "split": self.split.digest,
+        }
+        path = self.folder / "training" / STATE_FILE
+        temporary = path.with_suffix(".tmp")
+        torch.save(state, temporary)
+        os.replace(temporary, path)
+
+    def _write_log(self) -> None:
+        path = self.folder / "training" / LOG_FILE
+        temporary = path.with_suffix(".tmp")
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            rows = csv.DictWriter(file, list(self.progress.history[0]))
+            rows.writeheader()
+            rows.writerows({**row, "epoch": int(row["epoch"])} for row in self.progress.history)
+        os.replace(temporary, path)
+
+    def _write_head(self) -> None:
+        """The head's folder, of the weights as they are."""
+        tensors = {name: value.contiguous() for name, value in self.trainee.state_dict().items()}
+        config = replace(self.config, training=self._facts())
+        write_checkpoint(self.folder, config, tensors)
+
+    def _facts(self) -> dict[str, Any]:
+        settings = {key: value for key, value in _plain(self.settings).items() if key not in ("metric", "dimensions")}
+        return {
+            "database": self.split.database,
+            "protocol": self.split.protocol,
+            "split": self.split.digest,
+            **settings,
+            "optimizer": "Adam",
+            "loss": "MSE",
+            "best_epoch": self.progress.best_epoch,
+            "validation_srcc": round(self.progress.best, 4),
+            "selected_on_test": self.split.selected_on_test,
+            "versions": {"aigciqa": __version__, "torch": torch.__version__},
+        }
+
+    def _writer(self) -> Any:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ImportError("--tensorboard needs tensorboard: pip install aigciqa[train]") from error
+        return SummaryWriter(self.folder / "training" / "tensorboard")
+
+
+def _crop(spec: Preprocess) -> int:
+    assert spec.crop is not None  # the paper's metrics all crop
+    return spec.crop
+
+
+def _plain(settings: Settings) -> dict[str, Any]:
+    """Settings as JSON and weights-only pickles keep them."""
+    facts: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
+    return facts

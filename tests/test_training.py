@@ -1,0 +1,250 @@
+"""`aigciqa-train`: what a run learns from, keeps, resumes and refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+import aigciqa
+from aigciqa.cli.train import main as command
+from aigciqa.decode import load_image
+from aigciqa.preprocess import present_image
+from aigciqa.registry import METRICS
+from aigciqa.training.picture_cache import build_cache
+from aigciqa.training.trainer import Settings, train
+from tests.conftest import draw
+from tests.lookalikes import write_folder
+
+SPEC = METRICS["nr-resnet18"].preprocess
+TRAIN = [sys.executable, "-c", "from aigciqa.cli.train import main; main(prog_name='aigciqa-train')"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of 20 pictures of 5 prompts."""
+    return write_folder(tmp_path_factory.mktemp("database"), prompts=5, per_prompt=4, size=48)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def run(root: Path, cache: Path, output: Path, resume: bool = False, **settings: Any) -> aigciqa.Metric:
+    """Train from random weights, by default the head alone, for two epochs."""
+    database = aigciqa.load_database("folder", root)
+    defaults: dict[str, Any] = {
+        "metric": "fr-resnet18",
+        "dimensions": ("quality", "overall"),
+        "epochs": 2,
+        "start": "none",
+        "frozen": True,
+        "learning_rate": 1e-3,
+    }
+    chosen = Settings(**{**defaults, **settings})
+    return train(
+        database, database.split(), chosen, output, resume=resume, device="cpu", cache=cache, workers=1, progress=False
+    )
+
+
+def log(output: Path) -> list[dict[str, str]]:
+    with (output / "training" / "log.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# The cache of pictures
+
+
+def test_cached_pictures_are_those_that_the_metric_sees(tmp_path: Path) -> None:
+    for name, size in (("tall", (330, 270)), ("wide", (40, 90)), ("exact", (256, 256))):
+        Image.fromarray(draw(*size)).save(tmp_path / f"{name}.png")
+    paths = sorted(map(str, tmp_path.glob("*.png")))
+    cache = build_cache([*paths, *paths], SPEC, tmp_path / "cache", workers=2, progress=False)
+    descriptor = os.open(cache.file, os.O_RDONLY)
+    for path in paths:
+        height, width = cache.size(path)
+        assert min(height, width) == 256
+        expected = present_image(load_image(path), SPEC).permute(1, 2, 0).numpy()
+        top, left = round((height - 224) / 2.0), round((width - 224) / 2.0)
+        assert np.array_equal(cache.crop(descriptor, path, top, left, 224), expected)
+    os.close(descriptor)
+    before = cache.file.stat().st_mtime_ns
+    assert build_cache(paths, SPEC, tmp_path / "cache", workers=2, progress=False).file.stat().st_mtime_ns == before
+    Image.fromarray(draw(40, 40)).save(paths[0])
+    assert build_cache(paths, SPEC, tmp_path / "cache", workers=2, progress=False).file != cache.file
+
+
+def test_all_pictures_that_cannot_be_read_are_named_at_once(tmp_path: Path) -> None:
+    good = tmp_path / "good.png"
+    Image.fromarray(draw(40, 40)).save(good)
+    (tmp_path / "bad.png").write_bytes(good.read_bytes()[:99])
+    paths = [str(tmp_path / name) for name in ("bad.png", "good.png", "absent.png")]
+    with pytest.raises(aigciqa.DatabaseError, match=r"(?s)2 of 3 pictures can't be read:.*bad.png.*absent.png"):
+        build_cache(paths, SPEC, tmp_path / "cache", workers=2, progress=False)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+# Runs
+
+
+def test_a_run_leaves_a_head_that_says_how_it_came_about(root: Path, cache: Path, tmp_path: Path) -> None:
+    metric = run(root, cache, tmp_path / "head", epochs=3)
+    split = aigciqa.load_database("folder", root).split()
+    assert sorted(path.name for path in (tmp_path / "head").iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "training",
+    ]
+    assert metric.dimensions == ("quality", "overall")
+    facts = metric.config.training
+    assert (facts["database"], facts["protocol"], facts["split"]) == ("folder", "prompt-disjoint", split.digest)
+    assert (facts["epochs"], facts["seed"], facts["frozen"], facts["optimizer"]) == (3, 0, True, "Adam")
+    rows = log(tmp_path / "head")
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    best = max(rows, key=lambda row: float(row["srcc"]))
+    assert facts["best_epoch"] == int(best["epoch"])
+    assert facts["validation_srcc"] == pytest.approx(float(best["srcc"]), abs=1e-4)
+    assert json.loads((tmp_path / "head" / "training" / "split.json").read_text())["digest"] == split.digest
+    sample = split.test[0]
+    score = aigciqa.create_metric("fr-resnet18", weights=tmp_path / "head")(sample.image, sample.reference)
+    assert torch.isfinite(score).all()
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(frozen: bool, tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "database", prompts=3, per_prompt=4, size=32)
+    arguments = ["folder", str(root), "-m", "nr-resnet18", "--start", "none", "-d", "quality", "--epochs", "3"]
+    arguments += ["--batch-size", "4", "--device", "cpu", "--cache", str(tmp_path / "cache"), "--quiet"]
+    arguments += ["--frozen"] if frozen else []
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert CliRunner().invoke(command, [*arguments, "-o", str(whole)]).exit_code == 0
+    process = subprocess.Popen([*TRAIN, *arguments, "-o", str(broken)])
+    state = broken / "training" / "state.pt"
+    deadline = time.monotonic() + 120
+    while not state.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    again = CliRunner().invoke(command, [*arguments, "-o", str(broken)])
+    assert (again.exit_code, "--resume" in again.output) == (2, True)
+    resumed = CliRunner().invoke(command, [*arguments, "-o", str(broken), "--resume"])
+    assert resumed.exit_code == 0, resumed.output
+    assert (broken / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    ours, theirs = (torch.load(folder / "training" / "state.pt", weights_only=True) for folder in (broken, whole))
+    assert all(torch.equal(value, theirs["model"][name]) for name, value in ours["model"].items())
+    assert ours["optimizer"]["state"].keys() == theirs["optimizer"]["state"].keys()
+    keep = ("epoch", "loss", "srcc")
+    assert [[row[k] for k in keep] for row in log(broken)] == [[row[k] for k in keep] for row in log(whole)]
+
+
+def test_more_epochs_may_be_asked_for_but_no_other_change(root: Path, cache: Path, tmp_path: Path) -> None:
+    run(root, cache, tmp_path / "head")
+    run(root, cache, tmp_path / "head", resume=True, epochs=4)
+    run(root, cache, tmp_path / "straight", epochs=4)
+    assert [row["loss"] for row in log(tmp_path / "head")] == [row["loss"] for row in log(tmp_path / "straight")]
+    with pytest.raises(ValueError, match="differs in learning_rate, seed"):
+        run(root, cache, tmp_path / "head", resume=True, learning_rate=1e-5, seed=7)
+    with pytest.raises(FileNotFoundError, match="nothing to resume"):
+        run(root, cache, tmp_path / "absent", resume=True)
+    with pytest.raises(FileExistsError, match="holds a run or a head already"):
+        run(root, cache, tmp_path / "head")
+
+
+def test_seeds(root: Path, cache: Path, tmp_path: Path) -> None:
+    runs = [run(root, cache, tmp_path / str(number), seed=seed) for number, seed in enumerate((0, 0, 1))]
+    weights = [metric.state_dict()["head.fc1.weight"] for metric in runs]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_accumulated_steps_equal_a_larger_batch(root: Path, cache: Path, tmp_path: Path) -> None:
+    small = run(root, cache, tmp_path / "small", epochs=1, batch_size=4, accumulate=3, weight_decay=0.0)
+    large = run(root, cache, tmp_path / "large", epochs=1, batch_size=12, weight_decay=0.0)
+    torch.testing.assert_close(small.state_dict(), large.state_dict(), rtol=1e-3, atol=1e-5)
+
+
+def test_early_stopping(root: Path, cache: Path, tmp_path: Path) -> None:
+    run(root, cache, tmp_path / "head", epochs=50, patience=2, learning_rate=1e-12)
+    assert len(log(tmp_path / "head")) == 3
+
+
+def test_two_processes_train_as_one(root: Path, cache: Path, tmp_path: Path) -> None:
+    """The gradient of a step is the mean over the devices: the same as that of one device with the whole batch."""
+    one = run(root, cache, tmp_path / "one", metric="nr-resnet18", epochs=1, batch_size=4)
+    arguments = ["folder", str(root), "-m", "nr-resnet18", "--start", "none", "-d", "quality,overall", "--frozen"]
+    arguments += ["--epochs", "1", "--lr", "1e-3", "--batch-size", "4", "--cache", str(cache), "--device", "cpu"]
+    script = tmp_path / "train.py"
+    script.write_text("from aigciqa.cli.train import main\nif __name__ == '__main__':\n    main()\n")
+    line = [sys.executable, str(script), *arguments, "-o", str(tmp_path / "two"), "--devices", "2", "--quiet"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    two = aigciqa.create_metric("nr-resnet18", weights=tmp_path / "two")
+    torch.testing.assert_close(two.head.state_dict(), one.head.state_dict(), rtol=1e-3, atol=1e-5)
+
+
+def test_mixed_precision_keeps_float32_weights(root: Path, cache: Path, tmp_path: Path) -> None:
+    metric = run(root, cache, tmp_path / "head", epochs=1, dtype="bfloat16", metric="nr-resnet18")
+    assert all(parameter.dtype == torch.float32 for parameter in metric.parameters())
+
+
+def test_starting_points(root: Path, cache: Path, tmp_path: Path) -> None:
+    given = aigciqa.create_metric("nr-resnet18", weights=None)
+    given.save_pretrained(tmp_path / "given")
+    torch.save(given.backbone.state_dict(), tmp_path / "backbone.pth")
+    for number, start in enumerate((tmp_path / "given", tmp_path / "backbone.pth")):
+        metric = run(root, cache, tmp_path / f"head{number}", start=str(start), epochs=1)
+        assert torch.equal(metric.state_dict()["backbone.conv1.weight"], given.state_dict()["backbone.conv1.weight"])
+    with pytest.raises(ValueError, match="has the backbone resnet18; expected vgg16"):
+        run(root, cache, tmp_path / "other", metric="nr-vgg16", start=str(tmp_path / "given"))
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"dimensions": ()}, "one or more distinct names"),
+        ({"dimensions": ("quality", "quality")}, "distinct"),
+        ({"epochs": 0}, "epochs is 1 or more; got 0"),
+        ({"patience": 0}, "patience is 1 or more"),
+        ({"learning_rate": -1.0}, "learning rate -1.0"),
+        ({"dtype": "float8"}, "dtype is one of float32"),
+    ],
+)
+def test_unusable_settings(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        replace(Settings("nr-resnet18", ("quality",)), **change)
+
+
+def test_metrics_and_databases_that_do_not_fit(cache: Path, tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "database", prompts=5, per_prompt=2, size=32)
+    manifest = root / "manifest.csv"
+    rows = [line.split(",") for line in manifest.read_text().splitlines()]
+    kept = [column for column, name in enumerate(rows[0]) if name not in ("reference", "overall")]
+    manifest.write_text("\n".join(",".join(row[column] for column in kept) for row in rows) + "\n")
+    common = ["folder", str(root), "--start", "none", "--cache", str(cache), "-o", str(tmp_path / "head"), "--quiet"]
+    for arguments, words in (
+        (["-m", "nr-lite"], "is not one of"),
+        (["-m", "nr-resnet18", "-d", "beauty"], "'beauty' is not one of quality"),
+        (["-m", "nr-resnet18", "--protocol", "sd"], "has no protocol 'sd'"),
+    ):
+        done = CliRunner().invoke(command, [*common, *arguments])
+        assert (done.exit_code, words in done.output) == (2, True), done.output
+    absent = CliRunner().invoke(command, ["folder", str(tmp_path / "absent"), *common[2:], "-m", "nr-resnet18"])
+    assert (absent.exit_code, "absent" in absent.output) == (2, True)
