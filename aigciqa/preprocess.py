@@ -78,12 +78,7 @@ def present_tensor(images: Tensor, spec: Preprocess) -> Tensor:
     height, width = images.shape[-2:]
     size = _resized(height, width, spec)
     if spec.eight_bit:
-        levels = _round(images * 255.0)
-        if size[1] != width:  # Pillow's order: across, then down, each pass rounded
-            levels = _round(_interpolate(levels, (height, size[1])))
-        if size[0] != height:
-            levels = _round(_interpolate(levels, size))
-        images = levels / 255.0
+        images = _eight_bit(images, size)
     elif size != (height, width):
         images = _interpolate(images, size)
     if spec.crop is not None:
@@ -136,9 +131,35 @@ def _interpolate(images: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
 
 
-def _round(levels: Tensor) -> Tensor:
-    """Whole levels, halves upwards as Pillow has them; the gradient passes as if nothing were rounded."""
-    return levels + (torch.floor(levels + 0.5) - levels).detach()
+def _eight_bit(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize on the 8-bit grid, as a file's pixels are resized; the gradient passes as if nothing were rounded.
+
+    Args:
+        images: (B, 3, H, W) in [0, 1].
+        size: height and width to come to; the picture's own just rounds it.
+
+    Returns:
+        (B, 3, *size), multiples of 1 / 255.
+    """
+    exact = _eight_bit_exact(images.detach(), size) / 255.0
+    if not (torch.is_grad_enabled() and images.requires_grad):
+        return exact
+    smooth = images if images.shape[-2:] == size else _interpolate(images, size)
+    return smooth + (exact - smooth).detach()
+
+
+def _eight_bit_exact(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Levels 0 to 255; on the CPU by torch's integer resize, which imitates Pillow's and is much faster than floats."""
+    levels = (images * 255.0).add_(0.5).to(torch.uint8)  # halves go upwards
+    height, width = images.shape[-2:]
+    if size == (height, width):
+        return levels
+    if images.device.type == "cpu":
+        return _interpolate(levels, size)
+    across = levels.float()  # Pillow's order: across, then down, each pass rounded
+    if size[1] != width:
+        across = _interpolate(across, (height, size[1])).add_(0.5).floor_()
+    return _interpolate(across, size).add_(0.5).floor_() if size[0] != height else across
 
 
 def as_list(images: Any) -> list[Any]:
