@@ -71,10 +71,11 @@ def write_plots(
         if any(each.generators for each in shown):
             figures[f"generators-{dimension}"] = per_generator(shown)
     paths = []
-    for name, figure in figures.items():
-        for suffix in formats:
-            paths.append(folder / f"{name}.{suffix}")
-            figure.savefig(paths[-1], dpi=_DPI, metadata={"Date": None} if suffix == "svg" else None)
+    with require_matplotlib().rc_context(_STYLE):
+        for name, figure in figures.items():
+            for suffix in formats:
+                paths.append(folder / f"{name}.{suffix}")
+                figure.savefig(paths[-1], dpi=_DPI, metadata={"Date": None} if suffix == "svg" else None)
     return paths
 
 

@@ -1,0 +1,64 @@
+"""Train a metric on AGIQA-3K, for quality and correspondence in one model, and compare it with people.
+
+    python examples/agiqa_3k.py AGIQA-3K --output heads/agiqa-3k
+
+AGIQA-3K has no image prompts, so the metric is a no-reference one. By default prompts of the test part are never seen
+(`--protocol paper` does as the paper's training code). Needs the database and `pip install aigciqa[train]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import aigciqa
+
+DATABASE = "agiqa-3k"
+COMMANDS = {
+    f"aigciqa-{name}": (sys.executable, "-c", f"from aigciqa.cli.{name} import main; main(prog_name='aigciqa-{name}')")
+    for name in ("train", "benchmark")
+}
+
+
+def main() -> None:
+    """Run both commands."""
+    options = arguments()
+    head = options.output
+    if not (head / "config.json").exists():
+        run(
+            "aigciqa-train", DATABASE, str(options.root), "-m", options.metric, "--protocol", options.protocol,
+            "--epochs", str(options.epochs), "--start", options.pretrained, "--seed", str(options.seed),
+            "-o", str(head),
+        )  # fmt: skip
+    # Protocol and seed are in the head: the benchmark takes them from there.
+    run(
+        "aigciqa-benchmark", DATABASE, str(options.root), "-m", options.metric, "--weights", str(head),
+        "-o", str(head / "benchmark.md"), "--plots", str(head / "plots"), "--predictions", str(head / "test.csv"),
+    )  # fmt: skip
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("root", type=Path, help="folder of AGIQA-3K")
+    parser.add_argument("--output", type=Path, default=Path("heads/agiqa-3k"), help="folder of the head")
+    parser.add_argument("--metric", choices=aigciqa.list_metrics("nr-[!l]*"), default="nr-resnet50")
+    parser.add_argument("--protocol", choices=("prompt-disjoint", "paper"), default="prompt-disjoint")
+    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--pretrained", choices=("imagenet", "none"), default="imagenet")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def run(command: str, *options: str) -> None:
+    """Show a command, then run it."""
+    print(command, *options, file=sys.stderr, flush=True)
+    done = subprocess.run([*COMMANDS[command], *options])
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,13 @@
+"""The paper's table of the pictures by Midjourney alone.
+
+    python examples/paper_tables/mj.py PKU-I2IQA
+
+Needs the PKU-I2IQA database and `pip install aigciqa[train]`; see `--help`.
+"""
+
+from __future__ import annotations
+
+from paper_table import main
+
+if __name__ == "__main__":
+    main("mj", (__doc__ or "").splitlines()[0])
