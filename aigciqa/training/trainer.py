@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -23,17 +24,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from aigciqa import __version__
-from aigciqa.checkpoint import write_checkpoint
+from aigciqa.checkpoint import MetricConfig, write_checkpoint
 from aigciqa.metric import Metric, create_metric
 from aigciqa.preprocess import normalize
 from aigciqa.registry import Preprocess
-from aigciqa.training.picture_cache import PictureCache, build_cache, default_folder
+from aigciqa.training.picture_cache import PictureCache, Pixels, build_cache, default_folder
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from aigciqa.databases.base import Database, Sample
     from aigciqa.databases.splits import Split
+    from aigciqa.evaluation.correlations import Agreement
 
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 #: Files of a run, below `training/` in the head's folder.
@@ -170,12 +172,38 @@ def train(
             workers=workers or os.cpu_count() or 1,
             progress=progress and fabric.is_global_zero,
         )
-    run = _Run(fabric, metric, settings, split, pictures, folder, license, progress)
+    learner = Learner(fabric, metric, settings, split.train, pictures)
+    run = _Run(learner, split, folder, replace(metric.config, license=license), progress)
     if resume:
         run.restore()
     run.go(tensorboard)
+    if fabric.is_global_zero:
+        _write_results(folder, split, str(fabric.device), workers)
     fabric.barrier()
     return Metric.from_pretrained(folder, metric=settings.metric)
+
+
+def _write_results(folder: Path, split: Split, device: str, workers: int | None) -> None:
+    """Add the figures on the test part to the head's config and card."""
+    from aigciqa.evaluation.correlations import MIN_SAMPLES
+    from aigciqa.evaluation.evaluate import evaluate
+
+    if len(split.test) < MIN_SAMPLES:
+        return
+    metric = Metric.from_pretrained(folder)
+    evaluation = evaluate(metric.to(device), split.test, workers=workers)
+    results = {each.dimension: _figures(each.agreement) for each in evaluation.results}
+    write_checkpoint(folder, replace(metric.config, results=results), metric.state_dict())
+
+
+def _figures(agreement: Agreement) -> dict[str, Any]:
+    """Figures as `config.json` keeps them: [value, low, high], or the value alone where it has no interval."""
+    figures: dict[str, Any] = {}
+    for name, each in agreement.intervals().items():
+        if math.isfinite(each.value):
+            values = [round(value, 4) for value in (each.value, each.low, each.high) if math.isfinite(value)]
+            figures[name] = values if len(values) == 3 else values[0]
+    return figures
 
 
 def _initial(settings: Settings, database: Database) -> Metric:
@@ -260,33 +288,23 @@ class Trainee(nn.Module):
         return scores.float()
 
 
-class _Run:
-    """A run of training, from its first epoch or a later one to its last."""
+class Learner:
+    """A metric, what it learns from, and how: steps of training, and scores of what it has learnt so far."""
 
     def __init__(
-        self,
-        fabric: Fabric,
-        metric: Metric,
-        settings: Settings,
-        split: Split,
-        pictures: PictureCache,
-        folder: Path,
-        license: str | None,
-        progress: bool,
+        self, fabric: Fabric, metric: Metric, settings: Settings, samples: Sequence[Sample], pictures: PictureCache
     ) -> None:
+        """Args as `train` has them; `pictures` holds those of the samples."""
         self.fabric = fabric
         self.settings = settings
-        self.split = split
+        self.samples = samples
         self.pictures = pictures
-        self.folder = folder
-        self.config = replace(metric.config, license=license)
-        self.reference = metric.requires_reference
-        self.bars = progress and fabric.is_global_zero
-        targets = torch.tensor([[s.scores[name] for name in settings.dimensions] for s in split.train])
-        self.targets = targets.float()
+        self.spec = metric.config.preprocess
+        self.with_reference = metric.requires_reference
+        self.targets = torch.tensor([[s.scores[name] for name in settings.dimensions] for s in samples]).float()
         with torch.no_grad():  # the head starts at the mean opinion, as it would after a few steps
             metric.head.get_parameter("fc2.bias").copy_(self.targets.mean(0))
-        ranges = torch.tensor([high - low for low, high in self.config.score_range.values()])
+        ranges = torch.tensor([high - low for low, high in metric.config.score_range.values()])
         self.scale = ranges / ranges[0]
         self.trainee = Trainee(metric)
         self.trainee.backbone.requires_grad_(not settings.frozen)
@@ -295,9 +313,102 @@ class _Run:
             learning, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
         self.model, self.optimizer = fabric.setup(self.trainee, optimizer)
-        self.progress = Progress()
         self.features: dict[str, Tensor] = {}
-        self.descriptor = os.open(pictures.file, os.O_RDONLY)
+        self.file = pictures.file.open("rb")
+
+    def steps(self, epoch: int) -> Iterator[tuple[float, int]]:
+        """Train through an epoch, from 1: the loss of each step, and of how many pictures it is."""
+        self.trainee.train()
+        if self.settings.frozen:
+            self.trainee.backbone.eval()
+        self.optimizer.zero_grad()
+        batches = self.batches(epoch)
+        for step, chosen in enumerate(batches):
+            rng = np.random.default_rng([self.settings.seed, epoch, step, self.fabric.global_rank])
+            mine = chosen[self.fabric.global_rank :: self.fabric.world_size]
+            scores = self.model(*(part.to(self.fabric.device) for part in self._inputs(mine, rng)))
+            wanted = self.targets[mine].to(scores.device)
+            loss = ((scores - wanted) / self.scale.to(scores.device)).square().mean()
+            moves = (step + 1) % self.settings.accumulate == 0 or step + 1 == len(batches)
+            with self.fabric.no_backward_sync(self.model, enabled=not moves):
+                self.fabric.backward(loss / self.settings.accumulate)
+            if moves:
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            yield loss.item(), len(mine)
+
+    def batches(self, epoch: int) -> list[NDArray[np.int64]]:
+        """Numbers of the samples of each step: of the seed and the epoch alone. Every device gets as many."""
+        order = np.random.default_rng([self.settings.seed, epoch]).permutation(len(self.samples))
+        size = self.settings.batch_size
+        parts = [order[start : start + size] for start in range(0, len(order), size)]
+        return [part for part in parts if len(part) % self.fabric.world_size == 0]
+
+    @torch.no_grad()
+    def scores(self, samples: Sequence[Sample]) -> NDArray[np.float32]:
+        """Scores (n, dimensions) of other samples in the cache, each distinct picture encoded once."""
+        self.trainee.eval()
+        columns = self._columns(samples)
+        self._encode([path for column in columns for path in column])
+        features = torch.cat([self._features_of(column) for column in columns], dim=1).to(self.fabric.device)
+        if not self.settings.frozen:
+            self.features.clear()  # the next step changes them
+        scores: NDArray[np.float32] = self.trainee.head(features).float().cpu().numpy()
+        return scores
+
+    def _columns(self, samples: Sequence[Sample]) -> list[list[str]]:
+        """Paths of the generated pictures, and of the references if the metric reads them."""
+        columns = [[sample.image for sample in samples]]
+        return [*columns, [str(sample.reference) for sample in samples]] if self.with_reference else columns
+
+    def _inputs(self, chosen: NDArray[np.int64], rng: np.random.Generator) -> list[Tensor]:
+        """What the model reads: a part for each column of pictures, or their features if the backbone is frozen."""
+        columns = self._columns([self.samples[int(number)] for number in chosen])
+        if not self.settings.frozen:
+            return [_stack([self._augmented(path, rng) for path in column]) for column in columns]
+        self._encode([path for column in columns for path in column])
+        return [self._features_of(column) for column in columns]
+
+    def _augmented(self, path: str, rng: np.random.Generator) -> Pixels:
+        """A random crop, mirrored or not."""
+        side = _crop(self.spec)
+        height, width = self.pictures.size(path)
+        top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
+        pixels = self.pictures.crop(self.file.fileno(), path, top, left, side)
+        return pixels[:, ::-1] if rng.random() < 0.5 else pixels
+
+    def _centre(self, path: str) -> Pixels:
+        side = _crop(self.spec)
+        top, left = (round((length - side) / 2.0) for length in self.pictures.size(path))
+        return self.pictures.crop(self.file.fileno(), path, top, left, side)
+
+    def _features_of(self, paths: Sequence[str]) -> Tensor:
+        return torch.stack([self.features[path] for path in paths])
+
+    @torch.no_grad()
+    def _encode(self, paths: Sequence[str]) -> None:
+        """Keep the features of the centre crops of pictures that have none yet."""
+        missing = [path for path in dict.fromkeys(paths) if path not in self.features]
+        for start in range(0, len(missing), EVALUATION_BATCH):
+            part = missing[start : start + EVALUATION_BATCH]
+            pixels = _stack([self._centre(path) for path in part]).to(self.fabric.device)
+            with self.fabric.autocast():
+                features = self.trainee.encode(pixels)
+            self.features.update(zip(part, features.float().cpu(), strict=True))
+
+
+class _Run:
+    """A run of training on disk, from its first epoch or a later one to its last."""
+
+    def __init__(self, learner: Learner, split: Split, folder: Path, config: MetricConfig, progress: bool) -> None:
+        self.learner = learner
+        self.fabric = learner.fabric
+        self.settings = learner.settings
+        self.split = split
+        self.folder = folder
+        self.config = config
+        self.bars = progress and self.fabric.is_global_zero
+        self.progress = Progress()
 
     def go(self, tensorboard: bool) -> None:
         """Train what is left of the epochs."""
@@ -307,16 +418,13 @@ class _Run:
             loss = self._epoch()
             if self.fabric.is_global_zero:
                 self._close_epoch(loss, time.monotonic() - started, writer)
-            self.fabric.barrier()
             self.progress = self.fabric.broadcast(self.progress)
         if writer is not None:
             writer.close()
-        os.close(self.descriptor)
 
     def restore(self) -> None:
         """Take up the state of the last whole epoch."""
-        path = self.folder / "training" / STATE_FILE
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(self.folder / "training" / STATE_FILE, map_location="cpu", weights_only=True)
         # More epochs, or another patience, may be asked for: they don't change what was done.
         changed = [
             key
@@ -328,8 +436,8 @@ class _Run:
         if changed:
             differing = ", ".join(changed)
             raise ValueError(f"the run in {self.folder} differs in {differing}: train as it did, or in another folder")
-        self.trainee.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.learner.trainee.load_state_dict(state["model"])
+        self.learner.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
 
     def _exhausted(self) -> bool:
@@ -340,98 +448,31 @@ class _Run:
         """One pass over the training part; returns the mean loss."""
         from tqdm import tqdm
 
-        self.trainee.train()
-        if self.settings.frozen:
-            self.trainee.backbone.eval()
         epoch = self.progress.epoch + 1
-        batches = list(self._batches(epoch))
         total, count = 0.0, 0
-        self.optimizer.zero_grad()
-        bar = tqdm(batches, desc=f"epoch {epoch}", unit="step", leave=False, disable=None if self.bars else True)
-        for number, (chosen, rng) in enumerate(bar, 1):
-            mine = chosen[self.fabric.global_rank :: self.fabric.world_size]
-            inputs = [part.to(self.fabric.device) for part in self._inputs(mine, rng)]
-            scores = self.model(*inputs)
-            wanted = self.targets[mine].to(scores.device)
-            loss = ((scores - wanted) / self.scale.to(scores.device)).square().mean()
-            last = number % self.settings.accumulate == 0 or number == len(batches)
-            with self.fabric.no_backward_sync(self.model, enabled=not last):
-                self.fabric.backward(loss / self.settings.accumulate)
-            if last:
-                self.optimizer.step()
-                self.optimizer.zero_grad()
-            total, count = total + loss.item() * len(mine), count + len(mine)
+        steps = tqdm(
+            self.learner.steps(epoch),
+            total=len(self.learner.batches(epoch)),
+            desc=f"epoch {epoch}",
+            unit="step",
+            leave=False,
+            disable=None if self.bars else True,
+        )
+        for loss, pictures in steps:
+            total, count = total + loss * pictures, count + pictures
         return total / count
 
-    def _batches(self, epoch: int) -> Iterator[tuple[NDArray[np.int64], np.random.Generator]]:
-        """Numbers of samples of each step, and the generator of its crops: of the seed and the epoch alone."""
-        order = np.random.default_rng([self.settings.seed, epoch]).permutation(len(self.targets))
-        size = self.settings.batch_size
-        for step, start in enumerate(range(0, len(order), size)):
-            chosen = order[start : start + size]
-            if len(chosen) % self.fabric.world_size == 0:  # every device gets as many
-                yield chosen, np.random.default_rng([self.settings.seed, epoch, step, self.fabric.global_rank])
-
-    def _inputs(self, chosen: NDArray[np.int64], rng: np.random.Generator) -> list[Tensor]:
-        """What the model reads: of each kind (generated, reference) pictures, or their features if they are frozen."""
-        samples = [self.split.train[int(number)] for number in chosen]
-        columns = [[s.image for s in samples]]
-        if self.reference:
-            columns.append([str(s.reference) for s in samples])
-        if self.settings.frozen:
-            self._encode_once([path for column in columns for path in column])
-            return [torch.stack([self.features[path] for path in column]) for column in columns]
-        return [self._stack([self._augmented(path, rng) for path in column]) for column in columns]
-
-    def _augmented(self, path: str, rng: np.random.Generator) -> NDArray[np.uint8]:
-        side = _crop(self.config.preprocess)
-        height, width = self.pictures.size(path)
-        top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
-        pixels = self.pictures.crop(self.descriptor, path, top, left, side)
-        return pixels[:, ::-1] if rng.random() < 0.5 else pixels
-
-    def _centre(self, path: str) -> NDArray[np.uint8]:
-        side = _crop(self.config.preprocess)
-        top, left = (round((length - side) / 2.0) for length in self.pictures.size(path))
-        return self.pictures.crop(self.descriptor, path, top, left, side)
-
-    @staticmethod
-    def _stack(pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """(B, 3, h, w), channels last in memory."""
-        return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
-
-    @torch.no_grad()
-    def _encode_once(self, paths: Sequence[str]) -> None:
-        """Features of the centre crops of pictures that have none yet."""
-        missing = [path for path in dict.fromkeys(paths) if path not in self.features]
-        for start in range(0, len(missing), EVALUATION_BATCH):
-            part = missing[start : start + EVALUATION_BATCH]
-            pixels = self._stack([self._centre(path) for path in part]).to(self.fabric.device)
-            with self.fabric.autocast():
-                features = self.trainee.encode(pixels)
-            self.features.update(zip(part, features.float().cpu(), strict=True))
-
-    @torch.no_grad()
     def _validate(self) -> dict[str, float]:
         """SRCC on the validation part, by dimension; NaN where all scores are equal."""
         from scipy.stats import spearmanr
 
-        samples = self.split.validation
-        self.trainee.eval()
-        self._encode_once([path for sample in samples for path in self._files(sample)])
-        features = torch.stack([torch.cat([self.features[path] for path in self._files(s)]) for s in samples])
-        scores = self.trainee.head(features.to(self.fabric.device)).float().cpu().numpy()
-        if not self.settings.frozen:
-            self.features.clear()
+        scores = self.learner.scores(self.split.validation)
         found = {}
         for column, name in enumerate(self.settings.dimensions):
-            opinions = [sample.scores[name] for sample in samples]
+            opinions = [sample.scores[name] for sample in self.split.validation]
             constant = np.ptp(scores[:, column]) == 0
             found[name] = float("nan") if constant else float(spearmanr(scores[:, column], opinions)[0])
         return found
-
-    def _files(self, sample: Sample) -> list[str]:
-        return [sample.image, str(sample.reference)] if self.reference else [sample.image]
 
     def _close_epoch(self, loss: float, seconds: float, writer: Any) -> None:
         """Validate, keep the weights if they are the best, and put everything on disk."""
@@ -445,8 +486,8 @@ class _Run:
         if progress.best_epoch == 0 or mean > progress.best:
             progress.best, progress.best_epoch = mean, progress.epoch
             self._write_head()
-        self._save_state()
         self._write_log()
+        self._save_state()
         if writer is not None:
             for name, value in row.items():
                 writer.add_scalar(name, value, progress.epoch)
@@ -458,8 +499,8 @@ class _Run:
 
     def _save_state(self) -> None:
         state = {
-            "model": self.trainee.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "model": self.learner.trainee.state_dict(),
+            "optimizer": self.learner.optimizer.state_dict(),
             "progress": asdict(self.progress),
             "settings": _plain(self.settings),
             "split": self.split.digest,
@@ -480,16 +521,17 @@ class _Run:
 
     def _write_head(self) -> None:
         """The head's folder, of the weights as they are."""
-        tensors = {name: value.contiguous() for name, value in self.trainee.state_dict().items()}
-        config = replace(self.config, training=self._facts())
-        write_checkpoint(self.folder, config, tensors)
+        tensors = {name: value.contiguous() for name, value in self.learner.trainee.state_dict().items()}
+        write_checkpoint(self.folder, replace(self.config, training=self._facts()), tensors)
 
     def _facts(self) -> dict[str, Any]:
+        """What the head's config says of its training."""
         settings = {key: value for key, value in _plain(self.settings).items() if key not in ("metric", "dimensions")}
         return {
             "database": self.split.database,
             "protocol": self.split.protocol,
             "split": self.split.digest,
+            "options": dict(self.split.options),
             **settings,
             "optimizer": "Adam",
             "loss": "MSE",
@@ -505,6 +547,11 @@ class _Run:
         except ImportError as error:
             raise ImportError("--tensorboard needs tensorboard: pip install aigciqa[train]") from error
         return SummaryWriter(self.folder / "training" / "tensorboard")
+
+
+def _stack(pictures: Sequence[Pixels]) -> Tensor:
+    """uint8 (B, 3, h, w), channels last in memory."""
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
 
 
 def _crop(spec: Preprocess) -> int:

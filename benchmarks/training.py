@@ -1,0 +1,254 @@
+"""Training and evaluation against a straightforward loop, side by side in one run.
+
+    python benchmarks/training.py [--metric fr-resnet50] [--threads 2] [--steps 8] [--images 400] [PART ...]
+
+PART is one or more of steps, targets, evaluation, frozen, memory; all of them by default. The loop works as the paper
+authors' training script does: all pictures decoded in memory, transforms per item in the main process, float32, default
+memory format, batch 8, one model for each target. Pictures of 512 x 512 are drawn for the purpose.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from PIL import Image
+from torch import Tensor
+from torchvision import transforms
+
+import aigciqa
+from aigciqa.databases.base import Sample
+from aigciqa.evaluation.evaluate import predict
+from aigciqa.metric import Metric
+from aigciqa.training.picture_cache import build_cache
+from aigciqa.training.trainer import PRECISIONS, Learner, Settings
+
+PARTS = ("steps", "targets", "evaluation", "frozen", "memory")
+DIMENSIONS = ("quality", "authenticity", "correspondence", "overall")
+PER_PROMPT = 8
+BATCH = 8
+
+
+def main() -> None:
+    """Print a ratio for each part."""
+    options = arguments()
+    if options.peak:
+        print(peak(options))
+        return
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        samples = draw_database(Path(folder), options.images)
+        for part in options.parts:
+            print(f"{part}: {globals()['compare_' + part](options, samples, Path(folder))}", flush=True)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", default=PARTS, metavar="PART")
+    parser.add_argument("--metric", default="fr-resnet50")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=8, help="timed steps of each kind")
+    parser.add_argument("--images", type=int, default=400)
+    parser.add_argument("--peak", choices=("loop", "ours"), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def draw_database(folder: Path, images: int) -> list[Sample]:
+    """Noise of random strength on smooth pictures, as JPEG files."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[0:512, 0:512] / 60.0
+
+    def save(name: str, strength: float) -> str:
+        picture = 128 + 60 * np.sin(x * rng.uniform(0.5, 2) + y * rng.uniform(0.5, 2))[..., None]
+        picture = picture + rng.normal(0, 1 + strength, (512, 512, 3))
+        path = folder / name
+        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(path, quality=92)
+        return str(path)
+
+    samples = []
+    for number in range(images):
+        if number % PER_PROMPT == 0:
+            prompt = save(f"prompt{number // PER_PROMPT}.jpg", 0.0)
+        strength = rng.uniform(0, 40)
+        scores = dict.fromkeys(DIMENSIONS, 5 - strength / 10)
+        samples.append(Sample(save(f"{number}.jpg", strength), prompt, None, None, prompt, scores, str(number)))
+    return samples
+
+
+class Loop:
+    """Training as the paper authors' script does it: one metric on one target."""
+
+    def __init__(self, metric: str, samples: list[Sample]) -> None:
+        self.model = aigciqa.create_metric(metric, weights=None)
+        spec = self.model.config.preprocess
+        assert spec.resize is not None
+        assert spec.crop is not None
+        self.transform = transforms.Compose(
+            [
+                transforms.Resize(spec.resize),
+                transforms.RandomCrop(spec.crop),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(spec.mean, spec.std),
+            ]
+        )
+        self.pairs = [
+            (Image.open(s.image).convert("RGB"), Image.open(str(s.reference)).convert("RGB")) for s in samples
+        ]
+        self.targets = torch.tensor([s.scores["quality"] for s in samples])
+        self.model.backbone.train()
+        parameters = [*self.model.backbone.parameters(), *self.model.head.parameters()]
+        self.optimizer = torch.optim.Adam(parameters, lr=1e-4, weight_decay=1e-5)
+
+    def batch(self, start: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Pictures, prompts and targets."""
+        chosen = [number % len(self.pairs) for number in range(start, start + BATCH)]
+        images, prompts = (torch.stack([self.transform(self.pairs[i][side]) for i in chosen]) for side in (0, 1))
+        return images, prompts, self.targets[chosen]
+
+    def scores(self, images: Tensor, prompts: Tensor) -> Tensor:
+        """One target's scores (B,)."""
+        parts = [images, prompts] if self.model.requires_reference else [images]
+        features = torch.cat([self.model.backbone.pool(self.model.backbone(part)) for part in parts], dim=1)
+        scores: Tensor = self.model.head(features)[:, 0]
+        return scores
+
+    def steps(self) -> Iterator[None]:
+        """A step of training each time."""
+        start = 0
+        while True:
+            images, prompts, targets = self.batch(start)
+            start += BATCH
+            self.optimizer.zero_grad()
+            (self.scores(images, prompts) - targets).square().mean().backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            yield
+
+    @torch.no_grad()
+    def evaluate(self, count: int) -> None:
+        """Scores of `count` pictures, the prompt of each encoded with it."""
+        self.model.backbone.eval()
+        for start in range(0, count, BATCH):
+            images, prompts, _ = self.batch(start)
+            self.scores(images, prompts)
+
+
+def ours(options: argparse.Namespace, samples: list[Sample], folder: Path, count: int = 1, **settings: Any) -> Learner:
+    """This library's training on the first `count` targets, its cache of pictures filled."""
+    chosen = Settings(options.metric, DIMENSIONS[:count], batch_size=BATCH, **settings)
+    given = aigciqa.create_metric(options.metric, weights=None)
+    ranges = {name: given.config.score_range[name] for name in chosen.dimensions}
+    metric = Metric(dataclasses.replace(given.config, dimensions=chosen.dimensions, score_range=ranges))
+    paths = [path for sample in samples for path in (sample.image, str(sample.reference))]
+    pictures = build_cache(paths, metric.config.preprocess, folder / "cache", workers=2, progress=False)
+    fabric = Fabric(accelerator="cpu", devices=1, precision=PRECISIONS[chosen.dtype])  # type: ignore[arg-type]
+    return Learner(fabric, metric, chosen, samples, pictures)
+
+
+def endless(learner: Learner) -> Iterator[object]:
+    """Steps of epoch after epoch."""
+    for epoch in itertools.count(1):
+        yield from learner.steps(epoch)
+
+
+def turns(options: argparse.Namespace, contestants: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Median seconds of each; they take turns, so that a busy machine slows all of them."""
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(options.steps + 1):
+        for name, step in contestants.items():
+            start = time.perf_counter()
+            step()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(spent[1:]) for name, spent in times.items()}
+
+
+def compare_steps(options: argparse.Namespace, samples: list[Sample], folder: Path) -> str:
+    """Steps a second."""
+    contestants: dict[str, Any] = {"loop": Loop(options.metric, samples).steps()}
+    contestants["float32"] = endless(ours(options, samples, folder))
+    contestants["bfloat16"] = endless(ours(options, samples, folder, dtype="bfloat16"))
+    found = turns(options, {name: steps.__next__ for name, steps in contestants.items()})
+    ratios = ", ".join(f"{name} {found['loop'] / found[name]:.2f}x" for name in ("float32", "bfloat16"))
+    return f"{ratios} the loop's steps per second (wanted 1.35x, and 2.4x in bfloat16)"
+
+
+def compare_targets(options: argparse.Namespace, samples: list[Sample], folder: Path) -> str:
+    """Four targets at once against one."""
+    one, four = (endless(ours(options, samples, folder, count)) for count in (1, 4))
+    found = turns(options, {"one": one.__next__, "four": four.__next__})
+    return f"training four targets jointly costs {found['four'] / found['one']:.2f}x that of one (wanted at most 1.1x)"
+
+
+def compare_evaluation(options: argparse.Namespace, samples: list[Sample], folder: Path) -> str:
+    """Four targets of the same pictures: the loop's four models against one."""
+    loop = Loop(options.metric, samples)
+    count = min(len(samples), 8 * PER_PROMPT)
+    metrics = {
+        dtype: aigciqa.create_metric(options.metric, weights=None, dtype=dtype) for dtype in ("float32", "bfloat16")
+    }
+    contestants: dict[str, Callable[[], object]] = {"loop": lambda: loop.evaluate(count)}
+    for dtype, metric in metrics.items():
+        contestants[dtype] = lambda metric=metric: predict({"ours": metric}, samples[:count])  # type: ignore[misc]
+    found = turns(options, contestants)
+    ratios = ", ".join(f"{dtype} {4 * found['loop'] / found[dtype]:.1f}x" for dtype in metrics)
+    return f"{ratios} the loop's four evaluations, {count} pictures, {PER_PROMPT} per prompt (wanted 15x in bfloat16)"
+
+
+def compare_frozen(options: argparse.Namespace, samples: list[Sample], folder: Path) -> str:
+    """An epoch after the first with a frozen backbone, against the loop's epoch."""
+    learner = ours(options, samples, folder, frozen=True)
+    list(learner.steps(1))
+    start = time.perf_counter()
+    list(learner.steps(2))
+    frozen = time.perf_counter() - start
+    steps = Loop(options.metric, samples).steps()
+    found = turns(options, {"loop": steps.__next__})["loop"] * len(samples) / BATCH
+    return f"{found / frozen:.0f}x the loop's epoch, the loop's taken from its steps (wanted 50x)"
+
+
+def compare_memory(options: argparse.Namespace, samples: list[Sample], folder: Path) -> str:
+    """Peak memory of a process with its pictures, after three steps."""
+    command = [sys.executable, __file__, "--metric", options.metric, "--images", str(options.images)]
+    peaks = {
+        kind: int(subprocess.check_output([*command, "--folder", str(folder), "--peak", kind]))
+        for kind in ("loop", "ours")
+    }
+    megabytes = ", ".join(f"{kind} {peak / 1e6:.0f} MB" for kind, peak in peaks.items())
+    share = peaks["ours"] / peaks["loop"]
+    return f"{share:.0%} of the loop's peak ({megabytes}; {options.images} images; wanted at most 15% at 4,000)"
+
+
+def peak(options: argparse.Namespace) -> int:
+    """This process's peak memory in bytes (Linux)."""
+    scores = dict.fromkeys(DIMENSIONS, 1.0)
+    pairs = [(f"{number}.jpg", f"prompt{number // PER_PROMPT}.jpg") for number in range(options.images)]
+    samples = [
+        Sample(str(options.folder / image), str(options.folder / prompt), None, None, "", scores)
+        for image, prompt in pairs
+    ]
+    if options.peak == "loop":
+        steps: Iterator[object] = Loop(options.metric, samples).steps()
+    else:
+        steps = endless(ours(options, samples, options.folder))
+    for _ in range(3):
+        next(steps)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
+if __name__ == "__main__":
+    main()
