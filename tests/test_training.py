@@ -18,6 +18,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from scipy.stats import spearmanr
 
 import aigciqa
 from aigciqa.cli.train import main as command
@@ -123,6 +124,10 @@ def test_a_run_leaves_a_head_that_says_how_it_came_about(root: Path, cache: Path
     sample = split.test[0]
     score = aigciqa.create_metric("fr-resnet18", weights=tmp_path / "head")(sample.image, sample.reference)
     assert torch.isfinite(score).all()
+    scores = [float(metric(each.image, each.reference)) for each in split.test]
+    expected = spearmanr(scores, [each.scores["quality"] for each in split.test])[0]
+    assert metric.config.results["quality"]["srcc"] == pytest.approx(expected, abs=1e-4)
+    assert set(metric.config.results) == {"quality", "overall"}
 
 
 @pytest.mark.parametrize("frozen", [True, False])
