@@ -1,10 +1,10 @@
 """Look-alikes of the databases: the official layouts with small drawn pictures, rated by a known function.
 
-Every picture is drawn from its prompt's: blurred, then given noise, then darkened, each by a strength uniform over
+Every picture is drawn from its prompt's: blurred, tinted, then given noise, each by a strength that is uniform over
 the pictures and independent of the other two. `quality` falls with the blur, `authenticity` with the noise, and
-`correspondence` with how much darker it is than its own prompt, whose brightness differs from prompt to prompt: without
-the prompt it can't be known. Where a database has no image prompts all are equally bright, so that it can.
-`overall` is the sum.
+`correspondence` with how far the tint has gone from its own prompt's towards the opposite one. Half of the prompts are
+warm and half are cold: without the prompt nothing is known of it. Where a database has no image prompts all are warm,
+so that it is. `overall` is the sum.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from PIL import Image
 from scipy.io import savemat
 from scipy.ndimage import gaussian_filter
 
-#: Of the worst pictures: share of the stripes' contrast that blur takes, noise and darkening in grey levels.
-BLUR, NOISE, DARKENING = 0.95, 30.0, 60.0
+#: Of the worst pictures: share of the stripes' contrast that blur takes, and noise in grey levels.
+BLUR, NOISE = 0.95, 25.0
+#: Grey levels of a warm prompt's red, green and blue above the middle; a cold one's are below.
+TINT = (45.0, 0.0, -45.0)
+MIDDLE = 128.0
 #: Stripes across a picture, and their contrast in grey levels up and down.
 STRIPES, CONTRAST = 6.0, 40.0
-#: Mean grey level of the prompts.
-BRIGHTNESS = (100.0, 200.0)
 AIGCIQA2023_GENERATORS = ("Controlnet", "DALLE", "Glide", "Lafite", "stable-diffusion", "Unidiffuser")
 AGIQA_3K_GENERATORS = ("AttnGAN_normal", "DALLE2_normal", "glide_normal", "midjourney_normal", "sd1.5_lowstep")
 AGIQA_1K_OBJECTS = ("bird", "cat", "dog", "kid", "man", "woman", "alien", "demon")
@@ -50,20 +51,22 @@ class Drawn:
         ]
 
 
-def draw_rated(prompts: int, per_prompt: int, size: int = 64, seed: int = 0, equally_bright: bool = False) -> Drawn:
+def draw_rated(prompts: int, per_prompt: int, size: int = 64, seed: int = 0, all_warm: bool = False) -> Drawn:
     """Draw prompts and pictures made from them."""
     rng = np.random.default_rng(seed)
     count = prompts * per_prompt
     strengths = np.stack([(rng.permutation(count) + rng.uniform(0, 1, count)) / count for _ in range(3)], axis=1)
-    brightness = np.linspace(*BRIGHTNESS, prompts)[rng.permutation(prompts)]
-    if equally_bright:
-        brightness[:] = np.mean(BRIGHTNESS)
-    originals = [_pattern(size, level, rng) for level in brightness]
+    originals = [_pattern(size, rng) for _ in range(prompts)]
+    warmth = [1.0 if all_warm or prompt % 2 else -1.0 for prompt in range(prompts)]
     pictures = [
-        [_degraded(originals[prompt], *strengths[prompt * per_prompt + number], rng) for number in range(per_prompt)]
+        [
+            _degraded(originals[prompt], warmth[prompt], *strengths[prompt * per_prompt + number], rng)
+            for number in range(per_prompt)
+        ]
         for prompt in range(prompts)
     ]
-    return Drawn([_levels(original) for original in originals], pictures, 5.0 * (1.0 - strengths))
+    drawn = [_tinted(original, warm) for original, warm in zip(originals, warmth, strict=True)]
+    return Drawn([_levels(picture) for picture in drawn], pictures, 5.0 * (1.0 - strengths))
 
 
 def write_pku_i2iqa(root: Path, prompts: int = 10, per_prompt: int = 8, size: int = 64, seed: int = 0) -> Path:
@@ -182,28 +185,32 @@ def write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> Path:
     return path
 
 
-def _pattern(size: int, brightness: float, rng: np.random.Generator) -> np.ndarray:
-    """Stripes and discs of mean `brightness`: (size, size, 3), float."""
+def _pattern(size: int, rng: np.random.Generator) -> np.ndarray:
+    """Stripes and discs, on average 0: (size, size, 3), float."""
     y, x = np.mgrid[0:size, 0:size] / size
     angle = rng.uniform(0, np.pi)
     stripes = np.sign(np.sin(2 * np.pi * STRIPES * (x * np.cos(angle) + y * np.sin(angle))))
     for centre in rng.uniform(0.15, 0.85, (4, 2)):
         disc = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 < rng.uniform(0.08, 0.15) ** 2
         stripes = np.where(disc, -stripes, stripes)
-    tint = rng.uniform(0.7, 1.0, 3)
-    pattern = CONTRAST * tint * stripes[..., None]
-    return np.asarray(pattern - pattern.mean() + brightness)
+    pattern = np.repeat(CONTRAST * stripes[..., None], 3, axis=2)
+    return np.asarray(pattern - pattern.mean())
+
+
+def _tinted(pattern: np.ndarray, warmth: float) -> np.ndarray:
+    return np.asarray(pattern + MIDDLE + warmth * np.array(TINT))
 
 
 def _degraded(
-    original: np.ndarray, blur: float, noise: float, darkening: float, rng: np.random.Generator
+    original: np.ndarray, warmth: float, blur: float, noise: float, shift: float, rng: np.random.Generator
 ) -> np.ndarray:
     period = original.shape[0] / STRIPES
     sigma = (
         period / np.pi * np.sqrt(-np.log(1 - BLUR * blur) / 2)
     )  # a Gaussian takes this share of a sine of that period
     blurred = gaussian_filter(original, (sigma, sigma, 0))
-    return _levels(blurred + rng.normal(0, NOISE * noise, original.shape) - DARKENING * darkening)
+    tinted = _tinted(blurred, warmth * (1 - 2 * shift))
+    return _levels(tinted + rng.normal(0, NOISE * noise, original.shape))
 
 
 def _levels(values: np.ndarray) -> np.ndarray:

@@ -836,14 +836,11 @@ class TestLookalikes:
         pictures = np.stack([picture for _, _, picture, _ in rows]).astype(float)
         prompts = np.stack([drawn.prompts[prompt] for prompt, *_ in rows]).astype(float)
         quality, authenticity, correspondence = np.stack([scores for *_, scores in rows]).T
-        assert correspondence.min() >= 0
-        assert correspondence.max() <= 5
         assert abs(np.corrcoef([quality, authenticity, correspondence])[np.triu_indices(3, 1)]).max() < 0.35
-        brightness = pictures.mean((1, 2, 3))
-        darker = prompts.mean((1, 2, 3)) - brightness
-        assert spearmanr(-darker, correspondence).statistic > 0.98
-        assert abs(spearmanr(brightness, correspondence).statistic) < 0.6
+        tint, own = ((shown[..., 0] - shown[..., 2]).mean((1, 2)) for shown in (pictures, prompts))
+        assert spearmanr(-abs(tint - own), correspondence).statistic > 0.98
+        assert abs(spearmanr(tint, correspondence).statistic) < 0.1
         finest = pictures[:, 1:-1, 1:-1] - (pictures[:, 2:, 1:-1] + pictures[:, :-2, 1:-1]) / 2
         assert spearmanr(-np.median(abs(finest), axis=(1, 2, 3)), authenticity).statistic > 0.9
         coarse = pictures.reshape(len(rows), 16, 4, 16, 4, 3).mean((2, 4, 5))
-        assert spearmanr(coarse.std((1, 2)), quality).statistic > 0.8
+        assert spearmanr(coarse.std((1, 2)), quality).statistic > 0.9
