@@ -118,7 +118,7 @@ def predicted(other: Other, samples: Sequence[Sample], dimensions: Sequence[str]
     """Scores of samples; the same for every dimension, for these metrics know of none."""
     scores = np.full(len(samples), math.nan)
     errors: list[str | None] = []
-    for number, sample in enumerate(tqdm(samples, desc=other.label, unit="score", leave=False)):
+    for number, sample in enumerate(tqdm(samples, desc=other.label, unit="score", leave=False, disable=None)):
         try:
             scores[number] = one_score(other, sample)
             errors.append(None)

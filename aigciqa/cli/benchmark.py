@@ -113,6 +113,9 @@ def main(
     database = _checked(lambda: load_database(database_name, root, **options))
     table = _checked(package.ScoreTable.read, scores) if scores is not None else None
     names = _names(names, table)
+    for name in lower_better:
+        if table is None or name not in names or name not in table:
+            raise click.UsageError(f"--lower-better {name}: not one of the metrics read from --scores")
     heads = _checked(_load, _heads(names, weights, table), device, dtype)
     _check_dimensions(dimensions, database, heads, table)
     setting, samples = _checked(_choose, database, heads, part, protocol, seed, _given(folds=folds, fold=fold))

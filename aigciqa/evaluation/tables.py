@@ -181,9 +181,9 @@ def predictions_csv(evaluation: Evaluation) -> str:
                 "metric": each.label,
             }
             scores = {name: each.scores[name][number] for name in dimensions if name in each.scores}
-            row.update((name, _csv_number(scores.get(name, math.nan))) for name in dimensions)
+            row.update((name, _exactly(scores.get(name))) for name in dimensions)
             row.update(error=each.errors[number], generator=sample.generator)
-            row.update((f"mos_{name}", _csv_number(sample.scores.get(name, math.nan))) for name in dimensions)
+            row.update((f"mos_{name}", _exactly(sample.scores.get(name))) for name in dimensions)
             rows.append(row)
     return _csv(rows, list(rows[0]))
 
@@ -335,6 +335,11 @@ def _spread(name: str, interval: Interval) -> dict[str, float | None]:
 
 def _csv_number(value: float) -> float | None:
     return None if math.isnan(value) else round(float(value), CSV_DECIMALS)
+
+
+def _exactly(value: float | None) -> float | None:
+    """For the table of predictions: rounding would tie what the figures tell apart."""
+    return None if value is None or math.isnan(value) else float(value)
 
 
 def _csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:

@@ -101,7 +101,7 @@ def train(folder: Path, name: str, protocol: str, dimensions: str, options: argp
         *(["--resume"] if epochs_done(folder) else []),
     ]  # fmt: skip
     print("aigciqa-train", *command, file=sys.stderr, flush=True)
-    subprocess.run([*TRAIN, *command], check=True)
+    subprocess.run([*TRAIN, *command], check=True, stdout=sys.stderr)
 
 
 def epochs_done(folder: Path) -> int:
@@ -119,7 +119,7 @@ def predicted(name: str, heads: dict[str, Path], samples: Sequence[Sample], opti
         label: aigciqa.create_metric(name, weights=folder, device=options.device, dtype=options.dtype)
         for label, folder in heads.items()
     }
-    with tqdm(total=len(loaded) * len(samples), desc=name, unit="score", leave=False) as bar:
+    with tqdm(total=len(loaded) * len(samples), desc=name, unit="score", leave=False, disable=None) as bar:
         found = predict(loaded, samples, progress=bar.update)
     scores = {dimension: values for each in found for dimension, values in each.scores.items()}
     return Predictions(name, scores, found[0].errors, name)

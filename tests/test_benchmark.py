@@ -1,0 +1,345 @@
+"""`aigciqa-benchmark`, on look-alikes of databases: figures, files, splits, warnings, exit statuses; the examples."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from scipy import stats
+
+import aigciqa
+from aigciqa.checkpoint import write_checkpoint
+from aigciqa.cli import benchmark, score
+from aigciqa.databases import Database, load_database
+from aigciqa.evaluation import published
+from tests import lookalikes
+from tests.conftest import untrained
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+COMMAND = (sys.executable, "-c", "from aigciqa.cli.benchmark import main; main(prog_name='aigciqa-benchmark')")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return lookalikes.write_pku_i2iqa(tmp_path_factory.mktemp("pku-i2iqa"), prompts=8)
+
+
+@pytest.fixture(scope="module")
+def database(root: Path) -> Database:
+    return load_database("pku-i2iqa", root)
+
+
+@pytest.fixture(scope="module")
+def text_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return lookalikes.write_agiqa_3k(tmp_path_factory.mktemp("agiqa-3k"))
+
+
+def run(*arguments: object) -> Result:
+    """The command in this process; standard error in `stderr`."""
+    return CliRunner().invoke(benchmark.main, [str(each) for each in arguments], prog_name="aigciqa-benchmark")
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def head(folder: Path, **training: Any) -> Path:
+    """An untrained head that says how it was trained."""
+    metric = untrained("nr-resnet18")
+    write_checkpoint(folder, dataclasses.replace(metric.config, training=training), metric.state_dict())
+    return folder
+
+
+def test_the_command_as_a_process(root: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            *COMMAND, "pku-i2iqa", str(root), "-m", "nr-lite", "-m", "fr-lite", "--protocol", "paper",
+            "-o", "new/report.json", "--plots", "plots", "--predictions", "predictions.csv",
+        ],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("pku-i2iqa, protocol paper, test part")
+    assert "Differences between metrics" in done.stdout
+    assert done.stderr == ""
+    report = json.loads((tmp_path / "new" / "report.json").read_text())
+    rows = rows_of(tmp_path / "predictions.csv")
+    assert len(rows) == 2 * 16
+    for result in report["results"]:
+        mine = [row for row in rows if row["metric"] == result["metric"]]
+        pairs = [[float(row[column]) for row in mine] for column in ("quality", "mos_quality")]
+        assert result["srcc"]["value"] == pytest.approx(stats.spearmanr(*pairs)[0], abs=1e-9)
+        assert result["krcc"]["value"] == pytest.approx(stats.kendalltau(*pairs)[0], abs=1e-9)
+        assert result["plcc"]["value"] == pytest.approx(stats.pearsonr(*pairs)[0], abs=1e-9)
+        assert set(result["generators"]) == {"MJ", "SD"}
+    assert (tmp_path / "plots" / "generators-quality.png").stat().st_size > 10_000
+
+
+def test_help_answers_without_torch() -> None:
+    code = COMMAND[2].replace("main(prog", "main(['--help'], standalone_mode=False, prog")
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"], capture_output=True, text=True, check=True
+    )
+    assert "Exit status: 0 all scored, 1" in done.stdout
+    assert not {"torch", "scipy", "numpy", "matplotlib"} & set(done.stdout.split("\n")[-2].split())
+
+
+def test_a_table_of_aigciqa_score(root: Path, database: Database, tmp_path: Path) -> None:
+    scores, report = tmp_path / "scores.csv", tmp_path / "report.json"
+    split = database.split("paper")
+    images = [sample.image for sample in split.test]
+    done = CliRunner().invoke(score.main, [*images, "-m", "nr-lite", "-o", str(scores)])
+    assert done.exit_code == 0
+    done = run("pku-i2iqa", root, "--scores", scores, "--protocol", "paper", "-o", report)
+    assert done.exit_code == 0, done.stderr
+    written = json.loads(report.read_text())
+    given = [float(row["quality"]) for row in rows_of(scores)]
+    expected = stats.spearmanr(given, [sample.scores["quality"] for sample in split.test])[0]
+    assert written["results"][0]["srcc"]["value"] == pytest.approx(expected, abs=1e-9)
+    assert written["split"] == split.digest
+
+
+def test_a_column_of_any_metric(root: Path, database: Database, tmp_path: Path) -> None:
+    table = tmp_path / "other.csv"
+    with table.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(("image", "step", "distance"))
+        writer.writerows((Path(each.image).name, 7, 10 - each.scores["quality"]) for each in database.samples)
+    report = tmp_path / "report.csv"
+    arguments = ("pku-i2iqa", root, "--scores", table, "-m", "distance", "--part", "all", "-o", report)
+    done = run(*arguments, "--lower-better", "distance", "-m", "nr-lite", "--dimension", "quality")
+    assert done.exit_code == 0, done.stderr
+    rows = [row for row in rows_of(report) if not row["generator"]]
+    assert [(row["metric"], row["dimension"], row["n"]) for row in rows] == [
+        ("distance", "quality", "64"),
+        ("nr-lite", "quality", "64"),
+    ]
+    assert float(rows[0]["srcc"]) == pytest.approx(1)
+    assert run(*arguments).exit_code == 0
+    assert [row["dimension"] for row in rows_of(report) if not row["generator"]] == [
+        "quality", "authenticity", "correspondence", "overall"
+    ]  # fmt: skip
+    assert float(rows_of(report)[0]["srcc"]) == pytest.approx(-1)
+    for extra, message in (
+        (("--scores", table), "names no metric: say with -m which column is one"),
+        (("--scores", table, "-m", "nothing"), "'nothing' is neither a metric nor in"),
+        (("--scores", table, "-m", "distance", "-m", "distance"), "named twice"),
+        (("--scores", table, "-m", "distance", "--lower-better", "x"), "--lower-better x: not one of"),
+    ):
+        refused = run("pku-i2iqa", root, *extra)
+        assert (refused.exit_code, message in refused.stderr) == (2, True), refused.stderr
+
+
+def test_what_a_table_lacks_is_a_failure(root: Path, database: Database, tmp_path: Path) -> None:
+    table = tmp_path / "other.csv"
+    lines = [f"{Path(each.image).name},{each.scores['quality']}" for each in database.split("paper").test]
+    table.write_text("image,quality\n" + "\n".join(lines[1:]) + "\n")
+    done = run("pku-i2iqa", root, "--scores", table, "--protocol", "paper")
+    assert done.exit_code == 1
+    assert "1 scores are missing" in done.stderr
+    assert "not in" in done.stderr
+    assert " 15 " in done.stdout
+
+
+def test_the_papers_row_stands_beside_ours(root: Path, tmp_path: Path) -> None:
+    weights = head(tmp_path / "head", database="pku-i2iqa", protocol="paper")
+    done = run("pku-i2iqa", root, "-m", "nr-resnet18", "--weights", weights, "-o", tmp_path / "r.csv")
+    assert done.exit_code == 0, done.stderr
+    for row in rows_of(tmp_path / "r.csv"):
+        expected = published("paper", "nr", "resnet18", row["dimension"])
+        assert expected is not None
+        if not row["generator"]:
+            assert (float(row["paper_srcc"]), float(row["paper_plcc"])) == expected
+            assert f"{expected.srcc:.4f}" in done.stdout
+
+
+def test_the_head_decides_the_split(root: Path, database: Database, tmp_path: Path) -> None:
+    split = database.split("prompt-disjoint", seed=3)
+    weights = head(tmp_path / "a", database="pku-i2iqa", protocol="prompt-disjoint", seed=3, split=split.digest)
+    done = run("pku-i2iqa", root, "-m", "nr-resnet18", "--weights", weights, "-o", tmp_path / "r.json")
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr == ""
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert (report["protocol"], report["seed"], report["split"]) == ("prompt-disjoint", 3, split.digest)
+    other = run("pku-i2iqa", root, "-m", "nr-resnet18", "--weights", weights, "--seed", 0, "--dimension", "quality")
+    assert "WARNING: nr-resnet18 was trained on pku-i2iqa, protocol prompt-disjoint, seed 3: " in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("training", "arguments", "warning"),
+    [
+        ({"protocol": "paper"}, (), "its epoch was chosen on 16 of these 16 pictures"),
+        ({"protocol": "sd"}, ("--protocol", "mj-sd"), "24 of these 32 pictures are among those it was trained on"),
+        ({"protocol": "sd-mj"}, ("--part", "all"), "32 of these 64 pictures are among those it was trained on"),
+        ({"protocol": "paper", "split": "ab" * 32}, (), "has another digest here"),
+        ({"protocol": "paper", "split": "ab" * 32}, ("--part", "train"), ""),
+        ({"protocol": "unheard-of"}, ("--protocol", "paper"), "can't be made again here"),
+        ({"protocol": "paper", "database": "agiqa-3k"}, (), ""),
+        ({}, (), ""),
+    ],
+)
+def test_pictures_a_head_has_seen_are_warned_of(
+    root: Path, tmp_path: Path, training: dict[str, str], arguments: tuple[str, ...], warning: str
+) -> None:
+    weights = head(tmp_path / "head", **({"database": "pku-i2iqa", **training} if training else {}))
+    done = run("pku-i2iqa", root, "-m", "nr-resnet18", "--weights", weights, "--dimension", "quality", *arguments)
+    assert done.exit_code == 0, done.stderr
+    assert warning in done.stderr
+    assert ("WARNING" in done.stderr) == bool(warning)
+    if training.get("database") == "agiqa-3k":
+        assert "protocol prompt-disjoint" in done.stdout
+
+
+def test_several_heads_of_one_metric(root: Path, tmp_path: Path) -> None:
+    folders = [head(tmp_path / name) for name in ("one", "two")]
+    weights = [part for folder in folders for part in ("-m", "nr-resnet18", "--weights", str(folder))]
+    done = run("pku-i2iqa", root, *weights, "--dimension", "quality", "-o", tmp_path / "r.csv")
+    assert done.exit_code == 0, done.stderr
+    labels = dict.fromkeys(row["metric"] for row in rows_of(tmp_path / "r.csv"))
+    assert list(labels) == [f"nr-resnet18 ({folder})" for folder in folders]
+
+
+def test_parts_and_folds(root: Path, database: Database, tmp_path: Path) -> None:
+    report = tmp_path / "r.json"
+    for arguments, expected in (
+        (("--part", "validation"), database.split().validation),
+        (("--protocol", "k-fold", "--folds", "4", "--fold", "2"), database.split("k-fold", folds=4, fold=2).test),
+        (("--protocol", "sd-mj"), database.split("sd-mj").test),
+    ):
+        done = run("pku-i2iqa", root, "-m", "nr-lite", *arguments, "-o", report, "--quiet")
+        assert done.exit_code == 0, done.stderr
+        assert done.stdout == done.stderr == ""
+        assert json.loads(report.read_text())["samples"] == len(expected)
+
+
+def test_options_of_databases(tmp_path: Path) -> None:
+    both = lookalikes.write_pku_aigiqa_4k(tmp_path / "4k", prompts=3)
+    done = run("pku-aigiqa-4k", both, "-m", "fr-lite", "--subset", "i2i", "--part", "all", "-o", tmp_path / "r.json")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads((tmp_path / "r.json").read_text())["samples"] == 24
+    own = lookalikes.write_folder(tmp_path / "own", prompts=4)
+    (own / "manifest.csv").rename(own / "mine.csv")
+    assert run("folder", own, "--manifest", "mine.csv", "-m", "nr-lite", "--part", "all").exit_code == 0
+
+
+def test_pictures_that_fail(root: Path, database: Database, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    tested = [copy / Path(sample.image).relative_to(root) for sample in database.split("paper").test]
+    tested[0].write_bytes(b"no picture")
+    done = run("pku-i2iqa", copy, "-m", "nr-lite", "--protocol", "paper", "--predictions", tmp_path / "p.csv")
+    assert done.exit_code == 1
+    assert "1 scores are missing" in done.stderr
+    assert tested[0].name in done.stderr
+    assert [bool(row["error"]) for row in rows_of(tmp_path / "p.csv")] == [True] + [False] * 15
+    for path in tested[1:]:
+        path.write_bytes(b"no picture")
+    done = run("pku-i2iqa", copy, "-m", "nr-lite", "--protocol", "paper")
+    assert done.exit_code == 1
+    assert "scores of 0 of 16 pictures" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("pku-i2i", "{root}", "-m", "nr-lite"), "did you mean 'pku-i2iqa'"),
+        (("pku-i2iqa", "{root}/absent", "-m", "nr-lite"), "no such folder"),
+        (("pku-i2iqa", "{root}"), "name a metric with -m"),
+        (("pku-i2iqa", "{root}", "-m", "nr-light"), "unknown metric 'nr-light'; did you mean 'nr-lite'"),
+        (("pku-i2iqa", "{root}", "-m", "nr-lite", "-m", "nr-lite"), "named twice"),
+        (("pku-i2iqa", "{root}", "-m", "nr-lite", "--weights", "a", "--weights", "b"), "2 --weights for 1 metrics"),
+        (("pku-i2iqa", "{root}", "-m", "nr-resnet18", "--weights", "./absent"), "absent"),
+        (("pku-i2iqa", "{root}", "-m", "nr-lite", "--protocol", "best"), "has no protocol 'best'"),
+        (("pku-i2iqa", "{root}", "-m", "nr-lite", "--fold", "1"), "has no option 'fold'"),
+        (("pku-i2iqa", "{root}", "-m", "nr-lite", "--subset", "i2i"), "has no option 'subset'"),
+        (("pku-i2iqa", "{root}", "-m", "nr-lite", "--dimension", "overall"), "nr-lite predicts quality"),
+        (("pku-i2iqa", "{root}", "-m", "nr-lite", "--dimension", "beauty"), "'beauty' is not one of"),
+        (("pku-i2iqa", "{root}", "-m", "nr-lite", "-o", "report.xlsx"), "ends in one of .csv, .json, .md, .tex"),
+        (("pku-i2iqa", "{root}", "-m", "nr-lite", "--scores", "absent.csv"), "No such file"),
+        (("pku-i2iqa", "{root}", "-m", "nr-lite", "--device", "abacus"), "--device abacus"),
+        (("agiqa-3k", "{text_root}", "-m", "fr-lite"), "compares with image prompts, and these pictures have none"),
+        (("agiqa-3k", "{text_root}", "-m", "nr-lite", "--dimension", "overall"), "not for overall"),
+    ],
+)
+def test_usage_errors(root: Path, text_root: Path, arguments: tuple[str, ...], message: str) -> None:
+    done = run(*(each.format(root=root, text_root=text_root) for each in arguments))
+    assert (done.exit_code, message in done.stderr) == (2, True), done.stderr
+    assert done.stdout == ""
+
+
+def test_without_matplotlib_nothing_is_scored(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    done = run("pku-i2iqa", root, "-m", "nr-lite", "--plots", "plots")
+    assert done.exit_code == 2
+    assert "aigciqa[train]" in done.stderr
+
+
+def test_what_can_not_be_written_is_said(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run("pku-i2iqa", root, "-m", "nr-lite", "-o", tmp_path / "file" / "report.md")
+    assert done.exit_code == 1
+    assert "can't write" in done.stderr
+
+
+def run_example(name: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *map(str, arguments)],
+        cwd=cwd, capture_output=True, text=True, timeout=600, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+
+
+PAPER_TABLES = tuple(f"paper_tables/{name}.py" for name in ("all", "sd", "mj", "sd_mj", "mj_sd"))
+
+
+@pytest.mark.parametrize("name", ["agiqa_3k.py", "compare_metrics.py", *PAPER_TABLES])
+def test_examples_explain_themselves(name: str, tmp_path: Path) -> None:
+    done = run_example(name, "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "usage:" in done.stdout
+    assert "pip install" in (EXAMPLES / name).read_text()
+
+
+def test_metrics_of_other_libraries_are_compared(root: Path, tmp_path: Path) -> None:
+    done = run_example(
+        "compare_metrics.py", "pku-i2iqa", root, "--aigciqa", "fr-lite", "--piq", "ssim", "gmsd", "--protocol", "paper",
+        "--dimensions", "quality", "-o", "report.json", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "report.json").read_text())
+    found = {result["metric"]: result["srcc"]["value"] for result in report["results"]}
+    assert list(found) == ["fr-lite", "piq ssim", "piq gmsd"]
+    assert min(found["piq ssim"], found["piq gmsd"]) > 0.5  # of gmsd, low is good
+    assert len(report["comparisons"]) == 3
+    missing = run_example("compare_metrics.py", "pku-i2iqa", root, "--pyiqa", "niqe", cwd=tmp_path)
+    assert "pip install pyiqa" in missing.stderr or missing.returncode == 0
+
+
+def test_a_table_of_the_paper_is_trained_evaluated_and_resumed(tmp_path: Path) -> None:
+    root = lookalikes.write_pku_i2iqa(tmp_path / "database", prompts=3)
+    arguments = (
+        "paper_tables/all.py", root, "--backbones", "resnet18", "--kinds", "nr", "--dimensions", "quality", "overall",
+        "--joint", "--epochs", "1", "--pretrained", "none", "--device", "cpu", "-o", "table.md",
+    )  # fmt: skip
+    done = run_example(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("aigciqa-train pku-i2iqa") == 1
+    for dimension in ("quality", "overall"):
+        row = published("paper", "nr", "resnet18", dimension)
+        assert row is not None
+        assert f"{row.srcc:.4f}" in done.stdout
+        assert f"{row.plcc:.4f}" in (tmp_path / "table.md").read_text()
+    config = json.loads((tmp_path / "heads/paper/nr-resnet18/quality,overall/config.json").read_text())
+    assert config["training"]["split"] == aigciqa.load_database("pku-i2iqa", root).split("paper").digest
+    again = run_example(*arguments, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "aigciqa-train" not in again.stderr
+    assert again.stdout == done.stdout
