@@ -315,6 +315,7 @@ class TestFolder:
         [
             ("group,reference,prompt", ("g", "r.png", "p"), "g"),
             ("group,reference,prompt", ("", "r.png", "p"), "r.png"),
+            ("group,reference,prompt", ("", "./x/../r.png", "p"), "r.png"),
             ("group,reference,prompt", ("", "", "two  words "), "two words"),
         ],
     )
@@ -341,6 +342,18 @@ class TestFolder:
         assert "manifest.csv: not there; expected a table with the column image" in message
         assert "holds: a.png, one.csv, two.csv" in message
 
+    def test_an_overall_on_its_own_scale_is_no_sum(self, tmp_path: Path) -> None:
+        header = ("image", "quality", "authenticity", "correspondence", "overall")
+        self.write(tmp_path, header, ("a.png", "1", "2", "3", "50"), ("b.png", "3", "2", "1", "80"))
+        ranges = dict.fromkeys(("quality", "authenticity", "correspondence"), (0, 5))
+        assert load_database("folder", tmp_path, score_range=ranges).score_range["overall"] == (50.0, 80.0)
+
+    def test_an_empty_path(self, tmp_path: Path) -> None:
+        self.write(tmp_path, ("image", "quality"), ("a.png", "1"))
+        with (tmp_path / "manifest.csv").open("a") as stream:
+            stream.write(",2\n")
+        assert "1 problem\n- manifest.csv: 1 cell of 'image' empty: row 3\n" in error("folder", tmp_path)
+
     def test_no_column_of_scores(self, tmp_path: Path) -> None:
         self.write(tmp_path, ("image", "qualty"), ("a.png", "1"))
         assert (
@@ -353,6 +366,8 @@ class TestFolder:
         database = load_database("folder", originals["folder"], score_range=ranges)
         assert database.score_range["quality"] == (0.0, 5.0)
         assert database.score_range["overall"] == (0.0, 15.0)
+        own = {**ranges, "overall": (0, 100)}
+        assert load_database("folder", originals["folder"], score_range=own).score_range["overall"] == (0.0, 100.0)
         with pytest.raises(ValueError, match=r"score_range of 'quality' is \(0, 1\), but scores are in"):
             load_database("folder", originals["folder"], score_range={"quality": (0, 1)})
         with pytest.raises(ValueError, match="score_range for 'beauty', which is not rated; rated: quality"):

@@ -217,7 +217,10 @@ def check_pictures(
         repeated: picture's file name -> how often the published labels list it, where that is known to be more than
             once.
     """
-    folders = {str(problems.root / path) for path in problems.spec.layout}  # the paths of rows without a name
+    folders = {
+        str(problems.root),
+        *(str(problems.root / path) for path in problems.spec.layout),
+    }  # the paths of rows without a name
     counts = Counter(sample.image for sample in samples if sample.image not in folders)
     _check_there(problems, where, "pictures", counts)
     references = {sample.reference for sample in samples if sample.reference is not None}

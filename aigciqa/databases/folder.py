@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,6 +15,7 @@ from aigciqa.databases.base import (
     DatabaseSpec,
     Sample,
     as_group,
+    below,
     check_pictures,
     named,
     open_root,
@@ -23,6 +25,8 @@ from aigciqa.databases.base import (
 from aigciqa.databases.tables import Reader, Table
 
 MANIFEST = "manifest.csv"
+#: Of scores in a table, at most.
+ROUNDING = 0.02
 SPEC = DatabaseSpec(
     name="folder",
     title="The folder of rated pictures",
@@ -83,27 +87,34 @@ def _samples(root: Path, reader: Reader, table: Table) -> tuple[Sample, ...]:
     folder = (root / table.where).parent
     texts = [_optional(reader, table, name) for name in ("reference", "prompt", "generator", "group")]
     rows = zip(reader.texts(table, "image"), *texts, *scores, strict=True)
-    return named((_sample(folder, row[:5], dict(zip(rated, row[5:], strict=True))) for row in rows), root)
+    return named((_sample(root, folder, row[:5], dict(zip(rated, row[5:], strict=True))) for row in rows), root)
 
 
 def _optional(reader: Reader, table: Table, name: str) -> list[str]:
     return reader.texts(table, name, blank=True) if name in table.columns else [""] * len(table.rows)
 
 
-def _sample(folder: Path, texts: tuple[str, ...], scores: Mapping[str, float]) -> Sample:
+def _sample(root: Path, folder: Path, texts: tuple[str, ...], scores: Mapping[str, float]) -> Sample:
     image, reference, prompt, generator, group = texts
+    original = _beside(folder, reference) if reference else None
     return Sample(
         image=_beside(folder, image),
-        reference=_beside(folder, reference) if reference else None,
+        reference=original,
         prompt=prompt or None,
         generator=generator or None,
-        group=group or reference or as_group(prompt) or image,
+        group=group or (original and below(root, original)) or as_group(prompt) or image,
         scores=with_overall(scores),
     )
 
 
 def _beside(folder: Path, path: str) -> str:
     return os.path.abspath(folder / path)
+
+
+def _is_summed(sample: Sample) -> bool:
+    """Whether `overall` is the sum of the others, up to the rounding of a table."""
+    total = sum(sample.scores[name] for name in SUMMED)
+    return math.isclose(sample.scores["overall"], total, abs_tol=ROUNDING)
 
 
 def _ranges(samples: tuple[Sample, ...], given: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
@@ -114,6 +125,6 @@ def _ranges(samples: tuple[Sample, ...], given: Mapping[str, tuple[float, float]
             raise ValueError(f"score_range for {dimension!r}, which is not rated; rated: {', '.join(ranges)}")
         if not low <= ranges[dimension][0] <= ranges[dimension][1] <= high:
             raise ValueError(f"score_range of {dimension!r} is {(low, high)}, but scores are in {ranges[dimension]}")
-    if "overall" not in given and all(name in given for name in SUMMED) and "overall" in ranges:
+    if all(name in given for name in SUMMED) and all(map(_is_summed, samples)):
         ranges["overall"] = (sum(given[name][0] for name in SUMMED), sum(given[name][1] for name in SUMMED))
     return {**ranges, **{dimension: (float(low), float(high)) for dimension, (low, high) in given.items()}}
