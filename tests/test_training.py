@@ -253,3 +253,13 @@ def test_metrics_and_databases_that_do_not_fit(cache: Path, tmp_path: Path) -> N
         assert (done.exit_code, words in done.output) == (2, True), done.output
     absent = CliRunner().invoke(command, ["folder", str(tmp_path / "absent"), *common[2:], "-m", "nr-resnet18"])
     assert (absent.exit_code, "absent" in absent.output) == (2, True)
+
+
+def test_the_example_trains_on_ratings_of_ones_own(root: Path, tmp_path: Path) -> None:
+    example = Path(__file__).parent.parent / "examples" / "train_on_your_ratings.py"
+    line = [sys.executable, str(example), str(root / "manifest.csv"), "--output", str(tmp_path / "head")]
+    line += ["--start", "none", "--frozen", "--epochs", "1", "--metric", "fr-resnet18"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "figures on 4 pictures that were not trained on:" in done.stdout
+    assert (tmp_path / "head" / "config.json").exists()
