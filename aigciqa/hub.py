@@ -212,7 +212,8 @@ def publish_folder(folder: Path, repo_id: str, *, private: bool, revision: str |
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    card = (folder / CARD_FILE).read_text(encoding="utf-8").replace(PLACEHOLDER, repo_id)
+    path = folder / CARD_FILE
+    card = path.read_text(encoding="utf-8") if path.exists() else model_card(read_config(folder / CONFIG_FILE)[0])
     files: dict[str, str | bytes] = {
         CONFIG_FILE: str(folder / CONFIG_FILE),
         WEIGHTS_FILE: str(folder / WEIGHTS_FILE),
