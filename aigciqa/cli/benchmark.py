@@ -300,9 +300,11 @@ def _report_failures(failures: Sequence[tuple[str, str, str]]) -> int:
     """Name what could not be scored; returns the exit status."""
     if not failures:
         return EXIT_SCORED
+    from aigciqa.scoring.sinks import printable
+
     click.echo(f"aigciqa-benchmark: {len(failures)} scores are missing:", err=True)
     for metric, _, error in failures[:SHOWN]:
-        click.echo(f"  {metric}: {error}", err=True)
+        click.echo(printable(f"  {metric}: {error}"), err=True)
     if len(failures) > SHOWN:
         click.echo(f"  and {len(failures) - SHOWN} more; --predictions writes them all", err=True)
     return EXIT_ERRORS

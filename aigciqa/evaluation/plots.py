@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -41,6 +42,7 @@ _STYLE = {
     "svg.hashsalt": "aigciqa",
 }
 _DPI = 200
+_LEGEND_COLUMNS = 3
 
 
 def write_plots(
@@ -87,21 +89,32 @@ def scatter(evaluation: Evaluation, result: Result) -> Figure:
     known = np.isfinite(scores) & np.isfinite(mos)
     generators = [sample.generator for sample in evaluation.samples]
     with require_matplotlib().rc_context(_STYLE):
-        figure, axes = _figure(5.2, 4.6)
+        figure, axes = _figure(6.6, 4.6)
         names = sorted({name for name, shown in zip(generators, known, strict=True) if shown and name is not None})
         for number, name in enumerate(names or [None]):
             rows = known & np.array([each == name or not names for each in generators])
             _points(axes, scores[rows], mos[rows], number, name, crowd=int(known.sum()))
         if result.agreement.mapping is not None:
-            line = np.linspace(scores[known].min(), scores[known].max(), 200)
-            axes.plot(line, result.agreement.mapping(line), color=_INK, linewidth=2, label="fitted logistic")
+            along = np.linspace(scores[known].min(), scores[known].max(), 200)
+            axes.plot(along, result.agreement.mapping(along), color=_INK, linewidth=2, label="fitted logistic")
         axes.set_xlabel(_score_label(predictions))
         axes.set_ylabel(f"mean opinion score: {result.dimension}")
         axes.set_title(f"{result.metric} on {result.dimension}", pad=26)
-        axes.text(0, 1.03, _figures_line(result), transform=axes.transAxes, fontsize=9, color="#555555")
+        line = axes.text(0, 1.03, _figures_line(result), transform=axes.transAxes, fontsize=9, color="#555555")
+        line.set_in_layout(False)  # it may reach above the legend
         axes.grid(color=_GRID, linewidth=0.8)
-        if len(names) > 1 or result.agreement.mapping is not None:
-            axes.legend(frameon=False, fontsize=9, loc="best", handletextpad=0.4)
+        if names or result.agreement.mapping is not None:
+            legend = axes.legend(
+                frameon=False,
+                fontsize=9,
+                loc="upper left",
+                bbox_to_anchor=(1.0, 1.0),
+                handlelength=1.4,
+                markerscale=1.4,
+            )
+            for handle in legend.legend_handles:
+                if handle is not None:
+                    handle.set_alpha(1.0)
     return figure
 
 
@@ -110,8 +123,9 @@ def per_generator(results: Sequence[Result]) -> Figure:
     names = sorted({name for result in results for name in result.generators})
     rows = [*names, "all"]
     height = 0.8 / len(results)
+    legend_rows = math.ceil(len(results) / _LEGEND_COLUMNS) if len(results) > 1 else 0
     with require_matplotlib().rc_context(_STYLE):
-        figure, axes = _figure(6.4, 1.7 + 0.5 * len(rows) * max(1.0, 0.5 * len(results)))
+        figure, axes = _figure(6.4, 1.1 + 0.2 * legend_rows + len(rows) * (0.22 + 0.17 * len(results)))
         for number, result in enumerate(results):
             found = {**result.generators, "all": result.agreement}
             places = [
@@ -122,23 +136,24 @@ def per_generator(results: Sequence[Result]) -> Figure:
             reach = np.array([[each.value - each.low, each.high - each.value] for each in figures]).T
             axes.barh(
                 places, values, height * 0.86, color=COLOURS[number % len(COLOURS)], label=result.metric,
+                hatch="///" if number >= len(COLOURS) else None, edgecolor="white", linewidth=0,
                 xerr=np.clip(np.nan_to_num(reach), 0, None),
                 error_kw={"ecolor": _INK, "elinewidth": 1.1, "capsize": 2.5},
             )  # fmt: skip
         axes.axhline(len(names) - 0.5, color="#888888", linewidth=0.8)
         axes.axvline(0, color="#888888", linewidth=0.8)
         axes.set_yticks(range(len(rows)), [_with_count(name, results) for name in rows])
-        axes.invert_yaxis()
+        axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlim(right=1.0)
         axes.set_xlabel("SRCC with people, 95% interval")
-        axes.set_title(f"{results[0].dimension}, by generator", pad=26 if len(results) > 1 else 10)
+        axes.set_title(f"{results[0].dimension}, by generator", pad=8 + 15 * legend_rows)
         axes.grid(axis="x", color=_GRID, linewidth=0.8)
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
         if len(results) > 1:
             axes.legend(
                 frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(-0.01, 1.0), borderaxespad=0.2,
-                ncols=min(3, len(results)), handlelength=1.0, handletextpad=0.4, columnspacing=1.2,
+                ncols=_LEGEND_COLUMNS, handlelength=1.0, handletextpad=0.4, columnspacing=1.2,
             )  # fmt: skip
     return figure
 
@@ -146,7 +161,7 @@ def per_generator(results: Sequence[Result]) -> Figure:
 def _points(axes: Axes, scores: Array, mos: Array, number: int, name: str | None, crowd: int) -> None:
     size = float(np.clip(9000 / max(crowd, 1), 10, 36))
     axes.scatter(
-        scores, mos, s=size, marker=MARKS[number % len(MARKS)], color=COLOURS[number % len(COLOURS)],
+        scores, mos, s=size, marker=MARKS[(number + number // len(COLOURS)) % len(MARKS)], color=COLOURS[number % len(COLOURS)],
         alpha=0.55, linewidths=0, label=name, rasterized=crowd > 2000,
     )  # fmt: skip
 

@@ -154,7 +154,7 @@ def to_csv(evaluation: Evaluation) -> str:
 
 def to_json(evaluation: Evaluation) -> str:
     """Everything but the single predictions; what is NaN is null."""
-    return json.dumps(_finite(to_dict(evaluation)), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(_finite(to_dict(evaluation)), indent=2, allow_nan=False) + "\n"
 
 
 def to_dict(evaluation: Evaluation) -> dict[str, Any]:
