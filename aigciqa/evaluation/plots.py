@@ -161,7 +161,8 @@ def per_generator(results: Sequence[Result]) -> Figure:
 def _points(axes: Axes, scores: Array, mos: Array, number: int, name: str | None, crowd: int) -> None:
     size = float(np.clip(9000 / max(crowd, 1), 10, 36))
     axes.scatter(
-        scores, mos, s=size, marker=MARKS[(number + number // len(COLOURS)) % len(MARKS)], color=COLOURS[number % len(COLOURS)],
+        scores, mos, s=size, color=COLOURS[number % len(COLOURS)],
+        marker=MARKS[(number + number // len(COLOURS)) % len(MARKS)],
         alpha=0.55, linewidths=0, label=name, rasterized=crowd > 2000,
     )  # fmt: skip
 
