@@ -17,7 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aigciqa import __version__
-from aigciqa.checkpoint import CARD_FILE, CONFIG_FILE, LARGEST_CONFIG, PLACEHOLDER, WEIGHTS_FILE, WeightsFacts, verify
+from aigciqa.checkpoint import (
+    CARD_FILE,
+    CONFIG_FILE,
+    LARGEST_CONFIG,
+    PLACEHOLDER,
+    WEIGHTS_FILE,
+    WeightsFacts,
+    model_card,
+    read_config,
+    verify,
+)
 from aigciqa.errors import (
     AccessError,
     AlteredError,
@@ -214,11 +224,8 @@ def publish_folder(folder: Path, repo_id: str, *, private: bool, revision: str |
 
     path = folder / CARD_FILE
     card = path.read_text(encoding="utf-8") if path.exists() else model_card(read_config(folder / CONFIG_FILE)[0])
-    files: dict[str, str | bytes] = {
-        CONFIG_FILE: str(folder / CONFIG_FILE),
-        WEIGHTS_FILE: str(folder / WEIGHTS_FILE),
-        CARD_FILE: card.encode(),
-    }
+    files: dict[str, str | bytes] = {name: str(folder / name) for name in (CONFIG_FILE, WEIGHTS_FILE)}
+    files[CARD_FILE] = card.replace(PLACEHOLDER, repo_id).encode()
     api = HfApi(endpoint=endpoint(), **_LIBRARY)
 
     def error(kind: type[WeightsError], reason: str) -> WeightsError:

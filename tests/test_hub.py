@@ -340,6 +340,13 @@ def test_the_publish_command(hub: Hub, heads: dict[str, str], fetch: Callable[..
     assert torch.equal(fetch(f"org/head@{commit}")(IMAGES), expected())
 
 
+def test_a_head_without_a_card_is_given_one(hub: Hub, head: Files, tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes(head[name])
+    assert CliRunner().invoke(publish_command, [str(tmp_path), "org/head"]).exit_code == 0
+    assert 'weights="org/head"' in hub.repos["org/head"]["main"]["README.md"].decode()
+
+
 def test_what_does_not_load_is_not_published(hub: Hub, head: Files, tmp_path: Path) -> None:
     for name, data in {**head, "model.safetensors": head["model.safetensors"][:-1]}.items():
         (tmp_path / name).write_bytes(data)

@@ -119,6 +119,8 @@ def main(
     _check_references(names, reference, first, images)
 
     warnings.filterwarnings("ignore", module="PIL")  # oddities of files that Pillow copes with
+    if quiet:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of downloads
     metrics = _checked(_load, names, weights, device, dtype, dimension)
     predicted = {name for metric in metrics for name in metric.dimensions}
     dimensions = [dimension] if dimension else [name for name in SCORE_RANGES if name in predicted]
