@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import pickle
+import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -464,6 +466,18 @@ class TestWrongLayouts:
         message = error("agiqa-1k", root)
         assert all(f"of '{column}' " in message for column in ("Image", "Prompt", "MOS"))
         assert message.count("row 4") == 3
+
+    def test_a_spreadsheet_that_notes_a_wrong_size_is_read_whole(self, copied: Callable[[str], Path]) -> None:
+        root = copied("agiqa-1k")
+        path = root / "AIGC_MOS_Zscore.xlsx"
+        with zipfile.ZipFile(path) as book:
+            parts = {name: book.read(name) for name in book.namelist()}
+        sheet = "xl/worksheets/sheet1.xml"
+        parts[sheet] = re.sub(rb'<dimension ref="[^"]+"', b'<dimension ref="A1:B9"', parts[sheet])
+        with zipfile.ZipFile(path, "w") as book:
+            for name, content in parts.items():
+                book.writestr(name, content)
+        assert len(load_database("agiqa-1k", root).samples) == 48
 
     def test_missing_columns_with_the_nearest_there_are(self, copied: Callable[[str], Path]) -> None:
         root = copied("pku-i2iqa")
