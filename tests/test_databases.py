@@ -669,6 +669,7 @@ class TestProtocols:
 
         train, test = _shuffled(rated(list("abcdefghij")).samples)
         assert names(train + test) == [f"{index}.png" for index in (2, 9, 6, 4, 0, 3, 1, 7, 8, 5)]
+        assert [len(part) for part in _shuffled(rated(list("abcdefghijkl")).samples)] == [9, 3]
 
     def test_one_generator_and_one_after_the_other(self, originals: dict[str, Path]) -> None:
         database = load_database("pku-i2iqa", originals["pku-i2iqa"])
