@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
+import aigciqa
 from aigciqa.training import degradations as dg
-from aigciqa.training import pictures
+from aigciqa.training import pictures, recipe
 
 SEEDLESS = {"gaussian_blur", "lens_blur", "pixelate", "alias", "bilateral", "mean_shift", "median", "guided_smooth"}
-SEEDLESS |= {"webp", "ringing", "quantise", "posterise"}
+SEEDLESS |= {"webp", "ringing", "quantise", "posterise", "painterly"}
 
 
 def leaves(height: int, width: int, seed: int = 0) -> Tensor:
@@ -118,6 +119,27 @@ def test_photos_are_found_by_subject_and_split_by_subject(folder: Path) -> None:
     assert not {photo.subject for photo in held_out} & {photo.subject for photo in training}
 
 
+def test_a_run_that_is_broken_off_goes_on_to_the_same_weights(folder: Path, tmp_path: Path) -> None:
+    photos = pictures.find_photos(folder / "things")[:8]
+    settings = recipe.Settings(views=1, ladders=1, chains=1, steps=4)
+    digests = []
+    for name in ("whole", "broken"):
+        cache = tmp_path / name
+        cache.mkdir()
+        if name == "broken":
+            recipe.training_data(photos[:3], settings, cache, 1, "before")
+            (cache / "half.tmp").write_bytes(b"half a file")
+            drawn = {file: file.stat().st_mtime_ns for file in cache.glob("*.pt")}
+            assert len(drawn) == 3
+        data = recipe.training_data(photos, settings, cache, 2, "photos")
+        fitted = recipe.fit_all(data, settings)
+        digests.append([recipe.write_variant(cache, variant, fitted) for variant in recipe.VARIANTS])
+    assert digests[0] == digests[1]
+    assert all(file.stat().st_mtime_ns == before for file, before in drawn.items())
+    score = aigciqa.create_metric("fr-lite", weights=cache / "fr-lite")(photos[0].path, photos[1].path)
+    assert 0 <= float(score) <= 5
+
+
 def test_plans_depend_on_photo_and_seed_alone(folder: Path) -> None:
     photos = {p.name: p for p in pictures.find_photos(folder)}
     photo, other = photos["things/thing1/0.png"], photos["things/thing2/0.png"]
@@ -151,6 +173,22 @@ def test_labels_rank_by_metrics_and_by_strength() -> None:
     assert same_strength[1] > same_strength[2] > same_strength[3]
     same_scores = pictures.mixed_labels(scores[[0, 1, 1, 1]] * 0, np.array([0.0, 0.2, 0.5, 0.9], dtype=np.float32))
     assert same_scores[1] > same_scores[3]
+
+
+def test_painterly_keeps_an_edge_and_loses_texture() -> None:
+    picture = torch.full((3, 40, 40), 0.2)
+    picture[:, :, 20:] = 0.8
+    noisy = picture + 0.05 * torch.randn(picture.shape, generator=torch.Generator().manual_seed(0))
+    painted = dg.degrade(noisy, "painterly", 3, seed=0)
+    assert (painted - picture).square().mean() < 0.3 * (noisy - picture).square().mean()
+    assert (painted[:, :, 21] - painted[:, :, 18]).mean() > 0.5
+
+
+def test_an_upscaler_makes_blurred_edges_steep() -> None:
+    ramp = torch.linspace(-12, 12, 60).sigmoid().expand(3, 60, 60)
+    steep = dg._shock(ramp, rounds=6, sigma=1.0)
+    assert steep.diff(dim=2).max() > 2 * ramp.diff(dim=2).max()
+    assert float(steep.max() - steep.min()) <= float(ramp.max() - ramp.min()) + 1e-6
 
 
 def test_full_reference_scores_fall_with_strength(photo: Tensor) -> None:

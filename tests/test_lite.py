@@ -152,6 +152,9 @@ def test_any_size_gives_a_score(variant: str, size: tuple[int, int]) -> None:
 
 
 def test_a_picture_of_a_hundred_megapixels() -> None:
+    picture = Image.new("RGB", (10_000, 10_000), (90, 120, 60))
+    assert 0 <= score("nr-lite", picture) <= 5
+    assert 0 <= score("fr-lite", picture, photo(0)) <= 5
     pixels = torch.zeros(1, 3, 1, 1).expand(1, 3, 10_000, 10_000)
     backbone = shipped("nr-lite-native").backbone
     with torch.no_grad():
@@ -186,26 +189,15 @@ def test_a_step_along_the_gradient_raises_the_score(variant: str) -> None:
     assert metric(stepped, *references) < loss
 
 
-def test_the_backbone_compiles_and_exports() -> None:
-    metric = shipped("nr-lite-native")
-    model = torch.nn.Sequential(_Features(metric.backbone), metric.head)
-    pixels = tensor(photo(0, 160))
-    with torch.no_grad():
-        expected = model(pixels)
-        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-        torch.testing.assert_close(compiled(pixels), expected, rtol=0, atol=1e-4)
-        exported = torch.export.export(model, (pixels,)).module()
-        torch.testing.assert_close(exported(pixels), expected, rtol=0, atol=1e-4)
-
-
-class _Features(torch.nn.Module):
-    def __init__(self, backbone: torch.nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        features: Tensor = self.backbone.pool(self.backbone(pixels))
-        return features
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_metrics_compile_and_export(variant: str) -> None:
+    metric = shipped(variant)
+    pictures = tuple(tensor(photo(i, 300)) for i in range(2 if metric.requires_reference else 1))
+    expected = metric(*pictures)
+    compiled = torch.compile(metric, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(*pictures), expected, rtol=0, atol=1e-4)
+    exported = torch.export.export(metric, pictures).module()
+    torch.testing.assert_close(exported(*pictures), expected, rtol=0, atol=1e-4)
 
 
 def test_untrained_metrics_score_and_learn() -> None:
@@ -330,6 +322,28 @@ def test_calibration_puts_medians_where_they_belong() -> None:
     slope, offset = fitting.affine_calibration(torch.tensor([3.0, 4.0, 5.0]), torch.tensor([-2.0, 0.0, 1.0]))
     assert 5 * torch.sigmoid(torch.tensor(slope * 4.0 + offset)).item() == pytest.approx(4.5, abs=1e-4)
     assert 5 * torch.sigmoid(torch.tensor(offset)).item() == pytest.approx(0.5, abs=1e-4)
+
+
+def test_a_bag_of_trees_says_what_the_forest_that_did_not_look_says() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(900, 12, generator=generator)
+    noise = torch.randn(900, generator=generator)
+    folds = torch.arange(900) % 3
+    trees = SoftTrees(12, trees=90, depth=2)
+    said = fitting.grow_bag(trees, inputs, 2.0 * (inputs[:, 3] > 0) + noise, folds, seed=0, rate=0.3)
+    with torch.no_grad():
+        seen = trees(inputs)
+    assert torch.corrcoef(torch.stack([seen, noise]))[0, 1] > torch.corrcoef(torch.stack([said, noise]))[0, 1] + 0.05
+    assert torch.corrcoef(torch.stack([said, (inputs[:, 3] > 0).float()]))[0, 1] > 0.8
+
+
+def test_folds_keep_subjects_together() -> None:
+    subjects = ["a", "b", "a", "c", "d", "c", "e"]
+    folds = fitting.subject_folds(subjects, 2, seed=1)
+    assert folds[0] == folds[2]
+    assert folds[3] == folds[5]
+    assert set(folds.tolist()) == {0, 1}
+    assert torch.equal(folds, fitting.subject_folds(subjects, 2, seed=1))
 
 
 def test_orders_follow_ladders_before_labels() -> None:

@@ -134,8 +134,8 @@ def thumbnail(images: Tensor) -> Tensor:
     return _luma(small).flatten(1)
 
 
-#: Position of the mean log contrast among the statistics: it comes first.
-TEXTURE = 0
+#: Positions among the statistics of the mean log contrast and of the ratio of second differences to gradients.
+TEXTURE, SHARPNESS = 0, 30
 
 
 def block_statistics(blocks: Tensor) -> Tensor:

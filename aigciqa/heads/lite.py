@@ -23,13 +23,13 @@ from aigciqa.backbones.lite import THUMBNAIL, squash
 from aigciqa.heads.base import Head
 
 LARGEST = 5.0
-MEMBERS = 4
+MEMBERS = 8
 HIDDEN = (64, 32)
 MAP_HIDDEN = (64, 24)
 GAUSSIAN_FEATURES = 48
-TREES = 240
-ALIGNED_TREES = 400
-DEPTH = 3
+TREES, DEPTH = 480, 3
+#: Shallow trees add up what single statistics say; on pictures unlike the training ones they err less than deep ones.
+ALIGNED_TREES, ALIGNED_DEPTH = 3200, 2
 CORRECTION_HIDDEN = (24, 12)
 #: Distance of textured statistics below which two pictures are as good as the same.
 NEAR = 0.02
@@ -203,7 +203,7 @@ class FullReferenceHead(LiteHead):
         super().__init__(statistics)
         self.quality = Quality(statistics)
         self.correction = Ensemble(2 * self.pooled, CORRECTION_HIDDEN, 1)
-        self.trees = SoftTrees(4 * statistics, ALIGNED_TREES)
+        self.trees = SoftTrees(4 * statistics, ALIGNED_TREES, ALIGNED_DEPTH)
         #: Likeness at which the experts weigh the same, and how fast the gate opens.
         self.register_buffer("gate", torch.tensor([0.7, 25.0]))
         #: The aligned expert's weights of trees and distance, and its offset; the weight of the correction.

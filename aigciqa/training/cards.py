@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from aigciqa.training.degradations import degradation, names
-from aigciqa.training.validation import Figure
+from aigciqa.training.figures import Figure
 
 #: A control that comes this close is said to do as well.
 CLOSE = 0.02
@@ -73,22 +74,31 @@ def results(tables: Mapping[str, Table]) -> dict[str, object]:
     }
 
 
-def card(variant: str, tables: Sequence[Table], photographs: tuple[int, int], pictures: int) -> str:
+def card(variant: str, tables: Mapping[str, Table], facts: Mapping[str, object]) -> str:
     """The card of a variant.
 
     Args:
         variant: which.
         tables: what was measured.
-        photographs: how many were trained on, and how many held out.
-        pictures: how many degraded pictures were trained on.
+        facts: what `recipe.facts` says of the data.
     """
-    parts = [_head(variant), _data(photographs, pictures), _scope(variant), "## Validation\n", _INTERVALS]
-    parts += [_table(table) for table in tables]
-    return "\n".join(parts)
+    parts = [_head(variant), _data(facts), _scope(variant, tables), _validation()]
+    parts += [_table(table) for table in tables.values()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _wrapped(text: str) -> str:
+    """Paragraphs of at most 120 characters a line."""
+    paragraphs = [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
+    lines = [textwrap.fill(p, 120, break_long_words=False, break_on_hyphens=False) for p in paragraphs if p]
+    return "\n\n".join(lines)
 
 
 def _head(variant: str) -> str:
     kind = "full" if variant.startswith("fr") else "no"
+    text = _wrapped(f"""
+A score in [0, 5], higher is better, from natural-scene statistics of sampled blocks; trained without human labels.
+Pristine photographs come near 4.5, the worst degradations near 0.5. Presentation: {PRESENTATIONS[variant]}.""")
     return f"""---
 library_name: aigciqa
 license: apache-2.0
@@ -96,56 +106,72 @@ tags: [image-quality-assessment, ai-generated-images, {kind}-reference]
 ---
 # {TITLES[variant]}
 
-A score in [0, 5], higher is better, from natural-scene statistics of sampled blocks; trained without human labels.
-Pristine photographs come near 4.5, the worst degradations near 0.5. Presentation: {PRESENTATIONS[variant]}.
+{text}
 
 ```python
 import aigciqa
 
 score = {USES[variant]}
-```
-"""
+```"""
 
 
-def _data(photographs: tuple[int, int], pictures: int) -> str:
+def _data(facts: Mapping[str, object]) -> str:
     listed = "\n".join(f"- `{name}`: {degradation(name).summary}" for name in names())
-    return f"""## Data and labels
-
-{pictures:,} pictures made from {photographs[0]} photographs (DreamBooth's subjects, CC BY 4.0, and the Kodak PhotoCD
-suite); {photographs[1]} photographs of other subjects are held out, and every figure on photographs below is on
-those. Each picture is a photograph degraded by one to three of these, or pristine:
-
-{listed}
-
+    made = _wrapped(f"""
+{facts["pictures"]:,} pictures made from {facts["photographs"]} photographs (DreamBooth's subjects, CC BY 4.0, and the
+Kodak PhotoCD suite); {facts["held_out"]} photographs of other subjects are held out, and every figure on photographs
+below is on those. Each picture is a photograph degraded by one to three of these, or pristine:""")
+    labelled = _wrapped("""
 The label of a degraded picture is half the mean rank of full-reference metrics (VIF, GMSD, MDSI, HaarPSI) and half the
 strength of its degradations. No person judged any of them, and no picture of the sets with human judgements below was
 trained on; they were looked at while choosing among designs, so their figures are optimistic.
 
-Recipe: `python examples/train_lite.py --photos DIR`; seeded, and the shipped weights are what it wrote.
-"""
+Scores are calibrated on training photographs by ensemble members that were fitted to other subjects than theirs.
+
+Recipe: `python examples/train_lite.py --photos DIR`; seeded, and the shipped weights are what it wrote.""")
+    return f"## Data and labels\n\n{made}\n\n{listed}\n\n{labelled}"
 
 
-def _scope(variant: str) -> str:
-    reference = """
-The reference matters in two ways. Where it is the same picture (a compressed, restored or upscaled version against its
-original), the score says how far the statistics moved. Where it is another picture (an image prompt), the score is
-the no-reference one with a small correction: it does not say whether the prompt was followed.
-"""
-    return f"""## What it measures, and what it does not
-
+def _scope(variant: str, tables: Mapping[str, Table]) -> str:
+    text = """
 It sees blur, upsampling, blocking, noise, over-smoothing, ringing, over-sharpening and the regular patterns of
 decoders. It does not see meaning: anatomy, hands, text, perspective, prompt fidelity, beauty. Shapes bent or swapped
 without a change of texture (warps, swirls) it hardly sees. Among pictures of one good generator its ranking is near
 chance. Made-up texture that is crisp (the look of a GAN) can score higher than the truth. A picture that is meant to be
 soft, flat or grainy scores lower than one that is crisp. As a loss it can be gamed: raise it together with something
-that holds on to the content.
-{reference if variant == "fr-lite" else ""}"""
+that holds on to the content."""
+    if variant == "fr-lite":
+        text += f"""
+
+The reference matters in two ways. Where it is the same picture (a compressed, restored or upscaled version against its
+original), the score says how far the statistics moved. Where it is another picture (an image prompt), the score is
+the no-reference one with a small correction: it does not say whether the prompt was followed.
+{_beside_no_reference(tables.get("other_reference"))}"""
+    if variant != "nr-lite":
+        text += "\n\nQuality maps come from nr-lite's head on single blocks; its card says how good they are."
+    return f"## What it measures, and what it does not\n\n{_wrapped(text)}"
 
 
-_INTERVALS = """\
-Each figure is that of the shipped weights with its 95% interval (1,000 resamples of photographs, pictures or
-pairs); then the values of all seeds. Controls are one-line measures or published values on the same pictures.
-"""
+def _beside_no_reference(table: Table | None) -> str:
+    """What another photograph of the subject as reference is worth, in words."""
+    if table is None:
+        return ""
+    pairs = zip(table.rows["fr-lite"], table.rows["nr-lite"], strict=True)
+    gains = [ours.value - plain.value for ours, plain in pairs]
+    if min(gains) < 0:
+        return f"**With such a reference it tells pristine from degraded worse than nr-lite, by {-min(gains):.3f}.**"
+    return f"""Such a reference is never worth less than none: with every seed fr-lite tells pristine from degraded as
+well as nr-lite alone or better, but by {min(gains):.3f} to {max(gains):.3f} only."""
+
+
+def _validation() -> str:
+    text = _wrapped("""
+Each figure is that of the shipped weights with its 95% interval (1,000 resamples of photographs, pictures or pairs);
+then the values of all seeds. Controls are measures of a line that need no training, or published values on the same
+pictures: MS-SSIM, VIF and PSNR see the original, hyperIQA is a network without reference, trained on people's ratings.
+All pictures of gan-compression have one size, and so have those made of held-out photographs, which are not files
+either: the picture's size, and the file's, would say nothing there.""")
+    return f"## Validation\n\n{text}"
 
 
 def _table(table: Table) -> str:
@@ -154,12 +180,18 @@ def _table(table: Table) -> str:
         seeds = ", ".join(f"{figure.value:.3f}" for figure in figures)
         lines.append(f"| {name} | {figures[0]} | {seeds} |")
     lines += [f"| control: {name} | {figure} | |" for name, figure in table.controls.items()]
-    lines.append("")
-    if table.wanted is not None:
-        ours = next(iter(table.rows.values()))[0].value
-        lines.append(f"Aimed for: {table.wanted:g}; {'reached' if ours >= table.wanted else '**not reached**'}.")
-    lines += [_remark(table), ""]
-    return "\n".join(line for line in lines if line is not None)
+    remarks = [text for text in (_verdict(table), _remark(table)) if text]
+    return "\n".join([*lines, "", _wrapped(" ".join(remarks))] if remarks else lines)
+
+
+def _verdict(table: Table) -> str:
+    if table.wanted is None:
+        return ""
+    values = [figure.value for figure in next(iter(table.rows.values()))]
+    if values[0] < table.wanted:
+        return f"Aimed for: {table.wanted:g}; **not reached**."
+    missed = sum(value < table.wanted for value in values)
+    return f"Aimed for: {table.wanted:g}; reached{f', not with {missed} of the {len(values)} seeds' if missed else ''}."
 
 
 def _remark(table: Table) -> str:
@@ -168,7 +200,7 @@ def _remark(table: Table) -> str:
     close = [name for name, figure in table.controls.items() if ours - CLOSE < figure.value <= ours]
     remarks = []
     if better:
-        remarks.append(f"**A control does better here: {', '.join(better)}.**")
+        remarks.append(f"**Better here: {', '.join(better)}.**")
     if close:
-        remarks.append(f"A control does as well here: {', '.join(close)}.")
+        remarks.append(f"As good here: {', '.join(close)}.")
     return " ".join(remarks)

@@ -215,6 +215,14 @@ def _guided_smooth(image: Tensor, strength: float, rng: np.random.Generator) -> 
     return _box(slope, radius) * guide + _box(offset, radius)
 
 
+@_register("smooth", "painterly patches with crisp borders (Kuwahara filter), blended in up to radius 6 pixels")
+def _painterly(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    position = _between(strength, 0.6, 6.0)
+    whole = int(position)
+    weaker = _kuwahara(image, whole)
+    return weaker + (position - whole) * (_kuwahara(image, whole + 1) - weaker)
+
+
 # Codecs
 
 
@@ -227,6 +235,13 @@ def _jpeg(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
 @_register("codec", "WebP, quality 60 to 1")
 def _webp(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     return _coded(image, "WEBP", quality=round(_between(strength, 60, 1)), method=2)
+
+
+@_register("codec", "artefact removal: JPEG, quality 50 to 4, its blocks smoothed away")
+def _deblocked(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    subsampling = int(rng.integers(1, 3))
+    coded = _coded(image, "JPEG", quality=round(_between(strength, 50, 4)), subsampling=subsampling)
+    return _edge_keeping(coded, _between(strength, 0.03, 0.12), passes=1, reach=3)
 
 
 # Noise
@@ -379,6 +394,13 @@ def _super_resolution(image: Tensor, strength: float, rng: np.random.Generator) 
     return smooth + rng.uniform(1.0, 2.0) * (smooth - _gaussian(smooth, 1.5))
 
 
+@_register("decoder", "the look of a generative upscaler: reduced 1.25 to 5 times, enlarged, edges drawn anew")
+def _upscaler(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    factor = _between(strength, 1.25, 5.0)
+    enlarged = _resample(image, factor, Image.Resampling.BICUBIC, Image.Resampling.BICUBIC)
+    return _shock(enlarged, rounds=1 + round(factor), sigma=rng.uniform(0.35, 0.5) * factor)
+
+
 @_register("decoder", "fine texture replaced by noise of the same spectrum, 20% to all of it")
 def _fake_texture(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     base = _gaussian(image, 1.5 + 0.5 * strength)
@@ -438,6 +460,39 @@ def _edge_keeping(image: Tensor, tolerance: float, passes: int, reach: int = 2) 
                 weights += weight
         image = total / weights
     return image
+
+
+def _kuwahara(image: Tensor, radius: int) -> Tensor:
+    """Every pixel becomes the mean of that one of the four squares at its corners whose luma varies least."""
+    if not radius:
+        return image
+    height, width = image.shape[1:]
+    luma = _luma(image)
+    padded = functional.pad(torch.cat([image, luma, luma * luma])[None], (radius,) * 4, mode="replicate")
+    boxes = functional.avg_pool2d(padded, radius + 1, stride=1)[0]
+    corners = [boxes[:, y : y + height, x : x + width] for y in (0, radius) for x in (0, radius)]
+    squares = torch.stack(corners)
+    flattest = (squares[:, 4] - squares[:, 3].square()).argmin(dim=0)
+    return squares[:, :3].gather(0, flattest.expand(1, 3, height, width))[0]
+
+
+def _shock(image: Tensor, rounds: int, sigma: float) -> Tensor:
+    """Blurred edges made steep: pixels move to their lightest or darkest neighbour, away from the turning point."""
+    for _ in range(rounds):
+        luma = _gaussian(_luma(image), sigma)
+        padded = functional.pad(luma[None], (1,) * 4, mode="replicate")[0]
+        around = padded[:, 1:-1, 2:] + padded[:, 1:-1, :-2] + padded[:, 2:, 1:-1] + padded[:, :-2, 1:-1]
+        push = 0.6 * torch.tanh(255 * (around - 4 * luma))
+        lightest, darkest = _highest(image), -_highest(-image)
+        image = image + torch.where(push > 0, push * (darkest - image), push * (image - lightest))
+    return image
+
+
+def _highest(image: Tensor) -> Tensor:
+    """Of every pixel and its eight neighbours the largest value."""
+    padded = functional.pad(image[None], (1,) * 4, mode="replicate")[0]
+    rows = torch.maximum(torch.maximum(padded[:, 2:], padded[:, 1:-1]), padded[:, :-2])
+    return torch.maximum(torch.maximum(rows[:, :, 2:], rows[:, :, 1:-1]), rows[:, :, :-2])
 
 
 def _blend_sizes(image: Tensor, strength: float, *filters: type[ImageFilter.RankFilter]) -> Tensor:

@@ -6,7 +6,7 @@ Targets are shares of the range of scores: a pristine photograph's is 0.9 (4.5 o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,17 +58,20 @@ def fit(
     decay: float = 0.02,
     groups: int = 16,
     ranking: float = 0.5,
+    seen: Tensor | None = None,
 ) -> None:
     """Fit parameters by AdamW to targets (squared error) and to orders within a view (logistic loss).
 
     Args:
         predict: numbers of groups (b,) -> logits (members, b, n).
+        seen: (members, G) booleans, which member learns from which group; every one from all if absent.
     """
     generator = torch.Generator().manual_seed(seed)
 
     def loss() -> Tensor:
         chosen = torch.randint(len(data.targets), (groups,), generator=generator)
-        return _loss(predict(chosen), data.targets[chosen], data.order[chosen], ranking)
+        kept = None if seen is None else seen[:, chosen]
+        return _loss(predict(chosen), data.targets[chosen], data.order[chosen], ranking, kept)
 
     _descend(parameters, loss, steps=steps, rate=rate, decay=decay)
 
@@ -86,11 +89,22 @@ def _descend(
         schedule.step()
 
 
-def _loss(logits: Tensor, targets: Tensor, order: Tensor, ranking: float) -> Tensor:
-    error = (torch.sigmoid(logits) - targets).square().mean()
+def _loss(logits: Tensor, targets: Tensor, order: Tensor, ranking: float, kept: Tensor | None = None) -> Tensor:
+    """Loss of logits (members, b, n), of those members and groups (members, b) alone that are kept."""
+    weights = torch.ones(logits.shape[:2]) if kept is None else kept.float()
+    errors = (torch.sigmoid(logits) - targets).square().mean(dim=2)
     gaps = logits[:, :, :, None] - logits[:, :, None, :]
-    wrong = (functional.softplus(-2 * gaps) * order).sum() / (order.sum() * len(logits)).clamp(min=1)
-    return 10 * error + ranking * wrong
+    wrong = (functional.softplus(-2 * gaps) * order).sum(dim=(2, 3))
+    orders = (order.sum(dim=(1, 2)) * weights).sum().clamp(min=1)
+    return 10 * (errors * weights).sum() / weights.sum().clamp(min=1) + ranking * (wrong * weights).sum() / orders
+
+
+def subject_folds(subjects: Sequence[str], count: int, seed: int) -> Tensor:
+    """Numbers (G,) from 0 to `count` - 1, the same for groups of one subject, drawn at random."""
+    names = sorted(set(subjects))
+    order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed)).tolist()
+    fold = {name: place % count for name, place in zip(names, order, strict=True)}
+    return torch.tensor([fold[subject] for subject in subjects])
 
 
 def fit_normalisation(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,15 +113,28 @@ def fit_normalisation(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fit_ensemble(
-    ensemble: Ensemble, inputs: Tensor, data: Set, *, steps: int, seed: int, dropout: float = 0.1, noise: float = 0.0
-) -> None:
-    """Fit perceptrons to inputs (G, n, D).
+    ensemble: Ensemble,
+    inputs: Tensor,
+    data: Set,
+    folds: Tensor,
+    *,
+    steps: int,
+    seed: int,
+    dropout: float = 0.1,
+    noise: float = 0.0,
+) -> Tensor:
+    """Fit perceptrons to inputs (G, n, D), each to the groups outside one fold, taken in turn.
 
     Args:
+        folds: (G,), numbers from 0 to one less than the folds, of which there are no more than members.
         dropout: share of the inputs dropped at each step, the same for all pictures.
         noise: standard deviation of the Gaussian noise added to the inputs: people's pictures differ from ours.
+
+    Returns:
+        (G, n), what the members that did not see a group say of it.
     """
     generator = torch.Generator().manual_seed(seed + 1)
+    members = ensemble.weights[0].shape[0]
 
     def predict(chosen: Tensor) -> Tensor:
         batch = inputs[chosen]
@@ -115,7 +142,12 @@ def fit_ensemble(
         noisy = batch * kept + noise * torch.randn(batch.shape, generator=generator)
         return ensemble.members(noisy.flatten(0, 1)).view(-1, *batch.shape[:2])
 
-    fit(list(ensemble.parameters()), predict, data, steps=steps, seed=seed)
+    seen = folds[None, :] != (torch.arange(members) % (int(folds.max()) + 1))[:, None]
+    fit(list(ensemble.parameters()), predict, data, steps=steps, seed=seed, seen=seen)
+    with torch.no_grad():
+        said = ensemble.members(inputs.flatten(0, 1)).view(-1, *inputs.shape[:2])
+        unseen = (~seen).float()[:, :, None]
+        return (said * unseen).sum(dim=0) / unseen.sum(dim=0)
 
 
 def fit_blocks(
@@ -171,6 +203,33 @@ def fit_gaussian(distance: GaussianDistance, pristine: Tensor, ridge: float = 1e
 def logit(share: Tensor) -> Tensor:
     """Inverse of the sigmoid."""
     return torch.log(share / (1 - share))
+
+
+def grow_bag(trees: SoftTrees, inputs: Tensor, targets: Tensor, folds: Tensor, *, seed: int, rate: float) -> Tensor:
+    """Boost one forest per fold, each on the rows outside it, and store their mean.
+
+    Args:
+        inputs: (N, D).
+        targets: (N,) logits.
+        folds: (N,), numbers from 0 to one less than how many forests the trees are shared out to.
+
+    Returns:
+        (N,), what the forest that did not see a row says of it.
+    """
+    count = int(folds.max()) + 1
+    number, depth = trees.index.shape
+    said = torch.zeros(len(inputs))
+    for fold in range(count):
+        part, away = SoftTrees(inputs.shape[1], number // count, depth), folds == fold
+        grow_trees(part, inputs[~away], targets[~away], seed=seed * count + fold, rate=rate)
+        chosen = slice(fold * (number // count), (fold + 1) * (number // count))
+        with torch.no_grad():
+            said[away] = part(inputs[away])
+            trees.index[chosen] = part.index
+            trees.thresholds[chosen] = part.thresholds
+            trees.sharpness[chosen] = part.sharpness
+            trees.leaves[chosen] = part.leaves / count
+    return said
 
 
 def grow_trees(
@@ -241,14 +300,14 @@ def _as_levels(values: Tensor, depth: int) -> Tensor:
     return values.reshape([2] * depth).permute(*reversed(range(depth))).reshape(-1)
 
 
-def affine_calibration(best: Tensor, worst: Tensor) -> tuple[float, float]:
+def affine_calibration(best: Tensor, worst: Tensor, high: float = BEST, low: float = WORST) -> tuple[float, float]:
     """Slope and offset of a logit, so that medians fall where they should.
 
     Args:
-        best: logits of pristine pictures, whose median becomes that of `BEST`.
-        worst: logits of the worst pictures, whose median becomes that of `WORST`.
+        best: logits of pristine pictures, the sigmoid of whose median becomes `high`.
+        worst: logits of the worst pictures, the sigmoid of whose median becomes `low`.
     """
-    high, low = float(best.median()), float(worst.median())
-    span = 2 * math.log(BEST / WORST)
-    slope = span / max(high - low, 1e-3)
-    return slope, math.log(BEST / WORST) - slope * high
+    top, bottom = math.log(high / (1 - high)), math.log(low / (1 - low))
+    middle = float(best.median())
+    slope = (top - bottom) / max(middle - float(worst.median()), 1e-3)
+    return slope, top - slope * middle

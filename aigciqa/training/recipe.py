@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from aigciqa.backbones.lite import LiteBackbone, pool_statistics, squash
 from aigciqa.checkpoint import MetricConfig, write_checkpoint
@@ -31,8 +33,12 @@ from aigciqa.training.pictures import (
     training_plan,
 )
 
-VERSION = 1
+VERSION = 2
 COMMON_SIZE = Preprocess(resize=512, crop=None, max_side=4096, eight_bit=True)
+#: Parts of the subjects; every member of an ensemble is fitted to all but one of them.
+FOLDS = 4
+VARIANTS = ("nr-lite", "nr-lite-native", "fr-lite")
+Made = TypeVar("Made")
 NATIVE_SIZE = Preprocess(resize=None, crop=None, max_side=4096, eight_bit=True)
 
 
@@ -89,6 +95,10 @@ class TrainingData:
     subjects: Sequence[str]
     photos: Sequence[str]
 
+    def folds(self, seed: int) -> Tensor:
+        """Numbers (G,) of the folds; a subject's groups are in one of them."""
+        return fitting.subject_folds(self.subjects, FOLDS, seed)
+
 
 @dataclass
 class Fitted:
@@ -103,21 +113,50 @@ class Fitted:
     heads: dict[str, LiteHead] = field(default_factory=dict)
 
 
-def photo_features(photo: Photo, plan: Sequence[Sample], cache: Path, *, scored: bool) -> PhotoFeatures:
+def training_data(photos: Sequence[Photo], settings: Settings, cache: Path, workers: int, label: str) -> TrainingData:
+    """Draw the pictures to train on (or to check with) and label them.
+
+    Args:
+        cache: folder to keep features in; what it holds already is not drawn again.
+        workers: processes that draw.
+        label: of the progress bar.
+    """
+    plans = [
+        (photo, training_plan(photo, 0, views=settings.views, ladders=settings.ladders, chains=settings.chains))
+        for photo in photos
+    ]
+    return assemble(in_processes(photo_features, [(*plan, cache, True) for plan in plans], label, workers))
+
+
+def in_processes(
+    function: Callable[..., Made], tasks: Sequence[tuple[Any, ...]], label: str, workers: int, unit: str = "photo"
+) -> list[Made]:
+    """What a function makes of each task's arguments, made by several processes of one thread each."""
+    with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        made = pool.map(function, *zip(*tasks, strict=True))
+        return list(tqdm(made, total=len(tasks), desc=label, unit=unit))
+
+
+def kept(cache: Path, key: Sequence[Any], make: Callable[[], Any]) -> Any:
+    """What was made under a key before, or is made now: tensors in tuples, lists and dictionaries."""
+    text = json.dumps([VERSION, *key])
+    file = cache / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.pt"
+    if not file.exists():
+        temporary = file.with_suffix(".tmp")
+        torch.save(make(), temporary)
+        temporary.replace(file)
+    return torch.load(file, weights_only=True)
+
+
+def photo_features(photo: Photo, plan: Sequence[Sample], cache: Path, scored: bool) -> PhotoFeatures:
     """Draw the samples of a photograph and keep their features, or take them from the cache.
 
     Args:
         cache: folder to keep features in.
         scored: whether full-reference scores are needed.
     """
-    key = json.dumps([VERSION, scored, photo.name, [asdict(sample) for sample in plan]])
-    file = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.pt"
-    if not file.exists():
-        temporary = file.with_suffix(".tmp")
-        torch.save(_draw_features(photo, plan, scored), temporary)
-        temporary.replace(file)
-    maps, thumbnails, scores = torch.load(file, weights_only=True)
-    return PhotoFeatures(photo, plan, maps, thumbnails, scores)
+    key = [scored, photo.name, [asdict(sample) for sample in plan]]
+    return PhotoFeatures(photo, plan, *kept(cache, key, lambda: _draw_features(photo, plan, scored)))
 
 
 def _draw_features(photo: Photo, plan: Sequence[Sample], scored: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -135,11 +174,6 @@ def _draw_features(photo: Photo, plan: Sequence[Sample], scored: bool) -> tuple[
     whole = torch.cat(maps)
     count = backbone.statistics
     return whole[:, :count].flatten(2).clone(), whole[:, count:, 0, 0].clone(), torch.stack(scores)
-
-
-def photo_plan(photo: Photo, settings: Settings) -> list[Sample]:
-    """The samples of a photograph to train on."""
-    return training_plan(photo, 0, views=settings.views, ladders=settings.ladders, chains=settings.chains)
 
 
 def assemble(features: Sequence[PhotoFeatures]) -> TrainingData:
@@ -165,6 +199,19 @@ def assemble(features: Sequence[PhotoFeatures]) -> TrainingData:
     )
 
 
+def facts(data: TrainingData, photographs: int, held_out: int) -> dict[str, object]:
+    """What the weights were made from, for `config.json` and the card."""
+    return {
+        "recipe": "examples/train_lite.py",
+        "recipe_version": VERSION,
+        "photographs": photographs,
+        "held_out": held_out,
+        "pictures": data.orders.targets.numel(),
+        "seed": 0,
+        "torch": torch.__version__,
+    }
+
+
 def pool_blocks(maps: Tensor) -> Tensor:
     """(..., C, blocks) -> unnormalised features (..., 3 C)."""
     flat = maps.reshape(-1, *maps.shape[-2:])
@@ -181,11 +228,11 @@ def fit_all(data: TrainingData, settings: Settings) -> Fitted:
     backbone.scale.copy_(scale)
     features = squash(pooled, center, scale)
     fitted = Fitted(backbone)
-    quality = _fit_quality(backbone, features, data, settings)
+    quality, said = _fit_quality(backbone, features, data, settings)
     for variant, weights in MIXES.items():
         lone = NoReferenceHead(backbone.statistics)
         lone.quality.load_state_dict(quality.state_dict())
-        _calibrate_quality(lone.quality, weights, features, data)
+        _calibrate_quality(lone.quality, weights, said, data)
         fitted.heads[variant] = lone
     _fit_blocks(fitted.heads["nr-lite"], data, settings)
     fitted.heads["nr-lite-native"].blocks.load_state_dict(fitted.heads["nr-lite"].blocks.state_dict())
@@ -196,38 +243,65 @@ def fit_all(data: TrainingData, settings: Settings) -> Fitted:
 
 
 #: Weights of perceptrons, trees and log distance, by variant, before the calibration.
-MIXES = {"nr-lite": (1.0, 1.0, -2.0), "nr-lite-native": (1.0, 0.5, -0.5)}
+MIXES = {"nr-lite": (1.0, 1.5, -2.0), "nr-lite-native": (1.0, 0.1, -0.1)}
 
 
-def _fit_quality(backbone: LiteBackbone, features: Tensor, data: TrainingData, settings: Settings) -> Quality:
-    quality = Quality(backbone.statistics)
-    fitting.fit_ensemble(
-        quality.regressor, features, data.orders, steps=settings.steps, seed=settings.seed, dropout=0.3, noise=1.0
+def _fit_quality(
+    backbone: LiteBackbone, features: Tensor, data: TrainingData, settings: Settings
+) -> tuple[Quality, Tensor]:
+    """The parts of the no-reference logit, and what they say (3, G, n) of subjects they were not fitted to."""
+    quality, folds = Quality(backbone.statistics), data.folds(settings.seed)
+    perceptrons = fitting.fit_ensemble(
+        quality.regressor,
+        features,
+        data.orders,
+        folds,
+        steps=settings.steps,
+        seed=settings.seed,
+        dropout=0.3,
+        noise=1.0,
     )
-    goals = fitting.logit(data.orders.targets)
-    fitting.grow_trees(quality.trees, features.flatten(0, 1), goals.flatten(), seed=settings.seed)
-    index = torch.linspace(0, backbone.statistics - 1, len(quality.distance.index)).round().long()
-    quality.distance.index.copy_(index)
-    blocks = data.maps[:, 0].transpose(1, 2).flatten(0, 1)
-    chosen = slice(backbone.statistics)
-    fitting.fit_gaussian(quality.distance, squash(blocks, backbone.center[chosen], backbone.scale[chosen]), ridge=0.1)
-    return quality
+    goals, rows = fitting.logit(data.orders.targets).flatten(), folds.repeat_interleave(features.shape[1])
+    trees = fitting.grow_bag(quality.trees, features.flatten(0, 1), goals, rows, seed=settings.seed, rate=0.1)
+    distance = _fit_distance(quality, backbone, features, data, folds)
+    return quality, torch.stack([perceptrons, trees.view_as(perceptrons), distance])
 
 
-@torch.no_grad()
-def _calibrate_quality(
-    quality: Quality, weights: tuple[float, float, float], features: Tensor, data: TrainingData
-) -> None:
-    quality.mix.copy_(torch.tensor([*weights, 0.0]))
-    slope, offset = _calibration(quality(features.flatten(0, 1)), data)
+def _fit_distance(
+    quality: Quality, backbone: LiteBackbone, features: Tensor, data: TrainingData, folds: Tensor
+) -> Tensor:
+    """The Gaussian of all pristine blocks; (G, n), distances to that of the other subjects' blocks."""
+    distance, count = quality.distance, backbone.statistics
+    distance.index.copy_(torch.linspace(0, count - 1, len(distance.index)).round().long())
+    blocks = squash(data.maps[:, 0].transpose(1, 2), backbone.center[:count], backbone.scale[:count])
+    away = torch.zeros(features.shape[:2])
+    for fold in range(int(folds.max()) + 1):
+        fitting.fit_gaussian(distance, blocks[folds != fold].flatten(0, 1), ridge=0.1)
+        chosen = features[folds == fold]
+        away[folds == fold] = distance(chosen.flatten(0, 1)[:, :count]).view(chosen.shape[:2])
+    fitting.fit_gaussian(distance, blocks.flatten(0, 1), ridge=0.1)
+    return away
+
+
+def _calibrate_quality(quality: Quality, weights: tuple[float, float, float], said: Tensor, data: TrainingData) -> None:
+    """Mix the parts so that scores come where they should, by what they say of subjects they were not fitted to."""
+    mixed = sum(weight * part for weight, part in zip(weights, said, strict=True))
+    assert isinstance(mixed, Tensor)
+    slope, offset = _calibration(mixed, data, BEST_MEDIAN)
     quality.mix.copy_(torch.tensor([*(slope * weight for weight in weights), offset]))
 
 
-def _calibration(logits: Tensor, data: TrainingData) -> tuple[float, float]:
-    """Slope and offset by which pristine pictures and the twentieth with the lowest targets come where they should."""
-    targets = data.orders.targets.flatten()
-    worst = targets <= torch.quantile(targets, 0.05)
-    return fitting.affine_calibration(logits[targets == targets.max()], logits[worst])
+#: The worst pictures are those with the lowest labels: this share of all.
+WORST_SHARE = 0.05
+#: Where the medians of scores go, as shares of the range, so that the means come near 0.9 and 0.1: they lie inside.
+BEST_MEDIAN, WORST_MEDIAN = 0.94, 0.06
+
+
+def _calibration(logits: Tensor, data: TrainingData, best_median: float) -> tuple[float, float]:
+    """Slope and offset by which pristine pictures and those with the lowest targets come where they should."""
+    targets = data.orders.targets
+    worst = targets <= torch.quantile(targets, WORST_SHARE)
+    return fitting.affine_calibration(logits[targets == targets.max()], logits[worst], best_median, WORST_MEDIAN)
 
 
 def _fit_blocks(head: LiteHead, data: TrainingData, settings: Settings) -> None:
@@ -251,21 +325,21 @@ def _fit_full_reference(fitted: Fitted, features: Tensor, data: TrainingData, se
 
 
 #: Weights of the trees' logits and of the log distance, each in units of its own deviation, before the calibration.
-ALIGNED_MIX = (1.0, -1.0)
+ALIGNED_MIX = (1.0, -0.6)
 
 
 def _fit_aligned(head: FullReferenceHead, features: Tensor, data: TrainingData, settings: Settings) -> None:
     moved = head.moved(features.flatten(0, 1), features[:, :1].expand_as(features).flatten(0, 1))
-    inputs = torch.cat([moved, moved.abs()], dim=1)
-    fitting.grow_trees(head.trees, inputs, fitting.logit(data.orders.targets).flatten(), seed=settings.seed, rate=0.07)
-    with torch.no_grad():
-        learned = head.trees(inputs)
-        distance = (moved[:, head.statistics :].abs().mean(dim=1) + NEAR).log()
-        degraded = data.orders.targets.flatten() < data.orders.targets.max()
-        parts = (learned, distance)
-        weights = [share / float(part[degraded].std()) for share, part in zip(ALIGNED_MIX, parts, strict=True)]
-        slope, offset = _calibration(weights[0] * learned + weights[1] * distance, data)
-        head.mix.copy_(torch.tensor([slope * weights[0], slope * weights[1], offset, 0.0]))
+    inputs, goals = torch.cat([moved, moved.abs()], dim=1), fitting.logit(data.orders.targets).flatten()
+    rows = data.folds(settings.seed).repeat_interleave(features.shape[1])
+    learned = fitting.grow_bag(head.trees, inputs, goals, rows, seed=settings.seed, rate=0.1)
+    distance = (moved[:, head.statistics :].abs().mean(dim=1) + NEAR).log()
+    degraded = data.orders.targets.flatten() < data.orders.targets.max()
+    parts = (learned, distance)
+    weights = [share / float(part[degraded].std()) for share, part in zip(ALIGNED_MIX, parts, strict=True)]
+    mixed = weights[0] * learned + weights[1] * distance
+    slope, offset = _calibration(mixed.view_as(data.orders.targets), data, fitting.BEST)
+    head.mix.copy_(torch.tensor([slope * weights[0], slope * weights[1], offset, 0.0]))
 
 
 def _fit_correction(head: FullReferenceHead, features: Tensor, data: TrainingData, settings: Settings) -> None:
@@ -314,9 +388,18 @@ def _pick(values: list[int], generator: torch.Generator) -> Tensor:
 
 
 def write_variant(
-    folder: Path, variant: str, fitted: Fitted, training: Mapping[str, Any], results: Mapping[str, Any], card: str
-) -> None:
-    """Write a variant's folder: `config.json`, `model.safetensors` and the card."""
+    folder: Path,
+    variant: str,
+    fitted: Fitted,
+    training: Mapping[str, Any] | None = None,
+    results: Mapping[str, Any] | None = None,
+    card: str | None = None,
+) -> str:
+    """Write a variant's folder: `config.json`, `model.safetensors` and the card.
+
+    Returns:
+        The sha256 of the weights.
+    """
     native = variant.endswith("-native")
     metric = variant.removesuffix("-native")
     head = fitted.heads[variant]
@@ -329,9 +412,10 @@ def write_variant(
         score_range={"quality": SCORE_RANGES["quality"]},
         preprocess=NATIVE_SIZE if native else COMMON_SIZE,
         license="Apache-2.0",
-        training=training,
-        results=results,
+        training=training or {},
+        results=results or {},
     )
     tensors = {f"backbone.{name}": value for name, value in fitted.backbone.state_dict().items()}
     tensors |= {f"head.{name}": value for name, value in head.state_dict().items()}
     write_checkpoint(folder / variant, config, tensors, card)
+    return hashlib.sha256((folder / variant / "model.safetensors").read_bytes()).hexdigest()
