@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aigciqa.convert import convert_checkpoint as convert_checkpoint
+    from aigciqa.databases import Database as Database
+    from aigciqa.databases import Sample as Sample
+    from aigciqa.databases import Split as Split
+    from aigciqa.databases import database_info as database_info
     from aigciqa.databases import list_databases as list_databases
     from aigciqa.databases import load_database as load_database
     from aigciqa.errors import CheckpointError as CheckpointError
@@ -34,6 +38,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "CheckpointError": "aigciqa.errors",
+    "Database": "aigciqa.databases",
     "DatabaseError": "aigciqa.errors",
     "HubError": "aigciqa.errors",
     "ImageError": "aigciqa.errors",
@@ -41,9 +46,12 @@ _HOME = {
     "Metric": "aigciqa.metric",
     "MetricSpec": "aigciqa.registry",
     "Record": "aigciqa.scoring.records",
+    "Sample": "aigciqa.databases",
+    "Split": "aigciqa.databases",
     "WeightsError": "aigciqa.errors",
     "convert_checkpoint": "aigciqa.convert",
     "create_metric": "aigciqa.metric",
+    "database_info": "aigciqa.databases",
     "list_databases": "aigciqa.databases",
     "list_metrics": "aigciqa.registry",
     "load_database": "aigciqa.databases",
@@ -53,6 +61,7 @@ _HOME = {
 }
 __all__ = [
     "CheckpointError",
+    "Database",
     "DatabaseError",
     "HubError",
     "ImageError",
@@ -60,10 +69,13 @@ __all__ = [
     "Metric",
     "MetricSpec",
     "Record",
+    "Sample",
+    "Split",
     "WeightsError",
     "__version__",
     "convert_checkpoint",
     "create_metric",
+    "database_info",
     "list_databases",
     "list_metrics",
     "load_database",
