@@ -231,6 +231,14 @@ def test_resamples_that_are_constant_are_left_out() -> None:
         assert np.isnan(measure(weight, x, x)[0])
         assert measure(weight, x, x)[1] == pytest.approx(1)
     assert all(map(math.isnan, bootstrap.percentiles(np.array([math.nan]))))
+    assert bootstrap.percentiles(np.array([*range(1001), math.nan])) == (25, 975)
+
+
+def test_a_constant_is_told_from_rounding() -> None:
+    tenths, ranked = np.array([0.1, 0.1, 0.3]), np.array([1.0, 2.0, 3.0])
+    weight = np.array([[3.0, 4.0, 0.0]])  # of 0.1, the mean of seven is another number
+    assert np.isnan(bootstrap.pearson(weight, tenths, ranked)[0])
+    assert np.isnan(bootstrap.pearson(weight, ranked, tenths)[0])
 
 
 def test_one_group_has_no_interval() -> None:
@@ -433,6 +441,10 @@ def test_an_evaluation_holds_everything(evaluation: Evaluation) -> None:
     between = srcc(scores, evaluation.predictions[1].scores["quality"])
     assert pair.williams == williams(good.agreement.srcc.value, poor.agreement.srcc.value, between, 80)
     assert pair.steiger.p < 0.001
+    other = evaluation.predictions[1].scores["quality"]
+    (weights,) = bootstrap.weights([sample.group for sample in evaluation.samples], 200, seed=0)
+    draws = bootstrap.spearman(weights, scores, mos) - bootstrap.spearman(weights, other, mos)
+    assert (pair.difference.low, pair.difference.high) == bootstrap.percentiles(draws)
 
 
 @pytest.mark.parametrize(
