@@ -326,15 +326,17 @@ def test_calibration_puts_medians_where_they_belong() -> None:
 
 def test_a_bag_of_trees_says_what_the_forest_that_did_not_look_says() -> None:
     generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(900, 12, generator=generator)
-    noise = torch.randn(900, generator=generator)
-    folds = torch.arange(900) % 3
-    trees = SoftTrees(12, trees=90, depth=2)
-    said = fitting.grow_bag(trees, inputs, 2.0 * (inputs[:, 3] > 0) + noise, folds, seed=0, rate=0.3)
+    inputs, noise = torch.randn(600, 40, generator=generator), torch.randn(600, generator=generator)
+    step = 2.0 * (inputs[:, 3] > 0)
+    trees = SoftTrees(40, trees=240, depth=2)
+    said = fitting.grow_bag(trees, inputs, step + noise, torch.arange(600) % 3, seed=0, rate=0.5)
     with torch.no_grad():
         seen = trees(inputs)
-    assert torch.corrcoef(torch.stack([seen, noise]))[0, 1] > torch.corrcoef(torch.stack([said, noise]))[0, 1] + 0.05
-    assert torch.corrcoef(torch.stack([said, (inputs[:, 3] > 0).float()]))[0, 1] > 0.8
+    learned, by_heart, heard = (
+        float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in ((said, step), (seen, noise), (said, noise))
+    )
+    assert learned > 0.6
+    assert by_heart > heard + 0.05  # the noise of a row is known to those forests alone that saw the row
 
 
 def test_folds_keep_subjects_together() -> None:

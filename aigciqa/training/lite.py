@@ -262,7 +262,7 @@ def grow_trees(
     number, depth = trees.index.shape
     for tree in range(number):
         rows = torch.randperm(count, generator=generator)[: int(row_share * count)]
-        features = torch.randperm(width, generator=generator)[: int(feature_share * width)]
+        features = torch.randperm(width, generator=generator)[: max(1, int(feature_share * width))]
         part, gradient = codes[rows][:, features], residual[rows]
         leaf, leaf_all = torch.zeros(len(rows), dtype=torch.long), torch.zeros(count, dtype=torch.long)
         for level in range(depth):
