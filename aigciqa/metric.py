@@ -152,7 +152,7 @@ class Metric(nn.Module):
                 raise WrongMetricError(f"{source} holds a head for {config.metric!r}, not for {metric!r}")
             if config.metric not in METRICS:
                 raise WrongMetricError(f"{source} holds a head for {config.metric!r}, which this version does not know")
-            with torch.device("meta"):  # shapes without memory: the weights come from the file
+            with _without_weights(config.backbone):
                 loaded = cls(config, dimension=dimension, as_loss=as_loss, dtype=dtype)
             expected = loaded.state_dict()
             checkpoint.check_size(facts, expected, str(source))
@@ -420,6 +420,14 @@ class Metric(nn.Module):
         with self._autocast():
             maps = self.backbone(pixels.to(self._weight.dtype))
         return self.backbone.pool(maps.to(self._weight.dtype))
+
+
+def _without_weights(backbone: str) -> contextlib.AbstractContextManager[Any]:
+    """Where a module is built whose weights come from a file: as shapes without memory, or thrown away if small.
+
+    `lite` computes while it is built, for which the meta device imports half of torch: two seconds.
+    """
+    return torch.random.fork_rng(devices=[]) if backbone == "lite" else torch.device("meta")
 
 
 def _unequal(images: int, references: int) -> ValueError:

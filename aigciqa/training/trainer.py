@@ -12,6 +12,7 @@ import csv
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -495,7 +496,8 @@ class _Run:
             from tqdm import tqdm
 
             best = "  (best)" if progress.best_epoch == progress.epoch else ""
-            tqdm.write(f"epoch {progress.epoch}: loss {loss:.4f}, validation SRCC {mean:.4f}, {seconds:.1f} s{best}")
+            line = f"epoch {progress.epoch}: loss {loss:.4f}, validation SRCC {mean:.4f}, {seconds:.1f} s{best}"
+            tqdm.write(line, file=sys.stderr)
 
     def _save_state(self) -> None:
         state = {
