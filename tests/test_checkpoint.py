@@ -71,6 +71,11 @@ def test_no_classifier_is_stored() -> None:
         assert not [key for key in untrained(name).state_dict() if "classifier" in key or "last_linear" in key]
 
 
+@pytest.mark.parametrize(("name", "largest"), [("fr-resnet50", 130e6), ("fr-vgg16", 62e6)])
+def test_heads_are_small_to_download(name: str, largest: float) -> None:
+    assert sum(tensor.nbytes for tensor in untrained(name).state_dict().values()) + 100_000 <= largest
+
+
 @pytest.mark.parametrize("name", METRICS)
 def test_configs_survive_json(name: str) -> None:
     config = MetricConfig.from_spec(METRICS[name])
