@@ -243,7 +243,7 @@ def fit_all(data: TrainingData, settings: Settings) -> Fitted:
 
 
 #: Weights of perceptrons, trees and log distance, by variant, before the calibration.
-MIXES = {"nr-lite": (1.0, 1.5, -2.0), "nr-lite-native": (1.0, 0.1, -0.1)}
+MIXES = {"nr-lite": (1.0, 1.5, -2.0), "nr-lite-native": (1.0, 0.0, -0.5)}
 
 
 def _fit_quality(
