@@ -124,7 +124,8 @@ below is on those. Each picture is a photograph degraded by one to three of thes
     labelled = _wrapped("""
 The label of a degraded picture is half the mean rank of full-reference metrics (VIF, GMSD, MDSI, HaarPSI) and half the
 strength of its degradations. No person judged any of them, and no picture of the sets with human judgements below was
-trained on; they were looked at while choosing among designs, so their figures are optimistic.
+trained on; they were looked at more than a hundred times while choosing among designs, mixing weights among them, so
+their figures are optimistic.
 
 Scores are calibrated on training photographs by ensemble members that were fitted to other subjects than theirs.
 
