@@ -190,7 +190,7 @@ def _spread(length: int, count: int) -> list[int]:
 
 def _contrast_statistics(plane: Tensor) -> Tensor:
     """MSCN values, their products with neighbours, and local contrast, of planes (N, n, n)."""
-    blur = _gaussian_matrix(plane.shape[-1], plane)
+    blur = _GAUSSIAN[plane.shape[-1]].to(plane.device)
     deviation = plane - blur @ plane @ blur.T
     contrast = (blur @ (deviation * deviation) @ blur.T + FLOOR).sqrt()
     normal = deviation / (contrast + 1)
@@ -265,19 +265,12 @@ def _edge_statistics(plane: Tensor) -> Tensor:
 
 def _spectrum_statistics(plane: Tensor) -> Tensor:
     """Fall of the spectrum from band to band, and peaks at the periods of decoders' patterns."""
-    size = plane.shape[-1]
-    index = torch.arange(size, device=plane.device, dtype=torch.float32)
-    basis = torch.cos(math.pi / size * index[:, None] * (index[None, :] + 0.5)) * math.sqrt(2 / size)
-    window = torch.sin(math.pi / size * (index + 0.5))
-    spectrum = basis @ (plane * (window * window[:, None])) @ basis.T
+    basis, window, membership, weights = (table.to(plane.device) for table in _SPECTRUM)
+    spectrum = basis @ (plane * window) @ basis.T
     energy = spectrum * spectrum
-    radius = (index[:, None].square() + index.square()).sqrt()
-    band = ((radius + 1).log() * (BANDS / math.log(size + 1))).floor().clamp(max=BANDS - 1)
-    # The first bands hold a coefficient or none: what they say is left to the luma's own deviation.
-    membership = (band.flatten()[:, None] == torch.arange(BANDS_SKIPPED, BANDS, device=plane.device)).float()
-    levels = 0.5 * (energy.flatten(1) @ (membership / membership.sum(0)) + FLOOR).log()
-    lines = torch.cat([energy[:, :, 1:].mean(dim=2), energy[:, 1:].mean(dim=1)], dim=1).reshape(-1, 2, size)
-    peaks = (0.5 * (lines + FLOOR).log()) @ torch.tensor(_PEAK_WEIGHTS, device=plane.device).T
+    levels = 0.5 * (energy.flatten(1) @ membership + FLOOR).log()
+    lines = torch.cat([energy[:, :, 1:].mean(dim=2), energy[:, 1:].mean(dim=1)], dim=1).reshape(-1, 2, BLOCK)
+    peaks = (0.5 * (lines + FLOOR).log()) @ weights.T
     return torch.cat([levels[:, 1:] - levels[:, :-1], levels[:, -1:], peaks.flatten(1)], dim=1).T
 
 
@@ -295,7 +288,18 @@ def _peak_weights() -> list[list[float]]:
 
 
 BANDS_SKIPPED = 5
-_PEAK_WEIGHTS = _peak_weights()
+
+
+def _spectrum_tables() -> tuple[Tensor, ...]:
+    """DCT basis (n, n), window (n, n), shares of the bands (n * n, bands), weights of the peaks (3, n); n = BLOCK."""
+    index = torch.arange(BLOCK, dtype=torch.float32)
+    basis = torch.cos(math.pi / BLOCK * index[:, None] * (index[None, :] + 0.5)) * math.sqrt(2 / BLOCK)
+    window = torch.sin(math.pi / BLOCK * (index + 0.5))
+    radius = (index[:, None].square() + index.square()).sqrt()
+    band = ((radius + 1).log() * (BANDS / math.log(BLOCK + 1))).floor().clamp(max=BANDS - 1)
+    # The first bands hold a coefficient or none: what they say is left to the luma's own deviation.
+    membership = (band.flatten()[:, None] == torch.arange(BANDS_SKIPPED, BANDS)).float()
+    return basis, window * window[:, None], membership / membership.sum(0), torch.tensor(_peak_weights())
 
 
 def _blocking_statistics(luma: Tensor) -> Tensor:
@@ -313,7 +317,7 @@ def _colour_statistics(rgb: Tensor, luma: Tensor) -> Tensor:
     red, green, blue = rgb.unbind(1)
     chroma = _halve(torch.cat([0.564 * (blue - luma), 0.713 * (red - luma)]))
     chroma = chroma - chroma.mean(dim=(1, 2), keepdim=True)
-    blur = _gaussian_matrix(chroma.shape[-1], chroma)
+    blur = _GAUSSIAN[chroma.shape[-1]].to(chroma.device)
     deviation = chroma - blur @ chroma @ blur.T
     fine = deviation * deviation
     normal = deviation / ((blur @ fine @ blur.T + FLOOR).sqrt() + 1)
@@ -360,19 +364,30 @@ def _luma(images: Tensor) -> Tensor:
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
-def _gaussian_matrix(size: int, like: Tensor) -> Tensor:
+def _gaussian_matrix(size: int) -> Tensor:
     """Seven-tap Gaussian (sigma 7/6) as a matrix (size, size); near the border what is inside counts."""
-    index = torch.arange(size, device=like.device, dtype=torch.float32)
+    index = torch.arange(size, dtype=torch.float32)
     distance = (index[:, None] - index[None, :]).abs()
     weights = torch.exp(-distance.square() / (2 * (7 / 6) ** 2)) * (distance <= 3)
     return weights / weights.sum(1, keepdim=True)
 
 
-def _halve(plane: Tensor) -> Tensor:
-    """Planes (N, n, n) reduced to (N, n / 2, n / 2) with the filter (1, 3, 3, 1) / 8."""
-    size = plane.shape[-1]
-    index = torch.arange(size, device=plane.device, dtype=torch.float32)
-    centre = 2 * torch.arange(size // 2, device=plane.device, dtype=torch.float32) + 0.5
+def _halving_matrix(size: int) -> Tensor:
+    """The filter (1, 3, 3, 1) / 8 at every other place, as a matrix (size / 2, size)."""
+    index = torch.arange(size, dtype=torch.float32)
+    centre = 2 * torch.arange(size // 2, dtype=torch.float32) + 0.5
     weights = (2 - (index[None, :] - centre[:, None]).abs()).clamp(min=0)
-    weights = weights / weights.sum(1, keepdim=True)
+    return weights / weights.sum(1, keepdim=True)
+
+
+def _halve(plane: Tensor) -> Tensor:
+    """Planes (N, n, n) reduced to (N, n / 2, n / 2)."""
+    weights = _HALVING[plane.shape[-1]].to(plane.device)
     return weights @ plane @ weights.T
+
+
+# Tables made once, on the CPU whatever the caller's contexts say.
+with torch.inference_mode(False), torch.device("cpu"):
+    _GAUSSIAN = {BLOCK >> scale: _gaussian_matrix(BLOCK >> scale) for scale in range(SCALES)}
+    _HALVING = {BLOCK >> scale: _halving_matrix(BLOCK >> scale) for scale in range(SCALES - 1)}
+    _SPECTRUM = _spectrum_tables()
