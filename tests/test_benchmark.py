@@ -308,6 +308,7 @@ def test_examples_explain_themselves(name: str, tmp_path: Path) -> None:
     assert "pip install" in (EXAMPLES / name).read_text()
 
 
+@pytest.mark.slow
 def test_metrics_of_other_libraries_are_compared(root: Path, tmp_path: Path) -> None:
     done = run_example(
         "compare_metrics.py", "pku-i2iqa", root, "--aigciqa", "fr-lite", "--piq", "ssim", "gmsd", "--protocol", "paper",
@@ -323,6 +324,7 @@ def test_metrics_of_other_libraries_are_compared(root: Path, tmp_path: Path) -> 
     assert "pip install pyiqa" in missing.stderr or missing.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_table_of_the_paper_is_trained_evaluated_and_resumed(tmp_path: Path) -> None:
     root = lookalikes.write_pku_i2iqa(tmp_path / "database", prompts=3)
     arguments = (

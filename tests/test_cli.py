@@ -275,7 +275,7 @@ def test_list_and_version() -> None:
 class TestResume:
     """A killed run goes on, and its table is that of a run nobody touched."""
 
-    COUNT = 40
+    COUNT = 120
 
     @pytest.fixture
     def folder(self, pictures: Write, tmp_path: Path) -> Path:

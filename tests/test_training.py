@@ -130,7 +130,7 @@ def test_a_run_leaves_a_head_that_says_how_it_came_about(root: Path, cache: Path
     assert set(metric.config.results) == {"quality", "overall"}
 
 
-@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("frozen", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(frozen: bool, tmp_path: Path) -> None:
     root = write_folder(tmp_path / "database", prompts=3, per_prompt=4, size=32)
     arguments = ["folder", str(root), "-m", "nr-resnet18", "--start", "none", "-d", "quality", "--epochs", "3"]
@@ -188,6 +188,7 @@ def test_early_stopping(root: Path, cache: Path, tmp_path: Path) -> None:
     assert len(log(tmp_path / "head")) == 3
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(root: Path, cache: Path, tmp_path: Path) -> None:
     """The gradient of a step is the mean over the devices: the same as that of one device with the whole batch."""
     one = run(root, cache, tmp_path / "one", metric="nr-resnet18", epochs=1, batch_size=4)
@@ -255,6 +256,7 @@ def test_metrics_and_databases_that_do_not_fit(cache: Path, tmp_path: Path) -> N
     assert (absent.exit_code, "absent" in absent.output) == (2, True)
 
 
+@pytest.mark.slow
 def test_the_example_trains_on_ratings_of_ones_own(root: Path, tmp_path: Path) -> None:
     example = Path(__file__).parent.parent / "examples" / "train_on_your_ratings.py"
     line = [sys.executable, str(example), str(root / "manifest.csv"), "--output", str(tmp_path / "head")]
