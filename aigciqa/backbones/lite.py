@@ -209,7 +209,7 @@ def _contrast_statistics(plane: Tensor) -> Tensor:
             -_mean(1 / contrast).log(),
             0.5 * (energy + 1e-3).log(),
             ((_mean(normal.abs()).square() + 1e-4) / (energy + 1e-4)).log(),
-            ((_mean(square * square) + 1e-4) / (energy * energy + 1e-4)).log(),
+            ((_mean_square(square) + 1e-4) / (energy * energy + 1e-4)).log(),
             _mean(square * normal) / (energy + 1e-2) ** 1.5,
         ]
     )
@@ -225,7 +225,7 @@ def _product_statistics(normal: Tensor) -> Tensor:
     products = torch.stack([inner * other for other in around])
     sizes = products.abs()
     mean, size = products.mean(dim=(2, 3)), sizes.mean(dim=(2, 3))
-    energy, signed = (sizes * sizes).mean(dim=(2, 3)), (sizes * products).mean(dim=(2, 3))
+    energy, signed = _mean_square(products), (sizes * products).mean(dim=(2, 3))
     positive, negative = 0.5 * (energy + signed), functional.relu(0.5 * (energy - signed))
     return torch.cat(
         [
@@ -250,7 +250,7 @@ def _edge_statistics(plane: Tensor) -> Tensor:
     logs = torch.stack([gradient, bend]).log()
     means = logs.mean(dim=(2, 3))
     logs = logs - means[:, :, None, None]
-    spreads = ((logs * logs).mean(dim=(2, 3)) + 1e-4).sqrt()
+    spreads = (_mean_square(logs) + 1e-4).sqrt()
     ratios = torch.stack(
         [
             means[0],
@@ -324,7 +324,7 @@ def _colour_statistics(rgb: Tensor, luma: Tensor) -> Tensor:
     energy = _mean(normal * normal)
     chromatic = torch.stack(
         [
-            0.5 * (_mean(chroma * chroma) + 1).log(),
+            0.5 * (_mean_square(chroma) + 1).log(),
             0.5 * (_mean(fine) + FLOOR).log(),
             ((_mean(normal.abs()).square() + 1e-4) / (energy + 1e-4)).log(),
             _mean(normal[:, 1:] * normal[:, :-1]) / (energy + 1e-2),
@@ -347,7 +347,7 @@ def _colour_statistics(rgb: Tensor, luma: Tensor) -> Tensor:
             _mean(functional.relu(16 - luma)) / 16,
             _mean(functional.relu(luma - 239)) / 16,
             mean_saturation,
-            (_mean(spread * spread) + 1e-4).sqrt(),
+            (_mean_square(spread) + 1e-4).sqrt(),
             _mean(8 / (8 + right * right + down * down)),
         ]
     )
@@ -356,6 +356,12 @@ def _colour_statistics(rgb: Tensor, luma: Tensor) -> Tensor:
 
 def _mean(planes: Tensor) -> Tensor:
     return planes.mean(dim=(1, 2))
+
+
+def _mean_square(planes: Tensor) -> Tensor:
+    """Mean of the squares over the last two dimensions, in one pass."""
+    norm = torch.linalg.vector_norm(planes, dim=(-2, -1))
+    return norm * norm / (planes.shape[-2] * planes.shape[-1])
 
 
 def _luma(images: Tensor) -> Tensor:
