@@ -360,7 +360,7 @@ def _mean(planes: Tensor) -> Tensor:
 
 def _mean_square(planes: Tensor) -> Tensor:
     """Mean of the squares over the last two dimensions, in one pass."""
-    norm = torch.linalg.vector_norm(planes, dim=(-2, -1))
+    norm: Tensor = torch.linalg.vector_norm(planes, dim=(-2, -1))
     return norm * norm / (planes.shape[-2] * planes.shape[-1])
 
 
