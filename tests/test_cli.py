@@ -275,7 +275,7 @@ def test_list_and_version() -> None:
 class TestResume:
     """A killed run goes on, and its table is that of a run nobody touched."""
 
-    COUNT = 120
+    COUNT = 40
 
     @pytest.fixture
     def folder(self, pictures: Write, tmp_path: Path) -> Path:
@@ -316,12 +316,14 @@ class TestResume:
         assert (folder / name).read_bytes() == whole.read_bytes()
 
     @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-    def test_after_being_asked_to_stop(self, folder: Path, number: int, status: int) -> None:
+    def test_after_being_asked_to_stop(self, folder: Path, pictures: Write, number: int, status: int) -> None:
+        count = 3 * self.COUNT  # so that the run is not over before the signal comes
+        pictures("gen", *(f"{index:03}.png" for index in range(self.COUNT, count)))
         arguments = self.command("t.csv")
         assert self.kill_after(folder, arguments, folder / "t.csv", 5, number) == status
         assert run_command(*arguments, "--resume", cwd=folder).returncode == 1
         rows = table((folder / "t.csv").read_text())
-        assert [row["image"] for row in rows] == [f"gen/{index:03}.png" for index in range(self.COUNT)]
+        assert [row["image"] for row in rows] == [f"gen/{index:03}.png" for index in range(count)]
 
     @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
     def test_from_any_byte_of_the_file(self, pictures: Write, tmp_path: Path, suffix: str) -> None:
