@@ -13,7 +13,14 @@ _METRICS = [name for name in list_metrics() if not name.endswith("-lite")]
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("pt_file", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("-m", "--metric", required=True, type=click.Choice(_METRICS), help="What was trained.", metavar="METRIC")
+@click.option(
+    "-m",
+    "--metric",
+    required=True,
+    type=click.Choice(_METRICS),
+    help="What was trained, such as fr-resnet50.",
+    metavar="METRIC",
+)
 @click.option(
     "-d", "--dimension", required=True, type=click.Choice(list(SCORE_RANGES)), help="Opinion score it was trained on."
 )

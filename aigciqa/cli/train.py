@@ -23,7 +23,14 @@ def _dimensions(_context: click.Context, _parameter: click.Parameter, given: tup
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.argument("database", metavar="DATABASE")
 @click.argument("root", metavar="ROOT", type=click.Path(path_type=Path))
-@click.option("-m", "--metric", required=True, type=click.Choice(_METRICS), metavar="METRIC", help="What to train.")
+@click.option(
+    "-m",
+    "--metric",
+    required=True,
+    type=click.Choice(_METRICS),
+    metavar="METRIC",
+    help="What to train, such as fr-resnet50.",
+)
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder of the head."
 )
