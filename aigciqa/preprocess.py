@@ -141,7 +141,7 @@ def _eight_bit(images: Tensor, size: tuple[int, int]) -> Tensor:
     Returns:
         (B, 3, *size), multiples of 1 / 255.
     """
-    exact = _eight_bit_exact(images.detach(), size) / 255.0
+    exact = _eight_bit_exact(images.detach(), size).div_(255.0)
     if not (torch.is_grad_enabled() and images.requires_grad):
         return exact
     smooth = images if images.shape[-2:] == size else _interpolate(images, size)
@@ -150,13 +150,13 @@ def _eight_bit(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _eight_bit_exact(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Levels 0 to 255; on the CPU by torch's integer resize, which imitates Pillow's and is much faster than floats."""
-    levels = (images * 255.0).add_(0.5).to(torch.uint8)  # halves go upwards
+    levels = (images * 255.0).add_(0.5).floor_()  # halves go upwards
     height, width = images.shape[-2:]
     if size == (height, width):
         return levels
     if images.device.type == "cpu":
-        return _interpolate(levels, size)
-    across = levels.float()  # Pillow's order: across, then down, each pass rounded
+        return _interpolate(levels.to(torch.uint8), size).to(images.dtype)
+    across = levels  # Pillow's order: across, then down, each pass rounded
     if size[1] != width:
         across = _interpolate(across, (height, size[1])).add_(0.5).floor_()
     return _interpolate(across, size).add_(0.5).floor_() if size[0] != height else across
