@@ -37,6 +37,13 @@ from aigciqa.training.trainer import PRECISIONS, Learner, Settings
 
 PARTS = ("steps", "targets", "evaluation", "frozen", "memory")
 DIMENSIONS = ("quality", "authenticity", "correspondence", "overall")
+#: Ways of training whose memory is compared with the loop's.
+WAYS: dict[str, dict[str, Any]] = {
+    "float32": {},
+    "float32, recompute": {"recompute": True},
+    "bfloat16": {"dtype": "bfloat16"},
+    "bfloat16, recompute": {"dtype": "bfloat16", "recompute": True},
+}
 PER_PROMPT = 8
 BATCH = 8
 
@@ -44,10 +51,10 @@ BATCH = 8
 def main() -> None:
     """Print a ratio for each part."""
     options = arguments()
+    torch.set_num_threads(options.threads)
     if options.peak:
         print(peak(options))
         return
-    torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         samples = draw_database(Path(folder), options.images)
         for part in options.parts:
@@ -62,7 +69,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=8, help="timed steps of each kind")
     parser.add_argument("--images", type=int, default=400)
-    parser.add_argument("--peak", choices=("loop", "ours"), help=argparse.SUPPRESS)
+    parser.add_argument("--peak", choices=("loop", *WAYS), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -221,15 +228,13 @@ def compare_frozen(options: argparse.Namespace, samples: list[Sample], folder: P
 
 
 def compare_memory(options: argparse.Namespace, samples: list[Sample], folder: Path) -> str:
-    """Peak memory of a process with its pictures, after three steps."""
+    """Peak memory of a process with its pictures, after five steps."""
     command = [sys.executable, __file__, "--metric", options.metric, "--images", str(options.images)]
-    peaks = {
-        kind: int(subprocess.check_output([*command, "--folder", str(folder), "--peak", kind]))
-        for kind in ("loop", "ours")
-    }
-    megabytes = ", ".join(f"{kind} {peak / 1e6:.0f} MB" for kind, peak in peaks.items())
-    share = peaks["ours"] / peaks["loop"]
-    return f"{share:.0%} of the loop's peak ({megabytes}; {options.images} images; wanted at most 15% at 4,000)"
+    command += ["--threads", str(options.threads), "--folder", str(folder), "--peak"]
+    peaks = {way: int(subprocess.check_output([*command, way]).split()[-1]) for way in ("loop", *WAYS)}
+    loop = peaks.pop("loop")
+    shares = ", ".join(f"{way} {each / loop:.1%} ({each / 1e6:.0f} MB)" for way, each in peaks.items())
+    return f"{shares} of the loop's {loop / 1e6:.0f} MB; {options.images} images (wanted at most 15% at 4,000)"
 
 
 def peak(options: argparse.Namespace) -> int:
@@ -243,8 +248,8 @@ def peak(options: argparse.Namespace) -> int:
     if options.peak == "loop":
         steps: Iterator[object] = Loop(options.metric, samples).steps()
     else:
-        steps = endless(ours(options, samples, options.folder))
-    for _ in range(3):
+        steps = endless(ours(options, samples, options.folder, **WAYS[options.peak]))
+    for _ in range(5):
         next(steps)
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))

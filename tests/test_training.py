@@ -21,11 +21,13 @@ from PIL import Image
 from scipy.stats import spearmanr
 
 import aigciqa
+from aigciqa.backbones import build_backbone
 from aigciqa.cli.train import main as command
 from aigciqa.decode import load_image
 from aigciqa.preprocess import present_image
 from aigciqa.registry import METRICS
 from aigciqa.training.picture_cache import build_cache
+from aigciqa.training.recompute import recomputing_forward
 from aigciqa.training.trainer import Settings, train
 from tests.conftest import draw
 from tests.lookalikes import write_folder
@@ -265,3 +267,37 @@ def test_the_example_trains_on_ratings_of_ones_own(root: Path, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     assert "figures on 4 pictures that were not trained on:" in done.stdout
     assert (tmp_path / "head" / "config.json").exists()
+
+
+@pytest.mark.parametrize(("name", "side"), [("resnet18", 64), ("resnet50", 64), ("vgg16", 64), ("inceptionv4", 107)])
+def test_recomputed_maps_change_no_bit(name: str, side: int) -> None:
+    torch.manual_seed(0)
+    images = torch.rand(2, 3, side, side)
+    found = []
+    for forward in (lambda backbone: backbone(images), lambda backbone: recomputing_forward(backbone, images)):
+        torch.manual_seed(1)
+        backbone = build_backbone(name).train()
+        maps = forward(backbone)
+        maps.square().mean().backward()
+        gradients = [parameter.grad for parameter in backbone.parameters()]
+        found.append([maps, *gradients, *backbone.buffers()])
+    plain, recomputed = found
+    assert all(torch.equal(one, other) for one, other in zip(plain, recomputed, strict=True))
+
+
+def test_recomputing_keeps_less() -> None:
+    kept = []
+    backbone = build_backbone("resnet18").train()
+    images = torch.rand(2, 3, 64, 64)
+    for forward in (backbone, lambda images: recomputing_forward(backbone, images)):
+        sizes: dict[int, int] = {}
+
+        def note(tensor: torch.Tensor, sizes: dict[int, int] = sizes) -> torch.Tensor:
+            sizes[tensor.data_ptr()] = tensor.nbytes
+            return tensor
+
+        weights = {parameter.data_ptr() for parameter in backbone.parameters()}
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            forward(images)
+        kept.append(sum(size for pointer, size in sizes.items() if pointer not in weights))
+    assert kept[1] < 0.4 * kept[0]

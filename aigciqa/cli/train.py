@@ -52,6 +52,7 @@ def _dimensions(_context: click.Context, _parameter: click.Parameter, given: tup
 )  # fmt: skip
 @click.option("--frozen", is_flag=True, help="Train the head alone, on features computed once.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32")
+@click.option("--recompute", is_flag=True, help="Keep fewer feature maps: less memory, more time, the same outcome.")
 @click.option("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps.")
 @click.option("--devices", type=click.IntRange(min=1), default=1, help="How many of them; each is a process.")
 @click.option("--cache", type=click.Path(path_type=Path), metavar="DIR", help="Where decoded pictures are kept.")

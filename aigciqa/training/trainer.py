@@ -30,6 +30,7 @@ from aigciqa.metric import Metric, create_metric
 from aigciqa.preprocess import normalize
 from aigciqa.registry import Preprocess
 from aigciqa.training.picture_cache import PictureCache, Pixels, build_cache, default_folder
+from aigciqa.training.recompute import recomputing_forward
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -61,6 +62,7 @@ class Settings:
         start: the weights to start from: `"imagenet"`, `"none"` (random), or a folder, repo or ImageNet file.
         frozen: train the head alone, on features computed once (centre crop).
         dtype: what the network computes in: `"float32"`, or mixed with `"bfloat16"` or `"float16"`.
+        recompute: compute feature maps twice instead of keeping them: less memory, more time, the same outcome.
     """
 
     metric: str
@@ -75,6 +77,7 @@ class Settings:
     start: str = "imagenet"
     frozen: bool = False
     dtype: str = "float32"
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         if not self.dimensions or len(set(self.dimensions)) < len(self.dimensions):
@@ -265,8 +268,9 @@ def _prepare_folder(folder: Path, settings: Settings, split: Split, resume: bool
 class Trainee(nn.Module):
     """What learns: presented pictures in, scores out, in training mode where the metric is pinned to evaluation."""
 
-    def __init__(self, metric: Metric) -> None:
+    def __init__(self, metric: Metric, recompute: bool = False) -> None:
         super().__init__()
+        self.recompute = recompute
         self.backbone = metric.backbone.to(memory_format=torch.channels_last)
         self.head = metric.head
         self.spec: Preprocess = metric.config.preprocess
@@ -274,7 +278,9 @@ class Trainee(nn.Module):
     def encode(self, pixels: Tensor) -> Tensor:
         """Features (B, D) of pictures, uint8 (B, 3, h, w)."""
         images = normalize(pixels.float().div_(255), self.spec)
-        features: Tensor = self.backbone.pool(self.backbone(images).float())
+        again = self.recompute and torch.is_grad_enabled()
+        maps = recomputing_forward(self.backbone, images) if again else self.backbone(images)
+        features: Tensor = self.backbone.pool(maps.float())
         return features
 
     def forward(self, generated: Tensor, reference: Tensor | None = None) -> Tensor:
@@ -307,7 +313,7 @@ class Learner:
             metric.head.get_parameter("fc2.bias").copy_(self.targets.mean(0))
         ranges = torch.tensor([high - low for low, high in metric.config.score_range.values()])
         self.scale = ranges / ranges[0]
-        self.trainee = Trainee(metric)
+        self.trainee = Trainee(metric, settings.recompute)
         self.trainee.backbone.requires_grad_(not settings.frozen)
         learning = [parameter for parameter in self.trainee.parameters() if parameter.requires_grad]
         optimizer = torch.optim.Adam(
@@ -426,11 +432,11 @@ class _Run:
     def restore(self) -> None:
         """Take up the state of the last whole epoch."""
         state = torch.load(self.folder / "training" / STATE_FILE, map_location="cpu", weights_only=True)
-        # More epochs, or another patience, may be asked for: they don't change what was done.
+        # More epochs, another patience or a memory's saving may be asked for: they don't change what was done.
         changed = [
             key
             for key, value in _plain(self.settings).items()
-            if state["settings"].get(key) != value and key not in ("epochs", "patience")
+            if state["settings"].get(key) != value and key not in ("epochs", "patience", "recompute")
         ]
         if state["split"] != self.split.digest:
             changed.append("the split of the database")
