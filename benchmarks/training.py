@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
+import os
 import statistics
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from torch import Tensor
 from torchvision import transforms
 
 import aigciqa
+from aigciqa.cli import ENVIRONMENT
 from aigciqa.databases.base import Sample
 from aigciqa.evaluation.evaluate import predict
 from aigciqa.metric import Metric
@@ -50,10 +52,11 @@ BATCH = 8
 
 def main() -> None:
     """Print a ratio for each part."""
+    os.environ.update(ENVIRONMENT)  # as the commands do; before the first tensor
     options = arguments()
     torch.set_num_threads(options.threads)
-    if options.peak:
-        print(peak(options))
+    if options.way:
+        answer(options)
         return
     with tempfile.TemporaryDirectory() as folder:
         samples = draw_database(Path(folder), options.images)
@@ -69,7 +72,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=8, help="timed steps of each kind")
     parser.add_argument("--images", type=int, default=400)
-    parser.add_argument("--peak", choices=("loop", *WAYS), help=argparse.SUPPRESS)
+    parser.add_argument("--way", choices=("loop", *WAYS), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -186,8 +189,7 @@ def turns(options: argparse.Namespace, contestants: dict[str, Callable[[], objec
 def compare_steps(options: argparse.Namespace, samples: list[Sample], folder: Path) -> str:
     """Steps a second."""
     contestants: dict[str, Any] = {"loop": Loop(options.metric, samples).steps()}
-    contestants["float32"] = endless(ours(options, samples, folder))
-    contestants["bfloat16"] = endless(ours(options, samples, folder, dtype="bfloat16"))
+    contestants |= {dtype: endless(ours(options, samples, folder, **WAYS[dtype])) for dtype in ("float32", "bfloat16")}
     found = turns(options, {name: steps.__next__ for name, steps in contestants.items()})
     ratios = ", ".join(f"{name} {found['loop'] / found[name]:.2f}x" for name in ("float32", "bfloat16"))
     return f"{ratios} the loop's steps per second (wanted 1.35x, and 2.4x in bfloat16)"
@@ -227,32 +229,56 @@ def compare_frozen(options: argparse.Namespace, samples: list[Sample], folder: P
     return f"{found / frozen:.0f}x the loop's epoch, the loop's taken from its steps (wanted 50x)"
 
 
+class Stepper:
+    """A process that trains a step at a time, when told to."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path, way: str) -> None:
+        line = [sys.executable, __file__, "--metric", options.metric, "--images", str(options.images)]
+        line += ["--threads", str(options.threads), "--folder", str(folder), "--way", way]
+        self.process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def step(self) -> None:
+        """Wait for one step."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(b"step\n")
+        self.process.stdin.flush()
+        while self.process.stdout.readline() != b"done\n":
+            assert self.process.poll() is None
+
+
 def compare_memory(options: argparse.Namespace, samples: list[Sample], folder: Path) -> str:
     """Peak memory of a process with its pictures, after five steps."""
-    command = [sys.executable, __file__, "--metric", options.metric, "--images", str(options.images)]
-    command += ["--threads", str(options.threads), "--folder", str(folder), "--peak"]
-    peaks = {way: int(subprocess.check_output([*command, way]).split()[-1]) for way in ("loop", *WAYS)}
+    ours(options, samples, folder)  # fills the cache of pictures
+    peaks = {}
+    for way in ("loop", *WAYS):
+        stepper = Stepper(options, folder, way)
+        for _ in range(5):
+            stepper.step()
+        lines = Path(f"/proc/{stepper.process.pid}/status").read_text().splitlines()
+        peaks[way] = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+        stepper.process.kill()
+        stepper.process.wait()
     loop = peaks.pop("loop")
     shares = ", ".join(f"{way} {each / loop:.1%} ({each / 1e6:.0f} MB)" for way, each in peaks.items())
     return f"{shares} of the loop's {loop / 1e6:.0f} MB; {options.images} images (wanted at most 15% at 4,000)"
 
 
-def peak(options: argparse.Namespace) -> int:
-    """This process's peak memory in bytes (Linux)."""
+def answer(options: argparse.Namespace) -> None:
+    """Train a step for each line on standard input."""
     scores = dict.fromkeys(DIMENSIONS, 1.0)
     pairs = [(f"{number}.jpg", f"prompt{number // PER_PROMPT}.jpg") for number in range(options.images)]
     samples = [
         Sample(str(options.folder / image), str(options.folder / prompt), None, None, "", scores)
         for image, prompt in pairs
     ]
-    if options.peak == "loop":
+    if options.way == "loop":
         steps: Iterator[object] = Loop(options.metric, samples).steps()
     else:
-        steps = endless(ours(options, samples, options.folder, **WAYS[options.peak]))
-    for _ in range(5):
+        steps = endless(ours(options, samples, options.folder, **WAYS[options.way]))
+    for _ in sys.stdin:
         next(steps)
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+        print("done", flush=True)
 
 
 if __name__ == "__main__":

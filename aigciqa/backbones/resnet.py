@@ -20,6 +20,7 @@ class ResNet(Backbone):
         # Untrained residual branches begin at zero (Goyal et al. 2017): random features keep their size with depth.
         trunk = getattr(models, name)(weights=None, zero_init_residual=True)
         self.feature_dim = trunk.fc.in_features
+        self.has_blocked_layout = not negative_slope
         for part in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
             self.add_module(part, getattr(trunk, part))
         if negative_slope:

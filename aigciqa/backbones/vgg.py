@@ -16,6 +16,7 @@ class VGG(Backbone):
     """torchvision's VGG `features`: (B, 3, H, W) -> (B, 512, H/32, W/32)."""
 
     feature_dim = 512
+    has_blocked_layout = True
 
     def __init__(self, name: str) -> None:
         super().__init__()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 
+from aigciqa.cli import ENVIRONMENT
 from aigciqa.registry import SCORE_RANGES, list_metrics
 
 _METRICS = [name for name in list_metrics() if not name.endswith("-lite")]
@@ -86,6 +88,7 @@ def main(
     the epoch is chosen on a validation part (--protocol paper does as the paper does). A run that was killed goes on
     with --resume. Exit status: 0 trained, 1 stopped by an error, 2 usage error.
     """
+    os.environ.update({**ENVIRONMENT, **os.environ})
     import aigciqa
     from aigciqa.errors import WeightsError
     from aigciqa.training.trainer import Settings, train

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 
 from torch import Tensor, nn
@@ -23,13 +24,15 @@ def recomputing_forward(backbone: Backbone, images: Tensor) -> Tensor:
     """
     maps = images
     for stretch in _stretches(backbone):
-        maps = checkpoint(
-            stretch,
-            maps,
-            use_reentrant=False,
-            context_fn=lambda stretch=stretch: (contextlib.nullcontext(), _statistics_kept(stretch)),
-        )
+        maps = checkpoint(stretch, maps, use_reentrant=False, context_fn=functools.partial(_contexts, stretch))
     return maps
+
+
+def _contexts(
+    part: nn.Module,
+) -> tuple[contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]]:
+    """Of the forward pass, and of the one that is done again."""
+    return contextlib.nullcontext(), _statistics_kept(part)
 
 
 def _stretches(backbone: Backbone) -> list[nn.Sequential]:

@@ -268,19 +268,23 @@ def _prepare_folder(folder: Path, settings: Settings, split: Split, resume: bool
 class Trainee(nn.Module):
     """What learns: presented pictures in, scores out, in training mode where the metric is pinned to evaluation."""
 
-    def __init__(self, metric: Metric, recompute: bool = False) -> None:
+    def __init__(self, metric: Metric, recompute: bool = False, blocked: bool = False) -> None:
         super().__init__()
         self.recompute = recompute
-        self.backbone = metric.backbone.to(memory_format=torch.channels_last)
+        self.blocked = blocked and metric.backbone.has_blocked_layout
+        layout = torch.contiguous_format if self.blocked else torch.channels_last
+        self.backbone = metric.backbone.to(memory_format=layout)
         self.head = metric.head
         self.spec: Preprocess = metric.config.preprocess
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Features (B, D) of pictures, uint8 (B, 3, h, w)."""
         images = normalize(pixels.float().div_(255), self.spec)
+        if self.blocked:
+            images = images.to_mkldnn()
         again = self.recompute and torch.is_grad_enabled()
         maps = recomputing_forward(self.backbone, images) if again else self.backbone(images)
-        features: Tensor = self.backbone.pool(maps.float())
+        features: Tensor = self.backbone.pool((maps.to_dense() if self.blocked else maps).float())
         return features
 
     def forward(self, generated: Tensor, reference: Tensor | None = None) -> Tensor:
@@ -313,7 +317,9 @@ class Learner:
             metric.head.get_parameter("fc2.bias").copy_(self.targets.mean(0))
         ranges = torch.tensor([high - low for low, high in metric.config.score_range.values()])
         self.scale = ranges / ranges[0]
-        self.trainee = Trainee(metric, settings.recompute)
+        has_layout = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        blocked = has_layout and fabric.device.type == "cpu" and settings.dtype == "float32"
+        self.trainee = Trainee(metric, settings.recompute, blocked)
         self.trainee.backbone.requires_grad_(not settings.frozen)
         learning = [parameter for parameter in self.trainee.parameters() if parameter.requires_grad]
         optimizer = torch.optim.Adam(
