@@ -17,6 +17,7 @@ from aigciqa.backbones import OptionError, build_backbone
 from aigciqa.checkpoint import HeadFolder, MetricConfig
 from aigciqa.decode import load_image
 from aigciqa.errors import CheckpointError, WrongMetricError
+from aigciqa.hardware import fast_dtype
 from aigciqa.heads import build_head
 from aigciqa.imagenet import load_imagenet
 from aigciqa.preprocess import as_list, check_tensor, normalize, present_image, present_tensor
@@ -48,8 +49,8 @@ def create_metric(
             name; what begins with `.`, `/` or `~` is never looked up on the Hub. `"imagenet"` takes ImageNet weights
             for the backbone and random ones for the head, to train from (`load_imagenet`).
         device: where to compute; the CPU if absent.
-        dtype: what the backbone computes in: `"float32"` (the default), or `"bfloat16"` / `"float16"` by autocast.
-            Weights and scores stay float32.
+        dtype: what the backbone computes in: `"float32"` (the default), or `"bfloat16"` / `"float16"` by autocast, or
+            `"auto"`: bfloat16 where the device is built for it. Weights and scores stay float32.
         dimension: the dimension that calling the metric returns; the head's first one if absent.
         as_loss: let gradients flow to the images and return `-score.mean()`.
         cache_dir: where huggingface_hub keeps downloads.
@@ -62,6 +63,7 @@ def create_metric(
             no access; offline; unreachable; refused by the server).
     """
     spec = metric_info(name)
+    dtype = fast_dtype(device) if dtype == "auto" else dtype
     if weights is None or weights == "imagenet":
         metric = Metric(MetricConfig.from_spec(spec), dimension=dimension, as_loss=as_loss, dtype=dtype)
         if weights is not None:
@@ -438,7 +440,7 @@ def _autocast_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     """The dtype autocast is to use; None for plain float32."""
     chosen = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if dtype is not None and chosen not in _DTYPES.values():
-        raise ValueError(f"dtype is one of {', '.join(_DTYPES)}; got {dtype!r}")
+        raise ValueError(f"dtype is one of {', '.join(_DTYPES)}, auto; got {dtype!r}")
     return None if chosen is torch.float32 else chosen
 
 

@@ -7,6 +7,7 @@ scores equal those of the paper authors' torchvision pipeline. Tensors go throug
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -28,15 +29,11 @@ def present_image(image: Image.Image, spec: Preprocess) -> Tensor:
     """Resize and crop an RGB image as Pillow and torchvision do.
 
     Returns:
-        uint8, (3, h, w).
+        uint8, (3, h, w), channels last in memory.
     """
     size = _resized(image.height, image.width, spec)
-    if size != (image.height, image.width):
-        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    if spec.crop is not None:
-        top, left = _crop_origin(size, spec.crop)
-        image = image.crop((left, top, left + spec.crop, top + spec.crop))
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+    image = _resize(image, size) if spec.crop is None else _resize_and_crop(image, size, spec.crop)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def check_tensor(images: Tensor) -> Tensor:
@@ -121,6 +118,28 @@ def _resized(height: int, width: int, spec: Preprocess) -> tuple[int, int]:
     elif long > MAX_ASPECT * short:
         raise ImageError(f"{width} x {height} is a strip of more than {MAX_ASPECT}:1; cut it before scoring")
     return (new_short, new_long) if height <= width else (new_long, new_short)
+
+
+def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    if size == (image.height, image.width):
+        return image
+    return image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+
+
+def _resize_and_crop(image: Image.Image, size: tuple[int, int], crop: int) -> Image.Image:
+    """The centre of the resized picture; where nothing has to be rounded for it, the rest is not even computed."""
+    top, left = _crop_origin(size, crop)
+    down, across = Fraction(image.height, size[0]), Fraction(image.width, size[1])
+    box = (left * across, top * down, (left + crop) * across, (top + crop) * down)
+    if down == across >= 1 and all(_is_exact(value) for value in (down, across, *box)):
+        x0, y0, x1, y1 = (float(value) for value in box)
+        return image.resize((crop, crop), Image.Resampling.BILINEAR, box=(x0, y0, x1, y1))
+    return _resize(image, size).crop((left, top, left + crop, top + crop))
+
+
+def _is_exact(value: Fraction) -> bool:
+    """Whether Pillow, which keeps corners of boxes as 32-bit floats, computes with just this value."""
+    return bool(Fraction(float(np.float32(float(value)))) == value)
 
 
 def _crop_origin(size: tuple[int, int], crop: int) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 
 import aigciqa
 from aigciqa.scoring import engine
+from aigciqa.scoring.encoder import Encoder
 from tests.conftest import untrained
 
 Write = Callable[..., list[str]]
@@ -68,21 +70,59 @@ def test_each_reference_is_decoded_and_encoded_once(pictures: Write, monkeypatch
     prompts = pictures("prompts", "0.png", "1.png")
     decoded: list[str] = []
     encoded: list[int] = []
-    decode, encode = engine.load_image, metric.encode_presented
+    decode, encode = engine.load_image, Encoder.encode
 
     def count_decoded(path: str) -> object:
         decoded.append(path)
         return decode(path)
 
-    def count_encoded(pixels: torch.Tensor) -> torch.Tensor:
+    def count_encoded(encoder: Encoder, pixels: torch.Tensor) -> torch.Tensor:
         encoded.append(len(pixels))
-        return encode(pixels)
+        return encode(encoder, pixels)
 
     monkeypatch.setattr(engine, "load_image", count_decoded)
-    monkeypatch.setattr(metric, "encode_presented", count_encoded)
+    monkeypatch.setattr(Encoder, "encode", count_encoded)
     list(aigciqa.score_files(images, metric=metric, references=[prompts[i % 2] for i in range(9)], batch_size=2))
     assert sorted(decoded) == sorted(images + prompts)
     assert sum(encoded) == 11
+
+
+def test_metrics_of_one_trunk_share_its_features(pictures: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    nr, fr, other = untrained("nr-resnet18"), untrained("fr-resnet18"), untrained("nr-resnet18")
+    fr.backbone.load_state_dict(nr.backbone.state_dict())
+    with torch.no_grad():
+        next(other.backbone.parameters()).add_(0.1)
+    images, prompts = pictures("gen", "a.png", "b.png", "c.png"), pictures("prompts", "a.png")
+    encoded: list[tuple[int, int]] = []
+    encode = Encoder.encode
+
+    def count_encoded(encoder: Encoder, pixels: torch.Tensor) -> torch.Tensor:
+        encoded.append((id(encoder), len(pixels)))
+        return encode(encoder, pixels)
+
+    monkeypatch.setattr(Encoder, "encode", count_encoded)
+    records = list(aigciqa.score_files(images, metric=[nr, fr, other], references=prompts[0]))
+    assert len({encoder for encoder, _ in encoded}) == 2
+    assert sum(count for _, count in encoded) == 3 + 1 + 3
+    found = [record.scores["quality"] for record in records]
+    alone = torch.stack([nr(images), fr(images, [prompts[0]] * 3), other(images)], dim=1)
+    assert found == pytest.approx(alone.flatten().tolist(), abs=1e-5)
+
+
+def test_a_reference_that_changes_is_read_again(pictures: Write) -> None:
+    metric = untrained("fr-resnet18")
+    images, (prompt, other) = pictures("gen", "a.png", "b.png"), pictures("prompts", "a.png", "b.png")
+
+    def items() -> Iterator[aigciqa.Item]:
+        yield aigciqa.Item(images[0], prompt)
+        expected.append(metric(images[0], prompt).item())
+        shutil.copy(other, prompt)
+        yield aigciqa.Item(images[1], prompt)
+        expected.append(metric(images[1], other).item())
+
+    expected: list[float] = []
+    found = scores_of(aigciqa.score_files(items(), metric=metric, batch_size=1))
+    assert found == pytest.approx(expected, abs=1e-5)
 
 
 def test_forgotten_references_are_read_again(pictures: Write, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,15 +193,15 @@ def test_the_batch_shrinks_when_memory_runs_out(pictures: Write, monkeypatch: py
     images = pictures("gen", *(f"{index}.png" for index in range(11)))
     expected = metric(images).tolist()
     tried: list[int] = []
-    encode = metric.encode_presented
+    encode = Encoder.encode
 
-    def small_memory(pixels: torch.Tensor) -> torch.Tensor:
+    def small_memory(encoder: Encoder, pixels: torch.Tensor) -> torch.Tensor:
         tried.append(len(pixels))
         if len(pixels) > 2:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return encode(pixels)
+        return encode(encoder, pixels)
 
-    monkeypatch.setattr(metric, "encode_presented", small_memory)
+    monkeypatch.setattr(Encoder, "encode", small_memory)
     found = scores_of(aigciqa.score_files(images, metric=metric, batch_size=8))
     assert found == pytest.approx(expected, abs=1e-5)
     assert tried[:3] == [8, 4, 2]
@@ -171,10 +211,10 @@ def test_the_batch_shrinks_when_memory_runs_out(pictures: Write, monkeypatch: py
 def test_running_out_of_memory_on_one_picture_is_raised(pictures: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     metric = untrained("nr-resnet18")
 
-    def no_memory(pixels: torch.Tensor) -> torch.Tensor:
+    def no_memory(encoder: Encoder, pixels: torch.Tensor) -> torch.Tensor:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(metric, "encode_presented", no_memory)
+    monkeypatch.setattr(Encoder, "encode", no_memory)
     with pytest.raises(torch.cuda.OutOfMemoryError):
         list(aigciqa.score_files(pictures("gen", "a.png", "b.png"), metric=metric))
 

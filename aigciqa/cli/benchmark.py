@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aigciqa.cli import ENVIRONMENT
 from aigciqa.registry import METRICS, SCORE_RANGES, metric_info
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ SHOWN = 5
 @click.option("--predictions", metavar="FILE.csv", type=click.Path(path_type=Path), help="Write every single score.")
 @click.option("--device", metavar="D", help="Where to compute: cpu, cuda, cuda:1, mps. [default: cpu]")
 @click.option(
-    "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True,
+    "--dtype", type=click.Choice(["float32", "bfloat16", "float16", "auto"]), default="float32", show_default=True,
     help="What the network computes in.",
 )  # fmt: skip
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images per pass through the network.")
@@ -100,6 +102,7 @@ def main(
     The table goes to standard output, progress and warnings to standard error. Exit status: 0 all scored, 1 some
     pictures could not be, 2 usage error.
     """
+    os.environ.update({**ENVIRONMENT, **os.environ})
     from aigciqa import evaluation as package
     from aigciqa.databases import load_database
     from aigciqa.evaluation import plots as drawing

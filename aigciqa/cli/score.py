@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from aigciqa.cli import ENVIRONMENT
 from aigciqa.registry import METRICS, SCORE_RANGES, metric_info
 from aigciqa.scoring.records import Item
 
@@ -50,8 +51,8 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
 @click.option("-o", "--output", metavar="FILE", help="Write a table: .csv, .json, .jsonl or .parquet.")
 @click.option("--device", metavar="D", help="Where to compute: cpu, cuda, cuda:1, mps. [default: cpu]")
 @click.option(
-    "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True,
-    help="What the network computes in.",
+    "--dtype", type=click.Choice(["float32", "bfloat16", "float16", "auto"]), default="float32", show_default=True,
+    help="What the network computes in; auto: bfloat16 where the device is built for it.",
 )  # fmt: skip
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images per pass through the network.")
 @click.option(
@@ -96,6 +97,7 @@ def main(
     """
     from aigciqa.scoring import sources
 
+    os.environ.update({**ENVIRONMENT, **os.environ})
     if not images:
         raise click.UsageError("nothing to score: name at least one image, folder, pattern, manifest or -")
     if resume and output is None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import OrderedDict, deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from aigciqa.errors import ImageError
 from aigciqa.metric import Metric, create_metric
 from aigciqa.preprocess import present_image
 from aigciqa.registry import Preprocess
+from aigciqa.scoring.encoder import Encoder, encoders
 from aigciqa.scoring.records import Item, Record
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     PathLike: TypeAlias = "str | os.PathLike[str]"
 
-DEFAULT_BATCH = 16
+DEFAULT_BATCH = {"cpu": 8, "cuda": 64}
 #: Metrics that see whole pictures at their own size hold few of them in memory at once.
 DEFAULT_BATCH_NATIVE = 4
 MAX_WORKERS = 8
@@ -46,8 +48,8 @@ def score_files(
 ) -> Generator[Record, None, None]:
     """Score files, lazily.
 
-    Files are decoded in threads while the network computes; memory does not grow with their number. Scores do not
-    depend on `batch_size` or `workers`. Each distinct reference is decoded and encoded once (the latest 1,024 are
+    Files are decoded in threads; memory does not grow with their number. Scores do not depend on `batch_size` or
+    `workers`. Each distinct reference is decoded and encoded once (the latest 1,024 are
     remembered).
 
     Args:
@@ -56,7 +58,7 @@ def score_files(
         references: one path for all images, or as many paths as there are images. The own reference of an `Item` wins.
         batch_size: pictures per pass through the network; halved when a device runs out of memory.
         workers: decoding threads; 0 decodes in the caller's thread. One per core if absent, at most 8.
-        dtype: what metrics given by name compute in; a `Metric` keeps its own.
+        dtype: what metrics given by name compute in, as `create_metric` takes it; a `Metric` keeps its own.
         device: where metrics given by name compute; a `Metric` stays where it is.
         strict: raise at the first picture that can't be scored.
 
@@ -84,7 +86,7 @@ def score_files(
         raise ValueError(f"references were given, but {names} takes none; a metric that does: fr-lite")
     if batch_size is None:
         native = any(each.config.preprocess.resize is None for each in metrics)
-        batch_size = DEFAULT_BATCH_NATIVE if native else DEFAULT_BATCH
+        batch_size = DEFAULT_BATCH_NATIVE if native else DEFAULT_BATCH.get(metrics[0].device.type, 16)
     if workers is None:
         workers = min(MAX_WORKERS, os.cpu_count() or 1)
     if references is None:
@@ -132,7 +134,7 @@ class _Picture:
     """A file on its way: decoding, then presented once for each preprocessing, or an error."""
 
     decoding: Future[dict[Preprocess, Tensor] | str] | None
-    features: dict[int, Tensor] = field(default_factory=dict)  # of a reference, by position of the metric
+    features: dict[Encoder, Tensor] = field(default_factory=dict)  # of a reference
 
     def result(self) -> dict[Preprocess, Tensor] | str:
         return self.decoding.result() if self.decoding is not None else {}
@@ -148,14 +150,19 @@ class _Entry:
 class _Engine:
     def __init__(self, metrics: list[Metric], batch_size: int, workers: int, strict: bool) -> None:
         self.metrics = metrics
+        self.encoders = encoders(metrics)
         self.batch_size = batch_size
+        # Beside a network on the CPU, decoding would hold up one of its threads and so all of them: they take turns.
+        self.ahead = 1 if all(each.device.type == "cpu" for each in metrics) else 2
         self.strict = strict
         self.pool = ThreadPoolExecutor(workers, thread_name_prefix="aigciqa-decode") if workers else None
-        self.specs = tuple(dict.fromkeys(each.config.preprocess for each in metrics))
-        self.reference_specs = tuple(
-            dict.fromkeys(each.config.preprocess for each in metrics if each.requires_reference)
-        )
-        self.references: OrderedDict[str, _Picture] = OrderedDict()
+        with_reference = [
+            each for each, metric in zip(self.encoders, metrics, strict=True) if metric.requires_reference
+        ]
+        self.specs = tuple(dict.fromkeys(each.spec for each in self.encoders))
+        self.reference_specs = tuple(dict.fromkeys(each.spec for each in with_reference))
+        self.reference_encoders = frozenset(with_reference)
+        self.references: OrderedDict[tuple[Any, ...], _Picture] = OrderedDict()
 
     def run(self, items: Iterable[Item]) -> Generator[Record, None, None]:
         try:
@@ -169,11 +176,11 @@ class _Engine:
                 self.pool.shutdown(wait=False, cancel_futures=True)
 
     def _batches(self, items: Iterable[Item]) -> Iterator[list[_Entry]]:
-        """Batches in input order, the next one decoding while one is being scored."""
+        """Batches in input order; on an accelerator, the next one decoding while one is being scored."""
         entries: deque[_Entry] = deque()
         for item in items:
             entries.append(self._start(item))
-            while len(entries) >= 2 * self.batch_size:
+            while len(entries) >= self.ahead * self.batch_size:
                 yield [entries.popleft() for _ in range(self.batch_size)]
         while entries:
             yield [entries.popleft() for _ in range(min(self.batch_size, len(entries)))]
@@ -182,9 +189,9 @@ class _Engine:
         image = None if item.error is not None else self._decoding(item.image, self.specs)
         reference = None
         if image is not None and item.reference is not None and self.reference_specs:
-            known = self.references.pop(item.reference, None)
-            reference = known or self._decoding(item.reference, self.reference_specs)
-            self.references[item.reference] = reference
+            key = _version(item.reference)
+            reference = self.references.pop(key, None) or self._decoding(item.reference, self.reference_specs)
+            self.references[key] = reference
             while len(self.references) > MAX_REFERENCES:
                 self.references.popitem(last=False)
         return _Entry(item, image, reference)
@@ -198,26 +205,38 @@ class _Engine:
 
     @torch.no_grad()  # a metric made as a loss would keep a graph
     def _score(self, entries: list[_Entry]) -> list[Record]:
-        columns = [self._score_with(position, entries) for position in range(len(self.metrics))]
+        errors = [[_error(entry, metric) for entry in entries] for metric in self.metrics]
+        features: dict[Encoder, dict[int, Tensor]] = {}
+        for encoder in dict.fromkeys(self.encoders):
+            users = [column for column, each in zip(errors, self.encoders, strict=True) if each is encoder]
+            wanted = [index for index in range(len(entries)) if any(column[index] is None for column in users)]
+            encoded = self._encode(encoder, [_presented(entries[index].image, encoder.spec) for index in wanted])
+            features[encoder] = dict(zip(wanted, encoded, strict=True))
+        columns = [
+            self._records(metric, encoder, entries, features[encoder], column)
+            for metric, encoder, column in zip(self.metrics, self.encoders, errors, strict=True)
+        ]
         return [record for row in zip(*columns, strict=True) for record in row]
 
-    def _score_with(self, position: int, entries: list[_Entry]) -> list[Record]:
-        """Records of a batch by one metric."""
-        metric = self.metrics[position]
-        spec = metric.config.preprocess
-        errors = [_error(entry, metric) for entry in entries]
+    def _records(
+        self,
+        metric: Metric,
+        encoder: Encoder,
+        entries: list[_Entry],
+        features: dict[int, Tensor],
+        errors: list[str | None],
+    ) -> list[Record]:
+        """Records of a batch by one metric, from the features of its pictures."""
         good = [index for index, error in enumerate(errors) if error is None]
-        pixels = [_presented(entries[index].image, spec) for index in good]
         tables: dict[int, dict[str, float]] = {}
         if good:
-            features = self._encode(metric, pixels)
             references = None
             if metric.requires_reference:
-                references = self._encode_references(position, [entries[index].reference for index in good])
-            scores = metric.regress(features, references).cpu()
-            for index, row in zip(good, scores.tolist(), strict=True):
+                references = self._encode_references(encoder, [entries[index].reference for index in good])
+            scores = metric.regress(torch.stack([features[index] for index in good]), references).tolist()
+            for index, row in zip(good, scores, strict=True):
                 tables[index] = dict(zip(metric.dimensions, row, strict=True))
-                if not torch.isfinite(torch.tensor(row)).all():
+                if not all(map(math.isfinite, row)):
                     errors[index] = f"{entries[index].item.image}: the score is not a finite number"
         return [
             Record(
@@ -231,21 +250,19 @@ class _Engine:
             for index, entry in enumerate(entries)
         ]
 
-    def _encode_references(self, position: int, pictures: Sequence[_Picture | None]) -> Tensor:
+    def _encode_references(self, encoder: Encoder, pictures: Sequence[_Picture | None]) -> Tensor:
         """Features (B, D) of references, each distinct one encoded once."""
-        metric = self.metrics[position]
         wanted = [picture for picture in pictures if picture is not None]
-        fresh = list({id(picture): picture for picture in wanted if position not in picture.features}.values())
-        if fresh:
-            features = self._encode(metric, [_presented(picture, metric.config.preprocess) for picture in fresh])
-            for picture, feature in zip(fresh, features, strict=True):
-                picture.features[position] = feature
-                if len(picture.features) == sum(each.requires_reference for each in self.metrics):
-                    picture.decoding = None  # the pixels are not needed again
-        return torch.stack([picture.features[position] for picture in wanted])
+        fresh = list({id(picture): picture for picture in wanted if encoder not in picture.features}.values())
+        encoded = self._encode(encoder, [_presented(picture, encoder.spec) for picture in fresh])
+        for picture, feature in zip(fresh, encoded, strict=True):
+            picture.features[encoder] = feature
+            if picture.features.keys() == self.reference_encoders:
+                picture.decoding = None  # the pixels are not needed again
+        return torch.stack([picture.features[encoder] for picture in wanted])
 
-    def _encode(self, metric: Metric, pixels: list[Tensor]) -> Tensor:
-        """Features (B, D) of presented pictures of any shapes, in batches of equal shape."""
+    def _encode(self, encoder: Encoder, pixels: list[Tensor]) -> list[Tensor]:
+        """Features (D,) of presented pictures of any shapes, in batches of equal shape."""
         groups: dict[torch.Size, list[int]] = {}
         for index, picture in enumerate(pixels):
             groups.setdefault(picture.shape, []).append(index)
@@ -254,7 +271,7 @@ class _Engine:
             rest = iter(indices)
             while part := list(islice(rest, self.batch_size)):
                 try:
-                    encoded = metric.encode_presented(torch.stack([pixels[index] for index in part]))
+                    encoded = encoder.encode(_stacked([pixels[index] for index in part]))
                 except torch.cuda.OutOfMemoryError:
                     if len(part) == 1:
                         raise
@@ -263,7 +280,21 @@ class _Engine:
                     rest = iter([*part, *rest])
                     continue
                 features.update(zip(part, encoded, strict=True))
-        return torch.stack([features[index] for index in range(len(pixels))])
+        return [features[index] for index in range(len(pixels))]
+
+
+def _stacked(pictures: list[Tensor]) -> Tensor:
+    """(B, 3, h, w) of pictures (3, h, w), channels last in memory as they are."""
+    return torch.stack([picture.permute(1, 2, 0) for picture in pictures]).permute(0, 3, 1, 2)
+
+
+def _version(path: str) -> tuple[Any, ...]:
+    """What tells a file from what was there before under the same path."""
+    try:
+        facts = os.stat(path)
+    except OSError:
+        return (path,)
+    return path, facts.st_size, facts.st_mtime_ns
 
 
 def _decode(path: str, specs: tuple[Preprocess, ...]) -> dict[Preprocess, Tensor] | str:

@@ -1,0 +1,73 @@
+"""The network as scoring runs it: never trained, so it can be rearranged to be fast."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from aigciqa.metric import Metric
+
+
+class Encoder:
+    """Features of presented pictures, for all metrics that share a backbone.
+
+    Of a convolutional backbone it keeps a copy whose batch normalisation is folded into the convolutions, channels last
+    in memory, its weights in the dtype the metric computes in. `lite` runs as it is.
+    """
+
+    def __init__(self, metric: Metric) -> None:
+        self.metric = metric
+        self.spec = metric.config.preprocess
+        self.network = _rearranged(metric) if _is_convolutional(metric.backbone) else None
+        device = metric.device
+        deviation = 255 * torch.tensor(self.spec.std, device=device)
+        self.scale = (1 / deviation).view(3, 1, 1)
+        self.shift = -(255 * torch.tensor(self.spec.mean, device=device) / deviation).view(3, 1, 1)
+
+    @torch.inference_mode()
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Features, float32 (B, D), of pictures presented by `present_image`, uint8 (B, 3, h, w) on the CPU."""
+        if self.network is None:
+            return self.metric.encode_presented(pixels)
+        device = self.metric.device
+        if device.type == "cuda":
+            pixels = pixels.pin_memory().to(device, non_blocking=True)
+        levels = pixels.to(device).float()
+        images = torch.addcmul(self.shift, levels, self.scale)
+        maps: Tensor = self.network(images.to(self.metric.autocast_dtype or torch.float32))
+        return self.metric.backbone.pool(maps.float())
+
+
+def encoders(metrics: Sequence[Metric]) -> list[Encoder]:
+    """An encoder for each metric; metrics with equal backbones, such as NR and FR of one trunk, share theirs."""
+    found: list[Encoder] = []
+    for metric in metrics:
+        shared = (each for each in found if _are_equal(each.metric, metric))
+        found.append(next(shared, None) or Encoder(metric))
+    return found
+
+
+def _is_convolutional(backbone: nn.Module) -> bool:
+    return any(isinstance(module, nn.Conv2d) for module in backbone.modules())
+
+
+def _rearranged(metric: Metric) -> nn.Module:
+    """A copy of the backbone without batch normalisation, channels last, in the dtype it computes in."""
+    from torch.fx.experimental.optimization import fuse
+
+    folded: nn.Module = fuse(metric.backbone)
+    dtype = metric.autocast_dtype or torch.float32
+    return folded.to(dtype=dtype).to(memory_format=torch.channels_last).requires_grad_(False)
+
+
+def _are_equal(one: Metric, other: Metric) -> bool:
+    """Whether two metrics have the same features of every picture."""
+    facts = [
+        (m.config.backbone, m.config.options, m.config.preprocess, m.autocast_dtype, m.device) for m in (one, other)
+    ]
+    if facts[0] != facts[1]:
+        return False
+    tensors = zip(one.backbone.state_dict().values(), other.backbone.state_dict().values(), strict=True)
+    return all(torch.equal(mine, theirs) for mine, theirs in tensors)

@@ -1,0 +1,98 @@
+"""The network as scoring runs it, against the metric's own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import aigciqa
+from aigciqa.hardware import fast_dtype
+from aigciqa.metric import Metric
+from aigciqa.preprocess import _resize, _resize_and_crop, _resized
+from aigciqa.registry import METRICS, Preprocess
+from aigciqa.scoring.encoder import Encoder, encoders
+
+
+def trained(name: str, dtype: str = "float32", seed: int = 0) -> Metric:
+    """A metric with the statistics of batch normalisation that training leaves: neither zero nor one."""
+    torch.manual_seed(seed)
+    metric = aigciqa.create_metric(name, weights=None, dtype=dtype)
+    for module in metric.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None and module.running_var is not None:
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_var.uniform_(0.5, 2)
+            with torch.no_grad():
+                module.weight.uniform_(0.3, 0.8)
+    return metric
+
+
+def pixels(metric: Metric, count: int = 2) -> torch.Tensor:
+    side = metric.config.preprocess.crop or 128
+    return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("name", ["nr-resnet18", "nr-resnet50", "nr-vgg16", "nr-inceptionv4", "nr-lite"])
+def test_features_are_the_metric_s_own(name: str) -> None:
+    metric = trained(name) if name != "nr-lite" else aigciqa.create_metric(name)
+    before = {key: value.clone() for key, value in metric.state_dict().items()}
+    pictures = pixels(metric)
+    expected = metric.encode_presented(pictures)
+    found = Encoder(metric).encode(pictures)
+    assert found.dtype == torch.float32
+    assert (found - expected).abs().max() <= 2e-6 * expected.abs().max()
+    assert all(torch.equal(value, before[key]) for key, value in metric.state_dict().items())
+
+
+def test_batch_normalisation_is_folded() -> None:
+    network = Encoder(trained("nr-resnet18")).network
+    assert network is not None
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+@pytest.mark.parametrize("name", ["nr-resnet18", "nr-vgg16"])
+def test_bfloat16_differs_little(name: str) -> None:
+    metric = trained(name, dtype="bfloat16")
+    pictures = pixels(metric)
+    expected = trained(name).encode_presented(pictures)
+    found = Encoder(metric).encode(pictures)
+    assert found.dtype == torch.float32
+    assert 0 < (found - expected).norm() <= 0.02 * expected.norm()
+
+
+def test_equal_backbones_share_an_encoder() -> None:
+    nr, fr, other = trained("nr-resnet18"), trained("fr-resnet18"), trained("nr-resnet18", seed=1)
+    fr.backbone.load_state_dict(nr.backbone.state_dict())
+    halves = trained("nr-resnet18", dtype="bfloat16")
+    found = encoders([nr, fr, other, halves])
+    assert found[0] is found[1]
+    assert len(set(found)) == 3
+
+
+@pytest.mark.parametrize("name", ["nr-resnet50", "nr-inceptionv4"])
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(512, 512), (768, 768), (1024, 512), (333, 333), (300, 200), (777, 1999), (256, 256), (100, 100), (30, 447)],
+)
+def test_resizing_the_crop_alone_changes_no_pixel(name: str, width: int, height: int) -> None:
+    spec: Preprocess = METRICS[name].preprocess
+    assert spec.crop is not None
+    levels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image = Image.fromarray(levels)
+    size = _resized(height, width, spec)
+    top, left = (round((side - spec.crop) / 2.0) for side in size)
+    whole = _resize(image, size).crop((left, top, left + spec.crop, top + spec.crop))
+    assert np.array_equal(np.asarray(_resize_and_crop(image, size, spec.crop)), np.asarray(whole))
+
+
+@pytest.mark.parametrize("is_good", [True, False])
+def test_auto_picks_bfloat16_where_the_hardware_is_built_for_it(is_good: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: is_good, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False, raising=False)
+    metric = aigciqa.create_metric("nr-resnet18", weights=None, dtype="auto")
+    assert metric.autocast_dtype == (torch.bfloat16 if is_good else None)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: is_good)
+    assert fast_dtype("cuda:1") == (torch.bfloat16 if is_good else torch.float32)
+    assert fast_dtype("mps") == torch.float32
