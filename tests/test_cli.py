@@ -286,8 +286,16 @@ class TestResume:
     def command(self, name: str) -> list[str]:
         return ["gen", *LITE, "-o", name, "--batch-size", "2", "--workers", "0", "--group-by", "parent"]
 
-    def kill_after(self, folder: Path, arguments: list[str], journal: Path, lines: int, number: int) -> int:
-        with subprocess.Popen([*COMMAND, *arguments], cwd=folder, stderr=subprocess.PIPE) as process:
+    def kill_after(
+        self, folder: Path, arguments: list[str], journal: Path, lines: int, number: int, stdin: bytes = b""
+    ) -> int:
+        """Exit status of a run that gets a signal once so many lines are written; its standard input stays open."""
+        with subprocess.Popen(
+            [*COMMAND, *arguments], cwd=folder, stdin=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            assert process.stdin is not None
+            process.stdin.write(stdin)
+            process.stdin.flush()
             deadline = time.monotonic() + 120
             while time.monotonic() < deadline and process.poll() is None:
                 if journal.exists() and journal.read_bytes().count(b"\n") >= lines:
@@ -316,14 +324,13 @@ class TestResume:
         assert (folder / name).read_bytes() == whole.read_bytes()
 
     @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-    def test_after_being_asked_to_stop(self, folder: Path, pictures: Write, number: int, status: int) -> None:
-        count = 3 * self.COUNT  # so that the run is not over before the signal comes
-        pictures("gen", *(f"{index:03}.png" for index in range(self.COUNT, count)))
-        arguments = self.command("t.csv")
-        assert self.kill_after(folder, arguments, folder / "t.csv", 5, number) == status
-        assert run_command(*arguments, "--resume", cwd=folder).returncode == 1
-        rows = table((folder / "t.csv").read_text())
-        assert [row["image"] for row in rows] == [f"gen/{index:03}.png" for index in range(count)]
+    def test_after_being_asked_to_stop(self, folder: Path, number: int, status: int) -> None:
+        arguments = ["-", *self.command("t.csv")[1:]]  # while its input is open, no run is over before the signal comes
+        paths = [f"gen/{index:03}.png" for index in range(self.COUNT)]
+        lines = [f"{path}\n".encode() for path in paths]
+        assert self.kill_after(folder, arguments, folder / "t.csv", 5, number, b"".join(lines[:20])) == status
+        assert run_command(*arguments, "--resume", cwd=folder, stdin=b"".join(lines)).returncode == 1
+        assert [row["image"] for row in table((folder / "t.csv").read_text())] == paths
 
     @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
     def test_from_any_byte_of_the_file(self, pictures: Write, tmp_path: Path, suffix: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import shutil
 from collections.abc import Callable, Iterator
@@ -88,7 +89,8 @@ def test_each_reference_is_decoded_and_encoded_once(pictures: Write, monkeypatch
 
 
 def test_metrics_of_one_trunk_share_its_features(pictures: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    nr, fr, other = untrained("nr-resnet18"), untrained("fr-resnet18"), untrained("nr-resnet18")
+    nr = untrained("nr-resnet18")
+    fr, other = copy.deepcopy(untrained("fr-resnet18")), copy.deepcopy(nr)
     fr.backbone.load_state_dict(nr.backbone.state_dict())
     with torch.no_grad():
         next(other.backbone.parameters()).add_(0.1)
