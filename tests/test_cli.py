@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import os
 import signal
@@ -290,8 +291,9 @@ class TestResume:
         self, folder: Path, arguments: list[str], journal: Path, lines: int, number: int, stdin: bytes = b""
     ) -> int:
         """Exit status of a run that gets a signal once so many lines are written; its standard input stays open."""
+        heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job in the background ignores it
         with subprocess.Popen(
-            [*COMMAND, *arguments], cwd=folder, stdin=subprocess.PIPE, stderr=subprocess.PIPE
+            [*COMMAND, *arguments], cwd=folder, stdin=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed
         ) as process:
             assert process.stdin is not None
             process.stdin.write(stdin)
@@ -302,7 +304,7 @@ class TestResume:
                     break
                 time.sleep(0.001)
             process.send_signal(number)
-            return process.wait()
+            return process.wait(timeout=120)
 
     @pytest.mark.parametrize("suffix", ["csv", "json", "jsonl", "parquet"])
     def test_after_sigkill(self, folder: Path, suffix: str) -> None:
