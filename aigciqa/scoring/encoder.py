@@ -21,10 +21,8 @@ class Encoder:
         self.metric = metric
         self.spec = metric.config.preprocess
         self.network = _rearranged(metric) if _is_convolutional(metric.backbone) else None
-        device = metric.device
-        deviation = 255 * torch.tensor(self.spec.std, device=device)
-        self.scale = (1 / deviation).view(3, 1, 1)
-        self.shift = -(255 * torch.tensor(self.spec.mean, device=device) / deviation).view(3, 1, 1)
+        mean, std = (torch.tensor(each, device=metric.device).view(3, 1, 1) for each in (self.spec.mean, self.spec.std))
+        self.scale, self.shift = 1 / (255 * std), -mean / std
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Tensor:

@@ -438,7 +438,7 @@ class _Run:
     def restore(self) -> None:
         """Take up the state of the last whole epoch."""
         state = torch.load(self.folder / "training" / STATE_FILE, map_location="cpu", weights_only=True)
-        # More epochs, another patience or a memory's saving may be asked for: they don't change what was done.
+        # More epochs, another patience, or less memory may be asked for: they don't change what was done.
         changed = [
             key
             for key, value in _plain(self.settings).items()
