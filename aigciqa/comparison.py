@@ -32,7 +32,7 @@ _ROUNDING = 1e-12
 _SEED, _SECOND_SEED = 0, 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scores:
     """The scores of one group.
 
@@ -150,7 +150,7 @@ def differences(groups: Mapping[str, Scores], *, baseline: str | None = None) ->
     return _corrected(found)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Sample:
     """Scores by prompt, prompts in order of their keys.
 
@@ -164,7 +164,7 @@ class _Sample:
     values: Array
     sums: Array
     counts: Array
-    keys: NDArray[np.str_] | None = None
+    keys: NDArray[np.object_] | None = None
 
     @classmethod
     def of(cls, scores: Scores) -> _Sample:
@@ -174,7 +174,7 @@ class _Sample:
         if scores.keys is None:
             return cls(values, values, np.ones(len(values)))
         keys, index, counts = np.unique(
-            np.array(scores.keys, dtype=np.str_)[finite], return_inverse=True, return_counts=True
+            np.array(scores.keys, dtype=object)[finite], return_inverse=True, return_counts=True
         )
         return cls(values, np.bincount(index, values, len(keys)).astype(np.float64), counts.astype(np.float64), keys)
 
