@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from aigciqa import remote
 from aigciqa.errors import ImageError
 
 #: Formats that decode without starting another program (EPS would start Ghostscript).
@@ -32,14 +33,16 @@ SMALL_PIXELS = 4096 * 4096
 MAX_BYTES = 8 * MAX_PIXELS
 
 
-def load_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> Image.Image:
+def load_image(source: str | os.PathLike[str] | bytes | Image.Image | np.ndarray, name: str = "bytes") -> Image.Image:
     """Read a picture as an RGB PIL image.
 
     EXIF orientation is applied, alpha composited over white, the first frame of an animation taken; 16-bit, palette,
     bilevel, grey and CMYK pictures are converted.
 
     Args:
-        source: path, PIL image, or uint8 array (H, W), (H, W, 1) or (H, W, 3).
+        source: path, URL of an object store, content of a file, PIL image, or uint8 array (H, W), (H, W, 1) or
+            (H, W, 3).
+        name: what errors call the content of a file.
 
     Raises:
         ImageError: the picture can't be read; the message says which and why.
@@ -56,8 +59,13 @@ def load_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> Ima
             raise
         except Exception as error:  # opened lazily, broken further on
             raise ImageError(f"PIL image: {_reason(error)}") from error
+    if isinstance(source, bytes):
+        return _from_content(source, name)
+    if isinstance(source, str) and remote.is_url(source):
+        return _from_content(_fetch(source), source)
     if isinstance(source, (str, os.PathLike)):
-        return _from_file(Path(source))
+        path = Path(source)
+        return _from_content(_read(path), str(path))
     raise TypeError(
         f"expected a path, PIL image, uint8 array (H, W, 3) or tensor (3, H, W), or a list of them; got "
         f"{type(source).__name__}"
@@ -74,29 +82,46 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array).convert("RGB")
 
 
-def _from_file(path: Path) -> Image.Image:
+def _fetch(url: str) -> bytes:
+    try:
+        with remote.open_file(url) as stream:
+            _check_length(url, stream.size())
+            data: bytes = stream.read()
+            return data
+    except OSError as error:
+        raise ImageError(f"{url}: {error.strerror or error}") from error
+
+
+def _check_length(name: str | Path, length: int) -> None:
+    if length > MAX_BYTES:
+        raise ImageError(f"{name}: {length:,} bytes are more than the {MAX_BYTES:,} allowed")
+
+
+def _read(path: Path) -> bytes:
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             raise ImageError(f"{path}: not a regular file")
-        if status.st_size > MAX_BYTES:
-            raise ImageError(f"{path}: {status.st_size:,} bytes are more than the {MAX_BYTES:,} allowed")
-        data = path.read_bytes()
+        _check_length(path, status.st_size)
+        return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
         if isinstance(error, ImageError):
             raise
         raise ImageError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _from_content(data: bytes, name: str) -> Image.Image:
     if not data:
-        raise ImageError(f"{path}: the file is empty")
+        raise ImageError(f"{name}: the file is empty")
     try:
         with _STRICT:
-            return _from_bytes(data, str(path))
+            return _from_bytes(data, name)
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError(f"{path}: not a picture in a format that can be read ({', '.join(FORMATS)})") from None
+        raise ImageError(f"{name}: not a picture in a format that can be read ({', '.join(FORMATS)})") from None
     except Exception as error:  # decoders raise anything on broken data, SyntaxError and struct.error included
-        raise ImageError(f"{path}: {_reason(error)}") from error
+        raise ImageError(f"{name}: {_reason(error)}") from error
 
 
 def _from_bytes(data: bytes, name: str) -> Image.Image:

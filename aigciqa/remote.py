@@ -1,0 +1,64 @@
+"""Files in object stores: `s3://bucket/key`, `gs://bucket/key` and what else pyarrow has a file system for.
+
+Ray's readers go through the same file systems, so credentials and endpoints are set in one place: the environment.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any
+
+_URL = re.compile(r"([a-z][a-z0-9+.-]+)://([^/]*)/?(.*)", re.DOTALL)
+
+
+def is_url(path: str) -> bool:
+    """Whether it names a file by URL; `C:/x` and a folder called `a:` do not."""
+    return _URL.match(path) is not None
+
+
+def resolve(path: str) -> tuple[Any, str]:
+    """The pyarrow file system of a path or URL, and the path in it.
+
+    The key in a URL is taken as it is: `%20`, `?` and `#` stand for themselves.
+
+    Raises:
+        OSError: no file system for such URLs, or pyarrow is missing.
+    """
+    match = _URL.match(path)
+    if match is None:
+        return _local_filesystem(), path
+    scheme, bucket, key = match.groups()
+    filesystem, root = _filesystem(f"{scheme}://{bucket}{'' if bucket else '/'}")
+    return filesystem, f"{root.rstrip('/')}/{key}"
+
+
+def open_file(path: str) -> Any:
+    """A file, opened to read its bytes; it has `read`, `seek` and `size()`.
+
+    Raises:
+        OSError: it can't be opened.
+    """
+    filesystem, name = resolve(path)
+    return filesystem.open_input_file(name)
+
+
+@functools.lru_cache(maxsize=64)  # making one may ask the store where the bucket is
+def _filesystem(root: str) -> tuple[Any, str]:
+    try:
+        found: tuple[Any, str] = _import_fs().FileSystem.from_uri(root)
+    except ValueError as error:  # pyarrow.lib.ArrowInvalid
+        raise OSError(str(error)) from None
+    return found
+
+
+def _local_filesystem() -> Any:
+    return _import_fs().LocalFileSystem()
+
+
+def _import_fs() -> Any:
+    try:
+        from pyarrow import fs
+    except ImportError:
+        raise OSError("object stores need pyarrow: pip install 'aigciqa[ray]'") from None
+    return fs
