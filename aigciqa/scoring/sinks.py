@@ -11,6 +11,7 @@ import csv
 import io
 import itertools
 import json
+import math
 import os
 import shutil
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from aigciqa.scoring.records import Record
-from aigciqa.scoring.sources import SourceError, import_parquet
+from aigciqa.scoring.sources import SourceError, import_parquet, read_rows
 
 OUTPUT_SUFFIXES = (".csv", ".json", ".jsonl", ".parquet")
 LEADING_COLUMNS = ("image", "reference", "group", "metric")
@@ -42,6 +43,19 @@ def to_row(record: Record, columns: Sequence[str]) -> dict[str, Any]:
     row.update((name, round(score, DECIMALS)) for name, score in record.scores.items() if name in row)
     row["error"] = record.error
     return row
+
+
+def to_score(cell: Any) -> float | None:
+    """A cell of a table as a score; None if it is empty.
+
+    Raises:
+        ValueError: it holds no finite number.
+    """
+    if cell is None or cell == "":
+        return None
+    if isinstance(cell, bool) or not isinstance(cell, (str, int, float)) or not math.isfinite(score := float(cell)):
+        raise ValueError(f"{cell!r} is not a finite number")
+    return score
 
 
 class Sink(Protocol):
@@ -201,7 +215,7 @@ class FileSink:
                 row[name] = None
             elif name in scores and cell != name:
                 try:
-                    row[name] = float(cell)
+                    row[name] = to_score(cell)
                 except ValueError:
                     raise SourceError(f"--resume: {self.journal} holds {cell!r} in the column {name!r}") from None
         return row
@@ -209,7 +223,7 @@ class FileSink:
     def _reopen(self) -> None:
         """Turn a finished file back into a journal."""
         with open(self.journal, "wb") as journal:
-            for row in _finished_rows(self.path, self.suffix):
+            for row in read_rows(str(self.path)):
                 journal.write((json.dumps(row) + "\n").encode())
 
     def _convert(self, target: Path) -> None:
@@ -288,15 +302,6 @@ def _csv_line(row: Row, columns: Sequence[str]) -> str:
 def printable(text: str) -> str:
     """Text without characters that would move a terminal's cursor or can't be encoded."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
-
-
-def _finished_rows(path: Path, suffix: str) -> Iterator[dict[str, Any]]:
-    if suffix == ".json":
-        with open(path, encoding="utf-8") as stream:
-            yield from json.load(stream)
-    else:
-        for batch in import_parquet().ParquetFile(path).iter_batches():
-            yield from batch.to_pylist()
 
 
 def _write_json(target: Path, rows: Iterable[Row]) -> None:

@@ -179,10 +179,11 @@ def _unique(pairs: Iterable[tuple[str, str]]) -> dict[str, str | None]:
 def _open_manifest(path: str) -> Callable[[], Iterator[Found]]:
     if not os.path.isfile(path):
         raise SourceError(f"manifest {path!r}: no such file")
-    rows = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}[os.path.splitext(path)[1].lower()]
-    next(rows(path), None)  # raises for a file that is no manifest
+    next(read_rows(path, MANIFEST_COLUMNS), None)  # raises for a file that is no manifest
     folder = os.path.dirname(path)
-    return lambda: (_listed(row, folder, f"{path}: row {number}") for number, row in enumerate(rows(path), 1))
+    return lambda: (
+        _listed(row, folder, f"{path}: row {number}") for number, row in enumerate(read_rows(path, MANIFEST_COLUMNS), 1)
+    )
 
 
 def _listed(row: dict[str, Any] | str, folder: str, where: str) -> Found:
@@ -206,6 +207,22 @@ def _beside(folder: str, path: str) -> str:
     return path if not os.path.lexists(joined) and os.path.lexists(path) else joined
 
 
+def read_rows(path: str, columns: Iterable[str] | None = None) -> Iterator[dict[str, Any] | str]:
+    """Rows of a table ending in `.csv`, `.json`, `.jsonl` or `.parquet`; instead of one that can't be read, why.
+
+    Args:
+        path: of the table. JSON is read whole, the others as rows are asked for.
+        columns: those that are needed; a format that stores columns apart leaves the others out.
+
+    Raises:
+        SourceError: not a table, or one without a column `image`.
+    """
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix == ".parquet":
+        return _parquet_rows(path, columns)
+    return {".csv": _csv_rows, ".json": _json_rows, ".jsonl": _jsonl_rows}[suffix](path)
+
+
 def _csv_rows(path: str) -> Iterator[dict[str, Any] | str]:
     with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
         reader = csv.DictReader(stream)
@@ -224,18 +241,33 @@ def _jsonl_rows(path: str) -> Iterator[dict[str, Any] | str]:
             except ValueError as error:
                 yield f"not JSON: {error}"
                 continue
-            yield row if isinstance(row, dict) else f"expected an object, got {type(row).__name__}"
+            yield _object(row)
 
 
-def _parquet_rows(path: str) -> Iterator[dict[str, Any] | str]:
+def _json_rows(path: str) -> Iterator[dict[str, Any] | str]:
+    with open(path, encoding="utf-8-sig", errors="surrogateescape") as stream:
+        try:
+            rows = json.load(stream)
+        except ValueError as error:
+            raise SourceError(f"{path!r} is not JSON: {error}") from None
+    if not isinstance(rows, list):
+        raise SourceError(f"{path!r} holds no list of rows but {type(rows).__name__}")
+    yield from map(_object, rows)
+
+
+def _object(row: Any) -> dict[str, Any] | str:
+    return row if isinstance(row, dict) else f"expected an object, got {type(row).__name__}"
+
+
+def _parquet_rows(path: str, columns: Iterable[str] | None) -> Iterator[dict[str, Any] | str]:
     try:
         file = import_parquet().ParquetFile(path)
     except (OSError, ValueError) as error:
-        raise SourceError(f"manifest {path!r} is not Parquet: {error}") from None
+        raise SourceError(f"{path!r} is not Parquet: {error}") from None
     with file:
         names = file.schema_arrow.names
         _check_columns(path, names)
-        for batch in file.iter_batches(columns=[name for name in MANIFEST_COLUMNS if name in names]):
+        for batch in file.iter_batches(columns=[name for name in columns if name in names] if columns else names):
             yield from batch.to_pylist()
 
 
@@ -251,4 +283,4 @@ def import_parquet() -> Any:
 def _check_columns(path: str, columns: Iterable[str]) -> None:
     names = list(columns)
     if "image" not in names:
-        raise SourceError(f"manifest {path!r} has no column 'image'; it has: {', '.join(names) or 'nothing'}")
+        raise SourceError(f"{path!r} has no column 'image'; it has: {', '.join(names) or 'nothing'}")

@@ -1,0 +1,98 @@
+"""Tables of scores, read back: what `aigciqa-score -o` wrote, in any of its formats."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aigciqa.scoring.sinks import LEADING_COLUMNS, OUTPUT_SUFFIXES, columns_of, to_score
+from aigciqa.scoring.sources import SourceError, read_rows
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of scores.
+
+    Attributes:
+        path: the file.
+        dimensions: its columns of scores.
+    """
+
+    path: Path
+    dimensions: tuple[str, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns, in order; a row has each of them."""
+        return columns_of(self.dimensions)
+
+    @property
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Its rows, as `sinks.to_row` makes them, read from the file anew; only JSON is held in memory.
+
+        Cells are text or None, scores finite or None. Where the file has no column `metric`, it is the file's stem.
+
+        Raises:
+            SourceError: a row that can't be read, without an image, or with a score that is no number.
+        """
+        for number, row in enumerate(read_rows(str(self.path)), 1):
+            yield self._row(row, f"{self.path}: row {number}")
+
+    def _row(self, row: dict[str, Any] | str, where: str) -> dict[str, Any]:
+        if isinstance(row, str):
+            raise SourceError(f"{where}: {row}")
+        strange = [name for name in row if name not in self.columns]
+        if strange or (self.path.suffix.lower() == ".csv" and None in row.values()):
+            raise SourceError(f"{where} has not the columns of the first; was the file cut off, or edited?")
+        texts = {name: _text(row.get(name), name, where) for name in (*LEADING_COLUMNS, "error")}
+        if texts["image"] is None:
+            raise SourceError(f"{where}: the column 'image' is empty")
+        texts["metric"] = texts["metric"] or self.path.stem
+        scores = {name: _score(row.get(name), name, where) for name in self.dimensions}
+        return {name: texts[name] if name in texts else scores[name] for name in self.columns}
+
+
+def read_table(path: str | os.PathLike[str]) -> Table:
+    """Open a table of scores: `.csv`, `.json`, `.jsonl` or `.parquet`.
+
+    A column that is none of `image`, `reference`, `group`, `metric` and `error` holds scores.
+
+    Raises:
+        SourceError: no such file, another format, no column `image`, or no column of scores.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in OUTPUT_SUFFIXES:
+        raise SourceError(f"{str(path)!r}: a table of scores ends in one of {', '.join(OUTPUT_SUFFIXES)}")
+    if not path.is_file():
+        raise SourceError(f"{str(path)!r}: no such file")
+    first = next(read_rows(str(path)), None)
+    if first is None:
+        raise SourceError(f"{str(path)!r} has no rows")
+    if isinstance(first, str):
+        raise SourceError(f"{path}: row 1: {first}")
+    dimensions = tuple(name for name in first if name not in (*LEADING_COLUMNS, "error"))
+    if "image" not in first or not dimensions:
+        missing = "column of scores" if "image" in first else "column 'image'"
+        raise SourceError(
+            f"{str(path)!r} has no {missing}; it has: {', '.join(map(str, first)) or 'nothing'}. "
+            "Expected a table of aigciqa-score -o"
+        )
+    return Table(path, dimensions)
+
+
+def _text(cell: Any, name: str, where: str) -> str | None:
+    if cell is None or cell == "":
+        return None
+    if isinstance(cell, (str, int)):
+        return str(cell)
+    raise SourceError(f"{where}: {name!r} is {cell!r}; expected text")
+
+
+def _score(cell: Any, name: str, where: str) -> float | None:
+    try:
+        return to_score(cell)
+    except ValueError:
+        raise SourceError(f"{where}: {name!r} is {cell!r}; expected a finite number or nothing") from None
