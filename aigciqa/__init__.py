@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from aigciqa.imagenet import load_imagenet as load_imagenet
     from aigciqa.metric import Metric as Metric
     from aigciqa.metric import create_metric as create_metric
+    from aigciqa.plots import plot_quality_map as plot_quality_map
     from aigciqa.registry import MetricSpec as MetricSpec
     from aigciqa.registry import list_metrics as list_metrics
     from aigciqa.registry import metric_info as metric_info
@@ -57,6 +58,7 @@ _HOME = {
     "load_database": "aigciqa.databases",
     "load_imagenet": "aigciqa.imagenet",
     "metric_info": "aigciqa.registry",
+    "plot_quality_map": "aigciqa.plots",
     "score_files": "aigciqa.scoring.engine",
 }
 __all__ = [
@@ -81,6 +83,7 @@ __all__ = [
     "load_database",
     "load_imagenet",
     "metric_info",
+    "plot_quality_map",
     "score_files",
 ]
 

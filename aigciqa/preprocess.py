@@ -84,6 +84,14 @@ def present_tensor(images: Tensor, spec: Preprocess) -> Tensor:
     return images
 
 
+def visible_box(height: int, width: int, spec: Preprocess) -> tuple[float, float, float, float]:
+    """The part of a picture that the backbone sees: (left, top, right, bottom) in the picture's own pixels."""
+    if spec.crop is None:
+        return 0.0, 0.0, float(width), float(height)
+    left, top, right, bottom = map(float, _crop_box(height, width, _resized(height, width, spec), spec.crop))
+    return left, top, right, bottom
+
+
 def normalize(images: Tensor, spec: Preprocess) -> Tensor:
     """Subtract the mean and divide by the standard deviation: (B, 3, H, W) in [0, 1] -> (B, 3, H, W)."""
     if spec.mean == (0.0, 0.0, 0.0) and spec.std == (1.0, 1.0, 1.0):
@@ -128,13 +136,20 @@ def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 def _resize_and_crop(image: Image.Image, size: tuple[int, int], crop: int) -> Image.Image:
     """The centre of the resized picture; where nothing has to be rounded for it, the rest is not even computed."""
-    top, left = _crop_origin(size, crop)
     down, across = Fraction(image.height, size[0]), Fraction(image.width, size[1])
-    box = (left * across, top * down, (left + crop) * across, (top + crop) * down)
+    box = _crop_box(image.height, image.width, size, crop)
     if down == across >= 1 and all(_is_exact(value) for value in (down, across, *box)):
         x0, y0, x1, y1 = (float(value) for value in box)
         return image.resize((crop, crop), Image.Resampling.BILINEAR, box=(x0, y0, x1, y1))
+    top, left = _crop_origin(size, crop)
     return _resize(image, size).crop((left, top, left + crop, top + crop))
+
+
+def _crop_box(height: int, width: int, size: tuple[int, int], crop: int) -> tuple[Fraction, ...]:
+    """The centre of a picture resized to `size`, in the picture's own pixels: left, top, right, bottom."""
+    down, across = Fraction(height, size[0]), Fraction(width, size[1])
+    top, left = _crop_origin(size, crop)
+    return left * across, top * down, (left + crop) * across, (top + crop) * down
 
 
 def _is_exact(value: Fraction) -> bool:

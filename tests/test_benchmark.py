@@ -280,7 +280,7 @@ def test_without_matplotlib_nothing_is_scored(root: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     done = run("pku-i2iqa", root, "-m", "nr-lite", "--plots", "plots")
     assert done.exit_code == 2
-    assert "aigciqa[train]" in done.stderr
+    assert "aigciqa[plot]" in done.stderr
 
 
 def test_what_can_not_be_written_is_said(root: Path, tmp_path: Path) -> None:

@@ -105,13 +105,13 @@ def main(
     os.environ.update({**ENVIRONMENT, **os.environ})
     from aigciqa import evaluation as package
     from aigciqa.databases import load_database
-    from aigciqa.evaluation import plots as drawing
     from aigciqa.evaluation import tables
+    from aigciqa.plots import require_matplotlib
 
     if output is not None:
         _checked(tables.check_suffix, output)
     if plots is not None:
-        _checked(drawing.require_matplotlib)
+        _checked(require_matplotlib)
     options = _given(subset=subset, manifest=manifest)
     database = _checked(lambda: load_database(database_name, root, **options))
     table = _checked(package.ScoreTable.read, scores) if scores is not None else None

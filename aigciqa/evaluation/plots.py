@@ -7,12 +7,13 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aigciqa.evaluation.evaluate import Evaluation, Predictions, Result
+from aigciqa.plots import require_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -193,12 +194,3 @@ def _with_count(name: str, results: Sequence[Result]) -> str:
 
 def _file_name(label: str) -> str:
     return re.sub(r"[^\w.-]+", "_", label).strip("_")
-
-
-def require_matplotlib() -> Any:
-    """The module; raises ImportError that says how to install it."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise ImportError("plots are drawn by matplotlib: pip install 'aigciqa[train]'") from None
-    return matplotlib
