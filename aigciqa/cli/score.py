@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from aigciqa.cli import ENVIRONMENT
+from aigciqa.cli.common import check_references, checked, computing_options, load_metrics
 from aigciqa.registry import METRICS, SCORE_RANGES, metric_info
 from aigciqa.scoring.records import Item
 
@@ -49,15 +50,7 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
     help="Image prompt of all images, or a folder of them, matched by relative path, else by stem.",
 )  # fmt: skip
 @click.option("-o", "--output", metavar="FILE", help="Write a table: .csv, .json, .jsonl or .parquet.")
-@click.option("--device", metavar="D", help="Where to compute: cpu, cuda, cuda:1, mps. [default: cpu]")
-@click.option(
-    "--dtype", type=click.Choice(["float32", "bfloat16", "float16", "auto"]), default="float32", show_default=True,
-    help="What the network computes in; auto: bfloat16 where the device is built for it.",
-)  # fmt: skip
-@click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images per pass through the network.")
-@click.option(
-    "--workers", type=click.IntRange(min=0), metavar="N", help="Decoding threads; 0: none. [default: one per core]"
-)
+@computing_options
 @click.option("--resume", is_flag=True, help="Go on with what an interrupted run left in FILE.")
 @click.option("--strict", is_flag=True, help="Stop at the first image that can't be scored.")
 @click.option(
@@ -105,25 +98,25 @@ def main(
     if output is not None and any(_same_file(output, image) for image in images):
         raise click.UsageError(f"-o {output} would overwrite what is to be scored")
     for name in names:
-        _checked(metric_info, name)
+        checked(metric_info, name)
     if len(set(names)) < len(names):
         raise click.UsageError("the same metric is named twice")
     if weights != "default" and len(names) > 1:
         raise click.UsageError("--weights goes with one metric: run once for each")
-    openers = _checked(sources.open_sources, images, sys.stdin.buffer)
-    pair = _checked(sources.references_from, reference) if reference is not None else lambda found: found.item
-    group = _checked(sources.group_by, group_by) if group_by is not None else lambda item: item
+    openers = checked(sources.open_sources, images, sys.stdin.buffer)
+    pair = checked(sources.references_from, reference) if reference is not None else lambda found: found.item
+    group = checked(sources.group_by, group_by) if group_by is not None else lambda item: item
     items = (group(pair(found)) for opener in openers for found in opener())
     first = next(items, None)
     if first is None:
         raise click.UsageError(f"no images in {', '.join(images)}")
     names = names or ("fr-lite" if reference is not None or first.reference is not None else "nr-lite",)
-    _check_references(names, reference, first, images)
+    check_references(names, reference, first, images)
 
     warnings.filterwarnings("ignore", module="PIL")  # oddities of files that Pillow copes with
     if quiet:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of downloads
-    metrics = _checked(_load, names, weights, device, dtype, dimension)
+    metrics = checked(load_metrics, names, weights, device, dtype, dimension)
     predicted = {name for metric in metrics for name in metric.dimensions}
     dimensions = [dimension] if dimension else [name for name in SCORE_RANGES if name in predicted]
     run = _Run(metrics, dimensions, output, quiet)
@@ -144,7 +137,7 @@ class _Run:
         self.metrics = metrics
         self.names = [metric.name for metric in metrics]
         self.columns = sinks.columns_of(dimensions)
-        self.file: FileSink | None = _checked(sinks.FileSink, output, self.columns) if output is not None else None
+        self.file: FileSink | None = checked(sinks.FileSink, output, self.columns) if output is not None else None
         self.summary = Summary(dimensions)
         self.quiet = quiet
         self.bar = tqdm(unit="score", disable=quiet or None, dynamic_ncols=True, leave=False)
@@ -231,40 +224,6 @@ class _Terminated(BaseException):
 
 def _terminate(_number: int, _frame: object) -> NoReturn:
     raise _Terminated
-
-
-def _load(names: Sequence[str], weights: str, device: str | None, dtype: str, dimension: str | None) -> list[Metric]:
-    import torch
-
-    from aigciqa.metric import create_metric
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {device}: {str(error).splitlines()[0]}") from None
-    return [create_metric(name, weights=weights, device=device, dtype=dtype, dimension=dimension) for name in names]
-
-
-def _check_references(names: Sequence[str], reference: str | None, first: Item, images: Sequence[str]) -> None:
-    """Refuse references nobody reads, and metrics that need them where there can't be any."""
-    from aigciqa.scoring.sources import MANIFEST_SUFFIXES
-
-    needing = [name for name in names if metric_info(name).requires_reference]
-    if reference is not None and not needing:
-        raise click.UsageError(f"{', '.join(names)} takes no reference: leave -r out or use a metric such as fr-lite")
-    manifests = any(os.path.splitext(image)[1].lower() in MANIFEST_SUFFIXES for image in images)
-    if needing and reference is None and first.reference is None and not manifests:
-        raise click.UsageError(f"{needing[0]} compares with a reference (the image prompt): name it with -r")
-
-
-def _checked(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The function's result; its complaints become usage errors."""
-    from aigciqa.errors import WeightsError
-
-    try:
-        return function(*arguments)
-    except (ValueError, TypeError, WeightsError) as error:
-        raise click.UsageError(str(error)) from None
 
 
 def _checked_rows(rows: Iterable[Any]) -> Iterator[Any]:

@@ -1,0 +1,85 @@
+"""What commands share: options, checks that end in a usage error, metrics from their names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from aigciqa.registry import metric_info
+from aigciqa.scoring.records import Item
+
+if TYPE_CHECKING:
+    from aigciqa.metric import Metric
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_COMPUTING = (
+    click.option("--device", metavar="D", help="Where to compute: cpu, cuda, cuda:1, mps. [default: cpu]"),
+    click.option(
+        "--dtype", type=click.Choice(["float32", "bfloat16", "float16", "auto"]), default="float32", show_default=True,
+        help="What the network computes in; auto: bfloat16 where the device is built for it.",
+    ),
+    click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images per pass through the network."),
+    click.option(
+        "--workers", type=click.IntRange(min=0), metavar="N", help="Decoding threads; 0: none. [default: one per core]"
+    ),
+)  # fmt: skip
+
+
+def computing_options(command: Command) -> Command:
+    """Give a command the options that say how scores are computed: device, dtype, batch_size, workers."""
+    for option in reversed(_COMPUTING):
+        command = option(command)
+    return command
+
+
+def checked(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The function's result; its complaints become usage errors."""
+    from aigciqa.errors import WeightsError
+
+    try:
+        return function(*arguments)
+    except (ValueError, TypeError, ImportError, WeightsError) as error:
+        raise click.UsageError(str(error)) from None
+
+
+def load_metrics(
+    names: Sequence[str], weights: str, device: str | None, dtype: str, dimension: str | None = None
+) -> list[Metric]:
+    """Metrics of one kind of weights.
+
+    Raises:
+        ValueError: no such device, or what `create_metric` refuses.
+        WeightsError: weights that can't be had.
+    """
+    import torch
+
+    from aigciqa.metric import create_metric
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {device}: {str(error).splitlines()[0]}") from None
+    return [create_metric(name, weights=weights, device=device, dtype=dtype, dimension=dimension) for name in names]
+
+
+def check_references(names: Sequence[str], reference: str | None, first: Item, sources: Sequence[str]) -> None:
+    """Refuse references nobody reads, and metrics that need them where there can't be any.
+
+    Args:
+        names: of the metrics.
+        reference: what -r says.
+        first: the first picture.
+        sources: where pictures come from, as given.
+    """
+    from aigciqa.scoring.sources import MANIFEST_SUFFIXES
+
+    needing = [name for name in names if metric_info(name).requires_reference]
+    if reference is not None and not needing:
+        raise click.UsageError(f"{', '.join(names)} takes no reference: leave -r out or use a metric such as fr-lite")
+    manifests = any(os.path.splitext(source)[1].lower() in MANIFEST_SUFFIXES for source in sources)
+    if needing and reference is None and first.reference is None and not manifests:
+        raise click.UsageError(f"{needing[0]} compares with a reference (the image prompt): name it with -r")
