@@ -73,8 +73,10 @@ def load_imagenet(
         states = _read_file(path)
     elif name == "inceptionv4":
         path, states = _inception(cache_dir, local_files_only)
-    else:
+    elif name in _MEMBERS:
         path, states = _torchvision(name, cache_dir, local_files_only)
+    else:
+        raise ValueError(f"no ImageNet weights are known for the backbone {name}: pass a file")
     states = without_classifier(states)
     expected = metric.backbone.state_dict()
     check_tensors(states, expected, f"{path} for {name}")

@@ -1,4 +1,4 @@
-"""The table of metrics: what each one is, as data. A new metric is one entry in `METRICS`.
+"""The table of metrics: what each one is, as data. A new metric is one entry in `_TABLE`.
 
 Nothing here imports torch, so the table can be listed at once.
 """
@@ -140,7 +140,8 @@ _TABLE = (
     _paper("nr", "inceptionv4", 1536, _CROP_299),
     _paper("fr", "inceptionv4", 1536, _CROP_299),
 )
-METRICS: Mapping[str, MetricSpec] = MappingProxyType({spec.name: spec for spec in _TABLE})
+_METRICS = {spec.name: spec for spec in _TABLE}
+METRICS: Mapping[str, MetricSpec] = MappingProxyType(_METRICS)
 
 
 def list_metrics(pattern: str = "*") -> list[str]:
@@ -164,3 +165,17 @@ def metric_info(name: str) -> MetricSpec:
         near = difflib.get_close_matches(str(name).lower(), METRICS, n=2)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise ValueError(f"unknown metric {name!r}{hint} Known metrics: {', '.join(METRICS)}.") from None
+
+
+def register_metric(spec: MetricSpec) -> None:
+    """Add a metric of your own to the table, for the rest of this process.
+
+    Args:
+        spec: its entry; the backbone is one of the library's, or yours (`aigciqa.backbones.register_backbone`).
+
+    Raises:
+        ValueError: the table has a metric of that name.
+    """
+    if spec.name in METRICS:
+        raise ValueError(f"there is a metric {spec.name!r} already: give yours another name")
+    _METRICS[spec.name] = spec

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from aigciqa.backbones.base import Backbone, OptionError
@@ -17,12 +18,14 @@ _MODULES = {
     "vgg19": "vgg",
 }
 
-__all__ = ["Backbone", "OptionError", "backbone_names", "build_backbone"]
+_REGISTERED: dict[str, Callable[..., Backbone]] = {}
+
+__all__ = ["Backbone", "OptionError", "backbone_names", "build_backbone", "register_backbone"]
 
 
 def backbone_names() -> tuple[str, ...]:
     """The names `build_backbone` takes."""
-    return tuple(_MODULES)
+    return (*_MODULES, *_REGISTERED)
 
 
 def build_backbone(name: str, **options: Any) -> Backbone:
@@ -36,9 +39,9 @@ def build_backbone(name: str, **options: Any) -> Backbone:
         ValueError: unknown name.
         OptionError: an option that the backbone does not have, or a value that it does not take.
     """
-    if name not in _MODULES:
-        raise ValueError(f"unknown backbone {name!r}; expected one of: {', '.join(_MODULES)}")
-    build = importlib.import_module(f"aigciqa.backbones.{_MODULES[name]}").build
+    if name not in backbone_names():
+        raise ValueError(f"unknown backbone {name!r}; expected one of: {', '.join(backbone_names())}")
+    build = _REGISTERED.get(name) or importlib.import_module(f"aigciqa.backbones.{_MODULES[name]}").build
     known = list(inspect.signature(build).parameters)[1:]
     unknown = sorted(options.keys() - known)
     if unknown:
@@ -49,3 +52,18 @@ def build_backbone(name: str, **options: Any) -> Backbone:
     except (TypeError, ValueError) as error:
         raise OptionError(str(error)) from error
     return backbone
+
+
+def register_backbone(name: str, build: Callable[..., Backbone]) -> None:
+    """Add a feature extractor of your own, for the rest of this process.
+
+    Args:
+        name: what a `MetricSpec` and a head's `config.json` call it.
+        build: called as `build(name, **options)`; returns the backbone with random weights.
+
+    Raises:
+        ValueError: there is a backbone of that name.
+    """
+    if name in backbone_names():
+        raise ValueError(f"there is a backbone {name!r} already: give yours another name")
+    _REGISTERED[name] = build
