@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections import OrderedDict, deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,8 @@ from aigciqa.scoring.records import Item, Record
 
 if TYPE_CHECKING:
     from typing import TypeAlias
+
+    from aigciqa.scoring.records import Content
 
     PathLike: TypeAlias = "str | os.PathLike[str]"
 
@@ -84,11 +88,6 @@ def score_files(
     if references is not None and not any(each.requires_reference for each in metrics):
         names = ", ".join(each.name for each in metrics)
         raise ValueError(f"references were given, but {names} takes none; a metric that does: fr-lite")
-    if batch_size is None:
-        native = any(each.config.preprocess.resize is None for each in metrics)
-        batch_size = DEFAULT_BATCH_NATIVE if native else DEFAULT_BATCH.get(metrics[0].device.type, 16)
-    if workers is None:
-        workers = min(MAX_WORKERS, os.cpu_count() or 1)
     if references is None:
         needing = [each.name for each in metrics if each.requires_reference]
         items: Iterable[Item] = (_unpaired(image, needing) for image in images)
@@ -97,7 +96,12 @@ def score_files(
         items = (_item(image, shared) for image in images)
     else:
         items = _paired(images, references)
-    return _Engine(metrics, batch_size, workers, strict).run(items)
+    return _run_once(Engine(metrics, batch_size, workers, strict), items)
+
+
+def _run_once(engine: Engine, items: Iterable[Item]) -> Generator[Record, None, None]:
+    with closing(engine):
+        yield from engine.run(items)
 
 
 def _unpaired(image: PathLike | Item, full_reference: list[str]) -> Item:
@@ -124,8 +128,9 @@ def _paired(images: Iterable[PathLike | Item], references: Sequence[PathLike]) -
 def _item(image: PathLike | Item, reference: str | None) -> Item:
     if not isinstance(image, Item):
         return Item(os.fspath(image), reference)
-    if image.reference is None and image.reference_error is None and reference is not None:
-        return Item(image.image, reference, image.group, image.error)
+    has_own = image.reference is not None or image.reference_content is not None or image.reference_error is not None
+    if not has_own and reference is not None:
+        return replace(image, reference=reference)
     return image
 
 
@@ -147,8 +152,21 @@ class _Entry:
     reference: _Picture | None
 
 
-class _Engine:
-    def __init__(self, metrics: list[Metric], batch_size: int, workers: int, strict: bool) -> None:
+class Engine:
+    """Metrics made ready to score; it remembers references from one `run` to the next.
+
+    Args:
+        metrics, batch_size, workers, strict: as `score_files` takes them.
+    """
+
+    def __init__(
+        self, metrics: Sequence[Metric], batch_size: int | None, workers: int | None, strict: bool = False
+    ) -> None:
+        if batch_size is None:
+            native = any(each.config.preprocess.resize is None for each in metrics)
+            batch_size = DEFAULT_BATCH_NATIVE if native else DEFAULT_BATCH.get(metrics[0].device.type, 16)
+        if workers is None:
+            workers = min(MAX_WORKERS, os.cpu_count() or 1)
         self.metrics = metrics
         self.encoders = encoders(metrics)
         self.batch_size = batch_size
@@ -165,15 +183,17 @@ class _Engine:
         self.references: OrderedDict[tuple[Any, ...], _Picture] = OrderedDict()
 
     def run(self, items: Iterable[Item]) -> Generator[Record, None, None]:
-        try:
-            for entries in self._batches(items):
-                for record in self._score(entries):
-                    if self.strict and record.error is not None:
-                        raise ImageError(record.error)
-                    yield record
-        finally:
-            if self.pool is not None:
-                self.pool.shutdown(wait=False, cancel_futures=True)
+        """Score a stream of items, lazily; a record per item and metric, in order."""
+        for entries in self._batches(items):
+            for record in self._score(entries):
+                if self.strict and record.error is not None:
+                    raise ImageError(record.error)
+                yield record
+
+    def close(self) -> None:
+        """End the decoding threads."""
+        if self.pool is not None:
+            self.pool.shutdown(wait=False, cancel_futures=True)
 
     def _batches(self, items: Iterable[Item]) -> Iterator[list[_Entry]]:
         """Batches in input order; on an accelerator, the next one decoding while one is being scored."""
@@ -186,21 +206,25 @@ class _Engine:
             yield [entries.popleft() for _ in range(min(self.batch_size, len(entries)))]
 
     def _start(self, item: Item) -> _Entry:
-        image = None if item.error is not None else self._decoding(item.image, self.specs)
-        reference = None
-        if image is not None and item.reference is not None and self.reference_specs:
-            key = _version(item.reference)
-            reference = self.references.pop(key, None) or self._decoding(item.reference, self.reference_specs)
-            self.references[key] = reference
-            while len(self.references) > MAX_REFERENCES:
-                self.references.popitem(last=False)
+        image = None if item.error is not None else self._decoding(item.image, item.content, self.specs)
+        has_reference = item.reference is not None or item.reference_content is not None
+        reference = self._reference(item) if image is not None and has_reference and self.reference_specs else None
         return _Entry(item, image, reference)
 
-    def _decoding(self, path: str, specs: tuple[Preprocess, ...]) -> _Picture:
+    def _reference(self, item: Item) -> _Picture:
+        name, content = item.reference or "bytes", item.reference_content
+        key = _version(name) if content is None else _digest(content)
+        reference = self.references.pop(key, None) or self._decoding(name, content, self.reference_specs)
+        self.references[key] = reference
+        while len(self.references) > MAX_REFERENCES:
+            self.references.popitem(last=False)
+        return reference
+
+    def _decoding(self, name: str, content: Content | None, specs: tuple[Preprocess, ...]) -> _Picture:
         if self.pool is not None:
-            return _Picture(self.pool.submit(_decode, path, specs))
+            return _Picture(self.pool.submit(_decode, name, content, specs))
         done: Future[dict[Preprocess, Tensor] | str] = Future()
-        done.set_result(_decode(path, specs))
+        done.set_result(_decode(name, content, specs))
         return _Picture(done)
 
     @torch.no_grad()  # a metric made as a loss would keep a graph
@@ -297,15 +321,21 @@ def _version(path: str) -> tuple[Any, ...]:
     return path, facts.st_size, facts.st_mtime_ns
 
 
-def _decode(path: str, specs: tuple[Preprocess, ...]) -> dict[Preprocess, Tensor] | str:
+def _digest(content: Content) -> tuple[Any, ...]:
+    return hashlib.sha256(content).digest(), getattr(content, "shape", None)
+
+
+def _decode(name: str, content: Content | None, specs: tuple[Preprocess, ...]) -> dict[Preprocess, Tensor] | str:
     """A picture presented in each way, or why it can't be."""
     try:
-        image = load_image(path)
+        image = load_image(name) if content is None else load_image(content, name)
         return {spec: present_image(image, spec) for spec in specs}
     except ImageError as error:
         return str(error)
+    except (TypeError, ValueError) as error:  # pixels of another type or shape
+        return f"{name}: {error}"
     except MemoryError:
-        return f"{path}: not enough memory to decode it"
+        return f"{name}: not enough memory to decode it"
 
 
 def _error(entry: _Entry, metric: Metric) -> str | None:

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    import numpy as np
+
+    #: A picture in memory: the bytes of its file, or its pixels, uint8 (H, W, 3) or (H, W).
+    Content: TypeAlias = "bytes | np.ndarray"
 
 
 @dataclass(frozen=True)
@@ -16,6 +25,8 @@ class Item:
         group: what the summary groups it under.
         error: why it can't be scored at all, found while listing.
         reference_error: why it has no reference; only full-reference metrics mind.
+        content: the picture, if it is in memory; `image` is then a name only.
+        reference_content: the image prompt, if it is in memory.
     """
 
     image: str
@@ -23,6 +34,8 @@ class Item:
     group: str | None = None
     error: str | None = None
     reference_error: str | None = None
+    content: Content | None = field(default=None, repr=False, compare=False)
+    reference_content: Content | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
