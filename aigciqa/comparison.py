@@ -22,8 +22,8 @@ Array = NDArray[np.float64]
 SIGNIFICANCE = 0.05
 #: Fewer prompts in common are no ground for a matched comparison.
 MIN_MATCHED = 2
-#: More prompts than this are dealt out to as many blocks, which are resampled in their stead: an interval's ends move by
-#: 3% of its half width, less than from one seed to another, and any number of prompts takes the time of these.
+#: More prompts than this are dealt out to as many blocks, which are resampled in their stead: an interval's ends move
+#: by 3% of its half width, less than from one seed to another, and any number of prompts takes the time of these.
 _BLOCKS = 500
 #: From here on Student's t is taken for normal: its 95% point is 1.962, the normal's 1.960.
 _NORMAL_FREEDOM = 1000

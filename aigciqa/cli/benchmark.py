@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from aigciqa.cli import ENVIRONMENT
+from aigciqa.cli.common import checked, computing_options, load_metrics
 from aigciqa.registry import METRICS, SCORE_RANGES, metric_info
 
 if TYPE_CHECKING:
@@ -59,15 +60,7 @@ SHOWN = 5
 @click.option("-o", "--output", metavar="FILE", help="Write the report: .csv, .json, .md or .tex.")
 @click.option("--plots", metavar="DIR", type=click.Path(path_type=Path), help="Draw scatter and per-generator plots.")
 @click.option("--predictions", metavar="FILE.csv", type=click.Path(path_type=Path), help="Write every single score.")
-@click.option("--device", metavar="D", help="Where to compute: cpu, cuda, cuda:1, mps. [default: cpu]")
-@click.option(
-    "--dtype", type=click.Choice(["float32", "bfloat16", "float16", "auto"]), default="float32", show_default=True,
-    help="What the network computes in.",
-)  # fmt: skip
-@click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images per pass through the network.")
-@click.option(
-    "--workers", type=click.IntRange(min=0), metavar="N", help="Decoding threads; 0: none. [default: one per core]"
-)
+@computing_options
 @click.option("--quiet", is_flag=True, help="No progress, and no table on standard output where -o writes one.")
 @click.version_option(package_name="aigciqa")
 def main(
@@ -109,19 +102,19 @@ def main(
     from aigciqa.plots import require_matplotlib
 
     if output is not None:
-        _checked(tables.check_suffix, output)
+        checked(tables.check_suffix, output)
     if plots is not None:
-        _checked(require_matplotlib)
+        checked(require_matplotlib)
     options = _given(subset=subset, manifest=manifest)
-    database = _checked(lambda: load_database(database_name, root, **options))
-    table = _checked(package.ScoreTable.read, scores) if scores is not None else None
+    database = checked(lambda: load_database(database_name, root, **options))
+    table = checked(package.ScoreTable.read, scores) if scores is not None else None
     names = _names(names, table)
     for name in lower_better:
         if table is None or name not in names or name not in table:
             raise click.UsageError(f"--lower-better {name}: not one of the metrics read from --scores")
-    heads = _checked(_load, _heads(names, weights, table), device, dtype)
+    heads = checked(_load, _heads(names, weights, table), device, dtype)
     _check_dimensions(dimensions, database, heads, table)
-    setting, samples = _checked(_choose, database, heads, part, protocol, seed, _given(folds=folds, fold=fold))
+    setting, samples = checked(_choose, database, heads, part, protocol, seed, _given(folds=folds, fold=fold))
     _check_references(heads, samples)
     if part != "train":
         _warn_of_seen_pictures(heads, database, samples)
@@ -130,7 +123,7 @@ def main(
     found = _predict(heads, samples, batch_size, workers, quiet)
     for name in names:
         if table is not None and name in table:
-            found[name] = _checked(
+            found[name] = checked(
                 lambda name=name: table.predictions(
                     name,
                     samples,
@@ -161,7 +154,7 @@ def _names(names: Sequence[str], table: ScoreTable | None) -> tuple[str, ...]:
             known = ", ".join([*table.metrics, *table.columns])
             raise click.UsageError(f"{name!r} is neither a metric nor in {table.path}, which has {known}")
         if table is None:
-            _checked(metric_info, name)
+            checked(metric_info, name)
     return tuple(names)
 
 
@@ -180,15 +173,7 @@ def _heads(names: Sequence[str], weights: Sequence[str], table: ScoreTable | Non
 
 def _load(heads: Sequence[tuple[str, str, str]], device: str | None, dtype: str) -> dict[str, Metric]:
     """Label -> metric."""
-    import torch
-
-    from aigciqa.metric import create_metric
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {device}: {str(error).splitlines()[0]}") from None
-    return {label: create_metric(name, weights=weights, device=device, dtype=dtype) for label, name, weights in heads}
+    return {label: load_metrics([name], weights, device, dtype)[0] for label, name, weights in heads}
 
 
 def _choose(
@@ -315,13 +300,3 @@ def _report_failures(failures: Sequence[tuple[str, str, str]]) -> int:
 
 def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _checked(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The function's result; its complaints become usage errors."""
-    from aigciqa.errors import WeightsError
-
-    try:
-        return function(*arguments)
-    except (ValueError, TypeError, ImportError, WeightsError) as error:
-        raise click.UsageError(str(error)) from None

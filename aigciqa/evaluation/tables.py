@@ -2,45 +2,31 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from aigciqa.evaluation.correlations import Agreement, Interval
 from aigciqa.evaluation.evaluate import Comparison, Evaluation, Result
+from aigciqa.text_tables import Table as Table
+from aigciqa.text_tables import aligned as aligned
+from aigciqa.text_tables import csv_lines, probability, rounded, with_interval, without_nan
+from aigciqa.text_tables import markdown as markdown
+from aigciqa.text_tables import write_text as write_text
 
-#: Decimals in tables to be read, of the paper's figures there, and in CSV.
-DECIMALS, PAPER_DECIMALS, CSV_DECIMALS = 3, 4, 6
+#: Decimals of the paper's figures in tables to be read, and in CSV.
+PAPER_DECIMALS, CSV_DECIMALS = 4, 6
 _SETTING = ("database", "protocol", "part", "seed", "split")
 _IDENTITY = (*_SETTING, "metric", "dimension", "generator", "n", "groups", "failed")
 _LATEX = MappingProxyType(
     {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$",
      "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "→": r"$\rightarrow$", "<": "$<$", ">": "$>$"}
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Table:
-    """Text in rows.
-
-    Attributes:
-        title: what it shows.
-        header: a name per column.
-        rows: a cell per column.
-        left: how many columns are names, aligned left; the others are numbers, aligned right.
-    """
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    left: int
 
 
 def agreement_table(
@@ -94,8 +80,8 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     rows = tuple(
         (
             each.first, each.second, each.dimension, str(each.n), _interval(each.difference, signed=True),
-            _number(each.williams.statistic), _probability(each.williams.p),
-            _number(each.steiger.statistic), _probability(each.steiger.p),
+            rounded(each.williams.statistic), probability(each.williams.p),
+            rounded(each.steiger.statistic), probability(each.steiger.p),
         )
         for each in comparisons
     )  # fmt: skip
@@ -149,12 +135,12 @@ def to_latex(evaluation: Evaluation) -> str:
 def to_csv(evaluation: Evaluation) -> str:
     """One row per metric, dimension and generator (empty: all pictures), every figure with its bounds."""
     rows = [row for result in evaluation.results for row in _csv_rows(evaluation, result)]
-    return _csv(rows, list(rows[0]))
+    return csv_lines(rows, list(rows[0]))
 
 
 def to_json(evaluation: Evaluation) -> str:
     """Everything but the single predictions; what is NaN is null."""
-    return json.dumps(_finite(to_dict(evaluation)), indent=2, allow_nan=False) + "\n"
+    return json.dumps(without_nan(to_dict(evaluation)), indent=2, allow_nan=False) + "\n"
 
 
 def to_dict(evaluation: Evaluation) -> dict[str, Any]:
@@ -185,7 +171,7 @@ def predictions_csv(evaluation: Evaluation) -> str:
             row.update(error=each.errors[number], generator=sample.generator)
             row.update((f"mos_{name}", _exactly(sample.scores.get(name))) for name in dimensions)
             rows.append(row)
-    return _csv(rows, list(rows[0]))
+    return csv_lines(rows, list(rows[0]))
 
 
 #: Suffix of a report -> what writes it.
@@ -211,36 +197,6 @@ def write_report(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
     write_text(path, WRITERS[Path(path).suffix.lower()](evaluation))
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a file, making its folder if absent; names that are not UTF-8 keep their bytes."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(text.encode("utf-8", "surrogateescape"))
-
-
-def aligned(table: Table) -> str:
-    """A table in columns of equal width."""
-    lines = [table.header, *table.rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(table.header))]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            cell.ljust(width) if column < table.left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return "  ".join(padded).rstrip()
-
-    return "\n".join(map(line, lines))
-
-
-def markdown(table: Table) -> str:
-    """A table in GitHub's Markdown."""
-    rule = ["---" if column < table.left else "---:" for column in range(len(table.header))]
-    escaped = [[cell.replace("|", r"\|") for cell in line] for line in (table.header, *table.rows)]
-    lines = [escaped[0], rule, *escaped[1:]]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def latex(table: Table) -> str:
     """A table as a `tabular` with rules above, below and under the header."""
     columns = "l" * table.left + "r" * (len(table.header) - table.left)
@@ -255,33 +211,18 @@ def _latex_cell(cell: str) -> str:
 
 
 def _interval(interval: Interval, *, signed: bool = False) -> str:
-    value = _number(interval.value, signed=signed)
-    if math.isnan(interval.low):
-        return value
-    return f"{value} [{_number(interval.low, signed=signed)}, {_number(interval.high, signed=signed)}]"
+    return with_interval(interval.value, interval.low, interval.high, signed=signed)
 
 
 def _value(interval: Interval) -> str:
-    return _number(interval.value)
-
-
-def _number(value: float, *, signed: bool = False) -> str:
-    """With three decimals and a true minus; `n/a` for what could not be computed."""
-    if math.isnan(value):
-        return "n/a"
-    text = f"{value:{'+' if signed else ''}.{DECIMALS}f}"
-    return text.replace("-", "−")
-
-
-def _probability(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return rounded(interval.value)
 
 
 def _beside(ours: Interval, theirs: float | None) -> tuple[str, str]:
     """The paper's figure and ours less it."""
     if theirs is None:
         return "", ""
-    return f"{theirs:.{PAPER_DECIMALS}f}", _number(ours.value - theirs, signed=True)
+    return f"{theirs:.{PAPER_DECIMALS}f}", rounded(ours.value - theirs, signed=True)
 
 
 def _result(result: Result) -> dict[str, Any]:
@@ -340,20 +281,3 @@ def _csv_number(value: float) -> float | None:
 def _exactly(value: float | None) -> float | None:
     """For the table of predictions: rounding would tie what the figures tell apart."""
     return None if value is None or math.isnan(value) else float(value)
-
-
-def _csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
-
-
-def _finite(value: Any) -> Any:
-    """The same with None for numbers that JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
