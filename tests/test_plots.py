@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import io
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
+from matplotlib import pyplot
+from PIL import Image, ImageFilter
 
-from aigciqa.plots import COLOURS, colour_map
+import aigciqa
+from aigciqa.decode import load_image
+from aigciqa.plots import COLOURS, colour_map, overlay
+from aigciqa.preprocess import normalize, present_image, present_tensor
+from aigciqa.registry import METRICS
+from tests.conftest import draw, draw_tensor
+
+PROMPTS = Path(__file__).parent.parent / "examples" / "images" / "prompts"
+QUARTERS = ((1, 0), (0, 1))
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +68,128 @@ def test_scores_outside_the_range_look_like_its_ends() -> None:
     assert inside.dtype == np.uint8
     assert inside.shape == (1, 2, 3)
     assert (inside == outside).all()
+
+
+def jpeg(picture: Image.Image) -> Image.Image:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=8)
+    return load_image(Image.open(buffer))
+
+
+def noisy(picture: Image.Image) -> Image.Image:
+    levels = np.asarray(picture) + np.random.default_rng(0).normal(0, 40, (picture.height, picture.width, 3))
+    return Image.fromarray(levels.clip(0, 255).astype(np.uint8))
+
+
+def blurred(picture: Image.Image) -> Image.Image:
+    return picture.filter(ImageFilter.GaussianBlur(4))
+
+
+@pytest.mark.parametrize("degrade", [jpeg, noisy, blurred])
+@pytest.mark.parametrize("name", ["nr-lite", "fr-lite"])
+def test_the_lowest_place_of_a_map_lies_in_the_quarter_that_was_degraded(
+    name: str, degrade: Callable[[Image.Image], Image.Image]
+) -> None:
+    metric = aigciqa.create_metric(name)
+    original = load_image(PROMPTS / "chelsea.jpg")
+    middle = np.array((original.width // 2, original.height // 2))
+    for quarter in QUARTERS:
+        corner = middle * quarter
+        box = (*corner.tolist(), *(corner + middle).tolist())
+        picture = original.copy()
+        picture.paste(degrade(picture.crop(box)), box)
+        quality = metric.quality_map(picture, *([original] if metric.requires_reference else []))[0].numpy()
+        row, column = np.unravel_index(quality.argmin(), quality.shape)
+        assert (2 * column >= quality.shape[1], 2 * row >= quality.shape[0]) == quarter
+
+
+def test_the_map_of_a_head_that_reads_one_sum_is_that_sum_at_every_place() -> None:
+    metric = aigciqa.create_metric("nr-resnet18", weights=None)
+    metric.load_state_dict({**metric.state_dict(), **sum_of_features(metric)})
+    pixels = draw_tensor(1, 224, 224)
+    pixels[..., 112:, :112] = 0.5
+    presentation = metric.config.preprocess
+    sums = metric.backbone(normalize(present_tensor(pixels, presentation), presentation)).sum(dim=1)
+    torch.testing.assert_close(metric.quality_map(pixels), 7 - sums)
+
+
+def sum_of_features(metric: aigciqa.Metric) -> dict[str, torch.Tensor]:
+    """A head whose scores are 7 minus the sum of the features."""
+    tensors = {name: torch.zeros_like(each) for name, each in metric.state_dict().items() if name.startswith("head.")}
+    tensors["head.fc1.weight"][0] = 1
+    tensors["head.fc2.weight"][:, 0] = -1
+    tensors["head.fc2.bias"][:] = 7
+    return tensors
+
+
+@pytest.mark.parametrize("name", ["nr-lite", "nr-vgg16", "nr-inceptionv4"])
+@pytest.mark.parametrize("size", [(300, 451), (640, 333), (224, 224), (90, 1000)], ids=str)
+def test_the_overlay_lies_over_what_the_metric_sees(name: str, size: tuple[int, int]) -> None:
+    presentation = METRICS[name].preprocess
+    picture = Image.fromarray(draw(*size))
+    worst_to_the_left = np.linspace(0, 5, 8, dtype=np.float32)[None].repeat(8, axis=0)
+    shown = overlay(picture, worst_to_the_left, presentation, 0, 5)
+    assert shown.size == picture.size
+    changed = (np.asarray(shown) != np.asarray(picture)).any(axis=2)
+    rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
+    assert changed[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].mean() > 0.99
+
+    marked = np.zeros((*size, 3), np.uint8)
+    marked[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = 255
+    seen = present_image(Image.fromarray(marked), presentation)
+    assert seen[:, 2:-2, 2:-2].min() > 250  # all of it is covered ...
+    marked[rows[0] + 1 : rows[-1], columns[0] + 1 : columns[-1]] = 0
+    seen = present_image(Image.fromarray(marked), presentation)
+    assert all(edge.float().mean() > 40 for edge in (seen[:, 0], seen[:, -1], seen[..., 0], seen[..., -1]))  # ... just
+
+    luma = np.asarray(shown.convert("L"))[rows[0] : rows[-1] + 1, columns]
+    assert luma[:, : len(columns) // 4].mean() > luma[:, -len(columns) // 4 :].mean() + 50
+
+
+@pytest.fixture
+def clean() -> Iterator[None]:
+    """No figure of pyplot stays open."""
+    yield
+    pyplot.close("all")
+
+
+@pytest.mark.usefixtures("clean")
+@pytest.mark.parametrize("form", ["path", "PIL image", "array", "tensor", "batch of one", "list of one"])
+def test_the_plot_shows_the_picture_its_score_and_a_colour_bar(form: str) -> None:
+    path = PROMPTS / "chelsea.jpg"
+    picture = load_image(path)
+    tensor = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)
+    image = {
+        "path": path, "PIL image": picture, "array": np.asarray(picture), "tensor": tensor / 255,
+        "batch of one": tensor[None], "list of one": [str(path)],
+    }[form]  # fmt: skip
+    ax = aigciqa.plot_quality_map(image, "nr-lite")
+    score = aigciqa.create_metric("nr-lite")(path).item()
+    assert ax.get_title() == f"nr-lite: quality {score:.2f}"
+    assert ax.get_images()[0].get_array().shape == (300, 451, 3)
+    _, bar = ax.figure.axes
+    assert bar.get_ylabel() == "quality: opinion score from 0 (bad) to 5 (excellent)"
+    assert bar.get_ylim() == (0, 5)
+
+
+@pytest.mark.usefixtures("clean")
+def test_the_plot_goes_where_it_is_told_and_shows_the_metrics_own_dimension() -> None:
+    metric = aigciqa.create_metric("fr-resnet18", weights=None, dimension="overall")
+    figure, (left, right) = pyplot.subplots(1, 2)
+    assert aigciqa.plot_quality_map(draw(300, 200), metric, draw(250, 250), ax=right) is right
+    assert right.get_title().startswith("fr-resnet18: overall ")
+    assert not left.get_images()
+    assert figure.axes[2].get_ylim() == (0, 15)
+
+
+def test_a_plot_shows_one_picture() -> None:
+    with pytest.raises(ValueError, match="a plot shows one picture; got 2"):
+        aigciqa.plot_quality_map([draw(100, 100), draw(100, 100)], "nr-lite")
+    with pytest.raises(ValueError, match="takes no reference"):
+        aigciqa.plot_quality_map(draw(100, 100), "nr-lite", draw(100, 100))
+
+
+def test_without_matplotlib_the_plot_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"pip install 'aigciqa\[plot\]'"):
+        aigciqa.plot_quality_map(draw(100, 100), "nr-lite")
