@@ -113,6 +113,7 @@ def _read(path: Path) -> bytes:
 def _from_content(data: bytes, name: str) -> Image.Image:
     if not data:
         raise ImageError(f"{name}: the file is empty")
+    _check_length(name, len(data))
     try:
         with _STRICT:
             return _from_bytes(data, name)

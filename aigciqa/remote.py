@@ -43,6 +43,29 @@ def open_file(path: str) -> Any:
     return filesystem.open_input_file(name)
 
 
+def is_folder(url: str) -> bool:
+    """Whether there are files below a URL.
+
+    Raises:
+        OSError: the store can't be reached.
+    """
+    filesystem, name = resolve(url)
+    kind: bool = filesystem.get_file_info(name).type == _import_fs().FileType.Directory
+    return kind
+
+
+def files_below(url: str) -> list[str]:
+    """Paths of the files below a folder, relative to it and sorted, folder by folder.
+
+    Raises:
+        OSError: the store can't be reached.
+    """
+    filesystem, name = resolve(url.rstrip("/"))
+    infos = filesystem.get_file_info(_import_fs().FileSelector(name, recursive=True))
+    relatives = (info.path[len(name) + 1 :] for info in infos if info.is_file)
+    return sorted(relatives, key=lambda relative: relative.split("/"))
+
+
 @functools.lru_cache(maxsize=64)  # making one may ask the store where the bucket is
 def _filesystem(root: str) -> tuple[Any, str]:
     try:

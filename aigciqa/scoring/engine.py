@@ -322,7 +322,8 @@ def _version(path: str) -> tuple[Any, ...]:
 
 
 def _digest(content: Content) -> tuple[Any, ...]:
-    return hashlib.sha256(content).digest(), getattr(content, "shape", None)
+    data = content if isinstance(content, bytes) else content.tobytes()
+    return hashlib.sha256(data).digest(), getattr(content, "shape", None)
 
 
 def _decode(name: str, content: Content | None, specs: tuple[Preprocess, ...]) -> dict[Preprocess, Tensor] | str:

@@ -1,4 +1,4 @@
-"""Where items come from: files, folders, glob patterns, manifests, standard input; and their references and groups."""
+"""Where items come from: files, folders, patterns, archives, manifests, standard input; their references and groups."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import glob
 import json
 import os
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from aigciqa import remote
+from aigciqa.scoring import archives
 from aigciqa.scoring.records import Item
 
 IMAGE_SUFFIXES = frozenset(
@@ -29,10 +32,14 @@ class SourceError(ValueError):
 
 @dataclass(frozen=True)
 class Found:
-    """An item as a source gives it: with its path below the folder it was found in, by which references are matched."""
+    """An item as a source gives it: with its path below the folder it was found in, by which references are matched.
+
+    An archive stands for the items in it: `opened` gives them.
+    """
 
     item: Item
     relative: str
+    is_archive: bool = False
 
 
 def open_sources(arguments: Iterable[str], stdin: BinaryIO) -> list[Callable[[], Iterator[Found]]]:
@@ -42,6 +49,25 @@ def open_sources(arguments: Iterable[str], stdin: BinaryIO) -> list[Callable[[],
         SourceError: a pattern that matches nothing, a manifest that is missing or has no column `image`.
     """
     return [_open_source(argument, stdin) for argument in arguments]
+
+
+def opened(found: Found) -> Iterator[Found]:
+    """The items of an archive, read one after the other; what is none is itself.
+
+    An archive that can't be read, or only in part, ends in an item with an error.
+    """
+    if not found.is_archive:
+        yield found
+        return
+    path = found.item.image
+    try:
+        for picture in archives.pictures(path, IMAGE_SUFFIXES):
+            name, reference = f"{path}/{picture.name}", picture.reference and f"{path}/{picture.reference}"
+            yield Found(
+                Item(name, reference, None, None, None, picture.content, picture.reference_content), picture.name
+            )
+    except archives.ArchiveError as error:
+        yield Found(Item(path, error=str(error)), found.relative)
 
 
 def references_from(reference: str) -> Callable[[Found], Item]:
@@ -54,9 +80,9 @@ def references_from(reference: str) -> Callable[[Found], Item]:
     Raises:
         SourceError: there is no such file or folder.
     """
-    if os.path.isdir(reference):
+    if _is_folder(reference):
         return _ReferenceFolder(reference).give
-    if not os.path.exists(reference):
+    if not remote.is_url(reference) and not os.path.exists(reference):
         raise SourceError(f"reference {reference!r}: no such file or folder")
     return lambda found: found.item if found.item.reference else replace(found.item, reference=reference)
 
@@ -87,11 +113,11 @@ def group_by(rule: str) -> Callable[[Item], Item]:
 def _open_source(argument: str, stdin: BinaryIO) -> Callable[[], Iterator[Found]]:
     if argument == "-":
         return lambda: _from_lines(stdin)
-    if os.path.isdir(argument):
+    if _is_folder(argument):
         return lambda: _walk(argument, "")
     if os.path.splitext(argument)[1].lower() in MANIFEST_SUFFIXES:
         return _open_manifest(argument)
-    if not os.path.lexists(argument) and glob.has_magic(argument):
+    if glob.has_magic(argument) and not (remote.is_url(argument) or os.path.lexists(argument)):
         matches = _glob(argument)
         if not matches:
             raise SourceError(f"{argument!r} matches no file")
@@ -99,8 +125,20 @@ def _open_source(argument: str, stdin: BinaryIO) -> Callable[[], Iterator[Found]
     return lambda: iter([_file(argument)])
 
 
+def _is_folder(path: str) -> bool:
+    """Whether it is a folder, of this machine or of an object store.
+
+    Raises:
+        SourceError: the object store can't be reached.
+    """
+    try:
+        return remote.is_folder(path) if remote.is_url(path) else os.path.isdir(path)
+    except OSError as error:
+        raise SourceError(f"{path!r}: {error}") from None
+
+
 def _file(path: str) -> Found:
-    return Found(Item(path), os.path.basename(path))
+    return Found(Item(path), os.path.basename(path), is_archive=path.lower().endswith(archives.SUFFIX))
 
 
 def _glob(pattern: str) -> list[str]:
@@ -123,6 +161,9 @@ def _from_lines(stream: BinaryIO) -> Iterator[Found]:
 
 def _walk(folder: str, below: str) -> Iterator[Found]:
     """Images of a folder and the folders in it, sorted by name; links to folders are not followed."""
+    if remote.is_url(folder):
+        yield from _walk_url(folder)
+        return
     try:
         with os.scandir(folder) as listing:
             entries = sorted(listing, key=lambda entry: entry.name)
@@ -135,6 +176,12 @@ def _walk(folder: str, below: str) -> Iterator[Found]:
             yield from _walk(entry.path, relative)
         elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and not os.path.isdir(entry.path):
             yield Found(Item(entry.path), relative)
+
+
+def _walk_url(folder: str) -> Iterator[Found]:
+    for relative in remote.files_below(folder):
+        if posixpath.splitext(relative)[1].lower() in IMAGE_SUFFIXES:
+            yield Found(Item(posixpath.join(folder, relative)), relative)
 
 
 class _ReferenceFolder:
@@ -204,6 +251,8 @@ def _listed(row: dict[str, Any] | str, folder: str, where: str) -> Found:
 def _beside(folder: str, path: str) -> str:
     """A manifest's path is relative to the manifest; where there is nothing, to the current folder."""
     joined = os.path.join(folder, path)
+    if remote.is_url(path):
+        return path
     return path if not os.path.lexists(joined) and os.path.lexists(path) else joined
 
 
