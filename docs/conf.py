@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import doctest
 from typing import Any
 
 from docutils import nodes
@@ -26,9 +26,8 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 default_role = "code"
-nitpicky = False
 
-myst_enable_extensions = ["attrs_block", "colon_fence", "deflist"]
+myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
@@ -41,6 +40,7 @@ nb_execution_show_tb = True
 nb_execution_timeout = 120
 nb_merge_streams = True
 
+doctest_default_flags = doctest.ELLIPSIS  # errors are compared word for word
 copybutton_exclude = ".linenos, .gp, .go"
 
 html_theme = "furo"

@@ -25,6 +25,6 @@ class Head(nn.Module):
             index: which of the n dimensions.
 
         Returns:
-            (B, h, w), whose mean over (h, w) is `forward(features)[:, index]`.
+            (B, h, w), whose mean over (h, w) is that score as `forward` computes it.
         """
         raise NotImplementedError

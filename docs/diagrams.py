@@ -1,0 +1,118 @@
+"""The diagrams of the docs, as SVG whose colours are the page's own, so that they are right in light and dark."""
+
+from __future__ import annotations
+
+from html import escape
+
+from IPython.display import HTML
+
+STYLE = """
+.diagram rect { fill: var(--color-background-secondary); stroke: var(--color-foreground-muted); }
+.diagram rect.net { fill: var(--color-brand-primary); fill-opacity: .14; stroke: var(--color-brand-primary); }
+.diagram rect.data { stroke-dasharray: 4 3; fill: none; }
+.diagram text { fill: var(--color-foreground-primary); text-anchor: middle; font: 13px var(--font-stack); }
+.diagram text.small { fill: var(--color-foreground-secondary); font-size: 11.5px; }
+.diagram path { fill: none; stroke: var(--color-foreground-secondary); stroke-width: 1.4; }
+.diagram path.tip { fill: var(--color-foreground-secondary); stroke: none; }
+"""
+LINE = 16
+
+
+def no_reference() -> HTML:
+    """NR: picture -> backbone -> average -> two layers -> scores."""
+    top = 40
+    parts = [
+        _box(10, top, 110, 60, "picture", "RGB", kind="data"),
+        _box(150, top, 130, 60, "resize, crop,", "normalise"),
+        _box(310, top, 130, 60, "backbone", "(C, h, w)", kind="net"),
+        _box(470, top, 110, 60, "average", "over places: D"),
+        _box(610, top, 150, 60, "Linear D, D/2", "ReLU, Linear D/2, n", kind="net"),
+        _box(790, top, 100, 60, "n scores", "MOS", kind="data"),
+        *(_across(x, x + 30, top + 30) for x in (120, 280, 440, 580, 760)),
+    ]
+    return _svg(900, 140, "The no-reference model: picture, backbone, average, two layers, scores.", parts)
+
+
+def full_reference() -> HTML:
+    """FR: both pictures through one backbone, features side by side, two layers."""
+    high, low = 20, 140
+    parts = [_box(310, high, 130, low - high + 60, "one backbone", "shared weights", kind="net")]
+    for top, name, note in ((high, "picture", "generated"), (low, "image prompt", "the reference")):
+        parts += [
+            _box(10, top, 110, 60, name, note, kind="data"),
+            _box(150, top, 130, 60, "resize, crop,", "normalise"),
+            _box(470, top, 110, 60, "average", "over places: D"),
+            *(_across(x, x + 30, top + 30) for x in (120, 280, 440)),
+        ]
+    middle = (high + low) / 2
+    parts += [
+        _box(610, middle, 150, 60, "Linear 2D, D", "ReLU, Linear D, n", kind="net"),
+        _box(790, middle, 100, 60, "n scores", "MOS", kind="data"),
+        _bent(580, high + 30, 685, middle, "generated first"),
+        _bent(580, low + 30, 685, middle + 60),
+        _across(760, 790, middle + 30),
+    ]
+    title = "The full-reference model: both pictures go through one backbone; two layers read both feature vectors."
+    return _svg(900, 220, title, parts)
+
+
+def lite() -> HTML:
+    """The embedded metrics: blocks, statistics, features, heads."""
+    high, low = 20, 150
+    middle = (high + low) / 2
+    parts = [
+        _box(10, middle, 100, 60, "picture", "short side 512", kind="data"),
+        _box(140, middle, 110, 60, "4 x 4 blocks", "96 x 96 pixels"),
+        _box(280, middle, 130, 60, "144 statistics", "a block, 3 scales"),
+        _box(440, middle, 140, 60, "mean, spread,", "textured mean"),
+        _box(630, high, 180, 60, "nr-lite: perceptrons,", "trees, Gaussian", kind="net"),
+        _box(630, low, 180, 60, "fr-lite: how far moved", "or nr-lite, corrected", kind="net"),
+        _box(840, middle, 100, 60, "score", "0 to 5", kind="data"),
+        *(_across(x, x + 30, middle + 30) for x in (110, 250, 410)),
+        _forked(580, middle + 30, 630, high + 30),
+        _forked(580, middle + 30, 630, low + 30),
+        _bent(810, high + 30, 890, middle),
+        _bent(810, low + 30, 890, middle + 60),
+    ]
+    title = "The embedded metrics: blocks of the picture, statistics of each, their mean and spread, and the heads."
+    return _svg(950, 230, title, parts)
+
+
+def _svg(width: float, height: float, title: str, parts: list[str]) -> HTML:
+    name = escape(title)
+    return HTML(
+        f'<div class="diagram" role="group" aria-label="diagram" tabindex="0"><style>{STYLE}</style>'
+        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{name}">{"".join(parts)}</svg></div>'
+    )
+
+
+def _box(x: float, y: float, width: float, height: float, name: str, note: str, kind: str = "") -> str:
+    """A box with a name and, smaller, a note; `net`: has trained weights, `data`: goes in or comes out."""
+    across, down = x + width / 2, y + height / 2
+    return (
+        f'<rect class="{kind}" x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="6"/>'
+        f'<text x="{across:g}" y="{down - 4:g}">{escape(name)}</text>'
+        f'<text class="small" x="{across:g}" y="{down - 4 + LINE:g}">{escape(note)}</text>'
+    )
+
+
+def _across(start: float, end: float, y: float) -> str:
+    return f'<path d="M{start:g} {y:g}H{end - 7:g}"/>{_tip(end, y, "right")}'
+
+
+def _bent(x: float, y: float, to_x: float, to_y: float, note: str = "") -> str:
+    """To the right, then up or down into the top or the bottom of a box."""
+    down = to_y > y
+    text = f'<text class="small" x="{(x + to_x) / 2 + 10:g}" y="{y - 6:g}">{escape(note)}</text>' if note else ""
+    end = to_y - 7 if down else to_y + 7
+    return f'<path d="M{x:g} {y:g}H{to_x:g}V{end:g}"/>{_tip(to_x, to_y, "down" if down else "up")}{text}'
+
+
+def _forked(x: float, y: float, to_x: float, to_y: float) -> str:
+    """To the right, up or down, and to the right again into the side of a box."""
+    return f'<path d="M{x:g} {y:g}H{(x + to_x) / 2:g}V{to_y:g}H{to_x - 7:g}"/>{_tip(to_x, to_y, "right")}'
+
+
+def _tip(x: float, y: float, towards: str) -> str:
+    corners = {"right": "l-8 -4.5v9z", "down": "l-4.5 -8h9z", "up": "l-4.5 8h9z"}[towards]
+    return f'<path class="tip" d="M{x:g} {y:g}{corners}"/>'

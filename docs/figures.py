@@ -1,0 +1,59 @@
+"""Figures that pages of the docs draw while they are built: pictures, their scores and quality maps, as HTML."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from IPython.display import HTML
+from PIL import Image
+
+import aigciqa
+from aigciqa.plots import colour_map
+
+IMAGES = Path(__file__).resolve().parents[1] / "examples/images"
+SIDE = 256
+
+
+def strip(generated: Sequence[str], name: str, metric_name: str) -> HTML:
+    """A picture as several generators of the examples made it: each with its score, above its quality map.
+
+    Args:
+        generated: folders of `examples/images/generated`.
+        name: of the picture in each of them, without suffix.
+        metric_name: embedded metric to score with; a full-reference one compares with `examples/images/prompts`.
+    """
+    metric = _metric(metric_name)
+    reference = [str(IMAGES / f"prompts/{name}.jpg")] if metric.requires_reference else []
+    columns = []
+    for folder in generated:
+        path = str(IMAGES / f"generated/{folder}/{name}.jpg")
+        score = metric(path, *reference).item()
+        heat = metric.quality_map(path, *reference)[0].numpy()
+        colours = Image.fromarray(colour_map(heat, *metric.score_range))
+        columns.append(
+            '<figure class="scored">'
+            f"{_image(Image.open(path), f'{folder} version of the picture {name}')}"
+            f"{_image(colours, f'quality map of the {folder} version')}"
+            f"<figcaption>{escape(folder)}<br><strong>{score:.2f}</strong></figcaption></figure>"
+        )
+    return HTML(f'<div class="strip">{"".join(columns)}</div>')
+
+
+@functools.cache
+def _metric(name: str) -> aigciqa.Metric:
+    return aigciqa.create_metric(name)
+
+
+def _image(picture: Image.Image, text: str) -> str:
+    scale = SIDE / max(picture.size)
+    size = (round(picture.width * scale), round(picture.height * scale))
+    method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
+    stream = io.BytesIO()
+    picture.convert("RGB").resize(size, method).save(stream, "WEBP", quality=85)
+    data = base64.b64encode(stream.getvalue()).decode()
+    return f'<img alt="{escape(text)}" src="data:image/webp;base64,{data}" width="{size[0]}" height="{size[1]}">'
