@@ -66,6 +66,17 @@ def files_below(url: str) -> list[str]:
     return sorted(relatives, key=lambda relative: relative.split("/"))
 
 
+def names_in(path: str) -> list[str]:
+    """Sorted names of the files in a folder, a path or a URL.
+
+    Raises:
+        OSError: it can't be listed.
+    """
+    filesystem, name = resolve(path)
+    infos = filesystem.get_file_info(_import_fs().FileSelector(name))
+    return sorted(info.base_name for info in infos)
+
+
 @functools.lru_cache(maxsize=64)  # making one may ask the store where the bucket is
 def _filesystem(root: str) -> tuple[Any, str]:
     try:

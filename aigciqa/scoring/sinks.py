@@ -17,10 +17,14 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
+from aigciqa.registry import SCORE_RANGES
 from aigciqa.scoring.records import Record
 from aigciqa.scoring.sources import SourceError, import_parquet, read_rows
+
+if TYPE_CHECKING:
+    from aigciqa.metric import Metric
 
 OUTPUT_SUFFIXES = (".csv", ".json", ".jsonl", ".parquet")
 LEADING_COLUMNS = ("image", "reference", "group", "metric")
@@ -34,6 +38,12 @@ Row = Mapping[str, Any]
 def columns_of(dimensions: Iterable[str]) -> tuple[str, ...]:
     """The columns of a table of scores, in order."""
     return (*LEADING_COLUMNS, *dimensions, "error")
+
+
+def dimensions_of(metrics: Iterable[Metric]) -> list[str]:
+    """The dimensions of a table of several metrics, in order."""
+    predicted = {name for metric in metrics for name in metric.dimensions}
+    return [name for name in SCORE_RANGES if name in predicted]
 
 
 def to_row(record: Record, columns: Sequence[str]) -> dict[str, Any]:
@@ -313,18 +323,28 @@ def _write_json(target: Path, rows: Iterable[Row]) -> None:
 
 
 def _write_parquet(target: Path, rows: Iterator[Row], columns: Sequence[str]) -> None:
+    with import_parquet().ParquetWriter(target, arrow_schema(columns)) as writer:
+        while part := list(itertools.islice(rows, _PARQUET_ROWS)):
+            writer.write_table(arrow_table(part, columns))
+
+
+def arrow_schema(columns: Sequence[str]) -> Any:
+    """The types of a table of scores in Parquet, a `pyarrow.Schema`."""
     import pyarrow
 
     text = {*LEADING_COLUMNS, "error"}
-    types = [(name, pyarrow.string() if name in text else pyarrow.float64()) for name in columns]
-    schema = pyarrow.schema(types)
-    with import_parquet().ParquetWriter(target, schema) as writer:
-        while part := list(itertools.islice(rows, _PARQUET_ROWS)):
-            valid = [{name: _utf8(cell) for name, cell in row.items()} for row in part]
-            writer.write_table(pyarrow.Table.from_pylist(valid, schema=schema))
+    return pyarrow.schema([(name, pyarrow.string() if name in text else pyarrow.float64()) for name in columns])
 
 
-def _utf8(cell: Any) -> Any:
+def arrow_table(rows: Iterable[Row], columns: Sequence[str]) -> Any:
+    """Rows as a `pyarrow.Table`."""
+    import pyarrow
+
+    valid = [{name: utf8(cell) for name, cell in row.items()} for row in rows]
+    return pyarrow.Table.from_pylist(valid, schema=arrow_schema(columns))
+
+
+def utf8(cell: Any) -> Any:
     """Parquet holds UTF-8 only: bytes of a name that are none are written as escapes."""
     return cell.encode("utf-8", "backslashreplace").decode() if isinstance(cell, str) else cell
 

@@ -244,11 +244,11 @@ def _listed(row: dict[str, Any] | str, folder: str, where: str) -> Found:
     image, reference, group = (str(cell) if cell not in (None, "") else None for cell in cells.values())
     if image is None:
         return Found(Item("", error=f"{where}: the column 'image' is empty"), "")
-    item = Item(_beside(folder, image), _beside(folder, reference) if reference else None, group)
+    item = Item(beside(folder, image), beside(folder, reference) if reference else None, group)
     return Found(item, image if not os.path.isabs(image) else os.path.basename(image))
 
 
-def _beside(folder: str, path: str) -> str:
+def beside(folder: str, path: str) -> str:
     """A manifest's path is relative to the manifest; where there is nothing, to the current folder."""
     joined = os.path.join(folder, path)
     if remote.is_url(path):

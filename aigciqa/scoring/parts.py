@@ -1,0 +1,139 @@
+"""A table of scores as a folder of Parquet files, one for each numbered shard of the input.
+
+Whoever writes a part, and however often, writes the same file: under a name of its own first, then renamed. So the
+folder holds each part whole or not at all, and parts in the order of their names are the table in input order.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aigciqa import remote
+from aigciqa.scoring.sinks import Row, arrow_table
+from aigciqa.scoring.sources import SourceError, import_parquet
+
+SUFFIX = ".parquet"
+_PART = re.compile(r"part-\d{8}\.parquet")
+_UNFINISHED = re.compile(r"\.part-\d{8}\.parquet\.\w+")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The folder.
+
+    Attributes:
+        path: a path that all who write see, or a URL.
+        columns: of the table.
+    """
+
+    path: str
+    columns: tuple[str, ...]
+
+    def begin(self, keep: bool) -> None:
+        """Make the folder, and remove what an interrupted run left half written, and unless `keep`, its parts.
+
+        Raises:
+            SourceError: something else is there.
+        """
+        filesystem, folder = remote.resolve(self.path)
+        filesystem.create_dir(folder, recursive=True)
+        names = remote.names_in(self.path)
+        strange = [name for name in names if not (_PART.fullmatch(name) or _UNFINISHED.fullmatch(name))]
+        if strange:
+            raise SourceError(f"{self.path!r} is a folder that holds {strange[0]!r}; name another for the scores")
+        for name in names:
+            if not (keep and _PART.fullmatch(name)):
+                filesystem.delete_file(f"{folder}/{name}")
+
+    def check(self, count: int) -> None:
+        """Refuse parts beyond those of a run of so many.
+
+        Raises:
+            SourceError: there are some.
+        """
+        parts = [name for name in remote.names_in(self.path) if _PART.fullmatch(name)]
+        if parts and parts[-1] >= _name(count):
+            raise self._of_another_run(f"it has {parts[-1]}, this run {count} parts")
+
+    def read(self, number: int, expected: Sequence[tuple[str, str]]) -> list[dict[str, Any]] | None:
+        """Rows of a part; None if it is not there, or if it ends before this run's part does.
+
+        Args:
+            number: of the part.
+            expected: (image, metric) of its rows.
+
+        Raises:
+            SourceError: it is of another run.
+        """
+        filesystem, folder = remote.resolve(self.path)
+        try:
+            with filesystem.open_input_file(f"{folder}/{_name(number)}") as file:
+                table = import_parquet().read_table(file)
+        except FileNotFoundError:
+            return None
+        if tuple(table.column_names) != self.columns:
+            raise self._of_another_run(f"its columns are {', '.join(table.column_names)}")
+        rows: list[dict[str, Any]] = table.to_pylist()
+        if [(row["image"], row["metric"]) for row in rows] != list(expected[: len(rows)]):
+            raise self._of_another_run(f"{_name(number)} holds other images or metrics")
+        return rows if len(rows) == len(expected) else None
+
+    def write(self, number: int, rows: Iterable[Row]) -> None:
+        """Write a part; it is there whole when this returns, also if others write it at the same time."""
+        filesystem, folder = remote.resolve(self.path)
+        unfinished = f"{folder}/.{_name(number)}.{uuid.uuid4().hex}"
+        with filesystem.open_output_stream(unfinished) as file:
+            import_parquet().write_table(arrow_table(rows, self.columns), file)
+        filesystem.move(unfinished, f"{folder}/{_name(number)}")
+
+    def _of_another_run(self, difference: str) -> SourceError:
+        return SourceError(
+            f"--resume: {self.path} is of another run: {difference}. Name another output, or leave --resume out to "
+            "start anew"
+        )
+
+
+class PartsSink:
+    """The command's view of a table that is written elsewhere, part by part.
+
+    Args:
+        path: of the folder, or its URL.
+        columns: of the table.
+    """
+
+    def __init__(self, path: str, columns: Sequence[str]) -> None:
+        if not path.lower().endswith(SUFFIX):
+            raise SourceError(f"{path!r}: --engine ray writes a folder of Parquet files; its name ends in {SUFFIX}")
+        if not remote.is_url(path):
+            if Path(path).is_file():
+                raise SourceError(f"{path!r} is a file; --engine ray writes a folder of parts: name another")
+            import_parquet()
+        self.path = self.journal = path
+        self.parts = Parts(path if remote.is_url(path) else str(Path(path).absolute()), tuple(columns))
+
+    def start(self) -> None:
+        """Begin a new table, in place of any earlier one."""
+        self.parts.begin(keep=False)
+
+    def recover(self, _expected: Iterator[tuple[str, str]], _block: int) -> Iterator[Row]:
+        """Go on with an earlier run's table: its rows come back with those that are scored."""
+        self.parts.begin(keep=True)
+        return iter(())
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Nothing: who scored them has written them."""
+
+    def close(self) -> None:
+        """Nothing: the parts are whole."""
+
+    def abandon(self) -> None:
+        """Nothing: the parts stay for `recover`."""
+
+
+def _name(number: int) -> str:
+    return f"part-{number:08}.parquet"
