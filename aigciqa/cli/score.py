@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import os
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -16,11 +17,13 @@ import click
 from aigciqa.cli import ENVIRONMENT
 from aigciqa.cli.common import check_references, checked, computing_options, load_metrics
 from aigciqa.registry import METRICS, SCORE_RANGES, metric_info
-from aigciqa.scoring.records import Item
+from aigciqa.scoring.records import Item, Record
 
 if TYPE_CHECKING:
     from aigciqa.metric import Metric
+    from aigciqa.scoring.parts import PartsSink
     from aigciqa.scoring.sinks import FileSink, Sink
+    from aigciqa.scoring.sources import Found
 
 EXIT_SCORED, EXIT_ERRORS = 0, 1
 EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143  # 128 + the signal's number, as shells count
@@ -57,7 +60,14 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
     "--group-by", metavar="parent|REGEX",
     help="Group of an image: its folder's name, or what the expression finds in its path.",
 )  # fmt: skip
-@click.option("--engine", type=click.Choice(["local"]), default="local", help="What runs the scoring.")
+@click.option(
+    "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
+    help="What runs the scoring: this process, or a Ray cluster, which writes FILE.parquet as a folder of parts.",
+)  # fmt: skip
+@click.option(
+    "--part-size", type=click.IntRange(min=1), default=1000, show_default=True, metavar="N",
+    help="Images in a part, with --engine ray.",
+)  # fmt: skip
 @click.option("--weights", default="default", metavar="W", help="Variant, folder or Hub repo of the weights.")
 @click.option("--dimension", type=click.Choice(list(SCORE_RANGES)), help="Write this dimension only.")
 @click.option("--quiet", is_flag=True, help="No progress and no summary.")
@@ -76,6 +86,7 @@ def main(
     strict: bool,
     group_by: str | None,
     engine: str,
+    part_size: int,
     weights: str,
     dimension: str | None,
     quiet: bool,
@@ -83,18 +94,22 @@ def main(
     """Score the quality of AI-generated images.
 
     IMAGE is a file, a folder (searched recursively), a glob pattern, a manifest (.csv, .jsonl or .parquet with a column
-    image and optionally reference and group), or - for paths on standard input.
+    image and optionally reference and group), a tar archive, the URL of any of these but manifests in an object store,
+    or - for paths on standard input.
 
     A table goes to FILE or to standard output, progress and a summary to standard error. An image that can't be scored
     becomes a row with its error. Exit status: 0 all scored, 1 some have errors, 2 usage error or nothing to do.
     """
     from aigciqa.scoring import sources
+    from aigciqa.scoring.sinks import dimensions_of
 
     os.environ.update({**ENVIRONMENT, **os.environ})
     if not images:
         raise click.UsageError("nothing to score: name at least one image, folder, pattern, manifest or -")
     if resume and output is None:
         raise click.UsageError("--resume goes on with a file: name it with -o")
+    if engine == "ray" and output is None:
+        raise click.UsageError("--engine ray writes a folder of parts: name it with -o, as in -o scores.parquet")
     if output is not None and any(_same_file(output, image) for image in images):
         raise click.UsageError(f"-o {output} would overwrite what is to be scored")
     for name in names:
@@ -106,51 +121,68 @@ def main(
     openers = checked(sources.open_sources, images, sys.stdin.buffer)
     pair = checked(sources.references_from, reference) if reference is not None else lambda found: found.item
     group = checked(sources.group_by, group_by) if group_by is not None else lambda item: item
-    items = (group(pair(found)) for opener in openers for found in opener())
-    first = next(items, None)
-    if first is None:
+
+    def give(each: Found) -> Item:
+        return group(pair(each))  # type: ignore[no-any-return]
+
+    found = (each for opener in openers for each in opener())
+    head = next(found, None)
+    if head is None:
         raise click.UsageError(f"no images in {', '.join(images)}")
+    found = itertools.chain([head], found)
+    first = give(next(sources.opened(head)))
     names = names or ("fr-lite" if reference is not None or first.reference is not None else "nr-lite",)
     check_references(names, reference, first, images)
 
     warnings.filterwarnings("ignore", module="PIL")  # oddities of files that Pillow copes with
     if quiet:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of downloads
-    metrics = checked(load_metrics, names, weights, device, dtype, dimension)
-    predicted = {name for metric in metrics for name in metric.dimensions}
-    dimensions = [dimension] if dimension else [name for name in SCORE_RANGES if name in predicted]
-    run = _Run(metrics, dimensions, output, quiet)
+    if engine == "ray":
+        shards = checked(importlib.import_module, "aigciqa.integrations.shards")
+        metrics = checked(load_metrics, names, weights, None, "float32" if dtype == "auto" else dtype, dimension)
+    else:
+        metrics = checked(load_metrics, names, weights, device, dtype, dimension)
+    dimensions = [dimension] if dimension else dimensions_of(metrics)
+    run = _Run(metrics, dimensions, output, engine, quiet)
     signal.signal(signal.SIGTERM, _terminate)
     run.count_ahead([] if "-" in images else openers)
-    sys.exit(run.score(itertools.chain([first], items), resume, batch_size, workers, strict))
+    from aigciqa.scoring.engine import score_files
+
+    items = (give(item) for each in found for item in sources.opened(each))
+    if engine == "ray":
+        setup = shards.Setup(metrics, dtype == "auto", device, batch_size, workers, strict=strict)
+        records = shards.score_shards(found, give, setup, run.file.parts, part_size)
+    else:
+        records = score_files(items, metric=metrics, batch_size=batch_size, workers=workers, strict=strict)
+    sys.exit(run.score(records, items, resume))
 
 
 class _Run:
     """One run of the command: from items to rows, a summary and an exit status."""
 
-    def __init__(self, metrics: list[Metric], dimensions: list[str], output: str | None, quiet: bool) -> None:
+    def __init__(
+        self, metrics: list[Metric], dimensions: list[str], output: str | None, engine: str, quiet: bool
+    ) -> None:
         from tqdm import tqdm
 
         from aigciqa.scoring import sinks
+        from aigciqa.scoring.parts import PartsSink
         from aigciqa.scoring.summary import Summary
 
-        self.metrics = metrics
         self.names = [metric.name for metric in metrics]
         self.columns = sinks.columns_of(dimensions)
-        self.file: FileSink | None = checked(sinks.FileSink, output, self.columns) if output is not None else None
+        sink = PartsSink if engine == "ray" else sinks.FileSink
+        self.file: FileSink | PartsSink | None = checked(sink, output, self.columns) if output is not None else None
         self.summary = Summary(dimensions)
         self.quiet = quiet
         self.bar = tqdm(unit="score", disable=quiet or None, dynamic_ncols=True, leave=False)
 
-    def score(
-        self, items: Iterator[Item], resume: bool, batch_size: int | None, workers: int | None, strict: bool
-    ) -> int:
-        """Score everything; returns the exit status."""
+    def score(self, records: Generator[Record, None, None], items: Iterator[Item], resume: bool) -> int:
+        """Take the records of the items; returns the exit status."""
         from aigciqa.errors import ImageError
         from aigciqa.scoring import sinks
-        from aigciqa.scoring.engine import score_files
+        from aigciqa.scoring.sources import SourceError
 
-        records = score_files(items, metric=self.metrics, batch_size=batch_size, workers=workers, strict=strict)
         try:
             sink = self._open(items, resume)
             for record in records:
@@ -165,6 +197,8 @@ class _Run:
             return self._stopped("the output was closed", EXIT_ERRORS)
         except ImageError as error:
             return self._stopped(f"--strict: {error}", EXIT_ERRORS)
+        except SourceError as error:
+            raise click.UsageError(str(error)) from None
         except OSError as error:
             return self._stopped(f"can't write the scores: {error}", EXIT_ERRORS)
         except KeyboardInterrupt:

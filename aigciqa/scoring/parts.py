@@ -58,17 +58,13 @@ class Parts:
         """
         parts = [name for name in remote.names_in(self.path) if _PART.fullmatch(name)]
         if parts and parts[-1] >= _name(count):
-            raise self._of_another_run(f"it has {parts[-1]}, this run {count} parts")
+            raise self.of_another_run(f"it has {parts[-1]}, this run {count} parts")
 
-    def read(self, number: int, expected: Sequence[tuple[str, str]]) -> list[dict[str, Any]] | None:
-        """Rows of a part; None if it is not there, or if it ends before this run's part does.
-
-        Args:
-            number: of the part.
-            expected: (image, metric) of its rows.
+    def read(self, number: int) -> list[dict[str, Any]] | None:
+        """Rows of a part; None if it is not there.
 
         Raises:
-            SourceError: it is of another run.
+            SourceError: it has other columns.
         """
         filesystem, folder = remote.resolve(self.path)
         try:
@@ -77,11 +73,9 @@ class Parts:
         except FileNotFoundError:
             return None
         if tuple(table.column_names) != self.columns:
-            raise self._of_another_run(f"its columns are {', '.join(table.column_names)}")
+            raise self.of_another_run(f"its columns are {', '.join(table.column_names)}")
         rows: list[dict[str, Any]] = table.to_pylist()
-        if [(row["image"], row["metric"]) for row in rows] != list(expected[: len(rows)]):
-            raise self._of_another_run(f"{_name(number)} holds other images or metrics")
-        return rows if len(rows) == len(expected) else None
+        return rows
 
     def write(self, number: int, rows: Iterable[Row]) -> None:
         """Write a part; it is there whole when this returns, also if others write it at the same time."""
@@ -91,7 +85,8 @@ class Parts:
             import_parquet().write_table(arrow_table(rows, self.columns), file)
         filesystem.move(unfinished, f"{folder}/{_name(number)}")
 
-    def _of_another_run(self, difference: str) -> SourceError:
+    def of_another_run(self, difference: str) -> SourceError:
+        """The error that says so."""
         return SourceError(
             f"--resume: {self.path} is of another run: {difference}. Name another output, or leave --resume out to "
             "start anew"

@@ -54,18 +54,20 @@ def open_sources(arguments: Iterable[str], stdin: BinaryIO) -> list[Callable[[],
 def opened(found: Found) -> Iterator[Found]:
     """The items of an archive, read one after the other; what is none is itself.
 
-    An archive that can't be read, or only in part, ends in an item with an error.
+    An archive that can't be read, or only in part, ends in an item with an error; so does one without pictures.
     """
     if not found.is_archive:
         yield found
         return
-    path = found.item.image
+    path, picture = found.item.image, None
     try:
         for picture in archives.pictures(path, IMAGE_SUFFIXES):
             name, reference = f"{path}/{picture.name}", picture.reference and f"{path}/{picture.reference}"
             yield Found(
                 Item(name, reference, None, None, None, picture.content, picture.reference_content), picture.name
             )
+        if picture is None:
+            raise archives.ArchiveError(f"{path}: no pictures in it")
     except archives.ArchiveError as error:
         yield Found(Item(path, error=str(error)), found.relative)
 

@@ -1,0 +1,243 @@
+"""Scoring on Ray Data: the engine of `score_files` in a pool of actors, on one machine or on a cluster.
+
+    dataset = read_pictures("s3://bucket/shards/", kind="webdataset")
+    score_dataset(dataset, "nr-resnet50", num_gpus=1, concurrency=8).write_parquet("s3://bucket/scores")
+
+Ray's workers need this library, too: `pip install 'aigciqa[ray]'` on every node, or in the runtime environment.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from aigciqa import remote
+from aigciqa.scoring import archives
+from aigciqa.scoring.records import Item
+from aigciqa.scoring.sinks import arrow_table, columns_of, dimensions_of, to_row
+from aigciqa.scoring.sources import IMAGE_SUFFIXES, MANIFEST_COLUMNS, beside
+
+try:
+    import pyarrow
+    import ray.data
+except ImportError:
+    raise ImportError("scoring on Ray needs Ray Data: pip install 'aigciqa[ray]'") from None
+
+if TYPE_CHECKING:
+    import pandas
+
+    from aigciqa.metric import Metric
+    from aigciqa.scoring.engine import Engine
+    from aigciqa.scoring.records import Content
+
+Kind = Literal["images", "webdataset", "csv", "jsonl", "parquet"]
+_KINDS: dict[str, Kind] = {".tar": "webdataset", ".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
+
+
+def read_pictures(source: str | Sequence[str], *, kind: Kind | None = None, **options: Any) -> ray.data.Dataset:
+    """Read pictures, or a table that names them, with the reader of Ray Data that fits.
+
+    Args:
+        source: path or URL of a file or folder, or several of one kind.
+        kind: `"images"` (files of pictures), `"webdataset"` (tar archives), `"csv"`, `"jsonl"` or `"parquet"` (tables
+            with a column `image`: paths, URLs or the bytes of files; and optionally `reference` and `group`). By the
+            suffix if absent; a folder without one holds images.
+        options: for Ray's reader, such as `override_num_blocks` or `filesystem`.
+
+    Returns:
+        A dataset for `score_dataset`. Pictures that Ray has read are in the column `image`, their names in `path`; those
+        of tables are read by the actors that score them. Relative paths in CSV and JSON lines are relative to the
+        table, or, where there is no such file, to the current folder.
+    """
+    first = source if isinstance(source, str) else source[0]
+    kind = kind or _KINDS.get(os.path.splitext(first)[1].lower(), "images")
+    if kind == "webdataset":
+        samples = ray.data.read_webdataset(source, decoder=None, **options)
+        return samples.map_batches(_from_samples, batch_format="pandas", batch_size=None)
+    if kind == "images":
+        suffixes = [suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES]
+        files = ray.data.read_binary_files(source, include_paths=True, file_extensions=suffixes, **options)
+        return files.rename_columns({"bytes": "image"})
+    reader = {"csv": ray.data.read_csv, "jsonl": ray.data.read_json, "parquet": ray.data.read_parquet}[kind]
+    table = reader(source, include_paths=True, **options)
+    scheme = "".join(first.partition("://")[:2]) if remote.is_url(first) else ""  # which Ray's paths lack
+    return table.map_batches(_from_table, fn_args=(scheme,), batch_format="numpy", batch_size=None)
+
+
+def score_dataset(
+    dataset: ray.data.Dataset,
+    metric: str | Metric | Sequence[str | Metric],
+    *,
+    weights: str | None = "default",
+    dimension: str | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    rows: int = 256,
+    concurrency: int | tuple[int, int] = 1,
+    num_cpus: float = 1,
+    num_gpus: float = 0,
+) -> ray.data.Dataset:
+    """Score a dataset, lazily, in a pool of actors that hold the metrics.
+
+    The metrics are made here and sent to the actors, so heads are read or downloaded once. Each actor decodes and
+    encodes a reference once (it remembers the latest 1,024). An actor that dies is replaced, and what it was scoring
+    scored again.
+
+    Args:
+        dataset: with a column `image`: a path or URL, the bytes of a file, or pixels, uint8 (H, W, 3), as
+            `ray.data.read_images` gives them; optionally `reference`, the same; `group`; and `path`, the name of a
+            picture that is in memory.
+        metric: a name, a `Metric`, or several of them.
+        weights: of a metric given by name, as `create_metric` takes them.
+        dimension: the one to score; all of the metrics' if absent.
+        dtype: what metrics given by name compute in, as `create_metric` takes it; `"auto"` is up to the actors' device
+            and goes for every metric.
+        device: where actors compute; `"cuda"` if they have a GPU, else the CPU.
+        batch_size: pictures per pass through the network, as `score_files` takes it.
+        workers: decoding threads of an actor; as many as CPUs if absent.
+        rows: pictures per call of an actor; some batches, so that their decoding overlaps with the network.
+        concurrency: how many actors; (lowest, highest) lets Ray decide.
+        num_cpus: of an actor, the threads of its network, too. Ray's readers need some CPUs beside the actors.
+        num_gpus: of an actor.
+
+    Returns:
+        A dataset with the columns of the tables that `aigciqa-score` writes: `image`, `reference`, `group`, `metric`,
+        the dimensions, `error`; a row per picture and metric. A picture that can't be scored has an `error`.
+
+    Raises:
+        ValueError, TypeError, WeightsError: as `create_metric`.
+    """
+    from aigciqa.metric import Metric, create_metric
+
+    named = None if dtype == "auto" else dtype
+    metrics = [
+        each if isinstance(each, Metric) else create_metric(each, weights=weights, dimension=dimension, dtype=named)
+        for each in ([metric] if isinstance(metric, (str, Metric)) else metric)
+    ]
+    if not metrics:
+        raise ValueError("no metric given")
+    low, high = (concurrency, concurrency) if isinstance(concurrency, int) else concurrency
+    setup = Setup(metrics, dtype == "auto", device or ("cuda" if num_gpus else None), batch_size, workers, num_cpus)
+    return dataset.map_batches(
+        _BatchScorer,
+        fn_constructor_args=(setup, columns_of([dimension] if dimension else dimensions_of(metrics))),
+        batch_size=rows,
+        batch_format="numpy",
+        compute=ray.data.ActorPoolStrategy(min_size=low, max_size=high),
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
+    )
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What an actor needs to score.
+
+    Attributes:
+        metrics: on the CPU.
+        fast: compute in what the device is fastest in; else as the metrics were made.
+        device: where; where they are if absent.
+        batch_size: pictures per pass through the network.
+        workers: decoding threads; as many as CPUs if absent.
+        cpus: of the actor.
+        strict: stop at the first picture that can't be scored.
+        folder: which relative paths are relative to, if there is such a folder where the actor runs.
+    """
+
+    metrics: Sequence[Metric]
+    fast: bool
+    device: str | None
+    batch_size: int | None
+    workers: int | None
+    cpus: float = 1
+    strict: bool = False
+    folder: str = field(default_factory=os.getcwd)
+
+    def engine(self) -> Engine:
+        """The engine, in the process that is to score."""
+        import torch
+
+        from aigciqa.hardware import fast_dtype
+        from aigciqa.scoring.engine import Engine
+
+        if os.path.isdir(self.folder):
+            os.chdir(self.folder)
+        threads = max(1, int(self.cpus))
+        torch.set_num_threads(threads)
+        metrics = [metric.to(self.device) if self.device else metric for metric in self.metrics]
+        for metric in metrics if self.fast else ():
+            dtype = fast_dtype(metric.device)
+            metric.autocast_dtype = None if dtype is torch.float32 else dtype
+        return Engine(metrics, self.batch_size, self.workers if self.workers is not None else threads, self.strict)
+
+
+class _BatchScorer:
+    """An actor that scores batches of a dataset."""
+
+    def __init__(self, setup: Setup, columns: Sequence[str]) -> None:
+        self.engine = setup.engine()
+        self.columns = columns
+
+    def __call__(self, batch: Mapping[str, np.ndarray]) -> pyarrow.Table:
+        return arrow_table((to_row(record, self.columns) for record in self.engine.run(_items(batch))), self.columns)
+
+
+def _items(batch: Mapping[str, np.ndarray]) -> Iterator[Item]:
+    if "image" not in batch:
+        raise ValueError(f"the dataset has no column 'image'; it has: {', '.join(batch)}")
+    nothing = itertools.repeat(None)
+    columns = (batch.get(name, nothing) for name in ("image", "path", "reference", "group"))
+    for image, path, reference, group in zip(*columns, strict=False):
+        name, content = _picture(image)
+        prompt, prompt_content = _picture(reference)
+        name = name or _text(path) or ""
+        missing = None if name or content is not None else "the column 'image' is empty"
+        yield Item(name, prompt, _text(group), missing, None, content, prompt_content)
+
+
+def _picture(cell: Any) -> tuple[str | None, Content | None]:
+    """The name and the content of a picture, as far as a cell has them."""
+    if isinstance(cell, Mapping):  # as Hugging Face's data sets keep pictures in Parquet
+        return _text(cell.get("path")), cell.get("bytes")
+    if isinstance(cell, (bytes, np.ndarray)):
+        return None, cell
+    return _text(cell), None
+
+
+def _text(cell: Any) -> str | None:
+    """A cell as text; None if it is empty, which pandas shows as NaN."""
+    return None if cell is None or cell != cell or cell == "" else str(cell)
+
+
+def _from_samples(samples: pandas.DataFrame) -> pyarrow.Table:
+    """Pictures of WebDataset samples, as the command finds them in the archive."""
+    rows = []
+    for row in samples.to_dict("records"):
+        sample = {suffix: content for suffix, content in row.items() if isinstance(content, bytes)}
+        for picture in archives.pictures_of(row["__key__"], sample, IMAGE_SUFFIXES):
+            path = f"{row['__url__']}/{picture.name}"
+            rows.append({"image": picture.content, "path": path, "reference": picture.reference_content})
+    types = {"image": pyarrow.binary(), "path": pyarrow.string(), "reference": pyarrow.binary()}
+    return pyarrow.Table.from_pylist(rows, schema=pyarrow.schema(types))
+
+
+def _from_table(batch: Mapping[str, np.ndarray], scheme: str) -> dict[str, list[Any]]:
+    """The columns that count of a table, which `path` names."""
+    folders = [scheme + os.path.dirname(path) for path in batch["path"]]
+    cells = {name: batch[name] for name in MANIFEST_COLUMNS if name in batch}
+    table = {
+        name: [
+            beside(folder, cell) if isinstance(cell, str) and cell else cell
+            for folder, cell in zip(folders, column, strict=True)
+        ]
+        for name, column in cells.items()
+        if name != "group"
+    }
+    return table | ({"group": list(map(_text, cells["group"]))} if "group" in cells else {})

@@ -1,0 +1,186 @@
+"""The engine of `aigciqa-score --engine ray`: numbered shards of the input, each scored by an actor, written as a part."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from aigciqa.errors import ImageError
+from aigciqa.integrations.ray import Setup, pyarrow, ray
+from aigciqa.scoring.parts import Parts
+from aigciqa.scoring.records import Item, Record
+from aigciqa.scoring.sinks import LEADING_COLUMNS, to_row, utf8
+from aigciqa.scoring.sources import Found, SourceError, opened
+
+#: A network on a CPU gains little from more threads than this.
+MAX_CPUS = 8
+
+
+def score_shards(
+    found: Iterable[Found], give: Callable[[Found], Item], setup: Setup, parts: Parts, size: int
+) -> Generator[Record, None, None]:
+    """Score what sources found, on the Ray cluster that is at hand, or one that is started for it.
+
+    Parts that are in the folder are read instead of scored again.
+
+    Args:
+        found: what to score; all of it is listed before the first is scored.
+        give: makes items of it.
+        setup: of the actors; how many CPUs they have is up to the cluster.
+        parts: where they write.
+        size: pictures in a part; an archive is a part, whatever it holds.
+
+    Yields:
+        A `Record` per image and metric, in input order.
+
+    Raises:
+        SourceError: the parts are of another run, or the cluster has no GPU and one is needed.
+        ImageError: a picture can't be scored, and `setup.strict` is set.
+        OSError: a part can't be written.
+    """
+    with _cluster():
+        actors = _actors(setup.device or "cpu")
+        shards = [_row(number, shard) for number, shard in enumerate(_shards(found, size))]
+        parts.check(len(shards))
+        results = ray.data.from_arrow(shards).map_batches(
+            _ShardScorer,
+            fn_constructor_args=(replace(setup, cpus=actors.cpus), parts, ray.cloudpickle.dumps(give)),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=min(actors.count, len(shards))),
+            num_cpus=actors.cpus,
+            num_gpus=actors.gpus,
+        )
+        for row in results.iter_rows():
+            result: _Result = pickle.loads(row["content"])
+            yield from result.records
+            if result.problem is not None:
+                raise result.problem
+
+
+@contextmanager
+def _cluster() -> Iterator[None]:
+    """Ray, quiet, and ended if it was started here."""
+    if ray.is_initialized():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # Ray has put its own in place
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@dataclass(frozen=True)
+class _Actors:
+    """How many actors a cluster has room for, and what each of them holds."""
+
+    count: int
+    cpus: int
+    gpus: int
+
+
+def _actors(device: str) -> _Actors:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if device.startswith("cuda"):
+        sizes = [(int(node["GPU"]), int(node.get("CPU", 0))) for node in nodes if node.get("GPU", 0) >= 1]
+        if not sizes:
+            raise SourceError(f"--device {device}: no node of the Ray cluster has a GPU")
+        return _Actors(sum(gpus for gpus, _ in sizes), max(1, min(cpus // gpus for gpus, cpus in sizes)), 1)
+    counts = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
+    if not counts:
+        raise SourceError("no node of the Ray cluster has a CPU to offer")
+    cpus = min(MAX_CPUS, *counts)
+    return _Actors(sum(count // cpus for count in counts), cpus, 0)
+
+
+def _shards(found: Iterable[Found], size: int) -> Iterator[list[Found]]:
+    """What was found in input order: an archive alone, anything else with its neighbours."""
+    shard: list[Found] = []
+    for each in found:
+        if shard and (each.is_archive or len(shard) == size):
+            yield shard
+            shard = []
+        shard.append(each)
+        if each.is_archive:
+            yield shard
+            shard = []
+    if shard:
+        yield shard
+
+
+def _row(number: int, content: Any) -> pyarrow.Table:
+    """A shard, or what came of it, as Ray Data passes it on."""
+    return pyarrow.table({"number": [number], "content": [pickle.dumps(content)]})
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What came of a shard: its records, up to what stopped it."""
+
+    records: list[Record]
+    problem: Exception | None = None
+
+
+class _ShardScorer:
+    """An actor that scores shards and writes their parts."""
+
+    def __init__(self, setup: Setup, parts: Parts, give: bytes) -> None:
+        self.engine = setup.engine()
+        self.names = [metric.name for metric in setup.metrics]
+        self.parts = parts
+        self.give: Callable[[Found], Item] = ray.cloudpickle.loads(give)
+
+    def __call__(self, shard: pyarrow.Table) -> pyarrow.Table:
+        number, content = shard["number"][0].as_py(), shard["content"][0].as_py()
+        return _row(number, self._result(number, pickle.loads(content)))
+
+    def _result(self, number: int, found: Sequence[Found]) -> _Result:
+        records: list[Record] = []
+        try:
+            written = self._written(number, found)
+            if written is not None:
+                return _Result(written)
+            records.extend(self.engine.run(self.give(item) for each in found for item in opened(each)))
+            self.parts.write(number, [to_row(record, self.parts.columns) for record in records])
+        except (SourceError, ImageError, OSError) as error:
+            return _Result(records, error)
+        return _Result(records)
+
+    def _written(self, number: int, found: Sequence[Found]) -> list[Record] | None:
+        """Records of the shard's part; None if it is not there, or has fewer pictures than the shard.
+
+        Raises:
+            SourceError: it is another run's.
+        """
+        rows = self.parts.read(number)
+        if rows is None:
+            return None
+        images = [row["image"] for row in rows[:: len(self.names)]]
+        path = utf8(found[0].item.image)
+        if found[0].is_archive:  # whose names are not known before it is read
+            expected = images if all(image.startswith(path) for image in images) else [path]
+        else:
+            expected = [utf8(self.give(each).image) for each in found]
+        wanted = [(image, name) for image in expected for name in self.names]
+        if [(row["image"], row["metric"]) for row in rows] != wanted[: len(rows)]:
+            raise self.parts.of_another_run(f"part {number} holds other images or metrics")
+        return [self._record(row) for row in rows] if len(rows) == len(wanted) else None
+
+    def _record(self, row: dict[str, Any]) -> Record:
+        dimensions = self.parts.columns[len(LEADING_COLUMNS) : -1]
+        scores = {name: row[name] for name in dimensions if row[name] is not None}
+        return Record(row["image"], row["reference"], row["group"], row["metric"], scores, row["error"])

@@ -1,0 +1,86 @@
+"""The mean score as a torchmetrics `Metric`: for training loops, Lightning and several processes.
+
+quality = MeanScore("fr-lite")
+quality.update(images, prompts)
+quality.compute()
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aigciqa.metric import Metric, create_metric
+
+try:
+    import torchmetrics
+except ImportError:
+    raise ImportError("this needs torchmetrics: pip install 'aigciqa[torchmetrics]'") from None
+
+
+class MeanScore(torchmetrics.Metric):
+    """Mean score of all pictures since the last `reset`, those of all processes where there are several.
+
+    Its memory does not grow with the number of pictures, which is exact up to 16,777,216 (2 to the 24th).
+
+    Args:
+        metric: a `Metric`, or what `create_metric` takes as a name.
+        details: `compute` returns a dict: dimension -> mean and `<dimension>_std` -> standard deviation, for every
+            dimension, and `count`.
+        **options: torchmetrics' own, such as `process_group`.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    moments: Tensor
+
+    def __init__(self, metric: str | Metric, *, details: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self.metric: Metric = create_metric(metric) if isinstance(metric, str) else metric
+        self.details = details
+        self.add_state("moments", torch.zeros(3, len(self.metric.dimensions)), dist_reduce_fx=_merged)
+        self.to(self.metric.device)
+
+    def update(self, images: Any, reference: Any = None) -> None:
+        """Score pictures.
+
+        Args:
+            images: in any form a `Metric` takes.
+            reference: FR: their image prompts, in any form.
+
+        Raises:
+            TypeError, ValueError: as calling the metric.
+        """
+        scores = torch.stack(list(self.metric.predict(images, reference).values())).detach()
+        mean = scores.mean(dim=1)
+        squares = (scores - mean[:, None]).square().sum(dim=1)
+        batch = torch.stack([torch.full_like(mean, scores.shape[1]), mean, squares])
+        self.moments = _merged(torch.stack([self.moments, batch.to(self.moments)]))
+
+    def compute(self) -> Tensor | dict[str, Tensor]:
+        """The mean of the main dimension, a scalar; NaN where nothing was scored. With `details`, the dict."""
+        count, mean, squares = self.moments
+        means = dict(zip(self.metric.dimensions, torch.where(count > 0, mean, torch.nan), strict=True))
+        if not self.details:
+            return means[self.metric.dimension]
+        deviations = torch.where(count > 1, squares / (count - 1), torch.nan).sqrt()
+        names = (f"{dimension}_std" for dimension in self.metric.dimensions)
+        return {**means, **dict(zip(names, deviations, strict=True)), "count": count[0].long()}
+
+
+def _merged(parts: Tensor) -> Tensor:
+    """Moments of several sets of scores taken together (Chan et al. 1979), which stays exact where sums would not.
+
+    Args:
+        parts: (sets, 3, dimensions): number of scores, their mean, the sum of the squares of their distances to it.
+
+    Returns:
+        (3, dimensions).
+    """
+    counts, means, squares = parts.unbind(1)
+    count = counts.sum(dim=0)
+    mean = (counts / count.clamp(min=1) * means).sum(dim=0)
+    return torch.stack([count, mean, (squares + counts * (means - mean).square()).sum(dim=0)])
