@@ -41,10 +41,10 @@ def _dimensions(_context: click.Context, _parameter: click.Parameter, given: tup
     "--dimensions", "-d", multiple=True, callback=_dimensions, metavar="D[,D...]",
     help="Opinion scores to learn, jointly. [default: all that the database has]",
 )  # fmt: skip
-@click.option("--epochs", type=click.IntRange(min=1), default=100)
+@click.option("--epochs", type=click.IntRange(min=1), default=100, help="Times that all pictures are seen.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, help="Pictures per step.")
-@click.option("--learning-rate", "--lr", type=float, default=1e-4)
-@click.option("--weight-decay", type=float, default=1e-5)
+@click.option("--learning-rate", "--lr", type=float, default=1e-4, help="Adam's step size.")
+@click.option("--weight-decay", type=float, default=1e-5, help="Adam's weight decay.")
 @click.option("--accumulate", type=click.IntRange(min=1), default=1, help="Steps whose gradients are added up.")
 @click.option("--patience", type=click.IntRange(min=1), help="Stop after so many epochs without a better SRCC.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the split, the head, the order and the crops.")
@@ -53,7 +53,12 @@ def _dimensions(_context: click.Context, _parameter: click.Parameter, given: tup
     help="Weights to start from: imagenet, none, a head's folder or repo, or an ImageNet file.",
 )  # fmt: skip
 @click.option("--frozen", is_flag=True, help="Train the head alone, on features computed once.")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    help="What the network computes in; not float32: mixed precision.",
+)
 @click.option("--recompute", is_flag=True, help="Keep fewer feature maps: less memory, more time, the same outcome.")
 @click.option("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps.")
 @click.option("--devices", type=click.IntRange(min=1), default=1, help="How many of them; each is a process.")
