@@ -63,11 +63,12 @@ class MeanScore(torchmetrics.Metric):
     def compute(self) -> Tensor | dict[str, Tensor]:
         """The mean of the main dimension, a scalar; NaN where nothing was scored. With `details`, the dict."""
         count, mean, squares = self.moments
-        means = dict(zip(self.metric.dimensions, torch.where(count > 0, mean, torch.nan), strict=True))
+        dimensions = self.metric.dimensions
+        means: dict[str, Tensor] = dict(zip(dimensions, torch.where(count > 0, mean, torch.nan), strict=True))
         if not self.details:
             return means[self.metric.dimension]
         deviations = torch.where(count > 1, squares / (count - 1), torch.nan).sqrt()
-        names = (f"{dimension}_std" for dimension in self.metric.dimensions)
+        names = (f"{dimension}_std" for dimension in dimensions)
         return {**means, **dict(zip(names, deviations, strict=True)), "count": count[0].long()}
 
 
