@@ -101,6 +101,7 @@ def main(
     becomes a row with its error. Exit status: 0 all scored, 1 some have errors, 2 usage error or nothing to do.
     """
     from aigciqa.scoring import sources
+    from aigciqa.scoring.parts import PartsSink
     from aigciqa.scoring.sinks import dimensions_of
 
     os.environ.update({**ENVIRONMENT, **os.environ})
@@ -125,12 +126,12 @@ def main(
     def give(each: Found) -> Item:
         return group(pair(each))  # type: ignore[no-any-return]
 
-    found = (each for opener in openers for each in opener())
-    head = next(found, None)
+    listed = (each for opener in openers for each in opener())
+    head = next(listed, None)
     if head is None:
         raise click.UsageError(f"no images in {', '.join(images)}")
-    found = itertools.chain([head], found)
     first = give(next(sources.opened(head)))
+    found = itertools.chain([head], listed)
     names = names or ("fr-lite" if reference is not None or first.reference is not None else "nr-lite",)
     check_references(names, reference, first, images)
 
@@ -138,7 +139,7 @@ def main(
     if quiet:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of downloads
     if engine == "ray":
-        shards = checked(importlib.import_module, "aigciqa.integrations.shards")
+        checked(importlib.import_module, "aigciqa.integrations.ray")  # says what to install
         metrics = checked(load_metrics, names, weights, None, "float32" if dtype == "auto" else dtype, dimension)
     else:
         metrics = checked(load_metrics, names, weights, device, dtype, dimension)
@@ -146,13 +147,17 @@ def main(
     run = _Run(metrics, dimensions, output, engine, quiet)
     signal.signal(signal.SIGTERM, _terminate)
     run.count_ahead([] if "-" in images else openers)
-    from aigciqa.scoring.engine import score_files
-
     items = (give(item) for each in found for item in sources.opened(each))
     if engine == "ray":
-        setup = shards.Setup(metrics, dtype == "auto", device, batch_size, workers, strict=strict)
-        records = shards.score_shards(found, give, setup, run.file.parts, part_size)
+        from aigciqa.integrations.ray import Setup
+        from aigciqa.integrations.shards import score_shards
+
+        assert isinstance(run.file, PartsSink)
+        setup = Setup(metrics, dtype == "auto", device, batch_size, workers, strict=strict)
+        records = score_shards(found, give, setup, run.file.parts, part_size)
     else:
+        from aigciqa.scoring.engine import score_files
+
         records = score_files(items, metric=metrics, batch_size=batch_size, workers=workers, strict=strict)
     sys.exit(run.score(records, items, resume))
 

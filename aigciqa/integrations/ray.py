@@ -39,7 +39,7 @@ Kind = Literal["images", "webdataset", "csv", "jsonl", "parquet"]
 _KINDS: dict[str, Kind] = {".tar": "webdataset", ".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
 
 
-def read_pictures(source: str | Sequence[str], *, kind: Kind | None = None, **options: Any) -> ray.data.Dataset:
+def read_pictures(source: str | list[str], *, kind: Kind | None = None, **options: Any) -> ray.data.Dataset:
     """Read pictures, or a table that names them, with the reader of Ray Data that fits.
 
     Args:
@@ -50,9 +50,9 @@ def read_pictures(source: str | Sequence[str], *, kind: Kind | None = None, **op
         options: for Ray's reader, such as `override_num_blocks` or `filesystem`.
 
     Returns:
-        A dataset for `score_dataset`. Pictures that Ray has read are in the column `image`, their names in `path`; those
-        of tables are read by the actors that score them. Relative paths in CSV and JSON lines are relative to the
-        table, or, where there is no such file, to the current folder.
+        A dataset for `score_dataset`. Pictures that Ray has read are in the column `image`, their names in `path`; those of
+        tables are read by the actors that score them. Relative paths in a table are relative to it, or, where there is
+        no such file, to the current folder.
     """
     first = source if isinstance(source, str) else source[0]
     kind = kind or _KINDS.get(os.path.splitext(first)[1].lower(), "images")

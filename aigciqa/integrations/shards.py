@@ -1,8 +1,9 @@
-"""The engine of `aigciqa-score --engine ray`: numbered shards of the input, each scored by an actor, written as a part."""
+"""The engine of `aigciqa-score --engine ray`: numbered shards of the input, scored by actors and written as parts."""
 
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import signal
 import threading
@@ -11,8 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pyarrow
+import ray.data
+
 from aigciqa.errors import ImageError
-from aigciqa.integrations.ray import Setup, pyarrow, ray
+from aigciqa.integrations.ray import Setup
 from aigciqa.scoring.parts import Parts
 from aigciqa.scoring.records import Item, Record
 from aigciqa.scoring.sinks import LEADING_COLUMNS, to_row, utf8
@@ -70,6 +74,7 @@ def _cluster() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     handler = signal.getsignal(signal.SIGTERM)
     ray.init(log_to_driver=False, logging_level=logging.ERROR)
     if threading.current_thread() is threading.main_thread():
