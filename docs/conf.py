@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 from typing import Any
 
+import click
 from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
@@ -13,6 +14,7 @@ import aigciqa
 
 project = "aigciqa"
 author = "The aigciqa authors"
+copyright = "the aigciqa authors; Apache-2.0"
 release = version = aigciqa.__version__
 
 extensions = [
@@ -26,6 +28,7 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 default_role = "code"
+smartquotes = False  # they turn --option into a dash
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
@@ -39,6 +42,7 @@ nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_execution_timeout = 120
 nb_merge_streams = True
+nb_render_markdown_format = "myst"
 
 doctest_default_flags = doctest.ELLIPSIS  # errors are compared word for word
 copybutton_exclude = ".linenos, .gp, .go"
@@ -61,6 +65,19 @@ def _display_math(translator: Any, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+def _show_defaults(_app: Sphinx, context: click.Context, _lines: list[str]) -> None:
+    context.show_default = context.command.context_settings.get("show_default")
+
+
+def _leave_out(_app: Sphinx, _context: click.Context, lines: list[str]) -> None:
+    lines.clear()
+
+
 def setup(app: Sphinx) -> None:
-    """Formulas as MathML, which browsers draw themselves: nothing is fetched, so that pages work from disk."""
+    """Formulas as MathML, which browsers draw themselves: nothing is fetched, so that pages work from disk.
+
+    Of commands, defaults are shown where `--help` shows them; what arguments are is in the text.
+    """
+    app.connect("sphinx-click-process-description", _show_defaults)
+    app.connect("sphinx-click-process-arguments", _leave_out)
     app.add_html_math_renderer("mathml", (_inline_math, None), (_display_math, None))

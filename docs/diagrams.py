@@ -10,12 +10,12 @@ STYLE = """
 .diagram rect { fill: var(--color-background-secondary); stroke: var(--color-foreground-muted); }
 .diagram rect.net { fill: var(--color-brand-primary); fill-opacity: .14; stroke: var(--color-brand-primary); }
 .diagram rect.data { stroke-dasharray: 4 3; fill: none; }
-.diagram text { fill: var(--color-foreground-primary); text-anchor: middle; font: 13px var(--font-stack); }
-.diagram text.small { fill: var(--color-foreground-secondary); font-size: 11.5px; }
+.diagram text { fill: var(--color-foreground-primary); text-anchor: middle; font: 16.5px var(--font-stack); }
+.diagram text.small { fill: var(--color-foreground-secondary); font-size: 14.5px; }
 .diagram path { fill: none; stroke: var(--color-foreground-secondary); stroke-width: 1.4; }
 .diagram path.tip { fill: var(--color-foreground-secondary); stroke: none; }
 """
-LINE = 16
+LINE = 20
 
 
 def no_reference() -> HTML:
@@ -61,16 +61,16 @@ def lite() -> HTML:
     high, low = 20, 150
     middle = (high + low) / 2
     parts = [
-        _box(10, middle, 100, 60, "picture", "short side 512", kind="data"),
-        _box(140, middle, 110, 60, "4 x 4 blocks", "96 x 96 pixels"),
-        _box(280, middle, 130, 60, "144 statistics", "a block, 3 scales"),
-        _box(440, middle, 140, 60, "mean, spread,", "textured mean"),
-        _box(630, high, 180, 60, "nr-lite: perceptrons,", "trees, Gaussian", kind="net"),
-        _box(630, low, 180, 60, "fr-lite: how far moved", "or nr-lite, corrected", kind="net"),
+        _box(5, middle, 120, 60, "picture", "short side 512", kind="data"),
+        _box(150, middle, 115, 60, "4 x 4 blocks", "96 x 96 pixels"),
+        _box(290, middle, 130, 60, "144 statistics", "a block, 3 scales"),
+        _box(445, middle, 130, 60, "mean, spread,", "textured mean"),
+        _box(620, high, 190, 60, "nr-lite: perceptrons,", "trees, Gaussian", kind="net"),
+        _box(620, low, 190, 60, "fr-lite: how far moved", "or nr-lite, corrected", kind="net"),
         _box(840, middle, 100, 60, "score", "0 to 5", kind="data"),
-        *(_across(x, x + 30, middle + 30) for x in (110, 250, 410)),
-        _forked(580, middle + 30, 630, high + 30),
-        _forked(580, middle + 30, 630, low + 30),
+        *(_across(x, x + 25, middle + 30) for x in (125, 265, 420)),
+        _forked(575, middle + 30, 620, high + 30),
+        _forked(575, middle + 30, 620, low + 30),
         _bent(810, high + 30, 890, middle),
         _bent(810, low + 30, 890, middle + 60),
     ]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import functools
 import io
+import os
+import sys
+import tempfile
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -17,6 +20,14 @@ from aigciqa.plots import colour_map
 
 IMAGES = Path(__file__).resolve().parents[1] / "examples/images"
 SIDE = 256
+
+
+def work_elsewhere() -> None:
+    """Go on in a fresh folder where `examples` is the repository's, with the installed commands at hand."""
+    folder = Path(tempfile.mkdtemp())
+    (folder / "examples").symlink_to(IMAGES.parent)
+    os.chdir(folder)
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 
 def strip(generated: Sequence[str], name: str, metric_name: str) -> HTML:

@@ -1,0 +1,274 @@
+"""The docs say what is there: names, options, commands, figures, links. What takes a built site is marked `slow`.
+
+`AIGCIQA_DOCS` names the folder of a site built before; without it the tests build one.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+import inspect
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import click
+import pytest
+
+import aigciqa
+from aigciqa import errors, evaluation
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
+#: Between the command and Ray; not for others.
+INTERNAL = {"aigciqa.integrations.ray.Setup", "aigciqa.integrations.shards.score_shards"}
+DIRECTIVE = re.compile(r"^\.\. (?:auto\w+|py:data):: ([\w.]+)$", re.MULTILINE)
+FENCE = re.compile(r"^ *```(bash|python)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+SCRIPT = re.compile(r'^(aigciqa-\w+) = "([\w.]+):main"$', re.MULTILINE)
+SCRIPTS = dict(SCRIPT.findall((ROOT / "pyproject.toml").read_text()))
+
+
+def command(name: str) -> click.Command:
+    main: click.Command = importlib.import_module(SCRIPTS[name]).main
+    return main
+
+
+def blocks(language: str) -> Iterator[tuple[str, str]]:
+    """(page, text) of the examples in a language."""
+    for path in TEXTS:
+        for found, text in FENCE.findall(path.read_text()):
+            if found == language:
+                yield path.name, text
+
+
+def resolved(name: str) -> Any:
+    """The object of a dotted name; raises AttributeError or ImportError where there is none."""
+    module, _, rest = name.partition(".")
+    value: Any = importlib.import_module(module)
+    for part in rest.split("."):
+        module = f"{module}.{part}"
+        if not hasattr(value, part):
+            importlib.import_module(module)
+        value = getattr(value, part)
+    return value
+
+
+def public_names() -> set[str]:
+    """What the API page must have: the package's names, and those of its modules that people import from."""
+    names = {f"aigciqa.{name}" for name in aigciqa.__all__}
+    for module in (errors, evaluation):
+        own = {name for name, value in vars(module).items() if inspect.isclass(value) or inspect.isfunction(value)}
+        names |= {f"{module.__name__}.{name}" for name in own if not hasattr(aigciqa, name)}
+    for path in (ROOT / "aigciqa/integrations").glob("[a-z]*.py"):
+        tree = ast.parse(path.read_text())
+        defined = [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+        names |= {f"aigciqa.integrations.{path.stem}.{name}" for name in defined if not name.startswith("_")}
+    return names - INTERNAL
+
+
+@functools.cache
+def documented() -> set[str]:
+    return {name for path in PAGES for name in DIRECTIVE.findall(path.read_text())}
+
+
+def test_every_public_name_is_documented() -> None:
+    assert public_names() - documented() == set()
+
+
+@pytest.mark.parametrize("name", sorted(documented()))
+def test_what_is_documented_exists(name: str) -> None:
+    if name.startswith("aigciqa.integrations."):  # these import what the test environment need not have
+        assert name in public_names()
+    else:
+        assert resolved(name) is not None
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_command_is_in_the_docs_and_every_option_has_a_help(name: str) -> None:
+    text = (ROOT / "docs/commands.md").read_text()
+    assert f".. click:: {SCRIPTS[name]}:main\n   :prog: {name}\n" in text
+    for parameter in command(name).params:
+        assert isinstance(parameter, click.Argument) or parameter.help, parameter.name
+
+
+def command_lines() -> Iterator[tuple[str, list[str]]]:
+    """(page, words) of the library's commands in shell examples."""
+    for page, text in blocks("bash"):
+        for line in text.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            while words:
+                end = next((index for index, word in enumerate(words) if word in ("|", "&&", ";")), len(words))
+                part, words = words[:end], words[end + 1 :]
+                while part and "=" in part[0]:
+                    part = part[1:]
+                if part and Path(part[0]).name.startswith("aigciqa-"):
+                    yield page, [Path(part[0]).name, *part[1:]]
+
+
+def test_every_command_line_in_the_docs_is_one() -> None:
+    found = 0
+    for page, (name, *words) in command_lines():
+        main = command(name)
+        context = click.Context(main, info_name=name)
+        try:
+            given, _, order = main.make_parser(context).parse_args(list(words))
+            for parameter in main.params:
+                value = given.get(parameter.name)
+                if isinstance(parameter.type, click.Choice) and value is not None:
+                    for each in value if parameter.multiple else [value]:
+                        parameter.type.convert(each, parameter, context)
+                asks = any(each.is_eager for each in order)
+                assert value is not None or not parameter.required or asks, f"{parameter.name} is missing"
+        except (click.UsageError, AssertionError) as error:
+            pytest.fail(f"{page}: {name} {shlex.join(words)}: {error}")
+        found += 1
+    assert found > 20
+
+
+@pytest.mark.parametrize(("page", "text"), blocks("python"))
+def test_python_examples_name_what_is_there(page: str, text: str) -> None:
+    """Imports, names below `aigciqa`, and the arguments that are passed to them."""
+    known = {"aigciqa": aigciqa}
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("aigciqa"):
+            for alias in node.names:
+                if not (node.module or "").startswith("aigciqa.integrations"):
+                    known[alias.asname or alias.name] = resolved(f"{node.module}.{alias.name}")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and re.fullmatch(r"aigciqa\.[\w.]+", ast.unparse(node)):
+            assert resolved(ast.unparse(node)) is not None
+        if isinstance(node, ast.Call):
+            root, _, rest = ast.unparse(node.func).partition(".")
+            if root in known and re.fullmatch(r"[\w.]*", rest):
+                function = functools.reduce(getattr, filter(None, rest.split(".")), known[root])
+                keywords = {keyword.arg: None for keyword in node.keywords if keyword.arg}
+                inspect.signature(function).bind_partial(*[None] * len(node.args), **keywords)
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_links_to_files_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+        link = urlsplit(target)
+        if not link.scheme and link.path:
+            assert (path.parent / unquote(link.path)).exists(), target
+
+
+def test_the_page_of_installing_has_every_extra() -> None:
+    table = (ROOT / "pyproject.toml").read_text().partition("[project.optional-dependencies]")[2].partition("\n[")[0]
+    extras = set(re.findall(r"^([\w-]+) = \[", table, re.MULTILINE)) - {"docs", "test"}
+    text = (ROOT / "docs/install.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == extras
+
+
+def test_figures_of_the_embedded_metrics_are_those_of_their_cards() -> None:
+    text = (ROOT / "docs/metrics.md").read_text()
+    cards = [
+        (ROOT / f"aigciqa/assets/{name}/README.md").read_text() for name in ("nr-lite", "nr-lite-native", "fr-lite")
+    ]
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if re.search(r"\[-?0\.\d+, 0\.\d+\]", line)]
+    assert len(rows) == 3
+    for _, *figures, controls in rows:
+        for figure, card in zip(figures, cards, strict=True):
+            assert f"| {figure.strip()} |" in card or not figure.strip()
+        for control in re.findall(r"0\.\d+ \[[^]]+\]", controls):
+            assert any(f"| {control} |" in card for card in cards)
+    for fact in ("148 photographs", "5,624"):
+        assert fact in text
+        assert all(fact in card for card in cards)
+
+
+class Page(HTMLParser):
+    """What a page of the site has and refers to."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.anchors: set[str] = set()
+        self.links: list[str] = []
+        self.loaded: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        found = {name: value or "" for name, value in attributes}
+        self.anchors |= {found[name] for name in ("id", "name") if name in found}
+        if tag in ("a", "area") and "href" in found:
+            self.links.append(found["href"])
+        elif tag == "link" and found.get("rel") not in ("canonical",):
+            self.loaded.append(found["href"])
+        elif "src" in found:
+            self.loaded.append(found["src"])
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the built site."""
+    if "AIGCIQA_DOCS" in os.environ:
+        return Path(os.environ["AIGCIQA_DOCS"])
+    from filelock import FileLock
+
+    folder = tmp_path_factory.getbasetemp().parent / "docs"  # of all workers
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "html/index.html").exists():
+            options = ["-M", "html", str(ROOT / "docs"), str(folder), "--fail-on-warning", "--quiet"]
+            done = subprocess.run([sys.executable, "-m", "sphinx", *options], capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+    return folder / "html"
+
+
+@pytest.fixture(scope="session")
+def pages(site: Path) -> dict[str, Page]:
+    return {str(path.relative_to(site)): Page(path) for path in sorted(site.rglob("*.html"))}
+
+
+@pytest.mark.slow
+def test_every_link_within_the_site_leads_somewhere(site: Path, pages: dict[str, Page]) -> None:
+    dead = []
+    for name, page in pages.items():
+        for href in page.links:
+            link = urlsplit(href)
+            if link.scheme or link.netloc:
+                continue
+            target = os.path.normpath(os.path.join(os.path.dirname(name), unquote(link.path))) if link.path else name
+            anchor = unquote(link.fragment)
+            there = (site / target).exists() and (not anchor or target not in pages or anchor in pages[target].anchors)
+            if not there:
+                dead.append(f"{name}: {href}")
+    assert dead == []
+
+
+@pytest.mark.slow
+def test_pages_load_nothing_from_elsewhere(site: Path, pages: dict[str, Page]) -> None:
+    for name, page in pages.items():
+        for source in page.loaded:
+            link = urlsplit(source)
+            assert link.scheme in ("", "data"), f"{name}: {source}"
+            assert not link.netloc, f"{name}: {source}"
+            assert link.scheme or (site / name).parent.joinpath(unquote(link.path)).exists(), f"{name}: {source}"
+
+
+@pytest.mark.slow
+def test_the_inventory_holds_every_public_name(site: Path) -> None:
+    from sphinx.util.inventory import InventoryFile
+
+    inventory = InventoryFile.loads((site / "objects.inv").read_bytes(), uri="").data
+    found = {name for kind, entries in inventory.items() if kind.startswith("py:") for name in entries}
+    assert (public_names() | documented()) - found == set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_option_of_every_command_is_on_its_page(name: str, pages: dict[str, Page]) -> None:
+    for parameter in command(name).params:
+        if isinstance(parameter, click.Option):
+            assert {f"cmdoption-{name}-{option.lstrip('-')}" for option in parameter.opts} <= pages[
+                "commands.html"
+            ].anchors
