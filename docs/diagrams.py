@@ -20,17 +20,18 @@ LINE = 20
 
 def no_reference() -> HTML:
     """NR: picture -> backbone -> average -> two layers -> scores."""
-    top = 40
+    top = 20
     parts = [
-        _box(10, top, 110, 60, "picture", "RGB", kind="data"),
+        _box(5, top, 120, 60, "picture", "RGB", kind="data"),
         _box(150, top, 130, 60, "resize, crop,", "normalise"),
         _box(310, top, 130, 60, "backbone", "(C, h, w)", kind="net"),
         _box(470, top, 110, 60, "average", "over places: D"),
         _box(610, top, 150, 60, "Linear D, D/2", "ReLU, Linear D/2, n", kind="net"),
         _box(790, top, 100, 60, "n scores", "MOS", kind="data"),
-        *(_across(x, x + 30, top + 30) for x in (120, 280, 440, 580, 760)),
+        _across(125, 150, top + 30),
+        *(_across(x, x + 30, top + 30) for x in (280, 440, 580, 760)),
     ]
-    return _svg(900, 140, "The no-reference model: picture, backbone, average, two layers, scores.", parts)
+    return _svg(900, 100, "The no-reference model: picture, backbone, average, two layers, scores.", parts)
 
 
 def full_reference() -> HTML:
@@ -39,10 +40,11 @@ def full_reference() -> HTML:
     parts = [_box(310, high, 130, low - high + 60, "one backbone", "shared weights", kind="net")]
     for top, name, note in ((high, "picture", "generated"), (low, "image prompt", "the reference")):
         parts += [
-            _box(10, top, 110, 60, name, note, kind="data"),
+            _box(5, top, 120, 60, name, note, kind="data"),
             _box(150, top, 130, 60, "resize, crop,", "normalise"),
             _box(470, top, 110, 60, "average", "over places: D"),
-            *(_across(x, x + 30, top + 30) for x in (120, 280, 440)),
+            _across(125, 150, top + 30),
+            *(_across(x, x + 30, top + 30) for x in (280, 440)),
         ]
     middle = (high + low) / 2
     parts += [

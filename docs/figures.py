@@ -6,12 +6,14 @@ import base64
 import functools
 import io
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from IPython import get_ipython
 from IPython.display import HTML
 from PIL import Image
 
@@ -23,11 +25,15 @@ SIDE = 256
 
 
 def work_elsewhere() -> None:
-    """Go on in a fresh folder where `examples` is the repository's, with the installed commands at hand."""
+    """Go on in a fresh folder where `examples` is the repository's, with the installed commands at hand.
+
+    `%%bash` shows what a command prints in one piece, and a command that fails fails the page.
+    """
     folder = Path(tempfile.mkdtemp())
     (folder / "examples").symlink_to(IMAGES.parent)
     os.chdir(folder)
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    get_ipython().register_magic_function(_bash, "cell", "bash")
 
 
 def strip(generated: Sequence[str], name: str, metric_name: str) -> HTML:
@@ -53,6 +59,14 @@ def strip(generated: Sequence[str], name: str, metric_name: str) -> HTML:
             f"<figcaption>{escape(folder)}<br><strong>{score:.2f}</strong></figcaption></figure>"
         )
     return HTML(f'<div class="strip">{"".join(columns)}</div>')
+
+
+def _bash(_line: str, script: str) -> None:
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    print(done.stdout, end="")
+    done.check_returncode()
 
 
 @functools.cache

@@ -22,9 +22,13 @@ from urllib.parse import unquote, urlsplit
 
 import click
 import pytest
+from PIL import Image
 
 import aigciqa
 from aigciqa import errors, evaluation
+from tests.conftest import draw
+from tests.hub_server import serve
+from tests.lookalikes import write_pku_i2iqa
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -272,3 +276,28 @@ def test_every_option_of_every_command_is_on_its_page(name: str, pages: dict[str
             assert {f"cmdoption-{name}-{option.lstrip('-')}" for option in parameter.opts} <= pages[
                 "commands.html"
             ].anchors
+
+
+@pytest.mark.slow
+def test_the_whole_way_from_a_database_to_a_published_head(tmp_path: Path) -> None:
+    """What the page says, as it says it, on a small database, a small network, and a Hub on loopback."""
+    write_pku_i2iqa(tmp_path / "data/PKU-I2IQA")
+    for folder, name in (("outputs", "one.png"), ("prompts", "one.png")):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(draw(80, 90)).save(tmp_path / folder / name)
+    text = (ROOT / "docs/training.md").read_text().partition("from download to published head")[2]
+    script = re.search(r"```bash\n(.*?)```", text, re.DOTALL)
+    assert script is not None
+    small = (
+        script[1].replace("resnet50", "resnet18").replace(" -o head", " -o head --start none --epochs 1 --cache cache")
+    )
+    with serve() as (address, hub):
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        surroundings = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "PATH": path}
+        done = subprocess.run(
+            ["bash", "-euxo", "pipefail", "-c", small], cwd=tmp_path, env=surroundings, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert hub.repos.keys() == {"org/fr-resnet18-quality"}
+    for line in ("pku-i2iqa: 80 images", "SRCC", "outputs/one.png,prompts/one.png,,fr-resnet18,"):
+        assert line in done.stdout
