@@ -33,16 +33,14 @@ SMALL_PIXELS = 4096 * 4096
 MAX_BYTES = 8 * MAX_PIXELS
 
 
-def load_image(source: str | os.PathLike[str] | bytes | Image.Image | np.ndarray, name: str = "bytes") -> Image.Image:
+def load_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> Image.Image:
     """Read a picture as an RGB PIL image.
 
     EXIF orientation is applied, alpha composited over white, the first frame of an animation taken; 16-bit, palette,
     bilevel, grey and CMYK pictures are converted.
 
     Args:
-        source: path, URL of an object store, content of a file, PIL image, or uint8 array (H, W), (H, W, 1) or
-            (H, W, 3).
-        name: what errors call the content of a file.
+        source: path, URL of an object store, PIL image, or uint8 array (H, W), (H, W, 1) or (H, W, 3).
 
     Raises:
         ImageError: the picture can't be read; the message says which and why.
@@ -59,17 +57,49 @@ def load_image(source: str | os.PathLike[str] | bytes | Image.Image | np.ndarray
             raise
         except Exception as error:  # opened lazily, broken further on
             raise ImageError(f"PIL image: {_reason(error)}") from error
-    if isinstance(source, bytes):
-        return _from_content(source, name)
-    if isinstance(source, str) and remote.is_url(source):
-        return _from_content(_fetch(source), source)
     if isinstance(source, (str, os.PathLike)):
-        path = Path(source)
-        return _from_content(_read(path), str(path))
+        return load_content(read_content(source), os.fspath(source))
     raise TypeError(
         f"expected a path, PIL image, uint8 array (H, W, 3) or tensor (3, H, W), or a list of them; got "
         f"{type(source).__name__}"
     )
+
+
+def read_content(source: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file, or of an object that a URL names.
+
+    Raises:
+        ImageError: it can't be read, or is longer than any picture allowed.
+    """
+    if isinstance(source, str) and remote.is_url(source):
+        return _fetch(source)
+    return _read(Path(source))
+
+
+def load_content(data: bytes, name: str, *, at_least: int | None = None) -> Image.Image:
+    """Read the bytes of a file as `load_image` reads files.
+
+    Args:
+        data: of the whole file.
+        name: what errors call it.
+        at_least: a JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size, as long as its short side keeps so many
+            pixels: several times as fast, and not quite the same picture.
+
+    Raises:
+        ImageError: as `load_image`.
+    """
+    if not data:
+        raise ImageError(f"{name}: the file is empty")
+    _check_length(name, len(data))
+    try:
+        with _STRICT:
+            return _from_bytes(data, name, at_least)
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError(f"{name}: not a picture in a format that can be read ({', '.join(FORMATS)})") from None
+    except Exception as error:  # decoders raise anything on broken data, SyntaxError and struct.error included
+        raise ImageError(f"{name}: {_reason(error)}") from error
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -110,28 +140,15 @@ def _read(path: Path) -> bytes:
         raise ImageError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _from_content(data: bytes, name: str) -> Image.Image:
-    if not data:
-        raise ImageError(f"{name}: the file is empty")
-    _check_length(name, len(data))
-    try:
-        with _STRICT:
-            return _from_bytes(data, name)
-    except ImageError:
-        raise
-    except UnidentifiedImageError:
-        raise ImageError(f"{name}: not a picture in a format that can be read ({', '.join(FORMATS)})") from None
-    except Exception as error:  # decoders raise anything on broken data, SyntaxError and struct.error included
-        raise ImageError(f"{name}: {_reason(error)}") from error
-
-
-def _from_bytes(data: bytes, name: str) -> Image.Image:
+def _from_bytes(data: bytes, name: str, at_least: int | None) -> Image.Image:
     with Image.open(io.BytesIO(data), formats=_formats()) as image:
         if image.width * image.height > max(SMALL_PIXELS, MAX_EXPANSION * len(data)):
             raise ImageError(f"{name}: a decompression bomb: {image.width} x {image.height} from {len(data):,} bytes")
         if image.format == "PNG":
             image.verify()  # Pillow checks the pixel data's CRCs only here, and the image is spent after it
     with Image.open(io.BytesIO(data), formats=_formats()) as image:
+        if at_least is not None:
+            image.draft(None, (at_least, at_least))
         picture = _decode(image, name)
         if not _is_whole(image, data):
             raise ImageError(f"{name}: the picture is truncated: its data ends early")

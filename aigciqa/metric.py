@@ -294,18 +294,35 @@ class Metric(nn.Module):
             if len(batches) > 1:
                 raise ValueError("pictures of unequal sizes make maps of unequal sizes: pass them one at a time")
             pixels = batches[0][1]
-            features = self._joined(
-                self._features(pixels), self._references(reference, reference_features, len(pixels))
-            )
-            with self._autocast():
-                maps = self.backbone.dense(pixels.to(self._weight.dtype))
-            index = self.dimensions.index(self.dimension)
-            return self.head.score_map(maps.to(features.dtype), features, index).float()
+            features = self._features(pixels)
+            references = self._references(reference, reference_features, len(pixels))
+            return self.place(self._maps(pixels, dense=True), features, references)
 
     def encode_presented(self, pixels: Tensor) -> Tensor:
         """Features (B, D) of pictures presented by `preprocess.present_image`: uint8 (B, 3, h, w)."""
         with self._gradients():
             return self._features(self._normalized(pixels))
+
+    def presented_maps(self, pixels: Tensor, *, dense: bool = False) -> Tensor:
+        """Feature maps (B, C, h, w) of pictures presented by `preprocess.present_image`: uint8 (B, 3, h, w).
+
+        Args:
+            dense: those that `quality_map` is drawn from, where they are finer than what features are pooled from.
+        """
+        with self._gradients():
+            return self._maps(self._normalized(pixels), dense)
+
+    @torch.no_grad()
+    def place(self, maps: Tensor, features: Tensor, reference_features: Tensor | None = None) -> Tensor:
+        """The main dimension's score, place by place, float32 (B, h, w); its mean over (h, w) is the score.
+
+        Args:
+            maps: of the generated pictures, as `presented_maps` gives them.
+            features: of the generated pictures, (B, D).
+            reference_features: FR: of their references, (B, D) or (1, D).
+        """
+        joined = self._joined(features, reference_features)
+        return self.head.score_map(maps.to(joined.dtype), joined, self.dimensions.index(self.dimension)).float()
 
     def regress(self, features: Tensor, reference_features: Tensor | None = None) -> Tensor:
         """Scores (B, n) of features (B, D); FR: with the references' features, (B, D) or (1, D)."""
@@ -419,9 +436,13 @@ class Metric(nn.Module):
         return scores.float()
 
     def _features(self, pixels: Tensor) -> Tensor:
+        return self.backbone.pool(self._maps(pixels))
+
+    def _maps(self, pixels: Tensor, dense: bool = False) -> Tensor:
+        read = self.backbone.dense if dense else self.backbone
         with self._autocast():
-            maps = self.backbone(pixels.to(self._weight.dtype))
-        return self.backbone.pool(maps.to(self._weight.dtype))
+            maps: Tensor = read(pixels.to(self._weight.dtype))
+        return maps.to(self._weight.dtype)
 
 
 def _without_weights(backbone: str) -> contextlib.AbstractContextManager[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,11 +11,13 @@ from PIL import Image
 from torch import nn
 
 import aigciqa
+from aigciqa.checkpoint import MetricConfig
 from aigciqa.hardware import fast_dtype
 from aigciqa.metric import Metric
 from aigciqa.preprocess import _resize, _resize_and_crop, _resized
 from aigciqa.registry import METRICS, Preprocess
 from aigciqa.scoring.encoder import Encoder, encoders
+from aigciqa.scoring.fusion import FusedConvolution
 
 
 def trained(name: str, dtype: str = "float32", seed: int = 0) -> Metric:
@@ -40,7 +44,7 @@ def test_features_are_the_metric_s_own(name: str) -> None:
     before = {key: value.clone() for key, value in metric.state_dict().items()}
     pictures = pixels(metric)
     expected = metric.encode_presented(pictures)
-    found = Encoder(metric).encode(pictures)
+    found, _ = Encoder(metric).encode(pictures)
     assert found.dtype == torch.float32
     assert (found - expected).abs().max() <= 2e-6 * expected.abs().max()
     assert all(torch.equal(value, before[key]) for key, value in metric.state_dict().items())
@@ -52,12 +56,48 @@ def test_batch_normalisation_is_folded() -> None:
     assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
 
 
+@pytest.mark.parametrize("name", ["nr-resnet18", "nr-resnet50", "nr-vgg16", "nr-inceptionv4"])
+def test_convolutions_add_and_rectify(name: str) -> None:
+    network = Encoder(trained(name)).network
+    assert network is not None
+    kinds = {type(module) for module in network.modules()}
+    assert FusedConvolution in kinds
+    assert not kinds & {nn.Conv2d, nn.ReLU}
+
+
+def test_leaky_activations_are_fused_too() -> None:
+    torch.manual_seed(0)
+    config = replace(MetricConfig.from_spec(METRICS["nr-resnet18"]), options={"negative_slope": 0.3})
+    metric = Metric(config)
+    with torch.no_grad():
+        for module in metric.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.fill_(0.5)
+    pictures = pixels(metric)
+    encoder = Encoder(metric)
+    expected = metric.encode_presented(pictures)
+    found, _ = encoder.encode(pictures)
+    fused = [module.activation for module in encoder.network.modules() if isinstance(module, FusedConvolution)]  # type: ignore[union-attr]
+    assert ("leaky_relu", [0.3]) in fused
+    assert (found - expected).abs().max() <= 2e-6 * expected.abs().max()
+
+
+def test_without_onednn_the_network_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch._C._nn, "mkldnn_reorder_conv2d_weight")
+    metric = trained("nr-resnet18")
+    encoder = Encoder(metric)
+    assert any(isinstance(module, nn.Conv2d) for module in encoder.network.modules())  # type: ignore[union-attr]
+    pictures = pixels(metric)
+    expected = metric.encode_presented(pictures)
+    assert (encoder.encode(pictures)[0] - expected).abs().max() <= 2e-6 * expected.abs().max()
+
+
 @pytest.mark.parametrize("name", ["nr-resnet18", "nr-vgg16"])
 def test_bfloat16_differs_little(name: str) -> None:
     metric = trained(name, dtype="bfloat16")
     pictures = pixels(metric)
     expected = trained(name).encode_presented(pictures)
-    found = Encoder(metric).encode(pictures)
+    found, _ = Encoder(metric).encode(pictures)
     assert found.dtype == torch.float32
     assert 0 < (found - expected).norm() <= 0.02 * expected.norm()
 

@@ -5,16 +5,23 @@ from __future__ import annotations
 import copy
 import itertools
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import aigciqa
-from aigciqa.scoring import engine
+from aigciqa.decode import load_image
+from aigciqa.preprocess import present_image
+from aigciqa.scoring import decoding, engine
 from aigciqa.scoring.encoder import Encoder
-from tests.conftest import untrained
+from tests.conftest import draw, untrained
 
 Write = Callable[..., list[str]]
 
@@ -71,17 +78,17 @@ def test_each_reference_is_decoded_and_encoded_once(pictures: Write, monkeypatch
     prompts = pictures("prompts", "0.png", "1.png")
     decoded: list[str] = []
     encoded: list[int] = []
-    decode, encode = engine.load_image, Encoder.encode
+    read, encode = decoding.read_content, Encoder.encode
 
-    def count_decoded(path: str) -> object:
+    def count_decoded(path: str) -> bytes:
         decoded.append(path)
-        return decode(path)
+        return read(path)
 
-    def count_encoded(encoder: Encoder, pixels: torch.Tensor) -> torch.Tensor:
+    def count_encoded(encoder: Encoder, pixels: torch.Tensor, *rest: Any) -> Any:
         encoded.append(len(pixels))
-        return encode(encoder, pixels)
+        return encode(encoder, pixels, *rest)
 
-    monkeypatch.setattr(engine, "load_image", count_decoded)
+    monkeypatch.setattr(decoding, "read_content", count_decoded)
     monkeypatch.setattr(Encoder, "encode", count_encoded)
     list(aigciqa.score_files(images, metric=metric, references=[prompts[i % 2] for i in range(9)], batch_size=2))
     assert sorted(decoded) == sorted(images + prompts)
@@ -98,9 +105,9 @@ def test_metrics_of_one_trunk_share_its_features(pictures: Write, monkeypatch: p
     encoded: list[tuple[int, int]] = []
     encode = Encoder.encode
 
-    def count_encoded(encoder: Encoder, pixels: torch.Tensor) -> torch.Tensor:
+    def count_encoded(encoder: Encoder, pixels: torch.Tensor, *rest: Any) -> Any:
         encoded.append((id(encoder), len(pixels)))
-        return encode(encoder, pixels)
+        return encode(encoder, pixels, *rest)
 
     monkeypatch.setattr(Encoder, "encode", count_encoded)
     records = list(aigciqa.score_files(images, metric=[nr, fr, other], references=prompts[0]))
@@ -146,8 +153,8 @@ def test_several_metrics_share_the_decoding(pictures: Write, monkeypatch: pytest
     metrics = [untrained(name) for name in ("nr-resnet18", "nr-lite", "fr-resnet18", "fr-lite")]
     images, prompts = pictures("gen", "a.png", "b.png"), pictures("prompts", "a.png")
     decoded: list[str] = []
-    decode = engine.load_image
-    monkeypatch.setattr(engine, "load_image", lambda path: decoded.append(path) or decode(path))
+    read = decoding.read_content
+    monkeypatch.setattr(decoding, "read_content", lambda path: decoded.append(path) or read(path))
     records = list(aigciqa.score_files(images, metric=metrics, references=prompts[0]))
     assert sorted(decoded) == sorted(images + prompts)
     assert [(record.image, record.metric) for record in records] == [
@@ -197,11 +204,11 @@ def test_the_batch_shrinks_when_memory_runs_out(pictures: Write, monkeypatch: py
     tried: list[int] = []
     encode = Encoder.encode
 
-    def small_memory(encoder: Encoder, pixels: torch.Tensor) -> torch.Tensor:
+    def small_memory(encoder: Encoder, pixels: torch.Tensor, *rest: Any) -> Any:
         tried.append(len(pixels))
         if len(pixels) > 2:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return encode(encoder, pixels)
+        return encode(encoder, pixels, *rest)
 
     monkeypatch.setattr(Encoder, "encode", small_memory)
     found = scores_of(aigciqa.score_files(images, metric=metric, batch_size=8))
@@ -213,7 +220,7 @@ def test_the_batch_shrinks_when_memory_runs_out(pictures: Write, monkeypatch: py
 def test_running_out_of_memory_on_one_picture_is_raised(pictures: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     metric = untrained("nr-resnet18")
 
-    def no_memory(encoder: Encoder, pixels: torch.Tensor) -> torch.Tensor:
+    def no_memory(encoder: Encoder, pixels: torch.Tensor, *rest: Any) -> Any:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Encoder, "encode", no_memory)
@@ -262,3 +269,213 @@ def test_unusable_arguments_are_refused(arguments: dict[str, object], error: typ
     images = arguments.pop("images", ["a.png", "b.png"])
     with pytest.raises(error, match=text):
         list(aigciqa.score_files(images, **{"metric": "nr-lite", **arguments}))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def four_threads() -> Iterator[None]:
+    """Torch with four threads, so that networks run in four lanes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("four_threads")
+class TestLanes:
+    def test_scores_and_order_are_those_of_one_thread(self, mixed: list[str]) -> None:
+        metric = untrained("nr-resnet18")
+        alone = list(aigciqa.score_files(mixed, metric=metric, workers=0))
+        side_by_side = list(aigciqa.score_files(mixed, metric=metric, batch_size=6))
+        assert [record.image for record in side_by_side] == mixed
+        assert [record.error for record in side_by_side] == [record.error for record in alone]
+        for one, other in zip(alone, side_by_side, strict=True):
+            assert other.scores == pytest.approx(one.scores, abs=1e-5)
+
+    def test_a_reference_is_encoded_by_one_of_them(self, pictures: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+        metric = untrained("fr-resnet18")
+        images, prompts = (
+            pictures("gen", *(f"{index}.png" for index in range(12))),
+            pictures("prompts", "0.png", "1.png"),
+        )
+        encoded: list[int] = []
+        encode = Encoder.encode
+
+        def count_encoded(encoder: Encoder, pixels: torch.Tensor, *rest: Any) -> Any:
+            encoded.append(len(pixels))
+            return encode(encoder, pixels, *rest)
+
+        monkeypatch.setattr(Encoder, "encode", count_encoded)
+        list(aigciqa.score_files(images, metric=metric, references=[prompts[i % 2] for i in range(12)], batch_size=4))
+        assert sum(encoded) == 12 + 2
+
+    def test_torch_keeps_its_threads(self, mixed: list[str]) -> None:
+        def threads_of_a_new_thread() -> int:
+            found: list[int] = []
+            thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+            thread.start()
+            thread.join()
+            return found[0]
+
+        records = aigciqa.score_files(mixed, metric=untrained("nr-resnet18"))
+        next(records)
+        assert torch.get_num_threads() == 4
+        records.close()
+        assert torch.get_num_threads() == threads_of_a_new_thread() == 4
+
+    def test_an_error_in_one_reaches_the_caller(self, mixed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(*_: Any) -> Any:
+            raise RuntimeError("the network broke")
+
+        monkeypatch.setattr(Encoder, "encode", broken)
+        with pytest.raises(RuntimeError, match="the network broke"):
+            list(aigciqa.score_files(mixed, metric=untrained("nr-resnet18")))
+
+
+class TestMaps:
+    @pytest.mark.parametrize("maps", ["coarse", "dense"])
+    @pytest.mark.parametrize("name", ["nr-resnet18", "fr-resnet18", "nr-lite", "fr-lite"])
+    def test_their_mean_is_the_score(self, pictures: Write, name: str, maps: Any) -> None:
+        metric = untrained(name) if "resnet" in name else aigciqa.create_metric(name)
+        images, prompts = (
+            pictures("gen", "a.png", "b.png", size=(150, 200)),
+            pictures("prompts", "a.png", size=(90, 90)),
+        )
+        references = prompts[0] if metric.requires_reference else None
+        for record in aigciqa.score_files(images, metric=metric, references=references, maps=maps):
+            assert record.quality_map is not None
+            assert record.quality_map.dtype == np.float32
+            assert record.quality_map.mean() == pytest.approx(record.scores[metric.dimension], abs=1e-4)
+
+    @pytest.mark.parametrize("name", ["nr-resnet18", "nr-lite"])
+    def test_dense_ones_are_what_quality_map_draws(self, pictures: Write, name: str) -> None:
+        metric = untrained("nr-resnet18") if name == "nr-resnet18" else aigciqa.create_metric(name)
+        (image,) = pictures("gen", "a.png", size=(150, 200))
+        record = next(aigciqa.score_files([image], metric=metric, maps="dense"))
+        assert record.quality_map == pytest.approx(metric.quality_map(image)[0].numpy(), abs=1e-4)
+        coarse = next(aigciqa.score_files([image], metric=metric, maps="coarse")).quality_map
+        assert coarse is not None
+        assert (coarse.size < record.quality_map.size) == (name == "nr-lite")
+
+    def test_only_where_they_are_asked_for_and_there_is_a_score(self, mixed: list[str]) -> None:
+        metric = untrained("nr-resnet18")
+        assert all(record.quality_map is None for record in aigciqa.score_files(mixed, metric=metric))
+        for record in aigciqa.score_files(mixed, metric=metric, maps="coarse"):
+            assert (record.quality_map is None) == (record.error is not None)
+        with pytest.raises(ValueError, match="maps is None, 'coarse' or 'dense'; got True"):
+            aigciqa.score_files(mixed, metric=metric, maps=True)  # type: ignore[arg-type]
+
+
+class TestDecoders:
+    def test_draft_decodes_large_jpegs_smaller(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        metric = untrained("nr-resnet18")
+        paths = [str(tmp_path / name) for name in ("large.jpg", "small.jpg", "large.png")]
+        for path, size in zip(paths, (1100, 300, 1100), strict=True):
+            Image.fromarray(draw(size, size + 40)).save(path)
+        sizes: list[tuple[int, int]] = []
+        load = decoding.load_content
+
+        def noted(*arguments: Any, **options: Any) -> Image.Image:
+            sizes.append((image := load(*arguments, **options)).size)
+            return image
+
+        monkeypatch.setattr(decoding, "load_content", noted)
+        exact, draft = (
+            scores_of(aigciqa.score_files(paths, metric=metric, decoder=decoder, workers=0))
+            for decoder in ("pillow", "draft")
+        )
+        assert sizes == [(1140, 1100), (340, 300), (1140, 1100), (285, 275), (340, 300), (1140, 1100)]
+        assert draft[0] == pytest.approx(exact[0], abs=0.1)
+        assert draft[0] != exact[0]
+        assert draft[1:] == exact[1:]
+
+    def test_draft_leaves_pictures_that_are_seen_whole(self, tmp_path: Path) -> None:
+        path = tmp_path / "large.jpg"
+        Image.fromarray(draw(700, 700)).save(path)
+        native = aigciqa.create_metric("nr-lite", weights="native")
+        exact, draft = (
+            scores_of(aigciqa.score_files([path], metric=native, decoder=decoder)) for decoder in ("pillow", "draft")
+        )
+        assert draft == exact
+
+    def test_nvjpeg_takes_plain_jpegs_and_leaves_the_rest_to_pillow(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """torchvision's decoder on the CPU stands in for the one on a GPU: it is the same function."""
+        import torchvision.io
+
+        picture = Image.fromarray(draw(300, 340))
+        turned = Image.Exif()
+        turned[0x0112] = 6
+        picture.save(tmp_path / "plain.jpg", quality=95)
+        picture.save(tmp_path / "turned.jpg", quality=95, exif=turned)
+        picture.save(tmp_path / "other.png")
+        (tmp_path / "cut.jpg").write_bytes((tmp_path / "plain.jpg").read_bytes()[:-200])
+        decoded: list[int] = []
+        decode = torchvision.io.decode_jpeg
+
+        def noted(data: torch.Tensor, **options: Any) -> torch.Tensor:
+            decoded.append(len(data))
+            return decode(data, **options)
+
+        monkeypatch.setattr(torchvision.io, "decode_jpeg", noted)
+        spec = aigciqa.metric_info("nr-resnet18").preprocess
+        pool = decoding.DecoderPool(0, "nvjpeg", torch.device("cpu"))
+        for name in ("plain.jpg", "turned.jpg", "other.png"):
+            found = pool.result(pool.submit(str(tmp_path / name), None, (spec,)))
+            assert not isinstance(found, str)
+            exact = present_image(load_image(tmp_path / name), spec)
+            assert (found[spec].int() - exact.int()).abs().float().mean() < 1
+        assert len(decoded) == 1
+        cut = pool.result(pool.submit(str(tmp_path / "cut.jpg"), None, (spec,)))
+        assert isinstance(cut, str)
+        assert "truncated" in cut
+
+    def test_unusable_ones_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="decoder is one of pillow, draft, nvjpeg; got 'opencv'"):
+            aigciqa.score_files([], metric="nr-lite", decoder="opencv")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="'nvjpeg' needs metrics on a CUDA device; nr-lite"):
+            aigciqa.score_files([], metric="nr-lite", decoder="nvjpeg")
+
+
+class TestHanging:
+    @pytest.fixture
+    def hang(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+        """Reading a file called hang.png takes until the event is set."""
+        released = threading.Event()
+        read = decoding.read_content
+
+        def maybe_hang(path: str) -> bytes:
+            if path.endswith("hang.png"):
+                released.wait()
+            return read(path)
+
+        monkeypatch.setattr(decoding, "read_content", maybe_hang)
+        yield released
+        released.set()
+
+    def test_a_picture_that_takes_too_long_is_an_error_and_the_rest_is_scored(
+        self, pictures: Write, hang: threading.Event, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(decoding, "DECODE_SECONDS", 0.3)
+        images = pictures("gen", "a.png", "b.png", "hang.png", "z.png")
+        records = list(aigciqa.score_files(images, metric=untrained("nr-resnet18"), workers=1, batch_size=2))
+        assert [record.error for record in records] == [
+            None, None, f"{images[2]}: decoding was given up after 0.3 seconds", None,
+        ]  # fmt: skip
+        assert not hang.is_set()
+
+    def test_a_run_that_is_stopped_leaves_no_thread_waiting(self, pictures: Write, hang: threading.Event) -> None:
+        images = pictures("gen", "a.png", "hang.png", "z.png")
+        before = set(threading.enumerate())
+        torch.set_num_threads(2)
+        try:
+            records = aigciqa.score_files(images, metric=untrained("nr-resnet18"), batch_size=2)
+            assert next(records).error is None
+            records.close()
+            deadline = time.monotonic() + 20
+            while time.monotonic() < deadline and any(not t.daemon for t in set(threading.enumerate()) - before):
+                time.sleep(0.05)
+            assert all(thread.daemon for thread in set(threading.enumerate()) - before)
+        finally:
+            torch.set_num_threads(1)
+        assert not hang.is_set()

@@ -3,39 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
+from aigciqa.backbones.base import Backbone
 from aigciqa.metric import Metric
+from aigciqa.scoring.fusion import fuse_convolutions
+
+#: Feature maps as the features are pooled from them, or as `Metric.quality_map` draws from.
+Maps = Literal["coarse", "dense"]
+#: Pictures a network is laid out for; it reads more or fewer as well.
+_EXAMPLE_BATCH = 8
 
 
 class Encoder:
     """Features of presented pictures, for all metrics that share a backbone.
 
     Of a convolutional backbone it keeps a copy whose batch normalisation is folded into the convolutions, channels last
-    in memory, its weights in the dtype the metric computes in. `lite` runs as it is.
+    in memory, its weights in the dtype the metric computes in; on a CPU, convolutions also add and rectify. `lite` runs
+    as it is.
     """
 
     def __init__(self, metric: Metric) -> None:
         self.metric = metric
         self.spec = metric.config.preprocess
         self.network = _rearranged(metric) if _is_convolutional(metric.backbone) else None
+        self.has_dense_maps = type(metric.backbone).dense is not Backbone.dense
         mean, std = (torch.tensor(each, device=metric.device).view(3, 1, 1) for each in (self.spec.mean, self.spec.std))
         self.scale, self.shift = 1 / (255 * std), -mean / std
 
     @torch.inference_mode()
-    def encode(self, pixels: Tensor) -> Tensor:
-        """Features, float32 (B, D), of pictures presented by `present_image`, uint8 (B, 3, h, w) on the CPU."""
+    def encode(self, pixels: Tensor, maps: Maps | None = None) -> tuple[Tensor, Tensor | None]:
+        """Read pictures presented by `present_image`.
+
+        Args:
+            pixels: uint8 (B, 3, h, w), on the CPU or the metric's device.
+            maps: which feature maps to return, if any.
+
+        Returns:
+            Features, float32 (B, D); feature maps, float32 (B, C, h, w), whose places `Metric.place` scores.
+        """
+        read = self._maps(pixels)
+        features = self.metric.backbone.pool(read)
+        if maps is None:
+            return features, None
+        if maps == "dense" and self.has_dense_maps:
+            read = self.metric.presented_maps(pixels, dense=True)
+        return features, read
+
+    def _maps(self, pixels: Tensor) -> Tensor:
         if self.network is None:
-            return self.metric.encode_presented(pixels)
+            return self.metric.presented_maps(pixels)
         device = self.metric.device
-        if device.type == "cuda":
+        if device.type == "cuda" and pixels.device.type == "cpu":
             pixels = pixels.pin_memory().to(device, non_blocking=True)
         levels = pixels.to(device).float()
         images = torch.addcmul(self.shift, levels, self.scale)
         maps: Tensor = self.network(images.to(self.metric.autocast_dtype or torch.float32))
-        return self.metric.backbone.pool(maps.float())
+        return maps.float()
 
 
 def encoders(metrics: Sequence[Metric]) -> list[Encoder]:
@@ -52,12 +79,18 @@ def _is_convolutional(backbone: nn.Module) -> bool:
 
 
 def _rearranged(metric: Metric) -> nn.Module:
-    """A copy of the backbone without batch normalisation, channels last, in the dtype it computes in."""
+    """A copy of the backbone for inference alone, in the dtype it computes in."""
     from torch.fx.experimental.optimization import fuse
 
-    folded: nn.Module = fuse(metric.backbone)
+    folded = fuse(metric.backbone)
+    assert isinstance(folded, fx.GraphModule)
     dtype = metric.autocast_dtype or torch.float32
-    return folded.to(dtype=dtype).to(memory_format=torch.channels_last).requires_grad_(False)
+    folded.to(dtype=dtype).to(memory_format=torch.channels_last).requires_grad_(False)
+    if metric.device.type == "cpu":
+        side = metric.config.preprocess.crop or 224
+        example = torch.zeros(_EXAMPLE_BATCH, 3, side, side, dtype=dtype)
+        fuse_convolutions(folded, example.contiguous(memory_format=torch.channels_last))
+    return folded
 
 
 def _are_equal(one: Metric, other: Metric) -> bool:

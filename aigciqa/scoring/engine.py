@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import threading
 from collections import OrderedDict, deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -16,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from aigciqa.decode import load_image
 from aigciqa.errors import ImageError
 from aigciqa.metric import Metric, create_metric
-from aigciqa.preprocess import present_image
-from aigciqa.registry import Preprocess
-from aigciqa.scoring.encoder import Encoder, encoders
+from aigciqa.scoring.decoding import DECODERS, Decoder, DecoderPool, Decoding, Presented
+from aigciqa.scoring.encoder import Encoder, Maps, encoders
 from aigciqa.scoring.records import Item, Record
 
 if TYPE_CHECKING:
     from typing import TypeAlias
+
+    import numpy as np
 
     from aigciqa.scoring.records import Content
 
@@ -35,6 +36,8 @@ DEFAULT_BATCH = {"cpu": 8, "cuda": 64}
 #: Metrics that see whole pictures at their own size hold few of them in memory at once.
 DEFAULT_BATCH_NATIVE = 4
 MAX_WORKERS = 8
+#: Networks that run side by side on a CPU; more would take more memory for little gain.
+MAX_LANES = 8
 #: References kept decoded or encoded; an image prompt is usually shared by pictures that stand near each other.
 MAX_REFERENCES = 1024
 
@@ -49,12 +52,14 @@ def score_files(
     dtype: str = "float32",
     device: str | torch.device | None = None,
     strict: bool = False,
+    maps: Maps | None = None,
+    decoder: Decoder = "pillow",
 ) -> Generator[Record, None, None]:
     """Score files, lazily.
 
     Files are decoded in threads; memory does not grow with their number. Scores do not depend on `batch_size` or
-    `workers`. Each distinct reference is decoded and encoded once (the latest 1,024 are
-    remembered).
+    `workers`. Each distinct reference is decoded and encoded once (the latest 1,024 are remembered). A file whose
+    decoding hangs is given up after two minutes.
 
     Args:
         images: any iterable of paths, or of `Item` objects, which carry reference and group of their own.
@@ -65,6 +70,12 @@ def score_files(
         dtype: what metrics given by name compute in, as `create_metric` takes it; a `Metric` keeps its own.
         device: where metrics given by name compute; a `Metric` stays where it is.
         strict: raise at the first picture that can't be scored.
+        maps: give each record its `quality_map`. `"coarse"`: from the feature maps that the score is made of, which
+            costs next to nothing; `"dense"`: what `Metric.quality_map` draws. The two differ for `lite` alone, whose
+            dense maps take several times as long as the scores.
+        decoder: what decodes JPEG files; other formats are always Pillow's. `"pillow"`: exactly; `"draft"`: Pillow at
+            1/2, 1/4 or 1/8 of the size where the metrics see no more than that, faster for large pictures; `"nvjpeg"`:
+            on the GPU, which then also resizes. The latter two move scores (docs: speed and memory).
 
     Yields:
         A `Record` per image and metric, in input order. A file that can't be scored is a record with `error` set.
@@ -85,6 +96,14 @@ def score_files(
     ]
     if not metrics:
         raise ValueError("no metric given")
+    if maps not in (None, "coarse", "dense"):
+        raise ValueError(f"maps is None, 'coarse' or 'dense'; got {maps!r}")
+    if decoder not in DECODERS:
+        raise ValueError(f"decoder is one of {', '.join(DECODERS)}; got {decoder!r}")
+    if decoder == "nvjpeg" and any(each.device.type != "cuda" for each in metrics):
+        raise ValueError(
+            f"decoder 'nvjpeg' needs metrics on a CUDA device; {metrics[0].name} is on {metrics[0].device}"
+        )
     if references is not None and not any(each.requires_reference for each in metrics):
         names = ", ".join(each.name for each in metrics)
         raise ValueError(f"references were given, but {names} takes none; a metric that does: fr-lite")
@@ -96,7 +115,7 @@ def score_files(
         items = (_item(image, shared) for image in images)
     else:
         items = _paired(images, references)
-    return _run_once(Engine(metrics, batch_size, workers, strict), items)
+    return _run_once(Engine(metrics, batch_size, workers, strict, maps=maps, decoder=decoder), items)
 
 
 def _run_once(engine: Engine, items: Iterable[Item]) -> Generator[Record, None, None]:
@@ -134,15 +153,13 @@ def _item(image: PathLike | Item, reference: str | None) -> Item:
     return image
 
 
-@dataclass
+@dataclass(eq=False)
 class _Picture:
-    """A file on its way: decoding, then presented once for each preprocessing, or an error."""
+    """A file on its way: decoding, then, if it is a reference, encoded."""
 
-    decoding: Future[dict[Preprocess, Tensor] | str] | None
-    features: dict[Encoder, Tensor] = field(default_factory=dict)  # of a reference
-
-    def result(self) -> dict[Preprocess, Tensor] | str:
-        return self.decoding.result() if self.decoding is not None else {}
+    decoding: Decoding | None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    features: dict[Encoder, Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -152,15 +169,34 @@ class _Entry:
     reference: _Picture | None
 
 
+@dataclass(frozen=True)
+class _Encoded:
+    """What the network says of a picture: features (D,), and feature maps (C, h, w) where they are wanted."""
+
+    features: Tensor
+    maps: Tensor | None
+
+
 class Engine:
     """Metrics made ready to score; it remembers references from one `run` to the next.
 
+    On an accelerator one batch is scored while the next is decoded. On a CPU, each batch is split among lanes: threads
+    that each run the network on their part with their share of the cores. They need not wait for one another, and
+    decoding fits in between, where the threads of one network would all wait for the one that a decoder holds up.
+
     Args:
-        metrics, batch_size, workers, strict: as `score_files` takes them.
+        metrics, batch_size, workers, strict, maps, decoder: as `score_files` takes them.
     """
 
     def __init__(
-        self, metrics: Sequence[Metric], batch_size: int | None, workers: int | None, strict: bool = False
+        self,
+        metrics: Sequence[Metric],
+        batch_size: int | None,
+        workers: int | None,
+        strict: bool = False,
+        *,
+        maps: Maps | None = None,
+        decoder: Decoder = "pillow",
     ) -> None:
         if batch_size is None:
             native = any(each.config.preprocess.resize is None for each in metrics)
@@ -169,11 +205,14 @@ class Engine:
             workers = min(MAX_WORKERS, os.cpu_count() or 1)
         self.metrics = metrics
         self.encoders = encoders(metrics)
-        self.batch_size = batch_size
-        # Beside a network on the CPU, decoding would hold up one of its threads and so all of them: they take turns.
-        self.ahead = 1 if all(each.device.type == "cpu" for each in metrics) else 2
         self.strict = strict
-        self.pool = ThreadPoolExecutor(workers, thread_name_prefix="aigciqa-decode") if workers else None
+        self.maps = maps
+        self.pool = DecoderPool(workers, decoder, metrics[0].device)
+        is_on_cpu = all(each.device.type == "cpu" for each in metrics)
+        self.threads = torch.get_num_threads()
+        self.lane_count = min(self.threads, batch_size, MAX_LANES) if is_on_cpu and workers else 1
+        self.lanes = self._start_lanes() if self.lane_count > 1 else None
+        self.batch_size = math.ceil(batch_size / self.lane_count)
         with_reference = [
             each for each, metric in zip(self.encoders, metrics, strict=True) if metric.requires_reference
         ]
@@ -184,29 +223,49 @@ class Engine:
 
     def run(self, items: Iterable[Item]) -> Generator[Record, None, None]:
         """Score a stream of items, lazily; a record per item and metric, in order."""
-        for entries in self._batches(items):
-            for record in self._score(entries):
+        for records in self._scored(items):
+            for record in records:
                 if self.strict and record.error is not None:
                     raise ImageError(record.error)
                 yield record
 
     def close(self) -> None:
-        """End the decoding threads."""
-        if self.pool is not None:
-            self.pool.shutdown(wait=False, cancel_futures=True)
+        """End the threads."""
+        self.pool.close()
+        if self.lanes is not None:
+            self.lanes.shutdown(wait=False, cancel_futures=True)
+            torch.set_num_threads(self.threads)  # lanes set it for threads that are started after them, too
+
+    def _start_lanes(self) -> ThreadPoolExecutor:
+        share = self.threads // self.lane_count
+        return ThreadPoolExecutor(self.lane_count, "aigciqa-lane", torch.set_num_threads, (share,))
+
+    def _scored(self, items: Iterable[Item]) -> Iterator[list[Record]]:
+        if self.lanes is None:
+            yield from map(self._score, self._batches(items))
+            return
+        running: deque[Future[list[Record]]] = deque()
+        for entries in self._batches(items):
+            running.append(self.lanes.submit(self._score, entries))
+            if len(running) > self.lane_count:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
 
     def _batches(self, items: Iterable[Item]) -> Iterator[list[_Entry]]:
-        """Batches in input order; on an accelerator, the next one decoding while one is being scored."""
+        """Batches in input order, the next one decoding while one is being scored."""
         entries: deque[_Entry] = deque()
         for item in items:
             entries.append(self._start(item))
-            while len(entries) >= self.ahead * self.batch_size:
+            while len(entries) >= 2 * self.batch_size:
                 yield [entries.popleft() for _ in range(self.batch_size)]
         while entries:
             yield [entries.popleft() for _ in range(min(self.batch_size, len(entries)))]
 
     def _start(self, item: Item) -> _Entry:
-        image = None if item.error is not None else self._decoding(item.image, item.content, self.specs)
+        image = None
+        if item.error is None:
+            image = _Picture(self.pool.submit(item.image, item.content, self.specs))
         has_reference = item.reference is not None or item.reference_content is not None
         reference = self._reference(item) if image is not None and has_reference and self.reference_specs else None
         return _Entry(item, image, reference)
@@ -214,88 +273,106 @@ class Engine:
     def _reference(self, item: Item) -> _Picture:
         name, content = item.reference or "bytes", item.reference_content
         key = _version(name) if content is None else _digest(content)
-        reference = self.references.pop(key, None) or self._decoding(name, content, self.reference_specs)
+        reference = self.references.pop(key, None)
+        if reference is None:
+            reference = _Picture(self.pool.submit(name, content, self.reference_specs))
         self.references[key] = reference
         while len(self.references) > MAX_REFERENCES:
             self.references.popitem(last=False)
         return reference
 
-    def _decoding(self, name: str, content: Content | None, specs: tuple[Preprocess, ...]) -> _Picture:
-        if self.pool is not None:
-            return _Picture(self.pool.submit(_decode, name, content, specs))
-        done: Future[dict[Preprocess, Tensor] | str] = Future()
-        done.set_result(_decode(name, content, specs))
-        return _Picture(done)
-
     @torch.no_grad()  # a metric made as a loss would keep a graph
     def _score(self, entries: list[_Entry]) -> list[Record]:
-        errors = [[_error(entry, metric) for entry in entries] for metric in self.metrics]
-        features: dict[Encoder, dict[int, Tensor]] = {}
+        images = [self._presented(entry.image) for entry in entries]
+        references = [self._presented(entry.reference) for entry in entries]
+        errors = [
+            [_error(metric, *facts) for facts in zip(entries, images, references, strict=True)]
+            for metric in self.metrics
+        ]
+        encoded: dict[Encoder, dict[int, _Encoded]] = {}
         for encoder in dict.fromkeys(self.encoders):
             users = [column for column, each in zip(errors, self.encoders, strict=True) if each is encoder]
             wanted = [index for index in range(len(entries)) if any(column[index] is None for column in users)]
-            encoded = self._encode(encoder, [_presented(entries[index].image, encoder.spec) for index in wanted])
-            features[encoder] = dict(zip(wanted, encoded, strict=True))
+            found = self._encode(encoder, [_pixels(images[index], encoder) for index in wanted], self.maps)
+            encoded[encoder] = dict(zip(wanted, found, strict=True))
         columns = [
-            self._records(metric, encoder, entries, features[encoder], column)
+            self._records(metric, encoder, entries, encoded[encoder], column)
             for metric, encoder, column in zip(self.metrics, self.encoders, errors, strict=True)
         ]
         return [record for row in zip(*columns, strict=True) for record in row]
+
+    def _presented(self, picture: _Picture | None) -> Presented:
+        decoding = picture.decoding if picture is not None else None
+        return self.pool.result(decoding) if decoding is not None else {}
 
     def _records(
         self,
         metric: Metric,
         encoder: Encoder,
         entries: list[_Entry],
-        features: dict[int, Tensor],
+        encoded: dict[int, _Encoded],
         errors: list[str | None],
     ) -> list[Record]:
-        """Records of a batch by one metric, from the features of its pictures."""
+        """Records of a batch by one metric, from what the network says of its pictures."""
         good = [index for index, error in enumerate(errors) if error is None]
         tables: dict[int, dict[str, float]] = {}
+        maps: dict[int, np.ndarray] = {}
         if good:
+            features = torch.stack([encoded[index].features for index in good])
             references = None
             if metric.requires_reference:
                 references = self._encode_references(encoder, [entries[index].reference for index in good])
-            scores = metric.regress(torch.stack([features[index] for index in good]), references).tolist()
-            for index, row in zip(good, scores, strict=True):
-                tables[index] = dict(zip(metric.dimensions, row, strict=True))
-                if not all(map(math.isfinite, row)):
+            for row, (index, scores) in enumerate(
+                zip(good, metric.regress(features, references).tolist(), strict=True)
+            ):
+                if not all(map(math.isfinite, scores)):
                     errors[index] = f"{entries[index].item.image}: the score is not a finite number"
+                    continue
+                tables[index] = dict(zip(metric.dimensions, scores, strict=True))
+                feature_maps = encoded[index].maps
+                if feature_maps is not None:
+                    one = slice(row, row + 1)
+                    reference = references[one] if references is not None else None
+                    maps[index] = metric.place(feature_maps[None], features[one], reference)[0].numpy(force=True)
         return [
             Record(
                 image=entry.item.image,
                 reference=entry.item.reference,
                 group=entry.item.group,
                 metric=metric.name,
-                scores=tables[index] if errors[index] is None else {},
+                scores=tables.get(index, {}),
                 error=errors[index],
+                quality_map=maps.get(index),
             )
             for index, entry in enumerate(entries)
         ]
 
     def _encode_references(self, encoder: Encoder, pictures: Sequence[_Picture | None]) -> Tensor:
-        """Features (B, D) of references, each distinct one encoded once."""
+        """Features (B, D) of references, each distinct one encoded once, whichever lane needs it first."""
         wanted = [picture for picture in pictures if picture is not None]
-        fresh = list({id(picture): picture for picture in wanted if encoder not in picture.features}.values())
-        encoded = self._encode(encoder, [_presented(picture, encoder.spec) for picture in fresh])
-        for picture, feature in zip(fresh, encoded, strict=True):
-            picture.features[encoder] = feature
-            if picture.features.keys() == self.reference_encoders:
-                picture.decoding = None  # the pixels are not needed again
+        fresh = {id(picture): picture for picture in wanted if encoder not in picture.features}
+        with ExitStack() as locks:
+            for _, picture in sorted(fresh.items()):  # in one order: two lanes never wait for each other
+                locks.enter_context(picture.lock)
+            still_fresh = [picture for picture in fresh.values() if encoder not in picture.features]
+            pixels = [_pixels(self._presented(picture), encoder) for picture in still_fresh]
+            for picture, encoded in zip(still_fresh, self._encode(encoder, pixels), strict=True):
+                picture.features[encoder] = encoded.features
+                if picture.features.keys() == self.reference_encoders:
+                    picture.decoding = None  # the pixels are not needed again
         return torch.stack([picture.features[encoder] for picture in wanted])
 
-    def _encode(self, encoder: Encoder, pixels: list[Tensor]) -> list[Tensor]:
-        """Features (D,) of presented pictures of any shapes, in batches of equal shape."""
+    def _encode(self, encoder: Encoder, pixels: list[Tensor], maps: Maps | None = None) -> list[_Encoded]:
+        """What the network says of presented pictures of any shapes, in batches of equal shape."""
         groups: dict[torch.Size, list[int]] = {}
         for index, picture in enumerate(pixels):
             groups.setdefault(picture.shape, []).append(index)
-        features: dict[int, Tensor] = {}
+        encoded: dict[int, _Encoded] = {}
         for indices in groups.values():
             rest = iter(indices)
             while part := list(islice(rest, self.batch_size)):
                 try:
-                    encoded = encoder.encode(_stacked([pixels[index] for index in part]))
+                    features, drawn = encoder.encode(_stacked([pixels[index] for index in part]), maps)
                 except torch.cuda.OutOfMemoryError:
                     if len(part) == 1:
                         raise
@@ -303,8 +380,9 @@ class Engine:
                     torch.cuda.empty_cache()
                     rest = iter([*part, *rest])
                     continue
-                features.update(zip(part, encoded, strict=True))
-        return [features[index] for index in range(len(pixels))]
+                for row, index in enumerate(part):
+                    encoded[index] = _Encoded(features[row], None if drawn is None else drawn[row])
+        return [encoded[index] for index in range(len(pixels))]
 
 
 def _stacked(pictures: list[Tensor]) -> Tensor:
@@ -326,35 +404,19 @@ def _digest(content: Content) -> tuple[Any, ...]:
     return hashlib.sha256(data).digest(), getattr(content, "shape", None)
 
 
-def _decode(name: str, content: Content | None, specs: tuple[Preprocess, ...]) -> dict[Preprocess, Tensor] | str:
-    """A picture presented in each way, or why it can't be."""
-    try:
-        image = load_image(name) if content is None else load_image(content, name)
-        return {spec: present_image(image, spec) for spec in specs}
-    except ImageError as error:
-        return str(error)
-    except (TypeError, ValueError) as error:  # pixels of another type or shape
-        return f"{name}: {error}"
-    except MemoryError:
-        return f"{name}: not enough memory to decode it"
-
-
-def _error(entry: _Entry, metric: Metric) -> str | None:
+def _error(metric: Metric, entry: _Entry, image: Presented, reference: Presented) -> str | None:
     """Why a metric can't score an entry."""
     if entry.image is None:
         return entry.item.error
-    image = entry.image.result()
     if isinstance(image, str):
         return image
     if not metric.requires_reference:
         return None
     if entry.reference is None:
         return entry.item.reference_error or f"{entry.item.image}: no reference given, and {metric.name} needs one"
-    reference = entry.reference.result()
     return f"reference {reference}" if isinstance(reference, str) else None
 
 
-def _presented(picture: _Picture | None, spec: Preprocess) -> Tensor:
-    result = picture.result() if picture is not None else {}
-    assert not isinstance(result, str)
-    return result[spec]
+def _pixels(presented: Presented, encoder: Encoder) -> Tensor:
+    assert not isinstance(presented, str)
+    return presented[encoder.spec]

@@ -49,6 +49,8 @@ class Record:
         metric: name of the metric.
         scores: dimension -> score; empty if `error` is set.
         error: why the picture could not be scored; None if it was.
+        quality_map: where maps were asked for, the score of the metric's main dimension place by place, float32
+            (h, w), whose mean is that score.
     """
 
     image: str
@@ -57,3 +59,4 @@ class Record:
     metric: str
     scores: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
+    quality_map: np.ndarray | None = field(default=None, repr=False, compare=False)

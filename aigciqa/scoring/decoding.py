@@ -1,0 +1,173 @@
+"""From files to presented pictures, in threads, none of which can hold up a run for ever."""
+
+from __future__ import annotations
+
+import io
+import queue
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image
+from torch import Tensor
+
+from aigciqa.decode import MAX_PIXELS, load_content, load_image, read_content
+from aigciqa.errors import ImageError
+from aigciqa.preprocess import present_image, present_tensor
+from aigciqa.registry import Preprocess
+
+if TYPE_CHECKING:
+    from aigciqa.scoring.records import Content
+
+Decoder = Literal["pillow", "draft", "nvjpeg"]
+DECODERS: tuple[Decoder, ...] = ("pillow", "draft", "nvjpeg")
+#: A picture that takes longer to read and decode is given up: its disk or its decoder hangs.
+DECODE_SECONDS = 120.0
+#: A JPEG file that ends otherwise may be truncated.
+_END_OF_IMAGE = b"\xff\xd9"
+
+#: A picture presented in each way asked for, uint8 (3, h, w); or why it can't be.
+Presented: TypeAlias = "dict[Preprocess, Tensor] | str"
+
+
+class Decoding:
+    """A picture on its way."""
+
+    def __init__(self, name: str, work: Callable[[], Presented]) -> None:
+        self.name = name
+        self.is_given_up = False
+        self._work = work
+        self._done = threading.Event()
+        self._lock = threading.Lock()
+        self._started: float | None = None
+        self._presented: Presented = {}
+
+    def run(self) -> None:
+        """Decode, in the caller's thread."""
+        self._started = time.monotonic()
+        self.settle(self._work())
+
+    def settle(self, presented: Presented) -> None:
+        """Set the result, unless there is one."""
+        with self._lock:
+            if not self._done.is_set():
+                self._presented = presented
+                self._done.set()
+
+    def is_overdue(self) -> bool:
+        """Whether it has been decoding for too long."""
+        return self._started is not None and time.monotonic() - self._started >= DECODE_SECONDS
+
+    def wait(self, seconds: float) -> Presented | None:
+        """The result, or None if it takes longer."""
+        return self._presented if self._done.wait(seconds) else None
+
+
+class DecoderPool:
+    """Threads that decode.
+
+    A thread that hangs in a decoder, or in a read from a dead disk, can't be ended. Its picture is given up, another
+    thread takes its place, and being a daemon it does not keep the process alive.
+
+    Args:
+        workers: how many threads; with 0, pictures are decoded where they are submitted.
+        decoder: one of `DECODERS`.
+        device: where `nvjpeg` decodes.
+    """
+
+    def __init__(self, workers: int, decoder: Decoder, device: torch.device) -> None:
+        self.workers = workers
+        self.present = partial(_present, decoder=decoder, device=device)
+        self.queue: queue.SimpleQueue[Decoding | None] = queue.SimpleQueue()
+        self.unfinished: set[Decoding] = set()
+        for _ in range(workers):
+            self._start_thread()
+
+    def submit(self, name: str, content: Content | None, specs: tuple[Preprocess, ...]) -> Decoding:
+        """Have a picture decoded and presented in each of some ways."""
+        decoding = Decoding(name, partial(self.present, name, content, specs))
+        if self.workers:
+            self.unfinished.add(decoding)
+            self.queue.put(decoding)
+        else:
+            decoding.run()
+        return decoding
+
+    def result(self, decoding: Decoding) -> Presented:
+        """Wait for a picture."""
+        while (presented := decoding.wait(min(1.0, DECODE_SECONDS))) is None:
+            if decoding.is_overdue() and not decoding.is_given_up:
+                decoding.is_given_up = True
+                decoding.settle(f"{decoding.name}: decoding was given up after {DECODE_SECONDS:g} seconds")
+                self._start_thread()
+        self.unfinished.discard(decoding)
+        return presented
+
+    def close(self) -> None:
+        """End the threads; whoever waits for a picture is told so."""
+        for decoding in list(self.unfinished):
+            decoding.settle(f"{decoding.name}: the run was stopped")
+        for _ in range(self.workers):
+            self.queue.put(None)
+
+    def _start_thread(self) -> None:
+        threading.Thread(target=self._decode, name="aigciqa-decode", daemon=True).start()
+
+    def _decode(self) -> None:
+        while (decoding := self.queue.get()) is not None:
+            decoding.run()
+            if decoding.is_given_up:
+                return
+
+
+def _present(
+    name: str, content: Content | None, specs: tuple[Preprocess, ...], *, decoder: Decoder, device: torch.device
+) -> Presented:
+    """A picture presented in each way, or why it can't be."""
+    try:
+        if content is None:
+            content = read_content(name)
+        if isinstance(content, np.ndarray):
+            image = load_image(content)
+        elif decoder == "nvjpeg" and (pixels := _decode_on(device, content)) is not None:
+            return {spec: _to_bytes(present_tensor(pixels, spec))[0] for spec in specs}
+        else:
+            image = load_content(content, name, at_least=_smallest_side(specs) if decoder == "draft" else None)
+        return {spec: present_image(image, spec) for spec in specs}
+    except ImageError as error:
+        return str(error)
+    except (TypeError, ValueError) as error:  # pixels of another type or shape
+        return f"{name}: {error}"
+    except MemoryError:
+        return f"{name}: not enough memory to decode it"
+
+
+def _smallest_side(specs: tuple[Preprocess, ...]) -> int | None:
+    """How many pixels of the short side all presentations can be made from; None if one sees them all."""
+    sides = [spec.resize for spec in specs if spec.resize is not None]
+    return max(sides) if len(sides) == len(specs) else None
+
+
+def _decode_on(device: torch.device, content: bytes) -> Tensor | None:
+    """A JPEG file decoded by nvJPEG, (1, 3, H, W) in [0, 1] on the device; None for what is Pillow's to judge."""
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    try:
+        with Image.open(io.BytesIO(content), formats=["JPEG"]) as header:
+            is_plain = header.mode in ("RGB", "L") and header.getexif().get(ExifTags.Base.Orientation, 1) == 1
+            is_plain &= header.width * header.height <= MAX_PIXELS and content.endswith(_END_OF_IMAGE)
+        if not is_plain:
+            return None
+        data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        levels: Tensor = decode_jpeg(data, mode=ImageReadMode.RGB, device=device)
+    except (OSError, RuntimeError, SyntaxError, ValueError):
+        return None
+    return levels[None].float() / 255
+
+
+def _to_bytes(images: Tensor) -> Tensor:
+    return (images * 255 + 0.5).to(torch.uint8)
