@@ -60,9 +60,9 @@ def files_below(url: str) -> list[str]:
     Raises:
         OSError: the store can't be reached.
     """
-    filesystem, name = resolve(url.rstrip("/"))
+    filesystem, name = resolve(url)
     infos = filesystem.get_file_info(_import_fs().FileSelector(name, recursive=True))
-    relatives = (info.path[len(name) + 1 :] for info in infos if info.is_file)
+    relatives = (info.path.removeprefix(name.rstrip("/") + "/") for info in infos if info.is_file)
     return sorted(relatives, key=lambda relative: relative.split("/"))
 
 

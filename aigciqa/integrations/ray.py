@@ -50,9 +50,9 @@ def read_pictures(source: str | list[str], *, kind: Kind | None = None, **option
         options: for Ray's reader, such as `override_num_blocks` or `filesystem`.
 
     Returns:
-        A dataset for `score_dataset`. Pictures that Ray has read are in the column `image`, their names in `path`; those of
-        tables are read by the actors that score them. Relative paths in a table are relative to it, or, where there is
-        no such file, to the current folder.
+        A dataset for `score_dataset`. Pictures that Ray has read are in the column `image`, their names in `path`; those
+        of tables are read by the actors that score them. Relative paths in a table are relative to it, or, where there
+        is no such file, to the current folder.
     """
     first = source if isinstance(source, str) else source[0]
     kind = kind or _KINDS.get(os.path.splitext(first)[1].lower(), "images")

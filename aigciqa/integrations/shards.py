@@ -48,6 +48,9 @@ def score_shards(
         ImageError: a picture can't be scored, and `setup.strict` is set.
         OSError: a part can't be written.
     """
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
     with _cluster():
         actors = _actors(setup.device or "cpu")
         shards = [_row(number, shard) for number, shard in enumerate(_shards(found, size))]
@@ -80,9 +83,6 @@ def _cluster() -> Iterator[None]:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # Ray has put its own in place
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.execution_options.preserve_order = True
     try:
         yield
     finally:
