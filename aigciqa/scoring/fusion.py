@@ -66,11 +66,11 @@ class FusedConvolution(nn.Module):
     def forward(self, maps: Tensor, residual: Tensor | None = None) -> Tensor:
         run: Any = torch.ops.mkldnn._convolution_pointwise
         common = (self.weight, self.bias, *self.geometry)
-        result: Tensor = (
-            run(maps, *common, *self.activation, "")
-            if residual is None
-            else run.binary(maps, residual, *common, "add", 1.0, *self.activation, None)
-        )
+        name, constants = self.activation
+        if residual is None:
+            result: Tensor = run(maps, *common, name, constants, "")
+        else:
+            result = run.binary(maps, residual, *common, "add", 1.0, None if name == "none" else name, constants, None)
         return result
 
 
