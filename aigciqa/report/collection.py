@@ -1,0 +1,155 @@
+"""Rows of scores, gathered picture by picture."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aigciqa.scoring.sinks import LEADING_COLUMNS
+
+#: Failures that are kept with their reason; the others are counted.
+FAILURE_LIMIT = 1000
+#: Longest side of a map that is kept; larger ones are averaged down.
+MAP_SIDE = 32
+LEVELS = 255
+
+
+class Picture(NamedTuple):
+    """A picture of the report."""
+
+    image: str
+    reference: str | None
+    group: str
+
+
+class Failure(NamedTuple):
+    """A row without scores, and why."""
+
+    image: str
+    group: str
+    metric: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """One dimension by one metric.
+
+    Attributes:
+        metric: its name.
+        dimension: its name.
+        values: (pictures,), NaN where a picture has no such score.
+    """
+
+    metric: str
+    dimension: str
+    values: NDArray[np.float64]
+
+    @property
+    def label(self) -> str:
+        """What the page calls it."""
+        return f"{self.metric} · {self.dimension}"
+
+
+@dataclass(frozen=True)
+class SmallMap:
+    """A quality map in 8 bits.
+
+    Attributes:
+        shape: (h, w).
+        levels: uint8, row by row; 0 is `low`, 255 is `high`.
+        low: its lowest score.
+        high: its highest score.
+    """
+
+    shape: tuple[int, int]
+    levels: bytes
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, quality_map: NDArray[Any]) -> SmallMap:
+        """A map (h, w) of scores."""
+        small = _averaged(_averaged(np.asarray(quality_map, dtype=np.float64)).T).T
+        low, high = float(small.min()), float(small.max())
+        share = (small - low) / (high - low) if high > low else np.zeros_like(small)
+        return cls((small.shape[0], small.shape[1]), np.rint(share * LEVELS).astype(np.uint8).tobytes(), low, high)
+
+    def scores(self) -> NDArray[np.float64]:
+        """The map (h, w), to the nearest level."""
+        levels = np.frombuffer(self.levels, dtype=np.uint8).reshape(self.shape)
+        return self.low + levels.astype(np.float64) * ((self.high - self.low) / LEVELS)
+
+
+class Collection:
+    """What a report shows, gathered while rows come.
+
+    Takes about 300 bytes for a picture, and 250 more for its map, besides the text of its path.
+
+    Args:
+        columns: of the rows, as `aigciqa.scoring.sinks.columns_of` makes them.
+    """
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self.dimensions = tuple(name for name in columns if name not in (*LEADING_COLUMNS, "error"))
+        self.pictures: list[Picture] = []
+        self.failures: list[Failure] = []
+        self.failed: Counter[tuple[str, str]] = Counter()  # by metric and group
+        self.maps: dict[tuple[int, str], SmallMap] = {}
+        self._values: dict[tuple[str, str], array[float]] = {}
+        self._scored: dict[str, bytearray] = {}
+        self._places: dict[Picture, int] = {}
+
+    def add(self, row: Mapping[str, Any], quality_map: NDArray[Any] | None = None) -> None:
+        """Take a row as `aigciqa.scoring.sinks.to_row` makes it, and the map of its score if there is one."""
+        picture, metric = Picture(row["image"], row["reference"] or None, row["group"] or ""), row["metric"]
+        if row["error"] is not None:
+            self.failed[metric, picture.group] += 1
+            if len(self.failures) < FAILURE_LIMIT:
+                self.failures.append(Failure(picture.image, picture.group, metric, row["error"]))
+            return
+        place = self._place(picture, metric)
+        for dimension in self.dimensions:
+            if row.get(dimension) is not None:
+                values = self._values.setdefault((metric, dimension), array("d"))
+                values.extend([math.nan] * (place + 1 - len(values)))
+                values[place] = row[dimension]
+        if quality_map is not None:
+            self.maps[place, metric] = SmallMap.of(quality_map)
+
+    def columns(self) -> list[Column]:
+        """The columns of scores, in order of their metrics' first rows."""
+        found = []
+        for (metric, dimension), values in self._values.items():
+            whole = np.full(len(self.pictures), math.nan)
+            whole[: len(values)] = values
+            found.append(Column(metric, dimension, whole))
+        return found
+
+    def _place(self, picture: Picture, metric: str) -> int:
+        """Where a picture is; one that a metric has scored before is listed again."""
+        scored = self._scored.setdefault(metric, bytearray())
+        place = self._places.get(picture)
+        if place is None or (place < len(scored) and scored[place]):
+            place = self._places[picture] = len(self.pictures)
+            self.pictures.append(picture)
+        scored.extend(bytes(place + 1 - len(scored)))
+        scored[place] = 1
+        return place
+
+
+def _averaged(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n, m) with at most MAP_SIDE rows, each the mean of neighbouring ones."""
+    if len(values) <= MAP_SIDE:
+        return values
+    starts = np.arange(MAP_SIDE) * len(values) // MAP_SIDE
+    sizes = np.diff(np.append(starts, len(values)))
+    averaged: NDArray[np.float64] = np.add.reduceat(values, starts) / sizes[:, None]
+    return averaged

@@ -1,0 +1,153 @@
+"""What the page's script reads: the gallery, its maps, the charts' numbers."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aigciqa import remote
+from aigciqa.plots import COLOURS, colour_map
+from aigciqa.registry import METRICS
+from aigciqa.report.collection import LEVELS, Collection, Column, SmallMap
+from aigciqa.report.sections import Members, coloured, histogram
+
+#: Pictures in the gallery. With more, a third are the lowest of the first column, a third the highest, and a third are
+#: drawn at random from all.
+GALLERY_LIMIT = 10_000
+#: Percentiles of the maps' lowest and highest scores that the colours span: an outlier would take the contrast away.
+_SPAN = (5, 95)
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The pictures that are shown.
+
+    Attributes:
+        places: of the pictures, ascending.
+        sample: those of them that were drawn at random, as positions in `places`; all if nothing was left out.
+        references: the distinct references.
+    """
+
+    places: list[int]
+    sample: list[int]
+    references: list[str]
+
+
+def select_gallery(collection: Collection, columns: Sequence[Column]) -> Gallery:
+    """All pictures, or of very many a part."""
+    count = len(collection.pictures)
+    if count <= GALLERY_LIMIT:
+        places, drawn = list(range(count)), list(range(count))
+    else:
+        third = GALLERY_LIMIT // 3
+        drawn = np.random.default_rng(_SEED).choice(count, third, replace=False).tolist()
+        ordered = np.argsort(columns[0].values)  # NaN comes last
+        ordered = ordered[: np.count_nonzero(np.isfinite(columns[0].values))]
+        places = sorted({*drawn, *ordered[:third].tolist(), *ordered[-third:].tolist()})
+    position = {place: index for index, place in enumerate(places)}
+    references = dict.fromkeys(collection.pictures[place].reference for place in places)
+    return Gallery(
+        places, sorted(position[place] for place in drawn), [each for each in references if each is not None]
+    )
+
+
+def payload(
+    collection: Collection, columns: Sequence[Column], members: Members, gallery: Gallery, folder: Path
+) -> dict[str, Any]:
+    """The data of the page's script.
+
+    Args:
+        collection: all rows.
+        columns: its scores.
+        members: its listed groups.
+        gallery: the pictures to show.
+        folder: the page's own, to which links are relative.
+    """
+    pictures = [collection.pictures[place] for place in gallery.places]
+    groups = list(dict.fromkeys(picture.group for picture in pictures))
+    group_index = {group: index for index, group in enumerate(groups)}
+    reference_index = {reference: index for index, reference in enumerate(gallery.references)}
+    return {
+        "columns": [
+            {
+                "label": column.label,
+                "metric": column.metric,
+                "dimension": column.dimension,
+                "values": _numbers(column.values[gallery.places]),
+                "histogram": vars(histogram(column, members)),
+            }
+            for column in columns
+        ],
+        "groups": groups,
+        "coloured": coloured(members),
+        "images": [picture.image for picture in pictures],
+        "links": [_link(picture.image, folder) for picture in pictures],
+        "group": [group_index[picture.group] for picture in pictures],
+        "reference": [
+            None if picture.reference is None else reference_index[picture.reference] for picture in pictures
+        ],
+        "references": gallery.references,
+        "referenceLinks": [_link(reference, folder) for reference in gallery.references],
+        "sample": gallery.sample,
+        "maps": _maps(collection, gallery),
+        "palette": base64.b64encode(colour_map(np.linspace(0, 1, COLOURS)[None], 0, 1).tobytes()).decode(),
+    }
+
+
+def _numbers(values: NDArray[np.float64]) -> list[float | None]:
+    return [None if np.isnan(value) else value for value in values.tolist()]
+
+
+def _link(path: str, folder: Path) -> str | None:
+    """URL of a file, relative to the page where it can be; None where it is not on this machine."""
+    if remote.is_url(path):
+        return None
+    try:
+        return quote(os.fsencode(os.path.relpath(path, folder)).replace(os.fsencode(os.sep), b"/"))
+    except ValueError:  # on another drive
+        return Path(path).absolute().as_uri()
+
+
+def _maps(collection: Collection, gallery: Gallery) -> dict[str, Any]:
+    """Metric -> its maps, all in one scale of colours, and the part of a picture that they cover."""
+    found: dict[str, dict[int, SmallMap]] = {}
+    for position, place in enumerate(gallery.places):
+        for metric in dict.fromkeys(metric for _, metric in collection.maps):
+            if (place, metric) in collection.maps:
+                found.setdefault(metric, {})[position] = collection.maps[place, metric]
+    return {metric: _scaled(metric, maps) for metric, maps in found.items()}
+
+
+def _scaled(metric: str, maps: dict[int, SmallMap]) -> dict[str, Any]:
+    low = float(np.percentile([each.low for each in maps.values()], _SPAN[0]))
+    high = float(np.percentile([each.high for each in maps.values()], _SPAN[1]))
+    high = max(high, low + 1e-6)
+    return {
+        "low": low,
+        "high": high,
+        "crop": _seen(metric),
+        "shapes": {position: each.shape for position, each in maps.items()},
+        "levels": {position: _levels(each, low, high) for position, each in maps.items()},
+    }
+
+
+def _seen(metric: str) -> float | None:
+    """Side of the centre square that a metric sees, as a share of the short side; None if it sees all."""
+    presentation = METRICS[metric].preprocess if metric in METRICS else None
+    if presentation is None or presentation.crop is None or presentation.resize is None:
+        return None
+    return presentation.crop / presentation.resize
+
+
+def _levels(small: SmallMap, low: float, high: float) -> str:
+    share = ((small.scores() - low) / (high - low)).clip(0, 1)
+    return base64.b64encode(np.rint(share * LEVELS).astype(np.uint8).tobytes()).decode()

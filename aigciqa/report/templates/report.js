@@ -1,0 +1,746 @@
+"use strict";
+
+const byId = (id) => document.getElementById(id);
+const data = JSON.parse(byId("data").textContent);
+const thumbnails = byId("thumbnails").textContent.split("\n");
+
+const MIN_CARD = 190; // pixels; a card with an image prompt is wider by half
+const TEXT_HEIGHT = 64; // of a card, below the picture
+const GAP = 14;
+const OVERSCAN_ROWS = 2;
+const PRINTED_CARDS = 48;
+const FONT = "system-ui, sans-serif";
+
+// ---- what all parts need
+
+const format = (value) => value.toFixed(3).replace("-", "\u2212");
+
+/** A new element; text is only ever set as text. */
+function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+const bdi = (text) => element("bdi", { textContent: text });
+
+function groupName(index) {
+  const name = data.groups[index];
+  return name ? bdi(name) : element("span", { className: "none", textContent: "no group" });
+}
+
+function groupColour(index) {
+  const place = data.coloured.indexOf(data.groups[index]);
+  return `var(--group-${place < 0 ? 7 : place})`;
+}
+
+function dot(colour) {
+  const made = element("span", { className: "dot" });
+  made.style.background = colour;
+  return made;
+}
+
+/** Where the thumbnail of a picture is; empty if it could not be read. */
+function thumbnail(index) {
+  const source = thumbnails[index];
+  return source && data.inline ? `data:image/jpeg;base64,${source}` : source;
+}
+
+const referenceThumbnail = (index) => thumbnail(data.images.length + data.reference[index]);
+
+const fileName = (path) => path.slice(Math.max(path.lastIndexOf("/"), path.lastIndexOf("\\")) + 1) || path;
+
+/** The smallest and the largest number of a list with gaps. */
+function extent(values) {
+  return values.reduce(
+    ([low, high], value) => (value === null ? [low, high] : [Math.min(low, value), Math.max(high, value)]),
+    [Infinity, -Infinity],
+  );
+}
+
+// ---- light and dark
+
+function startTheme(onChange) {
+  const button = byId("theme");
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const root = document.documentElement;
+  const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
+  const show = () => {
+    button.setAttribute("aria-pressed", String(isDark()));
+    onChange();
+  };
+  button.addEventListener("click", () => {
+    root.dataset.theme = isDark() ? "light" : "dark";
+    show();
+  });
+  system.addEventListener("change", show);
+  button.hidden = false;
+  show();
+}
+
+// ---- gallery
+
+/** The pictures that match the controls, in their order, and the cards that are in view. */
+class Gallery {
+  constructor(open) {
+    this.open = open;
+    this.form = byId("controls");
+    this.list = byId("cards");
+    this.order = [];
+    this.cards = new Map(); // position in the order -> its element
+    this.active = 0; // the position that Tab reaches
+    this.texts = data.images.map((image, index) =>
+      [image, data.references[data.reference[index]] ?? "", data.groups[data.group[index]]].join("\n").toLowerCase(),
+    );
+    this.hasReferences = data.references.length > 0;
+    this.fillControls();
+    this.listen();
+    this.resetThreshold();
+    this.apply();
+  }
+
+  fillControls() {
+    for (const [index, name] of data.groups.entries()) {
+      byId("group").append(element("option", { value: index, textContent: name || "no group" }));
+    }
+    const metrics = new Set(data.columns.map((column) => column.metric));
+    const present = { groups: data.groups.length > 1, metrics: metrics.size > 1, threshold: true };
+    for (const field of this.form.querySelectorAll("[data-if]")) {
+      field.hidden = !present[field.dataset.if];
+    }
+    this.form.hidden = false;
+    byId("keys").hidden = false;
+  }
+
+  listen() {
+    this.form.addEventListener("submit", (event) => event.preventDefault());
+    this.form.addEventListener("input", (event) => {
+      if (event.target.id === "metric") this.followMetric();
+      if (event.target.id === "metric" || event.target.id === "sort") this.resetThreshold();
+      this.apply();
+    });
+    this.form.addEventListener("reset", () =>
+      setTimeout(() => {
+        this.resetThreshold();
+        this.apply();
+      }),
+    );
+    byId("export").addEventListener("click", () => exportList(this.order.map((index) => data.images[index])));
+    this.list.addEventListener("click", (event) => {
+      const card = event.target.closest(".card");
+      if (card) this.open(Number(card.dataset.position));
+    });
+    this.list.addEventListener("keydown", (event) => this.onKey(event));
+    this.list.addEventListener("focusin", (event) => {
+      const card = event.target.closest(".card");
+      if (card) this.activate(Number(card.dataset.position));
+    });
+    let frame = 0;
+    const soon = () => {
+      frame ||= requestAnimationFrame(() => {
+        frame = 0;
+        this.draw();
+      });
+    };
+    addEventListener("scroll", soon, { passive: true });
+    new ResizeObserver(() => this.layOut()).observe(this.list);
+    addEventListener("beforeprint", () => this.show(0, PRINTED_CARDS));
+    addEventListener("afterprint", () => this.draw());
+  }
+
+  /** The column whose scores are shown and bounded: the one sorted by, else the first of the metric. */
+  get column() {
+    const sort = byId("sort").value;
+    const metric = byId("metric").value;
+    return data.columns[sort] ?? data.columns.find((column) => !metric || column.metric === metric) ?? data.columns[0];
+  }
+
+  /** Sort by a score of the chosen metric. */
+  followMetric() {
+    const metric = byId("metric").value;
+    const sorted = data.columns[byId("sort").value];
+    const first = data.columns.findIndex((column) => column.metric === metric);
+    if (sorted && first >= 0 && sorted.metric !== metric) byId("sort").value = String(first);
+  }
+
+  resetThreshold() {
+    const [low, high] = extent(this.column.values);
+    for (const [id, value] of [["low", low], ["high", high]]) {
+      Object.assign(byId(id), { min: low, max: high, value });
+    }
+    this.bounds = [low, high];
+  }
+
+  /** Find the pictures that match, put them in order and show the first. */
+  apply() {
+    const words = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+    const group = byId("group").value;
+    const metric = byId("metric").value;
+    const { values } = this.column;
+    const low = Number(byId("low").value);
+    const high = Number(byId("high").value);
+    const bounded = low > this.bounds[0] || high < this.bounds[1];
+    const scored = data.columns.filter((column) => column.metric === metric);
+    this.order = data.images
+      .map((_, index) => index)
+      .filter(
+        (index) =>
+          words.every((word) => this.texts[index].includes(word)) &&
+          (group === "" || data.group[index] === Number(group)) &&
+          (metric === "" || scored.some((column) => column.values[index] !== null)) &&
+          (!bounded || (values[index] !== null && values[index] >= low && values[index] <= high)),
+      );
+    this.sort(values);
+    for (const id of ["low", "high"]) {
+      byId(`${id}-text`).value = format(Number(byId(id).value));
+      byId(id).setAttribute("aria-valuetext", byId(`${id}-text`).value);
+    }
+    byId("status").textContent =
+      `${this.order.length.toLocaleString("en")} of ${data.images.length.toLocaleString("en")} pictures`;
+    byId("export").disabled = this.order.length === 0;
+    this.list.classList.toggle("empty", this.order.length === 0);
+    this.active = 0;
+    this.clear();
+    this.layOut();
+  }
+
+  sort(values) {
+    const by = byId("sort").value;
+    const sign = byId("direction").value === "up" ? 1 : -1;
+    const compare = {
+      order: (one, other) => one - other,
+      name: (one, other) => (data.images[one] < data.images[other] ? -1 : 1),
+    }[by];
+    if (compare) {
+      this.order.sort((one, other) => sign * compare(one, other));
+      return;
+    }
+    const missing = sign * Infinity; // pictures without the score come last
+    const value = (index) => values[index] ?? missing;
+    this.order.sort((one, other) => (value(one) === value(other) ? one - other : sign * (value(one) - value(other))));
+  }
+
+  /** Sizes for the list's width. */
+  layOut() {
+    const width = this.list.clientWidth;
+    const least = Math.min(width, MIN_CARD * (this.hasReferences ? 1.5 : 1));
+    this.across = Math.max(1, Math.floor((width + GAP) / (least + GAP)));
+    this.width = (width - GAP * (this.across - 1)) / this.across;
+    this.height = Math.round((this.hasReferences ? this.width / 2 : this.width) + TEXT_HEIGHT);
+    const rows = Math.ceil(this.order.length / this.across);
+    this.list.style.height = rows ? `${rows * (this.height + GAP)}px` : "auto";
+    for (const [position, card] of this.cards) this.place(card, position);
+    this.draw();
+  }
+
+  /** Keep the cards in the document that are in view, and the one with the focus. */
+  draw() {
+    const step = this.height + GAP;
+    const top = -this.list.getBoundingClientRect().top;
+    const first = Math.max(0, Math.floor(top / step) - OVERSCAN_ROWS);
+    const last = Math.ceil((top + innerHeight) / step) + OVERSCAN_ROWS;
+    this.show(first * this.across, Math.max(0, last * this.across));
+  }
+
+  show(from, to) {
+    const wanted = new Set();
+    for (let position = from; position < Math.min(to, this.order.length); position++) wanted.add(position);
+    if (this.cards.get(this.active)?.contains(document.activeElement)) wanted.add(this.active);
+    for (const [position, card] of this.cards) {
+      if (!wanted.has(position)) {
+        card.remove();
+        this.cards.delete(position);
+      }
+    }
+    for (const position of wanted) {
+      if (!this.cards.has(position)) this.insert(position);
+    }
+    this.activate(this.active);
+  }
+
+  /** Cards stand in the document in the order of the list, as screen readers and Tab go. */
+  insert(position) {
+    const card = this.card(position);
+    const later = [...this.cards.keys()].filter((other) => other > position);
+    this.list.insertBefore(card, later.length ? this.cards.get(Math.min(...later)) : null);
+    this.cards.set(position, card);
+    this.place(card, position);
+  }
+
+  place(card, position) {
+    const left = (position % this.across) * (this.width + GAP);
+    const top = Math.floor(position / this.across) * (this.height + GAP);
+    Object.assign(card.style, {
+      left: `${left}px`,
+      top: `${top}px`,
+      width: `${this.width}px`,
+      height: `${this.height}px`,
+    });
+  }
+
+  card(position) {
+    const index = this.order[position];
+    const { values, label, dimension } = this.column;
+    const score = values[index] === null ? "\u2013" : format(values[index]);
+    const name = fileName(data.images[index]);
+    const pair = element("span", { className: "pair" }, small(thumbnail(index)));
+    if (this.hasReferences) {
+      pair.append(data.reference[index] === null ? blank("no prompt") : small(referenceThumbnail(index)));
+    }
+    const group = element("span", { className: "group" });
+    if (data.groups.length > 1) group.append(dot(groupColour(data.group[index])), groupName(data.group[index]));
+    const text = element(
+      "span",
+      { className: "text" },
+      bdi(name),
+      element("span", { className: "score", textContent: score }),
+      group,
+      element("span", { className: "dimension", textContent: dimension }),
+    );
+    const button = element("button", { type: "button", tabIndex: -1, title: data.images[index] }, pair, text);
+    button.setAttribute("aria-label", `${name}, ${data.groups[data.group[index]]}, ${label} ${score}`);
+    const item = element("li", { className: "card" }, button);
+    item.dataset.position = position;
+    item.setAttribute("aria-setsize", this.order.length);
+    item.setAttribute("aria-posinset", position + 1);
+    return item;
+  }
+
+  clear() {
+    this.list.replaceChildren();
+    this.cards.clear();
+  }
+
+  /** Let Tab reach this card, and no other. */
+  activate(position) {
+    this.active = position;
+    let reachable = this.cards.get(position);
+    if (!reachable) reachable = this.cards.values().next().value;
+    for (const card of this.cards.values()) card.firstChild.tabIndex = card === reachable ? 0 : -1;
+  }
+
+  onKey(event) {
+    const steps = {
+      ArrowLeft: -1,
+      ArrowRight: 1,
+      ArrowUp: -this.across,
+      ArrowDown: this.across,
+      Home: -this.order.length,
+      End: this.order.length,
+    };
+    if (!(event.key in steps) || event.ctrlKey || event.altKey || event.metaKey) return;
+    event.preventDefault();
+    const card = event.target.closest(".card");
+    const wanted = Number(card.dataset.position) + steps[event.key];
+    this.focus(Math.min(this.order.length - 1, Math.max(0, wanted)));
+  }
+
+  /** Bring a position into view and put the focus on it. */
+  focus(position) {
+    const top = Math.floor(position / this.across) * (this.height + GAP);
+    const header = this.form.getBoundingClientRect().height + 70;
+    const box = this.list.getBoundingClientRect();
+    const above = box.top + top - header;
+    const below = box.top + top + this.height - innerHeight + GAP;
+    if (above < 0 || below > 0) scrollBy({ top: above < 0 ? above : below, behavior: "instant" });
+    if (!this.cards.has(position)) this.insert(position);
+    this.activate(position);
+    this.cards.get(position).firstChild.focus({ preventScroll: true });
+    this.draw();
+  }
+}
+
+function small(source) {
+  if (!source) return blank("no preview");
+  return element("img", { src: source, alt: "", decoding: "async", draggable: false });
+}
+
+const blank = (text) => element("span", { className: "missing", textContent: text });
+
+/** Save paths as CSV; a lone surrogate stands for a byte of the name that is not UTF-8, and becomes it again. */
+function exportList(paths) {
+  const lines = ["image", ...paths.map(quoted)].join("\n") + "\n";
+  const parts = lines
+    .split(/([\udc80-\udcff])/u)
+    .map((part) => (/^[\udc80-\udcff]$/u.test(part) ? new Uint8Array([part.charCodeAt(0) & 0xff]) : part));
+  const url = URL.createObjectURL(new Blob(parts, { type: "text/csv" }));
+  element("a", { href: url, download: "selection.csv" }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+}
+
+const quoted = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+
+// ---- one picture, large
+
+class Viewer {
+  constructor() {
+    this.dialog = byId("viewer");
+    this.palette = Uint8Array.from(atob(data.palette), (letter) => letter.charCodeAt(0));
+    this.order = [];
+    this.position = 0;
+    const step = (by) => () => this.move(by);
+    byId("previous").addEventListener("click", step(-1));
+    byId("next").addEventListener("click", step(1));
+    byId("close").addEventListener("click", () => this.dialog.close());
+    this.dialog.addEventListener("click", (event) => {
+      if (event.target === this.dialog) this.dialog.close(); // the backdrop
+    });
+    this.dialog.addEventListener("close", () => this.closed?.(this.position));
+    this.dialog.addEventListener("keydown", (event) => this.onKey(event));
+    byId("map-toggle").addEventListener("change", () => this.drawMap());
+    byId("map-metric").addEventListener("change", () => this.drawMap());
+    byId("opacity").addEventListener("input", () => this.drawMap());
+    byId("full-toggle").addEventListener("change", () => this.drawPictures());
+    for (const id of ["viewer-image", "viewer-reference"]) {
+      byId(id).addEventListener("load", (event) => fit(event.target));
+      byId(id).addEventListener("error", (event) => this.onMissing(event.target));
+    }
+    this.drawRamp();
+    const metrics = Object.keys(data.maps);
+    byId("map-metric").append(...metrics.map((metric) => element("option", { textContent: metric })));
+    byId("map-metric").closest("[data-if]").hidden = metrics.length < 2;
+  }
+
+  /** Show a picture of an order; `closed` hears at which one the dialog was closed. */
+  open(order, position, closed) {
+    Object.assign(this, { order, position, closed });
+    this.draw();
+    this.dialog.showModal();
+  }
+
+  move(by) {
+    const wanted = this.position + by;
+    if (wanted < 0 || wanted >= this.order.length) return;
+    this.position = wanted;
+    this.draw();
+  }
+
+  onKey(event) {
+    if (event.ctrlKey || event.altKey || event.metaKey) return;
+    const inField = event.target.matches("select, input[type=range]");
+    const actions = {
+      ArrowLeft: inField ? null : () => this.move(-1),
+      ArrowRight: inField ? null : () => this.move(1),
+      m: () => byId("map-toggle").click(),
+      f: () => byId("full-toggle").click(),
+    };
+    const action = actions[event.key];
+    if (!action) return;
+    event.preventDefault();
+    action();
+  }
+
+  get index() {
+    return this.order[this.position];
+  }
+
+  draw() {
+    const { index } = this;
+    byId("viewer-name").textContent = fileName(data.images[index]);
+    byId("viewer-where").textContent =
+      `${(this.position + 1).toLocaleString("en")} of ${this.order.length.toLocaleString("en")}`;
+    byId("previous").disabled = this.position === 0;
+    byId("next").disabled = this.position === this.order.length - 1;
+    const rows = data.columns
+      .filter((column) => column.values[index] !== null)
+      .map((column) =>
+        element(
+          "tr",
+          {},
+          element("th", { scope: "row", textContent: column.label }),
+          element("td", { className: "n", textContent: format(column.values[index]) }),
+        ),
+      );
+    byId("viewer-scores").tBodies[0].replaceChildren(...rows);
+    const facts = [["File", bdi(data.images[index])]];
+    if (data.groups.length > 1) facts.push(["Group", groupName(data.group[index])]);
+    if (data.reference[index] !== null) facts.push(["Image prompt", bdi(data.references[data.reference[index]])]);
+    byId("viewer-facts").replaceChildren(
+      ...facts.flatMap(([name, value]) => [
+        element("dt", { textContent: name }),
+        element("dd", {}, value),
+      ]),
+    );
+    this.drawPictures();
+    this.drawMap();
+  }
+
+  /** The previews; where asked for, the files themselves in their stead. */
+  drawPictures() {
+    const { index } = this;
+    const reference = data.reference[index];
+    const full = byId("full-toggle").checked;
+    byId("full-note").textContent = full ? "" : "Shown: the preview in this report, at most 256 pixels wide or high.";
+    show(byId("viewer-image"), thumbnail(index), full ? data.links[index] : null);
+    byId("viewer-image").alt = `Generated picture ${fileName(data.images[index])}`;
+    byId("reference-figure").hidden = reference === null;
+    if (reference === null) return;
+    show(byId("viewer-reference"), referenceThumbnail(index), full ? data.referenceLinks[reference] : null);
+    byId("viewer-reference").alt = `Image prompt ${fileName(data.references[reference])}`;
+  }
+
+  onMissing(image) {
+    if (image.dataset.preview && image.getAttribute("src") !== image.dataset.preview) {
+      image.src = image.dataset.preview;
+      byId("full-note").textContent = "The file is no longer there, or not one that browsers show: this is the preview.";
+    }
+  }
+
+  drawMap() {
+    const metric = byId("map-metric").value;
+    const maps = data.maps[metric];
+    const shape = maps?.shapes[this.index];
+    const isOn = byId("map-toggle").checked;
+    const isShown = Boolean(isOn && shape);
+    byId("overlay").hidden = !isShown;
+    byId("map-legend").hidden = !isShown;
+    byId("opacity-field").hidden = !isShown;
+    byId("map-toggle").disabled = !maps;
+    byId("map-note").textContent = maps
+      ? isOn && !shape
+        ? "No map of this picture: it was scored by an earlier run."
+        : ""
+      : "This run made no quality maps.";
+    if (!isShown) return;
+    this.paint(byId("overlay"), shape, atob(maps.levels[this.index]));
+    byId("overlay").style.opacity = byId("opacity").value;
+    byId("map-low").textContent = format(maps.low);
+    byId("map-high").textContent = format(maps.high);
+    cover(byId("overlay"), maps.crop, byId("viewer-image"));
+  }
+
+  /** Levels as colours, a pixel for each cell; the browser smooths them. */
+  paint(canvas, [height, width], levels) {
+    Object.assign(canvas, { width, height });
+    const context = canvas.getContext("2d");
+    const image = context.createImageData(width, height);
+    for (let cell = 0; cell < width * height; cell++) {
+      const colour = 3 * levels.charCodeAt(cell);
+      image.data.set([...this.palette.subarray(colour, colour + 3), 255], 4 * cell);
+    }
+    context.putImageData(image, 0, 0);
+  }
+
+  drawRamp() {
+    this.paint(byId("ramp"), [1, 256], String.fromCharCode(...Array(256).keys()));
+  }
+}
+
+function show(image, preview, link) {
+  image.dataset.preview = preview;
+  image.hidden = !preview && !link;
+  image.src = link ?? preview;
+}
+
+/** Give the frame the picture's shape; a small preview fills it. */
+function fit(image) {
+  image.parentElement.style.setProperty("--ratio", image.naturalWidth / image.naturalHeight);
+  const maps = data.maps[byId("map-metric").value];
+  if (image.id === "viewer-image" && maps) cover(byId("overlay"), maps.crop, image);
+}
+
+/** Lay the map over the part of the picture that the metric sees: all, or the centre square of a share of its side. */
+function cover(canvas, crop, image) {
+  const { naturalWidth: width, naturalHeight: height } = image;
+  const side = crop === null ? null : crop * Math.min(width, height);
+  const share = (length) => (side === null ? 100 : (100 * side) / length);
+  Object.assign(canvas.style, {
+    width: `${share(width)}%`,
+    height: `${share(height)}%`,
+    left: `${(100 - share(width)) / 2}%`,
+    top: `${(100 - share(height)) / 2}%`,
+  });
+}
+
+// ---- charts
+
+/** Histogram and scatter plot, by Bokeh. They are drawn after the page is there, and drawn anew when something changes. */
+class Charts {
+  constructor(openPicture) {
+    this.openPicture = openPicture;
+    this.hidden = new Set(); // groups, as places in `names`
+    this.names = [...data.coloured];
+    this.hasOthers = data.columns.some((column) => column.histogram.counts.at(-1).some(Boolean));
+    if (this.hasOthers) this.names.push("other groups");
+    if (this.names.length > 1) this.fillLegend();
+    for (const id of ["histogram-column", "scatter-x", "scatter-y"]) {
+      byId(id)?.addEventListener("change", () => this.draw());
+    }
+  }
+
+  start() {
+    const script = element("script", { textContent: byId("bokeh").textContent });
+    document.head.append(script);
+    Bokeh.set_log_level("warn");
+    this.isReady = true;
+    this.draw();
+  }
+
+  fillLegend() {
+    for (const [place, name] of this.names.entries()) {
+      const button = element("button", { type: "button" }, dot(`var(--group-${this.colour(place)})`), bdi(name || "no group"));
+      button.setAttribute("aria-pressed", "true");
+      button.addEventListener("click", () => {
+        this.hidden[this.hidden.has(place) ? "delete" : "add"](place);
+        button.setAttribute("aria-pressed", String(!this.hidden.has(place)));
+        this.draw();
+      });
+      byId("legend").append(button);
+    }
+  }
+
+  colour(place) {
+    return place < data.coloured.length ? place : 7;
+  }
+
+  draw() {
+    if (!this.isReady) return;
+    this.drawHistogram();
+    if (byId("scatter-chart")) this.drawScatter();
+  }
+
+  drawHistogram() {
+    const column = data.columns[byId("histogram-column")?.value ?? 0];
+    const { edges, counts } = column.histogram;
+    const figure = this.figure(column.label, "Share of the group\u2019s pictures");
+    for (const [place] of this.names.entries()) {
+      if (this.hidden.has(place)) continue;
+      const bins = counts[place < data.coloured.length ? place : counts.length - 1];
+      const total = bins.reduce((sum, bin) => sum + bin, 0);
+      if (!total) continue;
+      const colour = resolved(`--group-${this.colour(place)}`);
+      const top = bins.map((bin) => (100 * bin) / total);
+      const [left, right] = [edges.slice(0, -1), edges.slice(1)];
+      figure.quad({ left, right, top, bottom: 0, fill_color: colour, fill_alpha: 0.16, line_color: null });
+      const x = edges.flatMap((edge) => [edge, edge]);
+      const y = [0, ...top.flatMap((share) => [share, share]), 0];
+      figure.line({ x, y, line_color: colour, line_width: 1.75 });
+    }
+    figure.y_range.start = 0;
+    figure.yaxis.formatter = new Bokeh.PrintfTickFormatter({ format: "%g%%" });
+    render(figure, byId("histogram"));
+  }
+
+  drawScatter() {
+    const [across, up] = ["x", "y"].map((axis) => data.columns[byId(`scatter-${axis}`).value]);
+    const figure = this.figure(across.label, up.label);
+    const both = data.sample.filter((index) => across.values[index] !== null && up.values[index] !== null);
+    const byPlace = Map.groupBy
+      ? Map.groupBy(both, (index) => this.placeOf(index))
+      : both.reduce((map, index) => {
+          const place = this.placeOf(index);
+          return map.set(place, [...(map.get(place) ?? []), index]);
+        }, new Map());
+    for (const [place, indices] of byPlace) {
+      if (this.hidden.has(place)) continue;
+      this.points(figure, indices, across, up, resolved(`--group-${this.colour(place)}`));
+    }
+    byId("scatter-note").textContent = both.length
+      ? `${both.length.toLocaleString("en")} pictures with both scores; a click on a point shows its picture.`
+      : "No picture has both scores.";
+    render(figure, byId("scatter-chart"));
+  }
+
+  placeOf(index) {
+    const place = data.coloured.indexOf(data.groups[data.group[index]]);
+    return place < 0 ? data.coloured.length : place;
+  }
+
+  points(figure, indices, across, up, colour) {
+    const source = new Bokeh.ColumnDataSource({
+      data: {
+        x: indices.map((index) => across.values[index]),
+        y: indices.map((index) => up.values[index]),
+        name: indices.map((index) => fileName(data.images[index])),
+      },
+    });
+    const alpha = Math.max(0.25, Math.min(0.85, 20 / Math.sqrt(indices.length)));
+    figure.scatter({
+      x: { field: "x" },
+      y: { field: "y" },
+      source,
+      size: 7,
+      fill_color: colour,
+      fill_alpha: alpha,
+      line_color: null,
+      nonselection_fill_alpha: alpha,
+    });
+    source.selected.properties.indices.change.connect(() => {
+      const chosen = indices[source.selected.indices[0]];
+      source.selected.indices = [];
+      if (chosen !== undefined) this.openPicture(chosen);
+    });
+  }
+
+  figure(across, up) {
+    const { HoverTool, TapTool, Plotting } = Bokeh;
+    const figure = Plotting.figure({ sizing_mode: "stretch_both", tools: [], toolbar_location: null });
+    figure.xaxis.axis_label = across;
+    figure.yaxis.axis_label = up;
+    if (up !== "Share of the group\u2019s pictures") {
+      figure.add_tools(new HoverTool({ tooltips: [["", "@name"], [across, "@x{0.000}"], [up, "@y{0.000}"]] }), new TapTool());
+    }
+    const [ink, soft, line] = ["--ink", "--soft", "--line"].map(resolved);
+    Object.assign(figure, { background_fill_color: null, border_fill_color: null, outline_line_color: null });
+    for (const axis of [figure.xaxis, figure.yaxis]) {
+      Object.assign(axis, {
+        axis_label_text_color: ink,
+        axis_label_text_font_style: "normal",
+        axis_label_text_font: FONT,
+        major_label_text_font: FONT,
+        major_label_text_color: soft,
+        major_label_text_font_size: "12px",
+        axis_line_color: line,
+        major_tick_line_color: line,
+        minor_tick_line_color: null,
+      });
+    }
+    for (const grid of [figure.xgrid, figure.ygrid]) grid.grid_line_color = line;
+    return figure;
+  }
+}
+
+/** A colour of the style sheet as the theme in use has it. */
+function resolved(name) {
+  const probe = element("span");
+  probe.style.color = `var(${name})`;
+  document.body.append(probe);
+  const { color } = getComputedStyle(probe);
+  probe.remove();
+  return color;
+}
+
+async function render(figure, place) {
+  place.replaceChildren();
+  await Bokeh.Plotting.show(figure, place);
+}
+
+// ---- everything together
+
+function startLeaderboard() {
+  byId("leaderboard-column")?.addEventListener("change", (event) => {
+    for (const panel of document.querySelectorAll("[data-leaderboard]")) {
+      panel.hidden = panel.dataset.leaderboard !== event.target.value;
+    }
+  });
+}
+
+function start() {
+  let charts = null;
+  startTheme(() => charts?.draw());
+  if (!data.columns.length) return;
+  startLeaderboard();
+  const viewer = new Viewer();
+  const gallery = new Gallery((position) =>
+    viewer.open(gallery.order, position, (last) => gallery.focus(last)),
+  );
+  const openAlone = (index) => viewer.open([index], 0, null);
+  for (const button of document.querySelectorAll("[data-picture]")) {
+    button.addEventListener("click", () => openAlone(Number(button.dataset.picture)));
+  }
+  charts = new Charts(openAlone);
+  const idle = window.requestIdleCallback ?? ((call) => setTimeout(call, 200));
+  idle(() => charts.start());
+}
+
+requestAnimationFrame(() => setTimeout(start)); // after the first paint
