@@ -21,6 +21,7 @@ from aigciqa.scoring.records import Item, Record
 
 if TYPE_CHECKING:
     from aigciqa.metric import Metric
+    from aigciqa.report import Report
     from aigciqa.scoring.parts import PartsSink
     from aigciqa.scoring.sinks import FileSink, Sink
     from aigciqa.scoring.sources import Found
@@ -53,6 +54,7 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
     help="Image prompt of all images, or a folder of them, matched by relative path, else by stem.",
 )  # fmt: skip
 @click.option("-o", "--output", metavar="FILE", help="Write a table: .csv, .json, .jsonl or .parquet.")
+@click.option("--report", metavar="FILE.html", help="Write a report to look at: figures, charts and a gallery.")
 @computing_options
 @click.option("--resume", is_flag=True, help="Go on with what an interrupted run left in FILE.")
 @click.option("--strict", is_flag=True, help="Stop at the first image that can't be scored.")
@@ -78,6 +80,7 @@ def main(
     names: tuple[str, ...],
     reference: str | None,
     output: str | None,
+    report: str | None,
     device: str | None,
     dtype: str,
     batch_size: int | None,
@@ -113,6 +116,10 @@ def main(
         raise click.UsageError("--engine ray writes a folder of parts: name it with -o, as in -o scores.parquet")
     if output is not None and any(_same_file(output, image) for image in images):
         raise click.UsageError(f"-o {output} would overwrite what is to be scored")
+    if report is not None:
+        from aigciqa.report import check_target
+
+        checked(check_target, report)
     for name in names:
         checked(metric_info, name)
     if len(set(names)) < len(names):
@@ -144,7 +151,7 @@ def main(
     else:
         metrics = checked(load_metrics, names, weights, device, dtype, dimension)
     dimensions = [dimension] if dimension else dimensions_of(metrics)
-    run = _Run(metrics, dimensions, output, engine, quiet)
+    run = _Run(metrics, dimensions, output, report, engine, quiet)
     signal.signal(signal.SIGTERM, _terminate)
     run.count_ahead([] if "-" in images else openers)
     items = (give(item) for each in found for item in sources.opened(each))
@@ -166,7 +173,13 @@ class _Run:
     """One run of the command: from items to rows, a summary and an exit status."""
 
     def __init__(
-        self, metrics: list[Metric], dimensions: list[str], output: str | None, engine: str, quiet: bool
+        self,
+        metrics: list[Metric],
+        dimensions: list[str],
+        output: str | None,
+        report: str | None,
+        engine: str,
+        quiet: bool,
     ) -> None:
         from tqdm import tqdm
 
@@ -179,6 +192,7 @@ class _Run:
         sink = PartsSink if engine == "ray" else sinks.FileSink
         self.file: FileSink | PartsSink | None = checked(sink, output, self.columns) if output is not None else None
         self.summary = Summary(dimensions)
+        self.report = _report(report, self.columns) if report is not None else None
         self.quiet = quiet
         self.bar = tqdm(unit="score", disable=quiet or None, dynamic_ncols=True, leave=False)
 
@@ -195,6 +209,8 @@ class _Run:
                 with self.bar.external_write_mode():
                     sink.write([row])
                 self.summary.add([row])
+                if self.report is not None:
+                    self.report.add(row)
                 self.bar.update()
             sink.close()
         except BrokenPipeError:  # whoever read our output has enough
@@ -214,7 +230,7 @@ class _Run:
             records.close()
             self.bar.close()
         self._say(*self.summary.lines(), *([f"{self.summary.rows} rows in {self.file.path}"] if self.file else []))
-        return EXIT_ERRORS if self.summary.failed else EXIT_SCORED
+        return self._write_report() or (EXIT_ERRORS if self.summary.failed else EXIT_SCORED)
 
     def count_ahead(self, openers: Sequence[Callable[[], Iterator[Any]]]) -> None:
         """Find the progress bar's total without holding up the scoring."""
@@ -237,10 +253,31 @@ class _Run:
         expected = ((item.image, name) for item in items for name in self.names)
         for row in _checked_rows(self.file.recover(expected, len(self.names))):
             self.summary.add([row])
+            if self.report is not None:
+                self.report.add(row)
             self.bar.update()
         if self.summary.rows:
             self._say(f"resuming after {self.summary.rows} rows in {self.file.path}")
         return self.file
+
+    def _write_report(self) -> int:
+        """Write the report if one is asked for, when all scores have been written; returns the exit status."""
+        if self.report is None:
+            return EXIT_SCORED
+        try:
+            self.report.write()
+        except OSError as error:
+            return self._without_report(str(error), EXIT_ERRORS)
+        except KeyboardInterrupt:
+            return self._without_report("interrupted", EXIT_INTERRUPTED)
+        except _Terminated:
+            return self._without_report("terminated", EXIT_TERMINATED)
+        self._say(f"report in {self.report.path}")
+        return EXIT_SCORED
+
+    def _without_report(self, why: str, status: int) -> int:
+        click.echo(f"aigciqa-score: no report, but all scores have been written: {why}", err=True)
+        return status
 
     def _stopped(self, why: str, status: int) -> int:
         self.bar.close()
@@ -263,6 +300,12 @@ class _Terminated(BaseException):
 
 def _terminate(_number: int, _frame: object) -> NoReturn:
     raise _Terminated
+
+
+def _report(path: str, columns: Sequence[str]) -> Report:
+    from aigciqa.report import Report
+
+    return Report(path, columns)
 
 
 def _checked_rows(rows: Iterable[Any]) -> Iterator[Any]:
