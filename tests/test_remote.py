@@ -1,0 +1,212 @@
+"""Pictures in object stores and in tar archives, scored by the local engine."""
+
+from __future__ import annotations
+
+import io
+import sys
+import tarfile
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import aigciqa
+from aigciqa import remote
+from aigciqa.cli import score
+from aigciqa.decode import load_content, load_image
+from tests.conftest import draw
+from tests.test_cli import table
+
+Write = Callable[..., list[str]]
+
+
+def invoke(*arguments: str, status: int = 0) -> list[dict[str, str]]:
+    """Rows that the command prints."""
+    done = CliRunner().invoke(score.main, [*arguments, "-m", "nr-lite"])
+    assert done.exit_code == status, done.stderr
+    return table(done.stdout)
+
+
+def png(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(draw(70, 80, seed)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def pack(path: Path, **members: bytes) -> str:
+    """A tar archive of members, whose names are written with `__` for a slash and `_` for a dot."""
+    with tarfile.open(path, "w") as archive:
+        for name, content in members.items():
+            entry = tarfile.TarInfo(name.replace("__", "/").replace("_", "."))
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return str(path)
+
+
+class TestContent:
+    """Pictures in memory go the way of files."""
+
+    def test_bytes_are_decoded_as_a_file_is(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.png"
+        path.write_bytes(png(1))
+        assert load_content(png(1), "a") == load_image(path)
+
+    @pytest.mark.parametrize("content", [b"", b"no picture", png(1)[:900]])
+    def test_errors_are_those_of_files(self, tmp_path: Path, content: bytes) -> None:
+        path = tmp_path / "a.png"
+        path.write_bytes(content)
+        with pytest.raises(aigciqa.ImageError) as of_file:
+            load_image(path)
+        with pytest.raises(aigciqa.ImageError) as of_bytes:
+            load_content(content, str(path))
+        assert str(of_bytes.value) == str(of_file.value)
+
+    def test_what_is_too_long_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("aigciqa.decode.MAX_BYTES", 100)
+        with pytest.raises(aigciqa.ImageError, match=r"x: .* bytes are more than the 100 allowed"):
+            load_content(png(1), "x")
+
+    def test_items_may_carry_bytes_and_pixels(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.png"
+        path.write_bytes(png(1))
+        pixels = draw(70, 80, 1)
+        items = [
+            aigciqa.Item(str(path), str(path)),
+            aigciqa.Item("bytes", content=png(1), reference_content=png(1)),
+            aigciqa.Item("pixels", content=pixels, reference_content=pixels),
+            aigciqa.Item("wrong", str(path), content=np.zeros((4, 4, 4), np.uint8)),
+            aigciqa.Item("lone", content=pixels),
+        ]
+        records = list(aigciqa.score_files(items, metric="fr-lite"))
+        assert records[0].scores == records[1].scores == records[2].scores
+        assert records[3].error == "wrong: expected an array (H, W, 3), or (H, W) for grey; got shape (4, 4, 4)"
+        assert records[4].error == "lone: no reference given, and fr-lite needs one"
+
+    def test_equal_references_in_memory_are_decoded_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        decoded = []
+
+        def load(content: bytes, name: str, at_least: int | None) -> Image.Image:
+            decoded.append(name)
+            return load_content(content, name, at_least=at_least)
+
+        monkeypatch.setattr("aigciqa.scoring.decoding.load_content", load)
+        items = [aigciqa.Item(str(n), content=png(n), reference_content=png(9)) for n in range(3)]
+        assert all(record.error is None for record in aigciqa.score_files(items, metric="fr-lite"))
+        assert len(decoded) == 4
+
+
+class TestArchives:
+    def test_pictures_of_an_archive_are_scored_in_its_order(self, pictures: Write, tmp_path: Path) -> None:
+        path = pack(tmp_path / "a.tar", x__2_png=png(2), x__2_json=b"{}", x__1_PNG=png(1), x__bad_jpg=b"no", notes=b"n")
+        rows = invoke(path, "--group-by", "parent", status=1)
+        assert [row["image"] for row in rows] == [f"{path}/x/2.png", f"{path}/x/1.PNG", f"{path}/x/bad.jpg"]
+        assert {row["group"] for row in rows} == {"x"}
+        assert rows[2]["error"].startswith(f"{path}/x/bad.jpg: not a picture")
+        (tmp_path / "2.png").write_bytes(png(2))
+        of_file = invoke(str(tmp_path / "2.png"))[0]
+        assert float(rows[0]["quality"]) == pytest.approx(float(of_file["quality"]), abs=1e-5)
+
+    def test_a_sample_may_bring_its_reference(self, tmp_path: Path) -> None:
+        path = pack(tmp_path / "a.tar", a_png=png(1), a_reference_png=png(2), b_png=png(1))
+        done = CliRunner().invoke(score.main, [path])
+        assert done.exit_code == 1
+        rows = table(done.stdout)
+        assert {row["metric"] for row in rows} == {"fr-lite"}
+        assert [row["reference"] for row in rows] == [f"{path}/a.reference.png", ""]
+        assert [bool(row["error"]) for row in rows] == [False, True]
+
+    def test_references_of_a_folder_are_matched_by_the_name_in_the_archive(self, tmp_path: Path) -> None:
+        path = pack(tmp_path / "a.tar", x__a_png=png(1))
+        (tmp_path / "ref" / "x").mkdir(parents=True)
+        (tmp_path / "ref" / "x" / "a.png").write_bytes(png(2))
+        done = CliRunner().invoke(score.main, [path, "-r", str(tmp_path / "ref")])
+        assert done.exit_code == 0, done.output
+        assert table(done.stdout)[0]["reference"] == str(tmp_path / "ref" / "x" / "a.png")
+
+    def test_what_is_wrong_with_an_archive_is_a_row(self, tmp_path: Path) -> None:
+        whole = Path(pack(tmp_path / "whole.tar", a_png=png(1), b_png=png(2)))
+        (tmp_path / "torn.tar").write_bytes(whole.read_bytes()[: 512 * (len(png(1)) // 512 + 4)])
+        (tmp_path / "no.tar").write_bytes(b"no archive" * 100)
+        pack(tmp_path / "empty.tar", a_txt=b"text")
+        names = ["torn", "no", "empty", "absent"]
+        rows = invoke(*(str(tmp_path / f"{name}.tar") for name in names), str(whole), status=1)
+        errors = [row["error"].removeprefix(f"{tmp_path}/") for row in rows]
+        assert errors[0] == ""
+        assert errors[1] == "torn.tar: unexpected end of data"
+        assert errors[2].startswith("no.tar: ")
+        assert errors[3:5] == ["empty.tar: no pictures in it", "absent.tar: No such file or directory"]
+        assert errors[5:] == ["", ""]
+
+
+class TestObjectStore:
+    """S3 as moto speaks it, on loopback."""
+
+    @pytest.fixture(scope="class")
+    def bucket(self) -> Iterator[str]:
+        from moto.server import ThreadedMotoServer
+
+        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        server.start()
+        endpoint = "http://{}:{}".format(*server.get_host_and_port())
+        urllib.request.urlopen(urllib.request.Request(f"{endpoint}/pictures", method="PUT")).close()
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+                patch.setenv(name, "test")
+            patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+            patch.setenv("AWS_ENDPOINT_URL", endpoint)
+            filesystem, _ = remote.resolve("s3://pictures")
+            contents = {"gen/b.png": png(2), "gen/a c?#%20.png": png(1), "gen/x/d.png": b"no", "gen/n.txt": b"n"}
+            contents |= {"ref/b.png": png(3), "ref/a c?#%20.png": png(4)}
+            for key, content in contents.items():
+                with filesystem.open_output_stream(f"pictures/{key}") as file:
+                    file.write(content)
+            yield "s3://pictures"
+        server.stop()
+
+    def test_folders_of_pictures(self, bucket: str) -> None:
+        rows = invoke(f"{bucket}/gen", status=1)
+        names = [f"{bucket}/gen/{name}" for name in ("a c?#%20.png", "b.png", "x/d.png")]
+        assert [row["image"] for row in rows] == names
+        assert [bool(row["error"]) for row in rows] == [False, False, True]
+        assert rows[2]["error"].startswith(f"{bucket}/gen/x/d.png: not a picture")
+        assert len(invoke(bucket, status=1)) == 5
+
+    def test_references(self, bucket: str) -> None:
+        done = CliRunner().invoke(score.main, [f"{bucket}/gen/b.png", "-r", f"{bucket}/ref"])
+        assert done.exit_code == 0, done.output
+        assert table(done.stdout)[0]["reference"] == f"{bucket}/ref/b.png"
+
+    def test_archives(self, bucket: str, tmp_path: Path) -> None:
+        filesystem, name = remote.resolve(f"{bucket}/a.tar")
+        with filesystem.open_output_stream(name) as file:
+            file.write(Path(pack(tmp_path / "a.tar", a_png=png(1))).read_bytes())
+        assert [row["image"] for row in invoke(f"{bucket}/a.tar")] == [f"{bucket}/a.tar/a.png"]
+
+    def test_urls_in_a_manifest(self, bucket: str, tmp_path: Path) -> None:
+        (tmp_path / "list.csv").write_text(f"image\n{bucket}/gen/b.png\n")
+        assert [row["image"] for row in invoke(str(tmp_path / "list.csv"))] == [f"{bucket}/gen/b.png"]
+
+    def test_what_is_not_there_is_a_row(self, bucket: str) -> None:
+        row = invoke(f"{bucket}/none.png", status=1)[0]
+        assert row["error"].startswith(f"{bucket}/none.png: ")
+        assert "does not exist" in row["error"]
+
+
+def test_urls() -> None:
+    assert all(map(remote.is_url, ["s3://b/k", "gs://b", "file:///tmp/x", "abfs://c@a/x"]))
+    assert not any(map(remote.is_url, ["a.png", "/a//b", "C:/x", "s3:/x", "a b://x"]))
+    assert remote.resolve("file:///tmp/a%20b")[1] == "/tmp/a%20b"
+    with pytest.raises(OSError, match="Unrecognized filesystem type"):
+        remote.resolve("nosuch://x/y")
+    with pytest.raises(aigciqa.ImageError, match="nosuch://x/y: Unrecognized filesystem"):
+        load_image("nosuch://x/y")
+
+
+def test_without_pyarrow_urls_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(aigciqa.ImageError, match=r"pip install 'aigciqa\[ray\]'"):
+        load_image("s4://x/y")
