@@ -22,6 +22,7 @@ from aigciqa.scoring.records import Item, Record
 if TYPE_CHECKING:
     from aigciqa.metric import Metric
     from aigciqa.report import Report
+    from aigciqa.scoring.encoder import Maps
     from aigciqa.scoring.parts import PartsSink
     from aigciqa.scoring.sinks import FileSink, Sink
     from aigciqa.scoring.sources import Found
@@ -165,7 +166,8 @@ def main(
     else:
         from aigciqa.scoring.engine import score_files
 
-        records = score_files(items, metric=metrics, batch_size=batch_size, workers=workers, strict=strict)
+        maps: Maps | None = "coarse" if report is not None else None
+        records = score_files(items, metric=metrics, batch_size=batch_size, workers=workers, strict=strict, maps=maps)
     sys.exit(run.score(records, items, resume))
 
 
@@ -210,7 +212,7 @@ class _Run:
                     sink.write([row])
                 self.summary.add([row])
                 if self.report is not None:
-                    self.report.add(row)
+                    self.report.add(row, record.quality_map)
                 self.bar.update()
             sink.close()
         except BrokenPipeError:  # whoever read our output has enough
@@ -304,6 +306,7 @@ def _terminate(_number: int, _frame: object) -> NoReturn:
 
 def _report(path: str, columns: Sequence[str]) -> Report:
     from aigciqa.report import Report
+    from aigciqa.scoring.encoder import Maps
 
     return Report(path, columns)
 
