@@ -306,7 +306,6 @@ def _terminate(_number: int, _frame: object) -> NoReturn:
 
 def _report(path: str, columns: Sequence[str]) -> Report:
     from aigciqa.report import Report
-    from aigciqa.scoring.encoder import Maps
 
     return Report(path, columns)
 
