@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import doctest
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -73,6 +77,17 @@ def _leave_out(_app: Sphinx, _context: click.Context, lines: list[str]) -> None:
     lines.clear()
 
 
+def _make_report(app: Sphinx, exception: Exception | None) -> None:
+    """The report of the example pictures, beside the pictures: `example-report/index.html`."""
+    if app.builder.name != "html" or exception is not None:
+        return
+    folder = Path(app.outdir, "example-report")
+    for name in ("generated", "prompts"):
+        shutil.copytree(Path(app.srcdir, "../examples/images", name), folder / name, dirs_exist_ok=True)
+    command = [Path(sys.executable).with_name("aigciqa-score"), "generated", "-r", "prompts", "--group-by", "parent"]
+    subprocess.run([*command, "--report", "index.html", "-o", "scores.csv", "--quiet"], cwd=folder, check=True)
+
+
 def setup(app: Sphinx) -> None:
     """Formulas as MathML, which browsers draw themselves: nothing is fetched, so that pages work from disk.
 
@@ -80,4 +95,5 @@ def setup(app: Sphinx) -> None:
     """
     app.connect("sphinx-click-process-description", _show_defaults)
     app.connect("sphinx-click-process-arguments", _leave_out)
+    app.connect("build-finished", _make_report)
     app.add_html_math_renderer("mathml", (_inline_math, None), (_display_math, None))

@@ -83,7 +83,7 @@ def lite() -> HTML:
 def _svg(width: float, height: float, title: str, parts: list[str]) -> HTML:
     name = escape(title)
     return HTML(
-        f'<div class="diagram" role="group" aria-label="diagram" tabindex="0"><style>{STYLE}</style>'
+        f'<div class="diagram"><style>{STYLE}</style>'
         f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{name}">{"".join(parts)}</svg></div>'
     )
 

@@ -1,2 +1,10 @@
 // Sphinx fetches the pages it has found to quote from them; a browser forbids that to a page opened from disk.
 DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = location.protocol !== "file:";
+
+document.addEventListener("DOMContentLoaded", () => {
+  for (const caption of document.querySelectorAll(".caption[role=heading]")) caption.ariaLevel = 2;
+  // What scrolls sideways can be reached and scrolled by keyboard.
+  for (const box of document.querySelectorAll("pre, .math, .table-wrapper, .diagram")) {
+    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+  }
+});
