@@ -2,14 +2,16 @@
 
     python benchmarks/scoring.py [--metric resnet50] [--threads 2] [--images 96] [--repeats 5] [PART ...]
 
-PART is one or more of nr, fr, lite, profile, deviation; all of them by default. Files are JPEG, 512 x 512, quality 92.
-The engine is timed in steady state: from the end of its first batch. It is compared with three loops:
+PART is one or more of nr, fr, all, lite, draft, profile, deviation; all of them by default. Files are JPEG, 512 x 512,
+quality 92 (`draft`: 2048 x 2048). The engine is timed in steady state: from the end of its first batch. It is compared
+with:
 
-- as the paper authors test: Pillow decodes in the main process, float32, default memory format, batches of 20, both
-  pictures of every pair through the network, one model for each target;
-- one picture at a time, as command lines of metric libraries do it;
-- the bare network, folded and channels last, on tensors that are in memory: the limit.
+- loop: as the paper authors test: Pillow decodes in the main process, float32, default memory format, batches of 20,
+  both pictures of every pair through the network, one model for each target;
+- one by one: one picture at a time, as command lines of metric libraries do it;
+- limit: the bare network, batch normalisation folded, channels last, on tensors that are in memory.
 
+Each is a process of its own, and they take turns; the first two run without what `aigciqa-score` sets for itself.
 Weights are random; what is timed does not depend on them.
 """
 
@@ -18,7 +20,7 @@ from __future__ import annotations
 import argparse
 import functools
 import os
-import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -26,14 +28,17 @@ from pathlib import Path
 
 from aigciqa.cli import ENVIRONMENT
 
-os.environ.update({**ENVIRONMENT, **os.environ})  # as the command does; before torch is loaded
+if "--contestant" not in sys.argv:
+    os.environ.update({**ENVIRONMENT, **os.environ})  # as the command does; before torch is loaded
 
 import numpy as np
 import torch
 from PIL import Image
 from scipy.stats import spearmanr
-from torch import Tensor
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
 from torchvision import transforms
+from turns import Contestant, answer, medians
 
 import aigciqa
 from aigciqa.decode import load_image
@@ -41,10 +46,12 @@ from aigciqa.metric import Metric
 from aigciqa.preprocess import present_image
 from aigciqa.scoring.encoder import Encoder
 
-PARTS = ("nr", "fr", "lite", "profile", "deviation")
+PARTS = ("nr", "fr", "all", "lite", "draft", "profile", "deviation")
 PER_PROMPT = 8
-LOOP_BATCH, LIMIT_BATCH = 20, 8
+LOOP_BATCH, BATCH = 20, 8
 TARGETS = 4
+DEVIATION_IMAGES = 500
+BY_HAND = ("loop", "one by one")
 
 
 def main() -> None:
@@ -55,46 +62,75 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--images", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--contestant", nargs=3, help=argparse.SUPPRESS, metavar=("WAY", "METRIC", "FOLDER"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.contestant:
+        way, name, folder = options.contestant
+        answer(contestant(way, name, items_of(Path(folder)), options.threads))
+        return
     with tempfile.TemporaryDirectory() as folder:
-        items = draw(Path(folder), options.images)
         for part in options.parts:
-            globals()["compare_" + part](options, items)
+            globals()["compare_" + part](options, Path(folder))
 
 
-def draw(folder: Path, images: int) -> list[aigciqa.Item]:
+def draw(folder: Path, images: int, side: int = 512) -> None:
     """Textured pictures with noise of random strength, and a prompt for every eight."""
     rng = np.random.default_rng(0)
-    y, x = np.mgrid[0:512, 0:512] / 40.0
+    y, x = np.mgrid[0:side, 0:side] / 40.0
 
-    def save(name: str, strength: float) -> str:
+    def save(name: str, strength: float) -> None:
         waves = sum(rng.uniform(5, 40) * np.sin(rng.uniform(-3, 3) * x + rng.uniform(-3, 3) * y) for _ in range(6))
         levels = 128 + np.stack([waves * rng.uniform(0.5, 1) for _ in range(3)], axis=2)
-        path = folder / name
-        noisy = levels + rng.normal(0, 1 + strength, (512, 512, 1))
-        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path, quality=92)
-        return str(path)
+        noisy = levels + rng.normal(0, 1 + strength, (side, side, 1))
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / name, quality=92)
 
-    items = []
-    for number in range(images):
+    folder.mkdir(exist_ok=True)
+    for number in range(len(items_of(folder)), images):
         if number % PER_PROMPT == 0:
-            prompt = save(f"prompt{number // PER_PROMPT}.jpg", 0)
-        items.append(aigciqa.Item(save(f"{number}.jpg", rng.uniform(0, 20)), prompt))
-    return items
+            save(f"prompt{number // PER_PROMPT:03}.jpg", 0)
+        save(f"{number:04}.jpg", rng.uniform(0, 20))
 
 
-def rates(options: argparse.Namespace, contestants: dict[str, Callable[[], object]], images: int) -> dict[str, float]:
-    """Median images per second of each; they take turns, so that a busy machine slows all of them."""
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(options.repeats + 1):
-        for name, contestant in contestants.items():
-            start = time.perf_counter()
-            measured = contestant()
-            times[name].append(measured if isinstance(measured, float) else time.perf_counter() - start)
-    found = {name: images / statistics.median(spent[1:]) for name, spent in times.items()}
-    print("images/s: " + ", ".join(f"{name} {rate:.1f}" for name, rate in found.items()))
-    return found
+def items_of(folder: Path) -> list[aigciqa.Item]:
+    """The pictures drawn, with their prompts."""
+    images = sorted(folder.glob("[0-9]*.jpg"))
+    return [
+        aigciqa.Item(str(image), str(folder / f"prompt{number // PER_PROMPT:03}.jpg"))
+        for number, image in enumerate(images)
+    ]
+
+
+def rates(options: argparse.Namespace, folder: Path, contestants: dict[str, tuple[str, str]]) -> dict[str, float]:
+    """Median images per second of contestants: name -> (way, metric)."""
+    draw(folder, options.images)
+    common = ["--threads", str(options.threads)]
+    calls = {name: [*common, "--contestant", *facts, str(folder)] for name, facts in contestants.items()}
+    found = medians(__file__, calls, BY_HAND, options.repeats)
+    per_second = {name: options.images / seconds for name, seconds in found.items()}
+    print("images/s: " + ", ".join(f"{name} {rate:.1f}" for name, rate in per_second.items()), flush=True)
+    return per_second
+
+
+def contestant(way: str, name: str, items: list[aigciqa.Item], threads: int) -> Contestant:
+    """What a contestant's process does once it is asked to."""
+    metric = aigciqa.create_metric(
+        name, weights="default" if name.endswith("lite") else None, dtype="auto" if way.endswith("auto") else "float32"
+    )
+    paths = [item.image for item in items]
+    if way == "loop":
+        return functools.partial(Loop(metric).run, items)
+    if way == "one by one":
+        return lambda: [metric(path) for path in paths]
+    if way.startswith("limit"):
+        return limit(metric, len(items))
+    if way == "tensors":
+        return tensors(metric, paths)
+    if way == "decoding":
+        if metric.requires_reference:
+            paths += sorted({str(item.reference) for item in items})
+        return lambda: decode(paths)
+    return functools.partial(engine, metric, items, way.split()[0])
 
 
 class Loop:
@@ -130,152 +166,176 @@ class Loop:
             self.metric.head(torch.cat(features, dim=1))
 
 
-def engine(metric: Metric, items: Sequence[aigciqa.Item]) -> float:
+def engine(metric: Metric, items: Sequence[aigciqa.Item], decoder: str) -> float:
     """Seconds in which the engine scores so many pictures once it runs."""
-    records = aigciqa.score_files(items, metric=metric, batch_size=LIMIT_BATCH)
-    started = [next(records) for _ in range(LIMIT_BATCH)]
+    records = aigciqa.score_files(items, metric=metric, batch_size=BATCH, decoder=decoder)  # type: ignore[arg-type]
+    started = [next(records) for _ in range(BATCH)]
     start = time.perf_counter()
-    rest = [next(records), *records]
+    rest = list(records)
+    seconds = time.perf_counter() - start
     assert all(record.error is None for record in [*started, *rest])
-    return (time.perf_counter() - start) * len(items) / len(rest)
+    return seconds * len(items) / len(rest)
 
 
-def limit(metric: Metric, images: int) -> Callable[[], None]:
-    """The bare network on pictures in memory."""
-    network = Encoder(metric).network
-    assert network is not None
-    side = metric.config.preprocess.crop or 0
+def limit(metric: Metric, images: int) -> Contestant:
+    """The bare network on pictures in memory: batch normalisation folded, channels last, no more."""
     dtype = metric.autocast_dtype or torch.float32
-    pixels = torch.randn(LIMIT_BATCH, 3, side, side).to(dtype).contiguous(memory_format=torch.channels_last)
+    network = fuse(metric.backbone).to(dtype=dtype).to(memory_format=torch.channels_last)
+    side = metric.config.preprocess.crop or 0
+    pixels = torch.randn(BATCH, 3, side, side).to(dtype).contiguous(memory_format=torch.channels_last)
 
+    @torch.inference_mode()
     def run() -> None:
-        with torch.inference_mode():
-            for _ in range(images // LIMIT_BATCH):
-                network(pixels)
+        for _ in range(images // BATCH):
+            network(pixels)
 
     return run
 
 
-def compare_nr(options: argparse.Namespace, items: list[aigciqa.Item]) -> None:
-    """No reference: against the authors' loop, one by one, and the limit."""
-    name = f"nr-{options.metric}"
-    plain, fast = (aigciqa.create_metric(name, weights=None, dtype=dtype) for dtype in ("float32", "auto"))
-    loop = Loop(plain)
-    found = rates(
-        options,
-        {
-            "loop": lambda: loop.run(items),
-            "one by one": lambda: [plain(item.image) for item in items],
-            "float32": lambda: engine(plain, items),
-            "auto": lambda: engine(fast, items),
-            "limit float32": limit(plain, len(items)),
-            "limit auto": limit(fast, len(items)),
-        },
-        len(items),
-    )
-    print(
-        f"{name}: {found['float32'] / found['loop']:.2f}x the authors' loop, {found['auto'] / found['loop']:.2f}x auto"
-    )
-    print(
-        f"{name}: {found['float32'] / found['one by one']:.2f}x one by one, "
-        f"{found['auto'] / found['one by one']:.2f}x auto"
-    )
-    for dtype in ("float32", "auto"):
-        print(f"{name}: {found[dtype] / found[f'limit {dtype}']:.2f} of the bare network, {dtype}")
-
-
-def compare_fr(options: argparse.Namespace, items: list[aigciqa.Item]) -> None:
-    """Full reference: against the authors' loop."""
-    name = f"fr-{options.metric}"
-    plain, fast = (aigciqa.create_metric(name, weights=None, dtype=dtype) for dtype in ("float32", "auto"))
-    loop = Loop(plain)
-    contestants: dict[str, Callable[[], object]] = {
-        "loop": lambda: loop.run(items),
-        "float32": lambda: engine(plain, items),
-        "auto": lambda: engine(fast, items),
-    }
-    found = rates(options, contestants, len(items))
-    one, auto = (found[dtype] / found["loop"] for dtype in ("float32", "auto"))
-    print(f"{name}, {PER_PROMPT} pictures per prompt: {one:.2f}x the authors' loop, {auto:.2f}x auto")
-    print(f"{name}, {TARGETS} targets: {TARGETS * one:.1f}x the authors' {TARGETS} loops, {TARGETS * auto:.1f}x auto")
-
-
-def compare_lite(options: argparse.Namespace, items: list[aigciqa.Item]) -> None:
-    """The embedded metrics: against decoding with Pillow and then scoring pixels in memory."""
-    for name in ("nr-lite", "fr-lite"):
-        metric = aigciqa.create_metric(name)
-        spec = metric.config.preprocess
-        batch = torch.stack([present_image(load_image(item.image), spec) for item in items[:LIMIT_BATCH]]).contiguous()
-        paths = [item.image for item in items]
-        if metric.requires_reference:
-            paths += sorted({str(item.reference) for item in items})
-        contestants: dict[str, Callable[[], object]] = {
-            "engine": functools.partial(engine, metric, items),
-            "tensors": functools.partial(score_tensors, metric, batch, len(items) // LIMIT_BATCH),
-            "decoding": functools.partial(decode, paths),
-        }
-        found = rates(options, contestants, len(items))
-        together = 1 / (1 / found["tensors"] + 1 / (options.threads * found["decoding"]))
-        print(f"{name}: {found['engine'] / together:.2f} of what tensors and Pillow's decoding allow together")
-
-
-def score_tensors(metric: Metric, batch: Tensor, batches: int) -> None:
+def tensors(metric: Metric, paths: Sequence[str]) -> Contestant:
     """Score batches in memory, each with one prompt if the metric needs it."""
-    for _ in range(batches):
-        features = metric.encode_presented(batch)
-        metric.regress(features, metric.encode_presented(batch[:1]) if metric.requires_reference else None)
+    spec = metric.config.preprocess
+    batch = torch.stack([present_image(load_image(path), spec) for path in paths[:BATCH]]).contiguous()
+
+    def run() -> None:
+        for _ in range(len(paths) // BATCH):
+            features = metric.encode_presented(batch)
+            metric.regress(features, metric.encode_presented(batch[:1]) if metric.requires_reference else None)
+
+    return run
 
 
 def decode(paths: Sequence[str]) -> None:
-    """Decode with Pillow."""
+    """Decode with Pillow, in one thread."""
     for path in paths:
         np.asarray(Image.open(path).convert("RGB"))
 
 
-def compare_profile(options: argparse.Namespace, items: list[aigciqa.Item]) -> None:
-    """Where the time goes, in milliseconds per picture."""
+def compare_nr(options: argparse.Namespace, folder: Path) -> None:
+    """No reference: against the authors' loop, one by one, and the limit."""
+    name = f"nr-{options.metric}"
+    ways = ("loop", "one by one", "pillow float32", "pillow auto", "limit float32", "limit auto")
+    found = rates(options, folder, {way: (way, name) for way in ways})
+    for other in BY_HAND:
+        plain, auto = (found[f"pillow {dtype}"] / found[other] for dtype in ("float32", "auto"))
+        print(f"{name}: {plain:.2f}x {other}, {auto:.2f}x auto")
     for dtype in ("float32", "auto"):
-        metric = aigciqa.create_metric(f"nr-{options.metric}", weights=None, dtype=dtype)
-        profile(options, items, metric, dtype)
+        print(f"{name}: {found[f'pillow {dtype}'] / found[f'limit {dtype}']:.2f} of the bare network, {dtype}")
 
 
-def profile(options: argparse.Namespace, items: list[aigciqa.Item], metric: Metric, dtype: str) -> None:
-    """Decoding and resizing are those of one thread, the network's of all threads."""
+def compare_fr(options: argparse.Namespace, folder: Path) -> None:
+    """Full reference: against the authors' loop."""
+    name = f"fr-{options.metric}"
+    found = rates(options, folder, {way: (way, name) for way in ("loop", "pillow float32", "pillow auto")})
+    one, auto = (found[f"pillow {dtype}"] / found["loop"] for dtype in ("float32", "auto"))
+    print(f"{name}, {PER_PROMPT} pictures per prompt: {one:.2f}x the authors' loop, {auto:.2f}x auto")
+    print(f"{name}, {TARGETS} targets: {TARGETS * one:.1f}x the authors' {TARGETS} loops, {TARGETS * auto:.1f}x auto")
+
+
+def compare_all(options: argparse.Namespace, folder: Path) -> None:
+    """Each of the paper's metrics against the authors' loop, in float32."""
+    for name in aigciqa.list_metrics():
+        if not name.endswith("lite"):
+            found = rates(options, folder, {way: (way, name) for way in ("loop", "pillow float32")})
+            print(f"{name}: {found['pillow float32'] / found['loop']:.2f}x the authors' loop", flush=True)
+
+
+def compare_lite(options: argparse.Namespace, folder: Path) -> None:
+    """The embedded metrics: against decoding with Pillow and then scoring pixels in memory."""
+    for name in ("nr-lite", "fr-lite"):
+        found = rates(options, folder, {way: (way, name) for way in ("pillow float32", "tensors", "decoding")})
+        together = 1 / (1 / found["tensors"] + 1 / (options.threads * found["decoding"]))
+        print(f"{name}: {found['pillow float32'] / together:.2f} of what tensors and Pillow's decoding allow together")
+
+
+def compare_draft(options: argparse.Namespace, folder: Path) -> None:
+    """Scaled decoding of large pictures: how much faster, and how far scores move."""
+    large = folder / "large"
+    draw(large, options.images, side=2048)
+    for name in ("nr-resnet18", f"nr-{options.metric}", "nr-lite"):
+        found = rates(options, large, {way: (way, name) for way in ("pillow auto", "draft auto")})
+        metric = with_statistics(name)
+        exact, draft = (scores(metric, items_of(large), decoder) for decoder in ("pillow", "draft"))
+        faster = found["draft auto"] / found["pillow auto"]
+        print(f"{name}, 2048 x 2048: {faster:.2f}x with draft; {deviation(exact, draft)}")
+
+
+def compare_profile(options: argparse.Namespace, folder: Path) -> None:
+    """Where the time goes: milliseconds per picture of decoding and resizing in one thread, of the network in all."""
+    draw(folder, options.images)
+    for dtype in ("float32", "auto"):
+        profile(
+            options, aigciqa.create_metric(f"nr-{options.metric}", weights=None, dtype=dtype), items_of(folder), dtype
+        )
+
+
+def profile(options: argparse.Namespace, metric: Metric, items: list[aigciqa.Item], dtype: str) -> None:
+    """One metric's stages."""
     spec, encoder = metric.config.preprocess, Encoder(metric)
     images = [load_image(item.image) for item in items]
-    batch = torch.stack([present_image(image, spec) for image in images[:LIMIT_BATCH]])
+    batch = torch.stack([present_image(image, spec) for image in images[:BATCH]])
     stages: dict[str, Callable[[], object]] = {
         "decode": lambda: [load_image(item.image) for item in items],
         "resize": lambda: [present_image(image, spec) for image in images],
-        "network": lambda: [encoder.encode(batch) for _ in range(len(items) // LIMIT_BATCH)],
-        "all": lambda: engine(metric, items),
+        "network": lambda: [encoder.encode(batch) for _ in range(len(items) // BATCH)],
+        "all": lambda: engine(metric, items, "pillow"),
     }
-    found = rates(options, stages, len(items))
-    parts = ", ".join(f"{stage} {1000 / rate:.2f}" for stage, rate in found.items())
-    shared = (1000 / found["decode"] + 1000 / found["resize"]) / options.threads + 1000 / found["network"]
-    print(f"{metric.name} {dtype}, ms per picture: {parts}, rest {1000 / found['all'] - shared:.2f}")
+    spent = {stage: 1000 * seconds / len(items) for stage, seconds in in_turns(stages, options.repeats).items()}
+    shared = (spent["decode"] + spent["resize"]) / options.threads + spent["network"]
+    parts = ", ".join(f"{stage} {milliseconds:.2f}" for stage, milliseconds in spent.items())
+    print(f"{metric.name} {dtype}, ms per picture: {parts}, rest {spent['all'] - shared:.2f}", flush=True)
 
 
-def compare_deviation(options: argparse.Namespace, items: list[aigciqa.Item]) -> None:
-    """How far the engine's scores are from the plain network's, on the pictures drawn."""
+def in_turns(stages: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of each, in this process."""
+    times: dict[str, list[float]] = {name: [] for name in stages}
+    for _ in range(repeats + 1):
+        for name, stage in stages.items():
+            start = time.perf_counter()
+            measured = stage()
+            times[name].append(measured if isinstance(measured, float) else time.perf_counter() - start)
+    return {name: float(np.median(spent[1:])) for name, spent in times.items()}
+
+
+def compare_deviation(_: argparse.Namespace, folder: Path) -> None:
+    """How far the engine's scores are from the plain network's, on 500 pictures."""
+    draw(folder, DEVIATION_IMAGES)
+    items = items_of(folder)
     for name in aigciqa.list_metrics():
-        scores = {}
-        for way, dtype in (("plain", "float32"), ("folded", "float32"), ("bfloat16", "bfloat16")):
-            torch.manual_seed(0)
-            metric = aigciqa.create_metric(name, dtype=dtype, weights="default" if name.endswith("lite") else None)
-            if way == "plain":
-                pairs = [(i.image, i.reference) if metric.requires_reference else (i.image,) for i in items]
-                scores[way] = [metric(*pair).item() for pair in pairs]
-            else:
-                records = aigciqa.score_files(items, metric=metric)
-                scores[way] = [record.scores["quality"] for record in records]
-        plain = np.array(scores["plain"])
-        lines = [
-            f"{way} SRCC {spearmanr(plain, scores[way])[0]:.5f}, largest difference "
-            f"{np.abs(plain - scores[way]).max() / np.ptp(plain):.1e} of the scores' range"
-            for way in ("folded", "bfloat16")
-        ]
+        metric = with_statistics(name)
+        pairs = [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
+        plain = torch.cat([metric(*columns(metric, part)) for part in pairs]).numpy()
+        lines = [f"folded {deviation(plain, scores(metric, items))}"]
+        lines.append(f"bfloat16 {deviation(plain, scores(with_statistics(name, 'bfloat16'), items))}")
         print(f"{name} on {len(items)} pictures: {'; '.join(lines)}", flush=True)
+
+
+def with_statistics(name: str, dtype: str = "float32") -> Metric:
+    """A metric with random weights, and batch normalisation as training leaves it: no residual branch is zero."""
+    torch.manual_seed(0)
+    metric = aigciqa.create_metric(name, dtype=dtype, weights="default" if name.endswith("lite") else None)
+    for module in metric.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.3, 0.8)
+    return metric
+
+
+def columns(metric: Metric, items: Sequence[aigciqa.Item]) -> list[list[str]]:
+    """Images, and references where the metric takes them."""
+    images, references = [item.image for item in items], [str(item.reference) for item in items]
+    return [images, references] if metric.requires_reference else [images]
+
+
+def scores(metric: Metric, items: Sequence[aigciqa.Item], decoder: str = "pillow") -> np.ndarray:
+    """The main dimension by the engine."""
+    records = aigciqa.score_files(items, metric=metric, decoder=decoder)  # type: ignore[arg-type]
+    return np.array([record.scores[metric.dimension] for record in records])
+
+
+def deviation(plain: np.ndarray, other: np.ndarray) -> str:
+    """Rank correlation, and the largest difference as a share of the range."""
+    share = np.abs(plain - other).max() / np.ptp(plain)
+    return f"SRCC {spearmanr(plain, other)[0]:.5f}, largest difference {share:.1e} of the scores' range"
 
 
 if __name__ == "__main__":
