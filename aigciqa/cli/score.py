@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from aigciqa.metric import Metric
     from aigciqa.report import Report
     from aigciqa.scoring.encoder import Maps
+    from aigciqa.scoring.maps import MapFolder
     from aigciqa.scoring.parts import PartsSink
     from aigciqa.scoring.sinks import FileSink, Sink
     from aigciqa.scoring.sources import Found
@@ -56,6 +57,7 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
 )  # fmt: skip
 @click.option("-o", "--output", metavar="FILE", help="Write a table: .csv, .json, .jsonl or .parquet.")
 @click.option("--report", metavar="FILE.html", help="Write a report to look at: figures, charts and a gallery.")
+@click.option("--maps", metavar="DIR", help="Write quality maps: where in each image the score comes from.")
 @computing_options
 @click.option("--resume", is_flag=True, help="Go on with what an interrupted run left in FILE.")
 @click.option("--strict", is_flag=True, help="Stop at the first image that can't be scored.")
@@ -82,6 +84,7 @@ def main(
     reference: str | None,
     output: str | None,
     report: str | None,
+    maps: str | None,
     device: str | None,
     dtype: str,
     batch_size: int | None,
@@ -105,6 +108,7 @@ def main(
     becomes a row with its error. Exit status: 0 all scored, 1 some have errors, 2 usage error or nothing to do.
     """
     from aigciqa.scoring import sources
+    from aigciqa.scoring.maps import MapFolder, lies_in
     from aigciqa.scoring.parts import PartsSink
     from aigciqa.scoring.sinks import dimensions_of
 
@@ -115,6 +119,8 @@ def main(
         raise click.UsageError("--resume goes on with a file: name it with -o")
     if engine == "ray" and output is None:
         raise click.UsageError("--engine ray writes a folder of parts: name it with -o, as in -o scores.parquet")
+    if engine == "ray" and maps is not None:
+        raise click.UsageError("--maps goes with --engine local")
     if output is not None and any(_same_file(output, image) for image in images):
         raise click.UsageError(f"-o {output} would overwrite what is to be scored")
     if report is not None:
@@ -134,7 +140,7 @@ def main(
     def give(each: Found) -> Item:
         return group(pair(each))  # type: ignore[no-any-return]
 
-    listed = (each for opener in openers for each in opener())
+    listed = (each for opener in openers for each in opener() if maps is None or not lies_in(each.item.image, maps))
     head = next(listed, None)
     if head is None:
         raise click.UsageError(f"no images in {', '.join(images)}")
@@ -152,7 +158,8 @@ def main(
     else:
         metrics = checked(load_metrics, names, weights, device, dtype, dimension)
     dimensions = [dimension] if dimension else dimensions_of(metrics)
-    run = _Run(metrics, dimensions, output, report, engine, quiet)
+    folder = checked(MapFolder, maps, metrics, resume) if maps is not None else None
+    run = _Run(metrics, dimensions, output, report, folder, engine, quiet)
     signal.signal(signal.SIGTERM, _terminate)
     run.count_ahead([] if "-" in images else openers)
     items = (give(item) for each in found for item in sources.opened(each))
@@ -166,8 +173,8 @@ def main(
     else:
         from aigciqa.scoring.engine import score_files
 
-        maps: Maps | None = "coarse" if report is not None else None
-        records = score_files(items, metric=metrics, batch_size=batch_size, workers=workers, strict=strict, maps=maps)
+        drawn: Maps | None = "dense" if maps is not None else "coarse" if report is not None else None
+        records = score_files(items, metric=metrics, batch_size=batch_size, workers=workers, strict=strict, maps=drawn)
     sys.exit(run.score(records, items, resume))
 
 
@@ -180,6 +187,7 @@ class _Run:
         dimensions: list[str],
         output: str | None,
         report: str | None,
+        maps: MapFolder | None,
         engine: str,
         quiet: bool,
     ) -> None:
@@ -195,6 +203,7 @@ class _Run:
         self.file: FileSink | PartsSink | None = checked(sink, output, self.columns) if output is not None else None
         self.summary = Summary(dimensions)
         self.report = _report(report, self.columns) if report is not None else None
+        self.maps = maps
         self.quiet = quiet
         self.bar = tqdm(unit="score", disable=quiet or None, dynamic_ncols=True, leave=False)
 
@@ -208,6 +217,8 @@ class _Run:
             sink = self._open(items, resume)
             for record in records:
                 row = sinks.to_row(record, self.columns)
+                if self.maps is not None:  # first: a row that is written is never scored again
+                    self.maps.write(record)
                 with self.bar.external_write_mode():
                     sink.write([row])
                 self.summary.add([row])
@@ -232,7 +243,8 @@ class _Run:
             records.close()
             self.bar.close()
         self._say(*self.summary.lines(), *([f"{self.summary.rows} rows in {self.file.path}"] if self.file else []))
-        return self._write_report() or (EXIT_ERRORS if self.summary.failed else EXIT_SCORED)
+        failed = self.summary.failed + self._failed_maps()
+        return self._write_report() or (EXIT_ERRORS if failed else EXIT_SCORED)
 
     def count_ahead(self, openers: Sequence[Callable[[], Iterator[Any]]]) -> None:
         """Find the progress bar's total without holding up the scoring."""
@@ -261,6 +273,16 @@ class _Run:
         if self.summary.rows:
             self._say(f"resuming after {self.summary.rows} rows in {self.file.path}")
         return self.file
+
+    def _failed_maps(self) -> int:
+        """How many maps could not be written; says so, and where the others are."""
+        if self.maps is None:
+            return 0
+        self._say(f"maps in {self.maps.folder}")
+        if self.maps.failed:
+            failures = f"{self.maps.failed} maps could not be written, but all scores have been"
+            click.echo(f"aigciqa-score: {failures}; the first: {self.maps.first_failure}", err=True)
+        return self.maps.failed
 
     def _write_report(self) -> int:
         """Write the report if one is asked for, when all scores have been written; returns the exit status."""

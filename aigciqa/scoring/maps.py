@@ -1,0 +1,88 @@
+"""Quality maps as files: of every picture an overlay to look at, and the map itself."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from aigciqa.decode import load_image
+from aigciqa.plots import overlay
+from aigciqa.scoring.sources import SourceError
+
+if TYPE_CHECKING:
+    from aigciqa.metric import Metric
+    from aigciqa.scoring.records import Record
+
+#: Longest side of an overlay in pixels: a map is far coarser.
+MAX_SIDE = 1024
+
+
+def lies_in(image: str, folder: str) -> bool:
+    """Whether a file lies in a folder of maps, or below it."""
+    return os.path.abspath(image).startswith(os.path.abspath(folder) + os.sep)
+
+
+class MapFolder:
+    """A folder of quality maps.
+
+    Of the picture `a/b.jpg` by `nr-lite` it holds `a/b.jpg.nr-lite.png`, the overlay, and `a/b.jpg.nr-lite.npy`, the
+    scores (h, w). A map that can't be written is counted and never ends the run.
+
+    Args:
+        folder: made if absent.
+        metrics: whose maps they are.
+        resume: go on in a folder that has files in it; they are replaced where the names are equal.
+
+    Raises:
+        SourceError: not a folder, not empty, or not to be written in.
+
+    Attributes:
+        failed: how many maps could not be written.
+        first_failure: why the first of them could not.
+    """
+
+    def __init__(self, folder: str, metrics: Sequence[Metric], resume: bool) -> None:
+        self.folder = Path(folder)
+        self.metrics = {metric.name: metric for metric in metrics}
+        self.failed = 0
+        self.first_failure = ""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+            is_empty = next(self.folder.iterdir(), None) is None
+        except OSError as error:
+            raise SourceError(f"maps can't be written in {folder!r}: {error.strerror}") from None
+        if not (is_empty or resume):
+            raise SourceError(f"{folder!r} is not empty: name another folder for the maps, or go on with --resume")
+
+    def write(self, record: Record) -> None:
+        """Write the map of a picture that was scored."""
+        if record.quality_map is None:
+            return
+        try:
+            self._write(record.image, record.metric, record.quality_map)
+        except (OSError, ValueError) as error:  # an ImageError is a ValueError
+            self.failed += 1
+            self.first_failure = self.first_failure or str(error)
+
+    def _write(self, image: str, name: str, quality_map: np.ndarray) -> None:
+        array = self._path(image, name, ".npy")
+        array.parent.mkdir(parents=True, exist_ok=True)
+        np.save(array, quality_map)
+        metric = self.metrics[name]
+        picture = load_image(image)
+        picture.thumbnail((MAX_SIDE, MAX_SIDE))
+        shown = overlay(picture, quality_map, metric.config.preprocess, *metric.score_range)
+        shown.save(self._path(image, name, ".png"))
+
+    def _path(self, image: str, metric: str, suffix: str) -> Path:
+        """Below the folder as the picture lies below the current one; the root and `..` can't lead out of it."""
+        path = PurePath(image.replace("://", "/"))
+        parts = ["_" if part == ".." else part for part in path.relative_to(path.anchor).parts]
+        return self.folder.joinpath(*parts[:-1], f"{parts[-1]}.{metric}{suffix}")
