@@ -1,0 +1,263 @@
+"""Scoring on Ray: a local cluster, the command on it, data sets, killed actors and drivers."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")  # read by ray when it starts
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import ray
+import ray.data
+from click.testing import CliRunner
+from PIL import Image
+
+import aigciqa
+from aigciqa.cli import score
+from aigciqa.integrations.ray import read_pictures, score_dataset
+from tests.conftest import draw, untrained
+from tests.test_remote import pack
+
+Write = Callable[..., list[str]]
+PART_SIZE = 5
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """Ray with three CPUs by name: for two actors and a reader."""
+    ray.init(num_cpus=3, log_to_driver=False, include_dashboard=False)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    yield
+    ray.shutdown()
+
+
+def table(path: Path) -> list[dict[str, Any]]:
+    """Rows of a table in Parquet, a file or a folder of parts, in the order of its files."""
+    return pyarrow.parquet.read_table(path).to_pylist()
+
+
+def assert_equal(rows: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    """The same rows in the same order, scores to 1e-5."""
+    assert [list(row) for row in rows] == [list(row) for row in expected]
+    for name in expected[0]:
+        cells = [[row[name] for row in some] for some in (rows, expected)]
+        if any(isinstance(cell, float) for cell in cells[1]):
+            arrays = [np.array(column, dtype=float) for column in cells]
+            np.testing.assert_allclose(*arrays, atol=1e-5, rtol=0)
+        else:
+            assert cells[0] == cells[1]
+
+
+def png(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(draw(70, 80, seed)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+class TestCommand:
+    @pytest.fixture
+    def folder(self, pictures: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """Twelve pictures, one of them broken, their references, and an archive."""
+        names = [f"{index:03}.png" for index in range(12)]
+        pictures("gen", *names)
+        pictures("ref", *names[:-1])
+        (tmp_path / "gen" / "003.png").write_bytes(b"bad")
+        pack(tmp_path / "more.tar", x__a_png=png(1), x__a_reference_png=png(2), x__b_png=png(3))
+        monkeypatch.chdir(tmp_path)
+        return tmp_path
+
+    def run(self, *arguments: str, status: int = 1) -> str:
+        """What the command says on standard error."""
+        done = CliRunner().invoke(score.main, list(arguments))
+        assert done.exit_code == status, done.output
+        assert done.stdout == ""
+        return " ".join(done.stderr.split())
+
+    def on_ray(self, *arguments: str, status: int = 1) -> str:
+        return self.run(*arguments, "--engine", "ray", "--part-size", str(PART_SIZE), status=status)
+
+    def test_the_table_is_that_of_the_local_engine(self, cluster: None, folder: Path) -> None:
+        arguments = ["gen", "more.tar", "-r", "ref", "-m", "fr-lite", "-m", "nr-lite", "--group-by", "parent"]
+        local = self.run(*arguments, "-o", "local.parquet")
+        said = self.on_ray(*arguments, "-o", "ray.parquet")
+        assert said.replace("ray.parquet", "local.parquet") == local
+        expected = table(folder / "local.parquet")
+        assert len(expected) == 28
+        assert_equal(table(folder / "ray.parquet"), expected)
+        parts = sorted(path.name for path in (folder / "ray.parquet").iterdir())
+        assert parts == [f"part-{number:08}.parquet" for number in range(4)]
+
+    def test_resuming_scores_what_is_missing(self, cluster: None, folder: Path) -> None:
+        arguments = ["gen", "more.tar", "-m", "nr-lite", "-o", "scores.parquet"]
+        self.on_ray(*arguments)
+        out = folder / "scores.parquet"
+        whole = table(out)
+        (out / "part-00000001.parquet").unlink()
+        (out / ".part-00000001.parquet.0123abcd").write_bytes(b"torn")
+        before = {path.name: path.stat().st_mtime_ns for path in out.iterdir() if path.name.startswith("part")}
+        said = self.on_ray(*arguments, "--resume")
+        assert "nr-lite 13 1" in said
+        assert_equal(table(out), whole)
+        after = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+        assert {name: after[name] for name in before} == before
+        assert sorted(after) == [f"part-{number:08}.parquet" for number in range(4)]
+        self.on_ray("gen/000.png", *arguments[2:], status=0)  # begins anew
+        assert [row["image"] for row in table(out)] == ["gen/000.png"]
+
+    def test_more_images_than_before_are_added_and_fewer_refused(
+        self, cluster: None, folder: Path, pictures: Write
+    ) -> None:
+        arguments = ["gen", "-m", "nr-lite", "-o", "scores.parquet", "--resume"]
+        self.on_ray(*arguments)
+        before = table(folder / "scores.parquet")
+        pictures("gen", "new.png")
+        self.on_ray(*arguments)
+        after = table(folder / "scores.parquet")
+        assert_equal(after[:-1], before)
+        assert after[-1]["image"] == "gen/new.png"
+        said = self.on_ray("gen/000.png", *arguments[1:], status=2)
+        assert "is of another run: it has part-00000002.parquet, this run 1 parts" in said
+        said = self.on_ray("ref", *arguments[1:], status=2)
+        assert "is of another run: part 0 holds other images or metrics" in said
+        assert_equal(table(folder / "scores.parquet"), after)
+
+    def test_strict_stops_and_keeps_whole_parts(self, cluster: None, folder: Path) -> None:
+        (folder / "gen" / "003.png").write_bytes(png(3))
+        (folder / "gen" / "007.png").write_bytes(b"bad")
+        said = self.on_ray("gen", "-m", "nr-lite", "-o", "scores.parquet", "--strict")
+        assert "--strict: gen/007.png: not a picture" in said
+        assert "the rows so far are in scores.parquet" in said
+        assert [row["image"] for row in table(folder / "scores.parquet")][:5] == [f"gen/00{n}.png" for n in range(5)]
+        assert not (folder / "scores.parquet" / "part-00000001.parquet").exists()
+
+    @pytest.mark.parametrize(
+        ("arguments", "text"),
+        [
+            ([], "name it with -o, as in -o scores.parquet"),
+            (["-o", "scores.csv"], "'scores.csv': --engine ray writes a folder of Parquet files"),
+            (["-o", "file.parquet"], "'file.parquet' is a file; --engine ray writes a folder of parts"),
+            (["-o", "other.parquet"], "other.parquet' is a folder that holds 'notes.txt'"),
+            (["-o", "scores.parquet", "--device", "cuda"], "no node of the Ray cluster has a GPU"),
+        ],
+    )
+    def test_usage_errors(self, cluster: None, folder: Path, arguments: list[str], text: str) -> None:
+        (folder / "file.parquet").write_bytes(b"")
+        (folder / "other.parquet").mkdir()
+        (folder / "other.parquet" / "notes.txt").write_text("keep")
+        assert text in self.on_ray("gen", "-m", "nr-lite", *arguments, status=2)
+        assert (folder / "other.parquet" / "notes.txt").read_text() == "keep"
+
+    def test_what_can_not_be_written_is_said(self, cluster: None, folder: Path) -> None:
+        (folder / "scores.parquet" / "part-00000001.parquet").mkdir(parents=True)
+        assert "can't write the scores:" in self.on_ray("gen", "-m", "nr-lite", "-o", "scores.parquet", "--resume")
+
+    def test_without_ray_it_says_what_to_install(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delitem(sys.modules, "aigciqa.integrations.ray")
+        monkeypatch.setitem(sys.modules, "ray", None)
+        said = self.on_ray("gen", "-m", "nr-lite", "-o", "scores.parquet", status=2)
+        assert "pip install 'aigciqa[ray]'" in said
+
+
+class TestDataset:
+    """`score_dataset` on what Ray's readers give, against `score_files`."""
+
+    @pytest.fixture(scope="class")
+    def folder(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        folder = tmp_path_factory.mktemp("data")
+        for kind, seeds in (("gen", (1, 2, 3)), ("ref", (4, 5, 6))):
+            (folder / kind).mkdir()
+            for name, seed in zip("abc", seeds, strict=True):
+                (folder / kind / f"{name}.png").write_bytes(png(seed))
+        (folder / "gen" / "c.png").write_bytes(b"bad")
+        return folder
+
+    def expected(self, folder: Path, name: str) -> dict[str, float | None]:
+        """Quality by stem."""
+        paths = sorted((folder / "gen").iterdir())
+        references = [folder / "ref" / path.name for path in paths] if name.startswith("fr") else None
+        records = aigciqa.score_files(paths, metric=untrained(name), references=references)
+        return {Path(record.image).stem: record.scores.get("quality") for record in records}
+
+    def check(self, dataset: ray.data.Dataset, folder: Path, name: str = "fr-lite") -> list[dict[str, Any]]:
+        rows = sorted(score_dataset(dataset, untrained(name)).take_all(), key=lambda row: row["image"])
+        scores = {Path(row["image"]).stem: row["quality"] for row in rows}
+        expected = self.expected(folder, name)
+        assert scores.pop("c", None) == expected.pop("c")
+        assert scores == pytest.approx(expected, abs=1e-5)
+        assert [bool(row["error"]) for row in rows] == [False, False, True]
+        assert rows[2]["error"].startswith(f"{rows[2]['image']}: not a picture")
+        return rows
+
+    def test_folders(self, cluster: None, folder: Path) -> None:
+        rows = self.check(read_pictures(str(folder / "gen")), folder, "nr-resnet18")
+        assert rows[0]["image"] == str(folder / "gen" / "a.png")
+        columns = "image reference group metric quality authenticity correspondence overall error"
+        assert list(rows[0]) == columns.split()
+
+    def test_archives(self, cluster: None, folder: Path) -> None:
+        members = {f"{path.stem}_png": path.read_bytes() for path in sorted((folder / "gen").iterdir())}
+        members |= {f"{path.stem}_reference_png": path.read_bytes() for path in (folder / "ref").iterdir()}
+        path = pack(folder / "pictures.tar", **dict(sorted(members.items())), d_json=b"{}")
+        rows = self.check(read_pictures(path), folder)
+        assert rows[0]["image"] == f"{path}/a.png"
+
+    @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+    def test_manifests(self, cluster: None, folder: Path, suffix: str) -> None:
+        manifest = folder / f"list.{suffix}"
+        rows = [
+            {"image": f"gen/{name}.png", "reference": str(folder / "ref" / f"{name}.png"), "group": 7, "other": "x"}
+            for name in "abc"
+        ]
+        if suffix == "csv":
+            lines = [",".join(map(str, row)) for row in (rows[0], *(row.values() for row in rows))]
+            manifest.write_text("\n".join(lines))
+        elif suffix == "jsonl":
+            manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        else:
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), manifest)
+        found = sorted(read_pictures(str(manifest)).take_all(), key=lambda row: row["image"])
+        assert found == [
+            {"image": str(folder / row["image"]), "reference": row["reference"], "group": "7"} for row in rows
+        ]
+
+    def test_pictures_inside_parquet(self, cluster: None, folder: Path) -> None:
+        rows = [
+            {
+                "image": {"bytes": (folder / "gen" / f"{name}.png").read_bytes(), "path": f"{name}.png"},
+                "reference": (folder / "ref" / f"{name}.png").read_bytes(),
+            }
+            for name in "abc"
+        ]
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "inside.parquet")
+        self.check(read_pictures(str(folder / "inside.parquet")), folder)
+
+    def test_pixels_that_ray_decoded(self, cluster: None, folder: Path) -> None:
+        paths = [str(folder / "gen" / f"{name}.png") for name in "ab"]
+        dataset = ray.data.read_images(paths, include_paths=True)
+        rows = score_dataset(dataset, "nr-lite", num_cpus=1, dtype="auto", rows=1).take_all()
+        expected = [record.scores["quality"] for record in aigciqa.score_files(paths, metric="nr-lite")]
+        assert sorted(row["quality"] for row in rows) == pytest.approx(sorted(expected), abs=1e-5)
+        assert {row["image"] for row in rows} == set(paths)
+
+    def test_what_a_row_lacks_is_its_error(self, cluster: None) -> None:
+        rows = [{"image": None, "group": "g"}, {"image": "", "group": None}, {"image": "absent.png", "group": "g"}]
+        found = score_dataset(ray.data.from_items(rows), ["nr-lite"]).take_all()
+        assert sorted(row["error"] for row in found) == [
+            "absent.png: No such file or directory", "the column 'image' is empty", "the column 'image' is empty",
+        ]  # fmt: skip
+        with pytest.raises(Exception, match="the dataset has no column 'image'; it has: id"):
+            score_dataset(ray.data.range(1), "nr-lite").take_all()
+
+    def test_unusable_arguments(self, cluster: None) -> None:
+        with pytest.raises(ValueError, match="no metric given"):
+            score_dataset(ray.data.range(1), [])
+        with pytest.raises(ValueError, match="did you mean 'nr-lite'"):
+            score_dataset(ray.data.range(1), "nr-lit")
