@@ -22,6 +22,8 @@ Array = NDArray[np.float64]
 SIGNIFICANCE = 0.05
 #: Fewer prompts in common are no ground for a matched comparison.
 MIN_MATCHED = 2
+#: Fewer can't differ significantly: all on one side, five come out at 2 / 2**5 > 5%.
+MIN_PROVING = 6
 #: More prompts than this are dealt out to as many blocks, which are resampled in their stead: an interval's ends move
 #: by 3% of its half width, less than from one seed to another, and any number of prompts takes the time of these.
 _BLOCKS = 500
@@ -150,6 +152,52 @@ def differences(groups: Mapping[str, Scores], *, baseline: str | None = None) ->
     return _corrected(found)
 
 
+@dataclass(frozen=True)
+class Margin:
+    """How far the mean of a group lies above a share of the baseline's. Figures are NaN where there are no scores.
+
+    Attributes:
+        name: of the group.
+        n: prompts compared, as for `Difference`.
+        matched: whether prompt by prompt.
+        mean: of the group, over the prompts in common if matched.
+        baseline_mean: of the baseline, over the same.
+        margin: the mean less that share of the baseline's.
+        low: lower end of its 95% interval, as for `Standing`.
+        high: its upper end.
+    """
+
+    name: str
+    n: int
+    matched: bool
+    mean: float
+    baseline_mean: float
+    margin: float
+    low: float
+    high: float
+
+
+def margins(groups: Mapping[str, Scores], baseline: str, share: float) -> list[Margin]:
+    """How far each group but the baseline lies above `share` of the baseline.
+
+    Raises:
+        ValueError: the baseline is no group.
+    """
+    shared = {
+        name: Scores(np.asarray(scores.values) * share, scores.keys) if name == baseline else scores
+        for name, scores in groups.items()
+    }
+    found = []
+    for each in differences(shared, baseline=baseline):
+        first, second = _Sample.of(groups[each.first]), _Sample.of(groups[baseline])
+        common = _common(first, second)
+        mean, baseline_mean = (first.mean, second.mean) if common is None else map(float, map(np.mean, common))
+        found.append(
+            Margin(each.first, each.n, each.matched, mean, baseline_mean, each.difference, each.low, each.high)
+        )
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class _Sample:
     """Scores by prompt, prompts in order of their keys.
@@ -196,13 +244,21 @@ class _Sample:
 
 def _match(first: _Sample, second: _Sample) -> _Sample | None:
     """The differences of the prompts that both have; None if they can't be matched."""
+    common = _common(first, second)
+    if common is None:
+        return None
+    values = common[0] - common[1]
+    return _Sample(values, values, np.ones(len(values)))
+
+
+def _common(first: _Sample, second: _Sample) -> tuple[Array, Array] | None:
+    """The means (m,) of the prompts that both have; None if they are too few."""
     if first.keys is None or second.keys is None:
         return None
     keys, mine, theirs = np.intersect1d(first.keys, second.keys, assume_unique=True, return_indices=True)
     if len(keys) < MIN_MATCHED:
         return None
-    values = first.sums[mine] / first.counts[mine] - second.sums[theirs] / second.counts[theirs]
-    return _Sample(values, values, np.ones(len(values)), keys)
+    return first.sums[mine] / first.counts[mine], second.sums[theirs] / second.counts[theirs]
 
 
 def _mean_draws(samples: Sequence[_Sample], seed: int) -> list[Array]:

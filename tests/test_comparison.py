@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from aigciqa.comparison import Scores, _student, differences, standings
+from aigciqa.comparison import Scores, _student, differences, margins, standings
 
 PROMPTS = tuple(f"prompt {number}" for number in range(40))
 
@@ -149,6 +149,21 @@ def test_a_baseline_is_compared_with_every_other_group() -> None:
     assert found[1].difference > 0
     with pytest.raises(ValueError, match=r"'bass' is none of the groups: a, base, c"):
         differences(groups, baseline="bass")
+
+
+def test_margins_above_a_share_of_the_baseline() -> None:
+    base, other = scored(0.0, 1), scored(-0.5, 2, PROMPTS[10:])
+    found, unmatched = margins({"other": other, "base": base, "far": Scores(base.values)}, "base", 0.9)
+    inside = other.values - 0.9 * base.values[10:]
+    assert (found.name, found.n, found.matched) == ("other", 30, True)
+    assert (found.mean, found.baseline_mean) == pytest.approx((other.values.mean(), base.values[10:].mean()))
+    assert found.margin == pytest.approx(inside.mean())
+    low, high = stats.bootstrap((inside,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.08 * (high - low))
+    assert not unmatched.matched
+    assert unmatched.margin == pytest.approx(0.1 * base.values.mean())
+    (nothing,) = margins({"none": Scores(np.array([])), "base": base}, "base", 0.9)
+    assert (nothing.n, math.isnan(nothing.mean), math.isnan(nothing.margin)) == (0, True, True)
 
 
 def test_swapping_two_groups_turns_everything_round() -> None:

@@ -56,6 +56,31 @@ def test_rows_are_read_as_they_are_asked_for(tmp_path: Path, suffix: str) -> Non
         next(rows)
 
 
+def test_a_folder_of_parts_is_one_table(tmp_path: Path) -> None:
+    folder = tmp_path / "scores.parquet"
+    folder.mkdir()
+    with pytest.raises(SourceError, match="folder without a part"):
+        read_table(folder)
+    written(tmp_path / "one.parquet").rename(folder / "part-00000000.parquet")
+    written(tmp_path / "one.parquet").rename(folder / "part-00000001.parquet")
+    rows = list(read_table(folder).rows)
+    assert rows[:3] == rows[3:]
+    assert len(rows) == 6
+
+
+def test_paths_lead_from_the_current_folder_else_from_beside_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    table = read_table(written(tmp_path / "scores.csv"))
+    for name in ("a.png", "here/a.png", "b.png"):
+        (tmp_path / name).touch()
+    assert table.find("a.png") == "a.png"  # here, though there is one beside the table
+    assert table.find("b.png") == str(tmp_path / "b.png")
+    assert table.find("gone.png") == "gone.png"
+
+
 def test_a_table_of_another_tool_needs_an_image_and_scores_only(tmp_path: Path) -> None:
     path = tmp_path / "other.csv"
     path.write_text("image,clip\na.png,0.5\nb.png,\nc.png,7")  # no last line break

@@ -41,6 +41,11 @@ class Table:
         for number, row in enumerate(read_rows(str(self.path)), 1):
             yield self._row(row, f"{self.path}: row {number}")
 
+    def find(self, path: str) -> str:
+        """Where a row's path leads: as it is, else beside the table; as it is, too, if there is nothing at either."""
+        joined = str(self.path.parent / path)
+        return joined if not os.path.lexists(path) and os.path.lexists(joined) else path
+
     def _row(self, row: dict[str, Any] | str, where: str) -> dict[str, Any]:
         if isinstance(row, str):
             raise SourceError(f"{where}: {row}")
@@ -56,7 +61,7 @@ class Table:
 
 
 def read_table(path: str | os.PathLike[str]) -> Table:
-    """Open a table of scores: `.csv`, `.json`, `.jsonl` or `.parquet`.
+    """Open a table of scores: `.csv`, `.json`, `.jsonl` or `.parquet`, which may be a folder of parts.
 
     A column that is none of `image`, `reference`, `group`, `metric` and `error` holds scores.
 
@@ -64,9 +69,9 @@ def read_table(path: str | os.PathLike[str]) -> Table:
         SourceError: no such file, another format, no column `image`, or no column of scores.
     """
     path = Path(path)
-    if path.suffix.lower() not in OUTPUT_SUFFIXES:
+    if not is_table(str(path)):
         raise SourceError(f"{str(path)!r}: a table of scores ends in one of {', '.join(OUTPUT_SUFFIXES)}")
-    if not path.is_file():
+    if not path.exists():
         raise SourceError(f"{str(path)!r}: no such file")
     first = next(read_rows(str(path)), None)
     if first is None:
@@ -81,6 +86,12 @@ def read_table(path: str | os.PathLike[str]) -> Table:
             "Expected a table of aigciqa-score -o"
         )
     return Table(path, dimensions)
+
+
+def is_table(path: str) -> bool:
+    """Whether a path can be that of a table: by its suffix; `.parquet` may be a folder of parts."""
+    suffix = os.path.splitext(path)[1].lower()
+    return suffix in OUTPUT_SUFFIXES and (suffix == ".parquet" or not os.path.isdir(path))
 
 
 def _text(cell: Any, name: str, where: str) -> str | None:

@@ -1,0 +1,262 @@
+"""`aigciqa-compare`: generators or checkpoints against each other, from their images or from tables of scores."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aigciqa.cli import ENVIRONMENT
+from aigciqa.cli.common import check_references, checked, computing_options, load_metrics
+from aigciqa.registry import METRICS, SCORE_RANGES, metric_info
+from aigciqa.scoring.records import Item
+
+if TYPE_CHECKING:
+    from aigciqa.groups import Group, Result
+    from aigciqa.metric import Metric
+    from aigciqa.scoring.sources import Found
+    from aigciqa.scoring.tables import Table
+
+EXIT_COMPARED, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
+#: Group of rows that name none.
+_NO_GROUP = "-"
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("arguments", nargs=-1, metavar="A B...")
+@click.option(
+    "-m", "--metric", "names", multiple=True, metavar="METRIC",
+    help="Metric to score images with, or to take of tables; may be given more than once. "
+    "[default: those of the tables; else nr-lite, or fr-lite with -r]",
+)  # fmt: skip
+@click.option(
+    "-r", "--reference", metavar="PATH",
+    help="Image prompt of all images, or a folder of them, matched by relative path, else by stem.",
+)  # fmt: skip
+@click.option("--baseline", metavar="NAME", help="Compare the others with this one. [default: all pairs]")
+@click.option(
+    "--fail-below", type=click.FloatRange(min=0, min_open=True), metavar="SHARE",
+    help="Exit with status 1 if a group's mean is below this share of the baseline's, such as 0.95.",
+)  # fmt: skip
+@click.option("-o", "--output", metavar="FILE", help="Write the comparison: .md, .json or .csv.")
+@click.option("--report", metavar="FILE.html", help="Write a report to look at: figures, charts and a gallery.")
+@click.option(
+    "--format", "form", type=click.Choice(["terminal", "markdown", "json", "csv"]), default="terminal",
+    show_default=True, help="What goes to standard output.",
+)  # fmt: skip
+@computing_options
+@click.option("--weights", default="default", metavar="W", help="Variant, folder or Hub repo of the weights.")
+@click.option("--dimension", metavar="D", help=f"Compare this dimension only: {', '.join(SCORE_RANGES)}.")
+@click.option("--quiet", is_flag=True, help="No progress, and nothing on standard output where -o writes a file.")
+@click.version_option(package_name="aigciqa")
+def main(
+    arguments: tuple[str, ...],
+    names: tuple[str, ...],
+    reference: str | None,
+    baseline: str | None,
+    fail_below: float | None,
+    output: str | None,
+    report: str | None,
+    form: str,
+    device: str | None,
+    dtype: str,
+    batch_size: int | None,
+    workers: int | None,
+    weights: str,
+    dimension: str | None,
+    quiet: bool,
+) -> None:
+    """Compare generators or checkpoints: means, differences, win rates by prompt, significance.
+
+    A, B and so on are folders of images, which are scored, or tables that aigciqa-score -o wrote (.csv, .json, .jsonl,
+    .parquet): each is a group. A single table is divided by its column group.
+
+    The comparison goes to standard output, progress to standard error. Exit status: 0 compared, 1 pictures could not
+    be scored or a group is below --fail-below, 2 usage error.
+    """
+    os.environ.update({**ENVIRONMENT, **os.environ})
+    from aigciqa import group_tables
+    from aigciqa.groups import compare
+    from aigciqa.scoring.tables import is_table, read_table
+
+    if not arguments:
+        raise click.UsageError("nothing to compare: name folders of images or tables of scores")
+    if fail_below is not None and baseline is None:
+        raise click.UsageError("--fail-below is a share of the baseline's mean: name it with --baseline")
+    if output is not None:
+        checked(group_tables.check_suffix, output)
+    if report is not None:
+        from aigciqa.report import check_target
+
+        checked(check_target, report)
+    tables = {argument: checked(read_table, argument) for argument in arguments if is_table(argument)}
+    folders = [argument for argument in arguments if argument not in tables]
+    if len(arguments) == 1 and folders:
+        raise click.UsageError(f"{arguments[0]} is one group: name several folders, such as {arguments[0]}/*")
+    if reference is not None and not folders:
+        raise click.UsageError("-r goes with images that are to be scored; tables name their references themselves")
+    titles = _titles(arguments)
+    groups = {argument: _table_group(titles[argument], table, names) for argument, table in tables.items()}
+    dimensions = dict.fromkeys(name for table in tables.values() for name in table.dimensions)
+    if folders:
+        names = names or _named_in(groups.values())
+        scorer = _Scorer(folders, names, reference, weights, device, dtype, dimension)
+        dimensions |= dict.fromkeys(scorer.dimensions)
+        groups |= {folder: scorer.score(folder, titles[folder], batch_size, workers, quiet) for folder in folders}
+    if dimension and dimension not in dimensions:
+        raise click.UsageError(f"no scores of {dimension!r}; there are {', '.join(dimensions)}")
+    compared = [dimension] if dimension else list(dimensions)
+    given = [groups[argument] for argument in arguments] if len(arguments) > 1 else _divided(groups[arguments[0]])
+    if baseline is not None:
+        baseline = titles.get(baseline, baseline)
+    result = checked(lambda: compare(given, compared, baseline=baseline, share=fail_below))
+    try:
+        if output is None or not quiet:
+            click.echo(group_tables.WRITERS[form](result).encode("utf-8", "surrogateescape"), nl=False)
+        if output is not None:
+            group_tables.write_result(result, output)
+        if report is not None:
+            _write_report(report, result, compared)
+    except OSError as error:
+        raise click.ClickException(f"can't write: {error}") from None
+    sys.exit(_status(result))
+
+
+class _Scorer:
+    """Scores the images of folders."""
+
+    def __init__(
+        self,
+        folders: Sequence[str],
+        names: Sequence[str],
+        reference: str | None,
+        weights: str,
+        device: str | None,
+        dtype: str,
+        dimension: str | None,
+    ) -> None:
+        from aigciqa.scoring import sources
+        from aigciqa.scoring.sinks import columns_of, dimensions_of
+
+        for name in names:
+            checked(metric_info, name)
+        if weights != "default" and len(names) > 1:
+            raise click.UsageError("--weights goes with one metric: run once for each")
+        openers = checked(sources.open_sources, folders, sys.stdin.buffer)
+        self.pair: Callable[[Found], Item] = lambda found: found.item
+        if reference is not None:
+            self.pair = checked(sources.references_from, reference)
+        self.found: dict[str, list[Found]] = {}
+        for folder, opener in zip(folders, openers, strict=True):
+            self.found[folder] = list(opener())
+            if not self.found[folder]:
+                raise click.UsageError(f"no images in {folder}")
+        names = names or ("fr-lite" if reference is not None else "nr-lite",)
+        check_references(names, reference, Item(""), folders)
+        self.metrics: list[Metric] = checked(load_metrics, names, weights, device, dtype, dimension)
+        self.dimensions = [dimension] if dimension else dimensions_of(self.metrics)
+        self.columns = columns_of(self.dimensions)
+
+    def score(self, folder: str, name: str, batch_size: int | None, workers: int | None, quiet: bool) -> Group:
+        """Score the images of a folder."""
+        from tqdm import tqdm
+
+        from aigciqa.groups import Group
+        from aigciqa.scoring.engine import score_files
+        from aigciqa.scoring.sinks import to_row
+
+        warnings.filterwarnings("ignore", module="PIL")  # oddities of files that Pillow copes with
+        relatives: list[str] = []
+        records = score_files(
+            self._items(folder, relatives), metric=self.metrics, batch_size=batch_size, workers=workers
+        )
+        total = len(self.found[folder]) * len(self.metrics)
+        try:
+            with tqdm(records, name, total, leave=False, disable=quiet or None, unit="score") as bar:
+                rows = [to_row(record, self.columns) for record in bar]
+        except KeyboardInterrupt:
+            click.echo("aigciqa-compare: interrupted", err=True)
+            sys.exit(EXIT_INTERRUPTED)
+        return Group(name, rows, [relative for relative in relatives for _ in self.metrics])
+
+    def _items(self, folder: str, relatives: list[str]) -> Iterator[Item]:
+        """The items of a folder; notes where below it they lie."""
+        from aigciqa.scoring.sources import opened
+
+        for found in self.found[folder]:
+            for each in opened(found):
+                relatives.append(each.relative)
+                yield self.pair(each)
+
+
+def _titles(arguments: Sequence[str]) -> dict[str, str]:
+    """Argument -> name of its group: the last part of its path, or all of it where two would be called the same."""
+    from aigciqa.scoring.tables import is_table
+
+    def short(argument: str) -> str:
+        name = os.path.basename(os.path.abspath(argument))
+        return os.path.splitext(name)[0] if is_table(argument) else name
+
+    if len(set(arguments)) < len(arguments):
+        raise click.UsageError("the same folder or table is named twice")
+    names = [short(argument) for argument in arguments]
+    return {
+        argument: name if names.count(name) == 1 else argument for argument, name in zip(arguments, names, strict=True)
+    }
+
+
+def _table_group(name: str, table: Table, names: Sequence[str]) -> Group:
+    """The rows of a table by the metrics that are named, or all."""
+    from aigciqa.groups import Group
+
+    rows: list[dict[str, Any]] = checked(lambda: list(table.rows))
+    kept = [row for row in rows if not names or row["metric"] in names]
+    if not kept:
+        there = ", ".join(dict.fromkeys(row["metric"] for row in rows))
+        raise click.UsageError(f"{table.path} has no scores by {', '.join(names)}; it has {there}")
+    return Group.of_rows(name, kept, table)
+
+
+def _named_in(groups: Iterable[Group]) -> tuple[str, ...]:
+    """The metrics of the tables, if we can score with all of them."""
+    names = tuple(dict.fromkeys(row["metric"] for group in groups for row in group.rows))
+    return names if all(name in METRICS for name in names) else ()
+
+
+def _divided(whole: Group) -> list[Group]:
+    """The groups of a table's column group."""
+    from aigciqa.groups import Group
+
+    rows: dict[str, list[Any]] = {}
+    for row in whole.rows:
+        rows.setdefault(row["group"] or _NO_GROUP, []).append(row)
+    if len(rows) == 1:
+        raise click.UsageError(f"all rows of {whole.name} are of one group: score with --group-by, or name more tables")
+    return [Group.of_rows(name, each, whole.table) for name, each in rows.items()]
+
+
+def _write_report(path: str, result: Result, dimensions: Sequence[str]) -> None:
+    """A report of all rows, grouped as they were compared."""
+    from aigciqa.report import write_report
+    from aigciqa.scoring.sinks import columns_of
+
+    columns = columns_of(dimensions)
+    blank = dict.fromkeys(columns)
+    rows = ({**blank, **group.located(row), "group": group.name} for group in result.groups for row in group.rows)
+    write_report(path, rows, columns, title=f"Comparison of {', '.join(group.name for group in result.groups)}")
+
+
+def _status(result: Result) -> int:
+    """The exit status; says on standard error why it is not 0."""
+    from aigciqa.scoring.sinks import printable
+
+    below = dict.fromkeys(f"{printable(each.name)} ({block.label})" for block, each in result.below)
+    if below:
+        click.echo(f"aigciqa-compare: below {result.share:g} of the baseline: {', '.join(below)}", err=True)
+    if result.failures:
+        click.echo(f"aigciqa-compare: {len(result.failures)} scores are missing", err=True)
+    return EXIT_FAILED if below or result.failures else EXIT_COMPARED

@@ -1,0 +1,269 @@
+"""Groups of scored pictures against each other: matched by prompt, compared by each metric and dimension."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from aigciqa.comparison import MIN_MATCHED, Difference, Margin, Scores, Standing, differences, margins, standings
+from aigciqa.scoring.tables import Table
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rows of one generator or checkpoint.
+
+    Attributes:
+        name: of the group.
+        rows: as `scoring.sinks.to_row` makes them; a dimension may be missing.
+        relatives: of each row, the image's path below the group's folder.
+        table: where the rows were read from, if from a table.
+    """
+
+    name: str
+    rows: Sequence[Row]
+    relatives: Sequence[str]
+    table: Table | None = None
+
+    @classmethod
+    def of_rows(cls, name: str, rows: Sequence[Row], table: Table | None = None) -> Group:
+        """A group whose folder is the deepest one that holds all its images."""
+        folders = [os.path.dirname(row["image"]) for row in rows]
+        absolute = {os.path.isabs(folder) for folder in folders}
+        parent = os.path.commonpath(folders) if len(absolute) == 1 else ""
+        return cls(name, rows, [os.path.relpath(row["image"], parent or ".") for row in rows], table)
+
+    @property
+    def failures(self) -> list[Row]:
+        """The rows that have an error instead of scores."""
+        return [row for row in self.rows if row["error"] is not None]
+
+    def located(self, row: Row) -> Row:
+        """A row with paths that lead to its pictures from the current folder."""
+        if self.table is None:
+            return row
+        return {**row, **{name: self.table.find(row[name]) for name in ("image", "reference") if row[name]}}
+
+
+@dataclass(frozen=True)
+class Matching:
+    """How the pictures of groups belong together.
+
+    Attributes:
+        rule: what two pictures of one prompt have in common; None if groups can't be matched.
+        keys: group -> the prompt of each of its rows; empty without a rule.
+    """
+
+    rule: str | None
+    keys: Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Groups by one dimension of one metric.
+
+    Attributes:
+        metric: its name.
+        dimension: its name.
+        standings: of the groups, best first.
+        differences: of all pairs, or of each group from the baseline.
+        margins: of each group above the share of the baseline that it has to reach; empty if none is asked for.
+    """
+
+    metric: str
+    dimension: str
+    standings: tuple[Standing, ...]
+    differences: tuple[Difference, ...]
+    margins: tuple[Margin, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        return f"{self.metric} · {self.dimension}"
+
+    @property
+    def below(self) -> tuple[Margin, ...]:
+        """The groups that do not reach the share, or have no scores to reach it with."""
+        return tuple(each for each in self.margins if not each.margin >= 0)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `compare` found.
+
+    Attributes:
+        groups: all of them, in the order they were given.
+        matching: of their pictures.
+        blocks: one for each metric and dimension that two groups at least have scores of.
+        alone: metrics and dimensions that only one group has scores of, with its name.
+        baseline: the group that others are compared with; None: all pairs.
+        share: of the baseline's mean that the others have to reach.
+    """
+
+    groups: tuple[Group, ...]
+    matching: Matching
+    blocks: tuple[Block, ...]
+    alone: tuple[tuple[str, str, str], ...]
+    baseline: str | None
+    share: float | None
+
+    @property
+    def failures(self) -> list[tuple[str, Row]]:
+        """(group, row) of all pictures that could not be scored."""
+        return [(group.name, row) for group in self.groups for row in group.failures]
+
+    @property
+    def below(self) -> list[tuple[Block, Margin]]:
+        """All groups that do not reach the share of the baseline."""
+        return [(block, each) for block in self.blocks for each in block.below]
+
+
+def compare(
+    groups: Sequence[Group], dimensions: Sequence[str], *, baseline: str | None = None, share: float | None = None
+) -> Result:
+    """Compare groups by every metric and dimension.
+
+    Args:
+        groups: at least two, of different names.
+        dimensions: columns of scores.
+        baseline: name of the group that others are compared with; None: all pairs.
+        share: of the baseline's mean, > 0, that each other group's mean should reach. It is the means over the prompts
+            compared that decide, not their intervals.
+
+    Raises:
+        ValueError: names that repeat, a baseline that is no group, a share without one, or of a mean that is not
+            positive; nothing that two groups have in common.
+    """
+    names = [group.name for group in groups]
+    if len(groups) < 2 or len(set(names)) < len(names):
+        raise ValueError(f"at least two groups of different names are compared; got {', '.join(names) or 'none'}")
+    if baseline is not None and baseline not in names:
+        raise ValueError(f"the baseline {baseline!r} is none of the groups: {', '.join(names)}")
+    if share is not None and baseline is None:
+        raise ValueError(f"a share of {share} of what? Name the baseline: one of {', '.join(names)}")
+    matching = match(groups)
+    blocks = []
+    alone: list[tuple[str, str, str]] = []
+    for metric, dimension in _measured(groups, dimensions):
+        scores = {group.name: _scores(group, matching, metric, dimension) for group in groups}
+        scored = [name for name, each in scores.items() if np.isfinite(each.values).any()]
+        if len(scored) < 2:
+            alone.append((metric, dimension, scored[0]))
+        else:
+            blocks.append(_block(metric, dimension, scores, baseline, share))
+    if not blocks:
+        raise ValueError(f"no two groups have scores of the same metric: {_shown(alone)}")
+    return Result(tuple(groups), matching, tuple(blocks), tuple(alone), baseline, share)
+
+
+def match(groups: Sequence[Group]) -> Matching:
+    """Find what tells the pictures of one prompt.
+
+    By their reference if all have one and groups share some: by its path, else by its file name. Otherwise by
+    the picture's relative path, with or without its suffix, or its stem: whatever matches most, and nothing that two
+    pictures of a group have in common.
+    """
+    for rules in (_REFERENCE_RULES, _IMAGE_RULES):
+        candidates = [Matching(rule, keys) for rule, of in rules.items() if (keys := _keys(groups, of)) is not None]
+        best = max(candidates, key=_matched, default=None)  # the first of equals
+        if best is not None and _matched(best):
+            return best
+    return Matching(None, {})
+
+
+#: What a rule makes of a row and its relative path: the thing itself, and the key it goes by.
+_Rule = Callable[[Row, str], tuple[str | None, str | None]]
+
+
+def _by_reference(key: Callable[[str], str]) -> _Rule:
+    def rule(row: Row, _relative: str) -> tuple[str | None, str | None]:
+        reference = row["reference"]
+        return reference, key(reference) if reference is not None else None
+
+    return rule
+
+
+def _by_image(key: Callable[[PurePath], str]) -> _Rule:
+    return lambda _row, relative: (relative, key(PurePath(relative)))
+
+
+_REFERENCE_RULES = {
+    "reference": _by_reference(os.path.normpath),
+    "name of the reference": _by_reference(os.path.basename),
+}
+_IMAGE_RULES = {
+    "relative path": _by_image(str),
+    "relative path without its suffix": _by_image(lambda path: str(path.with_suffix(""))),
+    "stem": _by_image(lambda path: path.stem),
+}
+
+
+def _keys(groups: Sequence[Group], rule: _Rule) -> dict[str, Sequence[str]] | None:
+    """The key of each row by a rule; None if it has none, or one for different things of a group."""
+    found: dict[str, Sequence[str]] = {}
+    for group in groups:
+        pairs = [rule(row, relative) for row, relative in zip(group.rows, group.relatives, strict=True)]
+        keys = [key for _, key in pairs if key is not None]
+        if len(keys) < len(pairs) or len(set(keys)) < len({thing for thing, _ in pairs}):
+            return None
+        found[group.name] = keys
+    return found
+
+
+def _matched(matching: Matching) -> int:
+    """Prompts in common, added up over all pairs of groups that can be matched."""
+    keys = [frozenset(each) for each in matching.keys.values()]
+    shared = [len(one & other) for one, other in itertools.combinations(keys, 2)]
+    return sum(count for count in shared if count >= MIN_MATCHED)
+
+
+def _measured(groups: Iterable[Group], dimensions: Sequence[str]) -> list[tuple[str, str]]:
+    """(metric, dimension) of which there are scores, metrics in the order they first appear."""
+    found = {
+        (row["metric"], name)
+        for group in groups
+        for row in group.rows
+        for name in dimensions
+        if row.get(name) is not None
+    }
+    metrics = dict.fromkeys(row["metric"] for group in groups for row in group.rows)
+    return [(metric, name) for metric in metrics for name in dimensions if (metric, name) in found]
+
+
+def _scores(group: Group, matching: Matching, metric: str, dimension: str) -> Scores:
+    places = [place for place, row in enumerate(group.rows) if row["metric"] == metric]
+    values = [group.rows[place].get(dimension) for place in places]
+    keys = matching.keys.get(group.name)
+    return Scores(
+        np.array([np.nan if value is None else value for value in values], dtype=np.float64),
+        tuple(keys[place] for place in places) if keys is not None else None,
+    )
+
+
+def _block(
+    metric: str, dimension: str, scores: Mapping[str, Scores], baseline: str | None, share: float | None
+) -> Block:
+    ordered = standings(scores)
+    found: list[Margin] = []
+    if share is not None and baseline is not None:
+        mean = next(each.mean for each in ordered if each.name == baseline)
+        if not mean > 0:
+            raise ValueError(f"{metric} · {dimension}: the baseline's mean is {mean:.3f}; a share needs one above 0")
+        found = margins(scores, baseline, share)
+    best_first = {each.name: scores[each.name] for each in ordered}
+    return Block(metric, dimension, tuple(ordered), tuple(differences(best_first, baseline=baseline)), tuple(found))
+
+
+def _shown(alone: Iterable[tuple[str, str, str]]) -> str:
+    by_group: dict[str, list[str]] = {}
+    for metric, dimension, name in alone:
+        by_group.setdefault(name, []).append(f"{metric} · {dimension}")
+    return "; ".join(f"{name} has {', '.join(found)}" for name, found in by_group.items()) or "there are none"

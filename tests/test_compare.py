@@ -1,0 +1,378 @@
+"""`aigciqa-compare` and what it is made of: groups, their matching by prompt, the tables."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from aigciqa.cli.compare import main
+from aigciqa.comparison import MIN_PROVING
+from aigciqa.groups import Group, compare, match
+from aigciqa.scoring.records import Record
+from aigciqa.scoring.sinks import FileSink, columns_of, to_row
+
+DIMENSIONS = ("quality", "authenticity")
+
+
+def row(image: str, quality: float | None, **cells: Any) -> dict[str, Any]:
+    """A row of a table; its authenticity is one below its quality."""
+    record = Record(
+        image,
+        cells.get("reference"),
+        cells.get("group"),
+        cells.get("metric", "nr-lite"),
+        {} if quality is None else {"quality": quality, "authenticity": quality - 1},
+        f"{image}: torn" if quality is None else None,
+    )
+    return to_row(record, columns_of(DIMENSIONS))
+
+
+def rows(folder: str, mean: float, count: int = 20, suffix: str = ".png", **cells: Any) -> list[dict[str, Any]]:
+    """Rows of pictures 0 to `count`, whose prompts are as hard in every folder."""
+    hard = np.random.default_rng(1).normal(0, 1, count)
+    own = np.random.default_rng(sum(folder.encode())).normal(0, 0.2, count)
+    return [row(f"{folder}/{n}{suffix}", mean + hard[n] + own[n], **cells) for n in range(count)]
+
+
+def table(path: Path, *parts: Sequence[Mapping[str, Any]]) -> str:
+    sink = FileSink(str(path), columns_of(DIMENSIONS))
+    sink.start()
+    sink.write([row for part in parts for row in part])
+    sink.close()
+    return str(path)
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments, prog_name="aigciqa-compare")
+
+
+class TestMatching:
+    def test_by_reference_where_all_have_one(self) -> None:
+        one = [row(f"a/{n}.png", 1, reference=f"prompts/{n // 2}.png") for n in range(4)]
+        other = [row(f"b/{n}.png", 1, reference=f"prompts/./{n // 2}.png") for n in range(4)]
+        found = match([Group.of_rows("a", one), Group.of_rows("b", other)])
+        assert found.rule == "reference"
+        assert found.keys["a"] == found.keys["b"]
+        assert len(set(found.keys["a"])) == 2
+
+    def test_by_the_references_name_where_their_folder_moved(self) -> None:
+        one = [row(f"a/{n}-x.png", 1, reference=f"prompts/{n}.png") for n in range(4)]
+        other = [row(f"b/{n}-y.png", 1, reference=f"/ci/prompts/{n}.png") for n in range(4)]
+        assert match([Group.of_rows("a", one), Group.of_rows("b", other)]).rule == "name of the reference"
+
+    def test_not_by_reference_if_one_is_unknown(self) -> None:
+        one = [row(f"a/{n}.png", 1, reference=f"prompts/{9 - n}.png") for n in range(4)]
+        other = [row(f"b/{n}.png", 1, reference=f"prompts/{n}.png" if n else None) for n in range(4)]
+        assert match([Group.of_rows("a", one), Group.of_rows("b", other)]).rule == "relative path"
+
+    @pytest.mark.parametrize(
+        ("one", "other", "rule"),
+        [
+            (["x/1.png", "y/1.png"], ["x/1.png", "y/1.png"], "relative path"),
+            (["x/1.png", "y/1.png"], ["x/1.jpg", "y/1.jpg"], "relative path without its suffix"),
+            (["1.png", "2.png", "3.png"], ["1.png", "2.png", "3.jpg"], "relative path without its suffix"),
+            (["x/1.png", "y/2.png"], ["z/1.png", "z/v/2.png"], "stem"),
+            (["x/1.png", "y/1.png"], ["z/1.png", "z/v/2.png"], None),  # two pictures of one stem are two prompts
+            (["1.png", "2.png"], ["1.png", "3.png"], None),  # one in common is no ground
+        ],
+    )  # fmt: skip
+    def test_by_paths(self, one: list[str], other: list[str], rule: str | None) -> None:
+        groups = [
+            Group(name, [row(f"{name}/{path}", 1) for path in paths], paths)
+            for name, paths in (("a", one), ("b", other))
+        ]
+        assert match(groups).rule == rule
+
+    def test_the_folder_of_a_group_is_what_its_images_have_in_common(self) -> None:
+        group = Group.of_rows("a", [row("out/sd/x/1.png", 1), row("out/sd/y/1.png", 1)])
+        assert list(group.relatives) == ["x/1.png", "y/1.png"]
+
+
+class TestCompare:
+    def test_every_metric_and_dimension_is_a_block(self) -> None:
+        one = rows("a", 3) + rows("a", 2, metric="fr-lite")
+        other = rows("b", 3.5) + rows("b", 2, metric="fr-lite") + rows("b", 2, metric="clip")
+        found = compare([Group.of_rows("a", one), Group.of_rows("b", other)], DIMENSIONS)
+        assert [block.label for block in found.blocks] == [
+            "nr-lite · quality", "nr-lite · authenticity", "fr-lite · quality", "fr-lite · authenticity"
+        ]  # fmt: skip
+        assert found.alone == (("clip", "quality", "b"), ("clip", "authenticity", "b"))
+        (difference,) = found.blocks[0].differences
+        assert (difference.first, difference.second, difference.n, difference.matched) == ("b", "a", 20, True)
+        assert difference.is_significant
+
+    def test_failures_leave_their_prompt_out_on_both_sides(self) -> None:
+        one, other = rows("a", 3), rows("b", 3)
+        one[4] = row("a/4.png", None)
+        found = compare([Group.of_rows("a", one), Group.of_rows("b", other)], DIMENSIONS)
+        assert found.blocks[0].differences[0].n == 19
+        assert [(name, failed["image"]) for name, failed in found.failures] == [("a", "a/4.png")]
+
+    @pytest.mark.parametrize(("share", "below"), [(0.5, []), (0.99, ["a"])])
+    def test_groups_below_a_share_of_the_baseline(self, share: float, below: list[str]) -> None:
+        groups = [Group.of_rows(name, rows(name, mean)) for name, mean in (("a", 2.5), ("base", 3.0), ("c", 4.0))]
+        found = compare(groups, ["quality"], baseline="base", share=share)
+        assert [each.name for _, each in found.below] == below
+        assert [each.name for each in found.blocks[0].margins] == ["a", "c"]
+
+    def test_a_group_without_scores_is_below(self) -> None:
+        groups = [Group.of_rows(name, rows(name, 3)) for name in "ab"]
+        groups.append(Group.of_rows("c", [row("c/1.png", None)]))
+        found = compare(groups, ["quality"], baseline="a", share=0.1)
+        assert [each.name for _, each in found.below] == ["c"]
+
+    def test_nonsense_is_refused(self) -> None:
+        one, other = Group.of_rows("a", rows("a", 3)), Group.of_rows("b", rows("b", 3))
+        negative = Group.of_rows("n", rows("n", -3))
+        clip = Group.of_rows("c", rows("c", 1, metric="clip"))
+        for groups, options, complaint in (
+            ([one], {}, "at least two groups"),
+            ([one, one], {}, "different names"),
+            ([one, other], {"baseline": "x"}, "'x' is none of the groups: a, b"),
+            ([one, other], {"share": 0.9}, "Name the baseline: one of a, b"),
+            ([one, negative], {"baseline": "n", "share": 0.9}, "the baseline's mean is -"),
+            ([one, clip], {}, "no two groups have scores of the same metric: a has nr-lite · quality; c has clip"),
+        ):
+            with pytest.raises(ValueError, match=complaint):
+                compare(groups, ["quality"], **options)
+
+
+class TestTables:
+    """The command over tables of scores."""
+
+    @pytest.fixture(scope="class")
+    def folder(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        folder = tmp_path_factory.mktemp("tables")
+        table(folder / "old.csv", rows("out/old", 3.0))
+        table(folder / "new.jsonl", rows("out/new", 3.6))
+        table(folder / "both.parquet", rows("out/old", 3.0, group="old"), rows("out/new", 3.6, group="new"))
+        torn = rows("out/torn", 3.0)
+        torn[7:9] = [row("out/torn/7.png", None), row("out/torn/8.png", None)]
+        table(folder / "torn.json", torn)
+        return folder
+
+    def test_a_table_for_each_group(self, folder: Path) -> None:
+        done = run(str(folder / "old.csv"), str(folder / "new.jsonl"))
+        assert done.exit_code == 0
+        assert "2 groups. Pictures are matched by their relative path: 20 prompts in common." in done.stdout
+        for words in ("nr-lite · quality", "nr-lite · authenticity", "significant", "100%", "yes", "< 0.001"):
+            assert words in done.stdout
+        lines = done.stdout.splitlines()
+        assert [line.split()[0] for line in lines if line.startswith(("old", "new"))][:2] == ["new", "old"]
+
+    def test_one_table_with_groups_says_the_same(self, folder: Path) -> None:
+        apart = run(str(folder / "old.csv"), str(folder / "new.jsonl"), "--format", "json")
+        together = run(str(folder / "both.parquet"), "--format", "json")
+        assert json.loads(together.stdout) == json.loads(apart.stdout)
+
+    def test_json_has_every_figure(self, folder: Path) -> None:
+        done = run(
+            str(folder / "both.parquet"), "--dimension", "quality", "--baseline", "old", "--fail-below", "0.5",
+            "--format", "json",
+        )  # fmt: skip
+        found = json.loads(done.stdout)
+        assert (found["matched_by"], found["baseline"], found["fail_below"], found["passed"]) == (
+            "relative path", "old", 0.5, True
+        )  # fmt: skip
+        (block,) = found["blocks"]
+        expected = np.mean([each["quality"] for each in rows("out/new", 3.6)])
+        assert block["standings"][0]["mean"] == pytest.approx(expected, abs=1e-6)
+        assert block["differences"][0]["first"] == "new"
+        assert block["margins"][0]["name"] == "new"
+
+    def test_csv_has_a_row_for_each_pair(self, folder: Path) -> None:
+        done = run(str(folder / "both.parquet"), str(folder / "torn.json"), str(folder / "old.csv"), "--format", "csv")
+        found = list(csv.DictReader(io.StringIO(done.stdout)))
+        assert len(found) == 2 * 3
+        assert all(float(each["first_mean"]) >= float(each["second_mean"]) for each in found)
+
+    @pytest.mark.parametrize("suffix", [".md", ".json", ".csv"])
+    def test_what_is_written_is_what_is_printed(self, folder: Path, tmp_path: Path, suffix: str) -> None:
+        output = tmp_path / "sub" / f"comparison{suffix}"
+        form = {".md": "markdown", ".json": "json", ".csv": "csv"}[suffix]
+        done = run(str(folder / "both.parquet"), "-o", str(output), "--format", form)
+        assert output.read_text() == done.stdout
+        quiet = run(str(folder / "both.parquet"), "-o", str(output), "--quiet")
+        assert quiet.stdout == ""
+
+    def test_markdown_is_a_table_whatever_groups_are_called(self, tmp_path: Path) -> None:
+        name = "<script>a|b\n*c*`"
+        path = table(tmp_path / "odd.json", rows("a", 3, group=name), rows("b", 3, group="\u202eb"))
+        done = run(path, "--format", "markdown")
+        assert done.exit_code == 0
+        assert r"\<script>a\|b\\n\*c\*\`" in done.stdout
+        cells = {line.replace(r"\|", "").count("|") for line in done.stdout.splitlines() if line.startswith("| ")}
+        assert cells == {7, 8}
+        assert "\u202e" not in done.stdout
+
+    def test_failures_are_counted_and_named_and_end_in_status_1(self, folder: Path) -> None:
+        done = run(str(folder / "old.csv"), str(folder / "torn.json"))
+        assert done.exit_code == 1
+        assert "2 scores are missing and left out:\n- torn: out/torn/7.png: torn" in done.stdout
+        assert "18 prompts in common" in done.stdout
+        assert "2 scores are missing" in done.stderr
+        (line,) = [
+            line for line in done.stdout.splitlines() if line.startswith("torn") and "[" in line and "%" not in line
+        ][:1]
+        assert line.split()[1:3] == ["18", "2"]
+
+    @pytest.mark.parametrize(("share", "status"), [("0.9", 0), ("1.5", 1)])
+    def test_the_gate(self, folder: Path, share: str, status: int) -> None:
+        path = str(folder / "both.parquet")
+        done = run(path, "--baseline", "old", "--fail-below", share, "--dimension", "quality")
+        assert done.exit_code == status
+        if status:
+            assert "FAILED: nr-lite · quality: new is 1." in done.stdout
+            assert f"{share} is needed" in done.stdout
+            assert "below 1.5 of the baseline: new (nr-lite · quality)" in done.stderr
+        else:
+            assert "passed: nr-lite · quality: new is 1." in done.stdout
+            assert done.stderr == ""
+
+    def test_the_gate_says_when_noise_could_turn_it(self, tmp_path: Path) -> None:
+        path = table(tmp_path / "near.csv", rows("a", 3.0, group="a"), rows("b", 3.0, group="b"))
+        ratio = json.loads(run(path, "--baseline", "a", "--fail-below", "1", "--format", "json").stdout)
+        margin = ratio["blocks"][0]["margins"][0]
+        share = f"{margin['mean'] / margin['baseline_mean'] + 0.001:.4f}"
+        done = run(path, "--baseline", "a", "--fail-below", share, "--dimension", "quality")
+        assert done.exit_code == 1
+        assert "noise alone could turn this" in done.stdout
+
+    def test_few_prompts_are_said_to_prove_nothing(self, tmp_path: Path) -> None:
+        count = MIN_PROVING - 1
+        path = table(tmp_path / "few.csv", rows("a", 3, count, group="a"), rows("b", 4, count, group="b"))
+        assert f"Fewer than {MIN_PROVING} prompts prove nothing" in run(path).stdout
+
+    def test_unmatched_groups_are_said_to_be(self, tmp_path: Path) -> None:
+        path = table(
+            tmp_path / "apart.csv",
+            rows("a", 3, group="a"),
+            [{**each, "image": "b/x" + each["image"][2:], "group": "b"} for each in rows("a", 3)],
+        )
+        done = run(path)
+        assert "Pictures are not matched" in done.stdout
+        assert "20 unmatched" in done.stdout
+
+    def test_m_takes_the_rows_of_that_metric(self, tmp_path: Path) -> None:
+        parts = [rows(name, 3, metric=metric, group=name) for name in "ab" for metric in ("nr-lite", "clip")]
+        done = run(table(tmp_path / "two.csv", *parts), "-m", "clip")
+        assert "clip · quality" in done.stdout
+        assert "nr-lite" not in done.stdout
+
+    def test_the_report_finds_pictures_beside_the_table(
+        self, tmp_path: Path, pictures: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pictures("a", "1.png", "2.png")
+        pictures("b", "1.png", "2.png")
+        path = table(tmp_path / "scores.csv", rows("a", 3, 3, group="a")[1:], rows("b", 3, 3, group="b")[1:])
+        monkeypatch.chdir("/")
+        done = run(path, "--report", str(tmp_path / "report.html"))
+        assert done.exit_code == 0, done.output
+        page = (tmp_path / "report.html").read_text()
+        assert "Comparison of a, b" in page
+        assert page.count("data:image/") >= 4
+
+    @pytest.mark.parametrize(
+        ("arguments", "complaint"),
+        [
+            ([], "nothing to compare"),
+            (["old.csv"], "all rows of old are of one group"),
+            (["old.csv", "old.csv"], "named twice"),
+            (["old.csv", "absent.csv"], "no such file"),
+            (["both.parquet", "--fail-below", "0.9"], "name it with --baseline"),
+            (["both.parquet", "--baseline", "odl"], "'odl' is none of the groups: old, new"),
+            (["both.parquet", "-m", "clip"], "has no scores by clip; it has nr-lite"),
+            (["both.parquet", "--dimension", "beauty"], "no scores of 'beauty'; there are quality, authenticity"),
+            (["both.parquet", "-r", "."], "-r goes with images"),
+            (["both.parquet", "-o", "x.txt"], "ends in one of .md, .json, .csv"),
+            (["both.parquet", "--report", "x.txt"], "html"),
+            (["."], "is one group: name several folders"),
+        ],
+    )
+    def test_usage_errors(
+        self, folder: Path, arguments: list[str], complaint: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(folder)
+        done = run(*arguments)
+        assert done.exit_code == 2
+        assert complaint in " ".join(done.stderr.split())
+
+
+class TestFolders:
+    """The command over folders of images."""
+
+    def test_folders_are_scored_and_matched(
+        self, tmp_path: Path, pictures: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for folder in ("prompts", "one", "two"):
+            pictures(folder, "x/1.png", "x/2.png", "y/1.png")
+        (tmp_path / "two/y/torn.png").write_bytes(b"no picture")
+        monkeypatch.chdir(tmp_path)
+        done = run("one", "two", "-r", "prompts", "-m", "fr-lite", "-m", "nr-lite", "--format", "json")
+        assert done.exit_code == 1, done.output
+        found = json.loads(done.stdout)
+        assert [(each["name"], each["rows"], each["failed"]) for each in found["groups"]] == [
+            ("one", 6, 0),
+            ("two", 8, 2),
+        ]
+        assert [block["metric"] for block in found["blocks"]] == ["fr-lite", "nr-lite"]
+        for block in found["blocks"]:
+            (difference,) = block["differences"]
+            assert (difference["n"], difference["matched"], difference["difference"]) == (3, True, 0)
+        assert {failure["image"] for failure in found["failures"]} == {str(Path("two/y/torn.png"))}
+
+        alone = run("one", "two", "-r", "prompts/x/1.png", "--format", "json")  # the default with a reference
+        assert [block["metric"] for block in json.loads(alone.stdout)["blocks"]] == ["fr-lite"]
+
+    def test_a_folder_against_an_earlier_table_is_scored_by_its_metrics(
+        self, tmp_path: Path, pictures: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pictures("run/out", "1.png", "2.png")
+        monkeypatch.chdir(tmp_path)
+        table(tmp_path / "out.csv", [row(f"elsewhere/{n}.png", 3.0, metric="nr-lite") for n in (1, 2, 3)])
+        done = run("run/out", "out.csv", "--baseline", "out.csv", "--dimension", "quality", "--format", "json")
+        assert done.exit_code == 0, done.output
+        found = json.loads(done.stdout)
+        assert [each["name"] for each in found["groups"]] == ["run/out", "out.csv"]  # both would be called out
+        assert [(block["metric"], block["differences"][0]["n"]) for block in found["blocks"]] == [("nr-lite", 2)]
+
+    @pytest.mark.parametrize(
+        ("arguments", "complaint"),
+        [
+            (["one", "two", "-m", "fr-lite"], "compares with a reference"),
+            (["one", "two", "-m", "nr-lite", "-r", "one"], "takes no reference"),
+            (["one", "empty"], "no images in empty"),
+            (["one", "two", "-m", "nr-lyte"], "nr-lite"),
+            (["one", "two", "-m", "nr-lite", "-m", "fr-lite", "--weights", "native"], "--weights goes with one metric"),
+        ],
+    )
+    def test_usage_errors(
+        self,
+        tmp_path: Path,
+        pictures: Callable[..., list[str]],
+        arguments: list[str],
+        complaint: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        pictures("one", "1.png")
+        pictures("two", "1.png")
+        (tmp_path / "empty").mkdir()
+        monkeypatch.chdir(tmp_path)
+        done = run(*arguments)
+        assert done.exit_code == 2
+        assert complaint in " ".join(done.stderr.split())
+
+
+def test_help_imports_no_torch() -> None:
+    code = "import sys, aigciqa.cli.compare as c; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
