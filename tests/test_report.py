@@ -1,0 +1,364 @@
+"""The report: what is in the file, how it is written, and `aigciqa-score --report` as a real process."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from aigciqa.comparison import Scores, differences, standings
+from aigciqa.plots import colour_map
+from aigciqa.report import Report, payload, sections, thumbnails, write_report
+from aigciqa.report.collection import FAILURE_LIMIT, MAP_SIDE, Collection, SmallMap
+from aigciqa.scoring.sinks import columns_of
+from tests.conftest import COMMAND, draw, run_command
+
+Write = Callable[..., list[str]]
+COLUMNS = columns_of(["quality", "authenticity"])
+HOSTILE = [
+    "<script>alert(1)</script>.png",
+    "</script><img src=x onerror=alert(1)>.png",
+    "<!-- \" ' & {{ 7*7 }} .png",
+    "new\nline\tand\\.png",
+    "\u202egnp.exe\u2066.png",
+    "caf\udce9.png",
+    "x" * 300 + ".png",
+    "\u2028\u0000é漢🙂.png",
+]
+
+
+def row(image: str, quality: float | None = None, **cells: Any) -> dict[str, Any]:
+    """A row of a table of scores."""
+    blank = dict.fromkeys(COLUMNS)
+    error = None if quality is not None else f"{image}: broken"
+    return {**blank, "image": image, "metric": "nr-lite", "quality": quality, "error": error, **cells}
+
+
+def rows_of(count: int, groups: int = 2) -> list[dict[str, Any]]:
+    """Rows of pictures that are not there, from several generators with the same prompts."""
+    scores = np.random.default_rng(0).normal(2, 0.5, count)
+    return [
+        row(f"g{i % groups}/{i}.png", float(score) + i % groups, group=f"g{i % groups}", reference=f"p{i // groups}")
+        for i, score in enumerate(scores)
+    ]
+
+
+def data_of(page: Path) -> dict[str, Any]:
+    """What the page's script reads."""
+    found: dict[str, Any] = json.loads(_script(page, "data"))
+    return found
+
+
+def thumbnails_of(page: Path) -> list[str]:
+    return _script(page, "thumbnails").split("\n")
+
+
+def _script(page: Path, name: str) -> str:
+    match = re.search(f'<script type="[a-z/]+" id="{name}">(.*?)</script>', page.read_text("utf-8"), re.DOTALL)
+    assert match is not None
+    return match[1]
+
+
+def cells_of(page: Path, start: str) -> list[list[str]]:
+    """The text of the rows of the first table after some text."""
+    text = page.read_text("utf-8").split(start, 1)[1].split("</table>", 1)[0]
+    cells = [re.findall(r"<t[dh].*?>(.*?)</t[dh]>", part, re.DOTALL) for part in text.split("<tr")[1:]]
+    return [[re.sub("<.*?>", "", cell).strip() for cell in line] for line in cells]
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    return tmp_path / "report.html"
+
+
+def test_summary_and_leaderboard_are_the_comparison(page: Path) -> None:
+    rows = [*rows_of(40), row("g1/bad.png", group="g1")]
+    write_report(page, rows, COLUMNS)
+    groups = {
+        name: Scores(
+            np.array([each["quality"] for each in rows[:-1] if each["group"] == name]),
+            tuple(each["reference"] for each in rows[:-1] if each["group"] == name),
+        )
+        for name in ("g0", "g1")
+    }
+    table = cells_of(page, 'id="summary"')
+    assert table[0] == ["Metric", "Dimension", "Group", "n", "Failed", "Mean", "95% interval", "Median", "Worst"]
+    for standing, failed in zip(sorted(standings(groups), key=lambda each: each.name), ("0", "1"), strict=True):
+        figures = [f"{standing.mean:.3f}", f"{standing.low:.3f} to {standing.high:.3f}", f"{standing.median:.3f}"]
+        line = ["nr-lite", "quality", standing.name, "20", failed, *figures, f"{standing.worst:.3f}"]
+        assert line in table
+    assert ["all pictures", "40", "1"] in [line[2:5] for line in table]
+    assert [line[:2] for line in cells_of(page, 'class="ranks"')[1:]] == [["1", "g1"], ["2", "g0"]]
+    (found,) = differences({"g1": groups["g1"], "g0": groups["g0"]})
+    assert found.matched
+    assert found.is_significant
+    assert cells_of(page, 'class="matrix"')[1:] == [
+        ["g1", "·", f"{found.difference:+.3f}*"],
+        ["g0", f"{-found.difference:+.3f}*".replace("-", "−"), "·"],
+    ]
+    assert cells_of(page, "Every pair")[1][-1] == "20 prompts"
+    assert cells_of(page, 'id="failures"')[1:] == [["g1/bad.png", "g1", "nr-lite", "g1/bad.png: broken"]]
+
+
+def test_data_of_the_gallery_and_the_charts(page: Path) -> None:
+    rows = [
+        row("a.png", 1.0, group="x", reference="p.png", authenticity=3.0),
+        row("a.png", 2.0, group="x", reference="p.png", metric="fr-lite"),
+        row("b.png", 4.0),
+        row("c.png", None, metric="fr-lite"),
+        row("b.png", 5.0),
+    ]
+    write_report(page, rows, COLUMNS, title="Five & more")
+    data = data_of(page)
+    assert data["images"] == ["a.png", "b.png", "b.png"]  # the second b.png is a row of its own
+    assert [(each["label"], each["values"]) for each in data["columns"]] == [
+        ("nr-lite · quality", [1.0, 4.0, 5.0]),
+        ("nr-lite · authenticity", [3.0, None, None]),
+        ("fr-lite · quality", [2.0, None, None]),
+    ]
+    assert [data["groups"][index] for index in data["group"]] == ["x", "", ""]
+    assert (data["reference"], data["references"]) == ([0, None, None], ["p.png"])
+    assert sum(map(sum, data["columns"][0]["histogram"]["counts"])) == 3
+    assert data["maps"] == {}
+    assert "<title>Five &amp; more</title>" in page.read_text()
+    assert thumbnails_of(page) == [""] * 4  # none of the files is there
+
+
+def test_links_lead_from_the_page_to_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = write_report("out/deep/r.html", [row("gen/a #1?.png", 1.0), row(str(tmp_path / "b%.png"), 2.0)], COLUMNS)
+    assert data_of(page)["links"] == ["../../gen/a%20%231%3F.png", "../../b%25.png"]
+    remote = write_report("r.html", [row("s3://bucket/a.png", 1.0)], COLUMNS)
+    assert data_of(remote)["links"] == [None]
+
+
+def test_hostile_names_are_text(page: Path) -> None:
+    rows = [row(name, 1.0 + index, group=name, reference=name) for index, name in enumerate(HOSTILE)]
+    rows += [row(name, None, group=name, error=f"{name}: broken") for name in HOSTILE]
+    write_report(page, rows, COLUMNS, title=HOSTILE[0])
+    assert data_of(page)["images"] == data_of(page)["groups"] == HOSTILE
+    text = page.read_text("utf-8")
+    assert "<script>alert" not in text
+    assert "<img src=x" not in text
+    assert "{{ 7*7 }}" in text
+    assert text.count("<script") == text.count("</script>") == 4
+    assert "caf\\udce9.png" in text
+
+
+def test_thumbnails(pictures: Write, page: Path, tmp_path: Path) -> None:
+    images = pictures("gen", "a.jpg", "b.png", size=(300, 600))
+    (reference,) = pictures("ref", "p.png")
+    turned = Image.fromarray(draw(300, 600))
+    exif = turned.getexif()
+    exif[0x0112] = 6  # the picture lies on its side
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    Image.new("RGBA", (10, 10), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    more = [str(tmp_path / name) for name in ("turned.jpg", "clear.png", "broken.png")]
+    write_report(page, [row(image, 1.0, reference=reference) for image in [*images, *more]], COLUMNS)
+    found = [Image.open(io.BytesIO(base64.b64decode(each))) if each else None for each in thumbnails_of(page)]
+    assert [each and each.size for each in found] == [(256, 128), (256, 128), (128, 256), (10, 10), None, (80, 70)]
+    assert found[3] is not None
+    assert np.asarray(found[3].convert("L")).min() > 250
+    assert not (tmp_path / "report_files").exists()
+
+
+def test_many_thumbnails_go_to_a_folder(
+    pictures: Write, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thumbnails, "INLINE_BYTES", 4000)
+    images = pictures("gen", *(f"{number}.jpg" for number in range(6)))
+    rows = [row(image, 1.0) for image in [*images[:3], "missing.png", *images[3:]]]
+    write_report(page, rows, COLUMNS)
+    folder = tmp_path / "report_files"
+    listed = thumbnails_of(page)
+    assert [bool(each) for each in listed] == [True] * 3 + [False] + [True] * 3
+    assert all((tmp_path / each).is_file() for each in listed if each)
+    (folder / "mine.txt").write_text("keep")
+    write_report(page, rows[:5], COLUMNS)
+    assert all((tmp_path / each).is_file() for each in thumbnails_of(page) if each)
+    assert not any((tmp_path / each).exists() for each in listed if each)
+    monkeypatch.undo()
+    write_report(page, rows, COLUMNS)
+    assert data_of(page)["inline"]
+    assert [path.name for path in folder.iterdir()] == ["mine.txt"]
+
+
+def test_the_gallery_of_a_very_large_run_is_a_part(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(payload, "GALLERY_LIMIT", 30)
+    rows = rows_of(200)
+    write_report(page, rows, COLUMNS)
+    data = data_of(page)
+    ordered = sorted(rows, key=lambda each: each["quality"])
+    assert 20 <= len(data["images"]) <= 30
+    assert {each["image"] for each in [*ordered[:10], *ordered[-10:]]} <= set(data["images"])
+    assert len(data["sample"]) == 10
+    assert sum(map(sum, data["columns"][0]["histogram"]["counts"])) == 200
+    assert f"{len(data['images'])} of 200 pictures are here" in page.read_text()
+    assert ["all pictures", "200"] in [line[2:4] for line in cells_of(page, 'id="summary"')]
+
+
+def test_many_groups_and_failures_are_cut_off(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sections, "GROUP_LIMIT", 20)
+    rows = [row(f"{number}.png", 1.0 + number % 3, group=f"group {number % 50}") for number in range(100)]
+    rows += [row(f"bad{number}.png") for number in range(FAILURE_LIMIT + 5)]
+    write_report(page, rows, COLUMNS)
+    table = cells_of(page, 'id="summary"')
+    assert len(table) == 1 + 20 + 1
+    assert table[-1][2:5] == ["all pictures", "100", "1,005"]
+    assert len(cells_of(page, 'class="matrix"')) == 1 + sections.PAIRED_LIMIT
+    assert len(cells_of(page, 'id="failures"')) == 1 + FAILURE_LIMIT
+    assert "The first 1,000 of 1,005." in page.read_text()
+
+
+def test_a_report_without_scores_or_groups(page: Path) -> None:
+    write_report(page, [row("a.png")], COLUMNS)
+    assert "No picture could be scored." in page.read_text()
+    assert cells_of(page, 'id="failures"')[1:] == [["a.png", "nr-lite", "a.png: broken"]]
+    write_report(page, [row("a.png", 1.5)], COLUMNS)
+    assert 'id="leaderboard"' not in page.read_text()
+    assert cells_of(page, 'id="summary"')[1:] == [["nr-lite", "quality", "1", "0", "1.500", "–", "1.500", "1.500"]]
+
+
+def test_maps(page: Path) -> None:
+    rng = np.random.default_rng(0)
+    maps = [rng.normal(2, 1, (4, 6)), None, rng.normal(3, 1, (4, 6))]
+    rows = [row("a.png", 2.0), row("b.png", 2.0), row("c.png", 3.0), row("a.png", 1.0, metric="nr-resnet18")]
+    write_report(page, rows, COLUMNS, maps=[*maps, np.ones((7, 7))])
+    found = data_of(page)["maps"]
+    lite = found["nr-lite"]
+    assert lite["shapes"] == {"0": [4, 6], "2": [4, 6]}
+    assert lite["crop"] is None
+    assert found["nr-resnet18"]["crop"] == 224 / 256
+    for position in (0, 2):
+        levels = np.frombuffer(base64.b64decode(lite["levels"][str(position)]), np.uint8).reshape(4, 6)
+        expected = maps[position].clip(lite["low"], lite["high"])
+        step = (lite["high"] - lite["low"]) / 255
+        np.testing.assert_allclose(lite["low"] + levels * step, expected, atol=1.5 * step)
+    colours = np.frombuffer(base64.b64decode(data_of(page)["palette"]), np.uint8).reshape(256, 3)
+    assert (colours == colour_map(np.arange(256)[None], 0, 255)[0]).all()
+
+
+def test_large_maps_are_averaged() -> None:
+    quality_map = np.random.default_rng(0).normal(size=(3 * MAP_SIDE, 5))
+    small = SmallMap.of(quality_map)
+    assert small.shape == (MAP_SIDE, 5)
+    np.testing.assert_allclose(small.scores(), quality_map.reshape(MAP_SIDE, 3, 5).mean(axis=1), atol=0.02)
+    assert small.scores().mean() == pytest.approx(quality_map.mean(), abs=0.01)
+
+
+def test_a_million_rows_fit_in_memory() -> None:
+    collection = Collection(COLUMNS)
+    for number in range(1000):
+        collection.add(row(f"{number}.png", 1.0), np.ones((4, 4)))
+    kept = sum(sys.getsizeof(each) for each in [*collection.pictures, *collection.maps.values()])
+    assert kept < 200 * 1000
+    assert not any(isinstance(each, dict) for each in collection.pictures)
+
+
+def test_a_failure_leaves_the_earlier_report_whole(
+    pictures: Write, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thumbnails, "INLINE_BYTES", 1000)
+    rows = [row(image, 1.0) for image in pictures("gen", "a.jpg", "b.jpg")]
+    write_report(page, rows, COLUMNS)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(KeyboardInterrupt):
+        write_report(page, rows, COLUMNS)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert len(list((tmp_path / "report_files").iterdir())) == 1
+
+
+@pytest.mark.parametrize(("module", "package"), [("jinja2", "jinja2"), ("bokeh.util.paths", "bokeh")])
+def test_a_missing_extra_says_what_to_install(
+    page: Path, monkeypatch: pytest.MonkeyPatch, module: str, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf"a report needs {package}: pip install 'aigciqa\[report\]'"):
+        Report(page, COLUMNS)
+
+
+def test_targets(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"a report ends in \.html"):
+        Report(tmp_path / "report.pdf", COLUMNS)
+    (tmp_path / "folder.html").mkdir()
+    with pytest.raises(ValueError, match="is a folder"):
+        Report(tmp_path / "folder.html", COLUMNS)
+
+
+def test_the_command_writes_a_report(pictures: Write, tmp_path: Path) -> None:
+    pictures("gen", "x/a.jpg", "x/b.jpg", "y/a.jpg", "y/b.jpg")
+    pictures("ref", "a.jpg", "b.jpg")
+    (tmp_path / "gen" / "y" / "bad.jpg").write_bytes(b"")
+    arguments = ["gen", "-r", "ref", "-m", "fr-lite", "-m", "nr-lite", "--group-by", "parent", "-o", "scores.csv"]
+    done = run_command(*arguments, "--report", "out/report.html", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "report in out/report.html" in done.stderr
+    page = tmp_path / "out" / "report.html"
+    data = data_of(page)
+    assert data["images"] == ["gen/x/a.jpg", "gen/x/b.jpg", "gen/y/a.jpg", "gen/y/b.jpg"]
+    assert data["links"][0] == "../gen/x/a.jpg"
+    assert all(len(each["levels"]) == 4 for each in data["maps"].values())
+    assert set(data["maps"]) == {"fr-lite", "nr-lite"}
+    assert "gen/y/bad.jpg: the file is empty" in page.read_text()
+    assert len((tmp_path / "scores.csv").read_text().splitlines()) == 1 + 10
+
+    partial = (tmp_path / "scores.csv").read_text().splitlines(keepends=True)[:5]
+    (tmp_path / "scores.csv").write_text("".join(partial))
+    done = run_command(*arguments, "--resume", "--report", "again.html", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    again = data_of(tmp_path / "again.html")
+    assert again["images"] == data["images"]
+    assert [each["values"] for each in again["columns"]] == [each["values"] for each in data["columns"]]
+    assert list(again["maps"]["fr-lite"]["levels"]) == ["2", "3"]  # the first two were scored before
+
+
+def test_scores_outlive_a_report_that_fails(pictures: Write, tmp_path: Path) -> None:
+    pictures("gen", "a.jpg")
+    (tmp_path / "file").write_text("not a folder")
+    done = run_command("gen", "-o", "scores.json", "--report", "file/report.html", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "no report, but all scores have been written" in done.stderr
+    assert [each["image"] for each in json.loads((tmp_path / "scores.json").read_text())] == ["gen/a.jpg"]
+    refused = run_command("gen", "-o", "scores.json", "--report", "report.txt", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "a report ends in .html" in refused.stderr
+
+
+def test_an_interrupted_run_leaves_no_report(pictures: Write, tmp_path: Path) -> None:
+    (image,) = pictures("gen", "a.jpg")
+    process = subprocess.Popen(
+        [*COMMAND, "-", "-o", "scores.csv", "--batch-size", "1", "--report", "report.html"],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    process.stdin.write(f"{image}\n".encode() * 2)
+    process.stdin.flush()
+    scores = tmp_path / "scores.csv"
+    while not (scores.exists() and len(scores.read_text().splitlines()) > 1):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gen", "scores.csv"]
