@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from aigciqa.comparison import MIN_MATCHED, Difference, Margin, Scores, Standing, differences, margins, standings
-from aigciqa.scoring.tables import Table
+from aigciqa.scoring.tables import Table, below_common_folder
 
 Row = Mapping[str, Any]
 
@@ -36,21 +36,12 @@ class Group:
     @classmethod
     def of_rows(cls, name: str, rows: Sequence[Row], table: Table | None = None) -> Group:
         """A group whose folder is the deepest one that holds all its images."""
-        folders = [os.path.dirname(row["image"]) for row in rows]
-        absolute = {os.path.isabs(folder) for folder in folders}
-        parent = os.path.commonpath(folders) if len(absolute) == 1 else ""
-        return cls(name, rows, [os.path.relpath(row["image"], parent or ".") for row in rows], table)
+        return cls(name, rows, below_common_folder([row["image"] for row in rows]), table)
 
     @property
     def failures(self) -> list[Row]:
         """The rows that have an error instead of scores."""
         return [row for row in self.rows if row["error"] is not None]
-
-    def located(self, row: Row) -> Row:
-        """A row with paths that lead to its pictures from the current folder."""
-        if self.table is None:
-            return row
-        return {**row, **{name: self.table.find(row[name]) for name in ("image", "reference") if row[name]}}
 
 
 @dataclass(frozen=True)

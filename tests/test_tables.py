@@ -76,9 +76,9 @@ def test_paths_lead_from_the_current_folder_else_from_beside_the_table(
     table = read_table(written(tmp_path / "scores.csv"))
     for name in ("a.png", "here/a.png", "b.png"):
         (tmp_path / name).touch()
-    assert table.find("a.png") == "a.png"  # here, though there is one beside the table
-    assert table.find("b.png") == str(tmp_path / "b.png")
-    assert table.find("gone.png") == "gone.png"
+    row = table.located({"image": "a.png", "reference": "b.png", "quality": 1.0})
+    assert row == {"image": "a.png", "reference": str(tmp_path / "b.png"), "quality": 1.0}
+    assert table.located({"image": "gone.png", "reference": None}) == {"image": "gone.png", "reference": None}
 
 
 def test_a_table_of_another_tool_needs_an_image_and_scores_only(tmp_path: Path) -> None:

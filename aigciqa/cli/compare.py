@@ -246,7 +246,11 @@ def _write_report(path: str, result: Result, dimensions: Sequence[str]) -> None:
 
     columns = columns_of(dimensions)
     blank = dict.fromkeys(columns)
-    rows = ({**blank, **group.located(row), "group": group.name} for group in result.groups for row in group.rows)
+    rows = (
+        {**blank, **(group.table.located(row) if group.table is not None else row), "group": group.name}
+        for group in result.groups
+        for row in group.rows
+    )
     write_report(path, rows, columns, title=f"Comparison of {', '.join(group.name for group in result.groups)}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,14 @@ class Table:
         for number, row in enumerate(read_rows(str(self.path)), 1):
             yield self._row(row, f"{self.path}: row {number}")
 
-    def find(self, path: str) -> str:
-        """Where a row's path leads: as it is, else beside the table; as it is, too, if there is nothing at either."""
+    def located(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A row with paths that lead from the current folder: as they are, else from the table's folder.
+
+        A path that leads nowhere stays as it is.
+        """
+        return {**row, **{name: self._find(row[name]) for name in ("image", "reference") if row[name]}}
+
+    def _find(self, path: str) -> str:
         joined = str(self.path.parent / path)
         return joined if not os.path.lexists(path) and os.path.lexists(joined) else path
 
@@ -86,6 +92,13 @@ def read_table(path: str | os.PathLike[str]) -> Table:
             "Expected a table of aigciqa-score -o"
         )
     return Table(path, dimensions)
+
+
+def below_common_folder(paths: Sequence[str]) -> list[str]:
+    """Paths of files below the deepest folder that holds them all."""
+    absolute = [os.path.abspath(path) for path in paths]
+    folder = os.path.commonpath([os.path.dirname(path) for path in absolute]) if absolute else ""
+    return [os.path.relpath(path, folder) for path in absolute]
 
 
 def is_table(path: str) -> bool:

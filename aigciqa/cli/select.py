@@ -1,0 +1,272 @@
+"""`aigciqa-select`: pictures chosen by their scores, into a folder or as a list."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aigciqa.cli.common import checked
+from aigciqa.remote import is_url
+from aigciqa.scoring.sinks import FileSink, printable
+from aigciqa.scoring.sources import SourceError, read_rows
+from aigciqa.scoring.tables import Table, below_common_folder, read_table
+from aigciqa.selection import Criteria, Selection, bucket, select
+from aigciqa.transfer import LASTING, Step
+
+if TYPE_CHECKING:
+    from aigciqa.transfer import Method
+
+    Row = Mapping[str, Any]
+
+EXIT_DONE, EXIT_ERRORS, EXIT_INTERRUPTED = 0, 1, 130
+#: Of the pictures that could not be put in place, these many are named.
+_SHOWN = 20
+_LABELS = {"there": "already there", "different": "another file is there", "gone": "no such file any more"}
+
+
+def _bounds(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
+    """DIMENSION=SCORE, or SCORE alone, whose dimension is the empty string."""
+    bounds = {}
+    for value in values:
+        name, _, number = value.rpartition("=")
+        try:
+            bounds[name] = float(number)
+        except ValueError:
+            raise click.BadParameter(f"{value!r}: expected DIMENSION=SCORE, such as quality=3.5, or SCORE") from None
+    return bounds
+
+
+def _edges(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[float, ...]:
+    if value is None:
+        return ()
+    try:
+        edges = tuple(float(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r}: expected scores with commas between, such as 2,3,4") from None
+    if sorted(set(edges)) != list(edges):
+        raise click.BadParameter(f"{value!r}: expected ascending scores, such as 2,3,4")
+    return edges
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("path", metavar="TABLE")
+@click.option("-m", "--metric", metavar="METRIC", help="Whose scores, where the table has several.")
+@click.option("--dimension", metavar="D", help="What ranks and divides. [default: the table's first]")
+@click.option(
+    "--min", "minimum", multiple=True, metavar="D=SCORE", callback=_bounds,
+    help="Lowest score, such as quality=3.5; may be given more than once.",
+)  # fmt: skip
+@click.option("--max", "maximum", multiple=True, metavar="D=SCORE", callback=_bounds, help="Highest score, likewise.")
+@click.option("--top", type=click.IntRange(min=1), metavar="N", help="The N best.")
+@click.option("--bottom", type=click.IntRange(min=1), metavar="N", help="The N worst.")
+@click.option("--per-group", is_flag=True, help="So many of each group.")
+@click.option(
+    "--list", "listed", metavar="FILE.csv", help="Only images of this list, such as a report's gallery exports."
+)
+@click.option("--edges", metavar="A,B,...", callback=_edges, help="Divide into buckets by score: a folder for each.")
+@click.option(
+    "--to", "folder", metavar="DIR", help="Put the images into a folder, by their paths below their common one."
+)
+@click.option(
+    "--by",
+    type=click.Choice(["copy", "hardlink", "symlink"]),
+    default="copy",
+    show_default=True,
+    help="How, with --to.",
+)
+@click.option("--apply", is_flag=True, help="Do it, with --to: without, what would be done is shown.")
+@click.option("-o", "--output", metavar="FILE", help="Write the rows as a new table: .csv, .json, .jsonl or .parquet.")
+@click.version_option(package_name="aigciqa")
+def main(
+    path: str,
+    metric: str | None,
+    dimension: str | None,
+    minimum: dict[str, float],
+    maximum: dict[str, float],
+    top: int | None,
+    bottom: int | None,
+    per_group: bool,
+    listed: str | None,
+    edges: tuple[float, ...],
+    folder: str | None,
+    by: Method,
+    apply: bool,
+    output: str | None,
+) -> None:
+    """Select images by their scores in TABLE, which aigciqa-score -o wrote.
+
+    The paths of the images go to standard output, a line each, or with --to the images into a folder: what would be
+    done is shown first, and done with --apply. Nothing is overwritten or deleted; run again, it goes on.
+
+    Exit status: 0 done, 1 some images are gone or can't be put in place, 2 usage error.
+    """
+    if top is not None and bottom is not None:
+        raise click.UsageError("--top and --bottom: give one of them")
+    if per_group and top is None and bottom is None:
+        raise click.UsageError("--per-group says of what --top or --bottom takes so many")
+    if apply and folder is None:
+        raise click.UsageError("--apply puts images into a folder: name it with --to")
+    if folder is not None and os.path.lexists(folder) and not os.path.isdir(folder):
+        raise click.UsageError(f"--to {folder} is no folder")
+    table = checked(read_table, path)
+    rows = _rows_of(table, metric)
+    if folder is not None and any(is_url(row["image"]) for row in rows):
+        raise click.UsageError(f"{path} has images in an object store: leave --to out for a list of them")
+    dimension = dimension or _first_scored(table, rows)
+    minimum, maximum = ({name or dimension: score for name, score in each.items()} for each in (minimum, maximum))
+    for name in (dimension, *minimum, *maximum):
+        if name not in table.dimensions:
+            raise click.UsageError(f"{path} has no scores of {name!r}; it has {', '.join(table.dimensions)}")
+    keep = top if top is not None else bottom
+    images = checked(_images_of, listed, table)
+    chosen = select(rows, Criteria(dimension, minimum, maximum, keep, bottom is None, per_group, images))
+    _say_what(chosen, listed)
+    if output is not None:
+        checked(_write_table, output, table.columns, chosen.rows)
+    missing = EXIT_ERRORS if chosen.missing else EXIT_DONE
+    if folder is None:
+        if output is None:
+            _print_paths(chosen.rows, dimension, edges)
+        sys.exit(missing)
+    steps = _steps(rows, chosen.rows, dimension, edges, folder)
+    try:
+        sys.exit((_put(steps, by) if apply else _show(steps, by)) or missing)
+    except KeyboardInterrupt:
+        click.echo("aigciqa-select: interrupted; what is done stays done, and the same command goes on", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _rows_of(table: Table, metric: str | None) -> list[Row]:
+    """The rows by one metric, with paths that lead from the current folder."""
+    rows: list[Row] = checked(lambda: [table.located(row) for row in table.rows])
+    there = list(dict.fromkeys(row["metric"] for row in rows))
+    if metric is None and len(there) > 1:
+        raise click.UsageError(f"{table.path} has scores by {', '.join(there)}: name one with -m")
+    if metric is not None and metric not in there:
+        raise click.UsageError(f"{table.path} has no scores by {metric}; it has {', '.join(there)}")
+    return [row for row in rows if metric in (None, row["metric"])]
+
+
+def _first_scored(table: Table, rows: Iterable[Row]) -> str:
+    """The first dimension that there are scores of."""
+    scored = {name for row in rows for name in table.dimensions if row[name] is not None}
+    return next((name for name in table.dimensions if name in scored), table.dimensions[0])
+
+
+def _images_of(listed: str | None, table: Table) -> frozenset[str] | None:
+    """Absolute paths of a list's images."""
+    if listed is None:
+        return None
+    if not os.path.isfile(listed) or os.path.splitext(listed)[1].lower() != ".csv":
+        raise SourceError(f"--list {listed}: expected a .csv file with a column image")
+    found = list(read_rows(listed))
+    wrong = [row for row in found if isinstance(row, str) or not row["image"]]
+    if wrong:
+        raise SourceError(f"--list {listed}: a row without an image: {wrong[0]}")
+    rows = (table.located({"reference": None, **row}) for row in found if isinstance(row, dict))
+    return frozenset(os.path.abspath(row["image"]) for row in rows)
+
+
+def _say_what(chosen: Selection, listed: str | None) -> None:
+    click.echo(f"{len(chosen.rows)} of {chosen.offered} images selected", err=True)
+    for count, what in (
+        (chosen.unscored, "have no such score and are left out"),
+        (chosen.repeated, "rows repeat an image; its first row counts"),
+        (chosen.missing, f"images of {listed} are not in the table"),
+    ):
+        if count:
+            click.echo(f"{count} {what}", err=True)
+
+
+def _write_table(output: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+    """Write a table that is not there yet."""
+    if os.path.lexists(output):
+        raise SourceError(f"-o {output} is there already, and nothing is overwritten: name another")
+    sink = FileSink(output, columns)
+    sink.start()
+    sink.write(rows)
+    sink.close()
+
+
+def _print_paths(rows: Sequence[Row], dimension: str, edges: Sequence[float]) -> None:
+    """A path a line, after its bucket and a tab if there are buckets."""
+    for row in rows:
+        before = f"{bucket(row[dimension], edges)}\t" if edges else ""
+        click.echo(os.fsencode(f"{before}{row['image']}"))
+
+
+def _steps(
+    rows: Sequence[Row], chosen: Sequence[Row], dimension: str, edges: Sequence[float], folder: str
+) -> list[Step]:
+    """Where each image goes: its path below the folder that holds all of the table, so that none meets another."""
+    images = list(dict.fromkeys(row["image"] for row in rows))
+    relatives = dict(zip(images, below_common_folder(images), strict=True))
+
+    def target(row: Row) -> str:
+        return os.path.join(folder, bucket(row[dimension], edges) if edges else "", relatives[row["image"]])
+
+    return [Step(os.path.abspath(row["image"]), os.path.abspath(target(row))) for row in chosen]
+
+
+def _show(steps: Sequence[Step], by: str) -> int:
+    """Say what would be done; returns the exit status."""
+    states: Counter[str] = Counter()
+    for step in steps:
+        state = step.state()
+        states[state] += 1
+        what = by if state == "new" else _LABELS[state]
+        click.echo(printable(f"{what}: {step.source} -> {step.target}"))
+    click.echo(_summary(states, "to do"), err=True)
+    if states["new"]:
+        click.echo("nothing is done yet: add --apply", err=True)
+    return EXIT_ERRORS if states["different"] + states["gone"] else EXIT_DONE
+
+
+def _put(steps: Sequence[Step], by: Method) -> int:
+    """Put files in their places; returns the exit status."""
+    from tqdm import tqdm
+
+    states: Counter[str] = Counter()
+    problems: list[str] = []
+    for step in tqdm(steps, unit="file", disable=None, leave=False):
+        try:
+            state = step.state()
+            if state == "new":
+                step.take(by)
+            elif state != "there":
+                problems.append(f"{_LABELS[state]}: {step.source if state == 'gone' else step.target}")
+            states[state] += 1
+        except OSError as error:
+            problems.append(f"{error.strerror}: {step.source} -> {step.target}")
+            states["failed"] += 1
+            if error.errno in LASTING:
+                problems.append(_remedy(error, by))
+                break
+    for problem in problems[:_SHOWN]:
+        click.echo(printable(f"aigciqa-select: {problem}"), err=True)
+    if len(problems) > _SHOWN:
+        click.echo(f"aigciqa-select: and {len(problems) - _SHOWN} more", err=True)
+    left = len(steps) - states.total()
+    click.echo(_summary(states, "done") + (f", {left} not tried" if left else ""), err=True)
+    return EXIT_ERRORS if problems else EXIT_DONE
+
+
+def _summary(states: Mapping[str, int], what: str) -> str:
+    """The counts of a run, such as "3 done, 1 already there"."""
+    named = {"new": what, **_LABELS, "failed": "failed"}
+    return ", ".join(f"{states[state]} {name}" for state, name in named.items() if states[state]) or f"0 {what}"
+
+
+def _remedy(error: OSError, by: Method) -> str:
+    """What to do about an error that every file would meet."""
+    if error.errno == errno.ENOSPC:
+        return "the disk is full: make room, and run the same command again; it goes on"
+    if by == "hardlink":
+        return "no hard link can be made there: use --by copy or --by symlink"
+    return "the other files would meet the same: use another --to or --by"

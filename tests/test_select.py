@@ -1,0 +1,314 @@
+"""`aigciqa-select`: which pictures are chosen, and how they get into a folder."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from aigciqa.cli.select import main
+from aigciqa.scoring.records import Record
+from aigciqa.scoring.sinks import FileSink, columns_of, to_row
+from aigciqa.scoring.tables import read_table
+from aigciqa.selection import Criteria, bucket, select
+from aigciqa.transfer import Step
+
+#: Picture below `out` -> quality; None: it could not be scored.
+PICTURES = {"a/1.png": 4.5, "a/2.png": 3.5, "a/3.png": 1.0, "b/1.png": 3.5, "b/2.png": 2.0, "b/torn.png": None}
+COLUMNS = columns_of(("quality", "authenticity"))
+
+
+def row(image: str, quality: float | None, **cells: Any) -> dict[str, Any]:
+    """A row of a table; its authenticity is 5 less its quality."""
+    scores = {} if quality is None else {"quality": quality, "authenticity": 5 - quality}
+    error = None if scores else f"{image}: torn"
+    group = os.path.basename(os.path.dirname(image))
+    return to_row(Record(image, None, group, cells.get("metric", "nr-lite"), scores, error), COLUMNS)
+
+
+def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
+    sink = FileSink(str(path), COLUMNS)
+    sink.start()
+    sink.write(rows)
+    sink.close()
+    return str(path)
+
+
+@pytest.fixture
+def scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A table `scores.csv` beside the pictures, which are in the current folder; their content is their path."""
+    monkeypatch.chdir(tmp_path)
+    for name in PICTURES:
+        path = tmp_path / "out" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    write(tmp_path / "scores.csv", [row(f"out/{name}", quality) for name, quality in PICTURES.items()])
+    return "scores.csv"
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments, prog_name="aigciqa-select")
+
+
+def files(folder: str) -> dict[str, str]:
+    """Relative path -> content of all files below a folder."""
+    return {
+        str(path.relative_to(folder)): path.read_text() for path in sorted(Path(folder).rglob("*")) if path.is_file()
+    }
+
+
+class TestWhich:
+    @pytest.mark.parametrize(
+        ("arguments", "expected"),
+        [
+            ([], "a/1 a/2 a/3 b/1 b/2"),
+            (["--min", "quality=3.5"], "a/1 a/2 b/1"),
+            (["--min", "3.5"], "a/1 a/2 b/1"),
+            (["--max", "quality=3.5"], "a/2 a/3 b/1 b/2"),
+            (["--min", "2", "--max", "authenticity=2"], "a/1 a/2 b/1"),
+            (["--min", "3.5", "--dimension", "authenticity"], "a/3"),
+            (["--top", "2"], "a/1 a/2"),  # of equals, the earlier
+            (["--bottom", "2"], "a/3 b/2"),
+            (["--top", "1", "--per-group"], "a/1 b/1"),
+            (["--bottom", "1", "--per-group", "--min", "2"], "a/2 b/2"),
+            (["--top", "1", "--dimension", "authenticity"], "a/3"),
+            (["--min", "5"], ""),
+        ],
+    )
+    def test_thresholds_and_ranks(self, scores: str, arguments: list[str], expected: str) -> None:
+        done = run(scores, *arguments)
+        assert done.exit_code == 0
+        assert done.stdout.split() == [f"out/{name}.png" for name in expected.split()]
+        assert f"{len(expected.split())} of 6 images selected\n1 have no such score and are left out" in done.stderr
+
+    def test_a_list_such_as_the_gallerys(self, scores: str, tmp_path: Path) -> None:
+        listed = tmp_path / "selection.csv"
+        listed.write_text(f"image\nout/a/3.png\n{tmp_path}/out/a/1.png\n")
+        done = run(scores, "--list", str(listed), "--top", "9")
+        assert (done.exit_code, done.stdout.split()) == (0, ["out/a/1.png", "out/a/3.png"])
+        listed.write_text("image\nout/a/3.png\nout/elsewhere.png\n")
+        done = run(scores, "--list", str(listed))
+        assert (done.exit_code, done.stdout.split()) == (1, ["out/a/3.png"])
+        assert "1 images of" in done.stderr
+
+    def test_buckets(self, scores: str) -> None:
+        assert [bucket(score, (2, 3.5)) for score in (1.9, 2, 3.4, 3.5, 9)] == [
+            "below-2", "2-to-3.5", "2-to-3.5", "3.5-up", "3.5-up"
+        ]  # fmt: skip
+        done = run(scores, "--edges", "2,3.5")
+        assert done.stdout.splitlines()[::2] == ["3.5-up\tout/a/1.png", "below-2\tout/a/3.png", "2-to-3.5\tout/b/2.png"]
+
+    def test_a_new_table_is_a_table(self, scores: str) -> None:
+        for suffix in (".csv", ".json", ".jsonl", ".parquet"):
+            done = run(scores, "--top", "2", "-o", f"best{suffix}")
+            assert (done.exit_code, done.stdout) == (0, "")
+            assert [each["image"] for each in read_table(f"best{suffix}").rows] == ["out/a/1.png", "out/a/2.png"]
+        done = run(scores, "-o", "best.csv")
+        assert done.exit_code == 2
+        assert "nothing is overwritten" in done.stderr
+
+    def test_one_metric_of_several(self, tmp_path: Path) -> None:
+        rows = [
+            row("1.png", 1.0),
+            row("1.png", 4.0, metric="clip"),
+            row("2.png", 2.0),
+            row("2.png", 3.0, metric="clip"),
+        ]
+        path = write(tmp_path / "two.csv", rows)
+        assert run(path, "-m", "clip", "--top", "1").stdout == "1.png\n"
+        assert run(path, "-m", "nr-lite", "--top", "1").stdout == "2.png\n"
+        assert "by nr-lite, clip: name one with -m" in run(path).stderr
+        assert "no scores by fr-lite" in run(path, "-m", "fr-lite").stderr
+
+    def test_a_picture_counts_once(self) -> None:
+        rows = [row("x/1.png", 1.0), row("x/./1.png", 2.0), row("x/2.png", 0.5)]
+        found = select(rows, Criteria("quality", keep=2))
+        assert [each["quality"] for each in found.rows] == [1.0, 0.5]
+        assert (found.offered, found.repeated) == (2, 1)
+
+    @pytest.mark.parametrize(
+        ("arguments", "complaint"),
+        [
+            (["absent.csv"], "no such file"),
+            (["scores.csv", "--top", "1", "--bottom", "1"], "give one of them"),
+            (["scores.csv", "--per-group"], "--top or --bottom"),
+            (["scores.csv", "--apply"], "name it with --to"),
+            (["scores.csv", "--min", "beauty=1"], "no scores of 'beauty'; it has quality, authenticity"),
+            (["scores.csv", "--min", "quality=good"], "'quality=good': expected DIMENSION=SCORE"),
+            (["scores.csv", "--edges", "3,2"], "expected ascending scores"),
+            (["scores.csv", "--edges", "a"], "with commas between"),
+            (["scores.csv", "--list", "absent.csv"], "expected a .csv file with a column image"),
+            (["scores.csv", "--list", "no-images.csv"], "no column 'image'"),
+            (["scores.csv", "--to", "scores.csv"], "is no folder"),
+            (["urls.csv", "--to", "best"], "object store"),
+        ],
+    )
+    def test_usage_errors(self, scores: str, tmp_path: Path, arguments: list[str], complaint: str) -> None:
+        (tmp_path / "no-images.csv").write_text("picture\na\n")
+        write(tmp_path / "urls.csv", [row("s3://bucket/1.png", 3.0)])
+        done = run(*arguments)
+        assert done.exit_code == 2
+        assert complaint in " ".join(done.stderr.split())
+
+
+class TestInto:
+    def test_nothing_happens_before_apply(self, scores: str, tmp_path: Path) -> None:
+        done = run(scores, "--min", "3.5", "--to", "best")
+        assert done.exit_code == 0
+        assert done.stdout.splitlines()[0] == f"copy: {tmp_path}/out/a/1.png -> {tmp_path}/best/a/1.png"
+        assert "3 to do\nnothing is done yet: add --apply" in done.stderr
+        assert not Path("best").exists()
+
+    @pytest.mark.parametrize("by", ["copy", "hardlink", "symlink"])
+    def test_files_get_there_by_their_paths_below_the_common_folder(self, scores: str, by: str) -> None:
+        before = files("out")
+        done = run(scores, "--min", "3.5", "--to", "best", "--by", by, "--apply")
+        assert done.exit_code == 0
+        assert "3 done" in done.stderr
+        assert files("best") == {name: name for name in ("a/1.png", "a/2.png", "b/1.png")}  # two are called 1.png
+        assert files("out") == before
+        first = Path("best/a/1.png")
+        assert first.is_symlink() is (by == "symlink")
+        assert first.samefile("out/a/1.png") is (by != "copy")
+        again = run(scores, "--min", "3", "--to", "best", "--by", "copy", "--apply")
+        assert (again.exit_code, "3 already there" in again.stderr) == (0, True)
+
+    def test_buckets_are_folders(self, scores: str) -> None:
+        run(scores, "--edges", "2,3", "--to", "sorted", "--apply")
+        assert list(files("sorted")) == [
+            "2-to-3/b/2.png", "3-up/a/1.png", "3-up/a/2.png", "3-up/b/1.png", "below-2/a/3.png"
+        ]  # fmt: skip
+
+    def test_nothing_is_overwritten(self, scores: str) -> None:
+        Path("best/a").mkdir(parents=True)
+        Path("best/a/1.png").write_text("mine")
+        Path("best/a/2.png").symlink_to("nowhere")
+        for more in ([], ["--apply"]):
+            done = run(scores, "--min", "3.5", "--to", "best", *more)
+            assert done.exit_code == 1
+            assert "another file is there" in done.output
+            assert "2 another file is there" in done.stderr
+        assert files("best") == {"a/1.png": "mine", "b/1.png": "b/1.png"}
+        assert os.readlink("best/a/2.png") == "nowhere"
+
+    def test_what_is_gone_is_named_and_the_rest_is_done(self, scores: str, tmp_path: Path) -> None:
+        os.unlink("out/a/2.png")
+        done = run(scores, "--min", "3.5", "--to", "best", "--apply")
+        assert done.exit_code == 1
+        assert f"no such file any more: {tmp_path}/out/a/2.png" in done.stderr
+        assert "2 done, 1 no such file any more" in done.stderr
+        assert list(files("best")) == ["a/1.png", "b/1.png"]
+
+    def test_pictures_are_found_beside_the_table(
+        self, scores: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        monkeypatch.chdir(elsewhere)
+        (elsewhere / "list.csv").write_text("image\nout/a/1.png\n")
+        done = run("../scores.csv", "--to", "best", "--list", "list.csv", "--apply")
+        assert done.exit_code == 0, done.stderr
+        assert files("best") == {"a/1.png": "a/1.png"}
+        assert run("../scores.csv", "--top", "1").stdout == "../out/a/1.png\n"
+
+    @pytest.mark.parametrize(
+        ("number", "by", "function", "words"),
+        [
+            (errno.ENOSPC, "copy", "shutil.copy2", "the disk is full: make room, and run the same command again"),
+            (errno.EXDEV, "hardlink", "os.link", "no hard link can be made there: use --by copy or --by symlink"),
+        ],
+    )
+    def test_what_every_file_would_meet_ends_the_run_and_what_is_done_stays(
+        self, scores: str, monkeypatch: pytest.MonkeyPatch, number: int, by: str, function: str, words: str
+    ) -> None:
+        real = shutil.copy2 if by == "copy" else os.link
+        calls: list[str] = []
+
+        def second_fails(source: str, target: str) -> None:
+            calls.append(source)
+            if len(calls) == 2:
+                Path(target).write_text("half") if by == "copy" else None
+                raise OSError(number, os.strerror(number))
+            real(source, target)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(function, second_fails)
+            if by == "copy":
+                patched.setattr("os.link", shutil.move)
+            done = run(scores, "--min", "3.5", "--to", "best", "--by", by, "--apply")
+        assert done.exit_code == 1
+        assert len(calls) == 2
+        assert words in done.stderr
+        assert "1 done, 1 failed, 1 not tried" in done.stderr
+        assert files("best") == {"a/1.png": "a/1.png"}
+        again = run(scores, "--min", "3.5", "--to", "best", "--by", by, "--apply")
+        assert (again.exit_code, "2 done, 1 already there" in again.stderr) == (0, True)
+        assert len(files("best")) == 3
+
+    def test_a_copy_is_whole_or_not_there(self, scores: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What a killed run left half copied is no file of its own, and the next run copies it anew."""
+        step = Step(os.path.abspath("out/a/1.png"), os.path.abspath("best/1.png"))
+        with monkeypatch.context() as patched:
+            patched.setattr("aigciqa.transfer._move", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            patched.setattr("os.unlink", lambda _path: None)  # a killed process cleans nothing up
+            with pytest.raises(KeyboardInterrupt):
+                step.take("copy")
+        assert not os.path.lexists(step.target)
+        assert len(os.listdir("best")) == 1
+        assert step.state() == "new"
+        step.take("copy")
+        assert os.listdir("best") == ["1.png"]
+
+    @pytest.mark.parametrize("links", [True, False])
+    def test_what_comes_there_in_the_meantime_stays(
+        self, scores: str, monkeypatch: pytest.MonkeyPatch, links: bool
+    ) -> None:
+        step = Step(os.path.abspath("out/a/1.png"), os.path.abspath("best/1.png"))
+        Path("best").mkdir()
+        Path("best/1.png").write_text("mine")
+        if not links:
+
+            def refuse(*_: str) -> None:
+                raise OSError(errno.ENOTSUP, "no hard links here")
+
+            monkeypatch.setattr("os.link", refuse)
+        with pytest.raises(FileExistsError):
+            step.take("copy")
+        assert files("best") == {"1.png": "mine"}
+        os.unlink("best/1.png")
+        step.take("copy")
+        assert files("best") == {"1.png": "a/1.png"}
+
+    def test_names_that_are_not_utf8(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        name = os.fsdecode(b"\xff\n.png")
+        Path(name).write_text("odd")
+        path = write(tmp_path / "scores.csv", [row(name, 3.0)])
+        assert "\\udcff\\n.png" in run(path, "--to", "best").stdout
+        assert run(path, "--to", "best", "--apply").exit_code == 0
+        assert files("best") == {name: "odd"}
+        assert os.fsencode(name) in run(path).stdout_bytes
+
+
+def test_the_installed_command(scores: str) -> None:
+    """A real process, whose paths another command reads."""
+    code = "import sys; from aigciqa.cli.select import main; main(prog_name='aigciqa-select')"
+    done = subprocess.run([sys.executable, "-c", code, scores, "--top", "1"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "out/a/1.png\n")
+    imports = "import sys, aigciqa.cli.select; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", imports]).returncode == 0
+
+
+def test_a_row_of_the_new_table_is_that_of_the_old(scores: str) -> None:
+    run(scores, "--top", "1", "-o", "best.csv")
+    with open(scores) as old, open("best.csv") as new:
+        assert next(csv.DictReader(new)) == next(csv.DictReader(old))
