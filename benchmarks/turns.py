@@ -45,7 +45,9 @@ def medians(
     with ExitStack() as stack:
         running = {}
         for name, arguments in contestants.items():
-            environment = os.environ if name in by_hand else {**ENVIRONMENT, **os.environ}
+            environment = {key: value for key, value in os.environ.items() if key not in ENVIRONMENT}
+            if name not in by_hand:
+                environment.update(ENVIRONMENT)
             process = subprocess.Popen(
                 [sys.executable, script, *arguments],
                 env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,

@@ -10,6 +10,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -59,6 +60,10 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
 @click.option("--report", metavar="FILE.html", help="Write a report to look at: figures, charts and a gallery.")
 @click.option("--maps", metavar="DIR", help="Write quality maps: where in each image the score comes from.")
 @computing_options
+@click.option(
+    "--decoder", type=click.Choice(["pillow", "draft", "nvjpeg"]), default="pillow", show_default=True,
+    help="What decodes JPEG files; draft: large ones at a fraction of their size; nvjpeg: on the GPU. Both move scores.",
+)  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on with what an interrupted run left in FILE.")
 @click.option("--strict", is_flag=True, help="Stop at the first image that can't be scored.")
 @click.option(
@@ -89,6 +94,7 @@ def main(
     dtype: str,
     batch_size: int | None,
     workers: int | None,
+    decoder: str,
     resume: bool,
     strict: bool,
     group_by: str | None,
@@ -119,8 +125,8 @@ def main(
         raise click.UsageError("--resume goes on with a file: name it with -o")
     if engine == "ray" and output is None:
         raise click.UsageError("--engine ray writes a folder of parts: name it with -o, as in -o scores.parquet")
-    if engine == "ray" and maps is not None:
-        raise click.UsageError("--maps goes with --engine local")
+    if engine == "ray" and (maps is not None or decoder != "pillow"):
+        raise click.UsageError("--maps and --decoder go with --engine local")
     if output is not None and any(_same_file(output, image) for image in images):
         raise click.UsageError(f"-o {output} would overwrite what is to be scored")
     if report is not None:
@@ -162,7 +168,7 @@ def main(
     run = _Run(metrics, dimensions, output, report, folder, engine, quiet)
     signal.signal(signal.SIGTERM, _terminate)
     run.count_ahead([] if "-" in images else openers)
-    items = (give(item) for each in found for item in sources.opened(each))
+    items: Iterator[Item] = (give(item) for each in found for item in sources.opened(each))
     if engine == "ray":
         from aigciqa.integrations.ray import Setup
         from aigciqa.integrations.shards import score_shards
@@ -173,8 +179,14 @@ def main(
     else:
         from aigciqa.scoring.engine import score_files
 
+        items = items if folder is None else folder.watch(items)
         drawn: Maps | None = "dense" if maps is not None else "coarse" if report is not None else None
-        records = score_files(items, metric=metrics, batch_size=batch_size, workers=workers, strict=strict, maps=drawn)
+        records = checked(
+            partial(
+                score_files, items, metric=metrics, batch_size=batch_size, workers=workers, strict=strict, maps=drawn,
+                decoder=decoder,
+            )
+        )  # fmt: skip
     sys.exit(run.score(records, items, resume))
 
 

@@ -7,10 +7,11 @@ import math
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -115,11 +116,11 @@ def score_files(
         items = (_item(image, shared) for image in images)
     else:
         items = _paired(images, references)
-    return _run_once(Engine(metrics, batch_size, workers, strict, maps=maps, decoder=decoder), items)
+    return _run_once(partial(Engine, metrics, batch_size, workers, strict, maps=maps, decoder=decoder), items)
 
 
-def _run_once(engine: Engine, items: Iterable[Item]) -> Generator[Record, None, None]:
-    with closing(engine):
+def _run_once(build: Callable[[], Engine], items: Iterable[Item]) -> Generator[Record, None, None]:
+    with closing(build()) as engine:
         yield from engine.run(items)
 
 
