@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aigciqa.decode import load_image
+from aigciqa.decode import load_content, load_image
 from aigciqa.plots import overlay
 from aigciqa.scoring.sources import SourceError
 
 if TYPE_CHECKING:
     from aigciqa.metric import Metric
-    from aigciqa.scoring.records import Record
+    from aigciqa.scoring.records import Item, Record
 
 #: Longest side of an overlay in pixels: a map is far coarser.
 MAX_SIDE = 1024
@@ -49,6 +49,7 @@ class MapFolder:
     def __init__(self, folder: str, metrics: Sequence[Metric], resume: bool) -> None:
         self.folder = Path(folder)
         self.metrics = {metric.name: metric for metric in metrics}
+        self.contents: dict[str, bytes] = {}  # of pictures on their way that are no files
         self.failed = 0
         self.first_failure = ""
         try:
@@ -61,22 +62,31 @@ class MapFolder:
         if not (is_empty or resume):
             raise SourceError(f"{folder!r} is not empty: name another folder for the maps, or go on with --resume")
 
+    def watch(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items on their way to being scored; for the overlays, what is in memory only is kept until then."""
+        for item in items:
+            if isinstance(item.content, bytes):
+                self.contents[item.image] = item.content
+            yield item
+
     def write(self, record: Record) -> None:
         """Write the map of a picture that was scored."""
-        if record.quality_map is None:
-            return
-        try:
-            self._write(record.image, record.metric, record.quality_map)
-        except (OSError, ValueError) as error:  # an ImageError is a ValueError
-            self.failed += 1
-            self.first_failure = self.first_failure or str(error)
+        if record.quality_map is not None:
+            try:
+                self._write(record.image, record.metric, record.quality_map)
+            except (OSError, ValueError) as error:  # an ImageError is a ValueError
+                self.failed += 1
+                self.first_failure = self.first_failure or str(error)
+        if record.metric == next(reversed(self.metrics)):
+            self.contents.pop(record.image, None)
 
     def _write(self, image: str, name: str, quality_map: np.ndarray) -> None:
         array = self._path(image, name, ".npy")
         array.parent.mkdir(parents=True, exist_ok=True)
         np.save(array, quality_map)
         metric = self.metrics[name]
-        picture = load_image(image)
+        content = self.contents.get(image)
+        picture = load_image(image) if content is None else load_content(content, image)
         picture.thumbnail((MAX_SIDE, MAX_SIDE))
         shown = overlay(picture, quality_map, metric.config.preprocess, *metric.score_range)
         shown.save(self._path(image, name, ".png"))
