@@ -5,14 +5,19 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")  # read by ray when it starts
 
 import numpy as np
+import psutil
 import pyarrow.parquet
 import pytest
 import ray
@@ -23,7 +28,7 @@ from PIL import Image
 import aigciqa
 from aigciqa.cli import score
 from aigciqa.integrations.ray import read_pictures, score_dataset
-from tests.conftest import draw, untrained
+from tests.conftest import COMMAND, draw, untrained
 from tests.test_remote import pack
 
 Write = Callable[..., list[str]]
@@ -261,3 +266,82 @@ class TestDataset:
             score_dataset(ray.data.range(1), [])
         with pytest.raises(ValueError, match="did you mean 'nr-lite'"):
             score_dataset(ray.data.range(1), "nr-lit")
+
+
+@pytest.mark.slow
+class TestKills:
+    """Processes of a run on a cluster of its own that get SIGKILL or SIGTERM in the middle of it."""
+
+    COUNT = 400
+
+    @pytest.fixture(scope="class")
+    def folder(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        folder = tmp_path_factory.mktemp("kills")
+        (folder / "gen").mkdir()
+        for index in range(self.COUNT):
+            (folder / "gen" / f"{index:03}.png").write_bytes(png(index) if index % 50 else b"bad")
+        command = [*COMMAND, "gen", "-m", "nr-lite", "-o", "whole.parquet"]
+        assert subprocess.run(command, cwd=folder, check=False).returncode == 1
+        return folder
+
+    @contextmanager
+    def started(self, folder: Path, name: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A run that has written some of its parts, but not half of them."""
+        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        command = [*COMMAND, "gen", "-m", "nr-lite", "-o", name, "--engine", "ray", "--part-size", "5", *arguments]
+        with subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE) as process:
+            deadline = time.monotonic() + 240
+            while len(list((folder / name).glob("part-*"))) < 4 and time.monotonic() < deadline:
+                assert process.poll() is None
+                time.sleep(0.01)
+            yield process
+
+    def resumed(self, folder: Path, name: str) -> list[dict[str, Any]]:
+        command = [*COMMAND, "gen", "-m", "nr-lite", "-o", name, "--engine", "ray", "--part-size", "5", "--resume"]
+        assert subprocess.run(command, cwd=folder, check=False).returncode == 1
+        assert len(list((folder / name).iterdir())) == self.COUNT // 5
+        return table(folder / name)
+
+    def test_a_killed_actor_loses_and_doubles_nothing(self, folder: Path) -> None:
+        with self.started(folder, "actors.parquet") as process:
+            for _ in range(2):
+                actor = actors(process.pid)[0]
+                actor.kill()
+                actor.wait(timeout=60)
+                written = len(list((folder / "actors.parquet").glob("part-*")))
+                assert written < self.COUNT // 5
+                while len(list((folder / "actors.parquet").glob("part-*"))) < written + 3:  # the next one is at work
+                    assert process.poll() is None
+                    time.sleep(0.01)
+            assert process.wait(timeout=240) == 1
+        assert_equal(table(folder / "actors.parquet"), table(folder / "whole.parquet"))
+
+    def test_a_killed_driver_leaves_nothing_running_and_is_resumed(self, folder: Path) -> None:
+        with self.started(folder, "driver.parquet") as process:
+            family = psutil.Process(process.pid).children(recursive=True)
+            assert family
+            process.kill()
+            assert process.wait(timeout=60) == -signal.SIGKILL
+        assert len(list((folder / "driver.parquet").glob("part-*"))) < self.COUNT // 5
+        assert_equal(self.resumed(folder, "driver.parquet"), table(folder / "whole.parquet"))
+        _, alive = psutil.wait_procs(family, timeout=150)  # Ray's agents look for their raylet once in a while
+        assert not alive
+
+    @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_a_driver_that_is_asked_to_stop_stops(self, folder: Path, number: int, status: int) -> None:
+        name = f"signal{number}.parquet"
+        with self.started(folder, name) as process:
+            family = psutil.Process(process.pid).children(recursive=True)
+            process.send_signal(number)
+            _, said = process.communicate(timeout=120)
+            assert process.returncode == status
+        assert f"the rows so far are in {name}" in said.decode()
+        _, alive = psutil.wait_procs(family, timeout=60)
+        assert not alive
+        assert len(list((folder / name).glob("part-*"))) < self.COUNT // 5
+
+
+def actors(driver: int) -> list[psutil.Process]:
+    """Processes that score for a driver."""
+    family = psutil.Process(driver).children(recursive=True)
+    return [each for each in family if each.is_running() and "MapWorker" in " ".join(each.cmdline())]
