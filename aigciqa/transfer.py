@@ -19,7 +19,7 @@ LASTING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EXDEV, errno
 
 @dataclass(frozen=True)
 class Step:
-    """A file and where it goes; both paths are absolute."""
+    """A file and where it goes."""
 
     source: str
     target: str
@@ -49,13 +49,13 @@ class Step:
             FileExistsError: something has come there since.
             OSError: it can't be done. For `errno` in `LASTING`, another file can't be, either.
         """
-        os.makedirs(os.path.dirname(self.target), exist_ok=True)
+        os.makedirs(os.path.dirname(self.target) or ".", exist_ok=True)
         if by == "copy":
             self._copy()
         elif by == "hardlink":
             os.link(os.path.realpath(self.source), self.target)
         else:
-            os.symlink(self.source, self.target)
+            os.symlink(os.path.abspath(self.source), self.target)
 
     def _copy(self) -> None:
         folder, name = os.path.split(self.target)

@@ -161,10 +161,10 @@ class TestWhich:
 
 
 class TestInto:
-    def test_nothing_happens_before_apply(self, scores: str, tmp_path: Path) -> None:
+    def test_nothing_happens_before_apply(self, scores: str) -> None:
         done = run(scores, "--min", "3.5", "--to", "best")
         assert done.exit_code == 0
-        assert done.stdout.splitlines()[0] == f"copy: {tmp_path}/out/a/1.png -> {tmp_path}/best/a/1.png"
+        assert done.stdout.splitlines()[0] == "copy: out/a/1.png -> best/a/1.png"
         assert "3 to do\nnothing is done yet: add --apply" in done.stderr
         assert not Path("best").exists()
 
@@ -200,11 +200,11 @@ class TestInto:
         assert files("best") == {"a/1.png": "mine", "b/1.png": "b/1.png"}
         assert os.readlink("best/a/2.png") == "nowhere"
 
-    def test_what_is_gone_is_named_and_the_rest_is_done(self, scores: str, tmp_path: Path) -> None:
+    def test_what_is_gone_is_named_and_the_rest_is_done(self, scores: str) -> None:
         os.unlink("out/a/2.png")
         done = run(scores, "--min", "3.5", "--to", "best", "--apply")
         assert done.exit_code == 1
-        assert f"no such file any more: {tmp_path}/out/a/2.png" in done.stderr
+        assert "no such file any more: out/a/2.png" in done.stderr
         assert "2 done, 1 no such file any more" in done.stderr
         assert list(files("best")) == ["a/1.png", "b/1.png"]
 
@@ -256,7 +256,7 @@ class TestInto:
 
     def test_a_copy_is_whole_or_not_there(self, scores: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """What a killed run left half copied is no file of its own, and the next run copies it anew."""
-        step = Step(os.path.abspath("out/a/1.png"), os.path.abspath("best/1.png"))
+        step = Step("out/a/1.png", "best/1.png")
         with monkeypatch.context() as patched:
             patched.setattr("aigciqa.transfer._move", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             patched.setattr("os.unlink", lambda _path: None)  # a killed process cleans nothing up
@@ -272,7 +272,7 @@ class TestInto:
     def test_what_comes_there_in_the_meantime_stays(
         self, scores: str, monkeypatch: pytest.MonkeyPatch, links: bool
     ) -> None:
-        step = Step(os.path.abspath("out/a/1.png"), os.path.abspath("best/1.png"))
+        step = Step("out/a/1.png", "best/1.png")
         Path("best").mkdir()
         Path("best/1.png").write_text("mine")
         if not links:

@@ -211,7 +211,7 @@ def _steps(
     def target(row: Row) -> str:
         return os.path.join(folder, bucket(row[dimension], edges) if edges else "", relatives[row["image"]])
 
-    return [Step(os.path.abspath(row["image"]), os.path.abspath(target(row))) for row in chosen]
+    return [Step(row["image"], target(row)) for row in chosen]
 
 
 def _show(steps: Sequence[Step], by: str) -> int:
