@@ -23,6 +23,7 @@ from aigciqa.scoring.records import Item, Record
 if TYPE_CHECKING:
     from aigciqa.metric import Metric
     from aigciqa.report import Report
+    from aigciqa.scoring.decoding import Decoder
     from aigciqa.scoring.encoder import Maps
     from aigciqa.scoring.maps import MapFolder
     from aigciqa.scoring.parts import PartsSink
@@ -62,7 +63,7 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
 @computing_options
 @click.option(
     "--decoder", type=click.Choice(["pillow", "draft", "nvjpeg"]), default="pillow", show_default=True,
-    help="What decodes JPEG files; draft: large ones at a fraction of their size; nvjpeg: on the GPU. Both move scores.",
+    help="What decodes JPEG files; draft: large ones smaller; nvjpeg: on the GPU. These two move scores slightly.",
 )  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on with what an interrupted run left in FILE.")
 @click.option("--strict", is_flag=True, help="Stop at the first image that can't be scored.")
@@ -94,7 +95,7 @@ def main(
     dtype: str,
     batch_size: int | None,
     workers: int | None,
-    decoder: str,
+    decoder: Decoder,
     resume: bool,
     strict: bool,
     group_by: str | None,

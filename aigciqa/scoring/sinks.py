@@ -98,12 +98,12 @@ class FileSink:
         self.columns = tuple(columns)
         self.direct = self.suffix in (".csv", ".jsonl")
         self.journal = self.path if self.direct else self.path.with_name(self.path.name + ".partial")
-        self.stream: io.BufferedWriter | None = None
+        self.stream: io.FileIO | None = None  # without a buffer: what a full disk refuses is not tried again
 
     def start(self) -> None:
         """Begin a new file, in place of any earlier one."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.stream = open(self.journal, "wb")  # noqa: SIM115
+        self.stream = open(self.journal, "wb", buffering=0)  # noqa: SIM115
         if self.suffix == ".csv":
             self._append([dict(zip(self.columns, self.columns, strict=True))])
 
@@ -137,7 +137,7 @@ class FileSink:
             self.start()
             return
         os.truncate(self.journal, kept)
-        self.stream = open(self.journal, "ab")  # noqa: SIM115
+        self.stream = open(self.journal, "ab", buffering=0)  # noqa: SIM115
 
     def write(self, rows: Sequence[Row]) -> None:
         self._append(rows)
@@ -164,8 +164,9 @@ class FileSink:
             data = text.encode("utf-8", "surrogateescape")
         else:
             data = "".join(json.dumps(row) + "\n" for row in rows).encode()
-        self.stream.write(data)
-        self.stream.flush()
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self.stream.write(rest) :]
 
     def _check(self, row: Row, expected: tuple[str, str] | None) -> None:
         found = (row["image"], row["metric"])

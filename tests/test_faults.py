@@ -1,0 +1,144 @@
+"""`aigciqa-score` as a real process on a machine that lets it down: what is scored is kept, and the status says so."""
+
+from __future__ import annotations
+
+import csv
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import COMMAND, run_command
+
+Write = Callable[..., list[str]]
+COUNT = 30
+#: Reading a file called hang... never ends, as on a dead network disk.
+HANGING = """
+import signal, threading
+from aigciqa.scoring import decoding
+read = decoding.read_content
+decoding.read_content = lambda path: threading.Event().wait() if "hang" in path else read(path)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+{more}
+from aigciqa.cli.score import main
+main(prog_name="aigciqa-score")
+"""
+SCORE = ["gen", "-m", "nr-lite", "-o", "t.csv", "--batch-size", "4"]
+#: Two threads, so that networks run side by side in lanes.
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2"}
+
+
+@pytest.fixture
+def folder(pictures: Write, tmp_path: Path) -> Path:
+    pictures("gen", *(f"{index:03}.png" for index in range(COUNT)))
+    return tmp_path
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    """The whole rows of a table, as far as it was written."""
+    text = path.read_text() if path.exists() else ""
+    return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
+
+
+def wait_for_rows(path: Path, count: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while len(rows_of(path)) < count:
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def hanging(more: str = "") -> list[str]:
+    return [sys.executable, "-c", HANGING.format(more=more)]
+
+
+def test_a_decoder_that_hangs_is_given_up(folder: Path) -> None:
+    (folder / "gen" / "012.png").rename(folder / "gen" / "012hang.png")
+    done = subprocess.run(
+        [*hanging("decoding.DECODE_SECONDS = 1.0"), *SCORE],
+        cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    rows = rows_of(folder / "t.csv")
+    assert len(rows) == COUNT
+    assert [row["image"] for row in rows if row["error"]] == ["gen/012hang.png"]
+    assert rows[12]["error"] == "gen/012hang.png: decoding was given up after 1 seconds"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_hangs_can_be_stopped(folder: Path, number: int, status: int) -> None:
+    hung = folder / "gen" / "012hang.png"
+    (folder / "gen" / "012.png").rename(hung)
+    with subprocess.Popen([*hanging(), *SCORE], cwd=folder, env=ENVIRONMENT, stderr=subprocess.PIPE) as process:
+        wait_for_rows(folder / "t.csv", 12, process)
+        process.send_signal(number)
+        assert process.wait(60) == status
+    before = rows_of(folder / "t.csv")
+    assert [row["image"] for row in before] == [f"gen/{index:03}.png" for index in range(12)]
+    assert run_command(*SCORE, "--resume", cwd=folder).returncode == 0
+    assert rows_of(folder / "t.csv")[:12] == before
+    assert len(rows_of(folder / "t.csv")) == COUNT
+
+
+def test_a_killed_run_with_several_lanes_goes_on(folder: Path) -> None:
+    assert run_command(*SCORE[:4], "whole.csv", *SCORE[5:], cwd=folder).returncode == 0
+    with subprocess.Popen([*COMMAND, *SCORE], cwd=folder, env=ENVIRONMENT, stderr=subprocess.PIPE) as process:
+        wait_for_rows(folder / "t.csv", 5, process)
+        process.kill()
+    assert len(rows_of(folder / "t.csv")) < COUNT
+    assert run_command(*SCORE, "--resume", cwd=folder).returncode == 0
+    whole, resumed = rows_of(folder / "whole.csv"), rows_of(folder / "t.csv")
+    assert [row["image"] for row in resumed] == [row["image"] for row in whole]
+    for one, other in zip(whole, resumed, strict=True):
+        assert float(other["quality"]) == pytest.approx(float(one["quality"]), abs=1e-5)
+
+
+def test_a_file_that_vanishes_after_listing_is_an_error(folder: Path) -> None:
+    with subprocess.Popen([*COMMAND, *SCORE], cwd=folder, env=ENVIRONMENT, stderr=subprocess.PIPE) as process:
+        wait_for_rows(folder / "t.csv", 1, process)
+        (folder / "gen" / f"{COUNT - 1:03}.png").unlink()
+        assert process.wait(120) == 1
+    rows = rows_of(folder / "t.csv")
+    assert [row["error"] for row in rows if row["error"]] == [f"gen/{COUNT - 1:03}.png: No such file or directory"]
+    assert len(rows) == COUNT
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json"])
+def test_a_full_disk_keeps_what_was_written(folder: Path, suffix: str) -> None:
+    """A limit on the size of files stands in for the disk: the system refuses the write in the same way."""
+    command = [*SCORE[:4], f"t.{suffix}", *SCORE[5:]]
+
+    def fill() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))
+
+    done = subprocess.run(
+        [*COMMAND, *command], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, preexec_fn=fill
+    )
+    assert done.returncode == 1
+    assert "can't write the scores: " in done.stderr
+    assert "--resume goes on from there" in done.stderr
+    assert "Traceback" not in done.stderr
+    journal = folder / ("t.csv" if suffix == "csv" else "t.json.partial")
+    assert 0 < journal.stat().st_size <= 700
+    assert run_command(*command, "--resume", cwd=folder).returncode == 0
+    assert run_command(*command[:4], f"whole.{suffix}", *command[5:], cwd=folder).returncode == 0
+    assert (folder / f"t.{suffix}").read_text() == (folder / f"whole.{suffix}").read_text()
+
+
+def test_standard_output_on_a_full_disk(folder: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*COMMAND, "gen", "-m", "nr-lite"],
+            cwd=folder, env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert "can't write the scores: " in done.stderr
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
