@@ -1,0 +1,147 @@
+"""Metrics as ONNX files: the same scores in onnxruntime, names, metadata, errors."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor
+
+import aigciqa
+from aigciqa.integrations import onnx
+from aigciqa.integrations.onnx import export_onnx
+from aigciqa.preprocess import present_tensor
+from tests.conftest import inputs, untrained
+
+
+def run(path: Path, **feed: Tensor) -> dict[str, np.ndarray]:
+    session = onnxruntime.InferenceSession(path)
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {name: each.numpy() for name, each in feed.items()}), strict=True))
+
+
+def presented(metric: aigciqa.Metric, images: Tensor) -> Tensor:
+    """Pictures as users of the file present them: resized, cropped, in [0, 1]."""
+    return present_tensor(images, metric.config.preprocess)
+
+
+def check(metric: aigciqa.Metric, path: Path, **size: Any) -> None:
+    """Export, and compare the scores of three pictures with the metric's own."""
+    export_onnx(metric, path, **size)
+    batch = inputs(metric, batch=3)
+    found = run(path, **dict(zip(("images", "references"), (presented(metric, each) for each in batch), strict=False)))
+    expected = metric.predict(*batch)
+    assert list(found) == list(metric.dimensions)
+    for dimension, scores in expected.items():
+        np.testing.assert_allclose(found[dimension], scores.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["nr-resnet18", "fr-resnet18"])
+def test_the_file_gives_the_metrics_scores(name: str, tmp_path: Path) -> None:
+    check(untrained(name), tmp_path / "metric.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["metric.onnx"]
+    meta = onnxruntime.InferenceSession(tmp_path / "metric.onnx").get_modelmeta().custom_metadata_map
+    assert (meta["metric"], meta["kind"], meta["aigciqa"]) == (name, name[:2], aigciqa.__version__)
+    assert json.loads(meta["dimensions"]) == list(untrained(name).dimensions)
+    assert json.loads(meta["score_range"])["overall"] == [0, 15]
+    assert (json.loads(meta["preprocess"])["resize"], json.loads(meta["preprocess"])["crop"]) == (256, 224)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["nr", "fr"])
+@pytest.mark.parametrize("backbone", ["resnet50", "vgg16", "vgg19", "inceptionv4"])
+def test_the_file_of_every_backbone_gives_the_metrics_scores(kind: str, backbone: str, tmp_path: Path) -> None:
+    check(untrained(f"{kind}-{backbone}"), tmp_path / "metric.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["nr-lite", "fr-lite"])
+def test_the_file_of_an_embedded_metric_gives_its_scores_at_its_size(name: str, tmp_path: Path) -> None:
+    metric = aigciqa.create_metric(name)
+    path = tmp_path / "metric.onnx"
+    export_onnx(name, path, size=(512, 554))
+    images, *prompts = inputs(metric, batch=3)
+    pictures = [presented(metric, images)] + [presented(metric, images.flip(0)) for _ in prompts]
+    assert pictures[0].shape == (3, 3, 512, 554)
+    found = run(path, **dict(zip(("images", "references"), pictures, strict=False)))
+    expected = metric(images, *(images.flip(0) for _ in prompts))
+    np.testing.assert_allclose(found["quality"], expected.numpy(), atol=1e-4)
+
+
+def test_a_prompt_is_encoded_once_by_the_file_itself(tmp_path: Path) -> None:
+    metric = untrained("fr-resnet18")
+    export_onnx(metric, tmp_path / "metric.onnx", reference_features=True)
+    images, prompts = inputs(metric)
+    none = torch.zeros(2, metric.feature_dim)
+    features = run(tmp_path / "metric.onnx", images=presented(metric, prompts), reference_features=none)["features"]
+    np.testing.assert_allclose(features, metric.encode(prompts).numpy(), atol=1e-4)
+    found = run(
+        tmp_path / "metric.onnx", images=presented(metric, images), reference_features=torch.from_numpy(features)
+    )
+    for dimension, scores in metric.predict(images, prompts).items():
+        np.testing.assert_allclose(found[dimension], scores.numpy(), atol=1e-4)
+
+
+def test_a_loss_of_half_precision_is_exported_as_the_metric_it_is(tmp_path: Path) -> None:
+    metric = aigciqa.create_metric("nr-resnet18", weights=None, as_loss=True, dtype="bfloat16")
+    export_onnx(metric, tmp_path / "metric.onnx")
+    images = presented(metric, inputs(metric)[0])
+    plain = aigciqa.create_metric("nr-resnet18", weights=None)
+    plain.load_state_dict(metric.state_dict())
+    np.testing.assert_allclose(
+        run(tmp_path / "metric.onnx", images=images)["quality"], plain(images).numpy(), atol=0.05
+    )
+
+
+class _Undecided(torch.nn.Module):
+    """A backbone whose way depends on the values it sees."""
+
+    feature_dim = 512
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean(dim=1, keepdim=True) if images.sum() > 0 else images
+
+    def pool(self, maps: Tensor) -> Tensor:
+        return maps.flatten(1)[:, :512]
+
+
+def test_what_the_exporter_can_not_express_is_said_and_leaves_no_file(tmp_path: Path) -> None:
+    metric = aigciqa.create_metric("nr-resnet18", weights=None)
+    metric.backbone = _Undecided()  # type: ignore[assignment]
+    with pytest.raises(
+        RuntimeError, match=r"nr-resnet18 can't be written as ONNX: torch's exporter says: Could not guard"
+    ):
+        export_onnx(metric, tmp_path / "metric.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_computes_something_else_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "metric.onnx").write_bytes(b"earlier")
+    monkeypatch.setattr(onnx, "TOLERANCE", -1)
+    with pytest.raises(RuntimeError, match=r"the ONNX file of nr-resnet18 is off by .* it was not kept"):
+        export_onnx(untrained("nr-resnet18"), tmp_path / "metric.onnx")
+    assert (tmp_path / "metric.onnx").read_bytes() == b"earlier"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_arguments_that_do_not_fit_the_metric(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"nr-resnet18 sees 224 x 224 pixels; got size \(512, 512\)"):
+        export_onnx(untrained("nr-resnet18"), tmp_path / "metric.onnx", size=(512, 512))
+    with pytest.raises(ValueError, match="nr-resnet18 takes no reference; a metric that does: fr-resnet18"):
+        export_onnx(untrained("nr-resnet18"), tmp_path / "metric.onnx", reference_features=True)
+    with pytest.raises(FileNotFoundError):
+        export_onnx(untrained("nr-resnet18"), tmp_path / "absent" / "metric.onnx")
+
+
+@pytest.mark.parametrize("missing", ["onnxruntime", "onnxscript"])
+def test_without_the_extra_the_error_says_what_to_install(missing: str) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; import aigciqa.integrations.onnx"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "pip install 'aigciqa[onnx]'" in done.stderr
