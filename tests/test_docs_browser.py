@@ -1,0 +1,65 @@
+"""The built docs in Chromium, opened from disk: nothing is fetched, nothing complains, and people can use them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser import Open, chromium, open_page, serious_issues  # noqa: F401
+from tests.test_docs import PAGES, site  # noqa: F401
+
+pytestmark = pytest.mark.browser
+
+MAIN = ("index", "quickstart", "metrics", "models", "commands", "faq", "migrating", "api")
+PHONE = {"width": 390, "height": 844}
+
+
+@pytest.mark.parametrize("name", [path.stem for path in PAGES])
+def test_a_page_opens_from_disk(name: str, site: Path, open_page: Open) -> None:  # noqa: F811
+    page = open_page(site / f"{name}.html")
+    expect(page.locator("article h1").first).to_be_visible()
+    page.set_viewport_size(PHONE)
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", MAIN)
+def test_axe_finds_no_serious_issue(name: str, scheme: str, site: Path, open_page: Open) -> None:  # noqa: F811
+    assert serious_issues(open_page(site / f"{name}.html", color_scheme=scheme)) == []
+
+
+def test_dark_and_light(site: Path, open_page: Open) -> None:  # noqa: F811
+    """Automatic at first; the switch goes on to the others, and diagrams follow."""
+    page = open_page(site / "models.html", color_scheme="dark")
+    style = "getComputedStyle(document.querySelector('{}')).{}"
+    colours = f"{style.format('body', 'backgroundColor')} + {style.format('.diagram text', 'fill')}"
+    dark = page.evaluate(colours)
+    page.emulate_media(color_scheme="light")
+    light = page.evaluate(colours)
+    assert dark != light
+    page.emulate_media(color_scheme="dark")
+    for _ in range(3):
+        if page.evaluate("document.body.dataset.theme") == "light":
+            break
+        page.locator(".theme-toggle:visible").first.click()
+    assert page.evaluate(colours) == light
+
+
+def test_the_search_finds_pages_from_disk(site: Path, open_page: Open) -> None:  # noqa: F811
+    page = open_page(site / "index.html")
+    page.locator("input.sidebar-search").fill("offline")
+    page.locator("input.sidebar-search").press("Enter")
+    expect(page.locator("#search-results li a", has_text="Working offline").first).to_be_visible()
+
+
+def test_what_scrolls_sideways_is_reached_by_keyboard(site: Path, open_page: Open) -> None:  # noqa: F811
+    page = open_page(site / "models.html", viewport=PHONE)
+    assert page.locator(".diagram").first.get_attribute("tabindex") == "0"
+
+
+def test_the_report_of_the_example_pictures(site: Path, open_page: Open) -> None:  # noqa: F811
+    page = open_page(site / "index.html")
+    page.get_by_role("link", name="the report of the example pictures").click()
+    expect(page.locator("#status")).to_have_text("18 of 18 pictures")
