@@ -1,6 +1,9 @@
-"""Peak memory of scoring N files against ten times as many, each in a process of its own.
+"""Peak memory and time per picture of scoring N files against twenty times as many, each in a process of its own.
 
-python benchmarks/memory.py --metric nr-lite --images 500
+    python benchmarks/memory.py [--metric nr-lite] [--images 1000] [--times 20]
+
+The short run is made before and after the long one, so that a machine that slows down shows; times are from the end of
+the first hundred pictures.
 """
 
 from __future__ import annotations
@@ -16,6 +19,19 @@ from PIL import Image
 
 DISTINCT = 25
 SIDE = 512
+STARTED = 100
+CODE = """
+import itertools, pathlib, resource, sys, time
+import aigciqa
+metric, folder, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+paths = map(str, itertools.islice(sorted(pathlib.Path(folder).iterdir()), count))
+metric = aigciqa.create_metric(metric, weights="default" if "lite" in metric else None)
+records = aigciqa.score_files(paths, metric=metric)
+assert all(record.error is None for record in itertools.islice(records, {started}))
+start = time.perf_counter()
+assert sum(record.error is None for record in records) == count - {started}
+print((time.perf_counter() - start) / (count - {started}), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
 
 
 def write_pictures(folder: Path, count: int) -> None:
@@ -28,32 +44,31 @@ def write_pictures(folder: Path, count: int) -> None:
         (folder / f"{index:06}.jpg").hardlink_to(folder / f"{index % DISTINCT:06}.jpg")
 
 
-def peak(metric: str, folder: Path, count: int) -> float:
-    """Megabytes of a process that scores the first `count` pictures of a folder."""
-    code = f"""
-import itertools, pathlib, aigciqa
-paths = itertools.islice((path for path in sorted(pathlib.Path({str(folder)!r}).iterdir())), {count})
-metric = aigciqa.create_metric({metric!r}, weights={"'default'" if "lite" in metric else None})
-assert sum(record.error is None for record in aigciqa.score_files(paths, metric=metric, batch_size=16)) == {count}
-import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    kilobytes = int(done.stdout)
-    return kilobytes / (1e6 if sys.platform == "darwin" else 1e3)
+def run(metric: str, folder: Path, count: int) -> tuple[float, float]:
+    """Seconds per picture, and peak megabytes, of a process that scores the first `count` pictures of a folder."""
+    code = CODE.format(started=STARTED)
+    command = [sys.executable, "-c", code, metric, str(folder), str(count)]
+    seconds, kilobytes = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return float(seconds), int(kilobytes) / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Print both ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--metric", default="nr-lite")
-    parser.add_argument("--images", type=int, default=500)
-    arguments = parser.parse_args()
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--times", type=int, default=20)
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_pictures(folder, 10 * arguments.images)
-        few = peak(arguments.metric, folder, arguments.images)
-        many = peak(arguments.metric, folder, 10 * arguments.images)
-    print(f"{arguments.metric}: {arguments.images} images {few:.0f} MB, {10 * arguments.images} images {many:.0f} MB")
-    print(f"ratio {many / few:.3f} (at most 1.10)")
+        write_pictures(folder, options.times * options.images)
+        counts = (options.images, options.times * options.images, options.images)
+        before, long, after = (run(options.metric, folder, count) for count in counts)
+    few_seconds, few_megabytes = (before[0] + after[0]) / 2, max(before[1], after[1])
+    print(f"{options.metric}: {counts[0]} images {few_megabytes:.0f} MB, {counts[1]} images {long[1]:.0f} MB")
+    print(f"memory ratio {long[1] / few_megabytes:.3f} (at most 1.05)")
+    print(f"ms per picture: {1000 * before[0]:.2f} before, {1000 * long[0]:.2f}, {1000 * after[0]:.2f} after")
+    print(f"time ratio {long[0] / few_seconds:.3f} (at most 1.05)")
 
 
 if __name__ == "__main__":

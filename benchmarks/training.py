@@ -14,8 +14,6 @@ import dataclasses
 import itertools
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +26,7 @@ from lightning_fabric import Fabric
 from PIL import Image
 from torch import Tensor
 from torchvision import transforms
+from turns import Contestant, Player, answer, medians
 
 import aigciqa
 from aigciqa.cli import ENVIRONMENT
@@ -52,11 +51,12 @@ BATCH = 8
 
 def main() -> None:
     """Print a ratio for each part."""
-    os.environ.update(ENVIRONMENT)  # as the commands do; before the first tensor
     options = arguments()
+    if not options.way:
+        os.environ.update(ENVIRONMENT)  # as the commands do; before the first tensor
     torch.set_num_threads(options.threads)
     if options.way:
-        answer(options)
+        answer(stepping(options))
         return
     with tempfile.TemporaryDirectory() as folder:
         samples = draw_database(Path(folder), options.images)
@@ -187,11 +187,12 @@ def turns(options: argparse.Namespace, contestants: dict[str, Callable[[], objec
 
 
 def compare_steps(options: argparse.Namespace, samples: list[Sample], folder: Path) -> str:
-    """Steps a second."""
-    contestants: dict[str, Any] = {"loop": Loop(options.metric, samples).steps()}
-    contestants |= {dtype: endless(ours(options, samples, folder, **WAYS[dtype])) for dtype in ("float32", "bfloat16")}
-    found = turns(options, {name: steps.__next__ for name, steps in contestants.items()})
-    ratios = ", ".join(f"{name} {found['loop'] / found[name]:.2f}x" for name in ("float32", "bfloat16"))
+    """Steps a second, each way in a process of its own, the loop without what `aigciqa-train` sets for itself."""
+    ours(options, samples, folder)  # fills the cache of pictures
+    ways = ("loop", "float32", "bfloat16")
+    calls = {way: arguments_of(options, folder, way) for way in ways}
+    found = medians(__file__, calls, ["loop"], options.steps)
+    ratios = ", ".join(f"{name} {found['loop'] / found[name]:.2f}x" for name in ways[1:])
     return f"{ratios} the loop's steps per second (wanted 1.35x, and 2.4x in bfloat16)"
 
 
@@ -229,43 +230,29 @@ def compare_frozen(options: argparse.Namespace, samples: list[Sample], folder: P
     return f"{found / frozen:.0f}x the loop's epoch, the loop's taken from its steps (wanted 50x)"
 
 
-class Stepper:
-    """A process that trains a step at a time, when told to."""
-
-    def __init__(self, options: argparse.Namespace, folder: Path, way: str) -> None:
-        line = [sys.executable, __file__, "--metric", options.metric, "--images", str(options.images)]
-        line += ["--threads", str(options.threads), "--folder", str(folder), "--way", way]
-        self.process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-    def step(self) -> None:
-        """Wait for one step."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(b"step\n")
-        self.process.stdin.flush()
-        while self.process.stdout.readline() != b"done\n":
-            assert self.process.poll() is None
-
-
 def compare_memory(options: argparse.Namespace, samples: list[Sample], folder: Path) -> str:
     """Peak memory of a process with its pictures, after five steps."""
     ours(options, samples, folder)  # fills the cache of pictures
     peaks = {}
     for way in ("loop", *WAYS):
-        stepper = Stepper(options, folder, way)
-        for _ in range(5):
-            stepper.step()
-        lines = Path(f"/proc/{stepper.process.pid}/status").read_text().splitlines()
-        peaks[way] = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-        stepper.process.kill()
-        stepper.process.wait()
+        with Player(__file__, arguments_of(options, folder, way), is_by_hand=way == "loop") as player:
+            player.wait_until_ready()
+            for _ in range(5):
+                player.run()
+            peaks[way] = player.peak()
     loop = peaks.pop("loop")
     shares = ", ".join(f"{way} {each / loop:.1%} ({each / 1e6:.0f} MB)" for way, each in peaks.items())
     return f"{shares} of the loop's {loop / 1e6:.0f} MB; {options.images} images (wanted at most 15% at 4,000)"
 
 
-def answer(options: argparse.Namespace) -> None:
-    """Train a step for each line on standard input."""
+def arguments_of(options: argparse.Namespace, folder: Path, way: str) -> list[str]:
+    """The call of this script that trains in one way."""
+    line = ["--metric", options.metric, "--images", str(options.images), "--threads", str(options.threads)]
+    return [*line, "--folder", str(folder), "--way", way]
+
+
+def stepping(options: argparse.Namespace) -> Contestant:
+    """Training, a step at a time, on the pictures that were drawn."""
     scores = dict.fromkeys(DIMENSIONS, 1.0)
     pairs = [(f"{number}.jpg", f"prompt{number // PER_PROMPT}.jpg") for number in range(options.images)]
     samples = [
@@ -273,12 +260,8 @@ def answer(options: argparse.Namespace) -> None:
         for image, prompt in pairs
     ]
     if options.way == "loop":
-        steps: Iterator[object] = Loop(options.metric, samples).steps()
-    else:
-        steps = endless(ours(options, samples, options.folder, **WAYS[options.way]))
-    for _ in sys.stdin:
-        next(steps)
-        print("done", flush=True)
+        return Loop(options.metric, samples).steps().__next__
+    return endless(ours(options, samples, options.folder, **WAYS[options.way])).__next__
 
 
 if __name__ == "__main__":

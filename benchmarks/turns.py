@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 from aigciqa.cli import ENVIRONMENT
 
@@ -30,44 +31,74 @@ def answer(contestant: Contestant) -> None:
         print(seconds, flush=True)
 
 
+class Player:
+    """The process of a contestant.
+
+    Args:
+        script: runs as a contestant, which ends in `answer`, when called with the arguments.
+        arguments: of the script.
+        is_by_hand: whether it runs without what the commands set for themselves.
+    """
+
+    def __init__(self, script: str, arguments: Sequence[str], *, is_by_hand: bool) -> None:
+        environment = {key: value for key, value in os.environ.items() if key not in ENVIRONMENT}
+        if not is_by_hand:
+            environment.update(ENVIRONMENT)
+        self.process = subprocess.Popen(
+            [sys.executable, script, *arguments],
+            env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+        )  # fmt: skip
+
+    def __enter__(self) -> Player:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def wait_until_ready(self) -> None:
+        """Wait until it is set up."""
+        self._line()
+
+    def run(self) -> float:
+        """Have it run once: seconds."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        return float(self._line())
+
+    def peak(self) -> int:
+        """Its peak memory in bytes."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"a contestant died: {self.process.args!r}")
+        return line
+
+
 def medians(
     script: str, contestants: Mapping[str, Sequence[str]], by_hand: Sequence[str], repeats: int
 ) -> dict[str, float]:
     """Median seconds of each contestant over some rounds, after one that does not count.
 
     Args:
-        script: runs as a contestant, which ends in `answer`, when called with its arguments.
+        script: of all of them.
         contestants: name -> arguments.
-        by_hand: those that run without what the commands set for themselves.
+        by_hand: names of those that run without what the commands set for themselves.
         repeats: rounds.
     """
     times: dict[str, list[float]] = {name: [] for name in contestants}
     with ExitStack() as stack:
-        running = {}
-        for name, arguments in contestants.items():
-            environment = {key: value for key, value in os.environ.items() if key not in ENVIRONMENT}
-            if name not in by_hand:
-                environment.update(ENVIRONMENT)
-            process = subprocess.Popen(
-                [sys.executable, script, *arguments],
-                env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
-            )  # fmt: skip
-            stack.enter_context(process)
-            stack.callback(process.kill)
-            running[name] = process
-        for process in running.values():
-            _line(process)  # ready
+        players = {
+            name: stack.enter_context(Player(script, arguments, is_by_hand=name in by_hand))
+            for name, arguments in contestants.items()
+        }
+        for player in players.values():
+            player.wait_until_ready()
         for _ in range(repeats + 1):
-            for name, process in running.items():
-                assert process.stdin is not None
-                process.stdin.write("\n")
-                times[name].append(float(_line(process)))
+            for name, player in players.items():
+                times[name].append(player.run())
     return {name: statistics.median(spent[1:]) for name, spent in times.items()}
-
-
-def _line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line:
-        raise SystemExit(f"a contestant died: {process.args!r}")
-    return line
