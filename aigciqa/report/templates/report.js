@@ -144,8 +144,12 @@ class Gallery {
     };
     addEventListener("scroll", soon, { passive: true });
     new ResizeObserver(() => this.layOut()).observe(this.list);
-    addEventListener("beforeprint", () => this.show(0, PRINTED_CARDS));
-    addEventListener("afterprint", () => this.draw());
+    for (const when of ["before", "after"]) {
+      addEventListener(`${when}print`, () => {
+        this.isPrinting = when === "before";
+        this.draw();
+      });
+    }
   }
 
   /** The column whose scores are shown and bounded: the one sorted by, else the first of the metric. */
@@ -168,7 +172,13 @@ class Gallery {
     for (const [id, value] of [["low", low], ["high", high]]) {
       Object.assign(byId(id), { min: low, max: high, value });
     }
-    this.bounds = [low, high];
+    this.bounds = [Number(byId("low").value), Number(byId("high").value)]; // which browsers round
+  }
+
+  /** What the sliders ask for; one at its end asks for nothing, also of pictures without the score. */
+  get threshold() {
+    const [low, high] = ["low", "high"].map((id) => Number(byId(id).value));
+    return [low > this.bounds[0] ? low : -Infinity, high < this.bounds[1] ? high : Infinity];
   }
 
   /** Find the pictures that match, put them in order and show the first. */
@@ -177,9 +187,8 @@ class Gallery {
     const group = byId("group").value;
     const metric = byId("metric").value;
     const { values } = this.column;
-    const low = Number(byId("low").value);
-    const high = Number(byId("high").value);
-    const bounded = low > this.bounds[0] || high < this.bounds[1];
+    const [low, high] = this.threshold;
+    const bounded = low !== -Infinity || high !== Infinity;
     const scored = data.columns.filter((column) => column.metric === metric);
     this.order = data.images
       .map((_, index) => index)
@@ -233,13 +242,18 @@ class Gallery {
     this.draw();
   }
 
-  /** Keep the cards in the document that are in view, and the one with the focus. */
+  /** Keep a screenful of cards in the document: those in view, or the first or last, and the one with the focus. */
   draw() {
+    if (this.isPrinting) {
+      this.show(0, PRINTED_CARDS);
+      return;
+    }
     const step = this.height + GAP;
     const top = -this.list.getBoundingClientRect().top;
-    const first = Math.max(0, Math.floor(top / step) - OVERSCAN_ROWS);
-    const last = Math.ceil((top + innerHeight) / step) + OVERSCAN_ROWS;
-    this.show(first * this.across, Math.max(0, last * this.across));
+    const rows = Math.ceil(innerHeight / step) + 2 * OVERSCAN_ROWS;
+    const last = Math.ceil(this.order.length / this.across) - rows;
+    const first = Math.max(0, Math.min(last, Math.floor(top / step) - OVERSCAN_ROWS));
+    this.show(first * this.across, (first + rows) * this.across);
   }
 
   show(from, to) {
@@ -571,7 +585,6 @@ class Charts {
   start() {
     const script = element("script", { textContent: byId("bokeh").textContent });
     document.head.append(script);
-    Bokeh.set_log_level("warn");
     this.isReady = true;
     this.draw();
   }

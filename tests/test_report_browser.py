@@ -1,0 +1,349 @@
+"""The report in Chromium, opened from disk: what works, what is shown, and that nothing is fetched or complains."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from aigciqa.report import thumbnails, write_report
+from tests.browser import Open, chromium, open_page, serious_issues  # noqa: F401
+from tests.conftest import draw
+from tests.test_report import COLUMNS, HOSTILE, row
+
+pytestmark = pytest.mark.browser
+
+GROUPS = ("flux", "sdxl", "sd15")
+COUNT = 120
+
+
+@pytest.fixture(scope="session")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 pictures of three generators by two metrics, with image prompts, maps, and two failures."""
+    folder = tmp_path_factory.mktemp("report")
+    for index in range(8):
+        Image.fromarray(draw(60, 90, index)).save(folder / f"prompt{index}.jpg")
+        Image.fromarray(draw(300, 450, index)).save(folder / f"{index}.jpg")
+    rng = np.random.default_rng(0)
+    rows, maps = [], []
+    for number in range(COUNT):
+        image, reference = str(folder / f"{number % 8}.jpg"), str(folder / f"prompt{number % 8}.jpg")
+        if number >= 8:
+            image = str(folder / f"{number}.jpg")
+            Path(image).hardlink_to(folder / f"{number % 8}.jpg")
+        cells = {"group": GROUPS[number % 3], "reference": reference}
+        quality = 1 + number / 40 + 0.001 * (number % 3)
+        rows += [row(image, quality, authenticity=4 - quality / 2, **cells)]
+        rows += [row(image, float(rng.uniform(0, 5)), metric="fr-lite", **cells)] if number % 2 else []
+        maps += [np.linspace(0, 5, 16).reshape(4, 4)] * (2 if number % 2 else 1)
+    rows += [row("broken.png", group="flux"), row("gone.png", group="sdxl")]
+    return write_report(folder / "report.html", rows, COLUMNS, maps=[*maps, None, None])
+
+
+@pytest.fixture
+def page(report: Path, open_page: Open) -> Page:  # noqa: F811
+    page = open_page(report)
+    expect(page.locator("#status")).to_have_text("120 of 120 pictures")
+    return page
+
+
+def shown(page: Page, selector: str = ".card .score") -> list[str]:
+    """Text of the cards in view, in the document's order."""
+    return page.locator(selector).all_inner_texts()
+
+
+def scores(page: Page) -> list[float]:
+    return [float(text) for text in shown(page) if text != "–"]
+
+
+def drag(page: Page, slider: str, value: float) -> None:
+    page.locator(slider).evaluate(
+        "(input, value) => { input.value = value; input.dispatchEvent(new Event('input', {bubbles: true})); }", value
+    )
+
+
+def test_sorting(page: Page) -> None:
+    assert scores(page)[0] == 3.977
+    assert scores(page) == sorted(scores(page), reverse=True)
+    page.select_option("#direction", "up")
+    assert scores(page)[0] == 1.0
+    assert scores(page) == sorted(scores(page))
+    page.select_option("#sort", label="nr-lite · authenticity")
+    assert scores(page)[0] == pytest.approx(4 - 3.977 / 2, abs=1e-3)
+    page.select_option("#sort", label="File name")
+    assert shown(page, ".card bdi:first-child")[:3] == ["0.jpg", "1.jpg", "10.jpg"]
+    page.select_option("#sort", label="Order of the run")
+    assert shown(page, ".card bdi:first-child")[:3] == ["0.jpg", "1.jpg", "2.jpg"]
+    page.select_option("#sort", label="fr-lite · quality")
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    expect(page.locator(".card .score").last).to_have_text("–")  # without this score: last
+
+
+def test_filters_and_search(page: Page) -> None:
+    page.select_option("#group", label="sdxl")
+    expect(page.locator("#status")).to_have_text("40 of 120 pictures")
+    assert set(shown(page, ".card .group")) == {"sdxl"}
+    page.select_option("#metric", label="fr-lite")
+    expect(page.locator("#status")).to_have_text("20 of 120 pictures")
+    assert page.locator("#sort option:checked").inner_text() == "fr-lite · quality"
+    page.fill("#search", "PROMPT3 .jpg")
+    expect(page.locator("#status")).to_have_text("5 of 120 pictures")
+    page.fill("#search", "nothing of the kind")
+    expect(page.locator("#status")).to_have_text("0 of 120 pictures")
+    expect(page.locator("#export")).to_be_disabled()
+    page.get_by_role("button", name="Reset").click()
+    expect(page.locator("#status")).to_have_text("120 of 120 pictures")
+
+
+def test_threshold(page: Page) -> None:
+    drag(page, "#low", 3.5)
+    assert page.locator("#low-text").inner_text() == "3.500"
+    expect(page.locator("#status")).to_have_text("20 of 120 pictures")
+    drag(page, "#high", 3.7)
+    expect(page.locator("#status")).to_have_text("9 of 120 pictures")
+    assert all(3.5 <= score <= 3.7 for score in scores(page))
+    page.select_option("#sort", label="fr-lite · quality")
+    expect(page.locator("#status")).to_have_text("120 of 120 pictures")
+    page.locator("#low").focus()
+    page.keyboard.press("ArrowRight")
+    assert "of 120 pictures" in page.locator("#status").inner_text()
+    assert page.locator("#status").inner_text() != "120 of 120 pictures"
+
+
+def test_only_cards_in_view_are_in_the_document(page: Page) -> None:
+    page.locator("#gallery").scroll_into_view_if_needed()
+    assert 0 < page.locator(".card").count() < 60
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    expect(page.locator(".card[data-position='119']")).to_be_in_viewport()
+    assert page.locator(".card[data-position='0']").count() == 0
+    assert page.locator(".card").count() < 60
+    images = page.locator(".card[data-position='119'] img")
+    assert images.evaluate_all("images => images.map(image => image.naturalWidth)") == [256, 90]
+
+
+def test_enlarging_with_mouse_and_keys(page: Page) -> None:
+    viewer = page.locator("#viewer")
+    page.locator(".card button").nth(1).click()
+    expect(viewer).to_be_visible()
+    expect(page.locator("#viewer-where")).to_have_text("2 of 120")
+    assert page.locator("#viewer-name").inner_text() == "118.jpg"
+    assert page.locator("#viewer-scores tr").all_inner_texts() == [
+        "nr-lite · quality\t3.951",
+        "nr-lite · authenticity\t2.024",
+    ]
+    assert "prompt6.jpg" in page.locator("#viewer-facts").inner_text()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#viewer-where")).to_have_text("4 of 120")
+    page.keyboard.press("ArrowLeft")
+    page.get_by_role("button", name="Previous picture").click()
+    page.get_by_role("button", name="Previous picture").click()
+    expect(page.get_by_role("button", name="Previous picture")).to_be_disabled()
+    page.keyboard.press("Escape")
+    expect(viewer).not_to_be_visible()
+    assert page.evaluate("document.activeElement.closest('.card').dataset.position") == "0"
+    page.keyboard.press("Enter")
+    expect(viewer).to_be_visible()
+    page.get_by_role("button", name="Close").click()
+    expect(viewer).not_to_be_visible()
+
+
+def test_arrow_keys_move_through_the_gallery(page: Page) -> None:
+    page.locator(".card button").first.focus()
+
+    def position() -> int:
+        return int(page.evaluate("document.activeElement.closest('.card').dataset.position"))
+
+    across = page.evaluate("new Set([...document.querySelectorAll('.card')].map(card => card.style.left)).size")
+    for key, expected in (
+        ("ArrowRight", 1),
+        ("ArrowDown", 1 + across),
+        ("ArrowLeft", across),
+        ("ArrowUp", 0),
+        ("End", 119),
+        ("ArrowRight", 119),
+        ("Home", 0),
+    ):
+        page.keyboard.press(key)
+        assert position() == expected
+        expect(page.locator(f".card[data-position='{expected}']")).to_be_in_viewport(ratio=0.9)
+    assert page.locator(".card button[tabindex='0']").count() == 1
+
+
+def test_quality_map(page: Page) -> None:
+    page.locator(".card button").first.click()
+    expect(page.locator("#overlay")).to_be_hidden()
+    page.get_by_label("Quality map").check()
+    expect(page.locator("#overlay")).to_be_visible()
+    corners = page.locator("#overlay").evaluate(
+        "canvas => [0, 3].map(at => [...canvas.getContext('2d').getImageData(at, at, 1, 1).data].slice(0, 3))"
+    )
+    assert sum(corners[0]) > 500  # the worst is bright
+    assert sum(corners[1]) < 200
+    image, overlay = (page.locator(name).bounding_box() for name in ("#viewer-image", "#overlay"))
+    assert image == overlay  # lite sees all of the picture
+    page.keyboard.press("m")
+    expect(page.locator("#overlay")).to_be_hidden()
+    page.keyboard.press("m")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#overlay")).to_be_visible()
+    page.select_option("#map-metric", "fr-lite")
+    expect(page.locator("#map-note")).to_contain_text("No map")
+
+
+def test_full_size_from_disk(page: Page) -> None:
+    page.locator(".card button").first.click()
+    width = "image => image.decode().then(() => image.naturalWidth)"
+    assert page.locator("#viewer-image").evaluate(width) == 256
+    page.keyboard.press("f")
+    assert page.locator("#viewer-image").evaluate(width) == 450
+    expect(page.locator("#full-note")).to_be_empty()
+
+
+def test_dark_and_light(report: Path, open_page: Open) -> None:  # noqa: F811
+    def background(page: Page) -> int:
+        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        return int(colour.removeprefix("rgb(").split(",")[0])
+
+    page = open_page(report, color_scheme="light")
+    button = page.get_by_role("button", name="Dark")
+    expect(button).to_have_attribute("aria-pressed", "false")
+    assert background(page) > 200
+    button.click()
+    expect(button).to_have_attribute("aria-pressed", "true")
+    assert background(page) < 50
+    button.click()
+    assert background(page) > 200
+    page = open_page(report, color_scheme="dark")
+    expect(page.get_by_role("button", name="Dark")).to_have_attribute("aria-pressed", "true")
+    assert background(page) < 50
+
+
+def test_export(page: Page) -> None:
+    page.fill("#search", "prompt3")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export list").click()
+    assert download.value.suggested_filename == "selection.csv"
+    lines = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text())))
+    assert list(lines[0]) == ["image"]
+    assert len(lines) == 15
+    assert lines[0]["image"].endswith("115.jpg")  # the best of them
+
+
+def test_leaderboard_and_worst_pictures(page: Page) -> None:
+    panels = page.locator("[data-leaderboard]")
+    expect(panels.nth(0)).to_be_visible()
+    page.select_option("#leaderboard-column", label="fr-lite · quality")
+    expect(panels.nth(0)).to_be_hidden()
+    expect(panels.nth(2)).to_contain_text("fr-lite · quality")
+    page.get_by_role("button", name="Show the lowest").first.click()
+    expect(page.locator("#viewer-name")).to_have_text("0.jpg")
+    expect(page.locator("#viewer-where")).to_have_text("1 of 1")
+
+
+def test_failures_are_listed(page: Page) -> None:
+    lines = page.locator(".failures tbody tr").all_inner_texts()
+    assert lines == ["broken.png\tflux\tnr-lite\tbroken.png: broken", "gone.png\tsdxl\tnr-lite\tgone.png: broken"]
+
+
+def test_charts(page: Page) -> None:
+    for place in ("#histogram", "#scatter-chart"):
+        expect(page.locator(f"{place} canvas").first).to_be_attached()
+    expect(page.locator("#scatter-note")).to_contain_text("120 pictures with both scores")
+    before = page.locator("#histogram").screenshot()
+    page.get_by_role("button", name="sd15", exact=True).click()
+    page.wait_for_timeout(300)
+    assert page.locator("#histogram").screenshot() != before
+    page.select_option("#scatter-y", label="fr-lite · quality")
+    expect(page.locator("#scatter-note")).to_contain_text("60 pictures with both scores")
+
+
+def test_a_point_of_the_scatter_plot_opens_its_picture(report: Path, open_page: Open) -> None:  # noqa: F811
+    page = open_page(report)
+    page.select_option("#scatter-x", label="nr-lite · quality")
+    page.select_option("#scatter-y", label="nr-lite · quality")
+    expect(page.locator("#scatter-chart canvas").first).to_be_attached()
+    page.wait_for_timeout(300)
+    page.locator("#scatter-chart").scroll_into_view_if_needed()
+    box = page.locator("#scatter-chart").bounding_box()
+    assert box is not None
+    for step in range(60):  # along the diagonal, where the points are
+        share = 0.1 + 0.8 * step / 60
+        page.mouse.click(box["x"] + share * box["width"], box["y"] + (0.95 - share) * box["height"])
+        if page.locator("#viewer").is_visible():
+            break
+    expect(page.locator("#viewer-where")).to_have_text("1 of 1")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_accessibility(report: Path, open_page: Open, scheme: Any, width: int) -> None:  # noqa: F811
+    page = open_page(report, color_scheme=scheme, viewport={"width": width, "height": 900})
+    expect(page.locator("#scatter-chart canvas").first).to_be_attached()
+    for details in page.locator("details:visible").all():
+        details.locator("summary").click()
+    assert serious_issues(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.locator(".card button").first.click()
+    page.get_by_label("Quality map").check()
+    assert serious_issues(page) == []
+
+
+def test_printing_shows_the_first_pictures(page: Page) -> None:
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator(".card").count() == 48
+    assert page.locator("#controls").is_hidden()
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator(".card").count() < 48
+
+
+def test_hostile_names_are_text(tmp_path: Path, open_page: Open) -> None:  # noqa: F811
+    rows = [row(name, 1.0 + index, group=name, reference=name) for index, name in enumerate(HOSTILE)]
+    rows += [row(name, None, group=name, error=f"{name}: broken") for name in HOSTILE]
+    page = open_page(write_report(tmp_path / "report.html", rows, COLUMNS, title=HOSTILE[0]))
+    expect(page.locator("#status")).to_have_text("8 of 8 pictures")
+    assert page.title() == HOSTILE[0]
+    page.locator("#gallery").scroll_into_view_if_needed()
+    titles = page.locator(".card button").evaluate_all("cards => cards.map(card => card.title)")
+    # A driver can't pass on what is no Unicode, and the browser takes U+0000 as it is in scripts.
+    assert [title for title in reversed(titles) if "caf" not in title] == [
+        name for name in HOSTILE if "caf" not in name
+    ]
+    page.locator(".card button").first.click()
+    for _ in HOSTILE:
+        assert page.locator("#viewer-facts dd").first.inner_text()
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("Escape")
+    expect(page.locator("#histogram canvas").first).to_be_attached()
+    assert page.locator("img[onerror]").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export list").click()
+    exported = Path(download.value.path()).read_text("utf-8", "surrogateescape")
+    names = [line["image"] for line in csv.DictReader(io.StringIO(exported, newline=""))]
+    assert names == HOSTILE[::-1]
+
+
+def test_a_large_report_keeps_thumbnails_beside_it(
+    tmp_path: Path,
+    open_page: Open,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(thumbnails, "INLINE_BYTES", 1000)
+    Image.fromarray(draw(60, 90)).save(tmp_path / "a.jpg")
+    rows = [row(str(tmp_path / "a.jpg"), float(number)) for number in range(10_000)]
+    page = open_page(write_report(tmp_path / "100% report.html", rows, COLUMNS))
+    expect(page.locator("#status")).to_have_text("10,000 of 10,000 pictures")
+    page.locator("#gallery").scroll_into_view_if_needed()
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    card = page.locator(".card[data-position='9999']")
+    expect(card).to_be_in_viewport()
+    assert card.locator("img").evaluate("image => image.decode().then(() => image.naturalWidth)") == 90
+    assert page.locator(".card").count() < 100
