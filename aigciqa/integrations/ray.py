@@ -154,8 +154,8 @@ class Setup:
     metrics: Sequence[Metric]
     fast: bool
     device: str | None
-    batch_size: int | None
-    workers: int | None
+    batch_size: int | None = None
+    workers: int | None = None
     cpus: float = 1
     strict: bool = False
     folder: str = field(default_factory=os.getcwd)

@@ -53,19 +53,19 @@ def score_shards(
     context.execution_options.preserve_order = True
     with _cluster():
         actors = _actors(setup.device or "cpu")
-        shards = [_row(number, shard) for number, shard in enumerate(_shards(found, size))]
-        parts.check(len(shards))
-        results = ray.data.from_arrow(shards).map_batches(
+        rows = [row(number, shard) for number, shard in enumerate(shards(found, size))]
+        parts.check(len(rows))
+        results = ray.data.from_arrow(rows).map_batches(
             _ShardScorer,
             fn_constructor_args=(replace(setup, cpus=actors.cpus), parts, ray.cloudpickle.dumps(give)),
             batch_size=1,
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=min(actors.count, len(shards))),
+            compute=ray.data.ActorPoolStrategy(size=min(actors.count, len(rows))),
             num_cpus=actors.cpus,
             num_gpus=actors.gpus,
         )
-        for row in results.iter_rows():
-            result: _Result = pickle.loads(row["content"])
+        for batch in results.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
+            result: _Result = pickle.loads(batch["content"][0].as_py())
             yield from result.records
             if result.problem is not None:
                 raise result.problem
@@ -112,7 +112,7 @@ def _actors(device: str) -> _Actors:
     return _Actors(sum(count // cpus for count in counts), cpus, 0)
 
 
-def _shards(found: Iterable[Found], size: int) -> Iterator[list[Found]]:
+def shards(found: Iterable[Found], size: int) -> Iterator[list[Found]]:
     """What was found in input order: an archive alone, anything else with its neighbours."""
     shard: list[Found] = []
     for each in found:
@@ -127,7 +127,7 @@ def _shards(found: Iterable[Found], size: int) -> Iterator[list[Found]]:
         yield shard
 
 
-def _row(number: int, content: Any) -> pyarrow.Table:
+def row(number: int, content: Any) -> pyarrow.Table:
     """A shard, or what came of it, as Ray Data passes it on."""
     return pyarrow.table({"number": [number], "content": [pickle.dumps(content)]})
 
@@ -151,7 +151,7 @@ class _ShardScorer:
 
     def __call__(self, shard: pyarrow.Table) -> pyarrow.Table:
         number, content = shard["number"][0].as_py(), shard["content"][0].as_py()
-        return _row(number, self._result(number, pickle.loads(content)))
+        return row(number, self._result(number, pickle.loads(content)))
 
     def _result(self, number: int, found: Sequence[Found]) -> _Result:
         records: list[Record] = []
