@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
 #: Between the command and Ray; not for others.
-INTERNAL = {"aigciqa.integrations.ray.Setup", "aigciqa.integrations.shards.score_shards"}
+INTERNAL = ("aigciqa.integrations.ray.Setup", "aigciqa.integrations.shards.")
 DIRECTIVE = re.compile(r"^\.\. (?:auto\w+|py:data):: ([\w.]+)$", re.MULTILINE)
 FENCE = re.compile(r"^ *```(bash|python)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 SCRIPT = re.compile(r'^(aigciqa-\w+) = "([\w.]+):main"$', re.MULTILINE)
@@ -76,7 +76,7 @@ def public_names() -> set[str]:
         tree = ast.parse(path.read_text())
         defined = [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
         names |= {f"aigciqa.integrations.{path.stem}.{name}" for name in defined if not name.startswith("_")}
-    return names - INTERNAL
+    return {name for name in names if not name.startswith(INTERNAL)}
 
 
 @functools.cache
