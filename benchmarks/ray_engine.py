@@ -103,9 +103,7 @@ def print_costs(items: Sequence[aigciqa.Item], parts: Parts, manifest: Path, par
     found = (each for opener in open_sources([str(manifest)], sys.stdin.buffer) for each in opener())
     listed = sum(part_size for shard in shards(found, part_size) if row(0, shard))
     rate = listed / (time.perf_counter() - start)
-    print(
-        f"per picture: {read:,.0f} bytes read, {written:.0f} written in parts of {part_size}; {rate:,.0f} listed a second"
-    )
+    print(f"bytes per picture: {read:,.0f} read, {written:.0f} written in parts of {part_size}; listed: {rate:,.0f}/s")
 
 
 if __name__ == "__main__":
