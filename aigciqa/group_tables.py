@@ -107,8 +107,8 @@ def write_result(result: Result, path: str | os.PathLike[str]) -> None:
 
 
 def how(result: Result) -> str:
-    """What was compared and how pictures were matched, in a few sentences."""
-    return f"{len(result.groups)} groups. {_matched_text(result)} In brackets: 95% intervals, by resampling prompts."
+    """What was compared and how pictures were matched, in a few lines."""
+    return f"{len(result.groups)} groups.\n{_matched_text(result)}\nIn brackets: 95% intervals, by resampling prompts."
 
 
 def notes(result: Result) -> Iterator[str]:
@@ -172,8 +172,8 @@ def _verdict(result: Result, block: Block, found: Margin) -> str:
     ratio = f"{found.mean / found.baseline_mean:.3f} of {printable(str(result.baseline))}'s"
     means = f"{rounded(found.mean)} against {rounded(found.baseline_mean)}"
     verdict = "FAILED" if found in block.below else "passed"
-    unsure = "; noise alone could turn this" if found.low <= 0 <= found.high else ""
-    return f"{verdict}: {label}: {name} is {ratio} ({means}), {result.share:g} is needed{unsure}."
+    unsure = "; noise alone could turn it" if found.low <= 0 <= found.high else ""
+    return f"{verdict}: {label}: {name} is {ratio} ({means}); needed: {result.share:g}{unsure}."
 
 
 def _percent(share: float) -> str:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from aigciqa.scoring.tables import Table
 
 EXIT_COMPARED, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
+#: More groups are counted, not named, in a report's title.
+_TITLE_NAMES = 4
 #: Group of rows that name none.
 _NO_GROUP = "-"
 
@@ -251,7 +253,9 @@ def _write_report(path: str, result: Result, dimensions: Sequence[str]) -> None:
         for group in result.groups
         for row in group.rows
     )
-    write_report(path, rows, columns, title=f"Comparison of {', '.join(group.name for group in result.groups)}")
+    names = [group.name for group in result.groups]
+    title = ", ".join(names) if len(names) <= _TITLE_NAMES else f"{len(names)} groups"
+    write_report(path, rows, columns, title=f"Comparison of {title}")
 
 
 def _status(result: Result) -> int:
