@@ -226,7 +226,7 @@ class Metric(nn.Module):
 
     @property
     def lower_better(self) -> bool:
-        """False: higher scores are better."""
+        """False, since higher scores are better."""
         return False
 
     @property
@@ -236,7 +236,7 @@ class Metric(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the metric computes: where its weights are."""
+        """Where the metric computes, which is where its weights are."""
         return self._weight.device
 
     def forward(self, images: Any, reference: Any = None, *, reference_features: Tensor | None = None) -> Tensor:

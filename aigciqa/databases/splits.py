@@ -47,7 +47,7 @@ class Split:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of the split, 64 hex digits: its names, pairs, groups and scores; the same on every machine."""
+        """SHA-256 of the split, 64 hex digits, over its names, pairs, groups and scores; the same on every machine."""
         content = {
             **self._header(),
             "parts": {
