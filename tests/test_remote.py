@@ -18,6 +18,10 @@ import aigciqa
 from aigciqa import remote
 from aigciqa.cli import score
 from aigciqa.decode import load_content, load_image
+from aigciqa.scoring.parts import Parts
+from aigciqa.scoring.sinks import columns_of, to_row
+from aigciqa.scoring.sources import SourceError
+from aigciqa.scoring.tables import read_table
 from tests.conftest import draw
 from tests.test_cli import table
 
@@ -190,10 +194,40 @@ class TestObjectStore:
         (tmp_path / "list.csv").write_text(f"image\n{bucket}/gen/b.png\n")
         assert [row["image"] for row in invoke(str(tmp_path / "list.csv"))] == [f"{bucket}/gen/b.png"]
 
+    def test_tables_in_parts(self, bucket: str) -> None:
+        parts = Parts(f"{bucket}/out/scores.parquet", columns_of(["quality"]))
+        parts.begin(keep=True)
+        rows = [
+            to_row(aigciqa.Record(f"{n}.png", None, None, "m", {"quality": n / 8}), parts.columns) for n in range(3)
+        ]
+        assert parts.read(1) is None
+        for number in (0, 1, 1):
+            parts.write(number, rows)
+        assert parts.read(1) == rows
+        assert remote.names_in(parts.path) == ["part-00000000.parquet", "part-00000001.parquet"]
+        parts.check(2)
+        with pytest.raises(SourceError, match=r"is of another run: it has part-00000001.parquet, this run 1 parts"):
+            parts.check(1)
+        with pytest.raises(SourceError, match="is of another run: its columns are image, "):
+            Parts(parts.path, columns_of(["overall"])).read(0)
+        parts.begin(keep=False)
+        assert remote.names_in(parts.path) == []
+
     def test_what_is_not_there_is_a_row(self, bucket: str) -> None:
         row = invoke(f"{bucket}/none.png", status=1)[0]
         assert row["error"].startswith(f"{bucket}/none.png: ")
         assert "does not exist" in row["error"]
+
+
+def test_a_table_in_parts_is_a_table_and_a_manifest(pictures: Write, tmp_path: Path) -> None:
+    parts = Parts(str(tmp_path / "scores.parquet"), columns_of(["quality"]))
+    parts.begin(keep=False)
+    images = pictures("gen", "a.png", "b.png", "c.png")
+    rows = [to_row(aigciqa.Record(image, None, "g", "m", {"quality": 2.5}), parts.columns) for image in images]
+    parts.write(1, rows[2:])
+    parts.write(0, rows[:2])
+    assert list(read_table(parts.path).rows) == rows
+    assert [(row["image"], row["group"]) for row in invoke(f"{parts.path}/")] == [(image, "g") for image in images]
 
 
 def test_urls() -> None:

@@ -115,6 +115,8 @@ def group_by(rule: str) -> Callable[[Item], Item]:
 def _open_source(argument: str, stdin: BinaryIO) -> Callable[[], Iterator[Found]]:
     if argument == "-":
         return lambda: _from_lines(stdin)
+    if _is_table_in_parts(argument):
+        return _open_manifest(os.path.normpath(argument))
     if _is_folder(argument):
         return lambda: _walk(argument, "")
     if os.path.splitext(argument)[1].lower() in MANIFEST_SUFFIXES:
@@ -125,6 +127,11 @@ def _open_source(argument: str, stdin: BinaryIO) -> Callable[[], Iterator[Found]
             raise SourceError(f"{argument!r} matches no file")
         return lambda: (found for match in matches for found in _matched(match))
     return lambda: iter([_file(argument)])
+
+
+def _is_table_in_parts(path: str) -> bool:
+    """Whether it is a folder of Parquet files, as `--engine ray` writes it."""
+    return os.path.isdir(path) and os.path.normpath(path).lower().endswith(".parquet")
 
 
 def _is_folder(path: str) -> bool:
@@ -226,7 +233,7 @@ def _unique(pairs: Iterable[tuple[str, str]]) -> dict[str, str | None]:
 
 
 def _open_manifest(path: str) -> Callable[[], Iterator[Found]]:
-    if not os.path.isfile(path):
+    if not os.path.isfile(path) and not _is_table_in_parts(path):
         raise SourceError(f"manifest {path!r}: no such file")
     next(read_rows(path, MANIFEST_COLUMNS), None)  # raises for a file that is no manifest
     folder = os.path.dirname(path)
@@ -262,13 +269,17 @@ def read_rows(path: str, columns: Iterable[str] | None = None) -> Iterator[dict[
     """Rows of a table ending in `.csv`, `.json`, `.jsonl` or `.parquet`; instead of one that can't be read, why.
 
     Args:
-        path: of the table. JSON is read whole, the others as rows are asked for.
+        path: of the table; of Parquet, also a folder of files that are read in the order of their names. JSON is read
+            whole, the others as rows are asked for.
         columns: those that are needed; a format that stores columns apart leaves the others out.
 
     Raises:
         SourceError: not a table, or one without a column `image`.
     """
     suffix = os.path.splitext(path)[1].lower()
+    if _is_table_in_parts(path):
+        parts = sorted(glob.glob(os.path.join(glob.escape(path), "*.parquet")))
+        return (row for part in parts for row in _parquet_rows(part, columns))
     if suffix == ".parquet":
         return _parquet_rows(path, columns)
     return {".csv": _csv_rows, ".json": _json_rows, ".jsonl": _jsonl_rows}[suffix](path)
