@@ -211,8 +211,8 @@ class TestDataset:
         members = {f"{path.stem}_png": path.read_bytes() for path in sorted((folder / "gen").iterdir())}
         members |= {f"{path.stem}_reference_png": path.read_bytes() for path in (folder / "ref").iterdir()}
         path = pack(folder / "pictures.tar", **dict(sorted(members.items())), d_json=b"{}")
-        rows = self.check(read_pictures(path), folder)
-        assert rows[0]["image"] == f"{path}/a.png"
+        rows = self.check(read_pictures(f"file://{path}"), folder)
+        assert rows[0]["image"] == f"file://{path}/a.png"
 
     @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
     def test_manifests(self, cluster: None, folder: Path, suffix: str) -> None:

@@ -50,22 +50,22 @@ def read_pictures(source: str | list[str], *, kind: Kind | None = None, **option
         options: for Ray's reader, such as `override_num_blocks` or `filesystem`.
 
     Returns:
-        A dataset for `score_dataset`. Pictures that Ray has read are in the column `image`, their names in `path`; those
-        of tables are read by the actors that score them. Relative paths in a table are relative to it, or, where there
-        is no such file, to the current folder.
+        A dataset for `score_dataset`. Pictures that Ray has read are in the column `image`, their names in `path`;
+        those of tables are read by the actors that score them. Relative paths in a table are relative to it, or, where
+        there is no such file, to the current folder.
     """
     first = source if isinstance(source, str) else source[0]
     kind = kind or _KINDS.get(os.path.splitext(first)[1].lower(), "images")
+    scheme = "".join(first.partition("://")[:2]) if remote.is_url(first) else ""  # which Ray's paths lack
     if kind == "webdataset":
         samples = ray.data.read_webdataset(source, decoder=None, **options)
-        return samples.map_batches(_from_samples, batch_format="pandas", batch_size=None)
+        return samples.map_batches(_from_samples, fn_args=(scheme,), batch_format="pandas", batch_size=None)
     if kind == "images":
         suffixes = [suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES]
         files = ray.data.read_binary_files(source, include_paths=True, file_extensions=suffixes, **options)
-        return files.rename_columns({"bytes": "image"})
+        return files.map_batches(_from_files, fn_args=(scheme,), batch_format="pyarrow", batch_size=None)
     reader = {"csv": ray.data.read_csv, "jsonl": ray.data.read_json, "parquet": ray.data.read_parquet}[kind]
     table = reader(source, include_paths=True, **options)
-    scheme = "".join(first.partition("://")[:2]) if remote.is_url(first) else ""  # which Ray's paths lack
     return table.map_batches(_from_table, fn_args=(scheme,), batch_format="numpy", batch_size=None)
 
 
@@ -216,13 +216,19 @@ def _text(cell: Any) -> str | None:
     return None if cell is None or cell != cell or cell == "" else str(cell)
 
 
-def _from_samples(samples: pandas.DataFrame) -> pyarrow.Table:
+def _from_files(files: pyarrow.Table, scheme: str) -> pyarrow.Table:
+    """Files that Ray has read, with their names."""
+    paths = [scheme + path for path in files["path"].to_pylist()]
+    return pyarrow.table({"image": files["bytes"], "path": pyarrow.array(paths, pyarrow.string())})
+
+
+def _from_samples(samples: pandas.DataFrame, scheme: str) -> pyarrow.Table:
     """Pictures of WebDataset samples, as the command finds them in the archive."""
     rows = []
     for row in samples.to_dict("records"):
         sample = {suffix: content for suffix, content in row.items() if isinstance(content, bytes)}
         for picture in archives.pictures_of(row["__key__"], sample, IMAGE_SUFFIXES):
-            path = f"{row['__url__']}/{picture.name}"
+            path = f"{scheme}{row['__url__']}/{picture.name}"
             rows.append({"image": picture.content, "path": path, "reference": picture.reference_content})
     types = {"image": pyarrow.binary(), "path": pyarrow.string(), "reference": pyarrow.binary()}
     return pyarrow.Table.from_pylist(rows, schema=pyarrow.schema(types))

@@ -53,11 +53,12 @@ def score_shards(
     context.execution_options.preserve_order = True
     with _cluster():
         actors = _actors(setup.device or "cpu")
+        setup = replace(setup, device="cuda" if actors.gpus else setup.device, cpus=actors.cpus)
         rows = [row(number, shard) for number, shard in enumerate(shards(found, size))]
         parts.check(len(rows))
         results = ray.data.from_arrow(rows).map_batches(
             _ShardScorer,
-            fn_constructor_args=(replace(setup, cpus=actors.cpus), parts, ray.cloudpickle.dumps(give)),
+            fn_constructor_args=(setup, parts, ray.cloudpickle.dumps(give)),
             batch_size=1,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=min(actors.count, len(rows))),
