@@ -6,37 +6,43 @@ Files are JPEG, 512 x 512, quality 92. Both are timed from the end of a first pa
 last; on Ray, that is when the parts are written, so a cluster's start and its actor's do not count. A cluster of its
 own is started for each turn, with as many CPUs as there are threads, and runs only then. Weights are random.
 
-It also prints what a plan of a large run needs: bytes read and written per picture, and pictures per second that the
-driver lists from a manifest and cuts into parts.
+It also prints what a plan of a large run needs: what a decoding thread does, how fast the driver lists a manifest and
+takes in records, and bytes per picture.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import pickle
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 
 from aigciqa.cli import ENVIRONMENT
 
 os.environ.update({**ENVIRONMENT, **os.environ}, RAY_USAGE_STATS_ENABLED="0")  # before torch and ray are loaded
 
+import numpy as np
 import torch
 from scoring import draw, items_of
 
 import aigciqa
+from aigciqa.decode import load_image
 from aigciqa.integrations.ray import Setup
 from aigciqa.integrations.shards import row, score_shards, shards
 from aigciqa.metric import Metric
+from aigciqa.preprocess import present_image
 from aigciqa.scoring.parts import Parts
-from aigciqa.scoring.sinks import columns_of
+from aigciqa.scoring.sinks import columns_of, to_row
 from aigciqa.scoring.sources import Found, open_sources
+from aigciqa.scoring.summary import Summary
 
-LISTED = 100_000
+LISTED, PART = 96_000, 1000
 
 
 def main() -> None:
@@ -66,7 +72,7 @@ def main() -> None:
         for _ in range(options.repeats):
             for way, run in ways.items():
                 rates[way].append(run())
-        print_costs(items, parts, folder / "manifest.csv", options.part_size)
+        print_costs(items, metric, folder)
     local, ray = (statistics.median(rates[way]) for way in ways)
     print(
         f"{options.metric} {options.dtype}, images/s: local {local:.1f}, Ray {ray:.1f}; Ray / local {ray / local:.2f}"
@@ -94,16 +100,43 @@ def ray_rate(items: Sequence[aigciqa.Item], metric: Metric, parts: Parts, part_s
     return (len(items) - part_size) / (max(times) - min(times))
 
 
-def print_costs(items: Sequence[aigciqa.Item], parts: Parts, manifest: Path, part_size: int) -> None:
-    """Bytes per picture, and how fast a driver lists them."""
-    read = statistics.mean(Path(item.image).stat().st_size for item in items)
-    written = sum(part.stat().st_size for part in Path(parts.path).iterdir()) / len(items)
-    manifest.write_text("image\n" + "".join(f"{item.image}\n" for item in items) * (LISTED // len(items)))
+def print_costs(items: Sequence[aigciqa.Item], metric: Metric, folder: Path) -> None:
+    """What a plan of a large run needs to know: a decoding thread, the driver, the bytes."""
+    start = time.perf_counter()
+    for item in items:
+        present_image(load_image(item.image), metric.config.preprocess)
+    decoded = len(items) / (time.perf_counter() - start)
+
+    manifest = folder / "manifest.csv"
+    manifest.write_text("".join(["image\n", *(f"{item.image}\n" for item in islice(cycle(items), LISTED))]))
     start = time.perf_counter()
     found = (each for opener in open_sources([str(manifest)], sys.stdin.buffer) for each in opener())
-    listed = sum(part_size for shard in shards(found, part_size) if row(0, shard))
-    rate = listed / (time.perf_counter() - start)
-    print(f"bytes per picture: {read:,.0f} read, {written:.0f} written in parts of {part_size}; listed: {rate:,.0f}/s")
+    bytes_listed = sum(row(number, shard).nbytes for number, shard in enumerate(shards(found, PART)))
+    listed = LISTED / (time.perf_counter() - start)
+
+    draws = np.random.default_rng(0).normal(2.5, 1, (PART, len(metric.dimensions)))
+    records = [
+        aigciqa.Record(
+            f"{item.image}-{number}", None, None, metric.name, dict(zip(metric.dimensions, scores, strict=True))
+        )
+        for number, (item, scores) in enumerate(zip(cycle(items), draws.tolist(), strict=False))
+    ]
+    columns = columns_of(metric.dimensions)
+    summary, pickled = Summary(metric.dimensions), pickle.dumps(records)
+    start = time.perf_counter()
+    for _ in range(LISTED // PART):
+        summary.add([to_row(record, columns) for record in pickle.loads(pickled)])
+    taken = LISTED / (time.perf_counter() - start)
+
+    parts = Parts(str(folder / "sizes.parquet"), columns)
+    parts.begin(keep=False)
+    parts.write(0, [to_row(record, columns) for record in records])
+    written = sum(part.stat().st_size for part in Path(parts.path).iterdir()) / PART
+    read = statistics.mean(Path(item.image).stat().st_size for item in items)
+    print(
+        f"a thread decodes and resizes {decoded:.0f} pictures/s; the driver lists {listed:,.0f}/s, takes {taken:,.0f}/s"
+    )
+    print(f"bytes per picture: {read:,.0f} read, {bytes_listed / LISTED:.0f} listed, {written:.0f} written")
 
 
 if __name__ == "__main__":
