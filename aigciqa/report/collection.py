@@ -58,7 +58,7 @@ class Column:
         return f"{self.metric} · {self.dimension}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SmallMap:
     """A quality map in 8 bits.
 
@@ -91,7 +91,7 @@ class SmallMap:
 class Collection:
     """What a report shows, gathered while rows come.
 
-    Takes about 300 bytes for a picture, and 250 more for its map, besides the text of its path.
+    Takes less than a kilobyte for a picture with its map.
 
     Args:
         columns: of the rows, as `aigciqa.scoring.sinks.columns_of` makes them.

@@ -120,8 +120,9 @@ def _link(path: str, folder: Path) -> str | None:
 def _maps(collection: Collection, gallery: Gallery) -> dict[str, Any]:
     """Metric -> its maps, all in one scale of colours, and the part of a picture that they cover."""
     found: dict[str, dict[int, SmallMap]] = {}
+    metrics = list(dict.fromkeys(metric for _, metric in collection.maps))
     for position, place in enumerate(gallery.places):
-        for metric in dict.fromkeys(metric for _, metric in collection.maps):
+        for metric in metrics:
             if (place, metric) in collection.maps:
                 found.setdefault(metric, {})[position] = collection.maps[place, metric]
     return {metric: _scaled(metric, maps) for metric, maps in found.items()}

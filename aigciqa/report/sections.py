@@ -82,7 +82,8 @@ def members_of(collection: Collection) -> dict[str, NDArray[np.intp]]:
     sizes = Counter(picture.group for picture in collection.pictures)
     for _, group in collection.failed:
         sizes.setdefault(group, 0)
-    places: dict[str, list[int]] = {group: [] for group in sizes if group in dict(sizes.most_common(GROUP_LIMIT))}
+    largest = {group for group, _ in sizes.most_common(GROUP_LIMIT)}
+    places: dict[str, list[int]] = {group: [] for group in sizes if group in largest}
     for place, picture in enumerate(collection.pictures):
         if picture.group in places:
             places[picture.group].append(place)
