@@ -141,12 +141,12 @@ def _read(path: Path) -> bytes:
 
 
 def _from_bytes(data: bytes, name: str, at_least: int | None) -> Image.Image:
-    with Image.open(io.BytesIO(data), formats=_formats()) as image:
+    with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
         if image.width * image.height > max(SMALL_PIXELS, MAX_EXPANSION * len(data)):
             raise ImageError(f"{name}: a decompression bomb: {image.width} x {image.height} from {len(data):,} bytes")
         if image.format == "PNG":
             image.verify()  # Pillow checks the pixel data's CRCs only here, and the image is spent after it
-    with Image.open(io.BytesIO(data), formats=_formats()) as image:
+    with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
         if at_least is not None:
             image.draft(None, (at_least, at_least))
         picture = _decode(image, name)
@@ -235,7 +235,8 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 @functools.cache
-def _formats() -> list[str]:
+def readable_formats() -> list[str]:
+    """The formats that Pillow can read here."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
 

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from aigciqa import remote
-from aigciqa.decode import _formats, load_image
+from aigciqa.decode import load_image, readable_formats
 from aigciqa.errors import ImageError
 
 #: Longest side of a thumbnail.
@@ -102,7 +102,7 @@ def thumbnail(path: str) -> bytes:
     try:
         if remote.is_url(path):
             return _encoded(load_image(path))
-        with Image.open(path, formats=_formats()) as image:
+        with Image.open(path, formats=readable_formats()) as image:
             image.draft("RGB", (SIDE, SIDE))  # a JPEG is decoded at a fraction of its size
             return _encoded(load_image(image))
     except (ImageError, OSError, ValueError, MemoryError):
