@@ -9,6 +9,7 @@ const TEXT_HEIGHT = 64; // of a card, below the picture
 const GAP = 14;
 const OVERSCAN_ROWS = 2;
 const PRINTED_CARDS = 48;
+const OTHERS = 7; // the colour of groups that have none of their own
 const FONT = "system-ui, sans-serif";
 
 // ---- what all parts need
@@ -31,7 +32,7 @@ function groupName(index) {
 
 function groupColour(index) {
   const place = data.coloured.indexOf(data.groups[index]);
-  return `var(--group-${place < 0 ? 7 : place})`;
+  return `var(--group-${place < 0 ? OTHERS : place})`;
 }
 
 function dot(colour) {
@@ -574,8 +575,8 @@ class Charts {
     this.openPicture = openPicture;
     this.hidden = new Set(); // groups, as places in `names`
     this.names = [...data.coloured];
-    this.hasOthers = data.columns.some((column) => column.histogram.counts.at(-1).some(Boolean));
-    if (this.hasOthers) this.names.push("other groups");
+    const hasOthers = data.columns.some((column) => column.histogram.counts.at(-1).some(Boolean));
+    if (hasOthers) this.names.push("other groups");
     if (this.names.length > 1) this.fillLegend();
     for (const id of ["histogram-column", "scatter-x", "scatter-y"]) {
       byId(id)?.addEventListener("change", () => this.draw());
@@ -603,7 +604,7 @@ class Charts {
   }
 
   colour(place) {
-    return place < data.coloured.length ? place : 7;
+    return place < data.coloured.length ? place : OTHERS;
   }
 
   draw() {
@@ -618,7 +619,7 @@ class Charts {
     const figure = this.figure(column.label, "Share of the group\u2019s pictures");
     for (const [place] of this.names.entries()) {
       if (this.hidden.has(place)) continue;
-      const bins = counts[place < data.coloured.length ? place : counts.length - 1];
+      const bins = counts[place];
       const total = bins.reduce((sum, bin) => sum + bin, 0);
       if (!total) continue;
       const colour = resolved(`--group-${this.colour(place)}`);
@@ -638,14 +639,13 @@ class Charts {
     const [across, up] = ["x", "y"].map((axis) => data.columns[byId(`scatter-${axis}`).value]);
     const figure = this.figure(across.label, up.label);
     const both = data.sample.filter((index) => across.values[index] !== null && up.values[index] !== null);
-    const byPlace = Map.groupBy
-      ? Map.groupBy(both, (index) => this.placeOf(index))
-      : both.reduce((map, index) => {
-          const place = this.placeOf(index);
-          return map.set(place, [...(map.get(place) ?? []), index]);
-        }, new Map());
+    const { HoverTool, TapTool } = Bokeh;
+    const tooltips = [["", "@name"], [across.label, "@x{0.000}"], [up.label, "@y{0.000}"]];
+    figure.add_tools(new HoverTool({ tooltips }), new TapTool());
+    const byPlace = new Map(this.names.map((_, place) => [place, []]));
+    for (const index of both) byPlace.get(this.placeOf(index)).push(index);
     for (const [place, indices] of byPlace) {
-      if (this.hidden.has(place)) continue;
+      if (this.hidden.has(place) || !indices.length) continue;
       this.points(figure, indices, across, up, resolved(`--group-${this.colour(place)}`));
     }
     byId("scatter-note").textContent = both.length
@@ -686,13 +686,9 @@ class Charts {
   }
 
   figure(across, up) {
-    const { HoverTool, TapTool, Plotting } = Bokeh;
-    const figure = Plotting.figure({ sizing_mode: "stretch_both", tools: [], toolbar_location: null });
+    const figure = Bokeh.Plotting.figure({ sizing_mode: "stretch_both", tools: [], toolbar_location: null });
     figure.xaxis.axis_label = across;
     figure.yaxis.axis_label = up;
-    if (up !== "Share of the group\u2019s pictures") {
-      figure.add_tools(new HoverTool({ tooltips: [["", "@name"], [across, "@x{0.000}"], [up, "@y{0.000}"]] }), new TapTool());
-    }
     const [ink, soft, line] = ["--ink", "--soft", "--line"].map(resolved);
     Object.assign(figure, { background_fill_color: null, border_fill_color: null, outline_line_color: null });
     for (const axis of [figure.xaxis, figure.yaxis]) {
