@@ -30,7 +30,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "images"]
 default_role = "code"
 smartquotes = False  # they turn --option into a dash
 
