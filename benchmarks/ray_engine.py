@@ -1,6 +1,6 @@
 """The scoring engine on Ray against the same engine in this process, in turns, start-up excluded.
 
-    python benchmarks/ray_engine.py [--metric nr-resnet50] [--dtype auto] [--threads 2] [--images 240] [--repeats 3]
+    python benchmarks/ray_engine.py [--metric nr-resnet50] [--dtype auto] [--threads 2] [--images 288] [--repeats 3]
 
 Files are JPEG, 512 x 512, quality 92. Both are timed from the end of a first part of the pictures to the end of the
 last; on Ray, that is when the parts are written, so a cluster's start and its actor's do not count. A cluster of its
@@ -51,8 +51,8 @@ def main() -> None:
     parser.add_argument("--metric", default="nr-resnet50")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--images", type=int, default=240)
-    parser.add_argument("--part-size", type=int, default=48)
+    parser.add_argument("--images", type=int, default=288)
+    parser.add_argument("--part-size", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
