@@ -75,4 +75,4 @@ with gradio.Blocks(title="How good is this picture?", analytics_enabled=False) a
 
 if __name__ == "__main__":
     # Fonts of the system: the default theme's are fetched from elsewhere.
-    app.launch(theme=gradio.themes.Default(font="system-ui", font_mono="ui-monospace"))
+    app.launch(theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]))
