@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from types import MappingProxyType
 
 from aigciqa.comparison import MIN_PROVING, Difference, Margin, Standing
@@ -23,6 +22,7 @@ from aigciqa.text_tables import (
     with_interval,
     without_nan,
     write_text,
+    writer_of,
 )
 
 _CSV_COLUMNS = (
@@ -86,13 +86,12 @@ def to_json(result: Result) -> str:
 WRITERS: Mapping[str, Callable[[Result], str]] = MappingProxyType(
     {"terminal": to_terminal, "markdown": to_markdown, "json": to_json, "csv": to_csv}
 )
-_FORMATS = MappingProxyType({".md": "markdown", ".json": "json", ".csv": "csv"})
+_WRITERS_OF_FILES = MappingProxyType({".md": to_markdown, ".json": to_json, ".csv": to_csv})
 
 
 def check_suffix(path: str | os.PathLike[str]) -> None:
     """Raise ValueError for a file of a kind that can't be written."""
-    if Path(path).suffix.lower() not in _FORMATS:
-        raise ValueError(f"{os.fspath(path)!r}: the comparison ends in one of {', '.join(_FORMATS)}")
+    writer_of(path, _WRITERS_OF_FILES, "comparison")
 
 
 def write_result(result: Result, path: str | os.PathLike[str]) -> None:
@@ -102,8 +101,7 @@ def write_result(result: Result, path: str | os.PathLike[str]) -> None:
         ValueError: another ending.
         OSError: it can't be written.
     """
-    check_suffix(path)
-    write_text(path, WRITERS[_FORMATS[Path(path).suffix.lower()]](result))
+    write_text(path, writer_of(path, _WRITERS_OF_FILES, "comparison")(result))
 
 
 def how(result: Result) -> str:

@@ -6,7 +6,6 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,9 @@ from aigciqa.comparison import MIN_MATCHED, Difference, Margin, Scores, Standing
 from aigciqa.scoring.tables import Table, below_common_folder
 
 Row = Mapping[str, Any]
+
+#: Key of a row without scores, for which it does not matter.
+_NO_KEY = ""
 
 
 @dataclass(frozen=True)
@@ -158,9 +160,9 @@ def compare(
 def match(groups: Sequence[Group]) -> Matching:
     """Find what tells the pictures of one prompt.
 
-    By their reference if all have one and groups share some: by its path, else by its file name. Otherwise by
-    the picture's relative path, with or without its suffix, or its stem: whatever matches most, and nothing that two
-    pictures of a group have in common.
+    By their reference if all that have scores have one and groups share some: by its path, else by its file name.
+    Otherwise by the picture's relative path, with or without its suffix, or its stem: whatever matches most, and
+    nothing that two pictures of a group have in common.
     """
     for rules in (_REFERENCE_RULES, _IMAGE_RULES):
         candidates = [Matching(rule, keys) for rule, of in rules.items() if (keys := _keys(groups, of)) is not None]
@@ -176,42 +178,49 @@ _Rule = Callable[[Row, str], tuple[str | None, str | None]]
 
 def _by_reference(key: Callable[[str], str]) -> _Rule:
     def rule(row: Row, _relative: str) -> tuple[str | None, str | None]:
-        reference = row["reference"]
-        return reference, key(reference) if reference is not None else None
+        if row["reference"] is None:
+            return None, None
+        reference = os.path.normpath(row["reference"])
+        return reference, key(reference)
 
     return rule
 
 
-def _by_image(key: Callable[[PurePath], str]) -> _Rule:
-    return lambda _row, relative: (relative, key(PurePath(relative)))
+def _by_image(key: Callable[[str], str]) -> _Rule:
+    return lambda _row, relative: (relative, key(relative))
+
+
+def _without_suffix(path: str) -> str:
+    return os.path.splitext(path)[0]
 
 
 _REFERENCE_RULES = {
-    "reference": _by_reference(os.path.normpath),
+    "reference": _by_reference(str),
     "name of the reference": _by_reference(os.path.basename),
 }
 _IMAGE_RULES = {
     "relative path": _by_image(str),
-    "relative path without its suffix": _by_image(lambda path: str(path.with_suffix(""))),
-    "stem": _by_image(lambda path: path.stem),
+    "relative path without its suffix": _by_image(_without_suffix),
+    "stem": _by_image(lambda path: os.path.basename(_without_suffix(path))),
 }
 
 
 def _keys(groups: Sequence[Group], rule: _Rule) -> dict[str, Sequence[str]] | None:
-    """The key of each row by a rule; None if it has none, or one for different things of a group."""
+    """The key of each row by a rule; None if a scored one has none, or different things of a group have the same."""
     found: dict[str, Sequence[str]] = {}
     for group in groups:
         pairs = [rule(row, relative) for row, relative in zip(group.rows, group.relatives, strict=True)]
-        keys = [key for _, key in pairs if key is not None]
-        if len(keys) < len(pairs) or len(set(keys)) < len({thing for thing, _ in pairs}):
+        scored = {pair for pair, row in zip(pairs, group.rows, strict=True) if row["error"] is None}
+        keys = {key for _, key in scored}
+        if None in keys or len(keys) < len({thing for thing, _ in scored}):
             return None
-        found[group.name] = keys
+        found[group.name] = [key or _NO_KEY for _, key in pairs]
     return found
 
 
 def _matched(matching: Matching) -> int:
     """Prompts in common, added up over all pairs of groups that can be matched."""
-    keys = [frozenset(each) for each in matching.keys.values()]
+    keys = [frozenset(each) - {_NO_KEY} for each in matching.keys.values()]
     shared = [len(one & other) for one, other in itertools.combinations(keys, 2)]
     return sum(count for count in shared if count >= MIN_MATCHED)
 

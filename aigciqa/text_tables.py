@@ -10,7 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Writer = TypeVar("Writer")
 
 #: Decimals in tables to be read.
 DECIMALS = 3
@@ -99,6 +101,18 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [without_nan(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def writer_of(path: str | os.PathLike[str], writers: Mapping[str, Writer], what: str) -> Writer:
+    """The writer of a file's suffix.
+
+    Raises:
+        ValueError: there is none; `what` is the file to be.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in writers:
+        raise ValueError(f"{os.fspath(path)!r}: the {what} ends in one of {', '.join(writers)}")
+    return writers[suffix]
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -70,6 +70,11 @@ class TestMatching:
         other = [row(f"b/{n}-y.png", 1, reference=f"/ci/prompts/{n}.png") for n in range(4)]
         assert match([Group.of_rows("a", one), Group.of_rows("b", other)]).rule == "name of the reference"
 
+    def test_a_row_without_scores_needs_no_reference(self) -> None:
+        one = [row(f"a/{n}.png", 1, reference=f"prompts/{n // 2}.png") for n in range(4)] + [row("a/5.png", None)]
+        other = [row(f"b/{n}.png", 1, reference=f"prompts/{n // 2}.png") for n in range(4)] + [row("b/5.png", None)]
+        assert match([Group.of_rows("a", one), Group.of_rows("b", other)]).rule == "reference"
+
     def test_not_by_reference_if_one_is_unknown(self) -> None:
         one = [row(f"a/{n}.png", 1, reference=f"prompts/{9 - n}.png") for n in range(4)]
         other = [row(f"b/{n}.png", 1, reference=f"prompts/{n}.png" if n else None) for n in range(4)]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +19,7 @@ from aigciqa.scoring.records import Item
 if TYPE_CHECKING:
     from aigciqa.groups import Group, Result
     from aigciqa.metric import Metric
+    from aigciqa.scoring.engine import Engine
     from aigciqa.scoring.sources import Found
     from aigciqa.scoring.tables import Table
 
@@ -108,7 +110,7 @@ def main(
         names = names or _named_in(groups.values())
         scorer = _Scorer(folders, names, reference, weights, device, dtype, dimension)
         dimensions |= dict.fromkeys(scorer.dimensions)
-        groups |= {folder: scorer.score(folder, titles[folder], batch_size, workers, quiet) for folder in folders}
+        groups |= scorer.groups(titles, batch_size, workers, quiet)
     if dimension and dimension not in dimensions:
         raise click.UsageError(f"no scores of {dimension!r}; there are {', '.join(dimensions)}")
     compared = [dimension] if dimension else list(dimensions)
@@ -163,26 +165,31 @@ class _Scorer:
         self.dimensions = [dimension] if dimension else dimensions_of(self.metrics)
         self.columns = columns_of(self.dimensions)
 
-    def score(self, folder: str, name: str, batch_size: int | None, workers: int | None, quiet: bool) -> Group:
-        """Score the images of a folder."""
-        from tqdm import tqdm
-
-        from aigciqa.groups import Group
-        from aigciqa.scoring.engine import score_files
-        from aigciqa.scoring.sinks import to_row
+    def groups(
+        self, titles: Mapping[str, str], batch_size: int | None, workers: int | None, quiet: bool
+    ) -> dict[str, Group]:
+        """Score the images of each folder; references are encoded once for all of them."""
+        from aigciqa.scoring.engine import Engine
 
         warnings.filterwarnings("ignore", module="PIL")  # oddities of files that Pillow copes with
-        relatives: list[str] = []
-        records = score_files(
-            self._items(folder, relatives), metric=self.metrics, batch_size=batch_size, workers=workers
-        )
-        total = len(self.found[folder]) * len(self.metrics)
         try:
-            with tqdm(records, name, total, leave=False, disable=quiet or None, unit="score") as bar:
-                rows = [to_row(record, self.columns) for record in bar]
+            with contextlib.closing(Engine(self.metrics, batch_size, workers)) as engine:
+                return {folder: self._group(engine, folder, titles[folder], quiet) for folder in self.found}
         except KeyboardInterrupt:
             click.echo("aigciqa-compare: interrupted", err=True)
             sys.exit(EXIT_INTERRUPTED)
+
+    def _group(self, engine: Engine, folder: str, name: str, quiet: bool) -> Group:
+        from tqdm import tqdm
+
+        from aigciqa.groups import Group
+        from aigciqa.scoring.sinks import to_row
+
+        relatives: list[str] = []
+        records = engine.run(self._items(folder, relatives))
+        total = len(self.found[folder]) * len(self.metrics)
+        with tqdm(records, name, total, leave=False, disable=quiet or None, unit="score") as bar:
+            rows = [to_row(record, self.columns) for record in bar]
         return Group(name, rows, [relative for relative in relatives for _ in self.metrics])
 
     def _items(self, folder: str, relatives: list[str]) -> Iterator[Item]:

@@ -7,7 +7,6 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -15,7 +14,7 @@ from aigciqa.evaluation.correlations import Agreement, Interval
 from aigciqa.evaluation.evaluate import Comparison, Evaluation, Result
 from aigciqa.text_tables import Table as Table
 from aigciqa.text_tables import aligned as aligned
-from aigciqa.text_tables import csv_lines, probability, rounded, with_interval, without_nan
+from aigciqa.text_tables import csv_lines, probability, rounded, with_interval, without_nan, writer_of
 from aigciqa.text_tables import markdown as markdown
 from aigciqa.text_tables import write_text as write_text
 
@@ -182,8 +181,7 @@ WRITERS: Mapping[str, Callable[[Evaluation], str]] = MappingProxyType(
 
 def check_suffix(path: str | os.PathLike[str]) -> None:
     """Raise ValueError for a report of a kind that can't be written."""
-    if Path(path).suffix.lower() not in WRITERS:
-        raise ValueError(f"{os.fspath(path)!r}: the report ends in one of {', '.join(WRITERS)}")
+    writer_of(path, WRITERS, "report")
 
 
 def write_report(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
@@ -193,8 +191,7 @@ def write_report(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
         ValueError: another ending.
         OSError: it can't be written.
     """
-    check_suffix(path)
-    write_text(path, WRITERS[Path(path).suffix.lower()](evaluation))
+    write_text(path, writer_of(path, WRITERS, "report")(evaluation))
 
 
 def latex(table: Table) -> str:

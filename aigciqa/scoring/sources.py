@@ -322,13 +322,6 @@ def _object(row: Any) -> dict[str, Any] | str:
 
 
 def _parquet_rows(path: str, columns: Iterable[str] | None) -> Iterator[dict[str, Any] | str]:
-    if os.path.isdir(path):
-        parts = sorted(glob.glob("part-*.parquet", root_dir=path))
-        if not parts:
-            raise SourceError(f"{path!r} is a folder without a part of a table")
-        for part in parts:
-            yield from _parquet_rows(os.path.join(path, part), columns)
-        return
     try:
         file = import_parquet().ParquetFile(path)
     except (OSError, ValueError) as error:

@@ -103,7 +103,7 @@ def below_common_folder(paths: Sequence[str]) -> list[str]:
 
 def is_table(path: str) -> bool:
     """Whether a path can be that of a table: by its suffix; `.parquet` may be a folder of parts."""
-    suffix = os.path.splitext(path)[1].lower()
+    suffix = os.path.splitext(os.path.normpath(path))[1].lower()
     return suffix in OUTPUT_SUFFIXES and (suffix == ".parquet" or not os.path.isdir(path))
 
 
