@@ -59,6 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", default=PARTS, metavar="PART")
     parser.add_argument("--metric", default="resnet50", help="trunk of the paper's metrics")
+    parser.add_argument("--pattern", default="*", help="of the metrics that `all` and `deviation` go through")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--images", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=5)
@@ -234,7 +235,7 @@ def compare_fr(options: argparse.Namespace, folder: Path) -> None:
 
 def compare_all(options: argparse.Namespace, folder: Path) -> None:
     """Each of the paper's metrics against the authors' loop, in float32."""
-    for name in aigciqa.list_metrics():
+    for name in aigciqa.list_metrics(options.pattern):
         if not name.endswith("lite"):
             found = rates(options, folder, {way: (way, name) for way in ("loop", "pillow float32")})
             print(f"{name}: {found['pillow float32'] / found['loop']:.2f}x the authors' loop", flush=True)
@@ -297,11 +298,11 @@ def in_turns(stages: dict[str, Callable[[], object]], repeats: int) -> dict[str,
     return {name: float(np.median(spent[1:])) for name, spent in times.items()}
 
 
-def compare_deviation(_: argparse.Namespace, folder: Path) -> None:
+def compare_deviation(options: argparse.Namespace, folder: Path) -> None:
     """How far the engine's scores are from the plain network's, on 500 pictures."""
     draw(folder, DEVIATION_IMAGES)
     items = items_of(folder)
-    for name in aigciqa.list_metrics():
+    for name in aigciqa.list_metrics(options.pattern):
         metric = with_statistics(name)
         pairs = [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
         plain = torch.cat([metric(*columns(metric, part)) for part in pairs]).numpy()
