@@ -16,7 +16,7 @@ MAIN = ("index", "quickstart", "metrics", "models", "commands", "faq", "migratin
 PHONE = {"width": 390, "height": 844}
 
 
-@pytest.mark.parametrize("name", [path.stem for path in PAGES])
+@pytest.mark.parametrize("name", [*(path.stem for path in PAGES), "notebook"])
 def test_a_page_opens_from_disk(name: str, site: Path, open_page: Open) -> None:  # noqa: F811
     page = open_page(site / f"{name}.html")
     expect(page.locator("article h1").first).to_be_visible()
