@@ -323,18 +323,13 @@ class Engine:
             references = None
             if metric.requires_reference:
                 references = self._encode_references(encoder, [entries[index].reference for index in good])
-            for row, (index, scores) in enumerate(
-                zip(good, metric.regress(features, references).tolist(), strict=True)
-            ):
-                if not all(map(math.isfinite, scores)):
+            for index, scores in zip(good, metric.regress(features, references).tolist(), strict=True):
+                if all(map(math.isfinite, scores)):
+                    tables[index] = dict(zip(metric.dimensions, scores, strict=True))
+                else:
                     errors[index] = f"{entries[index].item.image}: the score is not a finite number"
-                    continue
-                tables[index] = dict(zip(metric.dimensions, scores, strict=True))
-                feature_maps = encoded[index].maps
-                if feature_maps is not None:
-                    one = slice(row, row + 1)
-                    reference = references[one] if references is not None else None
-                    maps[index] = metric.place(feature_maps[None], features[one], reference)[0].numpy(force=True)
+            drawn = _placed(metric, [encoded[index].maps for index in good], features, references)
+            maps = dict(zip(good, drawn, strict=False))  # there are none where they were not asked for
         return [
             Record(
                 image=entry.item.image,
@@ -343,7 +338,7 @@ class Engine:
                 metric=metric.name,
                 scores=tables.get(index, {}),
                 error=errors[index],
-                quality_map=maps.get(index),
+                quality_map=maps.get(index) if errors[index] is None else None,
             )
             for index, entry in enumerate(entries)
         ]
@@ -384,6 +379,20 @@ class Engine:
                 for row, index in enumerate(part):
                     encoded[index] = _Encoded(features[row], None if drawn is None else drawn[row])
         return [encoded[index] for index in range(len(pixels))]
+
+
+def _placed(
+    metric: Metric, maps: Sequence[Tensor | None], features: Tensor, references: Tensor | None
+) -> Iterator[np.ndarray]:
+    """Quality maps of pictures with feature maps (C, h, w) and features (B, D); none where no maps were kept."""
+    kept = [each for each in maps if each is not None]
+    if len({each.shape for each in kept}) == 1:  # at once
+        yield from metric.place(torch.stack(kept), features, references).numpy(force=True)
+        return
+    for row, each in enumerate(kept):
+        one = slice(row, row + 1)
+        reference = references[one] if references is not None else None
+        yield metric.place(each[None], features[one], reference)[0].numpy(force=True)
 
 
 def _stacked(pictures: list[Tensor]) -> Tensor:
