@@ -383,6 +383,14 @@ class TestResume:
             assert text in " ".join(done.stderr.split())
             assert (folder / "t.csv").read_bytes() == before
 
+    def test_a_file_that_is_no_table_is_refused_and_kept(self, folder: Path) -> None:
+        (folder / "t.json").write_text('{"not": "a table"')
+        for _ in range(2):
+            done = run_command(*self.command("t.json"), "--resume", cwd=folder)
+            assert done.returncode == 2, done.stderr
+            assert (folder / "t.json").read_text() == '{"not": "a table"'
+            assert sorted(path.name for path in folder.iterdir()) == ["gen", "t.json"]
+
     def test_more_images_than_before_are_appended(self, folder: Path, pictures: Write) -> None:
         arguments = self.command("t.json")
         assert run_command(*arguments, cwd=folder).returncode == 1

@@ -232,10 +232,15 @@ class FileSink:
         return row
 
     def _reopen(self) -> None:
-        """Turn a finished file back into a journal."""
-        with open(self.journal, "wb") as journal:
-            for row in read_rows(str(self.path)):
-                journal.write((json.dumps(row) + "\n").encode())
+        """Turn a finished file back into a journal, whole or not at all."""
+        unfinished = self.path.with_name(self.path.name + ".tmp")
+        try:
+            with open(unfinished, "wb") as journal:
+                for row in read_rows(str(self.path)):
+                    journal.write((json.dumps(row) + "\n").encode())
+            os.replace(unfinished, self.journal)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
     def _convert(self, target: Path) -> None:
         with open(self.journal, "rb") as stream:
