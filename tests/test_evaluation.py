@@ -744,7 +744,7 @@ def test_without_matplotlib_the_extra_is_named(
     evaluation: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"aigciqa\[train\]"):
+    with pytest.raises(ImportError, match=r"aigciqa\[plot\]"):
         plots.write_plots(evaluation, tmp_path / "plots")
     assert not (tmp_path / "plots").exists()
 

@@ -83,7 +83,8 @@ class TestCommand:
         """What the command says on standard error."""
         done = CliRunner().invoke(score.main, list(arguments))
         assert done.exit_code == status, done.output
-        assert done.stdout == ""
+        # The cluster of these tests says on the driver's output when an actor is ended that had work left.
+        assert [line for line in done.stdout.splitlines() if "(raylet)" not in line] == []
         return " ".join(done.stderr.split())
 
     def on_ray(self, *arguments: str, status: int = 1) -> str:

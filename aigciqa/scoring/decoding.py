@@ -27,6 +27,8 @@ Decoder = Literal["pillow", "draft", "nvjpeg"]
 DECODERS: tuple[Decoder, ...] = ("pillow", "draft", "nvjpeg")
 #: A picture that takes longer to read and decode is given up: its disk or its decoder hangs.
 DECODE_SECONDS = 120.0
+#: How long a run that ends waits for its threads.
+CLOSE_SECONDS = 2.0
 #: A JPEG file that ends otherwise may be truncated.
 _END_OF_IMAGE = b"\xff\xd9"
 
@@ -84,6 +86,7 @@ class DecoderPool:
         self.present = partial(_present, decoder=decoder, device=device)
         self.queue: queue.SimpleQueue[Decoding | None] = queue.SimpleQueue()
         self.unfinished: set[Decoding] = set()
+        self.threads: list[threading.Thread] = []
         for _ in range(workers):
             self._start_thread()
 
@@ -108,14 +111,19 @@ class DecoderPool:
         return presented
 
     def close(self) -> None:
-        """End the threads; whoever waits for a picture is told so."""
+        """End the threads; whoever waits for a picture is told so. One that hangs is not waited for."""
         for decoding in list(self.unfinished):
             decoding.settle(f"{decoding.name}: the run was stopped")
         for _ in range(self.workers):
             self.queue.put(None)
+        deadline = time.monotonic() + CLOSE_SECONDS
+        for thread in self.threads:  # a daemon that wakes while the interpreter ends can abort the process
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _start_thread(self) -> None:
-        threading.Thread(target=self._decode, name="aigciqa-decode", daemon=True).start()
+        thread = threading.Thread(target=self._decode, name="aigciqa-decode", daemon=True)
+        thread.start()
+        self.threads.append(thread)
 
     def _decode(self) -> None:
         while (decoding := self.queue.get()) is not None:

@@ -234,7 +234,7 @@ class Engine:
         """End the threads."""
         self.pool.close()
         if self.lanes is not None:
-            self.lanes.shutdown(wait=False, cancel_futures=True)
+            self.lanes.shutdown(cancel_futures=True)
             torch.set_num_threads(self.threads)  # lanes set it for threads that are started after them, too
 
     def _start_lanes(self) -> ThreadPoolExecutor:
