@@ -17,7 +17,9 @@ LOCAL = ("file:", "data:", "blob:", "about:")
 Open = Callable[..., Page]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(
+    scope="module"
+)  # while Playwright runs, no other event loop can, be it another module's or a notebook's
 def chromium() -> Iterator[Browser]:
     """The system's Chromium, else Playwright's own."""
     with sync_playwright() as playwright:
