@@ -162,6 +162,7 @@ class TestObjectStore:
                 patch.setenv(name, "test")
             patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
             patch.setenv("AWS_ENDPOINT_URL", endpoint)
+            remote._filesystem.cache_clear()  # a worker may come back to this class, and the server is another then
             filesystem, _ = remote.resolve("s3://pictures")
             contents = {"gen/b.png": png(2), "gen/a c?#%20.png": png(1), "gen/x/d.png": b"no", "gen/n.txt": b"n"}
             contents |= {"ref/b.png": png(3), "ref/a c?#%20.png": png(4)}
