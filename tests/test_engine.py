@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import itertools
 import shutil
+import struct
 import threading
-import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,14 @@ Write = Callable[..., list[str]]
 
 def scores_of(records: Iterator[aigciqa.Record]) -> list[float]:
     return [next(iter(record.scores.values())) for record in records]
+
+
+def noted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that will have been read."""
+    paths: list[str] = []
+    read = decoding.read_content
+    monkeypatch.setattr(decoding, "read_content", lambda path: paths.append(path) or read(path))
+    return paths
 
 
 @pytest.fixture
@@ -76,19 +86,14 @@ def test_each_reference_is_decoded_and_encoded_once(pictures: Write, monkeypatch
     metric = untrained("fr-resnet18")
     images = pictures("gen", *(f"{index}.png" for index in range(9)))
     prompts = pictures("prompts", "0.png", "1.png")
-    decoded: list[str] = []
+    decoded = noted(monkeypatch)
     encoded: list[int] = []
-    read, encode = decoding.read_content, Encoder.encode
-
-    def count_decoded(path: str) -> bytes:
-        decoded.append(path)
-        return read(path)
+    encode = Encoder.encode
 
     def count_encoded(encoder: Encoder, pixels: torch.Tensor, *rest: Any) -> Any:
         encoded.append(len(pixels))
         return encode(encoder, pixels, *rest)
 
-    monkeypatch.setattr(decoding, "read_content", count_decoded)
     monkeypatch.setattr(Encoder, "encode", count_encoded)
     list(aigciqa.score_files(images, metric=metric, references=[prompts[i % 2] for i in range(9)], batch_size=2))
     assert sorted(decoded) == sorted(images + prompts)
@@ -139,8 +144,19 @@ def test_forgotten_references_are_read_again(pictures: Write, monkeypatch: pytes
     metric = untrained("fr-resnet18")
     images, prompts = pictures("gen", "a.png", "b.png", "c.png"), pictures("prompts", "a.png", "b.png")
     references = [prompts[0], prompts[1], prompts[0]]
+    decoded = noted(monkeypatch)
     found = scores_of(aigciqa.score_files(images, metric=metric, references=references, batch_size=1))
     assert found == pytest.approx(metric(images, references).tolist(), abs=1e-5)
+    assert sorted(decoded) == sorted(images + references)
+
+
+def test_references_of_pictures_that_fail_are_not_kept(pictures: Write, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"bad")
+    images, prompts = pictures("gen", "a.png"), pictures("prompts", "a.png", "b.png")
+    items = [aigciqa.Item(str(tmp_path / "bad.png"), prompts[0]), aigciqa.Item(images[0], prompts[1])]
+    with closing(engine.Engine([untrained("fr-resnet18")], None, 0)) as scoring:
+        assert [record.error is None for record in scoring.run(items)] == [False, True]
+        assert [key[0] for key in scoring.references] == [prompts[1]]
 
 
 def test_a_metric_made_as_a_loss_scores_files_as_well(pictures: Write) -> None:
@@ -152,9 +168,7 @@ def test_a_metric_made_as_a_loss_scores_files_as_well(pictures: Write) -> None:
 def test_several_metrics_share_the_decoding(pictures: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     metrics = [untrained(name) for name in ("nr-resnet18", "nr-lite", "fr-resnet18", "fr-lite")]
     images, prompts = pictures("gen", "a.png", "b.png"), pictures("prompts", "a.png")
-    decoded: list[str] = []
-    read = decoding.read_content
-    monkeypatch.setattr(decoding, "read_content", lambda path: decoded.append(path) or read(path))
+    decoded = noted(monkeypatch)
     records = list(aigciqa.score_files(images, metric=metrics, references=prompts[0]))
     assert sorted(decoded) == sorted(images + prompts)
     assert [(record.image, record.metric) for record in records] == [
@@ -190,6 +204,45 @@ def test_images_may_come_from_a_generator_without_end(pictures: Write) -> None:
     records.close()
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_came_before_a_source_fails_is_scored(pictures: Write, workers: int) -> None:
+    images = pictures("gen", *(f"{index}.png" for index in range(7)))
+
+    def source() -> Iterator[str]:
+        yield from images
+        raise OSError("the store went away")
+
+    records = aigciqa.score_files(source(), metric=untrained("nr-resnet18"), batch_size=2, workers=workers)
+    assert [next(records).image for _ in images] == images
+    with pytest.raises(OSError, match="the store went away"):
+        next(records)
+
+
+def test_every_error_says_which_picture(pictures: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    strip, (image, odd) = str(tmp_path / "strip.png"), pictures("gen", "a.png", "odd.png")
+    Image.new("RGB", (3000, 1)).save(strip)
+    read = decoding.read_content
+
+    def broken(path: str) -> bytes:
+        if path == odd:
+            raise KeyError("what nobody expects")
+        return read(path)
+
+    monkeypatch.setattr(decoding, "read_content", broken)
+    items = [
+        aigciqa.Item(strip, image), aigciqa.Item(image, strip), aigciqa.Item(odd, image),
+        aigciqa.Item("", image, content=b"bad"), aigciqa.Item(image, "a\0b.png"), aigciqa.Item(image, image),
+    ]  # fmt: skip
+    records = list(aigciqa.score_files(items, metric=untrained("fr-resnet18"), workers=1))
+    too_long = "3000 x 1 is a strip of more than 1000:1; cut it before scoring"
+    assert [record.error for record in records[:3]] == [
+        f"{strip}: {too_long}", f"reference {strip}: {too_long}", f"{odd}: KeyError: 'what nobody expects'",
+    ]  # fmt: skip
+    assert [(record.error or "")[:30] for record in records[3:]] == [
+        "bytes: not a picture in a form", "reference a\0b.png: embedded nu", "",
+    ]  # fmt: skip
+
+
 def test_strict_raises_at_the_first_bad_file(mixed: list[str]) -> None:
     records = aigciqa.score_files(mixed, metric=untrained("nr-resnet18"), strict=True, batch_size=4)
     assert [next(records).image for _ in range(3)] == mixed[:3]
@@ -197,35 +250,84 @@ def test_strict_raises_at_the_first_bad_file(mixed: list[str]) -> None:
         next(records)
 
 
-def test_the_batch_shrinks_when_memory_runs_out(pictures: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    metric = untrained("nr-resnet18")
-    images = pictures("gen", *(f"{index}.png" for index in range(11)))
-    expected = metric(images).tolist()
-    tried: list[int] = []
-    encode = Encoder.encode
+class TestMemory:
+    @pytest.fixture(params=["CUDA out of memory. Tried to allocate", "DefaultCPUAllocator: can't allocate memory: you"])
+    def no_memory(self, request: pytest.FixtureRequest) -> RuntimeError:
+        """What torch raises."""
+        kind = torch.cuda.OutOfMemoryError if "CUDA" in request.param else RuntimeError
+        return kind(request.param)
 
-    def small_memory(encoder: Encoder, pixels: torch.Tensor, *rest: Any) -> Any:
-        tried.append(len(pixels))
-        if len(pixels) > 2:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return encode(encoder, pixels, *rest)
+    def test_batches_shrink(self, pictures: Write, monkeypatch: pytest.MonkeyPatch, no_memory: RuntimeError) -> None:
+        metric = untrained("nr-resnet18")
+        images = pictures("gen", *(f"{index}.png" for index in range(11)))
+        expected = metric(images).tolist()
+        tried: list[int] = []
+        encode = Encoder.encode
 
-    monkeypatch.setattr(Encoder, "encode", small_memory)
-    found = scores_of(aigciqa.score_files(images, metric=metric, batch_size=8))
-    assert found == pytest.approx(expected, abs=1e-5)
-    assert tried[:3] == [8, 4, 2]
-    assert max(tried[3:]) == 2
+        def small_memory(encoder: Encoder, pixels: torch.Tensor, *rest: Any) -> Any:
+            tried.append(len(pixels))
+            if len(pixels) > 2:
+                raise no_memory
+            return encode(encoder, pixels, *rest)
 
+        monkeypatch.setattr(Encoder, "encode", small_memory)
+        found = scores_of(aigciqa.score_files(images, metric=metric, batch_size=8))
+        assert found == pytest.approx(expected, abs=1e-5)
+        assert tried == [8, 4, 2, 2, 2, 2, 2, 1]
 
-def test_running_out_of_memory_on_one_picture_is_raised(pictures: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    metric = untrained("nr-resnet18")
+    def test_only_of_the_shape_that_does_not_fit(self, pictures: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+        native = aigciqa.create_metric("nr-lite", weights="native")
+        sizes = {"a.png": (64, 64), "b.png": (64, 64), "c.png": (96, 96), "d.png": (96, 96)}
+        images = [pictures("gen", name, size=size)[0] for name, size in sizes.items()]
+        tried: list[tuple[int, int]] = []
+        encode = Encoder.encode
 
-    def no_memory(encoder: Encoder, pixels: torch.Tensor, *rest: Any) -> Any:
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        def small_memory(encoder: Encoder, pixels: torch.Tensor, *rest: Any) -> Any:
+            tried.append((len(pixels), pixels.shape[-1]))
+            if pixels.shape[-1] == 96 and len(pixels) > 1:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+            return encode(encoder, pixels, *rest)
 
-    monkeypatch.setattr(Encoder, "encode", no_memory)
-    with pytest.raises(torch.cuda.OutOfMemoryError):
-        list(aigciqa.score_files(pictures("gen", "a.png", "b.png"), metric=metric))
+        monkeypatch.setattr(Encoder, "encode", small_memory)
+        records = aigciqa.score_files(images * 2, metric=native, batch_size=4)
+        assert all(record.error is None for record in records)
+        assert tried == [(2, 64), (2, 96), (1, 96), (1, 96), (2, 64), (1, 96), (1, 96)]
+
+    def test_a_picture_that_does_not_fit_alone_is_an_error(
+        self, pictures: Write, monkeypatch: pytest.MonkeyPatch, no_memory: RuntimeError
+    ) -> None:
+        images, prompts = pictures("gen", "a.png", "b.png", "c.png"), pictures("prompts", "a.png", "large.png")
+        large = {
+            present_image(load_image(path), untrained("nr-resnet18").config.preprocess).sum().item()
+            for path in (images[1], prompts[1])
+        }
+        encode = Encoder.encode
+
+        def small_memory(encoder: Encoder, pixels: torch.Tensor, *rest: Any) -> Any:
+            if large & {picture.sum().item() for picture in pixels}:
+                raise no_memory
+            return encode(encoder, pixels, *rest)
+
+        monkeypatch.setattr(Encoder, "encode", small_memory)
+        metrics = [untrained("nr-resnet18"), untrained("fr-resnet18")]
+        references = [prompts[0], prompts[0], prompts[1]]
+        records = list(aigciqa.score_files(images, metric=metrics, references=references))
+        no_room = "not enough memory on cpu to score it"
+        assert [record.error for record in records] == [
+            None, None, f"{images[1]}: {no_room}", f"{images[1]}: {no_room}",
+            None, f"reference {prompts[1]}: {no_room}",
+        ]  # fmt: skip
+        assert [bool(record.scores) for record in records] == [record.error is None for record in records]
+
+    @pytest.mark.parametrize(("free", "size"), [(80e9, 64), (4e9, 19), (1e6, 1)])
+    def test_the_default_batch_fits_the_free_memory_of_a_gpu(
+        self, free: float, size: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        metric = untrained("nr-resnet18")
+        assert engine._default_batch([metric]) == 8
+        monkeypatch.setattr(type(metric), "device", torch.device("cuda"))
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free), int(80e9)))
+        assert engine._default_batch([metric]) == size
 
 
 def test_a_score_that_is_no_number_is_an_error(pictures: Write, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,6 +358,7 @@ def test_names_create_metrics(pictures: Write) -> None:
         ({"references": "b.png"}, ValueError, "nr-lite takes none"),
         ({"metric": "fr-lite"}, ValueError, "fr-lite compares with a reference"),
         ({"metric": "fr-lite", "references": ["b.png"]}, ValueError, "2 images but 1 references"),
+        ({"metric": "fr-lite", "references": iter(["b.png"])}, TypeError, "got a list_iterator: pass a list"),
         ({"metric": "fr-lite", "references": ["b.png"] * 3}, ValueError, "2 images but 3 references"),
         ({"metric": "fr-lite", "references": ["b.png"] * 3, "images": iter("ab")}, ValueError, "2 images but 3 ref"),
         (
@@ -290,6 +393,14 @@ class TestLanes:
         assert [record.error for record in side_by_side] == [record.error for record in alone]
         for one, other in zip(alone, side_by_side, strict=True):
             assert other.scores == pytest.approx(one.scores, abs=1e-5)
+
+    def test_no_thread_is_left_over(self) -> None:
+        torch.set_num_threads(7)
+        with closing(engine.Engine([untrained("nr-resnet18")], 5, 1)) as scoring:
+            assert scoring.lanes is not None
+            together = threading.Barrier(5)
+            asked = [scoring.lanes.submit(lambda: together.wait() * 0 + torch.get_num_threads()) for _ in range(5)]
+            assert sorted(each.result() for each in asked) == [1, 1, 1, 2, 2]
 
     def test_a_reference_is_encoded_by_one_of_them(self, pictures: Write, monkeypatch: pytest.MonkeyPatch) -> None:
         metric = untrained("fr-resnet18")
@@ -374,11 +485,11 @@ class TestDecoders:
         sizes: list[tuple[int, int]] = []
         load = decoding.load_content
 
-        def noted(*arguments: Any, **options: Any) -> Image.Image:
+        def sized(*arguments: Any, **options: Any) -> Image.Image:
             sizes.append((image := load(*arguments, **options)).size)
             return image
 
-        monkeypatch.setattr(decoding, "load_content", noted)
+        monkeypatch.setattr(decoding, "load_content", sized)
         exact, draft = (
             scores_of(aigciqa.score_files(paths, metric=metric, decoder=decoder, workers=0))
             for decoder in ("pillow", "draft")
@@ -413,11 +524,11 @@ class TestDecoders:
         decoded: list[int] = []
         decode = torchvision.io.decode_jpeg
 
-        def noted(data: torch.Tensor, **options: Any) -> torch.Tensor:
+        def counted(data: torch.Tensor, **options: Any) -> torch.Tensor:
             decoded.append(len(data))
             return decode(data, **options)
 
-        monkeypatch.setattr(torchvision.io, "decode_jpeg", noted)
+        monkeypatch.setattr(torchvision.io, "decode_jpeg", counted)
         spec = aigciqa.metric_info("nr-resnet18").preprocess
         pool = decoding.DecoderPool(0, "nvjpeg", torch.device("cpu"))
         for name in ("plain.jpg", "turned.jpg", "other.png"):
@@ -429,6 +540,11 @@ class TestDecoders:
         cut = pool.result(pool.submit(str(tmp_path / "cut.jpg"), None, (spec,)))
         assert isinstance(cut, str)
         assert "truncated" in cut
+        header = b"\xff\xc0\x00\x11\x08"  # of a frame; height and width follow
+        bomb = (
+            (tmp_path / "plain.jpg").read_bytes().replace(header + struct.pack(">HH", 300, 340), header + b"\xea" * 4)
+        )
+        assert "decompression bomb" in str(pool.result(pool.submit("bomb.jpg", bomb, (spec,))))
 
     def test_unusable_ones_are_refused(self) -> None:
         with pytest.raises(ValueError, match="decoder is one of pillow, draft, nvjpeg; got 'opencv'"):
@@ -450,6 +566,7 @@ class TestHanging:
             return read(path)
 
         monkeypatch.setattr(decoding, "read_content", maybe_hang)
+        monkeypatch.setattr(decoding, "CLOSE_SECONDS", 0.3)
         yield released
         released.set()
 
@@ -464,6 +581,48 @@ class TestHanging:
         ]  # fmt: skip
         assert not hang.is_set()
 
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_so_is_a_reference_even_if_no_thread_is_left(
+        self, pictures: Write, hang: threading.Event, monkeypatch: pytest.MonkeyPatch, workers: int
+    ) -> None:
+        monkeypatch.setattr(decoding, "DECODE_SECONDS", 0.3)
+        images, (prompt,) = pictures("gen", "a.png", "b.png", "c.png"), pictures("prompts", "ok.png")
+        references = [f"{index}hang.png" for index in range(workers)] + [prompt] * (3 - workers)
+        records = list(aigciqa.score_files(images, metric="fr-lite", references=references, workers=workers))
+        assert [record.error for record in records] == [
+            f"reference {name}: decoding was given up after 0.3 seconds" if "hang" in name else None
+            for name in references
+        ]
+        assert not hang.is_set()
+
+    def test_one_thread_takes_the_place_of_one_that_hangs(
+        self, hang: threading.Event, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(decoding, "DECODE_SECONDS", 0.2)
+        pool = decoding.DecoderPool(1, "pillow", torch.device("cpu"))
+        hung = pool.submit("hang.png", None, ())
+        with ThreadPoolExecutor(8) as lanes:
+            assert len(set(lanes.map(pool.result, [hung] * 8))) == 1
+        assert len(pool.threads) == 2
+        pool.close()
+        assert [thread.is_alive() for thread in pool.threads] == [True, False]
+        assert not hang.is_set()
+
+    def test_what_is_queued_when_a_run_ends_is_not_read(self, pictures: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+        (image,) = pictures("gen", "a.png")
+        first, go_on = threading.Event(), threading.Event()
+        read = decoding.read_content
+        monkeypatch.setattr(decoding, "read_content", lambda path: (first.set(), go_on.wait(), read(path))[2])
+        paths = noted(monkeypatch)
+        pool = decoding.DecoderPool(1, "pillow", torch.device("cpu"))
+        queued = [pool.submit(image, None, ()) for _ in range(20)]
+        first.wait()
+        threading.Timer(0.2, go_on.set).start()
+        pool.close()
+        assert paths == [image]
+        assert {pool.result(each) for each in queued} == {f"{image}: the run was stopped"}
+        assert not any(thread.is_alive() for thread in pool.threads)
+
     def test_a_run_that_is_stopped_leaves_no_thread_waiting(self, pictures: Write, hang: threading.Event) -> None:
         images = pictures("gen", "a.png", "hang.png", "z.png")
         before = set(threading.enumerate())
@@ -472,10 +631,8 @@ class TestHanging:
             records = aigciqa.score_files(images, metric=untrained("nr-resnet18"), batch_size=2)
             assert next(records).error is None
             records.close()
-            deadline = time.monotonic() + 20
-            while time.monotonic() < deadline and any(not t.daemon for t in set(threading.enumerate()) - before):
-                time.sleep(0.05)
-            assert all(thread.daemon for thread in set(threading.enumerate()) - before)
+            left = set(threading.enumerate()) - before
+            assert [(thread.name, thread.daemon) for thread in left] == [("aigciqa-decode", True)]
         finally:
             torch.set_num_threads(1)
         assert not hang.is_set()

@@ -49,7 +49,9 @@ class Decoding:
         self._presented: Presented = {}
 
     def run(self) -> None:
-        """Decode, in the caller's thread."""
+        """Decode, in the caller's thread, unless there is a result."""
+        if self._done.is_set():
+            return
         self._started = time.monotonic()
         self.settle(self._work())
 
@@ -60,9 +62,16 @@ class Decoding:
                 self._presented = presented
                 self._done.set()
 
-    def is_overdue(self) -> bool:
-        """Whether it has been decoding for too long."""
-        return self._started is not None and time.monotonic() - self._started >= DECODE_SECONDS
+    def give_up(self) -> bool:
+        """End it with an error if it has been decoding for too long; whether this call did so."""
+        with self._lock:
+            is_overdue = self._started is not None and time.monotonic() - self._started >= DECODE_SECONDS
+            if self._done.is_set() or not is_overdue:
+                return False
+            self.is_given_up = True
+            self._presented = f"{self.name}: decoding was given up after {DECODE_SECONDS:g} seconds"
+            self._done.set()
+            return True
 
     def wait(self, seconds: float) -> Presented | None:
         """The result, or None if it takes longer."""
@@ -103,10 +112,9 @@ class DecoderPool:
     def result(self, decoding: Decoding) -> Presented:
         """Wait for a picture."""
         while (presented := decoding.wait(min(1.0, DECODE_SECONDS))) is None:
-            if decoding.is_overdue() and not decoding.is_given_up:
-                decoding.is_given_up = True
-                decoding.settle(f"{decoding.name}: decoding was given up after {DECODE_SECONDS:g} seconds")
-                self._start_thread()
+            for each in list(self.unfinished):  # any of them may hold the thread that this one waits for
+                if each.give_up():
+                    self._start_thread()
         self.unfinished.discard(decoding)
         return presented
 
@@ -137,21 +145,24 @@ def _present(
 ) -> Presented:
     """A picture presented in each way, or why it can't be."""
     try:
-        if content is None:
-            content = read_content(name)
-        if isinstance(content, np.ndarray):
-            image = load_image(content)
-        elif decoder == "nvjpeg" and (pixels := _decode_on(device, content)) is not None:
-            return {spec: _to_bytes(present_tensor(pixels, spec))[0] for spec in specs}
-        else:
-            image = load_content(content, name, at_least=_smallest_side(specs) if decoder == "draft" else None)
+        try:
+            if content is None:
+                content = read_content(name)
+            if isinstance(content, np.ndarray):
+                image = load_image(content)
+            elif decoder == "nvjpeg" and (presented := _present_on(device, content, specs)) is not None:
+                return presented
+            else:
+                image = load_content(content, name, at_least=_smallest_side(specs) if decoder == "draft" else None)
+        except ImageError as error:  # which names the file
+            return str(error)
         return {spec: present_image(image, spec) for spec in specs}
-    except ImageError as error:
-        return str(error)
     except (TypeError, ValueError) as error:  # pixels of another type or shape
         return f"{name}: {error}"
     except MemoryError:
         return f"{name}: not enough memory to decode it"
+    except Exception as error:  # no thread ends with its picture
+        return f"{name}: {type(error).__name__}: {error}"
 
 
 def _smallest_side(specs: tuple[Preprocess, ...]) -> int | None:
@@ -160,8 +171,8 @@ def _smallest_side(specs: tuple[Preprocess, ...]) -> int | None:
     return max(sides) if len(sides) == len(specs) else None
 
 
-def _decode_on(device: torch.device, content: bytes) -> Tensor | None:
-    """A JPEG file decoded by nvJPEG, (1, 3, H, W) in [0, 1] on the device; None for what is Pillow's to judge."""
+def _present_on(device: torch.device, content: bytes, specs: tuple[Preprocess, ...]) -> Presented | None:
+    """A JPEG file decoded by nvJPEG and presented on the device; None for what is Pillow's to judge."""
     from torchvision.io import ImageReadMode, decode_jpeg
 
     try:
@@ -172,9 +183,10 @@ def _decode_on(device: torch.device, content: bytes) -> Tensor | None:
             return None
         data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
         levels: Tensor = decode_jpeg(data, mode=ImageReadMode.RGB, device=device)
-    except (OSError, RuntimeError, SyntaxError, ValueError):
+        pixels = levels[None].float() / 255
+        return {spec: _to_bytes(present_tensor(pixels, spec))[0] for spec in specs}
+    except Exception:  # broken data, no memory left on the device, a shape that can't be presented
         return None
-    return levels[None].float() / 255
 
 
 def _to_bytes(images: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import math
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
@@ -37,6 +37,10 @@ DEFAULT_BATCH = {"cpu": 8, "cuda": 64}
 #: Metrics that see whole pictures at their own size hold few of them in memory at once.
 DEFAULT_BATCH_NATIVE = 4
 MAX_WORKERS = 8
+#: What a network takes for each pixel that it sees, at most: the first feature maps of VGG in float32, several times.
+BYTES_PER_PIXEL = 1024
+#: How much of a GPU's free memory a batch may take by that measure.
+MEMORY_SHARE = 0.25
 #: Networks that run side by side on a CPU; more would take more memory for little gain.
 MAX_LANES = 8
 #: References kept decoded or encoded; an image prompt is usually shared by pictures that stand near each other.
@@ -60,13 +64,15 @@ def score_files(
 
     Files are decoded in threads; memory does not grow with their number. Scores do not depend on `batch_size` or
     `workers`. Each distinct reference is decoded and encoded once (the latest 1,024 are remembered). A file whose
-    decoding hangs is given up after two minutes.
+    reading or decoding hangs in one of the threads is given up after two minutes; what hangs in the caller's is not:
+    with `workers=0`, or where the system does not say when a reference was changed.
 
     Args:
         images: any iterable of paths, or of `Item` objects, which carry reference and group of their own.
         metric: a name, a `Metric`, or several of them; several share the decoding.
         references: one path for all images, or as many paths as there are images. The own reference of an `Item` wins.
-        batch_size: pictures per pass through the network; halved when a device runs out of memory.
+        batch_size: pictures per pass through the network. If absent, 8 on a CPU, and up to 64 on a GPU, as its free
+            memory allows; 4 where pictures are seen at their own size. Halved for pictures that do not fit in memory.
         workers: decoding threads; 0 decodes in the caller's thread. One per core if absent, at most 8.
         dtype: what metrics given by name compute in, as `create_metric` takes it; a `Metric` keeps its own.
         device: where metrics given by name compute; a `Metric` stays where it is.
@@ -84,6 +90,7 @@ def score_files(
     Raises:
         ValueError, TypeError: unusable arguments.
         ImageError: a picture can't be scored, and `strict` is set.
+        Exception: whatever `images` raises, when all that came before is scored.
     """
     if isinstance(images, (str, os.PathLike)):
         raise TypeError(f"images is an iterable of paths; for one file pass [{os.fspath(images)!r}]")
@@ -114,8 +121,10 @@ def score_files(
     elif isinstance(references, (str, os.PathLike)):
         shared = os.fspath(references)
         items = (_item(image, shared) for image in images)
-    else:
+    elif isinstance(references, Sized):
         items = _paired(images, references)
+    else:
+        raise TypeError(f"references is a path or a sequence of paths; got a {type(references).__name__}: pass a list")
     return _run_once(partial(Engine, metrics, batch_size, workers, strict, maps=maps, decoder=decoder), items)
 
 
@@ -159,8 +168,9 @@ class _Picture:
     """A file on its way: decoding, then, if it is a reference, encoded."""
 
     decoding: Decoding | None
+    key: tuple[Any, ...] = ()
     lock: threading.Lock = field(default_factory=threading.Lock)
-    features: dict[Encoder, Tensor] = field(default_factory=dict)
+    features: dict[Encoder, Tensor | None] = field(default_factory=dict)  # None: it does not fit in memory
 
 
 @dataclass
@@ -199,9 +209,7 @@ class Engine:
         maps: Maps | None = None,
         decoder: Decoder = "pillow",
     ) -> None:
-        if batch_size is None:
-            native = any(each.config.preprocess.resize is None for each in metrics)
-            batch_size = DEFAULT_BATCH_NATIVE if native else DEFAULT_BATCH.get(metrics[0].device.type, 16)
+        batch_size = batch_size or _default_batch(metrics)
         if workers is None:
             workers = min(MAX_WORKERS, os.cpu_count() or 1)
         self.metrics = metrics
@@ -214,6 +222,7 @@ class Engine:
         self.lane_count = min(self.threads, batch_size, MAX_LANES) if is_on_cpu and workers else 1
         self.lanes = self._start_lanes() if self.lane_count > 1 else None
         self.batch_size = math.ceil(batch_size / self.lane_count)
+        self.fitting: dict[tuple[Encoder, torch.Size], int] = {}  # smaller batches, of pictures that need much memory
         with_reference = [
             each for each, metric in zip(self.encoders, metrics, strict=True) if metric.requires_reference
         ]
@@ -224,11 +233,14 @@ class Engine:
 
     def run(self, items: Iterable[Item]) -> Generator[Record, None, None]:
         """Score a stream of items, lazily; a record per item and metric, in order."""
-        for records in self._scored(items):
+        failures: list[Exception] = []
+        for records in self._scored(_until_failure(items, failures)):
             for record in records:
                 if self.strict and record.error is not None:
                     raise ImageError(record.error)
                 yield record
+        if failures:
+            raise failures[0]
 
     def close(self) -> None:
         """End the threads."""
@@ -238,8 +250,14 @@ class Engine:
             torch.set_num_threads(self.threads)  # lanes set it for threads that are started after them, too
 
     def _start_lanes(self) -> ThreadPoolExecutor:
-        share = self.threads // self.lane_count
-        return ThreadPoolExecutor(self.lane_count, "aigciqa-lane", torch.set_num_threads, (share,))
+        share, rest = divmod(self.threads, self.lane_count)
+        shares = iter([share + 1] * rest + [share] * (self.lane_count - rest))
+
+        def start() -> None:
+            torch.get_num_threads()  # torch sets a thread's number when it is first asked, and would overwrite ours
+            torch.set_num_threads(next(shares))
+
+        return ThreadPoolExecutor(self.lane_count, "aigciqa-lane", start)
 
     def _scored(self, items: Iterable[Item]) -> Iterator[list[Record]]:
         if self.lanes is None:
@@ -266,7 +284,7 @@ class Engine:
     def _start(self, item: Item) -> _Entry:
         image = None
         if item.error is None:
-            image = _Picture(self.pool.submit(item.image, item.content, self.specs))
+            image = _Picture(self.pool.submit(item.image or "bytes", item.content, self.specs))
         has_reference = item.reference is not None or item.reference_content is not None
         reference = self._reference(item) if image is not None and has_reference and self.reference_specs else None
         return _Entry(item, image, reference)
@@ -276,7 +294,7 @@ class Engine:
         key = _version(name) if content is None else _digest(content)
         reference = self.references.pop(key, None)
         if reference is None:
-            reference = _Picture(self.pool.submit(name, content, self.reference_specs))
+            reference = _Picture(self.pool.submit(name, content, self.reference_specs), key)
         self.references[key] = reference
         while len(self.references) > MAX_REFERENCES:
             self.references.popitem(last=False)
@@ -295,11 +313,17 @@ class Engine:
             users = [column for column, each in zip(errors, self.encoders, strict=True) if each is encoder]
             wanted = [index for index in range(len(entries)) if any(column[index] is None for column in users)]
             found = self._encode(encoder, [_pixels(images[index], encoder) for index in wanted], self.maps)
-            encoded[encoder] = dict(zip(wanted, found, strict=True))
+            encoded[encoder] = {index: each for index, each in zip(wanted, found, strict=True) if each is not None}
+            for index in set(wanted) - encoded[encoder].keys():
+                for column in users:
+                    column[index] = column[index] or _too_large(entries[index].item.image, encoder)
         columns = [
             self._records(metric, encoder, entries, encoded[encoder], column)
             for metric, encoder, column in zip(self.metrics, self.encoders, errors, strict=True)
         ]
+        for entry, image in zip(entries, images, strict=True):
+            if entry.reference is not None and isinstance(image, str) and not entry.reference.features:
+                self.references.pop(entry.reference.key, None)  # whose pixels nothing may ever need
         return [record for row in zip(*columns, strict=True) for record in row]
 
     def _presented(self, picture: _Picture | None) -> Presented:
@@ -316,13 +340,19 @@ class Engine:
     ) -> list[Record]:
         """Records of a batch by one metric, from what the network says of its pictures."""
         good = [index for index, error in enumerate(errors) if error is None]
+        kept: dict[int, Tensor] = {}
+        if metric.requires_reference:
+            found = self._encode_references(encoder, [entries[index].reference for index in good])
+            kept = {index: each for index, each in zip(good, found, strict=True) if each is not None}
+            for index in good:
+                if index not in kept:
+                    errors[index] = f"reference {_too_large(entries[index].item.reference or 'bytes', encoder)}"
+            good = list(kept)
         tables: dict[int, dict[str, float]] = {}
         maps: dict[int, np.ndarray] = {}
         if good:
             features = torch.stack([encoded[index].features for index in good])
-            references = None
-            if metric.requires_reference:
-                references = self._encode_references(encoder, [entries[index].reference for index in good])
+            references = torch.stack(list(kept.values())) if kept else None
             for index, scores in zip(good, metric.regress(features, references).tolist(), strict=True):
                 if all(map(math.isfinite, scores)):
                     tables[index] = dict(zip(metric.dimensions, scores, strict=True))
@@ -343,8 +373,11 @@ class Engine:
             for index, entry in enumerate(entries)
         ]
 
-    def _encode_references(self, encoder: Encoder, pictures: Sequence[_Picture | None]) -> Tensor:
-        """Features (B, D) of references, each distinct one encoded once, whichever lane needs it first."""
+    def _encode_references(self, encoder: Encoder, pictures: Sequence[_Picture | None]) -> list[Tensor | None]:
+        """Features (D,) of references, each distinct one encoded once, whichever lane needs it first.
+
+        None of one that does not fit in memory.
+        """
         wanted = [picture for picture in pictures if picture is not None]
         fresh = {id(picture): picture for picture in wanted if encoder not in picture.features}
         with ExitStack() as locks:
@@ -353,32 +386,68 @@ class Engine:
             still_fresh = [picture for picture in fresh.values() if encoder not in picture.features]
             pixels = [_pixels(self._presented(picture), encoder) for picture in still_fresh]
             for picture, encoded in zip(still_fresh, self._encode(encoder, pixels), strict=True):
-                picture.features[encoder] = encoded.features
+                picture.features[encoder] = None if encoded is None else encoded.features
                 if picture.features.keys() == self.reference_encoders:
                     picture.decoding = None  # the pixels are not needed again
-        return torch.stack([picture.features[encoder] for picture in wanted])
+        return [picture.features[encoder] for picture in wanted]
 
-    def _encode(self, encoder: Encoder, pixels: list[Tensor], maps: Maps | None = None) -> list[_Encoded]:
-        """What the network says of presented pictures of any shapes, in batches of equal shape."""
+    def _encode(self, encoder: Encoder, pixels: list[Tensor], maps: Maps | None = None) -> list[_Encoded | None]:
+        """What the network says of presented pictures of any shapes, in batches of equal shape.
+
+        None of a picture that does not fit in memory even alone.
+        """
         groups: dict[torch.Size, list[int]] = {}
         for index, picture in enumerate(pixels):
             groups.setdefault(picture.shape, []).append(index)
         encoded: dict[int, _Encoded] = {}
-        for indices in groups.values():
+        for shape, indices in groups.items():
             rest = iter(indices)
-            while part := list(islice(rest, self.batch_size)):
-                try:
-                    features, drawn = encoder.encode(_stacked([pixels[index] for index in part]), maps)
-                except torch.cuda.OutOfMemoryError:
-                    if len(part) == 1:
-                        raise
-                    self.batch_size = len(part) // 2
-                    torch.cuda.empty_cache()
-                    rest = iter([*part, *rest])
+            while part := list(islice(rest, self.fitting.get((encoder, shape), self.batch_size))):
+                read = _read(encoder, [pixels[index] for index in part], maps)
+                if read is not None:
+                    features, drawn = read
+                    for row, index in enumerate(part):
+                        encoded[index] = _Encoded(features[row], None if drawn is None else drawn[row])
                     continue
-                for row, index in enumerate(part):
-                    encoded[index] = _Encoded(features[row], None if drawn is None else drawn[row])
-        return [encoded[index] for index in range(len(pixels))]
+                torch.cuda.empty_cache()
+                if len(part) > 1:
+                    self.fitting[encoder, shape] = len(part) // 2
+                    rest = iter([*part, *rest])
+        return [encoded.get(index) for index in range(len(pixels))]
+
+
+def _default_batch(metrics: Sequence[Metric]) -> int:
+    if any(each.config.preprocess.resize is None for each in metrics):
+        return DEFAULT_BATCH_NATIVE
+    device = metrics[0].device
+    size = DEFAULT_BATCH.get(device.type, 16)
+    if device.type != "cuda":
+        return size
+    free, _ = torch.cuda.mem_get_info(device)
+    sides = [each.config.preprocess.crop or each.config.preprocess.resize or 0 for each in metrics]
+    return max(1, min(size, int(MEMORY_SHARE * free) // (BYTES_PER_PIXEL * max(sides) ** 2)))
+
+
+def _until_failure(items: Iterable[Item], failures: list[Exception]) -> Iterator[Item]:
+    """The items up to where listing them fails, which is noted."""
+    try:
+        yield from items
+    except Exception as failure:
+        failures.append(failure)
+
+
+def _read(encoder: Encoder, pixels: list[Tensor], maps: Maps | None) -> tuple[Tensor, Tensor | None] | None:
+    """What the network says of a batch; None if that takes more memory than there is."""
+    try:
+        return encoder.encode(_stacked(pixels), maps)
+    except RuntimeError as error:  # of a GPU, of the CPU
+        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        return None
+
+
+def _too_large(name: str, encoder: Encoder) -> str:
+    return f"{name}: not enough memory on {encoder.metric.device} to score it"
 
 
 def _placed(
@@ -404,7 +473,7 @@ def _version(path: str) -> tuple[Any, ...]:
     """What tells a file from what was there before under the same path."""
     try:
         facts = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # a NUL byte in the name
         return (path,)
     return path, facts.st_size, facts.st_mtime_ns
 
