@@ -31,6 +31,8 @@ _BLOCKS = 500
 _NORMAL_FREEDOM = 1000
 #: Relative difference of means that summing in another order can make.
 _ROUNDING = 1e-12
+#: Pairs of groups that are resampled at a time: many thousands would take gigabytes.
+_PAIRS = 200
 _SEED, _SECOND_SEED = 0, 1
 
 
@@ -138,18 +140,8 @@ def differences(groups: Mapping[str, Scores], *, baseline: str | None = None) ->
         pairs = list(itertools.combinations(samples, 2))
     else:
         pairs = [(name, baseline) for name in samples if name != baseline]
-    matches = {pair: _match(samples[pair[0]], samples[pair[1]]) for pair in pairs}
-    matched = {pair: match for pair, match in matches.items() if match is not None}
-    unmatched = [pair for pair in pairs if pair not in matched]
-    draws = dict(zip(matched, _mean_draws(list(matched.values()), _SEED), strict=True))
-    draws |= _independent_draws(samples, unmatched)
-    found = [
-        _matched_difference(pair, matched[pair], draws[pair])
-        if pair in matched
-        else _unmatched_difference(pair, samples[pair[0]], samples[pair[1]], draws[pair])
-        for pair in pairs
-    ]
-    return _corrected(found)
+    slices = [pairs[start : start + _PAIRS] for start in range(0, len(pairs), _PAIRS)]
+    return _corrected([each for part in slices for each in _uncorrected(samples, part)])
 
 
 @dataclass(frozen=True)
@@ -192,9 +184,8 @@ def margins(groups: Mapping[str, Scores], baseline: str, share: float) -> list[M
         first, second = _Sample.of(groups[each.first]), _Sample.of(groups[baseline])
         common = _common(first, second)
         mean, baseline_mean = (first.mean, second.mean) if common is None else map(float, map(np.mean, common))
-        found.append(
-            Margin(each.first, each.n, each.matched, mean, baseline_mean, each.difference, each.low, each.high)
-        )
+        margin = 0.0 if math.isclose(mean, share * baseline_mean, rel_tol=_ROUNDING) else each.difference
+        found.append(Margin(each.first, each.n, each.matched, mean, baseline_mean, margin, each.low, each.high))
     return found
 
 
@@ -242,12 +233,27 @@ class _Sample:
         return float(prompts / (prompts - 1) * np.sum(residuals**2) / len(self.values) ** 2)
 
 
+def _uncorrected(samples: Mapping[str, _Sample], pairs: Sequence[tuple[str, str]]) -> list[Difference]:
+    """How pairs of groups differ, each as if it were the only one."""
+    matches = {pair: _match(samples[pair[0]], samples[pair[1]]) for pair in pairs}
+    matched = {pair: match for pair, match in matches.items() if match is not None}
+    unmatched = [pair for pair in pairs if pair not in matched]
+    draws = dict(zip(matched, _mean_draws(list(matched.values()), _SEED), strict=True))
+    draws |= _independent_draws(samples, unmatched)
+    return [
+        _matched_difference(pair, matched[pair], draws[pair])
+        if pair in matched
+        else _unmatched_difference(pair, samples[pair[0]], samples[pair[1]], draws[pair])
+        for pair in pairs
+    ]
+
+
 def _match(first: _Sample, second: _Sample) -> _Sample | None:
     """The differences of the prompts that both have; None if they can't be matched."""
     common = _common(first, second)
     if common is None:
         return None
-    values = common[0] - common[1]
+    values = np.where(np.isclose(*common, rtol=_ROUNDING, atol=0), 0.0, common[0] - common[1])
     return _Sample(values, values, np.ones(len(values)))
 
 
@@ -320,7 +326,7 @@ def _matched_difference(pair: tuple[str, str], prompts: _Sample, draws: Array) -
 
 
 def _unmatched_difference(pair: tuple[str, str], first: _Sample, second: _Sample, draws: Array) -> Difference:
-    difference = first.mean - second.mean
+    difference = 0.0 if math.isclose(first.mean, second.mean, rel_tol=_ROUNDING) else first.mean - second.mean
     return Difference(
         *pair,
         min(len(first.sums), len(second.sums)),
@@ -347,7 +353,7 @@ def _welch(difference: float, first: _Sample, second: _Sample) -> float:
     if math.isnan(difference):
         return math.nan
     sizes = len(first.sums), len(second.sums)
-    if min(sizes) < 2 or math.isclose(first.mean, second.mean, rel_tol=_ROUNDING):
+    if min(sizes) < 2:
         return 1.0
     errors = first.squared_error(), second.squared_error()
     total = sum(errors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from aigciqa.scoring.tables import Table, below_common_folder
 
 Row = Mapping[str, Any]
 
+#: More groups are compared with a baseline only: the pairs of these are 19,900.
+GROUP_LIMIT = 200
 #: Key of a row without scores, for which it does not matter.
 _NO_KEY = ""
 
@@ -26,7 +29,7 @@ class Group:
     Attributes:
         name: of the group.
         rows: as `scoring.sinks.to_row` makes them; a dimension may be missing.
-        relatives: of each row, the image's path below the group's folder.
+        relatives: of each row with scores, the image's path below the group's folder.
         table: where the rows were read from, if from a table.
     """
 
@@ -37,8 +40,10 @@ class Group:
 
     @classmethod
     def of_rows(cls, name: str, rows: Sequence[Row], table: Table | None = None) -> Group:
-        """A group whose folder is the deepest one that holds all its images."""
-        return cls(name, rows, below_common_folder([row["image"] for row in rows]), table)
+        """A group whose folder is the deepest one that holds all its images with scores."""
+        scored = [row["image"] for row in rows if row["error"] is None]
+        relatives = dict(zip(scored, below_common_folder(scored), strict=True))
+        return cls(name, rows, [relatives.get(row["image"], _NO_KEY) for row in rows], table)
 
     @property
     def failures(self) -> list[Row]:
@@ -132,14 +137,11 @@ def compare(
             compared that decide, not their intervals.
 
     Raises:
-        ValueError: names that repeat, a baseline that is no group, a share without one, or of a mean that is not
-            positive; nothing that two groups have in common.
+        ValueError: as `check_names`; a share without a baseline, or of a mean that is missing or not positive; nothing
+            that two groups have in common.
     """
     names = [group.name for group in groups]
-    if len(groups) < 2 or len(set(names)) < len(names):
-        raise ValueError(f"at least two groups of different names are compared; got {', '.join(names) or 'none'}")
-    if baseline is not None and baseline not in names:
-        raise ValueError(f"the baseline {baseline!r} is none of the groups: {', '.join(names)}")
+    check_names(names, baseline)
     if share is not None and baseline is None:
         raise ValueError(f"a share of {share} of what? Name the baseline: one of {', '.join(names)}")
     matching = match(groups)
@@ -155,6 +157,19 @@ def compare(
     if not blocks:
         raise ValueError(f"no two groups have scores of the same metric: {_shown(alone)}")
     return Result(tuple(groups), matching, tuple(blocks), tuple(alone), baseline, share)
+
+
+def check_names(names: Sequence[str], baseline: str | None) -> None:
+    """Raise ValueError unless groups of these names can be compared.
+
+    At least two, of different names; the baseline one of them; without one, not too many.
+    """
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise ValueError(f"at least two groups of different names are compared; got {', '.join(names) or 'none'}")
+    if baseline is not None and baseline not in names:
+        raise ValueError(f"the baseline {baseline!r} is none of the groups: {', '.join(names)}")
+    if baseline is None and len(names) > GROUP_LIMIT:
+        raise ValueError(f"at most {GROUP_LIMIT} groups are compared pair by pair; of {len(names)}, name a baseline")
 
 
 def match(groups: Sequence[Group]) -> Matching:
@@ -232,7 +247,7 @@ def _measured(groups: Iterable[Group], dimensions: Sequence[str]) -> list[tuple[
         for group in groups
         for row in group.rows
         for name in dimensions
-        if row.get(name) is not None
+        if row.get(name) is not None and math.isfinite(row[name])
     }
     metrics = dict.fromkeys(row["metric"] for group in groups for row in group.rows)
     return [(metric, name) for metric in metrics for name in dimensions if (metric, name) in found]
@@ -254,12 +269,25 @@ def _block(
     ordered = standings(scores)
     found: list[Margin] = []
     if share is not None and baseline is not None:
-        mean = next(each.mean for each in ordered if each.name == baseline)
-        if not mean > 0:
-            raise ValueError(f"{metric} · {dimension}: the baseline's mean is {mean:.3f}; a share needs one above 0")
         found = margins(scores, baseline, share)
+        _check_share(f"{metric} · {dimension}", baseline, found)
     best_first = {each.name: scores[each.name] for each in ordered}
     return Block(metric, dimension, tuple(ordered), tuple(differences(best_first, baseline=baseline)), tuple(found))
+
+
+def _check_share(label: str, baseline: str, found: Iterable[Margin]) -> None:
+    """Raise ValueError where a share of the baseline says nothing."""
+    for each in found:
+        if math.isnan(each.baseline_mean):
+            raise ValueError(
+                f"{label}: the baseline {baseline!r} has no scores of it: "
+                "leave it out with -m or --dimension, or score the baseline by it"
+            )
+        if each.n and each.baseline_mean <= 0:
+            over = f" over the {each.n} prompts that {each.name} has, too" if each.matched else ""
+            raise ValueError(
+                f"{label}: the baseline's mean is {each.baseline_mean:.3f}{over}; a share needs one above 0"
+            )
 
 
 def _shown(alone: Iterable[tuple[str, str, str]]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from click.testing import CliRunner, Result
 
 from aigciqa.cli.compare import main
 from aigciqa.comparison import MIN_PROVING
-from aigciqa.groups import Group, compare, match
+from aigciqa.groups import GROUP_LIMIT, Group, compare, match
 from aigciqa.scoring.records import Record
 from aigciqa.scoring.sinks import FileSink, columns_of, to_row
 
@@ -140,12 +141,27 @@ class TestCompare:
         one, other = Group.of_rows("a", rows("a", 3)), Group.of_rows("b", rows("b", 3))
         negative = Group.of_rows("n", rows("n", -3))
         clip = Group.of_rows("c", rows("c", 1, metric="clip"))
+        apart = Group.of_rows("p", [row(f"p/{n}.png", -0.9) for n in range(2)])
+        mixed = Group.of_rows("m", [row(f"m/{n}.png", quality) for n, quality in enumerate((-1, -1, 9, 9))])
+        even = Group.of_rows("e", [row(f"e/{n}.png", quality) for n, quality in enumerate((-1, 1, 9, 9))])
+        unscored = Group.of_rows("u", rows("u", math.nan))
+        unscored_too = Group.of_rows("v", rows("v", math.inf))
         for groups, options, complaint in (
             ([one], {}, "at least two groups"),
             ([one, one], {}, "different names"),
             ([one, other], {"baseline": "x"}, "'x' is none of the groups: a, b"),
             ([one, other], {"share": 0.9}, "Name the baseline: one of a, b"),
+            (
+                [Group.of_rows(f"{number}", rows("a", 3, 2)) for number in range(GROUP_LIMIT + 1)],
+                {},
+                "at most 200 groups are compared pair by pair; of 201, name a baseline",
+            ),
             ([one, negative], {"baseline": "n", "share": 0.9}, "the baseline's mean is -"),
+            ([apart, mixed], {"baseline": "m", "share": 0.95}, "mean is -1.000 over the 2 prompts that p has, too"),
+            ([apart, even], {"baseline": "e", "share": 0.95}, "mean is 0.000 over the 2 prompts that p has, too"),
+            ([one, other, clip], {"baseline": "c", "share": 0.9}, "nr-lite · quality: the baseline 'c' has no scores"),
+            ([unscored, other], {}, "no two groups have scores of the same metric: b has nr-lite · quality"),
+            ([unscored, unscored_too], {}, "no two groups have scores of the same metric: there are none"),
             ([one, clip], {}, "no two groups have scores of the same metric: a has nr-lite · quality; c has clip"),
         ):
             with pytest.raises(ValueError, match=complaint):

@@ -6,6 +6,7 @@ import itertools
 import math
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -227,6 +228,34 @@ def test_equal_constants_do_not_differ_though_their_means_round_differently() ->
     assert (found.p_value, found.win_rate, found.is_significant) == (1, 0.5, False)
     (same,) = differences({"a": scored(0, 1), "b": scored(0, 1)})
     assert (same.difference, same.low, same.high, same.p_value, same.win_rate) == (0, 0, 0, 1, 0.5)
+
+
+def test_equal_pictures_do_not_differ_though_their_prompts_means_round_differently() -> None:
+    one, several = Scores(np.full(40, 0.1), PROMPTS), Scores(np.full(120, 0.1), PROMPTS * 3)
+    (found,) = differences({"several": several, "one": one})
+    assert (found.n, found.matched, found.difference, found.p_value, found.win_rate) == (40, True, 0, 1, 0.5)
+
+
+def test_the_order_of_scores_makes_no_difference() -> None:
+    values = np.random.default_rng(5).normal(3, 1, 997)
+    for seed in range(20):
+        turned = np.random.default_rng(seed).permutation(values)
+        groups = {"turned": Scores(turned), "base": Scores(values)}
+        assert differences(groups)[0].difference == 0
+        assert margins(groups, "base", 1)[0].margin == 0
+    up, down = Scores(np.array([1.1, 2.9]), ("a", "b")), Scores(np.array([1.8, 2.2]), ("a", "b"))
+    assert margins({"up": up, "down": down}, "down", 1)[0].margin == 0
+
+
+def test_very_many_pairs_take_the_memory_of_a_few() -> None:
+    groups = {f"{number}": Scores(np.arange(6.0) + number, PROMPTS[:6]) for number in range(60)}
+    tracemalloc.start()
+    found = differences(groups)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [(each.first, each.second) for each in found] == list(itertools.combinations(groups, 2))
+    assert {each.difference for each in found if each.first == "0"} == {-float(number) for number in range(1, 60)}
+    assert peak < 10e6
 
 
 def test_a_group_without_scores_is_compared_with_nothing() -> None:
