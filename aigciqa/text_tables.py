@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from aigciqa.files import replacing
+
 Writer = TypeVar("Writer")
 
 #: Decimals in tables to be read.
@@ -60,7 +62,7 @@ def markdown(table: Table) -> str:
 
 def markdown_text(text: str) -> str:
     """Text as Markdown that shows it as it is, in a cell of a table as well."""
-    return re.sub(r"[|*`\\]|<(?=\S)", r"\\\g<0>", text)
+    return re.sub(r"[\\`*_|~&]|<(?=\S)|\](?=[(\[:])", r"\\\g<0>", text)
 
 
 def csv_lines(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
@@ -116,7 +118,15 @@ def writer_of(path: str | os.PathLike[str], writers: Mapping[str, Writer], what:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a file, making its folder if absent; names that are not UTF-8 keep their bytes."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    """Write a file, whole or not at all, making its folder if absent."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
+        partial.write_bytes(encoded(text))
+
+
+def encoded(text: str) -> bytes:
+    """Text as UTF-8: names that are none keep their bytes; any other lone surrogate is an escape."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace")

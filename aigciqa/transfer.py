@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import errno
 import filecmp
-import hashlib
 import os
 import shutil
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from aigciqa.files import partial_of
+
 Method: TypeAlias = Literal["copy", "hardlink", "symlink"]
 State: TypeAlias = Literal["new", "there", "different", "gone"]
 
 #: Errors that the next file would meet as well.
-LASTING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK})
+LASTING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EXDEV, errno.ENOTSUP})
 
 
 @dataclass(frozen=True)
@@ -58,18 +59,15 @@ class Step:
             os.symlink(os.path.abspath(self.source), self.target)
 
     def _copy(self) -> None:
-        folder, name = os.path.split(self.target)
-        # Of the same name in every run, so that what a killed one left is written over.
-        partial = os.path.join(folder, f".aigciqa-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}.part")
+        partial = partial_of(self.target)
         try:
             shutil.copy2(self.source, partial)
-            _move(partial, self.target)
+            move(partial, self.target)
         finally:
-            if os.path.lexists(partial):
-                os.unlink(partial)
+            partial.unlink(missing_ok=True)
 
 
-def _move(partial: str, target: str) -> None:
+def move(partial: str | os.PathLike[str], target: str) -> None:
     """Give a file its name without taking another's: `os.rename` would."""
     try:
         os.link(partial, target)

@@ -6,6 +6,7 @@ import csv
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -65,15 +66,16 @@ def test_several_metrics_have_maps_of_their_own_and_large_overlays_are_reduced(
         assert shown.size == (100, 75)
 
 
-def test_maps_never_leave_their_folder(pictures: Write, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_maps_never_leave_their_folder_and_no_two_meet(
+    pictures: Write, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (path,) = pictures("gen", "a.png")
-    (here / "below").mkdir()
+    relative = path.lstrip("/")
+    pictures("below", relative, "_/gen/a.png", "__/gen/_a.png")
     monkeypatch.chdir(here / "below")
-    assert run("../gen", path, "--maps", "out").exit_code == 0
-    absolute = path.lstrip("/")
-    assert set(files(Path("out"))) == {
-        f"{name}.nr-lite.{suffix}" for name in ("_/gen/a.png", absolute) for suffix in ("npy", "png")
-    }
+    assert run("../gen", path, relative, "_", "__", "--maps", "out").exit_code == 0
+    names = ("_/gen/a.png", f"_root/{relative}", relative, "__/gen/a.png", "___/gen/_a.png")
+    assert set(files(Path("out"))) == {f"{name}.nr-lite.{suffix}" for name in names for suffix in ("npy", "png")}
 
 
 def test_pictures_of_an_archive_have_overlays(here: Path) -> None:
@@ -135,18 +137,28 @@ def test_a_map_that_can_not_be_written_costs_no_score(
 ) -> None:
     pictures("gen", "a.png", "b.png", "c.png")
     (here / "gen" / "bad.png").write_bytes(b"bad")
-    save = np.save
+    save, save_picture = np.save, Image.Image.save
+    arrays: list[np.ndarray] = []
 
-    def full(path: Path, array: np.ndarray) -> None:
-        if path.name.startswith(("a", "c")):
-            raise OSError(28, "No space left on device", str(path))
-        save(path, array)
+    def full(stream: BinaryIO, array: np.ndarray) -> None:
+        save(stream, array)
+        arrays.append(array)
+        if len(arrays) == 1:
+            raise OSError(28, "No space left on device")
+
+    def full_later(picture: Image.Image, path: Path, form: str) -> None:
+        save_picture(picture, path, form)
+        if len(arrays) == 3:
+            raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr(Image.Image, "save", full_later)
     done = run("gen", "--maps", "out", "-o", "t.csv")
     assert done.exit_code == 1
     assert "2 maps could not be written, but all scores have been; the first: " in done.stderr
     assert "No space left on device" in done.stderr
-    assert files(here / "out") == ["gen/b.png.nr-lite.npy", "gen/b.png.nr-lite.png"]
+    assert files(here / "out") == [
+        f"gen/{name}" for name in ("b.png.nr-lite.npy", "b.png.nr-lite.png", "c.png.nr-lite.npy")
+    ]
     with open("t.csv", newline="") as table:
         assert [bool(row["quality"]) for row in csv.DictReader(table)] == [True, True, False, True]

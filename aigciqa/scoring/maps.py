@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aigciqa.decode import load_content, load_image
+from aigciqa.files import replacing
 from aigciqa.plots import overlay
 from aigciqa.scoring.sources import SourceError
 
@@ -31,7 +32,7 @@ class MapFolder:
     """A folder of quality maps.
 
     Of the picture `a/b.jpg` by `nr-lite` it holds `a/b.jpg.nr-lite.png`, the overlay, and `a/b.jpg.nr-lite.npy`, the
-    scores (h, w). A map that can't be written is counted and never ends the run.
+    scores (h, w), each whole or not there. A map that can't be written is counted and never ends the run.
 
     Args:
         folder: made if absent.
@@ -83,16 +84,22 @@ class MapFolder:
     def _write(self, image: str, name: str, quality_map: np.ndarray) -> None:
         array = self._path(image, name, ".npy")
         array.parent.mkdir(parents=True, exist_ok=True)
-        np.save(array, quality_map)
+        with replacing(array) as partial, open(partial, "wb") as stream:
+            np.save(stream, quality_map)
         metric = self.metrics[name]
         content = self.contents.get(image)
         picture = load_image(image) if content is None else load_content(content, image)
         picture.thumbnail((MAX_SIDE, MAX_SIDE))
         shown = overlay(picture, quality_map, metric.config.preprocess, *metric.score_range)
-        shown.save(self._path(image, name, ".png"))
+        with replacing(self._path(image, name, ".png")) as partial:
+            shown.save(partial, "PNG")
 
     def _path(self, image: str, metric: str, suffix: str) -> Path:
-        """Below the folder as the picture lies below the current one; the root and `..` can't lead out of it."""
+        """Below the folder as the picture lies below the current one; each picture has a path of its own.
+
+        The root and `..` can't lead out of the folder: they become `_root` and `_`, and a folder `_...` `__...`.
+        """
         path = PurePath(image.replace("://", "/"))
-        parts = ["_" if part == ".." else part for part in path.relative_to(path.anchor).parts]
-        return self.folder.joinpath(*parts[:-1], f"{parts[-1]}.{metric}{suffix}")
+        names = {path.anchor: "_root", "..": "_"}
+        parents = [names.get(part, f"_{part}" if part.startswith("_") else part) for part in path.parent.parts]
+        return self.folder.joinpath(*parents, f"{path.name}.{metric}{suffix}")
