@@ -55,19 +55,23 @@ class Selection:
 
 def select(rows: Sequence[Row], criteria: Criteria) -> Selection:
     """Choose rows of one metric. Of equal scores, the earlier row is chosen."""
+    named = [row for row in rows if row["image"]]
     pictures: dict[str, Row] = {}
-    for row in rows:
+    for row in named:
         pictures.setdefault(os.path.abspath(row["image"]), row)
     listed = criteria.listed
-    offered = [row for path, row in pictures.items() if listed is None or path in listed]
+    if listed is None:
+        offered = [*pictures.values(), *(row for row in rows if not row["image"])]
+    else:
+        offered = [row for path, row in pictures.items() if path in listed]
     wanted = {criteria.dimension, *criteria.minimum, *criteria.maximum}
-    scored = [row for row in offered if all(row[name] is not None for name in wanted)]
+    scored = [row for row in offered if row["image"] and all(row[name] is not None for name in wanted)]
     chosen = [row for row in scored if _within(row, criteria)]
     return Selection(
         rows=tuple(_ranked(chosen, criteria)),
         offered=len(offered),
         unscored=len(offered) - len(scored),
-        repeated=len(rows) - len(pictures),
+        repeated=len(named) - len(pictures),
         missing=len(listed - pictures.keys()) if listed is not None else 0,
     )
 
@@ -81,8 +85,8 @@ def bucket(score: float, edges: Sequence[float]) -> str:
     """
     place = bisect.bisect_right(edges, score)
     if place == 0:
-        return f"below-{edges[0]:g}"
-    return f"{edges[-1]:g}-up" if place == len(edges) else f"{edges[place - 1]:g}-to-{edges[place]:g}"
+        return f"below-{edges[0]:.15g}"
+    return f"{edges[-1]:.15g}-up" if place == len(edges) else f"{edges[place - 1]:.15g}-to-{edges[place]:.15g}"
 
 
 def _within(row: Row, criteria: Criteria) -> bool:

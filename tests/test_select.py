@@ -104,6 +104,7 @@ class TestWhich:
         assert [bucket(score, (2, 3.5)) for score in (1.9, 2, 3.4, 3.5, 9)] == [
             "below-2", "2-to-3.5", "2-to-3.5", "3.5-up", "3.5-up"
         ]  # fmt: skip
+        assert bucket(3.12345675, (3.1234567, 3.1234568)) == "3.1234567-to-3.1234568"
         done = run(scores, "--edges", "2,3.5")
         assert done.stdout.splitlines()[::2] == ["3.5-up\tout/a/1.png", "below-2\tout/a/3.png", "2-to-3.5\tout/b/2.png"]
 
@@ -115,6 +116,31 @@ class TestWhich:
         done = run(scores, "-o", "best.csv")
         assert done.exit_code == 2
         assert "nothing is overwritten" in done.stderr
+
+    def test_a_new_table_leaves_all_else_as_it_is(self, scores: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        Path("best.json.partial").write_text("the journal of another run")
+        assert run(scores, "-o", "best.json").exit_code == 0
+        assert Path("best.json.partial").read_text() == "the journal of another run"
+        before = set(os.listdir())
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(FileSink, "write", full)
+            done = run(scores, "-o", "best.csv")
+        assert (done.exit_code, "can't write -o best.csv: No space left on device" in done.stderr) == (1, True)
+        assert set(os.listdir()) == before
+        assert run(scores, "-o", "/proc/best.csv").exit_code == 1
+
+    def test_a_row_without_an_image_is_not_selected(self, scores: str) -> None:
+        with open(scores, "a") as table:
+            table.write(",,,nr-lite,,,row 7: the column 'image' is empty\n" * 2)
+        done = run(scores, "--min", "3.5")
+        assert done.stdout.split() == ["out/a/1.png", "out/a/2.png", "out/b/1.png"]
+        assert done.stderr == "3 of 8 images selected\n3 have no such score and are left out\n"
+        assert run(scores, "--min", "3.5", "--to", "best", "--apply").exit_code == 0
+        assert list(files("best")) == ["a/1.png", "a/2.png", "b/1.png"]
 
     def test_one_metric_of_several(self, tmp_path: Path) -> None:
         rows = [
@@ -144,7 +170,12 @@ class TestWhich:
             (["scores.csv", "--apply"], "name it with --to"),
             (["scores.csv", "--min", "beauty=1"], "no scores of 'beauty'; it has quality, authenticity"),
             (["scores.csv", "--min", "quality=good"], "'quality=good': expected DIMENSION=SCORE"),
+            (["scores.csv", "--min", "nan"], "'nan': expected DIMENSION=SCORE"),
+            (["scores.csv", "--max", "quality=inf"], "'quality=inf': expected DIMENSION=SCORE"),
+            (["scores.csv", "--min", "4", "--min", "quality=3"], "--min is given twice for quality"),
             (["scores.csv", "--edges", "3,2"], "expected ascending scores"),
+            (["scores.csv", "--edges", "1,nan"], "with commas between"),
+            (["scores.csv", "-o", "best.txt"], "-o best.txt: a table of scores ends in one of .csv"),
             (["scores.csv", "--edges", "a"], "with commas between"),
             (["scores.csv", "--list", "absent.csv"], "expected a .csv file with a column image"),
             (["scores.csv", "--list", "no-images.csv"], "no column 'image'"),
@@ -254,12 +285,35 @@ class TestInto:
         assert (again.exit_code, "2 done, 1 already there" in again.stderr) == (0, True)
         assert len(files("best")) == 3
 
+    def test_a_link_that_one_file_refuses_leaves_the_others(self, scores: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        real = os.link
+
+        def protected(source: str, target: str) -> None:
+            if source.endswith("a/1.png"):
+                raise PermissionError(errno.EPERM, "Operation not permitted")
+            real(source, target)
+
+        monkeypatch.setattr("os.link", protected)
+        done = run(scores, "--min", "3.5", "--to", "best", "--by", "hardlink", "--apply")
+        assert done.exit_code == 1
+        assert "Operation not permitted: out/a/1.png" in done.stderr
+        assert "2 done, 1 failed" in done.stderr
+
+    def test_what_can_not_be_looked_at_is_named(self, scores: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(_step: Step) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        monkeypatch.setattr(Step, "state", refuse)
+        done = run(scores, "--top", "1", "--to", "best")
+        assert (done.exit_code, done.stdout) == (1, "Permission denied: out/a/1.png -> best/a/1.png\n")
+        assert "1 failed" in done.stderr
+
     def test_a_copy_is_whole_or_not_there(self, scores: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """What a killed run left half copied is no file of its own, and the next run copies it anew."""
         step = Step("out/a/1.png", "best/1.png")
         with monkeypatch.context() as patched:
-            patched.setattr("aigciqa.transfer._move", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-            patched.setattr("os.unlink", lambda _path: None)  # a killed process cleans nothing up
+            patched.setattr("aigciqa.transfer.move", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            patched.setattr(Path, "unlink", lambda *_, **__: None)  # a killed process cleans nothing up
             with pytest.raises(KeyboardInterrupt):
                 step.take("copy")
         assert not os.path.lexists(step.target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from aigciqa.scoring import tables
 from aigciqa.scoring.records import Record
 from aigciqa.scoring.sinks import FileSink, columns_of, to_row
 from aigciqa.scoring.sources import SourceError
@@ -54,6 +56,25 @@ def test_rows_are_read_as_they_are_asked_for(tmp_path: Path, suffix: str) -> Non
     assert [next(rows)["quality"] for _ in range(3)] == [3.25, 1e-6, None]
     with pytest.raises(SourceError, match="row 4"):
         next(rows)
+
+
+def test_an_error_may_be_without_an_image(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    path.write_text("image,quality,error\na.png,1,\n,,row 2: the column 'image' is empty\n")
+    assert [row["image"] for row in read_table(path).rows] == ["a.png", ""]
+
+
+def test_a_file_that_can_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = read_table(written(tmp_path / "scores.csv"))
+
+    def refuse(_path: str) -> Iterator[Any]:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(tables, "read_rows", refuse)
+    with pytest.raises(SourceError, match=r"scores\.csv': Permission denied"):
+        list(table.rows)
+    with pytest.raises(SourceError, match=r"scores\.csv': Permission denied"):
+        read_table(table.path)
 
 
 def test_a_folder_of_parts_is_one_table(tmp_path: Path) -> None:

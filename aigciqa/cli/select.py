@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,11 +15,11 @@ import click
 
 from aigciqa.cli.common import checked
 from aigciqa.remote import is_url
-from aigciqa.scoring.sinks import FileSink, printable
-from aigciqa.scoring.sources import SourceError, read_rows
-from aigciqa.scoring.tables import Table, below_common_folder, read_table
+from aigciqa.scoring.sinks import OUTPUT_SUFFIXES, FileSink, printable
+from aigciqa.scoring.sources import SourceError
+from aigciqa.scoring.tables import Table, below_common_folder, is_table, read_table, rows_of
 from aigciqa.selection import Criteria, Selection, bucket, select
-from aigciqa.transfer import LASTING, Step
+from aigciqa.transfer import LASTING, Step, move
 
 if TYPE_CHECKING:
     from aigciqa.transfer import Method
@@ -30,13 +32,13 @@ _SHOWN = 20
 _LABELS = {"there": "already there", "different": "another file is there", "gone": "no such file any more"}
 
 
-def _bounds(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
+def _bounds(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> list[tuple[str, float]]:
     """DIMENSION=SCORE, or SCORE alone, whose dimension is the empty string."""
-    bounds = {}
+    bounds = []
     for value in values:
         name, _, number = value.rpartition("=")
         try:
-            bounds[name] = float(number)
+            bounds.append((name, _finite(number)))
         except ValueError:
             raise click.BadParameter(f"{value!r}: expected DIMENSION=SCORE, such as quality=3.5, or SCORE") from None
     return bounds
@@ -46,12 +48,19 @@ def _edges(_context: click.Context, _parameter: click.Parameter, value: str | No
     if value is None:
         return ()
     try:
-        edges = tuple(float(part) for part in value.split(","))
+        edges = tuple(map(_finite, value.split(",")))
     except ValueError:
         raise click.BadParameter(f"{value!r}: expected scores with commas between, such as 2,3,4") from None
     if sorted(set(edges)) != list(edges):
         raise click.BadParameter(f"{value!r}: expected ascending scores, such as 2,3,4")
     return edges
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not finite")
+    return number
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -87,8 +96,8 @@ def main(
     path: str,
     metric: str | None,
     dimension: str | None,
-    minimum: dict[str, float],
-    maximum: dict[str, float],
+    minimum: list[tuple[str, float]],
+    maximum: list[tuple[str, float]],
     top: int | None,
     bottom: int | None,
     per_group: bool,
@@ -119,16 +128,19 @@ def main(
     if folder is not None and any(is_url(row["image"]) for row in rows):
         raise click.UsageError(f"{path} has images in an object store: leave --to out for a list of them")
     dimension = dimension or _first_scored(table, rows)
-    minimum, maximum = ({name or dimension: score for name, score in each.items()} for each in (minimum, maximum))
-    for name in (dimension, *minimum, *maximum):
+    lowest, highest = _by_dimension("--min", minimum, dimension), _by_dimension("--max", maximum, dimension)
+    for name in (dimension, *lowest, *highest):
         if name not in table.dimensions:
             raise click.UsageError(f"{path} has no scores of {name!r}; it has {', '.join(table.dimensions)}")
     keep = top if top is not None else bottom
     images = checked(_images_of, listed, table)
-    chosen = select(rows, Criteria(dimension, minimum, maximum, keep, bottom is None, per_group, images))
+    chosen = select(rows, Criteria(dimension, lowest, highest, keep, bottom is None, per_group, images))
     _say_what(chosen, listed)
     if output is not None:
-        checked(_write_table, output, table.columns, chosen.rows)
+        try:
+            checked(_write_table, output, table.columns, chosen.rows)
+        except OSError as error:
+            raise click.ClickException(f"can't write -o {output}: {error.strerror or error}") from None
     missing = EXIT_ERRORS if chosen.missing else EXIT_DONE
     if folder is None:
         if output is None:
@@ -159,13 +171,23 @@ def _first_scored(table: Table, rows: Iterable[Row]) -> str:
     return next((name for name in table.dimensions if name in scored), table.dimensions[0])
 
 
+def _by_dimension(option: str, bounds: Iterable[tuple[str, float]], dimension: str) -> dict[str, float]:
+    """Bounds by dimension; those that name none are of `dimension`."""
+    found: dict[str, float] = {}
+    for name, score in bounds:
+        if (name or dimension) in found:
+            raise click.UsageError(f"{option} is given twice for {name or dimension}")
+        found[name or dimension] = score
+    return found
+
+
 def _images_of(listed: str | None, table: Table) -> frozenset[str] | None:
     """Absolute paths of a list's images."""
     if listed is None:
         return None
     if not os.path.isfile(listed) or os.path.splitext(listed)[1].lower() != ".csv":
         raise SourceError(f"--list {listed}: expected a .csv file with a column image")
-    found = list(read_rows(listed))
+    found = list(rows_of(listed))
     wrong = [row for row in found if isinstance(row, str) or not row["image"]]
     if wrong:
         raise SourceError(f"--list {listed}: a row without an image: {wrong[0]}")
@@ -185,13 +207,19 @@ def _say_what(chosen: Selection, listed: str | None) -> None:
 
 
 def _write_table(output: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
-    """Write a table that is not there yet."""
+    """Write a table that is not there yet, whole or not at all."""
     if os.path.lexists(output):
         raise SourceError(f"-o {output} is there already, and nothing is overwritten: name another")
-    sink = FileSink(output, columns)
-    sink.start()
-    sink.write(rows)
-    sink.close()
+    if not is_table(output):
+        raise SourceError(f"-o {output}: a table of scores ends in one of {', '.join(OUTPUT_SUFFIXES)}")
+    folder, name = os.path.split(os.path.abspath(output))
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".aigciqa-") as temporary:
+        sink = FileSink(os.path.join(temporary, name), columns)
+        sink.start()
+        sink.write(rows)
+        sink.close()
+        move(sink.path, output)
 
 
 def _print_paths(rows: Sequence[Row], dimension: str, edges: Sequence[float]) -> None:
@@ -205,7 +233,7 @@ def _steps(
     rows: Sequence[Row], chosen: Sequence[Row], dimension: str, edges: Sequence[float], folder: str
 ) -> list[Step]:
     """Where each image goes: its path below the folder that holds all of the table, so that none meets another."""
-    images = list(dict.fromkeys(row["image"] for row in rows))
+    images = list(dict.fromkeys(row["image"] for row in rows if row["image"]))
     relatives = dict(zip(images, below_common_folder(images), strict=True))
 
     def target(row: Row) -> str:
@@ -218,14 +246,17 @@ def _show(steps: Sequence[Step], by: str) -> int:
     """Say what would be done; returns the exit status."""
     states: Counter[str] = Counter()
     for step in steps:
-        state = step.state()
+        try:
+            state: str = step.state()
+            what = by if state == "new" else _LABELS[state]
+        except OSError as error:
+            state, what = "failed", str(error.strerror)
         states[state] += 1
-        what = by if state == "new" else _LABELS[state]
         click.echo(printable(f"{what}: {step.source} -> {step.target}"))
     click.echo(_summary(states, "to do"), err=True)
     if states["new"]:
         click.echo("nothing is done yet: add --apply", err=True)
-    return EXIT_ERRORS if states["different"] + states["gone"] else EXIT_DONE
+    return EXIT_ERRORS if states["different"] + states["gone"] + states["failed"] else EXIT_DONE
 
 
 def _put(steps: Sequence[Step], by: Method) -> int:

@@ -34,11 +34,13 @@ class Table:
         """Its rows, as `sinks.to_row` makes them, read from the file anew; only JSON is held in memory.
 
         Cells are text or None, scores finite or None. Where the file has no column `metric`, it is the file's stem.
+        Only a row with an error may be without an image, which is then the empty string.
 
         Raises:
-            SourceError: a row that can't be read, without an image, or with a score that is no number.
+            SourceError: a row that can't be read, without an image, or with a score that is no number; a file that
+                can't be.
         """
-        for number, row in enumerate(read_rows(str(self.path)), 1):
+        for number, row in enumerate(rows_of(self.path), 1):
             yield self._row(row, f"{self.path}: row {number}")
 
     def located(self, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,8 +61,9 @@ class Table:
         if strange or (self.path.suffix.lower() == ".csv" and None in row.values()):
             raise SourceError(f"{where} has not the columns of the first; was the file cut off, or edited?")
         texts = {name: _text(row.get(name), name, where) for name in (*LEADING_COLUMNS, "error")}
-        if texts["image"] is None:
+        if texts["image"] is None and texts["error"] is None:
             raise SourceError(f"{where}: the column 'image' is empty")
+        texts["image"] = texts["image"] or ""
         texts["metric"] = texts["metric"] or self.path.stem
         scores = {name: _score(row.get(name), name, where) for name in self.dimensions}
         return {name: texts[name] if name in texts else scores[name] for name in self.columns}
@@ -72,14 +75,14 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     A column that is none of `image`, `reference`, `group`, `metric` and `error` holds scores.
 
     Raises:
-        SourceError: no such file, another format, no column `image`, or no column of scores.
+        SourceError: no such file, one that can't be read, another format, no column `image`, or no column of scores.
     """
     path = Path(path)
     if not is_table(str(path)):
         raise SourceError(f"{str(path)!r}: a table of scores ends in one of {', '.join(OUTPUT_SUFFIXES)}")
     if not path.exists():
         raise SourceError(f"{str(path)!r}: no such file")
-    first = next(read_rows(str(path)), None)
+    first = next(rows_of(path), None)
     if first is None:
         raise SourceError(f"{str(path)!r} has no rows")
     if isinstance(first, str):
@@ -92,6 +95,14 @@ def read_table(path: str | os.PathLike[str]) -> Table:
             "Expected a table of aigciqa-score -o"
         )
     return Table(path, dimensions)
+
+
+def rows_of(path: str | os.PathLike[str]) -> Iterator[dict[str, Any] | str]:
+    """`sources.read_rows`, which raises SourceError for a file that can't be read, too."""
+    try:
+        yield from read_rows(os.fspath(path))
+    except OSError as error:
+        raise SourceError(f"{os.fspath(path)!r}: {error.strerror}") from None
 
 
 def below_common_folder(paths: Sequence[str]) -> list[str]:
