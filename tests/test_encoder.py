@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from PIL import Image
 from torch import nn
 
 import aigciqa
+from aigciqa import backbones
+from aigciqa.backbones import Backbone
 from aigciqa.checkpoint import MetricConfig
 from aigciqa.hardware import fast_dtype
 from aigciqa.metric import Metric
@@ -90,6 +93,42 @@ def test_without_onednn_the_network_stays_as_it_is(monkeypatch: pytest.MonkeyPat
     pictures = pixels(metric)
     expected = metric.encode_presented(pictures)
     assert (encoder.encode(pictures)[0] - expected).abs().max() <= 2e-6 * expected.abs().max()
+
+
+class Odd(Backbone):
+    """What the library's own backbones do not do."""
+
+    feature_dim = 8
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        padding: Any = "same" if name == "odd-same" else 1
+        self.first = nn.Conv2d(3, 8, 3, padding=padding, padding_mode="reflect" if name == "odd-reflect" else "zeros")
+        self.second = nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.name == "odd-branch" and images.shape[-1] < 64:
+            raise ValueError("too small")
+        maps = torch.relu(self.first(images))
+        if self.name == "odd-alpha":
+            return torch.add(self.second(maps), maps, alpha=2)
+        if self.name == "odd-broadcast":
+            return self.second(maps) + maps[:, :1]
+        if self.name == "odd-number":
+            return self.second(maps) + maps.shape[2]
+        return torch.relu(self.second(maps) + maps)
+
+
+@pytest.mark.parametrize("name", ["same", "reflect", "branch", "alpha", "broadcast", "number"])
+def test_other_backbones_have_their_own_features_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(backbones._REGISTERED, f"odd-{name}", Odd)
+    config = MetricConfig.from_spec(replace(METRICS["nr-resnet18"], backbone=f"odd-{name}", feature_dim=8))
+    torch.manual_seed(0)
+    metric = Metric(config)
+    pictures = pixels(metric)
+    expected = metric.encode_presented(pictures)
+    assert (Encoder(metric).encode(pictures)[0] - expected).abs().max() <= 2e-6 * expected.abs().max()
 
 
 @pytest.mark.parametrize("name", ["nr-resnet18", "nr-vgg16"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -22,14 +22,14 @@ class Encoder:
     """Features of presented pictures, for all metrics that share a backbone.
 
     Of a convolutional backbone it keeps a copy whose batch normalisation is folded into the convolutions, channels last
-    in memory, its weights in the dtype the metric computes in; on a CPU, convolutions also add and rectify. `lite` runs
-    as it is.
+    in memory, its weights in the dtype the metric computes in; on a CPU, convolutions also add and rectify. `lite`, and
+    what can't be traced, runs as it is.
     """
 
     def __init__(self, metric: Metric) -> None:
         self.metric = metric
         self.spec = metric.config.preprocess
-        self.network = _rearranged(metric) if _is_convolutional(metric.backbone) else None
+        self.network = _rearranged(metric)
         self.has_dense_maps = type(metric.backbone).dense is not Backbone.dense
         mean, std = (torch.tensor(each, device=metric.device).view(3, 1, 1) for each in (self.spec.mean, self.spec.std))
         self.scale, self.shift = 1 / (255 * std), -mean / std
@@ -74,23 +74,23 @@ def encoders(metrics: Sequence[Metric]) -> list[Encoder]:
     return found
 
 
-def _is_convolutional(backbone: nn.Module) -> bool:
-    return any(isinstance(module, nn.Conv2d) for module in backbone.modules())
-
-
-def _rearranged(metric: Metric) -> nn.Module:
-    """A copy of the backbone for inference alone, in the dtype it computes in."""
+def _rearranged(metric: Metric) -> fx.GraphModule | None:
+    """A copy of a convolutional backbone for inference alone, in the dtype it computes in; None where there is none."""
     from torch.fx.experimental.optimization import fuse
 
-    folded = fuse(metric.backbone)
-    assert isinstance(folded, fx.GraphModule)
+    if not any(isinstance(module, nn.Conv2d) for module in metric.backbone.modules()):
+        return None
+    try:
+        folded: Any = fuse(metric.backbone)
+    except Exception:  # tracing code of any kind, whose control flow may depend on the pictures
+        return None
     dtype = metric.autocast_dtype or torch.float32
     folded.to(dtype=dtype).to(memory_format=torch.channels_last).requires_grad_(False)
     if metric.device.type == "cpu":
         side = metric.config.preprocess.crop or 224
         example = torch.zeros(_EXAMPLE_BATCH, 3, side, side, dtype=dtype)
         fuse_convolutions(folded, example.contiguous(memory_format=torch.channels_last))
-    return folded
+    return folded  # type: ignore[no-any-return]
 
 
 def _are_equal(one: Metric, other: Metric) -> bool:

@@ -32,7 +32,11 @@ def fuse_convolutions(network: fx.GraphModule, example: Tensor) -> None:
             chains = list(_chains(network))
             if chains:
                 chains[0].fused(torch.zeros_like(example))
-    except (AttributeError, RuntimeError):  # built without oneDNN, or no kernels for this dtype on this processor
+    except (
+        AttributeError,
+        RuntimeError,
+        TypeError,
+    ):  # built without oneDNN, or no kernels for this dtype on this processor
         return
     for number, chain in enumerate(chains):
         _replace(network, chain, f"fused{number}")
@@ -45,7 +49,7 @@ class FusedConvolution(nn.Module):
     """A convolution, the addition of a residual if there is one, and an activation if there is one.
 
     Args:
-        convolution: without padding modes.
+        convolution: padded with a number of zeros.
         activation: `nn.ReLU`, `nn.LeakyReLU` or None.
         shape: (B, C, h, w) of the maps to be read.
     """
@@ -96,20 +100,23 @@ def _chains(network: fx.GraphModule) -> Iterator[_Chain]:
     place = {node: index for index, node in enumerate(network.graph.nodes)}
     for node in network.graph.nodes:
         convolution = modules.get(node.target) if node.op == "call_module" else None
-        if not isinstance(convolution, nn.Conv2d):
+        if not isinstance(convolution, nn.Conv2d) or isinstance(convolution.padding, str):
+            continue
+        if convolution.padding_mode != "zeros":
             continue
         addition = _sole_user(node)
         # Of two convolutions that are added, the later one takes the other's maps as its residual.
         if addition is not None and not (
-            addition.target in _ADDITIONS and all(place.get(arg, len(place)) <= place[node] for arg in addition.args)
+            addition.target in _ADDITIONS
+            and not addition.kwargs
+            and all(place.get(arg, len(place)) <= place[node] and _shape(arg) == _shape(node) for arg in addition.args)
         ):
             addition = None
         user = _sole_user(addition or node)
         activation = modules.get(str(user.target)) if user is not None and user.op == "call_module" else None
         if not isinstance(activation, nn.ReLU if addition is not None else (nn.ReLU, nn.LeakyReLU)):
             user = activation = None  # after an addition oneDNN does no other activation
-        shape = node.args[0].meta["tensor_meta"].shape
-        yield _Chain(node, addition, user, FusedConvolution(convolution, activation, shape))
+        yield _Chain(node, addition, user, FusedConvolution(convolution, activation, _shape(node.args[0])))
 
 
 def _replace(network: fx.GraphModule, chain: _Chain, name: str) -> None:
@@ -120,6 +127,11 @@ def _replace(network: fx.GraphModule, chain: _Chain, name: str) -> None:
     nodes[-1].replace_all_uses_with(fused)
     for node in reversed(nodes):
         network.graph.erase_node(node)
+
+
+def _shape(node: fx.Node) -> Any:
+    """Of the tensor that a node gives; None if it gives none."""
+    return getattr(node.meta.get("tensor_meta"), "shape", None)
 
 
 def _sole_user(node: fx.Node) -> fx.Node | None:
