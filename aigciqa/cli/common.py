@@ -46,6 +46,16 @@ def checked(function: Callable[..., Any], *arguments: Any) -> Any:
         raise click.UsageError(str(error)) from None
 
 
+def check_metrics(names: Sequence[str], weights: str) -> None:
+    """Refuse metrics that are unknown or named twice, and weights that would be those of several."""
+    for name in names:
+        checked(metric_info, name)
+    if len(set(names)) < len(names):
+        raise click.UsageError("the same metric is named twice")
+    if weights != "default" and len(names) > 1:
+        raise click.UsageError("--weights goes with one metric: run once for each")
+
+
 def load_metrics(
     names: Sequence[str], weights: str, device: str | None, dtype: str, dimension: str | None = None
 ) -> list[Metric]:

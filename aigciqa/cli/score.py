@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from aigciqa.cli import ENVIRONMENT
-from aigciqa.cli.common import check_references, checked, computing_options, load_metrics
-from aigciqa.registry import METRICS, SCORE_RANGES, metric_info
+from aigciqa.cli.common import check_metrics, check_references, checked, computing_options, load_metrics
+from aigciqa.registry import METRICS, SCORE_RANGES
 from aigciqa.scoring.records import Item, Record
 
 if TYPE_CHECKING:
@@ -134,12 +134,7 @@ def main(
         from aigciqa.report import check_target
 
         checked(check_target, report)
-    for name in names:
-        checked(metric_info, name)
-    if len(set(names)) < len(names):
-        raise click.UsageError("the same metric is named twice")
-    if weights != "default" and len(names) > 1:
-        raise click.UsageError("--weights goes with one metric: run once for each")
+    check_metrics(names, weights)
     openers = checked(sources.open_sources, images, sys.stdin.buffer)
     pair = checked(sources.references_from, reference) if reference is not None else lambda found: found.item
     group = checked(sources.group_by, group_by) if group_by is not None else lambda item: item
