@@ -17,6 +17,7 @@ from aigciqa.text_tables import (
     csv_lines,
     markdown,
     markdown_text,
+    percent,
     probability,
     rounded,
     with_interval,
@@ -155,7 +156,7 @@ def _differences_table(found: tuple[Difference, ...]) -> Table:
     rows = tuple(
         (
             printable(each.first), printable(each.second), str(each.n) if each.matched else f"{each.n} unmatched",
-            with_interval(each.difference, each.low, each.high, signed=True), _percent(each.win_rate),
+            with_interval(each.difference, each.low, each.high, signed=True), percent(each.win_rate),
             probability(each.p_value), "yes" if each.is_significant else "no",
         )
         for each in found
@@ -172,7 +173,3 @@ def _verdict(result: Result, block: Block, found: Margin) -> str:
     verdict = "FAILED" if found in block.below else "passed"
     unsure = "; noise alone could turn it" if found.low <= 0 <= found.high else ""
     return f"{verdict}: {label}: {name} is {ratio} ({means}); needed: {result.share:g}{unsure}."
-
-
-def _percent(share: float) -> str:
-    return f"{share:.0%}" if share == share else "n/a"

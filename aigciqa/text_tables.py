@@ -96,6 +96,11 @@ def probability(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def percent(share: float) -> str:
+    """A share without decimals."""
+    return "n/a" if math.isnan(share) else f"{share:.0%}"
+
+
 def without_nan(value: Any) -> Any:
     """The same with None for numbers that JSON does not have."""
     if isinstance(value, dict):

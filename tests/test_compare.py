@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import html
 import io
 import json
 import math
@@ -21,6 +23,8 @@ from aigciqa.comparison import MIN_PROVING
 from aigciqa.groups import GROUP_LIMIT, Group, compare, match
 from aigciqa.scoring.records import Record
 from aigciqa.scoring.sinks import FileSink, columns_of, to_row
+from aigciqa.text_tables import probability, rounded
+from tests.test_report import cells_of, thumbnails_of
 
 DIMENSIONS = ("quality", "authenticity")
 
@@ -100,8 +104,8 @@ class TestMatching:
         assert match(groups).rule == rule
 
     def test_the_folder_of_a_group_is_what_its_images_have_in_common(self) -> None:
-        group = Group.of_rows("a", [row("out/sd/x/1.png", 1), row("out/sd/y/1.png", 1)])
-        assert list(group.relatives) == ["x/1.png", "y/1.png"]
+        group = Group.of_rows("a", [row("out/sd/x/1.png", 1), row("/gone.png", None), row("out/sd/y/1.png", 1)])
+        assert [group.relatives[place] for place in (0, 2)] == ["x/1.png", "y/1.png"]
 
 
 class TestCompare:
@@ -299,16 +303,67 @@ class TestTables:
         monkeypatch.chdir("/")
         done = run(path, "--report", str(tmp_path / "report.html"))
         assert done.exit_code == 0, done.output
-        page = (tmp_path / "report.html").read_text()
-        assert "Comparison of a, b" in page
-        assert page.count("data:image/") >= 4
+        assert "Comparison of a, b" in (tmp_path / "report.html").read_text()
+        assert [bool(each) for each in thumbnails_of(tmp_path / "report.html")] == [True] * 4
+
+    @pytest.mark.parametrize("options", [[], ["--baseline", "old"]])
+    def test_the_report_says_what_the_terminal_says(
+        self, folder: Path, tmp_path: Path, options: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(folder)
+        page = tmp_path / "report.html"
+        third = table(tmp_path / "third.csv", rows("out/third", 3.05))
+        arguments = ["--dimension", "quality", "--report", str(page), "--format", "json", *options]
+        done = run("old.csv", "new.jsonl", third, "torn.json", *arguments)
+        (block,) = json.loads(done.stdout)["blocks"]
+        expected = [
+            [
+                each["first"], each["second"], rounded(each["difference"], signed=True),
+                f"{rounded(each['low'], signed=True)} to {rounded(each['high'], signed=True)}",
+                f"{each['win_rate']:.0%}", probability(each["p_value"]) + (" *" if each["is_significant"] else ""),
+                f"{each['n']} prompts",
+            ]
+            for each in block["differences"]
+        ]  # fmt: skip
+        assert [[html.unescape(cell) for cell in line] for line in cells_of(page, "Every pair")[1:]] == expected
+
+    def test_the_report_matches_nothing_that_the_terminal_does_not(self, tmp_path: Path) -> None:
+        one = [row(f"a/{n}-x.png", n % 5, reference="prompts/p.png" if n else None, group="a") for n in range(9)]
+        other = [row(f"b/{n}-y.png", n % 3, reference="prompts/p.png", group="b") for n in range(9)]
+        page = tmp_path / "report.html"
+        done = run(table(tmp_path / "two.csv", one, other), "--report", str(page))
+        assert "Pictures are not matched" in done.stdout
+        assert {line[-1] for line in cells_of(page, "Every pair")[1:]} == {"no"}
+
+    def test_files_are_written_though_nobody_reads_standard_output(
+        self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def closed(*_: object, **__: object) -> None:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+        monkeypatch.setattr("aigciqa.cli.compare.click.echo", closed)
+        output, page = tmp_path / "comparison.md", tmp_path / "report.html"
+        run(str(folder / "both.parquet"), "-o", str(output), "--report", str(page))
+        assert output.exists()
+        assert page.exists()
+
+    def test_standard_output_has_what_can_not_be_written(self, folder: Path) -> None:
+        done = run(str(folder / "both.parquet"), "-o", "/proc/comparison.md")
+        assert done.exit_code == 1
+        assert "nr-lite · quality" in done.stdout
+        assert "can't write" in done.stderr
+
+    def test_rows_of_no_group_are_one_of_their_own(self, tmp_path: Path) -> None:
+        path = table(tmp_path / "three.csv", rows("a", 3), rows("b", 3, group="-"))
+        found = json.loads(run(path, "--format", "json").stdout)
+        assert [each["name"] for each in found["groups"]] == ["(no group)", "-"]
 
     @pytest.mark.parametrize(
         ("arguments", "complaint"),
         [
             ([], "nothing to compare"),
             (["old.csv"], "all rows of old are of one group"),
-            (["old.csv", "old.csv"], "named twice"),
+            (["old.csv", "./old.csv"], "named twice"),
             (["old.csv", "absent.csv"], "no such file"),
             (["both.parquet", "--fail-below", "0.9"], "name it with --baseline"),
             (["both.parquet", "--baseline", "odl"], "'odl' is none of the groups: old, new"),
@@ -367,6 +422,32 @@ class TestFolders:
         assert [each["name"] for each in found["groups"]] == ["run/out", "out.csv"]  # both would be called out
         assert [(block["metric"], block["differences"][0]["n"]) for block in found["blocks"]] == [("nr-lite", 2)]
 
+    def test_a_folder_and_a_table_of_one_are_matched_by_the_same_paths(
+        self, tmp_path: Path, pictures: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        names = ["x/a/1.png", "x/a/2.png", "x/b/1.png", "x/b/2.png"]
+        pictures("new", *names)
+        monkeypatch.chdir(tmp_path)
+        table(tmp_path / "old.csv", [row(f"old/{name}", 3.0) for name in names])
+        found = json.loads(run("new", "old.csv", "--dimension", "quality", "--format", "json").stdout)
+        assert (found["matched_by"], found["blocks"][0]["differences"][0]["n"]) == ("relative path", 4)
+
+    def test_nothing_is_scored_before_what_is_wrong_is_said(
+        self, tmp_path: Path, pictures: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pictures("one", "1.png")
+        pictures("two", "1.png")
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("aigciqa.cli.compare._Scorer", None)
+        for arguments, complaint in (
+            (["one", "two", "--baseline", "odl"], "the baseline 'odl' is none of the groups: one, two"),
+            (["one", "tow"], "tow: no such file or folder"),
+            (["one", "one/"], "named twice"),
+        ):
+            done = run(*arguments)
+            assert done.exit_code == 2
+            assert complaint in done.stderr
+
     @pytest.mark.parametrize(
         ("arguments", "complaint"),
         [
@@ -374,6 +455,7 @@ class TestFolders:
             (["one", "two", "-m", "nr-lite", "-r", "one"], "takes no reference"),
             (["one", "empty"], "no images in empty"),
             (["one", "two", "-m", "nr-lyte"], "nr-lite"),
+            (["one", "two", "-m", "nr-lite", "-m", "nr-lite"], "the same metric is named twice"),
             (["one", "two", "-m", "nr-lite", "-m", "fr-lite", "--weights", "native"], "--weights goes with one metric"),
         ],
     )

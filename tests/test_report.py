@@ -5,13 +5,16 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
 import time
 import tracemalloc
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -168,10 +171,21 @@ def test_thumbnails(pictures: Write, page: Path, tmp_path: Path) -> None:
     turned.save(tmp_path / "turned.jpg", exif=exif)
     Image.new("RGBA", (10, 10), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    more = [str(tmp_path / name) for name in ("turned.jpg", "clear.png", "broken.png")]
+    header = struct.pack(">4sIIBBBBB", b"IHDR", 30_000, 30_000, 8, 2, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    (tmp_path / "bomb.png").write_bytes(bomb)
+    more = [str(tmp_path / name) for name in ("turned.jpg", "clear.png", "broken.png", "bomb.png")]
     write_report(page, [row(image, 1.0, reference=reference) for image in [*images, *more]], COLUMNS)
     found = [Image.open(io.BytesIO(base64.b64decode(each))) if each else None for each in thumbnails_of(page)]
-    assert [each and each.size for each in found] == [(256, 128), (256, 128), (128, 256), (10, 10), None, (80, 70)]
+    assert [each and each.size for each in found] == [
+        (256, 128),
+        (256, 128),
+        (128, 256),
+        (10, 10),
+        None,
+        None,
+        (80, 70),
+    ]
     assert found[3] is not None
     assert np.asarray(found[3].convert("L")).min() > 250
     assert not (tmp_path / "report_files").exists()
@@ -217,6 +231,9 @@ def test_many_groups_and_failures_are_cut_off(page: Path, monkeypatch: pytest.Mo
     rows = [row(f"{number}.png", 1.0 + number % 3, group=f"group {number % 50}") for number in range(100)]
     rows += [row(f"bad{number}.png") for number in range(FAILURE_LIMIT + 5)]
     write_report(page, rows, COLUMNS)
+    assert "<dt>Groups</dt><dd>51</dd>" in page.read_text()
+    assert "The 20 largest groups are listed" in page.read_text()
+    assert f"The best {sections.PAIRED_LIMIT} groups." in page.read_text()
     table = cells_of(page, 'id="summary"')
     assert len(table) == 1 + 20 + 1
     assert table[-1][2:5] == ["all pictures", "100", "1,005"]
@@ -225,13 +242,45 @@ def test_many_groups_and_failures_are_cut_off(page: Path, monkeypatch: pytest.Mo
     assert "The first 1,000 of 1,005." in page.read_text()
 
 
+def test_as_many_groups_as_are_listed_are_not_cut_off(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = sections.PAIRED_LIMIT
+    monkeypatch.setattr(sections, "GROUP_LIMIT", count)
+    write_report(page, rows_of(2 * count, count), COLUMNS)
+    assert f"<dt>Groups</dt><dd>{count}</dd>" in page.read_text()
+    assert "largest groups are listed" not in page.read_text()
+    assert "The best" not in page.read_text()
+
+
+def test_a_baseline_is_compared_with_all_groups(page: Path) -> None:
+    count = sections.PAIRED_LIMIT + 3
+    write_report(page, rows_of(4 * count, count), COLUMNS, baseline="g1")
+    matrix = cells_of(page, 'class="matrix"')
+    assert matrix[0] == ["", "g1"]
+    assert {line[0] for line in matrix[1:]} == {f"g{number}" for number in range(count)} - {"g1"}
+    assert {line[1] for line in cells_of(page, "Every pair")[1:]} == {"g1"}
+    assert len(cells_of(page, "Every pair")) == count
+    write_report(page, [*rows_of(8), row("bad.png", group="base")], COLUMNS, baseline="base")
+    assert 'class="matrix"' not in page.read_text()
+
+
+def test_what_is_not_finite_was_not_scored(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(payload, "GALLERY_LIMIT", 2)
+    odd = [row("a.png", math.inf), row("b.png", math.nan), row("c.png", -math.inf)]
+    write_report(page, odd, COLUMNS)
+    assert "No picture could be scored." in page.read_text()
+    assert data_of(page)["columns"] == []
+    write_report(page, [*odd, row("d.png", 2.5)], COLUMNS)
+    assert data_of(page)["columns"][0]["values"][-1] == 2.5
+    assert "Infinity" not in _script(page, "data")
+
+
 def test_a_report_without_scores_or_groups(page: Path) -> None:
     write_report(page, [row("a.png")], COLUMNS)
     assert "No picture could be scored." in page.read_text()
     assert cells_of(page, 'id="failures"')[1:] == [["a.png", "nr-lite", "a.png: broken"]]
     write_report(page, [row("a.png", 1.5)], COLUMNS)
     assert 'id="leaderboard"' not in page.read_text()
-    assert cells_of(page, 'id="summary"')[1:] == [["nr-lite", "quality", "1", "0", "1.500", "–", "1.500", "1.500"]]
+    assert cells_of(page, 'id="summary"')[1:] == [["nr-lite", "quality", "1", "0", "1.500", "n/a", "1.500", "1.500"]]
 
 
 def test_maps(page: Path) -> None:
@@ -300,8 +349,9 @@ def test_a_missing_extra_says_what_to_install(
 
 
 def test_targets(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"a report ends in \.html"):
-        Report(tmp_path / "report.pdf", COLUMNS)
+    for name in ("report.pdf", "report.htm"):
+        with pytest.raises(ValueError, match=r"a report ends in \.html"):
+            Report(tmp_path / name, COLUMNS)
     (tmp_path / "folder.html").mkdir()
     with pytest.raises(ValueError, match="is a folder"):
         Report(tmp_path / "folder.html", COLUMNS)
@@ -358,8 +408,10 @@ def test_an_interrupted_run_leaves_no_report(pictures: Write, tmp_path: Path) ->
     process.stdin.write(f"{image}\n".encode() * 2)
     process.stdin.flush()
     scores = tmp_path / "scores.csv"
+    deadline = time.monotonic() + 60
     while not (scores.exists() and len(scores.read_text().splitlines()) > 1):
         assert process.poll() is None
+        assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)

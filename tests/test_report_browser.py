@@ -19,6 +19,7 @@ from tests.test_report import COLUMNS, HOSTILE, row
 
 pytestmark = pytest.mark.browser
 
+HOSTILE_METRIC = "my  <i>metric</i> \"'&"
 GROUPS = ("flux", "sdxl", "sd15")
 COUNT = 120
 
@@ -194,7 +195,7 @@ def test_quality_map(page: Page) -> None:
     page.keyboard.press("ArrowRight")
     expect(page.locator("#overlay")).to_be_visible()
     page.select_option("#map-metric", "fr-lite")
-    expect(page.locator("#map-note")).to_contain_text("No map")
+    expect(page.locator("#map-note")).to_have_text("No map of this picture by this metric.")
 
 
 def test_full_size_from_disk(page: Page) -> None:
@@ -264,6 +265,16 @@ def test_charts(page: Page) -> None:
     expect(page.locator("#scatter-note")).to_contain_text("60 pictures with both scores")
 
 
+def test_charts_drawn_in_quick_succession_leave_one(page: Page) -> None:
+    count = "() => [Bokeh.documents.length, document.querySelectorAll('#histogram > *, #scatter-chart > *').length]"
+    expect(page.locator("#scatter-chart canvas").first).to_be_attached()
+    before = page.evaluate(count)
+    page.evaluate("for (let n = 0; n < 5; n++) document.querySelector('#legend button').click()")
+    page.wait_for_timeout(500)
+    assert page.evaluate(count) == before
+    expect(page.locator("#histogram canvas").first).to_be_attached()
+
+
 def test_a_point_of_the_scatter_plot_opens_its_picture(report: Path, open_page: Open) -> None:  # noqa: F811
     page = open_page(report)
     page.select_option("#scatter-x", label="nr-lite · quality")
@@ -307,9 +318,13 @@ def test_printing_shows_the_first_pictures(page: Page) -> None:
 def test_hostile_names_are_text(tmp_path: Path, open_page: Open) -> None:  # noqa: F811
     rows = [row(name, 1.0 + index, group=name, reference=name) for index, name in enumerate(HOSTILE)]
     rows += [row(name, None, group=name, error=f"{name}: broken") for name in HOSTILE]
+    rows += [row(HOSTILE[0], 1.0, group=HOSTILE[0], reference=HOSTILE[0], metric=HOSTILE_METRIC)]
     page = open_page(write_report(tmp_path / "report.html", rows, COLUMNS, title=HOSTILE[0]))
     expect(page.locator("#status")).to_have_text("8 of 8 pictures")
     assert page.title() == HOSTILE[0]
+    page.select_option("#metric", HOSTILE_METRIC)
+    expect(page.locator("#status")).to_have_text("1 of 8 pictures")
+    page.get_by_role("button", name="Reset").click()
     page.locator("#gallery").scroll_into_view_if_needed()
     titles = page.locator(".card button").evaluate_all("cards => cards.map(card => card.title)")
     # A driver can't pass on what is no Unicode, and the browser takes U+0000 as it is in scripts.

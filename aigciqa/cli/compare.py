@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import sys
 import warnings
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aigciqa.cli import ENVIRONMENT
-from aigciqa.cli.common import check_references, checked, computing_options, load_metrics
-from aigciqa.registry import METRICS, SCORE_RANGES, metric_info
+from aigciqa.cli.common import check_metrics, check_references, checked, computing_options, load_metrics
+from aigciqa.registry import METRICS, SCORE_RANGES
+from aigciqa.remote import is_url
 from aigciqa.scoring.records import Item
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ EXIT_COMPARED, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 #: More groups are counted, not named, in a report's title.
 _TITLE_NAMES = 4
 #: Group of rows that name none.
-_NO_GROUP = "-"
+_NO_GROUP = "(no group)"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -84,8 +86,9 @@ def main(
     """
     os.environ.update({**ENVIRONMENT, **os.environ})
     from aigciqa import group_tables
-    from aigciqa.groups import compare
+    from aigciqa.groups import Group, check_names, compare
     from aigciqa.scoring.tables import is_table, read_table
+    from aigciqa.text_tables import encoded
 
     if not arguments:
         raise click.UsageError("nothing to compare: name folders of images or tables of scores")
@@ -99,32 +102,41 @@ def main(
         checked(check_target, report)
     tables = {argument: checked(read_table, argument) for argument in arguments if is_table(argument)}
     folders = [argument for argument in arguments if argument not in tables]
+    for folder in folders:
+        if not (folder == "-" or is_url(folder) or glob.has_magic(folder) or os.path.exists(folder)):
+            raise click.UsageError(f"{folder}: no such file or folder")
     if len(arguments) == 1 and folders:
         raise click.UsageError(f"{arguments[0]} is one group: name several folders, such as {arguments[0]}/*")
     if reference is not None and not folders:
         raise click.UsageError("-r goes with images that are to be scored; tables name their references themselves")
     titles = _titles(arguments)
+    if baseline is not None:
+        baseline = titles.get(baseline, baseline)
+    if len(arguments) > 1:
+        checked(check_names, list(titles.values()), baseline)
     groups = {argument: _table_group(titles[argument], table, names) for argument, table in tables.items()}
     dimensions = dict.fromkeys(name for table in tables.values() for name in table.dimensions)
     if folders:
         names = names or _named_in(groups.values())
         scorer = _Scorer(folders, names, reference, weights, device, dtype, dimension)
         dimensions |= dict.fromkeys(scorer.dimensions)
-        groups |= scorer.groups(titles, batch_size, workers, quiet)
+        scored = scorer.groups(titles, batch_size, workers, quiet)
+        if tables:  # of which only the images are known, not the folder that was scored
+            scored = {argument: Group.of_rows(each.name, each.rows) for argument, each in scored.items()}
+        groups |= scored
     if dimension and dimension not in dimensions:
         raise click.UsageError(f"no scores of {dimension!r}; there are {', '.join(dimensions)}")
     compared = [dimension] if dimension else list(dimensions)
     given = [groups[argument] for argument in arguments] if len(arguments) > 1 else _divided(groups[arguments[0]])
-    if baseline is not None:
-        baseline = titles.get(baseline, baseline)
     result = checked(lambda: compare(given, compared, baseline=baseline, share=fail_below))
     try:
-        if output is None or not quiet:
-            click.echo(group_tables.WRITERS[form](result).encode("utf-8", "surrogateescape"), nl=False)
-        if output is not None:
-            group_tables.write_result(result, output)
-        if report is not None:
-            _write_report(report, result, compared)
+        with contextlib.ExitStack() as last:  # a closed pipe costs no file, a full disk no output
+            if output is None or not quiet:
+                last.callback(click.echo, encoded(group_tables.WRITERS[form](result)), nl=False)
+            if output is not None:
+                group_tables.write_result(result, output)
+            if report is not None:
+                _write_report(report, result, compared)
     except OSError as error:
         raise click.ClickException(f"can't write: {error}") from None
     sys.exit(_status(result))
@@ -146,10 +158,7 @@ class _Scorer:
         from aigciqa.scoring import sources
         from aigciqa.scoring.sinks import columns_of, dimensions_of
 
-        for name in names:
-            checked(metric_info, name)
-        if weights != "default" and len(names) > 1:
-            raise click.UsageError("--weights goes with one metric: run once for each")
+        check_metrics(names, weights)
         openers = checked(sources.open_sources, folders, sys.stdin.buffer)
         self.pair: Callable[[Found], Item] = lambda found: found.item
         if reference is not None:
@@ -210,7 +219,8 @@ def _titles(arguments: Sequence[str]) -> dict[str, str]:
         name = os.path.basename(os.path.abspath(argument))
         return os.path.splitext(name)[0] if is_table(argument) else name
 
-    if len(set(arguments)) < len(arguments):
+    same = {each if each == "-" or is_url(each) else os.path.abspath(each) for each in arguments}
+    if len(same) < len(arguments):
         raise click.UsageError("the same folder or table is named twice")
     names = [short(argument) for argument in arguments]
     return {
@@ -256,13 +266,13 @@ def _write_report(path: str, result: Result, dimensions: Sequence[str]) -> None:
     columns = columns_of(dimensions)
     blank = dict.fromkeys(columns)
     rows = (
-        {**blank, **(group.table.located(row) if group.table is not None else row), "group": group.name}
+        {**blank, **(group.table.located(row) if group.table is not None else row), "group": group.name, "prompt": key}
         for group in result.groups
-        for row in group.rows
+        for row, key in zip(group.rows, result.matching.keys.get(group.name, [None] * len(group.rows)), strict=True)
     )
     names = [group.name for group in result.groups]
     title = ", ".join(names) if len(names) <= _TITLE_NAMES else f"{len(names)} groups"
-    write_report(path, rows, columns, title=f"Comparison of {title}")
+    write_report(path, rows, columns, title=f"Comparison of {title}", baseline=result.baseline)
 
 
 def _status(result: Result) -> int:

@@ -22,11 +22,12 @@ LEVELS = 255
 
 
 class Picture(NamedTuple):
-    """A picture of the report."""
+    """A picture of the report; pictures of one prompt are compared with each other."""
 
     image: str
     reference: str | None
     group: str
+    prompt: str | None
 
 
 class Failure(NamedTuple):
@@ -108,8 +109,9 @@ class Collection:
         self._places: dict[Picture, int] = {}
 
     def add(self, row: Mapping[str, Any], quality_map: NDArray[Any] | None = None) -> None:
-        """Take a row as `aigciqa.scoring.sinks.to_row` makes it, and the map of its score if there is one."""
-        picture, metric = Picture(row["image"], row["reference"] or None, row["group"] or ""), row["metric"]
+        """Take a row as `write_report` does, and the map of its score if there is one."""
+        reference, metric = row["reference"] or None, row["metric"]
+        picture = Picture(row["image"], reference, row["group"] or "", row.get("prompt", reference) or None)
         if row["error"] is not None:
             self.failed[metric, picture.group] += 1
             if len(self.failures) < FAILURE_LIMIT:
@@ -117,12 +119,19 @@ class Collection:
             return
         place = self._place(picture, metric)
         for dimension in self.dimensions:
-            if row.get(dimension) is not None:
+            if row.get(dimension) is not None and math.isfinite(row[dimension]):
                 values = self._values.setdefault((metric, dimension), array("d"))
                 values.extend([math.nan] * (place + 1 - len(values)))
                 values[place] = row[dimension]
         if quality_map is not None:
             self.maps[place, metric] = SmallMap.of(quality_map)
+
+    def sizes(self) -> Counter[str]:
+        """Group -> how many pictures it has, in order of appearance."""
+        sizes = Counter(picture.group for picture in self.pictures)
+        for _, group in self.failed:
+            sizes.setdefault(group, 0)
+        return sizes
 
     def columns(self) -> list[Column]:
         """The columns of scores, in order of their metrics' first rows."""

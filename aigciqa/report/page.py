@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 import aigciqa
+from aigciqa.files import replacing
 from aigciqa.report import sections
 from aigciqa.report.collection import FAILURE_LIMIT, Collection
-from aigciqa.report.payload import GALLERY_LIMIT, payload, select_gallery
+from aigciqa.report.payload import payload, select_gallery
 from aigciqa.report.thumbnails import Thumbnails
+from aigciqa.text_tables import percent, probability, rounded
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-SUFFIXES = (".html", ".htm")
 DEFAULT_TITLE = "Image quality"
 _BOKEH = ("bokeh.min.js", "bokeh-api.min.js")
 
@@ -36,6 +37,7 @@ def write_report(
     *,
     maps: Iterable[NDArray[Any] | None] | None = None,
     title: str = DEFAULT_TITLE,
+    baseline: str | None = None,
 ) -> Path:
     """Write a report of rows of scores.
 
@@ -44,10 +46,12 @@ def write_report(
 
     Args:
         path: ends in `.html`.
-        rows: as `aigciqa.scoring.sinks.to_row` makes them; their pictures are looked for on disk.
+        rows: as `aigciqa.scoring.sinks.to_row` makes them; their pictures are looked for on disk. By the key `prompt`,
+            else by the reference, pictures of groups are matched. A score that is not finite counts as none.
         columns: of the rows.
         maps: the quality map (h, w) of each row, or None.
         title: of the page.
+        baseline: the group that others are compared with; None: the best groups, pair by pair.
 
     Returns:
         The path.
@@ -57,7 +61,7 @@ def write_report(
         ValueError: the path is a folder or ends in something else.
         OSError: the file can't be written.
     """
-    report = Report(path, columns, title=title)
+    report = Report(path, columns, title=title, baseline=baseline)
     remaining = iter(maps) if maps is not None else None
     for row in rows:
         report.add(row, next(remaining) if remaining is not None else None)
@@ -68,16 +72,24 @@ class Report:
     """A report in the making: rows are added as they are scored, and kept in memory.
 
     Args:
-        path, columns, title: as `write_report` takes them.
+        path, columns, title, baseline: as `write_report` takes them.
 
     Raises:
         ImportError, ValueError: as `write_report`.
     """
 
-    def __init__(self, path: str | os.PathLike[str], columns: Sequence[str], *, title: str = DEFAULT_TITLE) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        columns: Sequence[str],
+        *,
+        title: str = DEFAULT_TITLE,
+        baseline: str | None = None,
+    ) -> None:
         check_target(path)
         self.path = Path(path)
         self.title = title
+        self.baseline = baseline
         self.collection = Collection(columns)
 
     def add(self, row: Mapping[str, Any], quality_map: NDArray[Any] | None = None) -> None:
@@ -92,14 +104,12 @@ class Report:
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         thumbnails = Thumbnails(self.path)
-        partial = self.path.with_name(f".{thumbnails.run}.html")
         try:
-            page = _render(self.path, self.collection, thumbnails, self.title)
+            page = _render(self, thumbnails)
             # Lone surrogates are bytes of a file's name that are not UTF-8; in the script's data they are escapes.
-            partial.write_bytes(page.encode("utf-8", "backslashreplace"))
-            os.replace(partial, self.path)
+            with replacing(self.path) as partial:
+                partial.write_bytes(page.encode("utf-8", "backslashreplace"))
         except BaseException:
-            partial.unlink(missing_ok=True)
             thumbnails.discard()
             raise
         thumbnails.replace_earlier()
@@ -112,7 +122,7 @@ def check_target(path: str | os.PathLike[str]) -> None:
     Raises:
         ImportError, ValueError: as `write_report`.
     """
-    if Path(path).suffix.lower() not in SUFFIXES:
+    if Path(path).suffix.lower() != ".html":
         raise ValueError(f"{os.fspath(path)!r}: a report ends in .html")
     if Path(path).is_dir():
         raise ValueError(f"{os.fspath(path)!r} is a folder; name a file")
@@ -120,34 +130,32 @@ def check_target(path: str | os.PathLike[str]) -> None:
     _bokeh()
 
 
-def _render(path: Path, collection: Collection, thumbnails: Thumbnails, title: str) -> str:
+def _render(report: Report, thumbnails: Thumbnails) -> str:
+    collection = report.collection
     columns = collection.columns()
     members = sections.members_of(collection)
     gallery = select_gallery(collection, columns)
     images = [collection.pictures[place].image for place in gallery.places]
     thumbnails.make([*images, *gallery.references])
-    data = payload(collection, columns, members, gallery, path.parent) | {"inline": thumbnails.is_inline}
+    data = payload(collection, columns, members, gallery, report.path.parent) | {"inline": thumbnails.is_inline}
     environment = _environment()
     script = _in_script(_read("report.js"))
     bokeh = _in_script(_bokeh())
     return environment.get_template("report.html.j2").render(
-        title=title,
+        title=report.title,
         version=aigciqa.__version__,
         made=datetime.now().astimezone(),
         collection=collection,
         metrics=list(dict.fromkeys([*(column.metric for column in columns), *(key[0] for key in collection.failed)])),
         members=members,
-        panels=sections.panels(collection, columns, members),
+        group_count=len(collection.sizes()),
+        baseline=report.baseline,
+        panels=sections.panels(collection, columns, members, report.baseline),
         gallery=gallery,
         shown={place: position for position, place in enumerate(gallery.places)},
-        limits={
-            "failures": FAILURE_LIMIT,
-            "gallery": GALLERY_LIMIT,
-            "groups": sections.GROUP_LIMIT,
-            "paired": sections.PAIRED_LIMIT,
-        },
+        failure_limit=FAILURE_LIMIT,
         style=_read("report.css"),
-        data=json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
+        data=json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         thumbnails="\n".join(thumbnails.sources),
         script=script,
         bokeh=bokeh,
@@ -167,7 +175,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(number=_number, signed=_signed, p_value=_p_value)
+    environment.filters.update(
+        number=rounded, signed=functools.partial(rounded, signed=True), p_value=probability, percent=percent
+    )
     return environment
 
 
@@ -196,15 +206,3 @@ def _in_script(text: str) -> str:
 def _hash(text: str) -> str:
     """What a content security policy calls a script."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _number(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.3f}".replace("-", "−")
-
-
-def _signed(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:+.3f}".replace("-", "−")
-
-
-def _p_value(value: float) -> str:
-    return "–" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -45,7 +45,7 @@ class Gallery:
 def select_gallery(collection: Collection, columns: Sequence[Column]) -> Gallery:
     """All pictures, or of very many a part."""
     count = len(collection.pictures)
-    if count <= GALLERY_LIMIT:
+    if count <= GALLERY_LIMIT or not columns:
         places, drawn = list(range(count)), list(range(count))
     else:
         third = GALLERY_LIMIT // 3

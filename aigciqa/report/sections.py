@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from aigciqa.report.collection import Collection, Column
 
 #: Groups that are listed; with more, the largest.
 GROUP_LIMIT = 200
-#: Groups that are compared pair by pair: the best of each column.
+#: Groups that are compared pair by pair: the best of each column. A baseline is compared with all that are listed.
 PAIRED_LIMIT = 12
 #: Groups that charts show in a colour of their own: the largest. The others share one.
 COLOURED_LIMIT = 7
@@ -46,7 +46,8 @@ class Panel:
         column: the scores.
         lines: by group, best mean first.
         total: all pictures.
-        differences: (first, second) -> how they differ, for the best groups, both ways round.
+        pairs: how groups differ.
+        differences: (first, second) -> how they differ, both ways round.
         low: lowest score of all.
         high: highest score of all.
     """
@@ -54,6 +55,7 @@ class Panel:
     column: Column
     lines: list[Line]
     total: Line
+    pairs: list[Difference]
     differences: dict[tuple[str, str], Difference]
     low: float
     high: float
@@ -62,6 +64,11 @@ class Panel:
     def paired(self) -> list[str]:
         """The groups that are compared, best first."""
         return list(dict.fromkeys(first for first, _ in self.differences))
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether more groups have scores than are compared."""
+        return sum(line.standing.n > 0 for line in self.lines) > len(self.paired)
 
 
 @dataclass(frozen=True)
@@ -79,9 +86,7 @@ class Histogram:
 
 def members_of(collection: Collection) -> dict[str, NDArray[np.intp]]:
     """Group -> places of its pictures, for the listed groups, in order of appearance."""
-    sizes = Counter(picture.group for picture in collection.pictures)
-    for _, group in collection.failed:
-        sizes.setdefault(group, 0)
+    sizes = collection.sizes()
     largest = {group for group, _ in sizes.most_common(GROUP_LIMIT)}
     places: dict[str, list[int]] = {group: [] for group in sizes if group in largest}
     for place, picture in enumerate(collection.pictures):
@@ -90,25 +95,32 @@ def members_of(collection: Collection) -> dict[str, NDArray[np.intp]]:
     return {group: np.array(listed, dtype=np.intp) for group, listed in places.items()}
 
 
-def panels(collection: Collection, columns: Sequence[Column], members: Members) -> list[Panel]:
-    """What there is to say of each column."""
-    references = [picture.reference for picture in collection.pictures]
-    keys = {group: _keys(references, places) for group, places in members.items()}
-    everything = np.arange(len(references))
-    all_keys = _keys(references, everything)
+def panels(
+    collection: Collection, columns: Sequence[Column], members: Members, baseline: str | None = None
+) -> list[Panel]:
+    """What there is to say of each column; all groups are compared with the baseline, or the best with each other."""
+    prompts = [picture.prompt for picture in collection.pictures]
+    keys = {group: _keys(prompts, places) for group, places in members.items()}
+    everything = np.arange(len(prompts))
+    all_keys = _keys(prompts, everything)
     found = []
     for column in columns:
         groups = {group: Scores(column.values[places], keys[group]) for group, places in members.items()}
         ordered = standings(groups)
         failed = {group: collection.failed[column.metric, group] for group in members}
         all_failed = sum(count for (metric, _), count in collection.failed.items() if metric == column.metric)
-        best = [each.name for each in ordered if each.n][:PAIRED_LIMIT]
+        scored = {each.name: groups[each.name] for each in ordered if each.n}
+        if baseline is None:
+            pairs = differences(dict(itertools.islice(scored.items(), PAIRED_LIMIT)))
+        else:
+            pairs = differences(scored, baseline=baseline) if baseline in scored else []
         found.append(
             Panel(
                 column=column,
                 lines=[Line(each, failed[each.name], _worst(column, members[each.name])) for each in ordered],
                 total=Line(standings({"": Scores(column.values, all_keys)})[0], all_failed, _worst(column, everything)),
-                differences=_both_ways(differences({group: groups[group] for group in best})),
+                pairs=pairs,
+                differences=_both_ways(pairs),
                 low=float(np.nanmin(column.values)),
                 high=float(np.nanmax(column.values)),
             )
@@ -131,9 +143,9 @@ def histogram(column: Column, members: Members) -> Histogram:
     return Histogram(edges.round(6).tolist(), [each.tolist() for each in [*counts, rest]])
 
 
-def _keys(references: Sequence[str | None], places: NDArray[np.intp]) -> tuple[str, ...] | None:
-    """The references of a group; None if one is unknown."""
-    found = [references[place] for place in places]
+def _keys(prompts: Sequence[str | None], places: NDArray[np.intp]) -> tuple[str, ...] | None:
+    """The prompts of a group; None if one is unknown."""
+    found = [prompts[place] for place in places]
     known = tuple(key for key in found if key is not None)
     return known if len(known) == len(found) else None
 
@@ -151,9 +163,7 @@ def _both_ways(found: Sequence[Difference]) -> dict[tuple[str, str], Difference]
         )
         for each in found
     ]  # fmt: skip
-    names = list(dict.fromkeys(name for each in found for name in (each.first, each.second)))
-    by_pair = {(each.first, each.second): each for each in [*found, *turned]}
-    return {(first, second): by_pair[first, second] for first in names for second in names if first != second}
+    return {(each.first, each.second): each for each in [*found, *turned]}
 
 
 def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:

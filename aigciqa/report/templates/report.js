@@ -412,7 +412,7 @@ class Viewer {
     }
     this.drawRamp();
     const metrics = Object.keys(data.maps);
-    byId("map-metric").append(...metrics.map((metric) => element("option", { textContent: metric })));
+    byId("map-metric").append(...metrics.map((metric) => element("option", { value: metric, textContent: metric })));
     byId("map-metric").closest("[data-if]").hidden = metrics.length < 2;
   }
 
@@ -513,7 +513,7 @@ class Viewer {
     byId("map-toggle").disabled = !maps;
     byId("map-note").textContent = maps
       ? isOn && !shape
-        ? "No map of this picture: it was scored by an earlier run."
+        ? "No map of this picture by this metric."
         : ""
       : "This run made no quality maps.";
     if (!isShown) return;
@@ -632,7 +632,7 @@ class Charts {
     }
     figure.y_range.start = 0;
     figure.yaxis.formatter = new Bokeh.PrintfTickFormatter({ format: "%g%%" });
-    render(figure, byId("histogram"));
+    this.histogram = render(figure, byId("histogram"), this.histogram);
   }
 
   drawScatter() {
@@ -651,7 +651,7 @@ class Charts {
     byId("scatter-note").textContent = both.length
       ? `${both.length.toLocaleString("en")} pictures with both scores; a click on a point shows its picture.`
       : "No picture has both scores.";
-    render(figure, byId("scatter-chart"));
+    this.scatter = render(figure, byId("scatter-chart"), this.scatter);
   }
 
   placeOf(index) {
@@ -719,9 +719,17 @@ function resolved(name) {
   return color;
 }
 
-async function render(figure, place) {
-  place.replaceChildren();
-  await Bokeh.Plotting.show(figure, place);
+/** Draw a figure in place of the one before, which may still be on its way; resolves to its document. */
+async function render(figure, place, before) {
+  const earlier = await before;
+  if (earlier) {
+    earlier.clear();
+    Bokeh.documents.splice(Bokeh.documents.indexOf(earlier), 1);
+    place.replaceChildren();
+  }
+  const drawn = new Bokeh.Document({ roots: [figure] });
+  await Bokeh.embed.add_document_standalone(drawn, place);
+  return drawn;
 }
 
 // ---- everything together
