@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import resource
 import signal
@@ -12,8 +13,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow
 import pytest
+from click.testing import CliRunner, Result
+from pyarrow import parquet
 
+from aigciqa.cli.score import main
+from aigciqa.scoring.sources import open_sources
 from tests.conftest import COMMAND, run_command
 
 Write = Callable[..., list[str]]
@@ -27,6 +33,7 @@ decoding.read_content = lambda path: threading.Event().wait() if "hang" in path 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 {more}
 from aigciqa.cli.score import main
+from aigciqa.scoring.sources import open_sources
 main(prog_name="aigciqa-score")
 """
 SCORE = ["gen", "-m", "nr-lite", "-o", "t.csv", "--batch-size", "4"]
@@ -35,7 +42,8 @@ ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2"}
 
 
 @pytest.fixture
-def folder(pictures: Write, tmp_path: Path) -> Path:
+def folder(pictures: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
     pictures("gen", *(f"{index:03}.png" for index in range(COUNT)))
     return tmp_path
 
@@ -129,6 +137,39 @@ def test_a_full_disk_keeps_what_was_written(folder: Path, suffix: str) -> None:
     assert run_command(*command, "--resume", cwd=folder).returncode == 0
     assert run_command(*command[:4], f"whole.{suffix}", *command[5:], cwd=folder).returncode == 0
     assert (folder / f"t.{suffix}").read_text() == (folder / f"whole.{suffix}").read_text()
+
+
+def test_a_damaged_table_is_refused_and_kept(folder: Path) -> None:
+    assert invoke("gen", "-o", "t.csv").exit_code == 0
+    whole = (folder / "t.csv").read_bytes()
+    damaged = whole.replace(b"gen/003.png,", b'"gen/003.png" ,')
+    (folder / "t.csv").write_bytes(damaged)
+    done = invoke("gen", "-o", "t.csv", "--resume")
+    assert done.exit_code == 2
+    assert "--resume: t.csv holds a line that is not CSV: " in done.stderr
+    assert (folder / "t.csv").read_bytes() == damaged
+    (folder / "t.csv").write_bytes(whole[: whole.index(b"gen/003.png")] + b'"gen/003')
+    assert invoke("gen", "-o", "t.csv", "--resume").exit_code == 0
+    assert [row["image"] for row in rows_of(folder / "t.csv")] == [f"gen/{index:03}.png" for index in range(COUNT)]
+
+
+@pytest.mark.parametrize("good", [0, 65_536])
+def test_a_damaged_manifest_is_listed_up_to_the_damage(folder: Path, good: int) -> None:
+    rows = {"image": [f"gen/{index % COUNT:03}.png" for index in range(2 * 65_536)]}
+    parquet.write_table(pyarrow.table(rows), folder / "t.parquet", row_group_size=65_536, use_dictionary=False)
+    group = parquet.ParquetFile(folder / "t.parquet").metadata.row_group(1 if good else 0)
+    data = bytearray((folder / "t.parquet").read_bytes())
+    page = group.column(0).data_page_offset
+    data[page + 15 : page + 60] = b"\xff" * 45
+    (folder / "t.parquet").write_bytes(data)
+    (opener,) = open_sources(["t.parquet"], io.BytesIO())
+    items = [found.item for found in opener()]
+    assert [item.image for item in items] == [*rows["image"][:good], ""]
+    assert (items[-1].error or "").startswith(f"t.parquet: row {good + 1}: not Parquet: ")
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(main, [*arguments, "-m", "nr-lite"])
 
 
 def test_standard_output_on_a_full_disk(folder: Path) -> None:

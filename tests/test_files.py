@@ -21,12 +21,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 from pyarrow import parquet
+from tqdm import tqdm
 
 from aigciqa import ImageError, score_files
+from aigciqa.cli.score import main
 from aigciqa.decode import MAX_BYTES, load_image
 from aigciqa.scoring.sources import open_sources
 from tests.conftest import draw, run_command, untrained
@@ -725,6 +728,45 @@ def test_the_command_writes_odd_names_as_they_are(suffix: str, tmp_path: Path, h
         assert bool(row["error"]) == _broken(row["image"])
         assert (row["quality"] in (None, "")) == _broken(row["image"])
     assert len({float(row["quality"]) for row in rows if not row["error"]}) == 1  # they are one picture
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_resuming_finds_odd_names_again(suffix: str, tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"\xff.png")).write_bytes(encoded(RGB, "PNG"))
+    output = tmp_path / f"scores.{suffix}"
+    score(str(tmp_path), "-o", str(output))
+    before = _rows(output)
+    score(str(tmp_path), "-o", str(output), "--resume")
+    assert _rows(output) == before
+
+
+def test_half_a_surrogate_pair_is_no_name(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(RGB, "PNG"))
+    (tmp_path / "list.jsonl").write_text(json.dumps({"image": "\ud800.png"}) + "\n" + json.dumps({"image": "a.png"}))
+    score(str(tmp_path / "list.jsonl"), "-o", str(tmp_path / "scores.csv"), status=1)
+    assert [row["error"] for row in _rows(tmp_path / "scores.csv")] == [
+        f"{tmp_path}/list.jsonl: row 1: 'image' is '\\ud800.png'; expected text", "",
+    ]  # fmt: skip
+    assert f"{tmp_path}/a.png,,,nr-lite,0." in score(str(tmp_path / "list.jsonl"), status=1)
+
+
+def test_the_progress_bar_makes_way_for_rows_on_standard_output_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cleared = []
+    monkeypatch.setattr(tqdm, "external_write_mode", lambda *_, **__: contextlib.nullcontext(cleared.append(1)))
+    (tmp_path / "a.png").write_bytes(encoded(RGB, "PNG"))
+    score(str(tmp_path / "a.png"), "-o", str(tmp_path / "scores.csv"), "--quiet")
+    assert cleared == []
+    score(str(tmp_path / "a.png"), "--quiet")
+    assert cleared == [1]
+
+
+def score(*arguments: str, status: int = 0) -> str:
+    """What the command says."""
+    done = CliRunner().invoke(main, [*arguments, "-m", "nr-lite"])
+    assert done.exit_code == status, done.output
+    return done.output
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

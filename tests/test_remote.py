@@ -18,9 +18,11 @@ import aigciqa
 from aigciqa import remote
 from aigciqa.cli import score
 from aigciqa.decode import load_content, load_image
+from aigciqa.scoring import archives
+from aigciqa.scoring.maps import MapFolder
 from aigciqa.scoring.parts import Parts
 from aigciqa.scoring.sinks import columns_of, to_row
-from aigciqa.scoring.sources import SourceError
+from aigciqa.scoring.sources import IMAGE_SUFFIXES, SourceError
 from aigciqa.scoring.tables import read_table
 from tests.conftest import draw
 from tests.test_cli import table
@@ -123,11 +125,42 @@ class TestArchives:
         assert [row["reference"] for row in rows] == [f"{path}/a.reference.png", ""]
         assert [bool(row["error"]) for row in rows] == [False, True]
 
-    def test_references_of_a_folder_are_matched_by_the_name_in_the_archive(self, tmp_path: Path) -> None:
-        path = pack(tmp_path / "a.tar", x__a_png=png(1))
-        (tmp_path / "ref" / "x").mkdir(parents=True)
-        (tmp_path / "ref" / "x" / "a.png").write_bytes(png(2))
-        done = CliRunner().invoke(score.main, [path, "-r", str(tmp_path / "ref")])
+    def test_names_may_have_more_dots(self) -> None:
+        names = (
+            "._x.png", "0/a.jpg", "0/a.mask.png", "0/a.reference.jpg", "0/b.json", "cat.final.png", "sd1.5_1.png",
+            "sd1.5_1.reference.png", "sd1.5_2.png", "sd1.png", "sd1.reference.png",
+        )  # fmt: skip
+        members = [(name, name.encode()) for name in names if archives.is_picture(name, IMAGE_SUFFIXES)]
+        found = list(archives.pictures_of(members, bytes))
+        assert {picture.name: picture.reference for picture in found} == {
+            "0/a.jpg": "0/a.reference.jpg", "0/a.mask.png": None, "cat.final.png": None,
+            "sd1.5_1.png": "sd1.5_1.reference.png", "sd1.5_2.png": None, "sd1.png": "sd1.reference.png",
+        }  # fmt: skip
+        for picture in found:
+            assert picture.content == picture.name.encode()
+            assert picture.reference_content == (picture.reference.encode() if picture.reference else None)
+
+    def test_no_more_than_two_samples_are_held(self) -> None:
+        read: list[str] = []
+
+        def members() -> Iterator[tuple[str, bytes]]:
+            for number in range(20):
+                read.append(f"sd1.5_{number}.png")
+                yield read[-1], b""
+
+        for number, picture in enumerate(archives.pictures_of(members(), bytes)):
+            assert picture.name == f"sd1.5_{number}.png"
+            assert len(read) <= number + 2
+
+    @pytest.mark.parametrize("prefix", ["", "./"])
+    def test_references_of_a_folder_are_matched_by_the_name_in_the_archive(self, tmp_path: Path, prefix: str) -> None:
+        path = tmp_path / "a.tar"
+        for folder, seed in (("x", 2), ("y", 3)):
+            (tmp_path / "ref" / folder).mkdir(parents=True)
+            (tmp_path / "ref" / folder / "a.png").write_bytes(png(seed))
+        with tarfile.open(path, "w") as archive:
+            archive.add(tmp_path / "ref" / "x" / "a.png", f"{prefix}x/a.png")
+        done = CliRunner().invoke(score.main, [str(path), "-r", str(tmp_path / "ref")])
         assert done.exit_code == 0, done.output
         assert table(done.stdout)[0]["reference"] == str(tmp_path / "ref" / "x" / "a.png")
 
@@ -144,6 +177,24 @@ class TestArchives:
         assert errors[2].startswith("no.tar: ")
         assert errors[3:5] == ["empty.tar: no pictures in it", "absent.tar: No such file or directory"]
         assert errors[5:] == ["", ""]
+
+    def test_references_may_come_after_what_has_none(self, tmp_path: Path) -> None:
+        (tmp_path / "torn.tar").write_bytes(b"no archive" * 100)
+        paths = [str(tmp_path / "torn.tar"), pack(tmp_path / "a.tar", a_png=png(1), a_reference_png=png(2))]
+        for arguments in (paths, [*paths, "-m", "fr-lite"], [pack(tmp_path / "b.tar", _0_png=png(1)), "-m", "fr-lite"]):
+            done = CliRunner().invoke(score.main, arguments)
+            assert done.exit_code == 1, done.stderr
+            assert {row["metric"] for row in table(done.stdout)} == {"fr-lite"}
+
+    def test_maps_keep_no_picture_that_was_scored_before(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        path = pack(tmp_path / "a.tar", a_png=png(1), b_png=png(2))
+        folders: list[MapFolder] = []
+        watch = MapFolder.watch
+        monkeypatch.setattr(MapFolder, "watch", lambda self, items: folders.append(self) or watch(self, items))
+        for resume in ([], ["--resume"]):
+            assert not invoke(path, "-o", "t.csv", "--maps", "maps", *resume)
+            assert folders[-1].contents == {}
 
 
 class TestObjectStore:
@@ -179,6 +230,14 @@ class TestObjectStore:
         assert [bool(row["error"]) for row in rows] == [False, False, True]
         assert rows[2]["error"].startswith(f"{bucket}/gen/x/d.png: not a picture")
         assert len(invoke(bucket, status=1)) == 5
+
+    def test_a_folder_that_can_not_be_listed_is_a_row(self, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        def denied(url: str) -> list[str]:
+            raise OSError("AWS Error ACCESS_DENIED")
+
+        monkeypatch.setattr(remote, "files_below", denied)
+        rows = invoke(f"{bucket}/gen", f"{bucket}/gen/b.png", status=1)
+        assert [row["error"] for row in rows] == [f"{bucket}/gen: AWS Error ACCESS_DENIED", ""]
 
     def test_references(self, bucket: str) -> None:
         done = CliRunner().invoke(score.main, [f"{bucket}/gen/b.png", "-r", f"{bucket}/ref"])

@@ -85,11 +85,13 @@ def check_references(names: Sequence[str], reference: str | None, first: Item, s
         first: the first picture.
         sources: where pictures come from, as given.
     """
+    from aigciqa.scoring import archives
     from aigciqa.scoring.sources import MANIFEST_SUFFIXES
 
     needing = [name for name in names if metric_info(name).requires_reference]
     if reference is not None and not needing:
         raise click.UsageError(f"{', '.join(names)} takes no reference: leave -r out or use a metric such as fr-lite")
-    manifests = any(os.path.splitext(source)[1].lower() in MANIFEST_SUFFIXES for source in sources)
-    if needing and reference is None and first.reference is None and not manifests:
+    bringing = {*MANIFEST_SUFFIXES, archives.SUFFIX}
+    may_bring = any(os.path.splitext(source)[1].lower() in bringing for source in sources)
+    if needing and reference is None and first.reference is None and not may_bring:
         raise click.UsageError(f"{needing[0]} compares with a reference (the image prompt): name it with -r")

@@ -10,6 +10,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -143,11 +144,15 @@ def main(
         return group(pair(each))  # type: ignore[no-any-return]
 
     listed = (each for opener in openers for each in opener() if maps is None or not lies_in(each.item.image, maps))
-    head = next(listed, None)
-    if head is None:
+    taken: list[Found] = []
+    first = None
+    while first is None and (head := next(listed, None)) is not None:
+        taken.append(head)
+        first = next((item for item in map(give, sources.opened(head)) if item.error is None), None)
+    if not taken:
         raise click.UsageError(f"no images in {', '.join(images)}")
-    first = give(next(sources.opened(head)))
-    found = itertools.chain([head], listed)
+    first = first or give(taken[0])
+    found = itertools.chain(taken, listed)
     names = names or ("fr-lite" if reference is not None or first.reference is not None else "nr-lite",)
     check_references(names, reference, first, images)
 
@@ -175,11 +180,11 @@ def main(
     else:
         from aigciqa.scoring.engine import score_files
 
-        items = items if folder is None else folder.watch(items)
+        watched = items if folder is None else folder.watch(items)
         drawn: Maps | None = "dense" if maps is not None else "coarse" if report is not None else None
         records = checked(
             partial(
-                score_files, items, metric=metrics, batch_size=batch_size, workers=workers, strict=strict, maps=drawn,
+                score_files, watched, metric=metrics, batch_size=batch_size, workers=workers, strict=strict, maps=drawn,
                 decoder=decoder,
             )
         )  # fmt: skip
@@ -227,7 +232,7 @@ class _Run:
                 row = sinks.to_row(record, self.columns)
                 if self.maps is not None:  # first: a row that is written is never scored again
                     self.maps.write(record)
-                with self.bar.external_write_mode():
+                with self.bar.external_write_mode() if self.file is None else nullcontext():
                     sink.write([row])
                 self.summary.add([row])
                 if self.report is not None:

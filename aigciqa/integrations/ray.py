@@ -23,7 +23,7 @@ from aigciqa.scoring.sinks import arrow_table, columns_of, dimensions_of, to_row
 from aigciqa.scoring.sources import IMAGE_SUFFIXES, MANIFEST_COLUMNS, beside
 
 try:
-    import pyarrow
+    import pyarrow.csv
     import ray.data
 except ImportError:
     raise ImportError("scoring on Ray needs Ray Data: pip install 'aigciqa[ray]'") from None
@@ -64,9 +64,11 @@ def read_pictures(source: str | list[str], *, kind: Kind | None = None, **option
         suffixes = [suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES]
         files = ray.data.read_binary_files(source, include_paths=True, file_extensions=suffixes, **options)
         return files.map_batches(_from_files, fn_args=(scheme,), batch_format="pyarrow", batch_size=None)
+    if kind == "csv":
+        options = {"convert_options": _as_text()} | options
     reader = {"csv": ray.data.read_csv, "jsonl": ray.data.read_json, "parquet": ray.data.read_parquet}[kind]
     table = reader(source, include_paths=True, **options)
-    return table.map_batches(_from_table, fn_args=(scheme,), batch_format="numpy", batch_size=None)
+    return table.map_batches(_from_table, fn_args=(scheme,), batch_format="pyarrow", batch_size=None)
 
 
 def score_dataset(
@@ -112,7 +114,7 @@ def score_dataset(
         the dimensions, `error`; a row per picture and metric. A picture that can't be scored has an `error`.
 
     Raises:
-        ValueError, TypeError, WeightsError: as `create_metric`.
+        ValueError, TypeError, WeightsError: as `create_metric`; a metric without the dimension.
     """
     from aigciqa.metric import Metric, create_metric
 
@@ -123,6 +125,9 @@ def score_dataset(
     ]
     if not metrics:
         raise ValueError("no metric given")
+    for each in metrics:
+        if dimension is not None and dimension not in each.dimensions:
+            raise ValueError(f"dimension is one of {', '.join(each.dimensions)}; got {dimension!r}")
     low, high = (concurrency, concurrency) if isinstance(concurrency, int) else concurrency
     setup = Setup(metrics, dtype == "auto", device or ("cuda" if num_gpus else None), batch_size, workers, num_cpus)
     return dataset.map_batches(
@@ -226,18 +231,24 @@ def _from_samples(samples: pandas.DataFrame, scheme: str) -> pyarrow.Table:
     """Pictures of WebDataset samples, as the command finds them in the archive."""
     rows = []
     for row in samples.to_dict("records"):
-        sample = {suffix: content for suffix, content in row.items() if isinstance(content, bytes)}
-        for picture in archives.pictures_of(row["__key__"], sample, IMAGE_SUFFIXES):
+        named = {f"{row['__key__']}.{suffix}": content for suffix, content in row.items() if isinstance(content, bytes)}
+        members = sorted(each for each in named.items() if archives.is_picture(each[0], IMAGE_SUFFIXES))
+        for picture in archives.pictures_of(members, bytes):
             path = f"{scheme}{row['__url__']}/{picture.name}"
             rows.append({"image": picture.content, "path": path, "reference": picture.reference_content})
     types = {"image": pyarrow.binary(), "path": pyarrow.string(), "reference": pyarrow.binary()}
     return pyarrow.Table.from_pylist(rows, schema=pyarrow.schema(types))
 
 
-def _from_table(batch: Mapping[str, np.ndarray], scheme: str) -> dict[str, list[Any]]:
+def _as_text() -> pyarrow.csv.ConvertOptions:
+    """A group called 007 stays so."""
+    return pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(MANIFEST_COLUMNS, pyarrow.string()))
+
+
+def _from_table(batch: pyarrow.Table, scheme: str) -> dict[str, list[Any]]:
     """The columns that count of a table, which `path` names."""
-    folders = [scheme + os.path.dirname(path) for path in batch["path"]]
-    cells = {name: batch[name] for name in MANIFEST_COLUMNS if name in batch}
+    folders = [scheme + os.path.dirname(path) for path in batch["path"].to_pylist()]
+    cells = {name: batch[name].to_pylist() for name in MANIFEST_COLUMNS if name in batch.column_names}
     table = {
         name: [
             beside(folder, cell) if isinstance(cell, str) and cell else cell

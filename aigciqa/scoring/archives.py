@@ -2,22 +2,25 @@
 
 WebDataset's layout: members that share the name up to the first dot of its last part are a sample and stand side by
 side, `0001/7.jpg` and `0001/7.json`. Of a sample, every picture is scored; a member `7.reference.png` is their image
-prompt.
+prompt. A picture whose name has more dots, `0001/7.mask.png` or `sd1.5.png`, is of the sample `0001/7.mask` or `sd1.5`.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 import tarfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from aigciqa import remote
 from aigciqa.decode import MAX_BYTES
 
 SUFFIX = ".tar"
 REFERENCE_PREFIX = "reference."
+
+Member = TypeVar("Member")
 
 
 class ArchiveError(ValueError):
@@ -49,36 +52,48 @@ def pictures(path: str, suffixes: Collection[str]) -> Iterator[Picture]:
             remote.open_file(path) if remote.is_url(path) else open(path, "rb") as file,
             tarfile.open(fileobj=file, mode="r|*") as archive,
         ):
-            members = ((*_split(member.name), member) for member in archive if member.isfile())
-            for key, group in itertools.groupby(members, key=lambda entry: entry[0]):
-                sample = {
-                    suffix: _content(archive, member)
-                    for _, suffix, member in group
-                    if _is_picture(suffix.removeprefix(REFERENCE_PREFIX), suffixes)
-                }
-                yield from pictures_of(key, sample, suffixes)
+            files = ((member.name, member) for member in archive if member.isfile())
+            members = (each for each in files if is_picture(each[0], suffixes))
+            yield from pictures_of(members, partial(_content, archive))
     except (OSError, tarfile.TarError, EOFError) as error:
         raise ArchiveError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
 
-def pictures_of(key: str, sample: Mapping[str, bytes], suffixes: Collection[str]) -> Iterator[Picture]:
+def is_picture(name: str, suffixes: Collection[str]) -> bool:
+    """Whether a member is a picture, by its name; hidden files, as macOS adds them, are none."""
+    return os.path.splitext(name)[1].lower() in suffixes and not os.path.basename(name).startswith(".")
+
+
+def pictures_of(members: Iterable[tuple[str, Member]], read: Callable[[Member], bytes]) -> Iterator[Picture]:
+    """Pictures among named members that are pictures, whose contents `read` gives.
+
+    A sample ends at a member with another name up to the first dot; one with more dots already at another with more.
+    """
+    samples: dict[str, dict[str, bytes]] = {}
+    for name, member in members:
+        key, suffix = _split(name)
+        folder, base = os.path.split(name)
+        unfinished = (key, os.path.join(folder, base.partition(".")[0]))
+        for over in [each for each in samples if each not in unfinished]:
+            yield from _of_sample(over, samples.pop(over))
+        samples.setdefault(key, {})[suffix] = read(member)
+    for key, sample in samples.items():
+        yield from _of_sample(key, sample)
+
+
+def _of_sample(key: str, sample: Mapping[str, bytes]) -> Iterator[Picture]:
     """Pictures of one sample, which maps what follows the dot to contents."""
     prompt = next((suffix for suffix in sample if suffix.startswith(REFERENCE_PREFIX)), None)
     reference = f"{key}.{prompt}" if prompt is not None else None
     for suffix, content in sample.items():
-        if _is_picture(suffix, suffixes):
+        if not suffix.startswith(REFERENCE_PREFIX):
             yield Picture(f"{key}.{suffix}", content, reference, sample[prompt] if prompt is not None else None)
 
 
 def _split(name: str) -> tuple[str, str]:
-    """A member's name as the key of its sample and what follows the dot."""
-    folder, base = os.path.split(name)
-    key, _, suffix = base.partition(".")
-    return os.path.join(folder, key), suffix
-
-
-def _is_picture(suffix: str, suffixes: Collection[str]) -> bool:
-    return f".{suffix.lower()}" in suffixes
+    """A picture's name as the key of its sample and what follows the dot."""
+    key = os.path.splitext(name)[0].removesuffix(".reference")
+    return key, name[len(key) + 1 :]
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

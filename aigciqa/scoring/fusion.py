@@ -129,7 +129,7 @@ def _replace(network: fx.GraphModule, chain: _Chain, name: str) -> None:
         network.graph.erase_node(node)
 
 
-def _shape(node: fx.Node) -> Any:
+def _shape(node: Any) -> Any:
     """Of the tensor that a node gives; None if it gives none."""
     return getattr(node.meta.get("tensor_meta"), "shape", None)
 

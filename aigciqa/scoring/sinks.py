@@ -170,7 +170,8 @@ class FileSink:
 
     def _check(self, row: Row, expected: tuple[str, str] | None) -> None:
         found = (row["image"], row["metric"])
-        if tuple(row) == self.columns and found == expected:
+        is_expected = expected is not None and tuple(map(utf8, found)) == tuple(map(utf8, expected))
+        if tuple(row) == self.columns and is_expected:
             return
         wanted = "nothing more" if expected is None else f"{expected[0]!r} by {expected[1]}"
         raise SourceError(
@@ -207,16 +208,18 @@ class FileSink:
                 end += len(line)
                 yield line.decode("utf-8", "surrogateescape")
 
+        whole = lines()
         try:
-            for number, cells in enumerate(csv.reader(lines(), strict=True)):
+            for number, cells in enumerate(csv.reader(whole, strict=True)):
                 if len(cells) != len(self.columns) or (number == 0 and tuple(cells) != self.columns):
                     raise SourceError(
                         f"--resume: {self.journal} has other columns than this run: {', '.join(cells)}; expected "
                         f"{', '.join(self.columns)}"
                     )
                 yield self._typed(dict(zip(self.columns, cells, strict=True))), end
-        except csv.Error:  # the file ends inside a quoted cell
-            return
+        except csv.Error as error:
+            if next(whole, None) is not None:  # else the file ends inside a quoted cell
+                raise SourceError(f"--resume: {self.journal} holds a line that is not CSV: {error}") from None
 
     def _typed(self, row: dict[str, Any]) -> dict[str, Any]:
         text = {"image", "metric"}

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -45,10 +46,12 @@ class Found:
 def open_sources(arguments: Iterable[str], stdin: BinaryIO) -> list[Callable[[], Iterator[Found]]]:
     """Check the arguments of the command line; each becomes a function that lists its items, lazily.
 
+    A source that can't be listed, or only in part, ends in an item with an error.
+
     Raises:
         SourceError: a pattern that matches nothing, a manifest that is missing or has no column `image`.
     """
-    return [_open_source(argument, stdin) for argument in arguments]
+    return [partial(_to_its_end, argument, _open_source(argument, stdin)) for argument in arguments]
 
 
 def opened(found: Found) -> Iterator[Found]:
@@ -63,9 +66,8 @@ def opened(found: Found) -> Iterator[Found]:
     try:
         for picture in archives.pictures(path, IMAGE_SUFFIXES):
             name, reference = f"{path}/{picture.name}", picture.reference and f"{path}/{picture.reference}"
-            yield Found(
-                Item(name, reference, None, None, None, picture.content, picture.reference_content), picture.name
-            )
+            item = Item(name, reference, content=picture.content, reference_content=picture.reference_content)
+            yield Found(item, posixpath.normpath(picture.name))
         if picture is None:
             raise archives.ArchiveError(f"{path}: no pictures in it")
     except archives.ArchiveError as error:
@@ -110,6 +112,13 @@ def group_by(rule: str) -> Callable[[Item], Item]:
         return replace(item, group=match[1 if pattern.groups else 0] if match else None)
 
     return by_pattern
+
+
+def _to_its_end(argument: str, opener: Callable[[], Iterator[Found]]) -> Iterator[Found]:
+    try:
+        yield from opener()
+    except (OSError, SourceError) as error:
+        yield Found(Item(argument, error=f"{argument}: {getattr(error, 'strerror', None) or error}"), "")
 
 
 def _open_source(argument: str, stdin: BinaryIO) -> Callable[[], Iterator[Found]]:
@@ -247,7 +256,7 @@ def _listed(row: dict[str, Any] | str, folder: str, where: str) -> Found:
     if isinstance(row, str):
         return Found(Item("", error=f"{where}: {row}"), "")
     cells = {name: row.get(name) for name in MANIFEST_COLUMNS}
-    wrong = [name for name, cell in cells.items() if cell is not None and not isinstance(cell, (str, int))]
+    wrong = [name for name, cell in cells.items() if cell is not None and not _is_text(cell)]
     if wrong:
         return Found(Item("", error=f"{where}: {wrong[0]!r} is {cells[wrong[0]]!r}; expected text"), "")
     image, reference, group = (str(cell) if cell not in (None, "") else None for cell in cells.values())
@@ -255,6 +264,15 @@ def _listed(row: dict[str, Any] | str, folder: str, where: str) -> Found:
         return Found(Item("", error=f"{where}: the column 'image' is empty"), "")
     item = Item(beside(folder, image), beside(folder, reference) if reference else None, group)
     return Found(item, image if not os.path.isabs(image) else os.path.basename(image))
+
+
+def _is_text(cell: Any) -> bool:
+    """Whether a cell is text, or a number that stands for text; half a surrogate pair, which JSON can hold, is not."""
+    try:
+        os.fsencode(str(cell))
+    except ValueError:
+        return False
+    return isinstance(cell, (str, int))
 
 
 def beside(folder: str, path: str) -> str:
@@ -329,8 +347,11 @@ def _parquet_rows(path: str, columns: Iterable[str] | None) -> Iterator[dict[str
     with file:
         names = file.schema_arrow.names
         _check_columns(path, names)
-        for batch in file.iter_batches(columns=[name for name in columns if name in names] if columns else names):
-            yield from batch.to_pylist()
+        try:
+            for batch in file.iter_batches(columns=[name for name in columns if name in names] if columns else names):
+                yield from batch.to_pylist()
+        except (OSError, ValueError) as error:
+            yield f"not Parquet: {error}"
 
 
 def import_parquet() -> Any:
