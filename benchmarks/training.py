@@ -32,6 +32,7 @@ import aigciqa
 from aigciqa.cli import ENVIRONMENT
 from aigciqa.databases.base import Sample
 from aigciqa.evaluation.evaluate import predict
+from aigciqa.hardware import keep_memory
 from aigciqa.metric import Metric
 from aigciqa.training.picture_cache import build_cache
 from aigciqa.training.trainer import PRECISIONS, Learner, Settings
@@ -52,12 +53,11 @@ BATCH = 8
 def main() -> None:
     """Print a ratio for each part."""
     options = arguments()
-    if not options.way:
-        os.environ.update(ENVIRONMENT)  # as the commands do; before the first tensor
     torch.set_num_threads(options.threads)
     if options.way:
         answer(stepping(options))
         return
+    os.environ.update(ENVIRONMENT)  # as `aigciqa-benchmark` does; before the first tensor
     with tempfile.TemporaryDirectory() as folder:
         samples = draw_database(Path(folder), options.images)
         for part in options.parts:
@@ -187,11 +187,11 @@ def turns(options: argparse.Namespace, contestants: dict[str, Callable[[], objec
 
 
 def compare_steps(options: argparse.Namespace, samples: list[Sample], folder: Path) -> str:
-    """Steps a second, each way in a process of its own, the loop without what `aigciqa-train` sets for itself."""
+    """Steps a second, each way in a process of its own."""
     ours(options, samples, folder)  # fills the cache of pictures
     ways = ("loop", "float32", "bfloat16")
     calls = {way: arguments_of(options, folder, way) for way in ways}
-    found = medians(__file__, calls, ["loop"], options.steps)
+    found = medians(__file__, calls, ways, options.steps)
     ratios = ", ".join(f"{name} {found['loop'] / found[name]:.2f}x" for name in ways[1:])
     return f"{ratios} the loop's steps per second (wanted 1.35x, and 2.4x in bfloat16)"
 
@@ -235,7 +235,7 @@ def compare_memory(options: argparse.Namespace, samples: list[Sample], folder: P
     ours(options, samples, folder)  # fills the cache of pictures
     peaks = {}
     for way in ("loop", *WAYS):
-        with Player(__file__, arguments_of(options, folder, way), is_by_hand=way == "loop") as player:
+        with Player(__file__, arguments_of(options, folder, way), is_plain=True) as player:
             player.wait_until_ready()
             for _ in range(5):
                 player.run()
@@ -261,6 +261,7 @@ def stepping(options: argparse.Namespace) -> Contestant:
     ]
     if options.way == "loop":
         return Loop(options.metric, samples).steps().__next__
+    keep_memory()  # as `aigciqa-train` does
     return endless(ours(options, samples, options.folder, **WAYS[options.way])).__next__
 
 

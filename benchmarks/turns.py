@@ -37,12 +37,12 @@ class Player:
     Args:
         script: runs as a contestant, which ends in `answer`, when called with the arguments.
         arguments: of the script.
-        is_by_hand: whether it runs without what the commands set for themselves.
+        is_plain: whether it runs without what `aigciqa-score` sets for itself.
     """
 
-    def __init__(self, script: str, arguments: Sequence[str], *, is_by_hand: bool) -> None:
+    def __init__(self, script: str, arguments: Sequence[str], *, is_plain: bool) -> None:
         environment = {key: value for key, value in os.environ.items() if key not in ENVIRONMENT}
-        if not is_by_hand:
+        if not is_plain:
             environment.update(ENVIRONMENT)
         self.process = subprocess.Popen(
             [sys.executable, script, *arguments],
@@ -80,20 +80,20 @@ class Player:
 
 
 def medians(
-    script: str, contestants: Mapping[str, Sequence[str]], by_hand: Sequence[str], repeats: int
+    script: str, contestants: Mapping[str, Sequence[str]], plain: Sequence[str], repeats: int
 ) -> dict[str, float]:
     """Median seconds of each contestant over some rounds, after one that does not count.
 
     Args:
         script: of all of them.
         contestants: name -> arguments.
-        by_hand: names of those that run without what the commands set for themselves.
+        plain: names of those that run without what `aigciqa-score` sets for itself.
         repeats: rounds.
     """
     times: dict[str, list[float]] = {name: [] for name in contestants}
     with ExitStack() as stack:
         players = {
-            name: stack.enter_context(Player(script, arguments, is_by_hand=name in by_hand))
+            name: stack.enter_context(Player(script, arguments, is_plain=name in plain))
             for name, arguments in contestants.items()
         }
         for player in players.values():

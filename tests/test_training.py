@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from aigciqa.preprocess import present_image
 from aigciqa.registry import METRICS
 from aigciqa.training.picture_cache import build_cache
 from aigciqa.training.recompute import recomputing_forward
-from aigciqa.training.trainer import Settings, train
+from aigciqa.training.trainer import Settings, Trainee, train
 from tests.conftest import draw
 from tests.lookalikes import write_folder
 
@@ -283,6 +285,54 @@ def test_recomputed_maps_change_no_bit(name: str, side: int) -> None:
         found.append([maps, *gradients, *backbone.buffers()])
     plain, recomputed = found
     assert all(torch.equal(one, other) for one, other in zip(plain, recomputed, strict=True))
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize(
+    ("name", "side", "dtype"),
+    [
+        ("resnet18", 64, "float32"),
+        ("resnet18", 64, "bfloat16"),
+        ("vgg16", 32, "float32"),
+        ("inceptionv4", 107, "float32"),
+    ],
+)
+def test_parts_side_by_side_teach_what_they_teach_one_after_the_other(name: str, side: int, dtype: str) -> None:
+    """On as many threads a part: rounding depends on their number, and random weights make much of it."""
+    torch.manual_seed(0)
+    parts = [torch.randint(256, (4, 3, side, side), dtype=torch.uint8) for _ in range(2)]
+    metric = aigciqa.create_metric(f"fr-{name}", weights=None)
+    settings = Settings(metric.name, ("quality",), dtype=dtype)
+
+    def step(is_side_by_side: bool) -> dict[str, torch.Tensor]:
+        trainee = Trainee(copy.deepcopy(metric), settings, torch.device("cpu")).train()
+        assert trainee.passes is not None
+        with trainee.passes.running():
+            if not is_side_by_side:
+                trainee.passes = None
+                torch.set_num_threads(1)
+            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+                scores = trainee(*parts)
+            scores.square().mean().backward()
+        gradients = {key: each.grad for key, each in trainee.named_parameters() if each.grad is not None}
+        assert len(gradients) == len(list(trainee.parameters()))
+        return {"scores": scores.detach(), **gradients, **dict(trainee.named_buffers())}
+
+    plain, first, again = step(False), step(True), step(True)
+    assert list(first) == list(plain)
+    assert torch.equal(first["scores"], plain["scores"])
+    tolerance = 1e-2 if dtype == "bfloat16" else 1e-5
+    for key, value in plain.items():
+        assert torch.equal(first[key], again[key]), key
+        assert (first[key] - value).abs().max() <= tolerance * value.abs().max(), key
 
 
 def test_recomputing_keeps_less() -> None:

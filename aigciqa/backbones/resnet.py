@@ -13,6 +13,8 @@ from aigciqa.backbones.base import Backbone
 class ResNet(Backbone):
     """torchvision's ResNet up to `layer4`: (B, 3, H, W) -> (B, D, H/32, W/32)."""
 
+    runs_side_by_side = True
+
     def __init__(self, name: str, negative_slope: float) -> None:
         super().__init__()
         from torchvision import models

@@ -17,6 +17,7 @@ class VGG(Backbone):
 
     feature_dim = 512
     has_blocked_layout = True
+    runs_side_by_side = True
 
     def __init__(self, name: str) -> None:
         super().__init__()

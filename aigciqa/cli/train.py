@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 
-from aigciqa.cli import ENVIRONMENT
 from aigciqa.registry import SCORE_RANGES, list_metrics
 
 _METRICS = [name for name in list_metrics() if not name.endswith("-lite")]
@@ -93,11 +91,12 @@ def main(
     the epoch is chosen on a validation part (--protocol paper does as the paper does). A run that was killed goes on
     with --resume. Exit status: 0 trained, 1 stopped by an error, 2 usage error.
     """
-    os.environ.update({**ENVIRONMENT, **os.environ})
     import aigciqa
     from aigciqa.errors import WeightsError
+    from aigciqa.hardware import keep_memory
     from aigciqa.training.trainer import Settings, train
 
+    keep_memory()
     try:
         data = aigciqa.load_database(database, root)
         split = data.split(protocol, seed=seed) if protocol else data.split(seed=seed)

@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,12 +26,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from aigciqa import __version__
+from aigciqa.backbones.base import Backbone
 from aigciqa.checkpoint import MetricConfig, write_checkpoint
 from aigciqa.metric import Metric, create_metric
 from aigciqa.preprocess import normalize
 from aigciqa.registry import Preprocess
 from aigciqa.training.picture_cache import PictureCache, Pixels, build_cache, default_folder
 from aigciqa.training.recompute import recomputing_forward
+from aigciqa.training.side_by_side import SideBySide
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -268,33 +271,45 @@ def _prepare_folder(folder: Path, settings: Settings, split: Split, resume: bool
 class Trainee(nn.Module):
     """What learns: presented pictures in, scores out, in training mode where the metric is pinned to evaluation."""
 
-    def __init__(self, metric: Metric, recompute: bool = False, blocked: bool = False) -> None:
+    def __init__(self, metric: Metric, settings: Settings, device: torch.device) -> None:
         super().__init__()
-        self.recompute = recompute
-        self.blocked = blocked and metric.backbone.has_blocked_layout
+        self.recompute = settings.recompute
+        is_on_cpu = device.type == "cpu"
+        has_layout = is_on_cpu and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        self.blocked = has_layout and metric.backbone.has_blocked_layout and settings.dtype == "float32"
         layout = torch.contiguous_format if self.blocked else torch.channels_last
-        self.backbone = metric.backbone.to(memory_format=layout)
+        self.backbone = metric.backbone.to(memory_format=layout).requires_grad_(not settings.frozen)
         self.head = metric.head
         self.spec: Preprocess = metric.config.preprocess
+        has_cores = is_on_cpu and torch.get_num_threads() > 1
+        has_pairs = metric.requires_reference and not settings.frozen
+        self.passes: SideBySide | None = None
+        if has_cores and has_pairs and self.backbone.runs_side_by_side:
+            self.passes = SideBySide(self.backbone, self.encode)
 
-    def encode(self, pixels: Tensor) -> Tensor:
+    def encode(self, backbone: Backbone, pixels: Tensor) -> Tensor:
         """Features (B, D) of pictures, uint8 (B, 3, h, w)."""
         images = normalize(pixels.float().div_(255), self.spec)
         if self.blocked:
             images = images.to_mkldnn()
         again = self.recompute and torch.is_grad_enabled()
-        maps = recomputing_forward(self.backbone, images) if again else self.backbone(images)
-        features: Tensor = self.backbone.pool((maps.to_dense() if self.blocked else maps).float())
+        maps = recomputing_forward(backbone, images) if again else backbone(images)
+        features: Tensor = backbone.pool((maps.to_dense() if self.blocked else maps).float())
         return features
 
     def forward(self, generated: Tensor, reference: Tensor | None = None) -> Tensor:
         """Scores (B, n) of uint8 pictures (B, 3, h, w), or of their features (B, D).
 
-        The pictures of a pair go through the backbone one after the other, as in the paper authors' script: batch
-        normalisation sees generated pictures and prompts apart.
+        The pictures of a pair go through the backbone apart, as in the paper authors' script: batch normalisation sees
+        generated pictures and prompts one after the other.
         """
         parts = [part for part in (generated, reference) if part is not None]
-        features = [part if part.dim() == 2 else self.encode(part) for part in parts]
+        if parts[0].dim() == 2:
+            features = parts
+        elif self.passes is not None:
+            features = self.passes.features(parts)
+        else:
+            features = [self.encode(self.backbone, part) for part in parts]
         scores: Tensor = self.head(torch.cat(features, dim=1))
         return scores.float()
 
@@ -317,10 +332,7 @@ class Learner:
             metric.head.get_parameter("fc2.bias").copy_(self.targets.mean(0))
         ranges = torch.tensor([high - low for low, high in metric.config.score_range.values()])
         self.scale = ranges / ranges[0]
-        has_layout = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        blocked = has_layout and fabric.device.type == "cpu" and settings.dtype == "float32"
-        self.trainee = Trainee(metric, settings.recompute, blocked)
-        self.trainee.backbone.requires_grad_(not settings.frozen)
+        self.trainee = Trainee(metric, settings, fabric.device)
         learning = [parameter for parameter in self.trainee.parameters() if parameter.requires_grad]
         optimizer = torch.optim.Adam(
             learning, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
@@ -335,6 +347,10 @@ class Learner:
         if self.settings.frozen:
             self.trainee.backbone.eval()
         self.optimizer.zero_grad()
+        with self.trainee.passes.running() if self.trainee.passes is not None else nullcontext():
+            yield from self._steps(epoch)
+
+    def _steps(self, epoch: int) -> Iterator[tuple[float, int]]:
         batches = self.batches(epoch)
         for step, chosen in enumerate(batches):
             rng = np.random.default_rng([self.settings.seed, epoch, step, self.fabric.global_rank])
@@ -406,7 +422,7 @@ class Learner:
             part = missing[start : start + EVALUATION_BATCH]
             pixels = _stack([self._centre(path) for path in part]).to(self.fabric.device)
             with self.fabric.autocast():
-                features = self.trainee.encode(pixels)
+                features = self.trainee.encode(self.trainee.backbone, pixels)
             self.features.update(zip(part, features.float().cpu(), strict=True))
 
 
