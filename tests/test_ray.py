@@ -8,9 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,13 @@ from PIL import Image
 
 import aigciqa
 from aigciqa.cli import score
-from aigciqa.integrations.ray import read_pictures, score_dataset
+from aigciqa.integrations import shards
+from aigciqa.integrations.ray import Setup, _items, read_pictures, score_dataset
+from aigciqa.scoring import archives
+from aigciqa.scoring.parts import Parts
+from aigciqa.scoring.records import Item
+from aigciqa.scoring.sinks import columns_of
+from aigciqa.scoring.sources import IMAGE_SUFFIXES, Found, open_sources
 from tests.conftest import COMMAND, draw, untrained
 from tests.test_remote import pack
 
@@ -103,12 +110,14 @@ class TestCommand:
 
     def test_resuming_scores_what_is_missing(self, cluster: None, folder: Path, pictures: Write) -> None:
         arguments = ["more.tar", "gen", "-m", "nr-lite", "-o", "scores.parquet"]
-        self.on_ray(*arguments)
         out = folder / "scores.parquet"
+        out.mkdir()
+        (out / "part-00000007.parquet").write_bytes(b"of an earlier run")
+        self.on_ray(*arguments)
         before = table(out)
         times = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
         assert sorted(times) == [f"part-{number:08}.parquet" for number in range(4)]
-        (out / "part-00000001.parquet").unlink()
+        (out / "part-00000001.parquet").write_bytes(b"torn")
         (out / ".part-00000001.parquet.0123abcd").write_bytes(b"torn")
         pictures("gen", "new.png")  # one more for the last part, which has room
         assert "nr-lite 14 1" in self.on_ray(*arguments, "--resume")
@@ -123,11 +132,21 @@ class TestCommand:
 
         said = self.on_ray("gen/000.png", *arguments[2:], "--resume", status=2)
         assert "is of another run: it has part-00000003.parquet, this run 1 parts" in said
-        said = self.on_ray("more.tar", "ref", "gen", *arguments[2:], "--resume", status=2)
-        assert "is of another run: part 1 holds other images or metrics" in said
         assert_equal(table(out), after)
-        self.on_ray("gen/000.png", *arguments[2:], status=0)  # begins anew
-        assert [row["image"] for row in table(out)] == ["gen/000.png"]
+
+    def test_what_stops_an_actor_is_handed_on(self, folder: Path) -> None:
+        parts = Parts(str(folder / "scores.parquet"), columns_of(["quality"]))
+        parts.begin(keep=False)
+        setup = Setup([aigciqa.create_metric("nr-lite")], fast=False, device=None)
+        scorer = shards._ShardScorer(setup, parts, ray.cloudpickle.dumps(lambda found: found.item))
+        first, other = ([Found(Item(f"gen/{name}.png"), "")] for name in ("000", "001"))
+        with closing(scorer.engine):
+            assert [scorer._result(0, first).problem for _ in range(2)] == [None, None]
+            problem = scorer._result(0, other).problem
+            assert "is of another run: part 0 holds other images or metrics" in str(problem)
+            (folder / "scores.parquet" / "part-00000001.parquet").mkdir()
+            assert isinstance(scorer._result(1, other).problem, OSError)
+        assert [row["image"] for row in parts.read(0) or []] == ["gen/000.png"]
 
     def test_strict_stops_and_keeps_whole_parts(self, cluster: None, folder: Path) -> None:
         (folder / "gen" / "003.png").write_bytes(png(3))
@@ -152,12 +171,20 @@ class TestCommand:
         (folder / "file.parquet").write_bytes(b"")
         (folder / "other.parquet").mkdir()
         (folder / "other.parquet" / "notes.txt").write_text("keep")
+        (folder / "scores.parquet").mkdir()
+        (folder / "scores.parquet" / "part-00000000.parquet").write_text("keep")
         assert text in self.on_ray("gen", "-m", "nr-lite", *arguments, status=2)
         assert (folder / "other.parquet" / "notes.txt").read_text() == "keep"
+        assert (folder / "scores.parquet" / "part-00000000.parquet").read_text() == "keep"
 
-    def test_what_can_not_be_written_is_said(self, cluster: None, folder: Path) -> None:
-        (folder / "scores.parquet" / "part-00000001.parquet").mkdir(parents=True)
-        assert "can't write the scores:" in self.on_ray("gen", "-m", "nr-lite", "-o", "scores.parquet", "--resume")
+    def test_a_cluster_out_of_reach(self, cluster: None, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def unreachable(**_: Any) -> None:
+            raise ConnectionError("no answer")
+
+        monkeypatch.setattr(ray, "is_initialized", lambda: False)
+        monkeypatch.setattr(ray, "init", unreachable)
+        said = self.on_ray("gen", "-m", "nr-lite", "-o", "scores.parquet", status=2)
+        assert "Ray can't be reached or started: no answer" in said
 
     def test_without_ray_it_says_what_to_install(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(sys.modules, "aigciqa.integrations.ray")
@@ -209,12 +236,29 @@ class TestDataset:
         rows = self.check(read_pictures(f"file://{path}"), folder)
         assert rows[0]["image"] == f"file://{path}/a.png"
 
+    def test_odd_names_in_archives(self, cluster: None, tmp_path: Path) -> None:
+        names = ["a.jpg", "a.mask.png", "a.reference.jpg", "b.PNG", "b.txt", "sd1.5.png", "sd1.5_0.png", "sd1.5_1.png"]
+        with tarfile.open(tmp_path / "a.tar", "w") as archive:
+            for name in names:
+                (tmp_path / name).write_text(name)
+                archive.add(tmp_path / name, name)
+        path = str(tmp_path / "a.tar")
+        expected = {
+            (f"{path}/{each.name}", each.content, each.reference_content)
+            for each in archives.pictures(path, IMAGE_SUFFIXES)
+        }
+        assert len(expected) == 6
+        rows = read_pictures(path).take_all()
+        assert {(row["path"], row["image"], row["reference"]) for row in rows} == expected
+        assert len(rows) == 6
+
     @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
     def test_manifests(self, cluster: None, folder: Path, suffix: str) -> None:
         manifest = folder / f"list.{suffix}"
+        groups = ["007", "", "12"] if suffix == "csv" else [7, None, 12]
         rows = [
-            {"image": f"gen/{name}.png", "reference": str(folder / "ref" / f"{name}.png"), "group": 7, "other": "x"}
-            for name in "abc"
+            {"image": f"gen/{name}.png", "reference": str(folder / "ref" / f"{name}.png"), "group": group, "other": "x"}
+            for name, group in zip("abc", groups, strict=True)
         ]
         if suffix == "csv":
             lines = [",".join(map(str, row)) for row in (rows[0], *(row.values() for row in rows))]
@@ -224,9 +268,11 @@ class TestDataset:
         else:
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), manifest)
         found = sorted(read_pictures(str(manifest)).take_all(), key=lambda row: row["image"])
+        (opener,) = open_sources([str(manifest)], io.BytesIO())
         assert found == [
-            {"image": str(folder / row["image"]), "reference": row["reference"], "group": "7"} for row in rows
+            {name: getattr(listed.item, name) for name in ("image", "reference", "group")} for listed in opener()
         ]
+        assert [row["group"] for row in found] == ["007" if suffix == "csv" else "7", None, "12"]
 
     def test_pictures_inside_parquet(self, cluster: None, folder: Path) -> None:
         rows = [
@@ -253,14 +299,16 @@ class TestDataset:
         assert sorted(row["error"] for row in found) == [
             "absent.png: No such file or directory", "the column 'image' is empty", "the column 'image' is empty",
         ]  # fmt: skip
-        with pytest.raises(Exception, match="the dataset has no column 'image'; it has: id"):
-            score_dataset(ray.data.range(1), "nr-lite").take_all()
+        with pytest.raises(ValueError, match="the dataset has no column 'image'; it has: id"):
+            next(_items({"id": np.arange(1)}))
 
     def test_unusable_arguments(self, cluster: None) -> None:
         with pytest.raises(ValueError, match="no metric given"):
             score_dataset(ray.data.range(1), [])
         with pytest.raises(ValueError, match="did you mean 'nr-lite'"):
             score_dataset(ray.data.range(1), "nr-lit")
+        with pytest.raises(ValueError, match="dimension is one of quality; got 'qualty'"):
+            score_dataset(ray.data.range(1), aigciqa.create_metric("nr-lite"), dimension="qualty")
 
 
 @pytest.mark.slow
@@ -323,6 +371,7 @@ class TestKills:
                     assert process.poll() is None
                     time.sleep(0.01)
             assert process.wait(timeout=240) == 1
+        assert len(list((folder / "actors.parquet").iterdir())) == self.COUNT // 5
         assert_equal(table(folder / "actors.parquet"), table(folder / "whole.parquet"))
 
     def test_a_killed_driver_leaves_nothing_running_and_is_resumed(self, folder: Path) -> None:

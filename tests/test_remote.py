@@ -286,6 +286,9 @@ def test_a_table_in_parts_is_a_table_and_a_manifest(pictures: Write, tmp_path: P
     rows = [to_row(aigciqa.Record(image, None, "g", "m", {"quality": 2.5}), parts.columns) for image in images]
     parts.write(1, rows[2:])
     parts.write(0, rows[:2])
+    (tmp_path / "scores.parquet" / ".part-00000002.parquet.0a").write_bytes(b"torn")
+    parts.finish()
+    assert remote.names_in(parts.path) == ["part-00000000.parquet", "part-00000001.parquet"]
     assert list(read_table(parts.path).rows) == rows
     assert [(row["image"], row["group"]) for row in invoke(f"{parts.path}/")] == [(image, "g") for image in images]
 

@@ -176,7 +176,7 @@ def main(
 
         assert isinstance(run.file, PartsSink)
         setup = Setup(metrics, dtype == "auto", device, batch_size, workers, strict=strict)
-        records = score_shards(found, give, setup, run.file.parts, part_size)
+        records = score_shards(found, give, setup, run.file.parts, part_size, resume)
     else:
         from aigciqa.scoring.engine import score_files
 

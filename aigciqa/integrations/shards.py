@@ -27,11 +27,9 @@ MAX_CPUS = 8
 
 
 def score_shards(
-    found: Iterable[Found], give: Callable[[Found], Item], setup: Setup, parts: Parts, size: int
+    found: Iterable[Found], give: Callable[[Found], Item], setup: Setup, parts: Parts, size: int, resume: bool
 ) -> Generator[Record, None, None]:
     """Score what sources found, on the Ray cluster that is at hand, or one that is started for it.
-
-    Parts that are in the folder are read instead of scored again.
 
     Args:
         found: what to score; all of it is listed before the first is scored.
@@ -39,12 +37,13 @@ def score_shards(
         setup: of the actors; how many CPUs they have is up to the cluster.
         parts: where they write.
         size: pictures in a part; an archive is a part, whatever it holds.
+        resume: read parts that are in the folder instead of scoring them again; else they are removed.
 
     Yields:
         A `Record` per image and metric, in input order.
 
     Raises:
-        SourceError: the parts are of another run, or the cluster has no GPU and one is needed.
+        SourceError: the parts are of another run, or the cluster can't be reached or has no GPU and one is needed.
         ImageError: a picture can't be scored, and `setup.strict` is set.
         OSError: a part can't be written.
     """
@@ -55,6 +54,7 @@ def score_shards(
         actors = _actors(setup.device or "cpu")
         setup = replace(setup, device="cuda" if actors.gpus else setup.device, cpus=actors.cpus)
         rows = [row(number, shard) for number, shard in enumerate(shards(found, size))]
+        parts.begin(keep=resume)
         parts.check(len(rows))
         results = ray.data.from_arrow(rows).map_batches(
             _ShardScorer,
@@ -70,6 +70,7 @@ def score_shards(
             yield from result.records
             if result.problem is not None:
                 raise result.problem
+        parts.finish()
 
 
 @contextmanager
@@ -81,7 +82,10 @@ def _cluster() -> Iterator[None]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     handler = signal.getsignal(signal.SIGTERM)
     with _without_stderr():  # where Ray says that it has been told to be quiet
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+        except (ConnectionError, RuntimeError) as error:
+            raise SourceError(f"Ray can't be reached or started: {error}") from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # Ray has put its own in place
     logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -61,7 +61,7 @@ class Parts:
             raise self.of_another_run(f"it has {parts[-1]}, this run {count} parts")
 
     def read(self, number: int) -> list[dict[str, Any]] | None:
-        """Rows of a part; None if it is not there.
+        """Rows of a part; None if it is not there, or torn.
 
         Raises:
             SourceError: it has other columns.
@@ -70,7 +70,7 @@ class Parts:
         try:
             with filesystem.open_input_file(f"{folder}/{_name(number)}") as file:
                 table = import_parquet().read_table(file)
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):  # pyarrow.lib.ArrowInvalid: no Parquet
             return None
         if tuple(table.column_names) != self.columns:
             raise self.of_another_run(f"its columns are {', '.join(table.column_names)}")
@@ -84,6 +84,12 @@ class Parts:
         with filesystem.open_output_stream(unfinished) as file:
             import_parquet().write_table(arrow_table(rows, self.columns), file)
         filesystem.move(unfinished, f"{folder}/{_name(number)}")
+
+    def finish(self) -> None:
+        """Remove what those who were stopped left half written."""
+        filesystem, folder = remote.resolve(self.path)
+        for name in filter(_UNFINISHED.fullmatch, remote.names_in(self.path)):
+            filesystem.delete_file(f"{folder}/{name}")
 
     def of_another_run(self, difference: str) -> SourceError:
         """The error that says so."""
@@ -112,12 +118,10 @@ class PartsSink:
         self.parts = Parts(path if remote.is_url(path) else str(Path(path).absolute()), tuple(columns))
 
     def start(self) -> None:
-        """Begin a new table, in place of any earlier one."""
-        self.parts.begin(keep=False)
+        """Nothing: an earlier table stays until the run knows that it can score."""
 
     def recover(self, _expected: Iterator[tuple[str, str]], _block: int) -> Iterator[Row]:
-        """Go on with an earlier run's table: its rows come back with those that are scored."""
-        self.parts.begin(keep=True)
+        """Nothing: an earlier run's rows come back with those that are scored."""
         return iter(())
 
     def write(self, rows: Sequence[Row]) -> None:
