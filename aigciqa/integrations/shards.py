@@ -27,7 +27,12 @@ MAX_CPUS = 8
 
 
 def score_shards(
-    found: Iterable[Found], give: Callable[[Found], Item], setup: Setup, parts: Parts, size: int, resume: bool
+    found: Iterable[Found],
+    give: Callable[[Found], Item],
+    setup: Setup,
+    parts: Parts,
+    size: int,
+    resume: bool = False,
 ) -> Generator[Record, None, None]:
     """Score what sources found, on the Ray cluster that is at hand, or one that is started for it.
 
