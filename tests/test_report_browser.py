@@ -306,8 +306,9 @@ def test_accessibility(report: Path, open_page: Open, scheme: Any, width: int) -
     assert serious_issues(page) == []
 
 
-def test_printing_shows_the_first_pictures(page: Page) -> None:
+def test_printing_shows_all_leaderboards_and_the_first_pictures(page: Page) -> None:
     page.emulate_media(media="print")
+    assert all(panel.is_visible() for panel in page.locator("[data-leaderboard]").all())
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.locator(".card").count() == 48
     assert page.locator("#controls").is_hidden()
