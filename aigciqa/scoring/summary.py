@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from aigciqa.text_tables import Table, aligned
+
 #: Two-sided 95% points of Student's t for 1 to 30 degrees of freedom; the normal distribution's is 1.960.
 _T95 = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
@@ -78,20 +80,15 @@ class Summary:
     def lines(self) -> list[str]:
         """An aligned table: metric, group, n, failed, and per dimension the mean with its 95% interval."""
         grouped = any(group for _, group in self.groups)
-        header = ["metric", *(["group"] if grouped else []), "n", "failed", *(f"{d} (95% CI)" for d in self.dimensions)]
-        table = [header]
-        for (metric, group), line in self.groups.items():
-            cells = [metric, *([group or "-"] if grouped else []), str(self._scored(line)), str(line.failed)]
-            table.append(cells + [_interval(line.moments.get(name)) for name in self.dimensions])
-        widths = [max(len(row[column]) for row in table) for column in range(len(header))]
-        left = 2 if grouped else 1
-        return [
-            "  ".join(
-                cell.ljust(width) if column < left else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in table
-        ]
+        header = ("metric", *(["group"] if grouped else []), "n", "failed", *(f"{d} (95% CI)" for d in self.dimensions))
+        rows = tuple(
+            (
+                metric, *([group or "-"] if grouped else []), str(self._scored(line)), str(line.failed),
+                *(_interval(line.moments.get(name)) for name in self.dimensions),
+            )
+            for (metric, group), line in self.groups.items()
+        )  # fmt: skip
+        return aligned(Table("Summary", header, rows, left=2 if grouped else 1)).split("\n")
 
     def _scored(self, line: _Line) -> int:
         return max((moments.count for moments in line.moments.values()), default=0)
