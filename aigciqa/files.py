@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def partial_of(path: str | os.PathLike[str]) -> Path:
-    """A hidden name beside a file, of the same name in every run, so that what a killed one left is written over."""
+    """A hidden name beside a file, the same in every run, so that what a killed one left is written over."""
     path = Path(path)
     return path.with_name(f".aigciqa-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.part")
 

@@ -269,7 +269,7 @@ def test_what_is_not_finite_was_not_scored(page: Path, monkeypatch: pytest.Monke
     write_report(page, odd, COLUMNS)
     assert "No picture could be scored." in page.read_text()
     assert data_of(page)["columns"] == []
-    write_report(page, [*odd, row("d.png", 2.5)], COLUMNS)
+    write_report(page, [*odd, row("d.png", 2.5)], COLUMNS, maps=[np.full((2, 2), math.nan)] * 4)
     assert data_of(page)["columns"][0]["values"][-1] == 2.5
     assert "Infinity" not in _script(page, "data")
 

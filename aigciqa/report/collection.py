@@ -123,7 +123,7 @@ class Collection:
                 values = self._values.setdefault((metric, dimension), array("d"))
                 values.extend([math.nan] * (place + 1 - len(values)))
                 values[place] = row[dimension]
-        if quality_map is not None:
+        if quality_map is not None and np.isfinite(quality_map).all():
             self.maps[place, metric] = SmallMap.of(quality_map)
 
     def sizes(self) -> Counter[str]:
