@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -81,7 +81,7 @@ def _rearranged(metric: Metric) -> fx.GraphModule | None:
     if not any(isinstance(module, nn.Conv2d) for module in metric.backbone.modules()):
         return None
     try:
-        folded: Any = fuse(metric.backbone)
+        folded = cast("fx.GraphModule", fuse(metric.backbone))
     except Exception:  # tracing code of any kind, whose control flow may depend on the pictures
         return None
     dtype = metric.autocast_dtype or torch.float32
@@ -90,7 +90,7 @@ def _rearranged(metric: Metric) -> fx.GraphModule | None:
         side = metric.config.preprocess.crop or 224
         example = torch.zeros(_EXAMPLE_BATCH, 3, side, side, dtype=dtype)
         fuse_convolutions(folded, example.contiguous(memory_format=torch.channels_last))
-    return folded  # type: ignore[no-any-return]
+    return folded
 
 
 def _are_equal(one: Metric, other: Metric) -> bool:
