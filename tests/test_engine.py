@@ -231,7 +231,7 @@ def test_every_error_says_which_picture(pictures: Write, tmp_path: Path, monkeyp
     monkeypatch.setattr(decoding, "read_content", broken)
     items = [
         aigciqa.Item(strip, image), aigciqa.Item(image, strip), aigciqa.Item(odd, image),
-        aigciqa.Item("", image, content=b"bad"), aigciqa.Item(image, "a\0b.png"), aigciqa.Item(image, image),
+        aigciqa.Item("", image, content=b"bad"), aigciqa.Item(image, "a\0b.png"), aigciqa.Item("", image),
     ]  # fmt: skip
     records = list(aigciqa.score_files(items, metric=untrained("fr-resnet18"), workers=1))
     too_long = "3000 x 1 is a strip of more than 1000:1; cut it before scoring"
@@ -239,7 +239,7 @@ def test_every_error_says_which_picture(pictures: Write, tmp_path: Path, monkeyp
         f"{strip}: {too_long}", f"reference {strip}: {too_long}", f"{odd}: KeyError: 'what nobody expects'",
     ]  # fmt: skip
     assert [(record.error or "")[:30] for record in records[3:]] == [
-        "bytes: not a picture in a form", "reference a\0b.png: embedded nu", "",
+        "bytes: not a picture in a form", "reference a\0b.png: embedded nu", ".: not a regular file",
     ]  # fmt: skip
 
 

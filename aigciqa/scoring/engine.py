@@ -284,13 +284,14 @@ class Engine:
     def _start(self, item: Item) -> _Entry:
         image = None
         if item.error is None:
-            image = _Picture(self.pool.submit(item.image or "bytes", item.content, self.specs))
+            image = _Picture(self.pool.submit(_name(item.image, item.content), item.content, self.specs))
         has_reference = item.reference is not None or item.reference_content is not None
         reference = self._reference(item) if image is not None and has_reference and self.reference_specs else None
         return _Entry(item, image, reference)
 
     def _reference(self, item: Item) -> _Picture:
-        name, content = item.reference or "bytes", item.reference_content
+        content = item.reference_content
+        name = _name(item.reference, content)
         key = _version(name) if content is None else _digest(content)
         reference = self.references.pop(key, None)
         if reference is None:
@@ -344,9 +345,9 @@ class Engine:
         if metric.requires_reference:
             found = self._encode_references(encoder, [entries[index].reference for index in good])
             kept = {index: each for index, each in zip(good, found, strict=True) if each is not None}
-            for index in good:
-                if index not in kept:
-                    errors[index] = f"reference {_too_large(entries[index].item.reference or 'bytes', encoder)}"
+            for index in set(good) - kept.keys():
+                item = entries[index].item
+                errors[index] = f"reference {_too_large(_name(item.reference, item.reference_content), encoder)}"
             good = list(kept)
         tables: dict[int, dict[str, float]] = {}
         maps: dict[int, np.ndarray] = {}
@@ -467,6 +468,11 @@ def _placed(
 def _stacked(pictures: list[Tensor]) -> Tensor:
     """(B, 3, h, w) of pictures (3, h, w), channels last in memory as they are."""
     return torch.stack([picture.permute(1, 2, 0) for picture in pictures]).permute(0, 3, 1, 2)
+
+
+def _name(path: str | None, content: Content | None) -> str:
+    """What errors call a picture."""
+    return path or ("" if content is None else "bytes")
 
 
 def _version(path: str) -> tuple[Any, ...]:
