@@ -114,7 +114,7 @@ class Odd(Backbone):
         if self.name == "odd-alpha":
             return torch.add(self.second(maps), maps, alpha=2)
         if self.name == "odd-broadcast":
-            return self.second(maps) + maps[:, :1]
+            return self.second(maps.mean((2, 3), keepdim=True)) + maps
         if self.name == "odd-number":
             return self.second(maps) + maps.shape[2]
         return torch.relu(self.second(maps) + maps)
