@@ -7,8 +7,10 @@ import sys
 
 import torch
 
-#: glibc's `mallopt` (malloc.h): no trimming, no mapping of large blocks, one arena for all threads.
+#: Options of glibc's `mallopt` (malloc.h). Never trim, never map a large block, one arena for all threads:
 _KEEP = {-1: -1, -4: 0, -8: 1}
+#: Map every block of 1 MiB and more, so that it goes back when it is freed.
+_RETURN = {-3: 1 << 20}
 
 
 def fast_dtype(device: str | torch.device | None) -> torch.dtype:
@@ -27,12 +29,14 @@ def fast_dtype(device: str | torch.device | None) -> torch.dtype:
     return torch.bfloat16 if is_good else torch.float32
 
 
-def keep_memory() -> None:
-    """Have this process keep the memory of its tensors for the next ones: a page given back costs a fault to get again.
+def keep_memory(keep: bool) -> None:
+    """What this process does with the memory of a tensor that is gone. Nothing changes where the C library isn't glibc.
 
-    For one that does the same again and again. Where the C library is not glibc nothing happens.
+    Args:
+        keep: it stays for the next tensors, which saves the page faults of getting it again; or it goes back to the
+            system at once, which keeps the peak low.
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if set_option is not None:
-        for option, value in _KEEP.items():
+        for option, value in (_KEEP if keep else _RETURN).items():
             set_option(option, value)

@@ -206,7 +206,7 @@ def compare_targets(options: argparse.Namespace, samples: list[Sample], folder: 
 def compare_evaluation(options: argparse.Namespace, samples: list[Sample], folder: Path) -> str:
     """Four targets of the same pictures: the loop's four models against one."""
     loop = Loop(options.metric, samples)
-    count = min(len(samples), 8 * PER_PROMPT)
+    count = min(len(samples), 32 * PER_PROMPT)
     metrics = {
         dtype: aigciqa.create_metric(options.metric, weights=None, dtype=dtype) for dtype in ("float32", "bfloat16")
     }
@@ -261,7 +261,7 @@ def stepping(options: argparse.Namespace) -> Contestant:
     ]
     if options.way == "loop":
         return Loop(options.metric, samples).steps().__next__
-    keep_memory()  # as `aigciqa-train` does
+    keep_memory("recompute" not in WAYS[options.way])  # as `aigciqa-train` does
     return endless(ours(options, samples, options.folder, **WAYS[options.way])).__next__
 
 

@@ -96,7 +96,7 @@ def main(
     from aigciqa.hardware import keep_memory
     from aigciqa.training.trainer import Settings, train
 
-    keep_memory()
+    keep_memory(not settings["recompute"])
     try:
         data = aigciqa.load_database(database, root)
         split = data.split(protocol, seed=seed) if protocol else data.split(seed=seed)

@@ -47,7 +47,7 @@ class SideBySide:
 
     def features(self, parts: Sequence[Tensor]) -> list[Tensor]:
         """Features (B, D) of both parts, pixels as `encode` takes them."""
-        features: Any = _Passes.apply(self, parts, *self.parameters)  # type: ignore[no-untyped-call]
+        features: Any = _Passes.apply(self, parts, *self.parameters)
         for first, other in self.normalisations:
             for name in ("running_mean", "running_var"):
                 # As the layer itself does it: autograd, which keeps the buffer, does not count it as a change.
@@ -80,7 +80,8 @@ class _Passes(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         def run(features: Tensor, gradient: Tensor) -> tuple[Tensor, ...]:
-            return torch.autograd.grad(features, ctx.parameters, gradient)
+            gradients: tuple[Tensor, ...] = torch.autograd.grad(features, ctx.parameters, gradient)
+            return gradients
 
         first, other = ctx.owner.map(run, ctx.features, gradients)
         torch._foreach_add_(first, other)
