@@ -21,6 +21,7 @@ from torch import Tensor
 
 from aigciqa.backbones import backbone_names
 from aigciqa.errors import AlteredError, CheckpointError, TruncatedError
+from aigciqa.files import replacing
 from aigciqa.registry import SCORE_RANGES, Kind, MetricSpec, Preprocess
 
 FORMAT = 1
@@ -451,6 +452,5 @@ def _some(names: list[str], most: int = 5) -> str:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    with replacing(path) as partial:
+        partial.write_bytes(data)

@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
 import aigciqa
+from aigciqa.cli import score
 
 # One test worker a core, one thread a worker; the processes that tests start read the variable.
 torch.set_num_threads(1)
@@ -89,3 +91,12 @@ def run_command(*arguments: str, cwd: Path | None = None, stdin: bytes = b"") ->
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
     return subprocess.CompletedProcess(done.args, done.returncode, os.fsdecode(done.stdout), os.fsdecode(done.stderr))
+
+
+def call_command(*arguments: str, cwd: Path | None = None, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
+    """`aigciqa-score` within this process: as `run_command`, without the seconds that loading torch takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        if cwd is not None:
+            patch.chdir(cwd)
+        done = CliRunner().invoke(score.main, arguments, input=stdin)
+    return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)

@@ -1,4 +1,4 @@
-"""`aigciqa-score` as a real process: sources, references, tables, exit statuses, resuming."""
+"""`aigciqa-score`, often as a real process: sources, references, tables, exit statuses, resuming."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from aigciqa.cli import score
-from tests.conftest import COMMAND, run_command, untrained
+from tests.conftest import COMMAND, call_command, run_command, untrained
 
 Write = Callable[..., list[str]]
 COLUMNS = ["image", "reference", "group", "metric", "quality", "authenticity", "correspondence", "overall", "error"]
@@ -64,7 +64,7 @@ def test_columns_and_scores(pictures: Write, nr: list[str]) -> None:
     for row, image in zip(rows, images, strict=True):
         for dimension, value in untrained("nr-resnet18").predict(image).items():
             assert float(row[dimension]) == pytest.approx(value.item(), abs=2e-5)
-    one = table(run_command(*images, *nr, "--dimension", "overall").stdout)
+    one = table(call_command(*images, *nr, "--dimension", "overall").stdout)
     assert list(one[0]) == ["image", "reference", "group", "metric", "overall", "error"]
     assert [row["overall"] for row in one] == [row["overall"] for row in rows]
 
@@ -79,7 +79,7 @@ def test_bad_files_are_rows_and_the_run_goes_on(pictures: Write, tmp_path: Path)
     assert [bool(row["error"]) for row in rows] == [False, True, True, False]
     assert rows[2]["error"] == "missing.png: No such file or directory"
     assert rows[1]["quality"] == ""
-    strict = run_command(images[0], str(bad), images[1], *LITE, "--strict")
+    strict = call_command(images[0], str(bad), images[1], *LITE, "--strict")
     assert strict.returncode == 1
     assert len(table(strict.stdout)) == 1
     assert f"--strict: {bad}:" in strict.stderr
@@ -90,7 +90,7 @@ def test_every_format_holds_the_same_table(pictures: Write, nr: list[str], tmp_p
     (tmp_path / "gen" / "x.png").write_bytes(b"")
     tables: dict[str, list[dict[str, Any]]] = {}
     for suffix in ("csv", "json", "jsonl", "parquet"):
-        done = run_command("gen", *nr, "--group-by", "parent", "-o", f"out/t.{suffix}", cwd=tmp_path)
+        done = call_command("gen", *nr, "--group-by", "parent", "-o", f"out/t.{suffix}", cwd=tmp_path)
         assert done.returncode == 1, done.stderr
         assert done.stdout == ""
     out = tmp_path / "out"
@@ -145,28 +145,28 @@ def test_manifests(pictures: Write, fr: list[str], nr: list[str], tmp_path: Path
         manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     else:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), manifest)
-    done = run_command(f"data/list.{suffix}", *fr, cwd=tmp_path)
+    done = call_command(f"data/list.{suffix}", *fr, cwd=tmp_path)
     found = table(done.stdout)
     assert done.returncode == 1
     assert [row["image"] for row in found] == ["data/gen/a.png", str(tmp_path / "data/gen/b.png"), "data/gen/a.png"]
     assert [row["reference"] for row in found] == ["data/prompts/p.png", "data/prompts/p.png", ""]
     assert [row["group"] for row in found] == ["x", "y", ""]
     assert [bool(row["error"]) for row in found] == [False, False, True]
-    assert run_command(f"data/list.{suffix}", *nr, cwd=tmp_path).returncode == 0
-    assert table(run_command(f"data/list.{suffix}", cwd=tmp_path).stdout)[0]["metric"] == "fr-lite"
+    assert call_command(f"data/list.{suffix}", *nr, cwd=tmp_path).returncode == 0
+    assert table(call_command(f"data/list.{suffix}", cwd=tmp_path).stdout)[0]["metric"] == "fr-lite"
 
 
 def test_a_table_of_scores_is_a_manifest(pictures: Write, tmp_path: Path) -> None:
     pictures("gen", "a.png", "b.png")
-    assert run_command("gen", *LITE, "-o", "scores.csv", cwd=tmp_path).returncode == 0
-    again = run_command("scores.csv", *LITE, cwd=tmp_path)
+    assert call_command("gen", *LITE, "-o", "scores.csv", cwd=tmp_path).returncode == 0
+    again = call_command("scores.csv", *LITE, cwd=tmp_path)
     assert again.stdout == (tmp_path / "scores.csv").read_text()
 
 
 def test_rows_of_a_manifest_that_cannot_be_read_are_error_rows(pictures: Write, tmp_path: Path) -> None:
     pictures("gen", "a.png")
     (tmp_path / "list.jsonl").write_text('{"image": "gen/a.png"}\nnot json\n{"image": ["x"]}\n{"image": ""}\n[1]\n')
-    rows = table(run_command("list.jsonl", *LITE, cwd=tmp_path).stdout)
+    rows = table(call_command("list.jsonl", *LITE, cwd=tmp_path).stdout)
     assert [row["error"].split(": ", 1)[-1][:20] for row in rows] == [
         "", "row 2: not JSON: Exp", "row 3: 'image' is ['", "row 4: the column 'i", "row 5: expected an o",
     ]  # fmt: skip
@@ -175,7 +175,7 @@ def test_rows_of_a_manifest_that_cannot_be_read_are_error_rows(pictures: Write, 
 def test_references_are_matched_by_relative_path_then_by_stem(pictures: Write, fr: list[str], tmp_path: Path) -> None:
     pictures("gen", "a.png", "sub/a.png", "sub/b.png", "c.png", "only.png", "twin.png")
     pictures("ref", "a.png", "sub/a.png", "sub/b.jpg", "elsewhere/c.bmp", "x/twin.png", "y/twin.png", "z.png")
-    done = run_command("gen", "-r", "ref", *fr, cwd=tmp_path)
+    done = call_command("gen", "-r", "ref", *fr, cwd=tmp_path)
     assert done.returncode == 1
     found = {row["image"]: (row["reference"], row["error"]) for row in table(done.stdout)}
     assert {image: reference for image, (reference, _) in found.items()} == {
@@ -188,20 +188,20 @@ def test_references_are_matched_by_relative_path_then_by_stem(pictures: Write, f
     }
     assert "no reference in ref has its relative path or its stem" in found["gen/only.png"][1]
     assert "several references in ref are called 'twin'" in found["gen/twin.png"][1]
-    single = table(run_command("gen", "-r", "ref/z.png", *fr, cwd=tmp_path).stdout)
+    single = table(call_command("gen", "-r", "ref/z.png", *fr, cwd=tmp_path).stdout)
     assert {row["reference"] for row in single} == {"ref/z.png"}
     assert not any(row["error"] for row in single)
-    assert table(run_command("gen/a.png", "-r", "ref", cwd=tmp_path).stdout)[0]["metric"] == "fr-lite"
+    assert table(call_command("gen/a.png", "-r", "ref", cwd=tmp_path).stdout)[0]["metric"] == "fr-lite"
 
 
 def test_groups(pictures: Write, tmp_path: Path) -> None:
     pictures("gen", "mj/a_1.png", "sd/b_2.png", "sd/none.png")
-    done = run_command("gen", *LITE, "--group-by", "parent", cwd=tmp_path)
+    done = call_command("gen", *LITE, "--group-by", "parent", cwd=tmp_path)
     assert [row["group"] for row in table(done.stdout)] == ["mj", "sd", "sd"]
     assert "sd" in done.stderr
-    by = run_command("gen", *LITE, "--group-by", r"_(\d)\.", cwd=tmp_path)
+    by = call_command("gen", *LITE, "--group-by", r"_(\d)\.", cwd=tmp_path)
     assert [row["group"] for row in table(by.stdout)] == ["1", "2", ""]
-    assert [row["group"] for row in table(run_command("gen", *LITE, "--group-by", "s.", cwd=tmp_path).stdout)] == [
+    assert [row["group"] for row in table(call_command("gen", *LITE, "--group-by", "s.", cwd=tmp_path).stdout)] == [
         "", "sd", "sd",
     ]  # fmt: skip
 
@@ -209,7 +209,7 @@ def test_groups(pictures: Write, tmp_path: Path) -> None:
 def test_several_metrics_make_a_row_each(pictures: Write, tmp_path: Path) -> None:
     pictures("gen", "a.png", "b.png")
     pictures("ref", "a.png", "b.png")
-    done = run_command("gen", "-r", "ref", "-m", "fr-lite", "-m", "nr-lite", "--batch-size", "1", cwd=tmp_path)
+    done = call_command("gen", "-r", "ref", "-m", "fr-lite", "-m", "nr-lite", "--batch-size", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = [(row["image"], row["metric"]) for row in table(done.stdout)]
     assert found == [(image, name) for image in ("gen/a.png", "gen/b.png") for name in ("fr-lite", "nr-lite")]
@@ -309,18 +309,18 @@ class TestResume:
     @pytest.mark.parametrize("suffix", ["csv", "json", "jsonl", "parquet"])
     def test_after_sigkill(self, folder: Path, suffix: str) -> None:
         whole, name = folder / f"whole.{suffix}", f"t.{suffix}"
-        assert run_command(*self.command(whole.name), cwd=folder).returncode == 1
+        assert call_command(*self.command(whole.name), cwd=folder).returncode == 1
         journal = folder / (name if suffix in ("csv", "jsonl") else f"{name}.partial")
         arguments = self.command(name)
         assert self.kill_after(folder, arguments, journal, 7, signal.SIGKILL) == -signal.SIGKILL
         kept = journal.read_bytes().count(b"\n")
         assert 7 <= kept < self.COUNT
-        done = run_command(*arguments, "--resume", cwd=folder)
+        done = call_command(*arguments, "--resume", cwd=folder)
         assert done.returncode == 1, done.stderr
         assert "resuming after" in done.stderr
         assert (folder / name).read_bytes() == whole.read_bytes()
         assert not (folder / f"{name}.partial").exists()
-        again = run_command(*arguments, "--resume", cwd=folder)
+        again = call_command(*arguments, "--resume", cwd=folder)
         assert again.returncode == 1
         assert f"resuming after {self.COUNT} rows" in again.stderr
         assert (folder / name).read_bytes() == whole.read_bytes()
@@ -331,7 +331,7 @@ class TestResume:
         paths = [f"gen/{index:03}.png" for index in range(self.COUNT)]
         lines = [f"{path}\n".encode() for path in paths]
         assert self.kill_after(folder, arguments, folder / "t.csv", 5, number, b"".join(lines[:20])) == status
-        assert run_command(*arguments, "--resume", cwd=folder, stdin=b"".join(lines)).returncode == 1
+        assert call_command(*arguments, "--resume", cwd=folder, stdin=b"".join(lines)).returncode == 1
         assert [row["image"] for row in table((folder / "t.csv").read_text())] == paths
 
     @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
@@ -371,14 +371,14 @@ class TestResume:
 
     def test_a_table_of_another_run_is_refused_and_kept(self, folder: Path, nr: list[str]) -> None:
         arguments = self.command("t.csv")
-        assert run_command(*arguments, cwd=folder).returncode == 1
+        assert call_command(*arguments, cwd=folder).returncode == 1
         before = (folder / "t.csv").read_bytes()
         for changed, text in (
             (["gen/007.png", *arguments[1:]], "is of another run: it has 'gen/000.png'"),
             ([*nr, *arguments[3:], "gen"], "has other columns"),
             (["gen/000.png", *arguments[1:]], "this run nothing more"),
         ):
-            done = run_command(*changed, "--resume", cwd=folder)
+            done = call_command(*changed, "--resume", cwd=folder)
             assert done.returncode == 2, done.stderr
             assert text in " ".join(done.stderr.split())
             assert (folder / "t.csv").read_bytes() == before
@@ -386,23 +386,23 @@ class TestResume:
     def test_a_file_that_is_no_table_is_refused_and_kept(self, folder: Path) -> None:
         (folder / "t.json").write_text('{"not": "a table"')
         for _ in range(2):
-            done = run_command(*self.command("t.json"), "--resume", cwd=folder)
+            done = call_command(*self.command("t.json"), "--resume", cwd=folder)
             assert done.returncode == 2, done.stderr
             assert (folder / "t.json").read_text() == '{"not": "a table"'
             assert sorted(path.name for path in folder.iterdir()) == ["gen", "t.json"]
 
     def test_more_images_than_before_are_appended(self, folder: Path, pictures: Write) -> None:
         arguments = self.command("t.json")
-        assert run_command(*arguments, cwd=folder).returncode == 1
+        assert call_command(*arguments, cwd=folder).returncode == 1
         before = json.loads((folder / "t.json").read_text())
         pictures("gen", "new.png")
-        assert run_command(*arguments, "--resume", cwd=folder).returncode == 1
+        assert call_command(*arguments, "--resume", cwd=folder).returncode == 1
         after = json.loads((folder / "t.json").read_text())
         assert after[:-1] == before
         assert after[-1]["image"] == "gen/new.png"
 
     def test_resuming_what_was_never_begun_begins(self, folder: Path) -> None:
-        assert run_command(*self.command("t.csv"), "--resume", cwd=folder).returncode == 1
+        assert call_command(*self.command("t.csv"), "--resume", cwd=folder).returncode == 1
         assert len(table((folder / "t.csv").read_text())) == self.COUNT
 
 

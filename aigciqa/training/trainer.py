@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from aigciqa import __version__
 from aigciqa.backbones.base import Backbone
 from aigciqa.checkpoint import MetricConfig, write_checkpoint
+from aigciqa.files import replacing
 from aigciqa.metric import Metric, create_metric
 from aigciqa.preprocess import normalize
 from aigciqa.registry import Preprocess
@@ -535,19 +536,15 @@ class _Run:
             "settings": _plain(self.settings),
             "split": self.split.digest,
         }
-        path = self.folder / "training" / STATE_FILE
-        temporary = path.with_suffix(".tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, path)
+        with replacing(self.folder / "training" / STATE_FILE) as partial:
+            torch.save(state, partial)
 
     def _write_log(self) -> None:
         path = self.folder / "training" / LOG_FILE
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
+        with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             rows = csv.DictWriter(file, list(self.progress.history[0]))
             rows.writeheader()
             rows.writerows({**row, "epoch": int(row["epoch"])} for row in self.progress.history)
-        os.replace(temporary, path)
 
     def _write_head(self) -> None:
         """The head's folder, of the weights as they are."""
