@@ -255,7 +255,7 @@ def compare_draft(options: argparse.Namespace, folder: Path) -> None:
     draw(large, options.images, side=2048)
     for name in ("nr-resnet18", f"nr-{options.metric}", "nr-lite"):
         found = rates(options, large, {way: (way, name) for way in ("pillow auto", "draft auto")})
-        metric = with_statistics(name)
+        metric = with_statistics(name, items_of(large))
         exact, draft = (scores(metric, items_of(large), decoder) for decoder in ("pillow", "draft"))
         faster = found["draft auto"] / found["pillow auto"]
         print(f"{name}, 2048 x 2048: {faster:.2f}x with draft; {deviation(exact, draft)}")
@@ -303,22 +303,38 @@ def compare_deviation(options: argparse.Namespace, folder: Path) -> None:
     draw(folder, DEVIATION_IMAGES)
     items = items_of(folder)
     for name in aigciqa.list_metrics(options.pattern):
-        metric = with_statistics(name)
+        metric = with_statistics(name, items)
         pairs = [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
         plain = torch.cat([metric(*columns(metric, part)) for part in pairs]).numpy()
         lines = [f"folded {deviation(plain, scores(metric, items))}"]
-        lines.append(f"bfloat16 {deviation(plain, scores(with_statistics(name, 'bfloat16'), items))}")
+        lines.append(f"bfloat16 {deviation(plain, scores(in_bfloat16(metric), items))}")
         print(f"{name} on {len(items)} pictures: {'; '.join(lines)}", flush=True)
 
 
-def with_statistics(name: str, dtype: str = "float32") -> Metric:
-    """A metric with random weights, and batch normalisation as training leaves it: no residual branch is zero."""
+def with_statistics(name: str, items: Sequence[aigciqa.Item]) -> Metric:
+    """A metric with random weights, and batch normalisation as training leaves it.
+
+    No residual branch is zero, and the statistics are those of some pictures: with others nothing of a picture would
+    reach the end of a deep network.
+    """
     torch.manual_seed(0)
-    metric = aigciqa.create_metric(name, dtype=dtype, weights="default" if name.endswith("lite") else None)
-    for module in metric.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.3, 0.8)
+    metric = aigciqa.create_metric(name, weights="default" if name.endswith("lite") else None)
+    normalisations = [module for module in metric.modules() if isinstance(module, nn.BatchNorm2d)]
+    for module in normalisations:
+        nn.init.uniform_(module.weight, 0.3, 0.8)
+        module.momentum = None
+        module.train()
+    metric(*columns(metric, items[:BATCH]))
+    for module in normalisations:
+        module.eval()
     return metric
+
+
+def in_bfloat16(metric: Metric) -> Metric:
+    """The same metric, computing in bfloat16."""
+    other = aigciqa.create_metric(metric.name, weights=None, dtype="bfloat16")
+    other.load_state_dict(metric.state_dict())
+    return other
 
 
 def columns(metric: Metric, items: Sequence[aigciqa.Item]) -> list[list[str]]:
