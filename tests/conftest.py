@@ -6,8 +6,9 @@ import functools
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -25,6 +26,13 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.update(HF_HUB_DISABLE_XET="1", HF_TOKEN="hf_test", NO_PROXY="127.0.0.1")
 
 COMMAND = (sys.executable, "-c", "from aigciqa.cli.score import main; main(prog_name='aigciqa-score')")
+
+
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    """What a command sets for its process ends with the test that ran it."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 def draw(height: int, width: int, seed: int = 0) -> np.ndarray:
