@@ -189,6 +189,7 @@ def test_a_step_along_the_gradient_raises_the_score(variant: str) -> None:
     assert metric(stepped, *references) < loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_metrics_compile_and_export(variant: str) -> None:
     metric = shipped(variant)

@@ -277,6 +277,7 @@ def test_torch_compile_of_the_tensor_path_in_one_graph(name: str) -> None:
     torch.testing.assert_close(compiled(*batch), metric(*batch), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_torch_compile_with_the_default_compiler() -> None:
     metric = untrained("nr-resnet18")
     batch = inputs(metric)
