@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import functools
 import json
 import os
 import signal
@@ -291,10 +290,8 @@ class TestResume:
         self, folder: Path, arguments: list[str], journal: Path, lines: int, number: int, stdin: bytes = b""
     ) -> int:
         """Exit status of a run that gets a signal once so many lines are written; its standard input stays open."""
-        heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job in the background ignores it
-        with subprocess.Popen(
-            [*COMMAND, *arguments], cwd=folder, stdin=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed
-        ) as process:
+        command = [*COMMAND, *arguments]
+        with subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdin is not None
             process.stdin.write(stdin)
             process.stdin.flush()

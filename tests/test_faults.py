@@ -26,11 +26,10 @@ Write = Callable[..., list[str]]
 COUNT = 30
 #: Reading a file called hang... never ends, as on a dead network disk.
 HANGING = """
-import signal, threading
+import threading
 from aigciqa.scoring import decoding
 read = decoding.read_content
 decoding.read_content = lambda path: threading.Event().wait() if "hang" in path else read(path)
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 {more}
 from aigciqa.cli.score import main
 from aigciqa.scoring.sources import open_sources
