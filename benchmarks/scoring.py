@@ -12,7 +12,7 @@ with:
 - limit: the bare network, batch normalisation folded, channels last, on tensors that are in memory.
 
 Each is a process of its own, and they take turns; the first two run without what `aigciqa-score` sets for itself.
-Weights are random; what is timed does not depend on them.
+Weights are random, since what is timed does not depend on them; where scores are compared, a short training came first.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ if "--contestant" not in sys.argv:
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from PIL import Image
 from scipy.stats import spearmanr
 from torch import Tensor, nn
@@ -41,16 +42,20 @@ from torchvision import transforms
 from turns import Contestant, answer, medians
 
 import aigciqa
+from aigciqa.databases.base import Sample
 from aigciqa.decode import load_image
 from aigciqa.metric import Metric
 from aigciqa.preprocess import present_image
 from aigciqa.scoring.encoder import Encoder
+from aigciqa.training.picture_cache import build_cache
+from aigciqa.training.trainer import Learner, Settings
 
 PARTS = ("nr", "fr", "all", "lite", "draft", "profile", "deviation")
 PER_PROMPT = 8
 LOOP_BATCH, BATCH = 20, 8
 TARGETS = 4
 DEVIATION_IMAGES = 500
+TRAINING_IMAGES, EPOCHS = 160, 8
 BY_HAND = ("loop", "one by one")
 
 
@@ -75,12 +80,11 @@ def main() -> None:
             globals()["compare_" + part](options, Path(folder))
 
 
-def draw(folder: Path, images: int, side: int = 512) -> None:
+def draw(folder: Path, images: int, side: int = 512, seed: int = 0) -> None:
     """Textured pictures with noise of random strength, and a prompt for every eight."""
-    rng = np.random.default_rng(0)
     y, x = np.mgrid[0:side, 0:side] / 40.0
 
-    def save(name: str, strength: float) -> None:
+    def save(name: str, strength: float, rng: np.random.Generator) -> None:
         waves = sum(rng.uniform(5, 40) * np.sin(rng.uniform(-3, 3) * x + rng.uniform(-3, 3) * y) for _ in range(6))
         levels = 128 + np.stack([waves * rng.uniform(0.5, 1) for _ in range(3)], axis=2)
         noisy = levels + rng.normal(0, 1 + strength, (side, side, 1))
@@ -88,9 +92,11 @@ def draw(folder: Path, images: int, side: int = 512) -> None:
 
     folder.mkdir(exist_ok=True)
     for number in range(len(items_of(folder)), images):
+        rng = np.random.default_rng([seed, number])
         if number % PER_PROMPT == 0:
-            save(f"prompt{number // PER_PROMPT:03}.jpg", 0)
-        save(f"{number:04}.jpg", rng.uniform(0, 20))
+            save(f"prompt{number // PER_PROMPT:03}.jpg", 0, rng)
+        strength = rng.uniform(0, 20)
+        save(f"{number:04}-{strength:.3f}.jpg", strength, rng)
 
 
 def items_of(folder: Path) -> list[aigciqa.Item]:
@@ -100,6 +106,11 @@ def items_of(folder: Path) -> list[aigciqa.Item]:
         aigciqa.Item(str(image), str(folder / f"prompt{number // PER_PROMPT:03}.jpg"))
         for number, image in enumerate(images)
     ]
+
+
+def noise(item: aigciqa.Item) -> float:
+    """How strong the noise in a picture drawn is, 0 to 20."""
+    return float(Path(item.image).stem.split("-")[1])
 
 
 def rates(options: argparse.Namespace, folder: Path, contestants: dict[str, tuple[str, str]]) -> dict[str, float]:
@@ -255,7 +266,7 @@ def compare_draft(options: argparse.Namespace, folder: Path) -> None:
     draw(large, options.images, side=2048)
     for name in ("nr-resnet18", f"nr-{options.metric}", "nr-lite"):
         found = rates(options, large, {way: (way, name) for way in ("pillow auto", "draft auto")})
-        metric = with_statistics(name, items_of(large))
+        metric = trained(name, folder / "training")
         exact, draft = (scores(metric, items_of(large), decoder) for decoder in ("pillow", "draft"))
         faster = found["draft auto"] / found["pillow auto"]
         print(f"{name}, 2048 x 2048: {faster:.2f}x with draft; {deviation(exact, draft)}")
@@ -299,11 +310,11 @@ def in_turns(stages: dict[str, Callable[[], object]], repeats: int) -> dict[str,
 
 
 def compare_deviation(options: argparse.Namespace, folder: Path) -> None:
-    """How far the engine's scores are from the plain network's, on 500 pictures."""
+    """How far the engine's scores are from the plain network's, on 500 pictures that no metric has learnt from."""
     draw(folder, DEVIATION_IMAGES)
     items = items_of(folder)
     for name in aigciqa.list_metrics(options.pattern):
-        metric = with_statistics(name, items)
+        metric = trained(name, folder / "training")
         pairs = [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
         plain = torch.cat([metric(*columns(metric, part)) for part in pairs]).numpy()
         lines = [f"folded {deviation(plain, scores(metric, items))}"]
@@ -311,22 +322,32 @@ def compare_deviation(options: argparse.Namespace, folder: Path) -> None:
         print(f"{name} on {len(items)} pictures: {'; '.join(lines)}", flush=True)
 
 
-def with_statistics(name: str, items: Sequence[aigciqa.Item]) -> Metric:
-    """A metric with random weights, and batch normalisation as training leaves it.
+def trained(name: str, folder: Path) -> Metric:
+    """A metric that has learnt from random weights how strong the noise in some pictures is.
 
-    No residual branch is zero, and the statistics are those of some pictures: with others nothing of a picture would
-    reach the end of a deep network.
+    `lite` is as it ships, and VGG random. With batch normalisation random weights would not do: a deep network rounds
+    away what little of a picture reaches its end.
     """
     torch.manual_seed(0)
     metric = aigciqa.create_metric(name, weights="default" if name.endswith("lite") else None)
-    normalisations = [module for module in metric.modules() if isinstance(module, nn.BatchNorm2d)]
-    for module in normalisations:
-        nn.init.uniform_(module.weight, 0.3, 0.8)
-        module.momentum = None
-        module.train()
-    metric(*columns(metric, items[:BATCH]))
-    for module in normalisations:
-        module.eval()
+    if not any(isinstance(module, nn.BatchNorm2d) for module in metric.modules()):
+        return metric
+    draw(folder, TRAINING_IMAGES, seed=1)
+    samples = [
+        Sample(item.image, item.reference, None, None, "", dict.fromkeys(metric.dimensions, 5 - noise(item) / 5), "")
+        for item in items_of(folder)
+    ]
+    settings = Settings(name, metric.dimensions, dtype="bfloat16", start="none")
+    paths = [path for item in items_of(folder) for path in (item.image, str(item.reference))]
+    pictures = build_cache(paths, metric.config.preprocess, folder, workers=2, progress=False)
+    fabric = Fabric(accelerator="cpu", precision="bf16-mixed")
+    learner = Learner(fabric, metric, settings, samples, pictures)
+    for epoch in range(1, EPOCHS + 1):
+        if epoch == EPOCHS:
+            learner.optimizer.param_groups[0]["lr"] /= 10
+        for _ in learner.steps(epoch):
+            pass
+    metric.eval()
     return metric
 
 
