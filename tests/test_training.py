@@ -28,6 +28,7 @@ from aigciqa.cli.train import main as command
 from aigciqa.decode import load_image
 from aigciqa.preprocess import present_image
 from aigciqa.registry import METRICS
+from aigciqa.training.convolution import use_products
 from aigciqa.training.picture_cache import build_cache
 from aigciqa.training.recompute import recomputing_forward
 from aigciqa.training.trainer import Settings, Trainee, train
@@ -271,16 +272,28 @@ def test_the_example_trains_on_ratings_of_ones_own(root: Path, tmp_path: Path) -
     assert (tmp_path / "head" / "config.json").exists()
 
 
-@pytest.mark.parametrize(("name", "side"), [("resnet18", 64), ("resnet50", 64), ("vgg16", 64), ("inceptionv4", 107)])
-def test_recomputed_maps_change_no_bit(name: str, side: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "side", "is_mixed"),
+    [
+        ("resnet18", 64, False),
+        ("resnet50", 64, False),
+        ("resnet50", 64, True),
+        ("vgg16", 64, False),
+        ("inceptionv4", 107, False),
+    ],
+)
+def test_recomputed_maps_change_no_bit(name: str, side: int, is_mixed: bool) -> None:
     torch.manual_seed(0)
     images = torch.rand(2, 3, side, side)
     found = []
     for forward in (lambda backbone: backbone(images), lambda backbone: recomputing_forward(backbone, images)):
         torch.manual_seed(1)
         backbone = build_backbone(name).train()
-        maps = forward(backbone)
-        maps.square().mean().backward()
+        if is_mixed:
+            use_products(backbone)
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
+            maps = forward(backbone)
+        maps.float().square().mean().backward()
         gradients = [parameter.grad for parameter in backbone.parameters()]
         found.append([maps, *gradients, *backbone.buffers()])
     plain, recomputed = found
@@ -309,12 +322,13 @@ def test_parts_side_by_side_teach_what_they_teach_one_after_the_other(name: str,
     """On as many threads a part: rounding depends on their number, and random weights make much of it."""
     torch.manual_seed(0)
     parts = [torch.randint(256, (4, 3, side, side), dtype=torch.uint8) for _ in range(2)]
-    metric = aigciqa.create_metric(f"fr-{name}", weights=None)
+    metric, later = (aigciqa.create_metric(f"fr-{name}", weights=None) for _ in range(2))
     settings = Settings(metric.name, ("quality",), dtype=dtype)
 
     def step(is_side_by_side: bool) -> dict[str, torch.Tensor]:
         trainee = Trainee(copy.deepcopy(metric), settings, torch.device("cpu")).train()
         assert trainee.passes is not None
+        trainee.load_state_dict(later.state_dict())
         with trainee.passes.running():
             if not is_side_by_side:
                 trainee.passes = None
@@ -333,6 +347,58 @@ def test_parts_side_by_side_teach_what_they_teach_one_after_the_other(name: str,
     for key, value in plain.items():
         assert torch.equal(first[key], again[key]), key
         assert (first[key] - value).abs().max() <= tolerance * value.abs().max(), key
+
+
+@pytest.mark.parametrize(
+    ("arguments", "side", "is_product"),
+    [
+        ({"kernel_size": 1}, 14, True),
+        ({"kernel_size": 1, "stride": 2}, 14, True),
+        ({"kernel_size": 1, "stride": 2}, 7, True),
+        ({"kernel_size": 3, "padding": 1}, 7, True),
+        ({"kernel_size": 3, "padding": 1, "stride": 2}, 14, True),
+        ({"kernel_size": 3, "stride": 2}, 15, True),
+        ({"kernel_size": (1, 7), "padding": (0, 3)}, 8, True),
+        ({"kernel_size": (3, 1), "padding": (1, 0), "stride": (2, 1)}, 8, True),
+        ({"kernel_size": 1, "padding": 1}, 5, True),
+        ({"kernel_size": 3, "padding": 1}, 14, False),
+        ({"kernel_size": 1}, 29, False),
+        ({"kernel_size": 1, "bias": True}, 7, False),
+        ({"kernel_size": 3, "groups": 2}, 7, False),
+        ({"kernel_size": 3, "dilation": 2}, 7, False),
+        ({"kernel_size": 3, "padding": "same"}, 7, False),
+        ({"kernel_size": 3, "padding": 1, "padding_mode": "reflect"}, 7, False),
+    ],
+)
+def test_gradients_as_matrix_products(arguments: dict[str, Any], side: int, is_product: bool) -> None:
+    torch.manual_seed(0)
+    exact = torch.nn.Conv2d(24, 32, **{"bias": False, **arguments})
+    mixed = copy.deepcopy(exact).to(memory_format=torch.channels_last)
+    use_products(mixed)
+    given = torch.randn(3, 24, side, side).bfloat16().to(memory_format=torch.channels_last)
+    wanted = torch.randn_like(exact(given.float())).bfloat16().to(memory_format=torch.channels_last)
+    found = []
+    for layer, maps in ((exact, given.float()), (mixed, given.clone())):
+        maps.requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=layer is mixed):
+            made = layer(maps)
+        made.backward(wanted.to(made.dtype))
+        assert (made.grad_fn.name() == "_ProductBackward") == (is_product and layer is mixed)
+        found.append([made, maps.grad, *(parameter.grad for parameter in layer.parameters())])
+    assert all(each.is_contiguous(memory_format=torch.channels_last) for each in found[1][:2])
+    for one, other in zip(*found, strict=True):
+        assert one.shape == other.shape
+        assert (one - other.float()).abs().max() <= 1e-2 * one.abs().max()
+
+
+@torch.no_grad()
+def test_what_trains_with_products_scores_as_before() -> None:
+    backbone = build_backbone("resnet50").eval()
+    images = torch.rand(1, 3, 64, 64)
+    names, maps = list(backbone.state_dict()), backbone(images)
+    use_products(backbone)
+    assert list(backbone.state_dict()) == names
+    assert torch.equal(backbone(images), maps)
 
 
 def test_recomputing_keeps_less() -> None:

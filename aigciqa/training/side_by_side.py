@@ -24,12 +24,17 @@ class SideBySide:
     in the first part, then the second.
     """
 
-    def __init__(self, backbone: Backbone, encode: Encode) -> None:
-        """Args: a backbone that `runs_side_by_side`, and what a pass is."""
+    def __init__(self, backbone: Backbone, encode: Encode, dtype: torch.dtype) -> None:
+        """Args: a backbone that `runs_side_by_side`, what a pass is, and what its convolutions compute in."""
         self.encode = encode
         self.parameters = list(backbone.parameters())
-        twin = copy.deepcopy(backbone, {id(parameter): parameter for parameter in self.parameters}).train()
-        self.backbones = (backbone, twin)
+        # What the passes read: the parameters, but of convolutions copies in `dtype`, which both share.
+        self.leaves = {id(parameter): parameter for parameter in self.parameters}
+        for module in backbone.modules():
+            if isinstance(module, nn.Conv2d) and dtype != module.weight.dtype:
+                self.leaves |= {id(each): nn.Parameter(each.detach().to(dtype)) for each in module.parameters()}
+        buffers = {id(buffer): buffer for buffer in backbone.buffers()}
+        self.backbones = [copy.deepcopy(backbone, {**self.leaves, **kept}).train() for kept in (buffers, {})]
         self.normalisations = list(zip(*map(_normalisations, self.backbones), strict=True))
         for _, other in self.normalisations:
             other.momentum = 1.0  # its running statistics are those of the last batch
@@ -47,6 +52,9 @@ class SideBySide:
 
     def features(self, parts: Sequence[Tensor]) -> list[Tensor]:
         """Features (B, D) of both parts, pixels as `encode` takes them."""
+        for leaf, parameter in zip(self.leaves.values(), self.parameters, strict=True):
+            if leaf is not parameter:
+                leaf.detach().copy_(parameter.detach())
         features: Any = _Passes.apply(self, parts, *self.parameters)
         for first, other in self.normalisations:
             for name in ("running_mean", "running_var"):
@@ -73,19 +81,19 @@ class _Passes(torch.autograd.Function):
             with torch.enable_grad(), torch.autocast("cpu", dtype, enabled=is_mixed, cache_enabled=False):
                 return owner.encode(backbone, part)
 
-        ctx.owner, ctx.parameters = owner, parameters
+        ctx.owner = owner
         ctx.features = owner.map(run, owner.backbones, parts)
         return tuple(each.detach() for each in ctx.features)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         def run(features: Tensor, gradient: Tensor) -> tuple[Tensor, ...]:
-            gradients: tuple[Tensor, ...] = torch.autograd.grad(features, ctx.parameters, gradient)
+            gradients: tuple[Tensor, ...] = torch.autograd.grad(features, leaves, gradient)
             return gradients
 
-        first, other = ctx.owner.map(run, ctx.features, gradients)
-        torch._foreach_add_(first, other)
-        return (None, None, *first)
+        leaves = tuple(ctx.owner.leaves.values())
+        parts = zip(*ctx.owner.map(run, ctx.features, gradients), ctx.owner.parameters, strict=True)
+        return (None, None, *(first.to(parameter.dtype).add_(other) for first, other, parameter in parts))
 
 
 def _normalisations(backbone: Backbone) -> list[nn.BatchNorm2d]:

@@ -32,6 +32,7 @@ from aigciqa.files import replacing
 from aigciqa.metric import Metric, create_metric
 from aigciqa.preprocess import normalize
 from aigciqa.registry import Preprocess
+from aigciqa.training.convolution import use_products
 from aigciqa.training.picture_cache import PictureCache, Pixels, build_cache, default_folder
 from aigciqa.training.recompute import recomputing_forward
 from aigciqa.training.side_by_side import SideBySide
@@ -284,9 +285,13 @@ class Trainee(nn.Module):
         self.spec: Preprocess = metric.config.preprocess
         has_cores = is_on_cpu and torch.get_num_threads() > 1
         has_pairs = metric.requires_reference and not settings.frozen
+        # Fabric takes bfloat16 on the CPU where float16 was asked for.
+        is_mixed = is_on_cpu and settings.dtype != "float32"
+        if is_mixed and not settings.frozen:
+            use_products(self.backbone)
         self.passes: SideBySide | None = None
         if has_cores and has_pairs and self.backbone.runs_side_by_side:
-            self.passes = SideBySide(self.backbone, self.encode)
+            self.passes = SideBySide(self.backbone, self.encode, torch.bfloat16 if is_mixed else torch.float32)
 
     def encode(self, backbone: Backbone, pixels: Tensor) -> Tensor:
         """Features (B, D) of pictures, uint8 (B, 3, h, w)."""
