@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
-#: Positions of an output map up to which a matrix product pays, as `benchmarks/training.py steps` shows: of kernels of
-#: one position, and of larger ones, whose patches have to be copied first.
+#: Positions of an output map up to which a matrix product pays: of kernels of one position, and of larger ones, whose
+#: patches have to be copied first. From the times of ResNet50's layers, batches of 8 to 32, a CPU with AVX512-BF16.
 POINTWISE_POSITIONS, KERNEL_POSITIONS = 28 * 28, 8 * 8
 
 
