@@ -1,4 +1,4 @@
-"""Convolutions whose gradients are matrix products, where a CPU is faster with those."""
+"""Convolutions as matrix products, where a CPU trains faster with those."""
 
 from __future__ import annotations
 
