@@ -11,6 +11,10 @@ class DatabaseError(ValueError):
     """A database that is not on disk as its authors publish it; the message lists every problem that was found."""
 
 
+class LockedError(OSError):
+    """A file or folder that another run is writing."""
+
+
 class WeightsError(Exception):
     """A head that can't be had. Where it was to come from the Hub, the message names the repo, the endpoint and the
     ways out."""

@@ -9,7 +9,7 @@ import shutil
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from aigciqa.files import partial_of
+from aigciqa.files import partial
 
 Method: TypeAlias = Literal["copy", "hardlink", "symlink"]
 State: TypeAlias = Literal["new", "there", "different", "gone"]
@@ -59,21 +59,18 @@ class Step:
             os.symlink(os.path.abspath(self.source), self.target)
 
     def _copy(self) -> None:
-        partial = partial_of(self.target)
-        try:
-            shutil.copy2(self.source, partial)
-            move(partial, self.target)
-        finally:
-            partial.unlink(missing_ok=True)
+        with partial(self.target) as unfinished:
+            shutil.copy2(self.source, unfinished)
+            move(unfinished, self.target)
 
 
-def move(partial: str | os.PathLike[str], target: str) -> None:
+def move(unfinished: str | os.PathLike[str], target: str) -> None:
     """Give a file its name without taking another's: `os.rename` would."""
     try:
-        os.link(partial, target)
+        os.link(unfinished, target)
     except FileExistsError:
         raise
     except OSError:  # a file system without hard links
         if os.path.lexists(target):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from None
-        os.rename(partial, target)
+        os.rename(unfinished, target)

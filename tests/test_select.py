@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import filecmp
 import os
 import shutil
 import subprocess
@@ -309,7 +310,7 @@ class TestInto:
         assert "1 failed" in done.stderr
 
     def test_a_copy_is_whole_or_not_there(self, scores: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What a killed run left half copied is no file of its own, and the next run copies it anew."""
+        """What a killed run left half copied is not taken for a file, and the next run copies it anew."""
         step = Step("out/a/1.png", "best/1.png")
         with monkeypatch.context() as patched:
             patched.setattr("aigciqa.transfer.move", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -320,7 +321,7 @@ class TestInto:
         assert len(os.listdir("best")) == 1
         assert step.state() == "new"
         step.take("copy")
-        assert os.listdir("best") == ["1.png"]
+        assert filecmp.cmp(step.source, step.target, shallow=False)
 
     @pytest.mark.parametrize("links", [True, False])
     def test_what_comes_there_in_the_meantime_stays(
