@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -80,18 +79,18 @@ def test_cached_pictures_are_those_that_the_metric_sees(tmp_path: Path) -> None:
         Image.fromarray(draw(*size)).save(tmp_path / f"{name}.png")
     paths = sorted(map(str, tmp_path.glob("*.png")))
     cache = build_cache([*paths, *paths], SPEC, tmp_path / "cache", workers=2, progress=False)
-    descriptor = os.open(cache.file, os.O_RDONLY)
     for path in paths:
         height, width = cache.size(path)
         assert min(height, width) == 256
         expected = present_image(load_image(path), SPEC).permute(1, 2, 0).numpy()
         top, left = round((height - 224) / 2.0), round((width - 224) / 2.0)
-        assert np.array_equal(cache.crop(descriptor, path, top, left, 224), expected)
-    os.close(descriptor)
-    before = cache.file.stat().st_mtime_ns
-    assert build_cache(paths, SPEC, tmp_path / "cache", workers=2, progress=False).file.stat().st_mtime_ns == before
+        assert np.array_equal(cache.crop(path, top, left, 224), expected)
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").iterdir()}
+    assert build_cache(paths, SPEC, tmp_path / "cache", workers=2, progress=False) == cache
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").iterdir()} == before
     Image.fromarray(draw(40, 40)).save(paths[0])
-    assert build_cache(paths, SPEC, tmp_path / "cache", workers=2, progress=False).file != cache.file
+    changed = build_cache(paths, SPEC, tmp_path / "cache", workers=2, progress=False)
+    assert [path for path in paths if changed.entries[path] != cache.entries[path]] == paths[:1]
 
 
 def test_all_pictures_that_cannot_be_read_are_named_at_once(tmp_path: Path) -> None:
@@ -101,7 +100,7 @@ def test_all_pictures_that_cannot_be_read_are_named_at_once(tmp_path: Path) -> N
     paths = [str(tmp_path / name) for name in ("bad.png", "good.png", "absent.png")]
     with pytest.raises(aigciqa.DatabaseError, match=r"(?s)2 of 3 pictures can't be read:.*bad.png.*absent.png"):
         build_cache(paths, SPEC, tmp_path / "cache", workers=2, progress=False)
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert len(list((tmp_path / "cache").iterdir())) == 1  # the good one's
 
 
 # Runs

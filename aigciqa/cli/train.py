@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,7 @@ def _dimensions(_context: click.Context, _parameter: click.Parameter, given: tup
 @click.option("--recompute", is_flag=True, help="Keep fewer feature maps: less memory, more time, the same outcome.")
 @click.option("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps.")
 @click.option("--devices", type=click.IntRange(min=1), default=1, help="How many of them; each is a process.")
-@click.option("--cache", type=click.Path(path_type=Path), metavar="DIR", help="Where decoded pictures are kept.")
+@click.option("--cache", type=click.Path(path_type=Path), metavar="DIR", help="Where decoded images are kept.")
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Decoding threads. [default: one per core]")
 @click.option("--license", metavar="SPDX", help="Licence of the weights.")
 @click.option("--tensorboard", is_flag=True, help="Also log to DIR/training/tensorboard.")
@@ -97,6 +99,7 @@ def main(
     from aigciqa.training.trainer import Settings, train
 
     keep_memory(not settings["recompute"])
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that no unfinished file is left
     try:
         data = aigciqa.load_database(database, root)
         split = data.split(protocol, seed=seed) if protocol else data.split(seed=seed)

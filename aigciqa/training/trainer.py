@@ -345,7 +345,6 @@ class Learner:
         )
         self.model, self.optimizer = fabric.setup(self.trainee, optimizer)
         self.features: dict[str, Tensor] = {}
-        self.file = pictures.file.open("rb")
 
     def steps(self, epoch: int) -> Iterator[tuple[float, int]]:
         """Train through an epoch, from 1: the loss of each step, and of how many pictures it is."""
@@ -409,13 +408,13 @@ class Learner:
         side = _crop(self.spec)
         height, width = self.pictures.size(path)
         top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
-        pixels = self.pictures.crop(self.file.fileno(), path, top, left, side)
+        pixels = self.pictures.crop(path, top, left, side)
         return pixels[:, ::-1] if rng.random() < 0.5 else pixels
 
     def _centre(self, path: str) -> Pixels:
         side = _crop(self.spec)
         top, left = (round((length - side) / 2.0) for length in self.pictures.size(path))
-        return self.pictures.crop(self.file.fileno(), path, top, left, side)
+        return self.pictures.crop(path, top, left, side)
 
     def _features_of(self, paths: Sequence[str]) -> Tensor:
         return torch.stack([self.features[path] for path in paths])
