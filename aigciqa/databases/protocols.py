@@ -8,14 +8,16 @@ has not seen.
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from aigciqa.databases.base import Database, Sample
-from aigciqa.databases.splits import Split
+from aigciqa.databases.base import Database, Sample, below, shown
+from aigciqa.databases.copies import originals
+from aigciqa.databases.splits import Split, warn_of_copies
 
 #: Of the groups; what is left trains.
 TEST_SHARE = 0.2
@@ -55,7 +57,7 @@ def make_split(database: Database, protocol: str, seed: int = 0, **options: Any)
             f"{database.name!r} has {len(database.samples)} samples here"
         )
     fixed = protocol not in _SEEDED
-    return Split(
+    split = Split(
         database=database.name,
         protocol=protocol,
         seed=None if fixed else int(seed),
@@ -66,19 +68,23 @@ def make_split(database: Database, protocol: str, seed: int = 0, **options: Any)
         test=test,
         selected_on_test=fixed,
     )
+    warn_of_copies(split)
+    return split
 
 
 def _prompt_disjoint(database: Database, seed: int) -> Parts:
-    groups = _permuted_groups(database.samples, seed)
+    of_sample = _joined_groups(database)
+    groups = _permuted(of_sample, seed)
     if len(groups) < 3:
         raise ValueError(f"'prompt-disjoint' needs at least 3 prompts; {database.name!r} has {len(groups)} here")
     tested = max(1, round(TEST_SHARE * len(groups)))
     chosen = tested + max(1, round(VALIDATION_SHARE * len(groups)))
-    return _by_group(database.samples, validation=groups[tested:chosen], test=groups[:tested])
+    return _by_group(database.samples, of_sample, validation=groups[tested:chosen], test=groups[:tested])
 
 
 def _k_fold(database: Database, seed: int, folds: int = 5, fold: int = 0) -> Parts:
-    groups = _permuted_groups(database.samples, seed)
+    of_sample = _joined_groups(database)
+    groups = _permuted(of_sample, seed)
     _check_integer("folds", folds, 2)
     _check_integer("fold", fold, 0)
     if fold >= folds:
@@ -89,7 +95,7 @@ def _k_fold(database: Database, seed: int, folds: int = 5, fold: int = 0) -> Par
     test = groups[fold::folds]
     rest = [group for index, group in enumerate(groups) if index % folds != fold]
     share = VALIDATION_SHARE / (1 - TEST_SHARE)
-    return _by_group(database.samples, validation=rest[: max(1, round(share * len(rest)))], test=test)
+    return _by_group(database.samples, of_sample, validation=rest[: max(1, round(share * len(rest)))], test=test)
 
 
 def _paper(database: Database, seed: int) -> Parts:
@@ -148,18 +154,54 @@ def _made_by(database: Database, generator: str) -> Samples:
     return tuple(sample for sample in database.samples if sample.generator == generator)
 
 
-def _permuted_groups(samples: Sequence[Sample], seed: int) -> list[str]:
+def _joined_groups(database: Database) -> list[str]:
+    """The group of each sample; those that hold the same file under two names are one, named after the first of them.
+
+    That file is an image, or an image prompt that is the group.
+    """
+    files = [[sample.image] for sample in database.samples]
+    for sample, mine in zip(database.samples, files, strict=True):
+        if sample.reference is not None and below(database.root, sample.reference).endswith(sample.group):
+            mine.append(sample.reference)
+    copied = originals(path for mine in files for path in mine)
+    stands_for = {sample.group: sample.group for sample in database.samples}
+
+    def joined(group: str) -> str:
+        while stands_for[group] != group:
+            group = stands_for[group]
+        return group
+
+    group_of: dict[str, str] = {}
+    found = set()
+    for sample, mine in zip(database.samples, files, strict=True):
+        for path in mine:
+            original = copied.get(path, path)
+            one, other = sorted((joined(sample.group), joined(group_of.setdefault(original, sample.group))))
+            if one != other and original != path:
+                stands_for[other] = one
+                found.add(f"{below(database.root, path)} = {below(database.root, original)}")
+    if found:
+        warnings.warn(
+            f"{database.name}: prompts that share a file under two names are kept on one side: {shown(sorted(found))}",
+            stacklevel=2,
+        )
+    return [joined(sample.group) for sample in database.samples]
+
+
+def _permuted(groups: Sequence[str], seed: int) -> list[str]:
     """The groups in an order that depends on them and the seed alone, on every machine and with every NumPy."""
-    groups = sorted({sample.group for sample in samples})
-    return [groups[index] for index in np.random.RandomState(seed).permutation(len(groups))]
+    distinct = sorted(set(groups))
+    return [distinct[index] for index in np.random.RandomState(seed).permutation(len(distinct))]
 
 
-def _by_group(samples: Sequence[Sample], validation: Collection[str], test: Collection[str]) -> Parts:
+def _by_group(
+    samples: Sequence[Sample], groups: Sequence[str], validation: Collection[str], test: Collection[str]
+) -> Parts:
     """Samples whose group is neither in `validation` nor in `test` train; each part keeps the order of the files."""
     held_out = {**dict.fromkeys(validation, 1), **dict.fromkeys(test, 2)}
     parts: tuple[list[Sample], ...] = ([], [], [])
-    for sample in samples:
-        parts[held_out.get(sample.group, 0)].append(sample)
+    for sample, group in zip(samples, groups, strict=True):
+        parts[held_out.get(group, 0)].append(sample)
     train, chosen, tested = map(tuple, parts)
     return train, chosen, tested
 

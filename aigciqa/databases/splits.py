@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import os
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from aigciqa.databases.base import Database, Sample, below, counted, shown
+from aigciqa.databases.copies import originals
 from aigciqa.errors import DatabaseError
+from aigciqa.text_tables import write_text
 
 FORMAT = 1
 PARTS = ("train", "validation", "test")
@@ -73,10 +76,7 @@ class Split:
             "digest": self.digest,
             **{part: [sample.name for sample in getattr(self, part)] for part in PARTS},
         }
-        target = Path(path)
-        partial = target.with_name(f"{target.name}.{os.getpid()}.part")
-        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(partial, target)
+        write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], database: Database) -> Split:
@@ -115,6 +115,7 @@ class Split:
                 f"{path}: its digest is {content['digest']}, but what it lists has {split.digest}: the file was "
                 f"altered, or the labels in {database.root} are not those it was made from"
             )
+        warn_of_copies(split)
         return split
 
     def __str__(self) -> str:
@@ -136,6 +137,24 @@ class Split:
             "options": dict(self.options),
             "selected_on_test": self.selected_on_test,
         }
+
+
+def warn_of_copies(split: Split) -> None:
+    """Warn of images that are on two sides of a split, under two names or in two rows."""
+    sides = [split.train, split.test] if split.selected_on_test else [split.train, split.validation, split.test]
+    copied = originals(sample.image for side in sides for sample in side)
+    seen: dict[str, Sample] = {}
+    pairs = []
+    for side in sides:
+        mine = {copied.get(sample.image, sample.image): sample for sample in side}
+        pairs += [f"{seen[file].name} = {sample.name}" for file, sample in mine.items() if file in seen]
+        seen = {**mine, **seen}
+    if pairs:
+        warnings.warn(
+            f"{split.database}, {split.protocol}: {counted(pairs, 'image')} on two sides of the split, so that figures "
+            f"flatter: {shown(pairs)}",
+            stacklevel=3,
+        )
 
 
 _TYPES: Mapping[str, type | tuple[type, ...]] = {
