@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import csv
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -147,7 +146,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(frozen: bool, tmp_path:
     deadline = time.monotonic() + 120
     while not state.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     again = CliRunner().invoke(command, [*arguments, "-o", str(broken)])
     assert (again.exit_code, "--resume" in again.output) == (2, True)

@@ -60,7 +60,7 @@ def agreement(
 
 def published_agreement(folder: Path, column: str, sign: float = 1.0) -> dict[str, Figure]:
     """The same agreement for a metric whose values are in the set's `metrics.csv`."""
-    with (folder / "metrics.csv").open(newline="") as file:
+    with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
         rows = {_row_key(row["ID"], row["Model"], row["Quality"]): row[column] for row in csv.DictReader(file)}
     files = {_content_key(path.stem) for path in (folder / "images").rglob("*.png")}
     highest = max(float(value) for value in rows.values() if value not in ("", "inf"))
@@ -90,7 +90,7 @@ def bradley_terry(pairs: Sequence[Judged], prior: float = 0.1) -> dict[str, floa
 
 
 def _judgements(path: Path) -> list[Judged]:
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     people = [name for name in rows[0] if name.isdigit()]
     judged = []
@@ -117,7 +117,7 @@ def resolution_compression(folder: Path, score: Callable[[Path], float]) -> dict
     Returns:
         `srcc`, and `partial`: the same given the height.
     """
-    with (folder / "mos.csv").open(newline="") as file:
+    with (folder / "mos.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     opinions, heights = (np.array([float(row[name]) for row in rows]) for name in ("mos", "height"))
     scores = np.array([score(folder / "images" / row["image"]) for row in rows])
