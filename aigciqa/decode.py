@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from aigciqa import remote
+from aigciqa import parquet_images, remote
 from aigciqa.errors import ImageError
 
 #: Formats that decode without starting another program (EPS would start Ghostscript).
@@ -66,13 +66,18 @@ def load_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> Ima
 
 
 def read_content(source: str | os.PathLike[str]) -> bytes:
-    """The bytes of a file, or of an object that a URL names.
+    """The bytes of a file, of an object that a URL names, or of an image inside a Parquet file (`parquet_images`).
 
     Raises:
         ImageError: it can't be read, or is longer than any picture allowed.
     """
     if isinstance(source, str) and remote.is_url(source):
         return _fetch(source)
+    if (place := parquet_images.place_of(source)) is not None:
+        try:
+            return parquet_images.read_image(place)
+        except (ImportError, OSError, ValueError) as error:
+            raise ImageError(f"{source}: {error}") from error
     return _read(Path(source))
 
 

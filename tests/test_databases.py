@@ -510,7 +510,7 @@ class TestWrongLayouts:
         assert "data.csv: no rows" in message or "found: none" in message
 
     @pytest.mark.parametrize(
-        ("content", "said"), [(b"name,prompt\xff\xfe\n", "not in UTF-8"), (b'name,prompt\n"a,b\n', "not CSV")]
+        ("content", "said"), [(b"name,prompt\x81\n", "neither in UTF-8 nor"), (b'name,prompt\n"a,b\n', "not CSV")]
     )
     def test_a_file_that_is_no_csv(self, content: bytes, said: str, copied: Callable[[str], Path]) -> None:
         root = copied("agiqa-3k")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from aigciqa.errors import DatabaseError
+from aigciqa.parquet_images import place_of
 
 if TYPE_CHECKING:
     from aigciqa.databases.splits import Split
@@ -26,7 +27,7 @@ class Sample:
     """One rated picture.
 
     Attributes:
-        image: absolute path of the generated picture.
+        image: absolute path of the generated picture; where that lies in a Parquet file, see `aigciqa.parquet_images`.
         reference: absolute path of its image prompt; None where it was made from text alone.
         prompt: its text prompt, if the database has it.
         generator: the model that made it, as the database's files call it.
@@ -234,7 +235,9 @@ def check_pictures(
 
 def _check_there(problems: Problems, where: str, what: str, paths: Collection[str]) -> None:
     noted = tuple(f"{problems.root / path}{os.sep}" for path in problems.spec.layout if not problems.has(path))
-    absent = sorted(path for path in paths if not os.path.isfile(path) and not path.startswith(noted))
+    absent = sorted(
+        path for path in paths if not os.path.isfile(path) and not path.startswith(noted) and place_of(path) is None
+    )
     if absent:
         named = shown([below(problems.root, path) for path in absent])
         problems.add(where, f"{len(absent)} of the {len(paths)} {what} missing: {named}")

@@ -1,13 +1,15 @@
-"""Your own ratings: pictures anywhere and a manifest `.csv` beside them."""
+"""Your own ratings: pictures anywhere and a manifest `.csv` beside them, or pictures in a `.parquet` manifest."""
 
 from __future__ import annotations
 
 import math
 import os
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from aigciqa import parquet_images
 from aigciqa.databases.base import (
     DIMENSIONS,
     SUMMED,
@@ -50,7 +52,9 @@ def load(
 
     Args:
         root: the folder, or the manifest itself.
-        manifest: path of the `.csv` below the root; `manifest.csv`, else the only `.csv` there, if absent.
+        manifest: path of the `.csv` or `.parquet` below the root; `manifest.csv`, else the only `.csv`, else the only
+            `.parquet` there, if absent. In Parquet, `image` and `reference` may hold images: bytes, or structs of
+            `bytes` and `path`.
         score_range: dimension -> (lowest, highest) of the scale; from the lowest to the highest score if absent.
 
     Raises:
@@ -64,7 +68,8 @@ def load(
     samples: tuple[Sample, ...] = ()
     if problems.has(name):
         reader = Reader(root, problems)
-        table = reader.csv(name, ("image",))
+        read = reader.parquet if name.lower().endswith(parquet_images.SUFFIX) else reader.csv
+        table = read(name, ("image",))
         samples = _samples(root, reader, table) if table else ()
         check_pictures(problems, name, samples)
     problems.raise_any()
@@ -74,8 +79,11 @@ def load(
 
 def _only_manifest(root: Path) -> str:
     """The name of the manifest that is meant where none is given."""
-    found = sorted(path.name for path in root.glob("*.csv")) if root.is_dir() else []
-    return found[0] if len(found) == 1 else MANIFEST
+    for pattern in ("*.csv", f"*{parquet_images.SUFFIX}"):
+        found = sorted(path.name for path in root.glob(pattern))
+        if found:
+            return found[0] if len(found) == 1 else MANIFEST
+    return MANIFEST
 
 
 def _samples(root: Path, reader: Reader, table: Table) -> tuple[Sample, ...]:
@@ -108,7 +116,13 @@ def _sample(root: Path, folder: Path, texts: tuple[str, ...], scores: Mapping[st
 
 
 def _beside(folder: Path, path: str) -> str:
-    return os.path.abspath(folder / path)
+    """The absolute path of what a manifest names, as the disk spells it.
+
+    If there is no such file: with slashes for backslashes, in the other normal form of Unicode, or both.
+    """
+    spellings = [os.path.abspath(folder / each) for each in dict.fromkeys((path, path.replace("\\", "/")))]
+    forms = [unicodedata.normalize(form, each) for each in spellings for form in ("NFC", "NFD")]
+    return next(filter(os.path.lexists, [*spellings, *forms]), spellings[0])
 
 
 def _is_summed(sample: Sample) -> bool:

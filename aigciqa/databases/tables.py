@@ -1,19 +1,27 @@
-"""The label files of databases: spreadsheets, CSV, MATLAB matrices; read whole, with what is wrong noted."""
+"""The label files of databases: spreadsheets, CSV, Parquet, MATLAB matrices; what is wrong with them is noted."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import difflib
 import importlib
 import math
+import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from aigciqa import parquet_images
+from aigciqa.csv_text import CsvError, read_csv
 from aigciqa.databases.base import Problems, counted, shown
+from aigciqa.scoring.sources import IMAGE_SUFFIXES
 
+#: A number with a decimal comma, as a spreadsheet writes it in much of Europe.
+_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+(,\d+)?\s*")
+#: With three digits behind every comma, it may as well part thousands.
+_THOUSANDS = re.compile(r"\s*[+-]?\d{1,3}(,\d{3})?\s*")
 T = TypeVar("T")
 
 
@@ -67,12 +75,23 @@ class Reader:
         return self._noted(where, lambda: _table(where, _sheet(self.root / where), columns, header))
 
     def csv(self, where: str, columns: Sequence[str]) -> Table | None:
-        """A `.csv` file with a header, in UTF-8.
+        """A `.csv` file with a header, in UTF-8, UTF-16 or Windows' code page, with commas, semicolons or tabs.
 
         Returns:
             The table; None if it can't be used, which has been noted.
         """
-        return self._noted(where, lambda: _table(where, _lines(self.root / where), columns, header=True))
+        return self._noted(where, lambda: _table(where, _lines(self.root / where, columns[0]), columns, header=True))
+
+    def parquet(self, where: str, columns: Sequence[str]) -> Table | None:
+        """A `.parquet` file; its images are left where they are, and their cells are paths of them.
+
+        Returns:
+            The table; None if it can't be used, which has been noted.
+
+        Raises:
+            ImportError: pyarrow is missing.
+        """
+        return self._noted(where, lambda: _table(where, _parquet_cells(self.root / where), columns, header=True))
 
     def matrix(self, where: str, key: str) -> list[float] | None:
         """The numbers of a MATLAB file's (n, 1) matrix.
@@ -87,7 +106,10 @@ class Reader:
 
     def numbers(self, table: Table, name: str) -> list[float]:
         """A column of labels. Cells that hold no number are noted, and NaN in the result."""
-        cells = [(row, cell, _number(cell)) for row, cell in enumerate(table.column(name), table.first)]
+        column = table.column(name)
+        if _has_decimal_commas(column):
+            column = [cell and cell.replace(",", ".") for cell in column]
+        cells = [(row, cell, _number(cell)) for row, cell in enumerate(column, table.first)]
         wrong = [f"row {row} {_said(cell)}" for row, cell, number in cells if math.isnan(number)]
         if wrong:
             self.problems.add(table.where, f"{counted(wrong, 'label')} of {name!r} without a number: {shown(wrong)}")
@@ -126,15 +148,51 @@ def _sheet(path: Path) -> list[tuple[Any, ...]]:
         raise _UnusableError(f"not a spreadsheet (.xlsx) that can be read: {error}") from error
 
 
-def _lines(path: Path) -> list[tuple[Any, ...]]:
+def _lines(path: Path, column: str) -> list[tuple[Any, ...]]:
     """The cells of a CSV file."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            return [tuple(row) for row in csv.reader(stream, strict=True)]
-    except UnicodeDecodeError as error:
-        raise _UnusableError(f"not in UTF-8: {error}") from error
-    except csv.Error as error:
-        raise _UnusableError(f"not CSV: {error}") from error
+        return [tuple(map(_from_windows, cells)) for _, cells in read_csv(path, column, _names_image)]
+    except CsvError as error:
+        raise _UnusableError(f"not CSV: {str(error).removeprefix(f'{path}: ')}") from error
+    except UnicodeError as error:
+        raise _UnusableError(f"neither in UTF-8 nor in Windows' code page: {error}; save it as UTF-8") from error
+
+
+def _names_image(cell: str) -> bool:
+    return os.path.splitext(cell)[1].lower() in IMAGE_SUFFIXES
+
+
+def _from_windows(cell: str) -> str:
+    """A cell whose bytes are not UTF-8, as the code page of Western Europe has it."""
+    try:
+        cell.encode()
+    except UnicodeEncodeError:
+        return cell.encode("utf-8", "surrogateescape").decode("cp1252")
+    return cell
+
+
+def _parquet_cells(path: Path) -> list[tuple[Any, ...]]:
+    """The cells of a Parquet file, its columns' names first; images' are paths."""
+    parquet = _import("pyarrow.parquet", "Parquet files", "parquet")
+    try:
+        with parquet.ParquetFile(path) as file:
+            columns = {field.name: _parquet_column(path, file, field) for field in file.schema_arrow}
+            return [tuple(columns), *zip(*columns.values(), strict=True)]
+    except (OSError, ValueError) as error:
+        raise _UnusableError(f"not Parquet that can be read: {error}") from error
+
+
+def _parquet_column(path: Path, file: Any, field: Any) -> list[Any]:
+    """The cells of one column; of images, what they are called is read, not what they are."""
+    types = _import("pyarrow.types", "Parquet files", "parquet")
+    names: Sequence[str | None] = [None] * file.metadata.num_rows
+    if types.is_struct(field.type) and "bytes" in {part.name for part in field.type}:
+        if "path" in {part.name for part in field.type}:
+            cells = file.read([f"{field.name}.path"]).column(0).to_pylist()
+            names = [cell and cell["path"] for cell in cells]
+    elif not (types.is_binary(field.type) or types.is_large_binary(field.type)):
+        return list(file.read([field.name]).column(0).to_pylist())
+    return [parquet_images.path_of(path.name, field.name, row, name) for row, name in enumerate(names)]
 
 
 def _matrix(path: Path, key: str) -> list[float]:
@@ -193,11 +251,11 @@ def _with_nearest(name: str, names: Sequence[str]) -> str:
     return repr(name) + (f" (nearest: {folded[near[0]]!r})" if near else "")
 
 
-def _import(module: str, what: str) -> Any:
+def _import(module: str, what: str, extra: str = "train") -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise ImportError(f"{what} need {module.split('.')[0]}: pip install 'aigciqa[train]'") from None
+        raise ImportError(f"{what} need {module.split('.')[0]}: pip install 'aigciqa[{extra}]'") from None
 
 
 def _cell(cell: Any) -> Any:
@@ -206,6 +264,13 @@ def _cell(cell: Any) -> Any:
 
 def _is_empty(row: Iterable[Any]) -> bool:
     return all(_cell(cell) is None for cell in row)
+
+
+def _has_decimal_commas(cells: Sequence[Any]) -> bool:
+    given = [cell for cell in cells if cell is not None]
+    return all(isinstance(cell, str) and _DECIMAL_COMMA.fullmatch(cell) for cell in given) and not all(
+        map(_THOUSANDS.fullmatch, given)
+    )
 
 
 def _number(cell: Any) -> float:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from aigciqa import __version__
+from aigciqa import __version__, parquet_images
 from aigciqa.decode import load_image
 from aigciqa.errors import DatabaseError, ImageError
 from aigciqa.files import replacing
@@ -155,8 +155,9 @@ def _entry(path: str, spec: Preprocess, folder: Path) -> Entry | str:
 def _name(path: str, spec: Preprocess) -> str:
     """Changes with the image's path, size and time, the resize, and the version, which may decode otherwise."""
     facts: list[object] = [__version__, spec.resize, spec.max_side, path]
+    place = parquet_images.place_of(path)
     try:
-        status = os.stat(path)
+        status = os.stat(path if place is None else place.file)
         facts += [status.st_size, status.st_mtime_ns]
     except OSError:
         pass  # reading it will say why

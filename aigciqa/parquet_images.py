@@ -1,0 +1,124 @@
+"""Images inside Parquet files, as the Hugging Face Hub has them: each has a path of its own below its file.
+
+`data.parquet/image/12/cat.png` is the image in row 12, from 0, of the column `image`; what follows the row is how the
+column calls it. Nothing else can lie below a regular file, so such a path stands for nothing else.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SUFFIX = ".parquet"
+#: Bytes and rows read at a time, at most, and how many of those reads are kept for threads that come a little late.
+_BYTES, _ROWS, _KEPT = 8 << 20, 8, 4
+#: Of a file, read at a time; without it, pyarrow reads all images of a row group at once.
+_BUFFER_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an image lies in a Parquet file."""
+
+    file: str
+    column: str
+    row: int
+
+
+def path_of(file: str, column: str, row: int, name: str | None) -> str:
+    """The path of an image in a Parquet file."""
+    called = os.path.basename((name or "").replace("\\", "/"))
+    return os.path.join(file, column, str(row), called).rstrip(os.sep)
+
+
+def place_of(path: str | os.PathLike[str]) -> Place | None:
+    """What a path says of an image in a Parquet file; None of any other path."""
+    parts = Path(path).parts
+    for number, part in enumerate(parts):
+        if part.lower().endswith(SUFFIX):
+            file = os.path.join(*parts[: number + 1])
+            _, column, row, *name = [*parts[number:], "", ""]
+            if row.isdecimal() and row.isascii() and len(name) <= 3 and os.path.isfile(file):
+                return Place(file, column, int(row))
+    return None
+
+
+def read_image(place: Place) -> bytes:
+    """The bytes of an image in a Parquet file.
+
+    Images that are asked for in the order of their rows, by any number of threads, are read once; another order reads
+    again from the start of their row group. A few rows are in memory at a time.
+
+    Raises:
+        ImportError: pyarrow is missing.
+        OSError: the file can't be read.
+        ValueError: it is no such file, or has no image there.
+    """
+    status = os.stat(place.file)
+    reader = _reader(place.file, place.column, status.st_size, status.st_mtime_ns, os.getpid())
+    return reader.read(place.row)
+
+
+@functools.lru_cache(maxsize=4)
+def _reader(file: str, column: str, size: int, time: int, process: int) -> _Reader:
+    """A reader of the file as it is now, and of this process alone: one that was forked can't share it."""
+    return _Reader(file, column)
+
+
+class _Reader:
+    """Reads the images of a column, forward."""
+
+    def __init__(self, file: str, column: str) -> None:
+        from pyarrow import parquet
+
+        self.file = parquet.ParquetFile(file, buffer_size=_BUFFER_BYTES)
+        names = [self.file.schema.column(number).path for number in range(len(self.file.schema.names))]
+        found = [name for name in (column, f"{column}.bytes") if name in names]
+        if not found:
+            raise ValueError(f"no images in the column {column!r}")
+        self.column = found[0]
+        self.rows: list[range] = []
+        for number in range(self.file.num_row_groups):
+            start = self.rows[-1].stop if self.rows else 0
+            self.rows.append(range(start, start + self.file.metadata.row_group(number).num_rows))
+        self.lock = threading.Lock()
+        self.reading: Iterator[tuple[int, list[Any]]] = iter(())
+        self.kept: list[tuple[int, list[Any]]] = []
+
+    def read(self, row: int) -> bytes:
+        """The image of a row."""
+        with self.lock:
+            cell = self._cell(row)
+        content = cell.get("bytes") if isinstance(cell, dict) else cell
+        if not isinstance(content, bytes):
+            raise ValueError(f"row {row} has no image in the column {self.column.partition('.')[0]!r}")
+        return content
+
+    def _cell(self, row: int) -> Any:
+        while True:
+            for start, cells in self.kept:
+                if start <= row < start + len(cells):
+                    return cells[row - start]
+            group = next((number for number, rows in enumerate(self.rows) if row in rows), None)
+            if group is None:
+                raise ValueError(f"no row {row}: there are {self.rows[-1].stop if self.rows else 0}")
+            last = self.kept[-1][0] if self.kept else -1
+            if not (last < row and last in self.rows[group]):
+                self.reading, self.kept = self._read(group), []
+            part = next(self.reading, None)
+            if part is None:
+                raise ValueError(f"row {row} is missing")
+            self.kept = [*self.kept[1 - _KEPT :], part]
+
+    def _read(self, group: int) -> Iterator[tuple[int, list[Any]]]:
+        row = self.rows[group].start
+        size = self.file.metadata.row_group(group).total_byte_size // len(self.rows[group])
+        count = max(1, min(_ROWS, _BYTES // max(1, size)))
+        for batch in self.file.iter_batches(count, row_groups=[group], columns=[self.column], use_threads=False):
+            yield row, batch.column(0).to_pylist()
+            row += len(batch)
