@@ -9,20 +9,21 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import math
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from aigciqa.backbones import backbone_names
 from aigciqa.errors import AlteredError, CheckpointError, TruncatedError
 from aigciqa.files import replacing
-from aigciqa.registry import SCORE_RANGES, Kind, MetricSpec, Preprocess
+from aigciqa.registry import METRICS, SCORE_RANGES, Kind, MetricSpec, Preprocess
 
 FORMAT = 1
 CONFIG_FILE = "config.json"
@@ -32,6 +33,18 @@ CARD_FILE = "README.md"
 LARGEST_CONFIG = 1 << 20
 #: What a generated card has in place of the repo's name, until it is published.
 PLACEHOLDER = "ORG/NAME"
+#: What cards of heads have among their first lines.
+_CARD_MARK = "library_name: aigciqa"
+#: `resize`, `crop` and `max_side` may have this many pixels, or four times what the table of metrics has.
+_SIDE = 1024
+#: A longest side for metrics that the table lacks.
+_LARGEST_SIDE = 65536
+#: Divisors of pixels in [0, 1]; 1/255 is among them, for networks that read 0..255.
+_STDS = (1e-3, 1e3)
+#: Scales of opinions are 0..5, 0..100, or ratings of a tournament around 1500.
+_LARGEST_SCORE, _SMALLEST_RANGE = 1e6, 1e-6
+#: How deep `training` and `results` may be nested.
+_DEPTH = 16
 
 
 @dataclass(frozen=True)
@@ -51,7 +64,7 @@ class WeightsFacts:
         """Check a parsed `config.json`; raises CheckpointError naming the key."""
         reader = _Reader(data)
         size, sha256 = reader.get("size", int), reader.get("sha256", str)
-        if size < 0:
+        if size < 1:
             raise reader.error("size", "a number of bytes")
         if not re.fullmatch("[0-9a-f]{64}", sha256):
             raise reader.error("sha256", "64 hexadecimal digits")
@@ -112,20 +125,23 @@ class MetricConfig:
             )
         backbone = reader.section("backbone")
         dimensions = tuple(reader.get("dimensions", list))
-        if not dimensions or len(set(dimensions)) != len(dimensions) or not set(dimensions) <= set(SCORE_RANGES):
+        names = [name for name in dimensions if isinstance(name, str) and name in SCORE_RANGES]
+        if not dimensions or len(set(names)) != len(dimensions):
             raise reader.error("dimensions", f"distinct names out of {', '.join(SCORE_RANGES)}")
         kind = reader.choice("kind", ("nr", "fr"))
+        name = backbone.choice("name", backbone_names())
+        metric = reader.get("metric", str, f"{kind}-{name}")
         return cls(
-            metric=reader.get("metric", str, f"{kind}-{backbone.choice('name', backbone_names())}"),
+            metric=metric,
             kind=cast(Kind, kind),
-            backbone=backbone.choice("name", backbone_names()),
-            options=backbone.get("options", dict, {}),
+            backbone=name,
+            options=backbone.facts("options"),
             dimensions=dimensions,
             score_range=reader.ranges("score_range", dimensions),
-            preprocess=_read_preprocess(reader.section("preprocess")),
+            preprocess=_read_preprocess(reader.section("preprocess"), METRICS.get(metric)),
             license=reader.license("license"),
-            training=reader.get("training", dict, {}),
-            results=reader.get("results", dict, {}),
+            training=reader.facts("training"),
+            results=reader.facts("results"),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -162,17 +178,28 @@ def write_checkpoint(
         config: what the weights are.
         tensors: the metric's `state_dict()`.
         card: the model card; written from the config if absent.
+
+    Raises:
+        CheckpointError: what would be refused when it is loaded; nothing was written.
     """
     from safetensors.torch import save
 
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    check_values(tensors, str(folder))
+    data = save(tensors)
     facts = WeightsFacts(len(data), hashlib.sha256(data).hexdigest())
-    entry = {**config.to_dict(), **asdict(facts)}
+    text = json.dumps({**config.to_dict(), **asdict(facts)}, indent=2, ensure_ascii=False)
+    MetricConfig.from_dict(json.loads(text))
+    folder.mkdir(parents=True, exist_ok=True)
     _replace(folder / WEIGHTS_FILE, data)
-    _replace(folder / CONFIG_FILE, (json.dumps(entry, indent=2, ensure_ascii=False) + "\n").encode())
+    _replace(folder / CONFIG_FILE, (text + "\n").encode())
     _replace(folder / CARD_FILE, (card if card is not None else model_card(config)).encode())
+
+
+def is_foreign(card: Path) -> bool:
+    """Whether a `README.md` is there that is no model card of a head."""
+    return card.is_file() and _CARD_MARK not in card.read_text(encoding="utf-8", errors="replace")[:2000]
 
 
 class HeadFolder:
@@ -208,16 +235,29 @@ def read_config(path: Path) -> tuple[MetricConfig, WeightsFacts]:
     """
     try:
         size = path.stat().st_size
-        if size > LARGEST_CONFIG:
-            raise CheckpointError(f"{path} has {size:,} bytes; expected at most {LARGEST_CONFIG:,}")
-        data = json.loads(path.read_text(encoding="utf-8"))
+        if not path.is_file():
+            raise CheckpointError(f"{path} is no file")  # a pipe or a device would never end
+        with path.open("rb") as file:
+            text = file.read(LARGEST_CONFIG + 1)
+        if len(text) > LARGEST_CONFIG:
+            raise CheckpointError(f"{path} has {max(size, len(text)):,} bytes; expected at most {LARGEST_CONFIG:,}")
+        data = json.loads(text.decode(), object_pairs_hook=_object)
+    except CheckpointError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, CheckpointError):
-            raise
         raise CheckpointError(f"{path} can't be read as JSON: {error}") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} holds a {type(data).__name__}; expected an object")
     return MetricConfig.from_dict(data), WeightsFacts.from_dict(data)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; json alone would take the last of two values without a word."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
+        raise ValueError(f"the key {twice[:100]!r} comes twice")
+    return found
 
 
 def check_size(facts: WeightsFacts, expected: Mapping[str, Tensor], where: str) -> None:
@@ -268,27 +308,38 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if "backend" in inspect.signature(load_file).parameters:
             return load_file(path, backend="pread")
         return load(path.read_bytes())  # older safetensors would map the file, or else holds it twice for a moment
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError, RuntimeError) as error:  # odd dtypes
         raise CheckpointError(f"{path} is not a safetensors file: {error}") from error
 
 
 def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:
-    """Raise CheckpointError unless both have the same names, shapes and dtypes."""
+    """Raise CheckpointError unless both have the same names, shapes and dtypes, and what was found is finite."""
     missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
     if missing or extra:
         problems = [f"{word} {_some(names)}" for word, names in (("lacks", missing), ("has unknown", extra)) if names]
         raise CheckpointError(f"{where}: the file {' and '.join(problems)}")
     for name, tensor in expected.items():
-        for what in ("shape", "dtype"):
+        for what in ("shape", "dtype", "layout"):
             has, wanted = getattr(found[name], what), getattr(tensor, what)
             if has != wanted:
                 has, wanted = (tuple(x) if what == "shape" else x for x in (has, wanted))
                 raise CheckpointError(f"{where}: {name!r} has {what} {has}; expected {wanted}")
+    check_values(found, where)
+
+
+def check_values(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raise CheckpointError if a tensor holds NaN, infinity or a negative variance: scores would be NaN."""
+    for name, tensor in tensors.items():
+        # The sum is four times as fast, and finite unless the values are not, or are huge.
+        if not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{where}: {name!r} holds NaN or infinity")
+        if name.endswith("running_var") and (tensor < 0).any():
+            raise CheckpointError(f"{where}: {name!r} holds a negative variance")
 
 
 def model_card(config: MetricConfig) -> str:
     """A model card written from the config: what it is, how to use it, what it was trained on, how good it is."""
-    front = ["library_name: aigciqa", "tags: [image-quality-assessment, ai-generated-images]"]
+    front = [_CARD_MARK, "tags: [image-quality-assessment, ai-generated-images]"]
     if config.license:
         front.append(f"license: {config.license.lower()}")
     kind, images = "No-reference", '"out.png"'
@@ -371,13 +422,17 @@ def _lines(lines: Iterable[str]) -> str:
     return "\n".join(lines)
 
 
-def _read_preprocess(reader: _Reader) -> Preprocess:
+def _read_preprocess(reader: _Reader, spec: MetricSpec | None) -> Preprocess:
+    def side(key: str) -> int | None:
+        usual = getattr(spec.preprocess, key) if spec is not None else None
+        return reader.size(key, _LARGEST_SIDE if spec is None else max(_SIDE, 4 * (usual or 0)))
+
     return Preprocess(
-        resize=reader.size("resize"),
-        crop=reader.size("crop"),
-        mean=reader.triple("mean"),
-        std=reader.triple("std"),
-        max_side=reader.size("max_side"),
+        resize=side("resize"),
+        crop=side("crop"),
+        mean=reader.triple("mean", 0, 1),
+        std=reader.triple("std", *_STDS),
+        max_side=side("max_side"),
         eight_bit=reader.get("eight_bit", bool, False),
     )
 
@@ -393,7 +448,7 @@ class _Reader:
         self.prefix = prefix
 
     def error(self, key: str, expected: str) -> CheckpointError:
-        found = repr(self.data[key]) if key in self.data else "absent"
+        found = _cut(repr(self.data[key])) if key in self.data else "absent"
         return CheckpointError(f"config.json: '{self.prefix}{key}' is {found}; expected {expected}")
 
     def get(self, key: str, kind: type, default: Any = _MISSING) -> Any:
@@ -413,37 +468,74 @@ class _Reader:
             raise self.error(key, f"one of {', '.join(allowed)}")
         return value
 
-    def size(self, key: str) -> int | None:
+    def size(self, key: str, largest: int) -> int | None:
         value = self.get(key, int, None)
-        if value is not None and not 1 <= value <= 65536:
-            raise self.error(key, "a number of pixels or null")
+        if value is not None and not 1 <= value <= largest:
+            raise self.error(key, f"a number of pixels up to {largest}, or null")
         return cast("int | None", value)
+
+    def facts(self, key: str) -> dict[str, Any]:
+        """An object for people to read; empty if absent."""
+        value: dict[str, Any] = self.get(key, dict, {})
+        unfit = _unfit(value, _DEPTH)
+        if unfit is not None:
+            where, problem = unfit
+            raise CheckpointError(f"config.json: '{self.prefix}{key}{_cut(where)}' {problem}")
+        return value
 
     def license(self, key: str) -> str | None:
         value = self.get(key, str, None)
-        if value is not None and not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", value):
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9][\w.+-]{0,99}", value, re.ASCII):
             raise self.error(key, "an SPDX identifier such as Apache-2.0, or null")
         return cast("str | None", value)
 
-    def triple(self, key: str) -> tuple[float, float, float]:
+    def triple(self, key: str, low: float, high: float) -> tuple[float, float, float]:
         value = self.get(key, list)
-        if len(value) != 3 or not all(_is_number(part) for part in value):
-            raise self.error(key, "three finite numbers")
+        if len(value) != 3 or not all(_is_number(part) and low <= part <= high for part in value):
+            raise self.error(key, f"three finite numbers in [{low:g}, {high:g}]")
         return (float(value[0]), float(value[1]), float(value[2]))
 
     def ranges(self, key: str, names: tuple[str, ...]) -> dict[str, tuple[float, float]]:
         value = self.get(key, dict)
         valid = set(value) == set(names) and all(
-            isinstance(pair, list) and len(pair) == 2 and all(map(_is_number, pair)) and pair[0] < pair[1]
+            isinstance(pair, list)
+            and len(pair) == 2
+            and all(_is_number(bound) and abs(bound) <= _LARGEST_SCORE for bound in pair)
+            and pair[1] - pair[0] >= _SMALLEST_RANGE
             for pair in value.values()
         )
         if not valid:
-            raise self.error(key, "[lowest, highest] of every dimension")
+            raise self.error(key, f"[lowest, highest] of every dimension, within {_LARGEST_SCORE:,.0f} of zero")
         return {name: (float(value[name][0]), float(value[name][1])) for name in names}
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is a number, and finite as float."""
+    largest = sys.float_info.max
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -largest <= value <= largest
+
+
+def _unfit(value: Any, depth: int) -> tuple[str, str] | None:
+    """Where below a value, and in which way, it is nothing to write into a file and a card; None if all is well."""
+    if isinstance(value, (dict, list)):
+        if not depth:
+            return "", f"is nested more than {_DEPTH} times"
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            unfit = _unfit(key, 1) or _unfit(part, depth - 1)
+            if unfit is not None:
+                return f".{key!s:.100}{unfit[0]}", unfit[1]
+    elif isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return "", "holds half of a character"
+    elif not (value is None or isinstance(value, bool) or _is_number(value)):
+        return "", f"is {_cut(repr(value))}; expected a finite number"
+    return None
+
+
+def _cut(text: str, most: int = 200) -> str:
+    return text if len(text) <= most else f"{text[:most]} ..."
 
 
 def _some(names: list[str], most: int = 5) -> str:

@@ -14,7 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aigciqa.checkpoint import CONFIG_FILE, MetricConfig, check_tensors, file_sha256, write_checkpoint
+from aigciqa.checkpoint import (
+    CARD_FILE,
+    CONFIG_FILE,
+    MetricConfig,
+    check_tensors,
+    file_sha256,
+    is_foreign,
+    write_checkpoint,
+)
 from aigciqa.errors import CheckpointError
 from aigciqa.foreign import is_state_dict, read_pickle, without_classifier
 from aigciqa.metric import Metric
@@ -46,25 +54,30 @@ def convert_checkpoint(
         dimension: the opinion score it was trained on: `"quality"`, `"authenticity"`, `"correspondence"`, `"overall"`.
         output: folder to write `config.json`, `model.safetensors` and a model card to.
         license: SPDX identifier of the weights' licence, if known.
-        overwrite: replace a head that `output` holds.
+        overwrite: replace a head that `output` holds, and any `README.md`.
 
     Returns:
         The converted metric, as `create_metric(metric, weights=output)` gives it.
 
     Raises:
         ValueError: unknown metric or dimension, or a metric that is not the paper's.
-        FileExistsError: `output` holds a head.
-        CheckpointError: not such a file, or another metric's.
+        FileExistsError: `output` holds a head, or a `README.md` that is no model card.
+        CheckpointError: not such a file, another metric's, or one with NaN or infinite weights.
     """
     spec = metric_info(metric)
     if spec.backbone == "lite":
         raise ValueError(f"the paper's script trains no {metric}; expected nr- or fr- with one of its five backbones")
     if dimension not in SCORE_RANGES:
         raise ValueError(f"dimension is one of {', '.join(SCORE_RANGES)}; got {dimension!r}")
-    output = Path(output).expanduser()
-    if (output / CONFIG_FILE).exists() and not overwrite:
-        raise FileExistsError(f"{output} holds a head already: name another folder, or allow to replace it")
-    path = Path(pt_file).expanduser()
+    output = Path(os.path.expanduser(output))
+    if not overwrite:
+        if (output / CONFIG_FILE).exists():
+            raise FileExistsError(f"{output} holds a head already: name another folder, or allow to replace it")
+        if is_foreign(output / CARD_FILE):
+            raise FileExistsError(
+                f"{output} has a README.md that is no model card: name another folder, or allow to replace it"
+            )
+    path = Path(os.path.expanduser(pt_file))
     content = _read(path)
     backbone = without_classifier(_states(content, "backbone", path))
     tensors = {f"backbone.{name}": value for name, value in backbone.items()}

@@ -60,6 +60,14 @@ class OfflineError(HubError):
     """Not in the cache, and the network may not be asked (`HF_HUB_OFFLINE`, `local_files_only`)."""
 
 
+class CacheError(HubError):
+    """The cache of downloads can't be used: a full disk, no right to write."""
+
+
+class UntrustedError(HubError):
+    """The endpoint's answer is no Hub's: written as it says, a file would land outside the cache."""
+
+
 class UnreachableError(HubError):
     """The endpoint can't be reached, or does not answer in time."""
 

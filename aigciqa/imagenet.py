@@ -44,7 +44,7 @@ def load_imagenet(
     metric: Metric,
     file: str | os.PathLike[str] | None = None,
     *,
-    cache_dir: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
 ) -> Metric:
     """Give a metric's backbone ImageNet weights; the head stays as it is. The ImageNet classifier is left out.
@@ -69,7 +69,7 @@ def load_imagenet(
     if name == "lite":
         raise ValueError(f"{metric.name} has no ImageNet weights: its backbone has nothing to learn from them")
     if file is not None:
-        path = Path(file).expanduser()
+        path = Path(os.path.expanduser(file))
         states = _read_file(path)
     elif name == "inceptionv4":
         path, states = _inception(cache_dir, local_files_only)
@@ -105,12 +105,14 @@ def _check_hash(path: Path) -> None:
         raise AlteredError(f"{path} has sha256 {found}, its name says {wanted[1]}: remove it, and fetch it again")
 
 
-def _torchvision(name: str, cache_dir: str | None, local_files_only: bool) -> tuple[Path, dict[str, Tensor]]:
+def _torchvision(
+    name: str, cache_dir: str | os.PathLike[str] | None, local_files_only: bool
+) -> tuple[Path, dict[str, Tensor]]:
     import torch
     from torchvision.models import get_weight
 
     weights: Any = get_weight(_MEMBERS[name])
-    folder = Path(cache_dir or Path(torch.hub.get_dir()) / "checkpoints")
+    folder = Path(os.path.expanduser(cache_dir or Path(torch.hub.get_dir()) / "checkpoints"))
     path = folder / Path(urllib.parse.urlparse(weights.url).path).name
     if path.exists():
         _check_hash(path)  # torch.hub checks what it downloads, not what it finds
@@ -127,15 +129,22 @@ def _torchvision(name: str, cache_dir: str | None, local_files_only: bool) -> tu
     return path, states
 
 
-def _inception(cache_dir: str | None, local_files_only: bool) -> tuple[Path, dict[str, Tensor]]:
-    from aigciqa.hub import Repo
+def _inception(cache_dir: str | os.PathLike[str] | None, local_files_only: bool) -> tuple[Path, dict[str, Tensor]]:
+    from aigciqa.hub import Repo, or_cached
 
-    repo = Repo(INCEPTION_REPO, cache_dir=cache_dir, local_files_only=local_files_only, ways_out=_WAYS_OUT)
-    path = repo.file("model.safetensors", largest=_LARGEST_INCEPTION)
-    announced = path.resolve().name  # huggingface_hub keeps a large file under the sha256 that the Hub announced,
-    if not re.fullmatch("[0-9a-f]{64}", announced):  # where the file system has links
-        announced = str(repo.metadata("model.safetensors").etag)
-    found = file_sha256(path)
-    if found != announced:
-        raise AlteredError(f"{path} has sha256 {found}, the Hub announced {announced}: remove it, and fetch it again")
+    def fetch(cache_only: bool) -> Path:
+        repo = Repo(INCEPTION_REPO, cache_dir=cache_dir, local_files_only=cache_only, ways_out=_WAYS_OUT)
+        path = repo.file("model.safetensors", largest=_LARGEST_INCEPTION)
+        announced = path.resolve().name  # a large file is kept under the sha256 that the Hub announced,
+        if not re.fullmatch("[0-9a-f]{64}", announced):  # where the file system has links
+            announced = str(repo.metadata("model.safetensors").etag)
+        found = file_sha256(path)
+        if found != announced:
+            raise AlteredError(
+                f"{path} has sha256 {found}, the Hub announced {announced}: remove it, and fetch it again"
+            )
+        repo.remember(path.parent.name)
+        return path
+
+    path = or_cached(fetch, local_files_only)
     return path, read_tensors(path)

@@ -25,7 +25,7 @@ from aigciqa.registry import METRICS, metric_info
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _ASSETS = Path(__file__).parent / "assets"
-_REPO = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_REPO = re.compile(r"[\w.-]+/[\w.-]+(@.+)?", re.ASCII)
 
 
 def create_metric(
@@ -36,7 +36,7 @@ def create_metric(
     dtype: str | torch.dtype | None = None,
     dimension: str | None = None,
     as_loss: bool = False,
-    cache_dir: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
 ) -> Metric:
     """Create a metric, in evaluation mode.
@@ -135,7 +135,7 @@ class Metric(nn.Module):
         dtype: str | torch.dtype | None = None,
         dimension: str | None = None,
         as_loss: bool = False,
-        cache_dir: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
         metric: str | None = None,
     ) -> Metric:
@@ -147,28 +147,54 @@ class Metric(nn.Module):
 
         The other arguments are `create_metric`'s. Raises as `create_metric` does.
         """
-        head = _locate(source, metric, cache_dir, local_files_only)
+
+        def load(cache_only: bool) -> Metric:
+            head = _locate(source, metric, cache_dir, cache_only)
+            return cls._loaded(head, str(source), metric, dimension=dimension, as_loss=as_loss, dtype=dtype)
+
+        loaded = hub.or_cached(load, local_files_only)
+        return loaded if device is None else loaded.to(device)
+
+    @classmethod
+    def _loaded(cls, head: HeadFolder | hub.HubHead, source: str, metric: str | None, **options: Any) -> Metric:
+        """The metric of a head's files, each checked before it is used."""
         try:
             config, facts = checkpoint.read_config(head.config_file())
             if metric is not None and config.metric != metric:
                 raise WrongMetricError(f"{source} holds a head for {config.metric!r}, not for {metric!r}")
             if config.metric not in METRICS:
                 raise WrongMetricError(f"{source} holds a head for {config.metric!r}, which this version does not know")
+            spec = METRICS[config.metric]
+            if (config.kind, config.backbone) != (spec.kind, spec.backbone):
+                raise WrongMetricError(
+                    f"{source} says it is for {spec.name!r}, with {config.kind}-{config.backbone} in it"
+                )
             with _without_weights(config.backbone):
-                loaded = cls(config, dimension=dimension, as_loss=as_loss, dtype=dtype)
+                loaded = cls(config, **options)
             expected = loaded.state_dict()
-            checkpoint.check_size(facts, expected, str(source))
+            checkpoint.check_size(facts, expected, source)
             tensors = checkpoint.read_tensors(head.weights_file(facts))
-            checkpoint.check_tensors(tensors, expected, str(source))
+            checkpoint.check_tensors(tensors, expected, source)
         except OptionError as error:
             raise head.refusal(CheckpointError(f"config.json: 'backbone.options': {error}")) from error
         except CheckpointError as error:
             raise head.refusal(error) from error
         loaded.load_state_dict(tensors, assign=True)
-        return loaded if device is None else loaded.to(device)
+        return loaded
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write `config.json`, `model.safetensors` and a model card, for `create_metric(name, weights=folder)`."""
+        """Write `config.json`, `model.safetensors` and a model card, for `create_metric(name, weights=folder)`.
+
+        Args:
+            folder: made if absent; an earlier head in it is replaced.
+
+        Raises:
+            FileExistsError: the folder's `README.md` is no model card of a head.
+            CheckpointError: weights that are NaN or infinite, or a config that could not be loaded.
+        """
+        folder = os.path.expanduser(folder)
+        if checkpoint.is_foreign(Path(folder, checkpoint.CARD_FILE)):
+            raise FileExistsError(f"{folder} has a README.md that is no model card: name another folder")
         checkpoint.write_checkpoint(folder, self.config, self.state_dict())
 
     def push_to_hub(
@@ -191,7 +217,8 @@ class Metric(nn.Module):
             The address of the commit.
 
         Raises:
-            HubError: no right to write there, no network, not the name of a repo.
+            HubError: no right to write there, no network, not the name of a repo or of a branch.
+            CheckpointError: weights that are NaN or infinite.
         """
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
@@ -472,11 +499,14 @@ def _choose(dimension: str | None, dimensions: tuple[str, ...]) -> str:
 
 
 def _locate(
-    source: str | os.PathLike[str], metric: str | None, cache_dir: str | None, local_files_only: bool
+    source: str | os.PathLike[str],
+    metric: str | None,
+    cache_dir: str | os.PathLike[str] | None,
+    local_files_only: bool,
 ) -> HeadFolder | hub.HubHead:
     """Where a head is: a folder, else a Hub repo."""
     text = os.fspath(source)
-    folder = Path(text).expanduser()
+    folder = Path(os.path.expanduser(text))
     if folder.is_dir():
         return HeadFolder(folder)
     if isinstance(source, str) and text[:1] not in (".", "/", "~") and _REPO.fullmatch(text):

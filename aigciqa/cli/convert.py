@@ -26,7 +26,7 @@ _METRICS = [name for name in list_metrics() if not name.endswith("-lite")]
 )
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write.", metavar="DIR")
 @click.option("--license", metavar="SPDX", help="Licence of the weights, such as Apache-2.0.")
-@click.option("--overwrite", is_flag=True, help="Replace a head that DIR holds.")
+@click.option("--overwrite", is_flag=True, help="Replace a head that DIR holds, and any README.md.")
 @click.version_option(package_name="aigciqa")
 def main(pt_file: Path, metric: str, dimension: str, output: Path, license: str | None, overwrite: bool) -> None:
     """Convert FILE, a .pt of the PKU-I2IQA authors' training script, to a head.

@@ -29,10 +29,9 @@ def main(folder: Path, repo: str, private: bool, revision: str | None, message: 
 
     try:
         metric = Metric.from_pretrained(folder.resolve())
+        address = hub.publish_folder(folder, repo, private=private, revision=revision, commit_message=message)
     except CheckpointError as error:
         raise click.UsageError(str(error)) from None
-    try:
-        address = hub.publish_folder(folder, repo, private=private, revision=revision, commit_message=message)
     except HubError as error:
         raise click.ClickException(str(error)) from None
     click.echo(address)
