@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, fx, nn
 
 from aigciqa.backbones.base import Backbone
 from aigciqa.metric import Metric
-from aigciqa.scoring.fusion import fuse_convolutions
+from aigciqa.scoring.fusion import fold_normalisation, fuse_convolutions
 
 #: Feature maps as the features are pooled from them, or as `Metric.quality_map` draws from.
 Maps = Literal["coarse", "dense"]
-#: Pictures a network is laid out for; it reads more or fewer as well.
-_EXAMPLE_BATCH = 8
+#: Images a network is laid out for; it reads more or fewer as well.
+_BATCH = 8
+#: Random images on which the rearranged network is compared with the plain one.
+_PROBES = 2
+#: How far its feature maps may be from the plain network's, as a share of their norm: what rounding explains in float32
+#: on a CPU, and in bfloat16, float16 and a GPU's TF32.
+_TOLERANCE, _TOLERANCE_ROUNDED = 1e-3, 0.1
 
 
 class Encoder:
     """Features of presented pictures, for all metrics that share a backbone.
 
     Of a convolutional backbone it keeps a copy whose batch normalisation is folded into the convolutions, channels last
-    in memory, its weights in the dtype the metric computes in; on a CPU, convolutions also add and rectify. `lite`, and
-    what can't be traced, runs as it is.
+    in memory, its weights in the dtype the metric computes in; on a CPU, convolutions also add and rectify. `lite` runs
+    as it is; so does, with a warning, what can't be traced and what would compute something else.
     """
 
     def __init__(self, metric: Metric) -> None:
         self.metric = metric
         self.spec = metric.config.preprocess
-        self.network = _rearranged(metric)
         self.has_dense_maps = type(metric.backbone).dense is not Backbone.dense
         mean, std = (torch.tensor(each, device=metric.device).view(3, 1, 1) for each in (self.spec.mean, self.spec.std))
         self.scale, self.shift = 1 / (255 * std), -mean / std
+        self.network = self._rearranged() if _has_convolutions(metric.backbone) else None
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor, maps: Maps | None = None) -> tuple[Tensor, Tensor | None]:
@@ -54,15 +61,62 @@ class Encoder:
         return features, read
 
     def _maps(self, pixels: Tensor) -> Tensor:
-        if self.network is None:
-            return self.metric.presented_maps(pixels)
+        return self.metric.presented_maps(pixels) if self.network is None else self._run(self.network, pixels)
+
+    def _run(self, network: fx.GraphModule, pixels: Tensor) -> Tensor:
         device = self.metric.device
         if device.type == "cuda" and pixels.device.type == "cpu":
             pixels = pixels.pin_memory().to(device, non_blocking=True)
         levels = pixels.to(device).float()
         images = torch.addcmul(self.shift, levels, self.scale)
-        maps: Tensor = self.network(images.to(self.metric.autocast_dtype or torch.float32))
+        maps: Tensor = network(images.to(self._dtype))
         return maps.float()
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.metric.autocast_dtype or torch.float32
+
+    def _rearranged(self) -> fx.GraphModule | None:
+        """A copy of the backbone for inference alone; None, with a warning, if it computes something else."""
+        reason = _obstacle(self.metric.backbone)
+        try:
+            network = None if reason else self._copy()
+            if network is not None and (off := self._deviation(network)) > self._tolerance:
+                reason = f"rearranged, its maps would be off by {off:.1%}"
+        except Exception as error:  # tracing code of any kind, whose control flow may depend on the images
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        if reason is None:
+            return network
+        name = self.metric.config.backbone
+        warnings.warn(f"the backbone {name} runs as it is, not rearranged to be faster: {reason}", stacklevel=2)
+        return None
+
+    def _copy(self) -> fx.GraphModule:
+        network = fx.symbolic_trace(copy.deepcopy(self.metric.backbone))
+        fold_normalisation(network)
+        network.to(dtype=self._dtype).to(memory_format=torch.channels_last).requires_grad_(False)
+        if self.metric.device.type == "cpu":
+            example = torch.zeros(_PROBES, 3, self._side, self._side, dtype=self._dtype)
+            fuse_convolutions(network, example.contiguous(memory_format=torch.channels_last), _BATCH)
+        return network
+
+    @torch.inference_mode()
+    def _deviation(self, network: fx.GraphModule) -> float:
+        """How far a network's maps of random images are from the backbone's, as a share of their norm."""
+        random = torch.Generator().manual_seed(0)
+        pixels = torch.randint(0, 256, (_PROBES, 3, self._side, self._side), dtype=torch.uint8, generator=random)
+        expected = self.metric.presented_maps(pixels)
+        off = (self._run(network, pixels) - expected).norm() / expected.norm().clamp(min=torch.finfo().tiny)
+        return float(off.nan_to_num(torch.inf))
+
+    @property
+    def _side(self) -> int:
+        return self.spec.crop or 224
+
+    @property
+    def _tolerance(self) -> float:
+        is_exact = self.metric.device.type == "cpu" and self._dtype is torch.float32
+        return _TOLERANCE if is_exact else _TOLERANCE_ROUNDED
 
 
 def encoders(metrics: Sequence[Metric]) -> list[Encoder]:
@@ -74,23 +128,18 @@ def encoders(metrics: Sequence[Metric]) -> list[Encoder]:
     return found
 
 
-def _rearranged(metric: Metric) -> fx.GraphModule | None:
-    """A copy of a convolutional backbone for inference alone, in the dtype it computes in; None where there is none."""
-    from torch.fx.experimental.optimization import fuse
+def _has_convolutions(backbone: nn.Module) -> bool:
+    return any(isinstance(module, nn.Conv2d) for module in backbone.modules())
 
-    if not any(isinstance(module, nn.Conv2d) for module in metric.backbone.modules()):
-        return None
-    try:
-        folded = cast("fx.GraphModule", fuse(metric.backbone))
-    except Exception:  # tracing code of any kind, whose control flow may depend on the pictures
-        return None
-    dtype = metric.autocast_dtype or torch.float32
-    folded.to(dtype=dtype).to(memory_format=torch.channels_last).requires_grad_(False)
-    if metric.device.type == "cpu":
-        side = metric.config.preprocess.crop or 224
-        example = torch.zeros(_EXAMPLE_BATCH, 3, side, side, dtype=dtype)
-        fuse_convolutions(folded, example.contiguous(memory_format=torch.channels_last))
-    return folded
+
+def _obstacle(backbone: nn.Module) -> str | None:
+    """Why a trace of a backbone would not do all that calling it does, if that is to be seen."""
+    for name, module in backbone.named_modules():
+        if module.training:
+            return f"{name or 'it'} is in training mode"
+        if module._forward_hooks or module._forward_pre_hooks:
+            return f"{name or 'it'} has hooks"
+    return None
 
 
 def _are_equal(one: Metric, other: Metric) -> bool:
@@ -98,7 +147,7 @@ def _are_equal(one: Metric, other: Metric) -> bool:
     facts = [
         (m.config.backbone, m.config.options, m.config.preprocess, m.autocast_dtype, m.device) for m in (one, other)
     ]
-    if facts[0] != facts[1]:
+    if facts[0] != facts[1] or any(_obstacle(each.backbone) for each in (one, other)):
         return False
     tensors = zip(one.backbone.state_dict().values(), other.backbone.state_dict().values(), strict=True)
     return all(torch.equal(mine, theirs) for mine, theirs in tensors)

@@ -1,35 +1,66 @@
-"""Convolutions that add and rectify in the same pass, by oneDNN, for networks that run on a CPU.
+"""A traced network made faster: batch normalisation folded into convolutions, which on a CPU also add and rectify.
 
 An operation of its own reads and writes all feature maps once more. oneDNN adds a residual and rectifies while the
-result is in the cache, with weights laid out for the size of pictures that the network sees.
+result is in the cache, with weights laid out for the size of images that the network sees.
+
+Only what the graph proves to be the same is touched: plain torch modules, results that nobody else reads, operations
+that follow each other at once, so that nothing can change a tensor in between.
 """
 
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
 
 
-def fuse_convolutions(network: fx.GraphModule, example: Tensor) -> None:
+def fold_normalisation(network: fx.GraphModule) -> None:
+    """Put batch normalisation into the convolutions before it.
+
+    A convolution that is called twice, or whose weights the network also reads by themselves, stays as it is.
+
+    Args:
+        network: traced in evaluation mode, never to be trained.
+    """
+    modules = dict(network.named_modules())
+    calls = Counter(node.target for node in network.graph.nodes if node.op == "call_module")
+    read = {str(node.target).rpartition(".")[0] for node in network.graph.nodes if node.op == "get_attr"}
+    for node in network.graph.nodes:
+        if type(_module(node, modules)) is not nn.Conv2d or calls[node.target] > 1 or node.target in read:
+            continue
+        user = _sole_user(node)
+        normalisation = _module(user, modules)
+        if user is None or type(normalisation) is not nn.BatchNorm2d or not normalisation.track_running_stats:
+            continue
+        network.set_submodule(node.target, fuse_conv_bn_eval(modules[node.target], normalisation))
+        user.replace_all_uses_with(node)
+        network.graph.erase_node(user)
+    network.delete_all_unused_submodules()
+    network.recompile()
+
+
+def fuse_convolutions(network: fx.GraphModule, example: Tensor, batch: int) -> None:
     """Fuse the convolutions of a network with what follows them; where this torch can't, the network stays as it is.
 
     Args:
         network: traced, on the CPU, never to be trained.
-        example: pictures of the shape, memory format and dtype that it will read. It reads others too, only slower.
+        example: a few images of the size, memory format and dtype that it will read. It reads others too, only slower.
+        batch: how many images it will mostly read at once.
     """
     from torch.fx.passes.shape_prop import ShapeProp
 
     try:
         with torch.inference_mode():
             ShapeProp(network).propagate(example)
-            chains = list(_chains(network))
+            chains = list(_chains(network, batch))
             if chains:
                 chains[0].fused(torch.zeros_like(example))
     except (
@@ -95,28 +126,33 @@ class _Chain:
         return (other,) if one is self.convolution else (one,)
 
 
-def _chains(network: fx.GraphModule) -> Iterator[_Chain]:
+def _chains(network: fx.GraphModule, batch: int) -> Iterator[_Chain]:
     modules = dict(network.named_modules())
-    place = {node: index for index, node in enumerate(network.graph.nodes)}
     for node in network.graph.nodes:
-        convolution = modules.get(node.target) if node.op == "call_module" else None
-        if not isinstance(convolution, nn.Conv2d) or isinstance(convolution.padding, str):
+        convolution = _module(node, modules)
+        if type(convolution) is not nn.Conv2d or isinstance(convolution.padding, str):
             continue
         if convolution.padding_mode != "zeros":
             continue
-        addition = _sole_user(node)
-        # Of two convolutions that are added, the later one takes the other's maps as its residual.
-        if addition is not None and not (
-            addition.target in _ADDITIONS
-            and not addition.kwargs
-            and all(place.get(arg, len(place)) <= place[node] and _shape(arg) == _shape(node) for arg in addition.args)
-        ):
+        addition = _next(node)
+        if addition is not None and not _is_addition(addition, node):
             addition = None
-        user = _sole_user(addition or node)
-        activation = modules.get(str(user.target)) if user is not None and user.op == "call_module" else None
-        if not isinstance(activation, nn.ReLU if addition is not None else (nn.ReLU, nn.LeakyReLU)):
+        user = _next(addition or node)
+        activation = _module(user, modules)
+        if type(activation) not in ((nn.ReLU,) if addition is not None else (nn.ReLU, nn.LeakyReLU)):
             user = activation = None  # after an addition oneDNN does no other activation
-        yield _Chain(node, addition, user, FusedConvolution(convolution, activation, _shape(node.args[0])))
+        shape = torch.Size((batch, *node.args[0].meta["tensor_meta"].shape[1:]))
+        yield _Chain(node, addition, user, FusedConvolution(convolution, activation, shape))
+
+
+def _is_addition(node: fx.Node, convolution: fx.Node) -> bool:
+    """Whether a node adds a tensor of the same kind to a convolution's result, and changes no other tensor."""
+    if node.target not in _ADDITIONS or node.kwargs:
+        return False
+    one, other = node.args
+    residual = other if one is convolution else one
+    is_changed = node.target is operator.iadd and one is residual
+    return residual is not convolution and not is_changed and _kind(residual) == _kind(convolution)
 
 
 def _replace(network: fx.GraphModule, chain: _Chain, name: str) -> None:
@@ -129,10 +165,23 @@ def _replace(network: fx.GraphModule, chain: _Chain, name: str) -> None:
         network.graph.erase_node(node)
 
 
-def _shape(node: Any) -> Any:
-    """Of the tensor that a node gives; None if it gives none."""
-    return getattr(node.meta.get("tensor_meta"), "shape", None)
+def _module(node: fx.Node | None, modules: dict[str, nn.Module]) -> nn.Module | None:
+    """The module that a node calls, with one tensor and no more; None if it does something else."""
+    if node is None or node.op != "call_module" or len(node.args) != 1 or node.kwargs:
+        return None
+    return modules[str(node.target)]
+
+
+def _kind(node: Any) -> tuple[Any, Any]:
+    """Shape and dtype of the tensor that a node gives; None twice if it gives none."""
+    facts = node.meta.get("tensor_meta") if isinstance(node, fx.Node) else None
+    return getattr(facts, "shape", None), getattr(facts, "dtype", None)
 
 
 def _sole_user(node: fx.Node) -> fx.Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def _next(node: fx.Node) -> fx.Node | None:
+    """The only user of a node, if it follows at once."""
+    return node.next if _sole_user(node) is node.next else None
