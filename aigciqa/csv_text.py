@@ -1,0 +1,122 @@
+"""CSV as this package writes and reads it: safe to open in a spreadsheet, and never short of a row without a word."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import itertools
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+Cell = TypeVar("Cell")
+
+#: What a spreadsheet takes for a formula (OWASP, "CSV injection"), after any apostrophes.
+_FORMULA = re.compile(r"'*(?:\s*[=+\-@＝＋－＠]|[\t\r\n])")
+_DELIMITERS = ",;\t"
+_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+
+
+class CsvError(ValueError):
+    """Text that is not CSV; the message names the file and the line."""
+
+
+def protected(cell: Cell) -> Cell | str:
+    """A cell to be written: text that a spreadsheet would compute gets an apostrophe in front."""
+    return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
+
+
+def plain(cell: str) -> str:
+    """A cell as it was before it was `protected`."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def csv_line(cells: Iterable[object]) -> str:
+    """Cells as one line, protected."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\r\n").writerow(map(protected, cells))  # with "\n", a cell's "\r" stays unquoted
+    return buffer.getvalue()[:-2] + "\n"
+
+
+def read_csv(
+    path: str | os.PathLike[str], column: str, names_image: Callable[[str], bool]
+) -> Iterator[tuple[int, list[str]]]:
+    """Rows of a file as spreadsheets and programs write them, each with the number of its first line.
+
+    UTF-8, or UTF-16 with its mark; bytes that are not UTF-8 come as surrogates. Between cells stand commas, semicolons
+    or tabs, whichever the header has beside `column`. Blank lines are left out.
+
+    Args:
+        path: of the file.
+        column: one that the header has.
+        names_image: whether a cell can be of that column. By it, rows are told from lines of a text that were swallowed
+            by a quotation mark too many.
+
+    Raises:
+        CsvError: a quotation mark that is never closed, or that stands within a cell; a cell that holds
+            other rows; NUL.
+    """
+    with open(path, newline="", encoding=_encoding(path), errors="surrogateescape") as stream:
+        first = stream.readline()
+        delimiter = next((each for each in _DELIMITERS if column in _stripped(first, each)), ",")
+        lines = _without_nul(itertools.chain([first] if first else [], stream))
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
+        header: list[str] = []
+        start = 1
+        try:
+            for cells in reader:
+                header = header or [cell.strip() for cell in cells]
+                if (
+                    reader.line_num > start
+                    and column in header
+                    and _swallows(cells, header.index(column), delimiter, names_image)
+                ):
+                    raise csv.Error("a cell holds what looks like rows of the file")
+                if cells:
+                    yield start, [plain(cell) for cell in cells]
+                start = reader.line_num + 1
+        except (csv.Error, UnicodeError) as error:
+            raise CsvError(f"{os.fspath(path)}: line {start}: {_reason(error)}") from None
+
+
+def _encoding(path: str | os.PathLike[str]) -> str:
+    with open(path, "rb") as stream:
+        start = stream.read(4)
+    return next((encoding for mark, encoding in _MARKS if start.startswith(mark)), "utf-8")
+
+
+def _stripped(line: str, delimiter: str) -> list[str]:
+    return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])]
+
+
+def _without_nul(lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
+        if "\0" in line:
+            raise csv.Error("NUL: a damaged file, or UTF-16 without its mark: save it as UTF-8")
+        yield line
+
+
+def _swallows(cells: Sequence[str], place: int, delimiter: str, names_image: Callable[[str], bool]) -> bool:
+    """Whether a cell with line breaks holds rows, which are told by what stands in one column of theirs."""
+    for column, cell in enumerate(cells):
+        lines = cell.splitlines()
+        for number, line in enumerate(lines if len(lines) > 1 else ()):
+            inner = _stripped(line, delimiter)
+            at = place - (column if number == 0 else 0)
+            is_row = len(inner) > 1 or (len(cells) == 1 and number < len(lines) - 1)  # else a name with a line break
+            if is_row and 0 <= at < len(inner) and names_image(inner[at].strip('"')):
+                return True
+    return False
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    if text == "unexpected end of data":
+        return "a quotation mark that begins a cell here is never closed"
+    if "expected after" in text:
+        return 'a quotation mark inside a cell: quote the whole cell, and double the marks in it ("a 27"" screen")'
+    if "holds what looks like rows" in text:
+        return f"{text}: is there a quotation mark too many?"
+    return text
