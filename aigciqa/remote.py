@@ -10,11 +10,27 @@ import re
 from typing import Any
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]+)://([^/]*)/?(.*)", re.DOTALL)
+#: A bucket, or for Azure `container@account`. After a `?` pyarrow takes options, such as the host to ask.
+_BUCKET = re.compile(r"[\w.-]*|[\w.-]+@[\w-]+\.(?:blob|dfs)\.core\.windows\.net", re.ASCII)
 
 
 def is_url(path: str) -> bool:
     """Whether it names a file by URL; `C:/x` and a folder called `a:` do not."""
     return _URL.match(path) is not None
+
+
+def refusal(path: str) -> str | None:
+    """Why a path that stands in a file may not be opened; None if it may.
+
+    What is signed with the user's key goes to the host that the environment or the command line names, and no other.
+    """
+    match = _URL.match(path)
+    if match is None or _BUCKET.fullmatch(match[2]):
+        return None
+    return (
+        f"{path}: only a URL on the command line may say more than a bucket between // and /, such as the host to ask; "
+        "set the host in the environment (AWS_ENDPOINT_URL)"
+    )
 
 
 def resolve(path: str) -> tuple[Any, str]:

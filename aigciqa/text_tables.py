@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
 import re
@@ -12,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from aigciqa.csv_text import csv_line
 from aigciqa.files import replacing
 
 Writer = TypeVar("Writer")
@@ -67,11 +66,7 @@ def markdown_text(text: str) -> str:
 
 def csv_lines(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     """Rows as CSV with a header."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
+    return "".join(map(csv_line, (columns, *([row[name] for name in columns] for row in rows))))
 
 
 def rounded(value: float, *, signed: bool = False) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,7 +15,9 @@ from aigciqa.scoring.records import Item
 if TYPE_CHECKING:
     from aigciqa.metric import Metric
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+EXIT_INTERRUPTED = 130  # 128 + the signal's number, as shells count
 
 _COMPUTING = (
     click.option("--device", metavar="D", help="Where to compute: cpu, cuda, cuda:1, mps. [default: cpu]"),
@@ -29,7 +32,29 @@ _COMPUTING = (
 )  # fmt: skip
 
 
-def computing_options(command: Command) -> Command:
+class Command(click.Command):
+    """A command that ends quietly: where it is interrupted before its work, and where standard streams are closed."""
+
+    def invoke(self, context: click.Context) -> Any:
+        for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+            if getattr(sys, name) is None:  # else the next file to be opened would be that stream to C libraries
+                setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt:
+            click.echo(f"{context.command_path}: interrupted", err=True)
+            context.exit(EXIT_INTERRUPTED)
+
+
+def is_same_file(one: str, other: str) -> bool:
+    """Whether two paths lead to one file."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
+def computing_options(command: Function) -> Function:
     """Give a command the options that say how scores are computed: device, dtype, batch_size, workers."""
     for option in reversed(_COMPUTING):
         command = option(command)

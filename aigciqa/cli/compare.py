@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aigciqa.cli import ENVIRONMENT
-from aigciqa.cli.common import check_metrics, check_references, checked, computing_options, load_metrics
+from aigciqa.cli.common import (
+    EXIT_INTERRUPTED,
+    Command,
+    check_metrics,
+    check_references,
+    checked,
+    computing_options,
+    is_same_file,
+    load_metrics,
+)
 from aigciqa.registry import METRICS, SCORE_RANGES
 from aigciqa.remote import is_url
 from aigciqa.scoring.records import Item
@@ -25,14 +34,14 @@ if TYPE_CHECKING:
     from aigciqa.scoring.sources import Found
     from aigciqa.scoring.tables import Table
 
-EXIT_COMPARED, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
+EXIT_COMPARED, EXIT_FAILED = 0, 1
 #: More groups are counted, not named, in a report's title.
 _TITLE_NAMES = 4
 #: Group of rows that name none.
 _NO_GROUP = "(no group)"
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("arguments", nargs=-1, metavar="A B...")
 @click.option(
     "-m", "--metric", "names", multiple=True, metavar="METRIC",
@@ -100,6 +109,9 @@ def main(
         from aigciqa.report import check_target
 
         checked(check_target, report)
+    for option, path in (("-o", output), ("--report", report)):
+        if path is not None and any(is_same_file(path, argument) for argument in arguments):
+            raise click.UsageError(f"{option} {path} would overwrite what is to be compared")
     tables = {argument: checked(read_table, argument) for argument in arguments if is_table(argument)}
     folders = [argument for argument in arguments if argument not in tables]
     for folder in folders:

@@ -9,16 +9,29 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from aigciqa.cli import ENVIRONMENT
-from aigciqa.cli.common import check_metrics, check_references, checked, computing_options, load_metrics
+from aigciqa.cli.common import (
+    EXIT_INTERRUPTED,
+    Command,
+    check_metrics,
+    check_references,
+    checked,
+    computing_options,
+    is_same_file,
+    load_metrics,
+)
+from aigciqa.errors import LockedError
+from aigciqa.files import locked
 from aigciqa.registry import METRICS, SCORE_RANGES
+from aigciqa.remote import is_url
 from aigciqa.scoring.records import Item, Record
 
 if TYPE_CHECKING:
@@ -32,7 +45,7 @@ if TYPE_CHECKING:
     from aigciqa.scoring.sources import Found
 
 EXIT_SCORED, EXIT_ERRORS = 0, 1
-EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143  # 128 + the signal's number, as shells count
+EXIT_TERMINATED = 143  # 128 + the signal's number, as shells count
 
 
 def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:
@@ -48,7 +61,7 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
     context.exit(EXIT_SCORED)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("images", nargs=-1, metavar="IMAGE...")
 @click.option(
     "-m", "--metric", "names", multiple=True, metavar="METRIC",
@@ -115,21 +128,23 @@ def main(
     A table goes to FILE or to standard output, progress and a summary to standard error. An image that can't be scored
     becomes a row with its error. Exit status: 0 all scored, 1 some have errors, 2 usage error or nothing to do.
     """
-    from aigciqa.scoring import sources
+    from aigciqa.scoring import provenance, sources
     from aigciqa.scoring.maps import MapFolder, lies_in
     from aigciqa.scoring.parts import PartsSink
-    from aigciqa.scoring.sinks import dimensions_of
+    from aigciqa.scoring.sinks import carried_names, columns_of, dimensions_of
 
     os.environ.update({**ENVIRONMENT, **os.environ})
     if not images:
         raise click.UsageError("nothing to score: name at least one image, folder, pattern, manifest or -")
+    if output is None and report is None and maps is None and sys.stdout.name == os.devnull:
+        raise click.UsageError("standard output is closed: name a file with -o")
     if resume and output is None:
         raise click.UsageError("--resume goes on with a file: name it with -o")
     if engine == "ray" and output is None:
         raise click.UsageError("--engine ray writes a folder of parts: name it with -o, as in -o scores.parquet")
     if engine == "ray" and (maps is not None or decoder != "pillow"):
         raise click.UsageError("--maps and --decoder go with --engine local")
-    if output is not None and any(_same_file(output, image) for image in images):
+    if output is not None and any(is_same_file(output, image) for image in images):
         raise click.UsageError(f"-o {output} would overwrite what is to be scored")
     if report is not None:
         from aigciqa.report import check_target
@@ -139,9 +154,12 @@ def main(
     openers = checked(sources.open_sources, images, sys.stdin.buffer)
     pair = checked(sources.references_from, reference) if reference is not None else lambda found: found.item
     group = checked(sources.group_by, group_by) if group_by is not None else lambda item: item
+    carried: dict[str, str] = {}
 
     def give(each: Found) -> Item:
-        return group(pair(each))  # type: ignore[no-any-return]
+        item: Item = group(pair(each))
+        extra = {carried.get(name, name): cell for name, cell in item.extra.items()}
+        return replace(item, extra=extra) if extra else item
 
     listed = (each for opener in openers for each in opener() if maps is None or not lies_in(each.item.image, maps))
     taken: list[Found] = []
@@ -166,7 +184,12 @@ def main(
         metrics = checked(load_metrics, names, weights, device, dtype, dimension)
     dimensions = [dimension] if dimension else dimensions_of(metrics)
     folder = checked(MapFolder, maps, metrics, resume) if maps is not None else None
-    run = _Run(metrics, dimensions, output, report, folder, engine, quiet)
+    carried |= carried_names([name for opener in openers for name in opener.columns], columns_of(dimensions))
+    options = {"reference": reference, "group-by": group_by, "decoder": decoder}
+    made_by = provenance.describe(metrics, dimensions, "auto" if engine == "ray" and dtype == "auto" else None, options)
+    run = _Run(metrics, dimensions, carried.values(), made_by, output, report, folder, engine, quiet)
+    if output is not None and not is_url(output):
+        _lock(output)
     signal.signal(signal.SIGTERM, _terminate)
     run.count_ahead([] if "-" in images else openers)
     items: Iterator[Item] = (give(item) for each in found for item in sources.opened(each))
@@ -198,6 +221,8 @@ class _Run:
         self,
         metrics: list[Metric],
         dimensions: list[str],
+        carried: Iterable[str],
+        made_by: Mapping[str, Any],
         output: str | None,
         report: str | None,
         maps: MapFolder | None,
@@ -211,9 +236,11 @@ class _Run:
         from aigciqa.scoring.summary import Summary
 
         self.names = [metric.name for metric in metrics]
-        self.columns = sinks.columns_of(dimensions)
+        self.columns = sinks.columns_of(dimensions, carried)
         sink = PartsSink if engine == "ray" else sinks.FileSink
-        self.file: FileSink | PartsSink | None = checked(sink, output, self.columns) if output is not None else None
+        self.file: FileSink | PartsSink | None = None
+        if output is not None:
+            self.file = checked(sink, output, self.columns, made_by)
         self.summary = Summary(dimensions)
         self.report = _report(report, self.columns) if report is not None else None
         self.maps = maps
@@ -236,7 +263,7 @@ class _Run:
                     sink.write([row])
                 self.summary.add([row])
                 if self.report is not None:
-                    self.report.add(row, record.quality_map)
+                    self.report.add(self._scores(row), record.quality_map)
                 self.bar.update()
             sink.close()
         except BrokenPipeError:  # whoever read our output has enough
@@ -277,15 +304,19 @@ class _Run:
         if not resume:
             self.file.start()
             return self.file
-        expected = ((item.image, name) for item in items for name in self.names)
+        expected = (row for item in items for row in sinks.rows_ahead(item, self.names, self.columns))
         for row in _checked_rows(self.file.recover(expected, len(self.names))):
             self.summary.add([row])
             if self.report is not None:
-                self.report.add(row)
+                self.report.add(self._scores(row))
             self.bar.update()
         if self.summary.rows:
             self._say(f"resuming after {self.summary.rows} rows in {self.file.path}")
         return self.file
+
+    def _scores(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A row without what manifests say besides."""
+        return {name: row[name] for name in self.columns[: self.columns.index("error") + 1]}
 
     def _failed_maps(self) -> int:
         """How many maps could not be written; says so, and where the others are."""
@@ -320,8 +351,9 @@ class _Run:
         self.bar.close()
         kept = ""
         if self.file is not None:
+            if self.file.is_there:
+                kept = f"; the rows so far are in {self.file.journal}, and --resume goes on from there"
             self.file.abandon()
-            kept = f"; the rows so far are in {self.file.journal}, and --resume goes on from there"
         click.echo(f"aigciqa-score: {why}{kept}", err=True)
         return status
 
@@ -329,6 +361,16 @@ class _Run:
         if not self.quiet:
             for line in lines:
                 self.bar.write(line, file=sys.stderr)
+
+
+def _lock(output: str) -> None:
+    """Keep other runs from writing the table until this command ends."""
+    try:
+        click.get_current_context().with_resource(locked(output))
+    except LockedError as error:
+        raise click.UsageError(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(f"can't write the scores: {error}") from None
 
 
 class _Terminated(BaseException):
@@ -350,10 +392,3 @@ def _checked_rows(rows: Iterable[Any]) -> Iterator[Any]:
         yield from rows
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-
-
-def _same_file(one: str, other: str) -> bool:
-    try:
-        return os.path.samefile(one, other)
-    except OSError:
-        return False

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aigciqa.cli.common import checked
+from aigciqa.cli.common import EXIT_INTERRUPTED, Command, checked
 from aigciqa.remote import is_url
 from aigciqa.scoring.sinks import OUTPUT_SUFFIXES, FileSink, printable
 from aigciqa.scoring.sources import SourceError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Row = Mapping[str, Any]
 
-EXIT_DONE, EXIT_ERRORS, EXIT_INTERRUPTED = 0, 1, 130
+EXIT_DONE, EXIT_ERRORS = 0, 1
 #: Of the pictures that could not be put in place, these many are named.
 _SHOWN = 20
 _LABELS = {"there": "already there", "different": "another file is there", "gone": "no such file any more"}
@@ -63,7 +63,7 @@ def _finite(text: str) -> float:
     return number
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("path", metavar="TABLE")
 @click.option("-m", "--metric", metavar="METRIC", help="Whose scores, where the table has several.")
 @click.option("--dimension", metavar="D", help="What ranks and divides. [default: the table's first]")

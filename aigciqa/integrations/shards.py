@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pyarrow
@@ -19,7 +20,7 @@ from aigciqa.errors import ImageError
 from aigciqa.integrations.ray import Setup
 from aigciqa.scoring.parts import Parts
 from aigciqa.scoring.records import Item, Record
-from aigciqa.scoring.sinks import LEADING_COLUMNS, to_row, utf8
+from aigciqa.scoring.sinks import is_same, refuse_changed, rows_ahead, scores_of, to_row, utf8
 from aigciqa.scoring.sources import Found, SourceError, opened
 
 #: A network on a CPU gains little from more threads than this.
@@ -75,7 +76,7 @@ def score_shards(
             yield from result.records
             if result.problem is not None:
                 raise result.problem
-        parts.finish()
+        parts.finish(len(rows))
 
 
 @contextmanager
@@ -197,18 +198,24 @@ class _ShardScorer:
         rows = self.parts.read(number)
         if rows is None:
             return None
-        images = [row["image"] for row in rows[:: len(self.names)]]
-        path = utf8(found[0].item.image)
-        if found[0].is_archive:  # whose names are not known before it is read
-            expected = images if all(image.startswith(path) for image in images) else [path]
+        columns = self.parts.columns
+        if found[0].is_archive:  # whose images are not known before it is read
+            path = utf8(found[0].item.image)
+            images = [row["image"] for row in rows[:: len(self.names)]]
+            known = images if all(image.startswith(path) for image in images) else [path]
+            wanted = [{**row, "image": image} for image, row in zip(known, rows[:: len(self.names)], strict=False)]
+            wanted = [{**row, "metric": name} for row in wanted for name in self.names]
         else:
-            expected = [utf8(self.give(each).image) for each in found]
-        wanted = [(image, name) for image in expected for name in self.names]
-        if [(row["image"], row["metric"]) for row in rows] != wanted[: len(rows)]:
-            raise self.parts.of_another_run(f"part {number} holds other images or metrics")
+            wanted = [row for each in found for row in rows_ahead(self.give(each), self.names, columns)]
+        if len(rows) > len(wanted) or not all(map(partial(is_same, columns=columns), rows, wanted)):
+            raise self.parts.of_another_run(f"part {number} holds other images or metrics, references or groups")
+        written = self.parts.written(number)
+        for each in rows:
+            refuse_changed(self.parts.path, each, written)
         return [self._record(row) for row in rows] if len(rows) == len(wanted) else None
 
     def _record(self, row: dict[str, Any]) -> Record:
-        dimensions = self.parts.columns[len(LEADING_COLUMNS) : -1]
-        scores = {name: row[name] for name in dimensions if row[name] is not None}
-        return Record(row["image"], row["reference"], row["group"], row["metric"], scores, row["error"])
+        columns = self.parts.columns
+        scores = {name: row[name] for name in scores_of(columns) if row[name] is not None}
+        extra = {name: row[name] for name in columns[columns.index("error") + 1 :]}
+        return Record(row["image"], row["reference"], row["group"], row["metric"], scores, row["error"], extra=extra)

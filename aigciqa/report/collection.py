@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from aigciqa.scoring.sinks import LEADING_COLUMNS
+from aigciqa.scoring.sinks import scores_of
 
 #: Failures that are kept with their reason; the others are counted.
 FAILURE_LIMIT = 1000
@@ -99,7 +99,7 @@ class Collection:
     """
 
     def __init__(self, columns: Sequence[str]) -> None:
-        self.dimensions = tuple(name for name in columns if name not in (*LEADING_COLUMNS, "error"))
+        self.dimensions = scores_of(columns)
         self.pictures: list[Picture] = []
         self.failures: list[Failure] = []
         self.failed: Counter[tuple[str, str]] = Counter()  # by metric and group

@@ -370,6 +370,7 @@ class Engine:
                 scores=tables.get(index, {}),
                 error=errors[index],
                 quality_map=maps.get(index) if errors[index] is None else None,
+                extra=entry.item.extra,
             )
             for index, entry in enumerate(entries)
         ]

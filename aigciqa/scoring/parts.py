@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from aigciqa import remote
+from aigciqa.scoring import provenance
 from aigciqa.scoring.sinks import Row, arrow_table
 from aigciqa.scoring.sources import SourceError, import_parquet
 
@@ -29,16 +30,18 @@ class Parts:
     Attributes:
         path: a path that all who write see, or a URL.
         columns: of the table.
+        made_by: what makes it, for `provenance`; None: it is not to be gone on with.
     """
 
     path: str
     columns: tuple[str, ...]
+    made_by: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def begin(self, keep: bool) -> None:
         """Make the folder, and remove what an interrupted run left half written, and unless `keep`, its parts.
 
         Raises:
-            SourceError: something else is there.
+            SourceError: something else is there, or with `keep`, parts of another run.
         """
         filesystem, folder = remote.resolve(self.path)
         filesystem.create_dir(folder, recursive=True)
@@ -46,9 +49,17 @@ class Parts:
         strange = [name for name in names if not (_PART.fullmatch(name) or _UNFINISHED.fullmatch(name))]
         if strange:
             raise SourceError(f"{self.path!r} is a folder that holds {strange[0]!r}; name another for the scores")
+        keep = keep and any(map(_PART.fullmatch, names))
+        if self.made_by is not None:
+            if keep:
+                provenance.check_same(self.path, self.made_by)
+            else:
+                provenance.read(self.path)
         for name in names:
             if not (keep and _PART.fullmatch(name)):
                 filesystem.delete_file(f"{folder}/{name}")
+        if self.made_by is not None and not keep:
+            provenance.write(self.path, self.made_by)
 
     def check(self, count: int) -> None:
         """Refuse parts beyond those of a run of so many.
@@ -85,11 +96,25 @@ class Parts:
             import_parquet().write_table(arrow_table(rows, self.columns), file)
         filesystem.move(unfinished, f"{folder}/{_name(number)}")
 
-    def finish(self) -> None:
-        """Remove what those who were stopped left half written."""
+    def written(self, number: int) -> float:
+        """When a part was written, in seconds since 1970."""
         filesystem, folder = remote.resolve(self.path)
-        for name in filter(_UNFINISHED.fullmatch, remote.names_in(self.path)):
+        moment = filesystem.get_file_info(f"{folder}/{_name(number)}").mtime_ns
+        return float("inf") if moment is None else moment / 1e9
+
+    def finish(self, count: int) -> None:
+        """Remove what those who were stopped left half written.
+
+        Raises:
+            OSError: some of so many parts are not there.
+        """
+        filesystem, folder = remote.resolve(self.path)
+        names = remote.names_in(self.path)
+        for name in filter(_UNFINISHED.fullmatch, names):
             filesystem.delete_file(f"{folder}/{name}")
+        gone = sorted({_name(number) for number in range(count)} - set(names))
+        if gone:
+            raise OSError(f"{len(gone)} parts of {self.path} were removed during the run, such as {gone[0]}")
 
     def of_another_run(self, difference: str) -> SourceError:
         """The error that says so."""
@@ -105,9 +130,10 @@ class PartsSink:
     Args:
         path: of the folder, or its URL.
         columns: of the table.
+        made_by: as `Parts` has it.
     """
 
-    def __init__(self, path: str, columns: Sequence[str]) -> None:
+    def __init__(self, path: str, columns: Sequence[str], made_by: Mapping[str, Any] | None = None) -> None:
         if not path.lower().endswith(SUFFIX):
             raise SourceError(f"{path!r}: --engine ray writes a folder of Parquet files; its name ends in {SUFFIX}")
         if not remote.is_url(path):
@@ -115,12 +141,13 @@ class PartsSink:
                 raise SourceError(f"{path!r} is a file; --engine ray writes a folder of parts: name another")
             import_parquet()
         self.path = self.journal = path
-        self.parts = Parts(path if remote.is_url(path) else str(Path(path).absolute()), tuple(columns))
+        self.parts = Parts(path if remote.is_url(path) else str(Path(path).absolute()), tuple(columns), made_by)
+        self.is_there = True  # part by part
 
     def start(self) -> None:
         """Nothing: an earlier table stays until the run knows that it can score."""
 
-    def recover(self, _expected: Iterator[tuple[str, str]], _block: int) -> Iterator[Row]:
+    def recover(self, _expected: Iterator[Row], _block: int) -> Iterator[Row]:
         """Nothing: an earlier run's rows come back with those that are scored."""
         return iter(())
 

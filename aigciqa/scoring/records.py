@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     #: A picture in memory: the bytes of its file, or its pixels, uint8 (H, W, 3) or (H, W).
     Content: TypeAlias = "bytes | np.ndarray"
 
+#: Characters of an error, at most. It goes into every row of a table, and may quote what is in a file.
+MAX_ERROR = 500
+
+
+def shortened(text: str) -> str:
+    """An error of at most `MAX_ERROR` characters; the middle of a longer one is left out."""
+    half = MAX_ERROR // 2
+    return text if len(text) <= MAX_ERROR else f"{text[: half - 1]}…{text[-half:]}"
+
 
 @dataclass(frozen=True)
 class Item:
@@ -23,10 +32,11 @@ class Item:
         image: path of the generated picture.
         reference: path of its image prompt, if it has one.
         group: what the summary groups it under.
-        error: why it can't be scored at all, found while listing.
+        error: why it can't be scored at all, found while listing; at most 500 characters.
         reference_error: why it has no reference; only full-reference metrics mind.
         content: the picture, if it is in memory; `image` is then a name only.
         reference_content: the image prompt, if it is in memory.
+        extra: column -> text of what else a manifest says of it.
     """
 
     image: str
@@ -36,6 +46,12 @@ class Item:
     reference_error: str | None = None
     content: Content | None = field(default=None, repr=False, compare=False)
     reference_content: Content | None = field(default=None, repr=False, compare=False)
+    extra: Mapping[str, str | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("error", "reference_error"):
+            if (text := getattr(self, name)) is not None:
+                object.__setattr__(self, name, shortened(text))
 
 
 @dataclass(frozen=True)
@@ -48,9 +64,10 @@ class Record:
         group: the group it was given.
         metric: name of the metric.
         scores: dimension -> score; empty if `error` is set.
-        error: why the picture could not be scored; None if it was.
+        error: why the picture could not be scored, at most 500 characters; None if it was.
         quality_map: where maps were asked for, the score of the metric's main dimension place by place, float32
             (h, w), whose mean is that score.
+        extra: the item's.
     """
 
     image: str
@@ -60,3 +77,8 @@ class Record:
     scores: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
     quality_map: np.ndarray | None = field(default=None, repr=False, compare=False)
+    extra: Mapping[str, str | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.error is not None:
+            object.__setattr__(self, "error", shortened(self.error))

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import json
 import os
 import posixpath
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from aigciqa import remote
+from aigciqa.csv_text import CsvError, read_csv
 from aigciqa.scoring import archives
-from aigciqa.scoring.records import Item
+from aigciqa.scoring.records import Item, shortened
 
 IMAGE_SUFFIXES = frozenset(
     f".{name}"
@@ -25,10 +26,19 @@ IMAGE_SUFFIXES = frozenset(
 )
 MANIFEST_SUFFIXES = frozenset({".csv", ".jsonl", ".parquet"})
 MANIFEST_COLUMNS = ("image", "reference", "group")
+#: Columns of a manifest, at most: each is one in every row of the table.
+MAX_COLUMNS = 1000
+#: Bytes of images that are read from a Parquet file at a time, about.
+_PARQUET_BYTES = 32 << 20
+_PARQUET_ROWS = 65_536
+_PARQUET_BUFFER = 1 << 20  # of a column; without one, it is read whole
 
 
 class SourceError(ValueError):
     """A source that can't be used at all: the command ends before it scores anything."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shortened(message))
 
 
 @dataclass(frozen=True)
@@ -43,15 +53,32 @@ class Found:
     is_archive: bool = False
 
 
-def open_sources(arguments: Iterable[str], stdin: BinaryIO) -> list[Callable[[], Iterator[Found]]]:
-    """Check the arguments of the command line; each becomes a function that lists its items, lazily.
+@dataclass(frozen=True)
+class Source:
+    """What an argument of the command line names; called, it lists its items, lazily.
+
+    Attributes:
+        opener: lists them.
+        columns: of a manifest, those that are carried into the table: all but `image`, `reference` and `group`.
+    """
+
+    opener: Callable[[], Iterator[Found]]
+    columns: tuple[str, ...] = ()
+
+    def __call__(self) -> Iterator[Found]:
+        return self.opener()
+
+
+def open_sources(arguments: Iterable[str], stdin: BinaryIO) -> list[Source]:
+    """Check the arguments of the command line. Manifests in CSV and JSON lines are read once for that.
 
     A source that can't be listed, or only in part, ends in an item with an error.
 
     Raises:
-        SourceError: a pattern that matches nothing, a manifest that is missing or has no column `image`.
+        SourceError: a pattern that matches nothing; a manifest that is missing, has no column `image`, or is no CSV.
     """
-    return [partial(_to_its_end, argument, _open_source(argument, stdin)) for argument in arguments]
+    sources = [(argument, _open_source(argument, stdin)) for argument in arguments]
+    return [replace(source, opener=partial(_to_its_end, argument, source.opener)) for argument, source in sources]
 
 
 def opened(found: Found) -> Iterator[Found]:
@@ -121,21 +148,21 @@ def _to_its_end(argument: str, opener: Callable[[], Iterator[Found]]) -> Iterato
         yield Found(Item(argument, error=f"{argument}: {getattr(error, 'strerror', None) or error}"), "")
 
 
-def _open_source(argument: str, stdin: BinaryIO) -> Callable[[], Iterator[Found]]:
+def _open_source(argument: str, stdin: BinaryIO) -> Source:
     if argument == "-":
-        return lambda: _from_lines(stdin)
+        return Source(lambda: _from_lines(stdin))
     if _is_table_in_parts(argument):
         return _open_manifest(os.path.normpath(argument))
     if _is_folder(argument):
-        return lambda: _walk(argument, "")
+        return Source(lambda: _walk(argument, ""))
     if os.path.splitext(argument)[1].lower() in MANIFEST_SUFFIXES:
         return _open_manifest(argument)
     if glob.has_magic(argument) and not (remote.is_url(argument) or os.path.lexists(argument)):
         matches = _glob(argument)
         if not matches:
             raise SourceError(f"{argument!r} matches no file")
-        return lambda: (found for match in matches for found in _matched(match))
-    return lambda: iter([_file(argument)])
+        return Source(lambda: (found for match in matches for found in _matched(match)))
+    return Source(lambda: iter([_file(argument)]))
 
 
 def _is_table_in_parts(path: str) -> bool:
@@ -174,7 +201,8 @@ def _from_lines(stream: BinaryIO) -> Iterator[Found]:
     for line in stream:
         path = os.fsdecode(line.rstrip(b"\r\n"))
         if path:
-            yield _file(path)
+            problem = remote.refusal(path)
+            yield _file(path) if problem is None else Found(Item(path, error=problem), "")
 
 
 def _walk(folder: str, below: str) -> Iterator[Found]:
@@ -241,29 +269,92 @@ def _unique(pairs: Iterable[tuple[str, str]]) -> dict[str, str | None]:
     return {key: value if counts[key] == 1 else None for key, value in listed}
 
 
-def _open_manifest(path: str) -> Callable[[], Iterator[Found]]:
+def _open_manifest(path: str) -> Source:
     if not os.path.isfile(path) and not _is_table_in_parts(path):
         raise SourceError(f"manifest {path!r}: no such file")
-    next(read_rows(path, MANIFEST_COLUMNS), None)  # raises for a file that is no manifest
-    folder = os.path.dirname(path)
-    return lambda: (
-        _listed(row, folder, f"{path}: row {number}") for number, row in enumerate(read_rows(path, MANIFEST_COLUMNS), 1)
+    carried = _carried(_columns(path))
+    columns = (*MANIFEST_COLUMNS, *carried)
+    return Source(
+        lambda: (_listed(row, carried, path, number) for number, row in enumerate(read_rows(path, columns), 1)),
+        carried,
     )
 
 
-def _listed(row: dict[str, Any] | str, folder: str, where: str) -> Found:
+def _columns(path: str) -> list[str]:
+    """The columns of a manifest, whose rows are all read unless the format has the columns apart.
+
+    Raises:
+        SourceError: no column `image`, too many columns, or CSV that can't be told apart.
+    """
+    if path.lower().endswith(".parquet"):
+        return list(dict.fromkeys(name for part in _parquet_parts(path) for name in _parquet_columns(part)))
+    names: dict[str, None] = {}
+    for row in read_rows(path):
+        if isinstance(row, dict) and not row.keys() <= names.keys():
+            names |= dict.fromkeys(row)
+            if len(names) > MAX_COLUMNS:
+                raise SourceError(f"{path!r} has more than {MAX_COLUMNS} columns")
+    return list(names)
+
+
+def _carried(names: Sequence[str]) -> tuple[str, ...]:
+    """The columns that are carried into the table of scores; of another such table, not its metric, scores, error."""
+    left_out = {"", *MANIFEST_COLUMNS}
+    if {*MANIFEST_COLUMNS, "metric", "error"} <= set(names):
+        left_out |= set(names[names.index("metric") : names.index("error") + 1])
+    return tuple(name for name in names if name not in left_out and _is_text(name))
+
+
+def _listed(row: dict[str, Any] | str, carried: Iterable[str], path: str, number: int) -> Found:
     """The item of a manifest's row; a row that can't be read is an item with an error."""
+    where = f"{path}: row {number}"
     if isinstance(row, str):
         return Found(Item("", error=f"{where}: {row}"), "")
-    cells = {name: row.get(name) for name in MANIFEST_COLUMNS}
-    wrong = [name for name, cell in cells.items() if cell is not None and not _is_text(cell)]
-    if wrong:
-        return Found(Item("", error=f"{where}: {wrong[0]!r} is {cells[wrong[0]]!r}; expected text"), "")
-    image, reference, group = (str(cell) if cell not in (None, "") else None for cell in cells.values())
-    if image is None:
-        return Found(Item("", error=f"{where}: the column 'image' is empty"), "")
-    item = Item(beside(folder, image), beside(folder, reference) if reference else None, group)
-    return Found(item, image if not os.path.isabs(image) else os.path.basename(image))
+    extra = {name: _as_text(row.get(name)) for name in carried}
+    folder, name = os.path.dirname(path), f"{path}#{number}"
+    try:
+        image, content = _image(row, "image", folder)
+        reference, reference_content = _image(row, "reference", folder)
+        if image is None and content is None:
+            raise SourceError("the column 'image' is empty")
+    except SourceError as error:
+        return Found(Item("", error=f"{where}: {error}", extra=extra), "")
+    item = Item(
+        beside(folder, image) if image and content is None else image or name,
+        beside(folder, reference) if reference and reference_content is None else reference,
+        _as_text(row.get("group")),
+        content=content,
+        reference_content=reference_content,
+        extra=extra,
+    )
+    if reference_content is not None and reference is None:
+        item = replace(item, reference=name)
+    relative = image or name
+    return Found(item, os.path.basename(relative) if os.path.isabs(relative) else relative)
+
+
+def _image(row: Mapping[str, Any], column: str, folder: str) -> tuple[str | None, bytes | None]:
+    """What a cell says of an image: its path, or what is in its file, or both, as Hugging Face's data sets have it.
+
+    Raises:
+        SourceError: neither, or a path that a manifest may not name.
+    """
+    cell: Any = row.get(column)
+    content = None
+    if isinstance(cell, dict) and cell.keys() <= {"bytes", "path"}:
+        cell, content = cell.get("path"), cell.get("bytes")
+    elif isinstance(cell, bytes):
+        cell, content = None, cell
+    if content is not None and not isinstance(content, bytes):
+        raise SourceError(f"{column!r} holds no bytes but {type(content).__name__}")
+    if cell is None or cell == "":
+        return None, content
+    if not _is_text(cell):
+        raise SourceError(f"{column!r} is {cell!r}; expected text")
+    path = _spelled(str(cell), folder) if content is None else str(cell)
+    if (problem := remote.refusal(path)) is not None:
+        raise SourceError(problem)
+    return path or None, content
 
 
 def _is_text(cell: Any) -> bool:
@@ -273,6 +364,43 @@ def _is_text(cell: Any) -> bool:
     except ValueError:
         return False
     return isinstance(cell, (str, int))
+
+
+def _as_text(cell: Any) -> str | None:
+    """What a cell says, as text without blanks around it; None if it is empty, which pandas writes as NaN."""
+    if cell is None or cell != cell:
+        return None
+    text = json.dumps(cell, ensure_ascii=False) if isinstance(cell, (bool, dict, list)) else str(cell).strip()
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = _from_windows(text) or text.encode("utf-8", "backslashreplace").decode()
+    return text or None
+
+
+def _from_windows(text: str) -> str | None:
+    """Text whose bytes are not UTF-8, as the code page of Western Europe has it; None if it is not that, either."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("cp1252")
+    except UnicodeError:
+        return None
+
+
+def _spelled(cell: str, folder: str) -> str:
+    """The path in a cell as the disk spells it.
+
+    If there is no such file: without blanks around it, with slashes for backslashes, out of Windows' code page, in the
+    other normal form of Unicode, or several of these, if there is a file of that name.
+    """
+    stripped = cell.strip()
+    if remote.is_url(stripped):
+        return stripped
+    slashed = dict.fromkeys((cell, stripped, stripped.replace("\\", "/")))
+    if len(slashed) == 1 and cell.isascii():
+        return cell
+    decoded = dict.fromkeys(each for path in slashed for each in (path, _from_windows(path)) if each is not None)
+    forms = (form for path in decoded for form in (path, *(unicodedata.normalize(n, path) for n in ("NFC", "NFD"))))
+    return next((form for form in forms if os.path.lexists(beside(folder, form))), stripped)
 
 
 def beside(folder: str, path: str) -> str:
@@ -292,25 +420,35 @@ def read_rows(path: str, columns: Iterable[str] | None = None) -> Iterator[dict[
         columns: those that are needed; a format that stores columns apart leaves the others out.
 
     Raises:
-        SourceError: not a table, or one without a column `image`.
+        SourceError: not a table, one without a column `image` or with two of a name; CSV that can't be told apart.
     """
     suffix = os.path.splitext(path)[1].lower()
-    if _is_table_in_parts(path):
-        parts = sorted(glob.glob(os.path.join(glob.escape(path), "*.parquet")))
-        return (row for part in parts for row in _parquet_rows(part, columns))
-    if suffix == ".parquet":
-        return _parquet_rows(path, columns)
+    if suffix == ".parquet" or _is_table_in_parts(path):
+        return (row for part in _parquet_parts(path) for row in _parquet_rows(part, columns))
     return {".csv": _csv_rows, ".json": _json_rows, ".jsonl": _jsonl_rows}[suffix](path)
 
 
 def _csv_rows(path: str) -> Iterator[dict[str, Any] | str]:
-    with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
-        reader = csv.DictReader(stream)
-        try:
-            _check_columns(path, reader.fieldnames or [])
-            yield from reader
-        except csv.Error as error:
-            yield f"not CSV: {error}"
+    rows = read_csv(path, "image", _is_image_name)
+    try:
+        _, header = next(rows, (0, []))
+        header = [name.strip() for name in header]
+        _check_columns(path, header)
+        for line, cells in rows:
+            if any(cells[len(header) :]):
+                raise SourceError(
+                    f"{path}: line {line} has {len(cells)} cells, the header {len(header)}: quote a cell with a "
+                    "delimiter in it"
+                )
+            given: dict[str, Any] = dict.fromkeys(header) | dict(zip(header, cells, strict=False))
+            given.pop("", None)
+            yield given | ({"": None} if len(cells) > len(header) else {})  # whoever is strict about cells sees it
+    except CsvError as error:
+        raise SourceError(str(error)) from None
+
+
+def _is_image_name(text: str) -> bool:
+    return os.path.splitext(text)[1].lower() in IMAGE_SUFFIXES
 
 
 def _jsonl_rows(path: str) -> Iterator[dict[str, Any] | str]:
@@ -318,7 +456,7 @@ def _jsonl_rows(path: str) -> Iterator[dict[str, Any] | str]:
         for line in filter(str.strip, stream):
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 yield f"not JSON: {error}"
                 continue
             yield _object(row)
@@ -328,7 +466,7 @@ def _json_rows(path: str) -> Iterator[dict[str, Any] | str]:
     with open(path, encoding="utf-8-sig", errors="surrogateescape") as stream:
         try:
             rows = json.load(stream)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SourceError(f"{path!r} is not JSON: {error}") from None
     if not isinstance(rows, list):
         raise SourceError(f"{path!r} holds no list of rows but {type(rows).__name__}")
@@ -339,19 +477,44 @@ def _object(row: Any) -> dict[str, Any] | str:
     return row if isinstance(row, dict) else f"expected an object, got {type(row).__name__}"
 
 
+def _parquet_parts(path: str) -> list[str]:
+    return sorted(glob.glob(os.path.join(glob.escape(path), "*.parquet"))) if _is_table_in_parts(path) else [path]
+
+
 def _parquet_rows(path: str, columns: Iterable[str] | None) -> Iterator[dict[str, Any] | str]:
-    try:
-        file = import_parquet().ParquetFile(path)
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{path!r} is not Parquet: {error}") from None
-    with file:
+    with _open_parquet(path) as file:
         names = file.schema_arrow.names
         _check_columns(path, names)
+        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+        largest = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
+        rows = min(_PARQUET_ROWS, max(1, _PARQUET_BYTES // max(1, largest)))
+        wanted = [name for name in columns if name in names] if columns else names
         try:
-            for batch in file.iter_batches(columns=[name for name in columns if name in names] if columns else names):
+            for batch in file.iter_batches(rows, columns=wanted):
                 yield from batch.to_pylist()
         except (OSError, ValueError) as error:
             yield f"not Parquet: {error}"
+
+
+def _parquet_columns(path: str) -> list[str]:
+    """The columns of a Parquet file that can be those of a manifest; lists, structs and bytes are no text."""
+    from pyarrow import types
+
+    with _open_parquet(path) as file:
+        _check_columns(path, file.schema_arrow.names)
+        other = (types.is_nested, types.is_binary, types.is_large_binary, types.is_fixed_size_binary)
+        return [
+            field.name
+            for field in file.schema_arrow
+            if field.name in MANIFEST_COLUMNS or not any(check(field.type) for check in other)
+        ]
+
+
+def _open_parquet(path: str) -> Any:
+    try:
+        return import_parquet().ParquetFile(path, buffer_size=_PARQUET_BUFFER)
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{path!r} is not Parquet: {error}") from None
 
 
 def import_parquet() -> Any:
@@ -367,3 +530,6 @@ def _check_columns(path: str, columns: Iterable[str]) -> None:
     names = list(columns)
     if "image" not in names:
         raise SourceError(f"{path!r} has no column 'image'; it has: {', '.join(names) or 'nothing'}")
+    twice = [name for name in names if name and names.count(name) > 1]
+    if twice:
+        raise SourceError(f"{path!r} has two columns {twice[0]!r}: rename one")

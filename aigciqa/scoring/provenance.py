@@ -1,0 +1,151 @@
+"""What made a table of scores, in `FILE.meta.json` beside it: `--resume` goes on with what the same would make."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import aigciqa
+from aigciqa import remote
+from aigciqa.files import replacing
+from aigciqa.scoring.sources import SourceError
+
+if TYPE_CHECKING:
+    from aigciqa.metric import Metric
+
+FORMAT = 1
+SUFFIX = ".meta.json"
+#: Characters of a value that are shown where it differs: enough of a sha256.
+_SHOWN = 60
+
+
+def describe(
+    metrics: Sequence[Metric], dimensions: Sequence[str], dtype: str | None, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What makes a table: version, metrics with the sha256 of their weights, options that change its rows.
+
+    Args:
+        metrics: in order.
+        dimensions: the table's.
+        dtype: what they compute in, where it is not up to each metric.
+        options: of the command, by name.
+    """
+    import torch
+
+    ranges = {name: list(metric.config.score_range[name]) for metric in metrics for name in metric.dimensions}
+    return {
+        "format": FORMAT,
+        "version": aigciqa.__version__,
+        "dimensions": {name: ranges[name] for name in dimensions},
+        "metrics": [
+            {
+                "name": metric.name,
+                "weights": _sha256(metric),
+                "dtype": dtype or str(metric.autocast_dtype or torch.float32).removeprefix("torch."),
+                "backbone": {"name": metric.config.backbone, **metric.config.options},
+                "preprocess": asdict(metric.config.preprocess),
+            }
+            for metric in metrics
+        ],
+        "options": dict(options),
+    }
+
+
+def write(table: str, made_by: Mapping[str, Any]) -> None:
+    """Write it beside a table, a path or URL.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    data = (json.dumps(made_by, indent=2, allow_nan=False) + "\n").encode()
+    path = _path(table)
+    if remote.is_url(path):
+        filesystem, name = remote.resolve(path)
+        with filesystem.open_output_stream(name) as stream:
+            stream.write(data)
+        return
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(data)
+
+
+def read(table: str) -> dict[str, Any] | None:
+    """What made a table, a path or URL; None if nothing says so.
+
+    Raises:
+        SourceError: another file has that name.
+    """
+    path = _path(table)
+    try:
+        with remote.open_file(path) if remote.is_url(path) else open(path, "rb") as stream:
+            found = json.loads(stream.read())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise SourceError(f"{path!r} can't be read: {error}. It is to say what made {table!r}: move it away") from None
+    if not isinstance(found, dict) or found.get("format") != FORMAT or not isinstance(found.get("metrics"), list):
+        raise SourceError(
+            f"{path!r} is no file of aigciqa, or of a later version: move it away, or name another output"
+        )
+    return found
+
+
+def check_same(table: str, made_by: Mapping[str, Any]) -> None:
+    """Refuse to go on with a table that something else made.
+
+    Raises:
+        SourceError: naming what differs; nothing says what made it.
+    """
+    way_out = "Name another output, or leave --resume out to start anew"
+    found = read(table)
+    if found is None:
+        raise SourceError(
+            f"--resume: {_path(table)} is missing, which says what made {table} (aigciqa 0.1 did not write it); "
+            f"scores of other weights or options might come into one table. {way_out}"
+        )
+    there, wanted = _flat(found), _flat(json.loads(json.dumps(made_by)))
+    for name in {**wanted, **there}:
+        if there.get(name) != wanted.get(name):
+            one, other = (_shown(each.get(name)) for each in (there, wanted))
+            raise SourceError(f"--resume: {table} is of another run: {name} was {one}, is {other} now. {way_out}")
+
+
+def _path(table: str) -> str:
+    return os.fspath(table).rstrip("/") + SUFFIX
+
+
+def _sha256(metric: Metric) -> str:
+    """Of names, types, shapes and values of all weights, wherever they came from."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(metric.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _flat(made_by: Mapping[str, Any]) -> dict[str, Any]:
+    """Its values by what an error calls them, such as "weights of nr-lite"."""
+    metrics = {str(each.get("name")): each for each in made_by["metrics"] if isinstance(each, dict)}
+    found = {"the metric": list(metrics)}
+
+    def add(value: Any, names: tuple[str, ...]) -> None:
+        if isinstance(value, dict):
+            for key, each in value.items():
+                add(each, (str(key), *names))
+        else:
+            found[" of ".join(names)] = value
+
+    add(made_by.get("options"), ())
+    add({**made_by, "options": None, "metrics": None}, ())
+    add(metrics, ())
+    return found
+
+
+def _shown(value: Any) -> str:
+    text = "not given" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
