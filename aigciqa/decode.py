@@ -7,10 +7,8 @@ import io
 import os
 import re
 import stat
-import struct
 import threading
-import zlib
-from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,10 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from aigciqa import parquet_images, remote
+from aigciqa.colour import grey_levels, to_srgb
+from aigciqa.containers import is_whole, without_metadata
 from aigciqa.errors import ImageError
+from aigciqa.memory import Share
 
 #: Formats that decode without starting another program (EPS would start Ghostscript).
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO", "AVIF", "JPEG2000")
@@ -31,6 +32,11 @@ MAX_EXPANSION = 10_000
 SMALL_PIXELS = 4096 * 4096
 #: As many pixels of four 16-bit channels, uncompressed: a longer file is not read at all.
 MAX_BYTES = 8 * MAX_PIXELS
+#: What decoding a pixel takes at its peak, by format, as measured; the decoder's own memory and the RGB image included.
+BYTES_PER_PIXEL = {"PNG": 12, "BMP": 12, "PPM": 12, "GIF": 12, "JPEG": 16}
+MOST_BYTES_PER_PIXEL = 24
+#: Pixels are converted in strips of so many, so that no second copy of a large image is made on the way to RGB.
+STRIPE_PIXELS = 2**20
 
 
 def load_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> Image.Image:
@@ -81,7 +87,7 @@ def read_content(source: str | os.PathLike[str]) -> bytes:
     return _read(Path(source))
 
 
-def load_content(data: bytes, name: str, *, at_least: int | None = None) -> Image.Image:
+def load_content(data: bytes, name: str, *, at_least: int | None = None, share: Share | None = None) -> Image.Image:
     """Read the bytes of a file as `load_image` reads files.
 
     Args:
@@ -89,6 +95,8 @@ def load_content(data: bytes, name: str, *, at_least: int | None = None) -> Imag
         name: what errors call it.
         at_least: a JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size, as long as its short side keeps so many
             pixels: several times as fast, and not quite the same picture.
+        share: of the memory for decoding, where the caller holds it until it has used the pixels; else it is held until
+            they are decoded.
 
     Raises:
         ImageError: as `load_image`.
@@ -97,8 +105,8 @@ def load_content(data: bytes, name: str, *, at_least: int | None = None) -> Imag
         raise ImageError(f"{name}: the file is empty")
     _check_length(name, len(data))
     try:
-        with _STRICT:
-            return _from_bytes(data, name, at_least)
+        with _STRICT, nullcontext(share) if share is not None else Share() as held:
+            return _from_bytes(data, name, at_least, held)
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -145,17 +153,19 @@ def _read(path: Path) -> bytes:
         raise ImageError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _from_bytes(data: bytes, name: str, at_least: int | None) -> Image.Image:
+def _from_bytes(data: bytes, name: str, at_least: int | None, share: Share) -> Image.Image:
+    data, profile = without_metadata(data)
     with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
         if image.width * image.height > max(SMALL_PIXELS, MAX_EXPANSION * len(data)):
             raise ImageError(f"{name}: a decompression bomb: {image.width} x {image.height} from {len(data):,} bytes")
-        if image.format == "PNG":
-            image.verify()  # Pillow checks the pixel data's CRCs only here, and the image is spent after it
-    with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
+        if profile is not None:
+            image.info["icc_profile"] = profile
         if at_least is not None:
             image.draft(None, (at_least, at_least))
+        _check_size(image, name)
+        share.take(image.width * image.height * BYTES_PER_PIXEL.get(image.format or "", MOST_BYTES_PER_PIXEL))
         picture = _decode(image, name)
-        if not _is_whole(image, data):
+        if not is_whole(image, data):
             raise ImageError(f"{name}: the picture is truncated: its data ends early")
         return picture
 
@@ -187,58 +197,6 @@ class _StrictDecoders:
 _STRICT = _StrictDecoders()
 
 
-def _is_whole(image: Image.Image, data: bytes) -> bool:
-    """Whether a picture has all its data, for the formats in which Pillow decodes what there is."""
-    if image.format == "JPEG2000":
-        return _codestream(data).endswith(b"\xff\xd9")  # without the end mark, later tiles may be missing
-    if data.startswith((b"P2", b"P3")):
-        return data[-1:].isspace()  # else digits of the last number may be missing
-    if image.format == "PNG":
-        last_row = np.asarray(image.crop((0, image.height - 1, image.width, image.height)))
-        reached = not image.info.get("interlace") and bool(last_row.any())  # rows without data stay zero
-        return reached or _has_all_rows(data)
-    return True
-
-
-def _codestream(data: bytes) -> bytes:
-    """The JPEG 2000 codestream of a file, which may lie in a box (ISO/IEC 15444-1, annex I)."""
-    if data.startswith(b"\xff\x4f"):
-        return data
-    start = 0
-    while start + 16 <= len(data):
-        length, kind, extended = struct.unpack_from(">I4sQ", data, start)
-        length = {0: len(data) - start, 1: extended}.get(length, length)
-        if kind == b"jp2c" or length < 8:
-            return data[start : start + length]
-        start += length
-    return b""
-
-
-def _has_all_rows(data: bytes) -> bool:
-    """Whether a PNG's pixel data is as long as its header says (the CRCs have been checked)."""
-    chunks = list(_png_chunks(data))
-    width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", chunks[0][1])
-    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
-    expected = 0
-    for left, top, across, down in _ADAM7 if interlaced else ((0, 0, 1, 1),):
-        columns, rows = -((left - width) // across), -((top - height) // down)
-        expected += rows * (1 + (columns * bits + 7) // 8) if columns > 0 else 0
-    pixels = b"".join(content for kind, content in chunks if kind == b"IDAT")
-    return len(zlib.decompressobj().decompress(pixels, expected)) == expected
-
-
-#: First column and row, and steps across and down, of the passes of an interlaced PNG.
-_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-
-
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    start = 8
-    while start + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, start)
-        yield kind, data[start + 8 : start + 8 + length]
-        start += 12 + length
-
-
 @functools.cache
 def readable_formats() -> list[str]:
     """The formats that Pillow can read here."""
@@ -254,13 +212,17 @@ def _reason(error: Exception) -> str:
     return f"the data is broken ({type(error).__name__})" if stumbled or not text else text
 
 
-def _decode(image: Image.Image, name: str) -> Image.Image:
+def _check_size(image: Image.Image, name: str) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(f"{name}: {image.width} x {image.height} is more than the {MAX_PIXELS:,} pixels allowed")
     if max(image.size) > MAX_SIDE:
         raise ImageError(f"{name}: {image.width} x {image.height} has a side of more than the {MAX_SIDE:,} allowed")
     if 0 in image.size:
         raise ImageError(f"{name}: {image.width} x {image.height} has no pixels")
+
+
+def _decode(image: Image.Image, name: str) -> Image.Image:
+    _check_size(image, name)
     if image.format == "TIFF" and image.mode.startswith("I;16") and not _is_plain_16_bits(image):
         raise ImageError(f"{name}: grey of 12 bits, or with white as 0; save it with 8 or 16 bits and black as 0")
     image_format = image.format
@@ -270,17 +232,31 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
     if key != image.info.get("transparency"):
         image = image.copy()
         image.info["transparency"] = key
-    if image.mode.startswith("I;16") or (image.mode == "I" and image_format == "PPM"):
-        image = _from_16_bits(image)
-    elif image.mode in ("I", "F"):
+    if image.mode in ("I", "F") and not (image.mode == "I" and image_format == "PPM"):
         raise ImageError(
             f"{name}: {image.mode!r} pixels (32 bits) have no agreed range; save it with 8 or 16 bits a channel"
         )
+    rows = max(1, STRIPE_PIXELS // image.width)
+    if rows >= image.height:
+        return _to_rgb(image)
+    picture = Image.new("RGB", image.size)
+    for top in range(0, image.height, rows):
+        picture.paste(_to_rgb(image.crop((0, top, image.width, min(top + rows, image.height)))), (0, top))
+    return picture
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """A loaded image, or a strip of one, in sRGB over white."""
+    if image.mode.startswith("I"):
+        image = _from_16_bits(image)
+    image = to_srgb(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+    image = image.convert("RGB")
+    image.info = {}  # whoever reads it again must not turn or convert it again
+    return image
 
 
 def _colour_key(image: Image.Image) -> Any:
@@ -303,8 +279,8 @@ def _is_plain_16_bits(image: Image.Image) -> bool:
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
-    levels = np.asarray(image, dtype=np.float64)
-    grey = Image.fromarray(np.rint(levels / 257.0).clip(0, 255).astype(np.uint8))  # 65535 = 257 x 255
+    levels = np.asarray(image)
+    grey = Image.fromarray(grey_levels(image.info).take(levels, mode="clip"))
     if "transparency" in image.info:
         grey.putalpha(Image.fromarray(np.where(levels == image.info["transparency"], 0, 255).astype(np.uint8)))
     return grey

@@ -15,6 +15,7 @@ import torch
 from PIL import ExifTags, Image
 from torch import Tensor
 
+from aigciqa.colour import is_srgb
 from aigciqa.decode import MAX_PIXELS, load_content, load_image, read_content
 from aigciqa.errors import ImageError
 from aigciqa.preprocess import present_image, present_tensor
@@ -179,6 +180,7 @@ def _present_on(device: torch.device, content: bytes, specs: tuple[Preprocess, .
         with Image.open(io.BytesIO(content), formats=["JPEG"]) as header:
             is_plain = header.mode in ("RGB", "L") and header.getexif().get(ExifTags.Base.Orientation, 1) == 1
             is_plain &= header.width * header.height <= MAX_PIXELS and content.endswith(_END_OF_IMAGE)
+            is_plain = is_plain and is_srgb(header)
         if not is_plain:
             return None
         data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
