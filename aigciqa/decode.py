@@ -10,7 +10,7 @@ import stat
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +65,19 @@ def load_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> Ima
     )
 
 
-def read_content(source: str | os.PathLike[str]) -> bytes:
+def read_content(source: str | os.PathLike[str], reserve: Callable[[int], object] = lambda size: None) -> bytes:
     """The bytes of a file, or of an object that a URL names.
+
+    Args:
+        source: path or URL.
+        reserve: called with how many bytes there are, before they are read.
 
     Raises:
         ImageError: it can't be read, or is longer than any picture allowed.
     """
     if isinstance(source, str) and remote.is_url(source):
-        return _fetch(source)
-    return _read(Path(source))
+        return _fetch(source, reserve)
+    return _read(Path(source), reserve)
 
 
 def load_content(data: bytes, name: str, *, at_least: int | None = None) -> Image.Image:
@@ -112,11 +116,13 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array).convert("RGB")
 
 
-def _fetch(url: str) -> bytes:
+def _fetch(url: str, reserve: Callable[[int], object]) -> bytes:
     try:
         with remote.open_file(url) as stream:
-            _check_length(url, stream.size())
-            data: bytes = stream.read()
+            size = stream.size()
+            _check_length(url, size)
+            reserve(size)
+            data: bytes = stream.read(size)
             return data
     except OSError as error:
         raise ImageError(f"{url}: {error.strerror or error}") from error
@@ -127,12 +133,13 @@ def _check_length(name: str | Path, length: int) -> None:
         raise ImageError(f"{name}: {length:,} bytes are more than the {MAX_BYTES:,} allowed")
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, reserve: Callable[[int], object]) -> bytes:
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             raise ImageError(f"{path}: not a regular file")
         _check_length(path, status.st_size)
+        reserve(status.st_size)
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
         if isinstance(error, ImageError):
