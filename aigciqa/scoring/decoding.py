@@ -35,6 +35,8 @@ _END_OF_IMAGE = b"\xff\xd9"
 
 #: A picture presented in each way asked for, uint8 (3, h, w); or why it can't be.
 Presented: TypeAlias = "dict[Preprocess, Tensor] | str"
+#: Decodes; called with what waits until so many bytes may be read.
+_Work: TypeAlias = "Callable[[Callable[[int], None]], Presented]"
 
 
 class Decoding:
@@ -42,15 +44,15 @@ class Decoding:
 
     Args:
         name: what errors call it.
-        work: decodes it; called with what makes room in the budget for bytes that it is going to read.
+        work: what decodes it.
         budget: of the encoded images that are held.
         given: bytes taken from the budget for it; they are given back when there is a result.
     """
 
-    def __init__(self, name: str, work: Callable[[Callable[[int], None]], Presented], budget: Budget, given: int) -> None:
+    def __init__(self, name: str, work: _Work, budget: Budget, given: int) -> None:
         self.name = name
         self.is_given_up = False
-        self._work: Callable[[Callable[[int], None]], Presented] | None = work
+        self._work: _Work | None = work
         self._budget = budget
         self._given, self._read = given, 0
         self._done = threading.Event()
