@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import threading
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -71,20 +72,24 @@ def load_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> Ima
     )
 
 
-def read_content(source: str | os.PathLike[str]) -> bytes:
+def read_content(source: str | os.PathLike[str], reserve: Callable[[int], object] = lambda size: None) -> bytes:
     """The bytes of a file, of an object that a URL names, or of an image inside a Parquet file (`parquet_images`).
+
+    Args:
+        source: path or URL.
+        reserve: called with how many bytes there are, before they are read.
 
     Raises:
         ImageError: it can't be read, or is longer than any picture allowed.
     """
     if isinstance(source, str) and remote.is_url(source):
-        return _fetch(source)
+        return _fetch(source, reserve)
     if (place := parquet_images.place_of(source)) is not None:
         try:
             return parquet_images.read_image(place)
         except (ImportError, OSError, ValueError) as error:
             raise ImageError(f"{source}: {error}") from error
-    return _read(Path(source))
+    return _read(Path(source), reserve)
 
 
 def load_content(data: bytes, name: str, *, at_least: int | None = None, share: Share | None = None) -> Image.Image:
@@ -125,11 +130,13 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array).convert("RGB")
 
 
-def _fetch(url: str) -> bytes:
+def _fetch(url: str, reserve: Callable[[int], object]) -> bytes:
     try:
         with remote.open_file(url) as stream:
-            _check_length(url, stream.size())
-            data: bytes = stream.read()
+            size = stream.size()
+            _check_length(url, size)
+            reserve(size)
+            data: bytes = stream.read(size)
             return data
     except OSError as error:
         raise ImageError(f"{url}: {error.strerror or error}") from error
@@ -140,12 +147,13 @@ def _check_length(name: str | Path, length: int) -> None:
         raise ImageError(f"{name}: {length:,} bytes are more than the {MAX_BYTES:,} allowed")
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, reserve: Callable[[int], object]) -> bytes:
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             raise ImageError(f"{path}: not a regular file")
         _check_length(path, status.st_size)
+        reserve(status.st_size)
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
         if isinstance(error, ImageError):

@@ -36,7 +36,7 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that will have been read."""
     paths: list[str] = []
     read = decoding.read_content
-    monkeypatch.setattr(decoding, "read_content", lambda path: paths.append(path) or read(path))
+    monkeypatch.setattr(decoding, "read_content", lambda path, *rest: paths.append(path) or read(path, *rest))
     return paths
 
 
@@ -223,7 +223,7 @@ def test_every_error_says_which_picture(pictures: Write, tmp_path: Path, monkeyp
     Image.new("RGB", (3000, 1)).save(strip)
     read = decoding.read_content
 
-    def broken(path: str) -> bytes:
+    def broken(path: str, _: Any) -> bytes:
         if path == odd:
             raise KeyError("what nobody expects")
         return read(path)
@@ -560,7 +560,7 @@ class TestHanging:
         released = threading.Event()
         read = decoding.read_content
 
-        def maybe_hang(path: str) -> bytes:
+        def maybe_hang(path: str, _: Any) -> bytes:
             if path.endswith("hang.png"):
                 released.wait()
             return read(path)
@@ -612,7 +612,7 @@ class TestHanging:
         (image,) = pictures("gen", "a.png")
         first, go_on = threading.Event(), threading.Event()
         read = decoding.read_content
-        monkeypatch.setattr(decoding, "read_content", lambda path: (first.set(), go_on.wait(), read(path))[2])
+        monkeypatch.setattr(decoding, "read_content", lambda path, *_: (first.set(), go_on.wait(), read(path))[2])
         paths = noted(monkeypatch)
         pool = decoding.DecoderPool(1, "pillow", torch.device("cpu"))
         queued = [pool.submit(image, None, ()) for _ in range(20)]

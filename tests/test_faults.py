@@ -29,7 +29,7 @@ HANGING = """
 import threading
 from aigciqa.scoring import decoding
 read = decoding.read_content
-decoding.read_content = lambda path: threading.Event().wait() if "hang" in path else read(path)
+decoding.read_content = lambda path, _: threading.Event().wait() if "hang" in path else read(path)
 {more}
 from aigciqa.cli.score import main
 from aigciqa.scoring.sources import open_sources

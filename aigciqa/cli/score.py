@@ -171,7 +171,10 @@ def main(
         raise click.UsageError(f"no images in {', '.join(images)}")
     first = first or give(taken[0])
     found = itertools.chain(taken, listed)
-    names = names or ("fr-lite" if reference is not None or first.reference is not None else "nr-lite",)
+    has_reference = reference is not None or first.reference is not None
+    if not (names or has_reference):  # of an archive they may come later, and its images must not get another metric
+        has_reference = sources.brings_references(taken[-1])
+    names = names or ("fr-lite" if has_reference else "nr-lite",)
     check_references(names, reference, first, images)
 
     warnings.filterwarnings("ignore", module="PIL")  # oddities of files that Pillow copes with

@@ -20,6 +20,7 @@ from aigciqa.decode import MAX_PIXELS, load_content, load_image, read_content
 from aigciqa.errors import ImageError
 from aigciqa.preprocess import present_image, present_tensor
 from aigciqa.registry import Preprocess
+from aigciqa.scoring.budget import Budget
 
 if TYPE_CHECKING:
     from aigciqa.scoring.records import Content
@@ -35,15 +36,26 @@ _END_OF_IMAGE = b"\xff\xd9"
 
 #: A picture presented in each way asked for, uint8 (3, h, w); or why it can't be.
 Presented: TypeAlias = "dict[Preprocess, Tensor] | str"
+#: Decodes; called with what waits until so many bytes may be read.
+_Work: TypeAlias = "Callable[[Callable[[int], None]], Presented]"
 
 
 class Decoding:
-    """A picture on its way."""
+    """A picture on its way.
 
-    def __init__(self, name: str, work: Callable[[], Presented]) -> None:
+    Args:
+        name: what errors call it.
+        work: what decodes it.
+        budget: of the encoded images that are held.
+        given: bytes taken from the budget for it; they are given back when there is a result.
+    """
+
+    def __init__(self, name: str, work: _Work, budget: Budget, given: int) -> None:
         self.name = name
         self.is_given_up = False
-        self._work = work
+        self._work: _Work | None = work
+        self._budget = budget
+        self._given, self._read = given, 0
         self._done = threading.Event()
         self._lock = threading.Lock()
         self._started: float | None = None
@@ -51,17 +63,17 @@ class Decoding:
 
     def run(self) -> None:
         """Decode, in the caller's thread, unless there is a result."""
-        if self._done.is_set():
+        work, self._work = self._work, None  # it holds the encoded image, and the result outlives that
+        if self._done.is_set() or work is None:
             return
         self._started = time.monotonic()
-        self.settle(self._work())
+        self.settle(work(self._reserve))
 
     def settle(self, presented: Presented) -> None:
         """Set the result, unless there is one."""
         with self._lock:
             if not self._done.is_set():
-                self._presented = presented
-                self._done.set()
+                self._finish(presented)
 
     def give_up(self) -> bool:
         """End it with an error if it has been decoding for too long; whether this call did so."""
@@ -70,13 +82,31 @@ class Decoding:
             if self._done.is_set() or not is_overdue:
                 return False
             self.is_given_up = True
-            self._presented = f"{self.name}: decoding was given up after {DECODE_SECONDS:g} seconds"
-            self._done.set()
+            self._finish(f"{self.name}: decoding was given up after {DECODE_SECONDS:g} seconds")
             return True
 
     def wait(self, seconds: float) -> Presented | None:
         """The result, or None if it takes longer."""
         return self._presented if self._done.wait(seconds) else None
+
+    def _reserve(self, size: int) -> None:
+        self._started = None  # waiting for room is not decoding
+        self._budget.take(size, "read")
+        with self._lock:
+            self._read = size
+            if self._done.is_set():  # the run was stopped meanwhile
+                self._give_back()
+            self._started = time.monotonic()
+
+    def _finish(self, presented: Presented) -> None:
+        self._presented = presented
+        self._done.set()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        self._budget.give_back(self._given, "given")
+        self._budget.give_back(self._read, "read")
+        self._given = self._read = 0
 
 
 class DecoderPool:
@@ -94,6 +124,7 @@ class DecoderPool:
     def __init__(self, workers: int, decoder: Decoder, device: torch.device) -> None:
         self.workers = workers
         self.present = partial(_present, decoder=decoder, device=device)
+        self.budget = Budget()
         self.queue: queue.SimpleQueue[Decoding | None] = queue.SimpleQueue()
         self.unfinished: set[Decoding] = set()
         self.threads: list[threading.Thread] = []
@@ -101,8 +132,11 @@ class DecoderPool:
             self._start_thread()
 
     def submit(self, name: str, content: Content | None, specs: tuple[Preprocess, ...]) -> Decoding:
-        """Have a picture decoded and presented in each of some ways."""
-        decoding = Decoding(name, partial(self.present, name, content, specs))
+        """Have a picture decoded and presented in each of some ways; a content waits for room in the budget."""
+        size = 0 if content is None else len(content) if isinstance(content, bytes) else content.nbytes
+        while size and not self.budget.take(size, "given", min(1.0, DECODE_SECONDS)):
+            self._give_up_overdue()
+        decoding = Decoding(name, partial(self.present, name, content, specs), self.budget, size)
         if self.workers:
             self.unfinished.add(decoding)
             self.queue.put(decoding)
@@ -113,9 +147,7 @@ class DecoderPool:
     def result(self, decoding: Decoding) -> Presented:
         """Wait for a picture."""
         while (presented := decoding.wait(min(1.0, DECODE_SECONDS))) is None:
-            for each in list(self.unfinished):  # any of them may hold the thread that this one waits for
-                if each.give_up():
-                    self._start_thread()
+            self._give_up_overdue()
         self.unfinished.discard(decoding)
         return presented
 
@@ -128,6 +160,11 @@ class DecoderPool:
         deadline = time.monotonic() + CLOSE_SECONDS
         for thread in self.threads:  # a daemon that wakes while the interpreter ends can abort the process
             thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _give_up_overdue(self) -> None:
+        for each in list(self.unfinished):  # any of them may hold the thread, or the room, that is waited for
+            if each.give_up():
+                self._start_thread()
 
     def _start_thread(self) -> None:
         thread = threading.Thread(target=self._decode, name="aigciqa-decode", daemon=True)
@@ -142,13 +179,19 @@ class DecoderPool:
 
 
 def _present(
-    name: str, content: Content | None, specs: tuple[Preprocess, ...], *, decoder: Decoder, device: torch.device
+    name: str,
+    content: Content | None,
+    specs: tuple[Preprocess, ...],
+    reserve: Callable[[int], None],
+    *,
+    decoder: Decoder,
+    device: torch.device,
 ) -> Presented:
     """A picture presented in each way, or why it can't be."""
     try:
         try:
             if content is None:
-                content = read_content(name)
+                content = read_content(name, reserve)
             if isinstance(content, np.ndarray):
                 image = load_image(content)
             elif decoder == "nvjpeg" and (presented := _present_on(device, content, specs)) is not None:

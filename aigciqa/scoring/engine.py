@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from aigciqa.registry import Preprocess
     from aigciqa.scoring.records import Content
 
     PathLike: TypeAlias = "str | os.PathLike[str]"
@@ -62,7 +63,8 @@ def score_files(
 ) -> Generator[Record, None, None]:
     """Score files, lazily.
 
-    Files are decoded in threads; memory does not grow with their number. Scores do not depend on `batch_size` or
+    Files are decoded in threads; memory does not grow with their number, and at most
+    `aigciqa.scoring.budget.CONTENT_BYTES` of encoded images are held at a time. Scores do not depend on `batch_size` or
     `workers`. Each distinct reference is decoded and encoded once (the latest 1,024 are remembered). A file whose
     reading or decoding hangs in one of the threads is given up after two minutes; what hangs in the caller's is not:
     with `workers=0`, or where the system does not say when a reference was changed.
@@ -167,6 +169,7 @@ def _item(image: PathLike | Item, reference: str | None) -> Item:
 class _Picture:
     """A file on its way: decoding, then, if it is a reference, encoded."""
 
+    name: str
     decoding: Decoding | None
     key: tuple[Any, ...] = ()
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -284,18 +287,25 @@ class Engine:
     def _start(self, item: Item) -> _Entry:
         image = None
         if item.error is None:
-            image = _Picture(self.pool.submit(_name(item.image, item.content), item.content, self.specs))
+            image = self._submit(item.image, item.content, self.specs)
         has_reference = item.reference is not None or item.reference_content is not None
         reference = self._reference(item) if image is not None and has_reference and self.reference_specs else None
+        if item.content is not None or item.reference_content is not None:  # they are decoded long before it is scored
+            item = replace(item, content=None, reference_content=None)
         return _Entry(item, image, reference)
+
+    def _submit(
+        self, path: str | None, content: Content | None, specs: tuple[Preprocess, ...], key: tuple[Any, ...] = ()
+    ) -> _Picture:
+        name = path or ("" if content is None else "bytes")
+        return _Picture(name, self.pool.submit(name, content, specs), key)
 
     def _reference(self, item: Item) -> _Picture:
         content = item.reference_content
-        name = _name(item.reference, content)
-        key = _version(name) if content is None else _digest(content)
+        key = _version(item.reference or "") if content is None else _digest(content)
         reference = self.references.pop(key, None)
         if reference is None:
-            reference = _Picture(self.pool.submit(name, content, self.reference_specs), key)
+            reference = self._submit(item.reference, content, self.reference_specs, key)
         self.references[key] = reference
         while len(self.references) > MAX_REFERENCES:
             self.references.popitem(last=False)
@@ -346,8 +356,8 @@ class Engine:
             found = self._encode_references(encoder, [entries[index].reference for index in good])
             kept = {index: each for index, each in zip(good, found, strict=True) if each is not None}
             for index in set(good) - kept.keys():
-                item = entries[index].item
-                errors[index] = f"reference {_too_large(_name(item.reference, item.reference_content), encoder)}"
+                reference = entries[index].reference
+                errors[index] = f"reference {_too_large(reference.name if reference else '', encoder)}"
             good = list(kept)
         tables: dict[int, dict[str, float]] = {}
         maps: dict[int, np.ndarray] = {}
@@ -469,11 +479,6 @@ def _placed(
 def _stacked(pictures: list[Tensor]) -> Tensor:
     """(B, 3, h, w) of pictures (3, h, w), channels last in memory as they are."""
     return torch.stack([picture.permute(1, 2, 0) for picture in pictures]).permute(0, 3, 1, 2)
-
-
-def _name(path: str | None, content: Content | None) -> str:
-    """What errors call a picture."""
-    return path or ("" if content is None else "bytes")
 
 
 def _version(path: str) -> tuple[Any, ...]:

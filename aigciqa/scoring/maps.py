@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from aigciqa.decode import load_content, load_image
+from aigciqa.errors import ImageError
 from aigciqa.files import replacing
 from aigciqa.plots import overlay
+from aigciqa.scoring import budget
 from aigciqa.scoring.sources import SourceError
 
 if TYPE_CHECKING:
@@ -67,7 +70,9 @@ class MapFolder:
         """The items on their way to being scored; for the overlays, what is in memory only is kept until then."""
         for item in items:
             if isinstance(item.content, bytes):
-                self.contents[item.image] = item.content
+                held = sum(map(len, self.contents.values())) + len(item.content)
+                fits = held <= budget.CONTENT_BYTES
+                self.contents[item.image] = item.content if fits else _reduced(item.content)
             yield item
 
     def write(self, record: Record) -> None:
@@ -102,4 +107,19 @@ class MapFolder:
         path = PurePath(image.replace("://", "/"))
         names = {path.anchor: "_root", "..": "_"}
         parents = [names.get(part, f"_{part}" if part.startswith("_") else part) for part in path.parent.parts]
-        return self.folder.joinpath(*parents, f"{path.name}.{metric}{suffix}")
+        parts = (*parents, f"{path.name}.{metric}{suffix}")
+        if isinstance(path, PureWindowsPath):  # `C:`, of a member of an archive, would lead to another drive
+            parts = tuple(part.replace(":", "_") for part in parts)
+        return self.folder.joinpath(*parts)
+
+
+def _reduced(content: bytes) -> bytes:
+    """An image as large as its overlay is going to be; empty if it can't be read."""
+    try:
+        picture = load_content(content, "")
+    except ImageError:  # nor can it be scored
+        return b""
+    picture.thumbnail((MAX_SIDE, MAX_SIDE))
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=90)
+    return stream.getvalue()

@@ -32,6 +32,8 @@ MAX_COLUMNS = 1000
 _PARQUET_BYTES = 32 << 20
 _PARQUET_ROWS = 65_536
 _PARQUET_BUFFER = 1 << 20  # of a column; without one, it is read whole
+#: So much of a name that can't be used is shown.
+_SHOWN = 100
 
 
 class SourceError(ValueError):
@@ -92,13 +94,32 @@ def opened(found: Found) -> Iterator[Found]:
     path, picture = found.item.image, None
     try:
         for picture in archives.pictures(path, IMAGE_SUFFIXES):
-            name, reference = f"{path}/{picture.name}", picture.reference and f"{path}/{picture.reference}"
-            item = Item(name, reference, content=picture.content, reference_content=picture.reference_content)
-            yield Found(item, posixpath.normpath(picture.name))
+            yield _found(path, picture)
         if picture is None:
             raise archives.ArchiveError(f"{path}: no pictures in it")
     except archives.ArchiveError as error:
         yield Found(Item(path, error=str(error)), found.relative)
+
+
+def brings_references(found: Found) -> bool:
+    """Whether it is an archive with references in it, beside their images or not; all of it may be read for that."""
+    return found.is_archive and archives.has_references(found.item.image, IMAGE_SUFFIXES)
+
+
+def _found(path: str, picture: archives.Picture) -> Found:
+    """The item of an archive's image."""
+    name = f"{path}/{picture.name}"
+    if not archives.is_usable(picture.name):
+        return Found(Item(path, error=f"{path}: {picture.name[:_SHOWN]!r}: {picture.error}"), "")
+    item = Item(
+        name,
+        picture.reference and f"{path}/{picture.reference}",
+        error=picture.error and f"{name}: {picture.error}",
+        reference_error=picture.reference_error and f"{name}: {picture.reference_error}",
+        content=picture.content,
+        reference_content=picture.reference_content,
+    )
+    return Found(item, posixpath.normpath(picture.name))
 
 
 def references_from(reference: str) -> Callable[[Found], Item]:
