@@ -102,6 +102,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "many").mkdir()
     for number in range(9):
         _save(torch.rand(3, 8, 8), tmp_path / "many" / f"{number}.png")
+    (tmp_path / "many" / "._0.png").write_bytes(b"Mac OS X")
     return tmp_path
 
 

@@ -86,10 +86,11 @@ class TestText:
     @pytest.mark.parametrize(("written", "stored"), [("NFC", "NFD"), ("NFD", "NFC")])
     def test_names_are_found_in_either_form_of_unicode(self, written: str, stored: Any, tmp_path: Path) -> None:
         name, prompt = "café crème.png", "prompts/où.png"
-        folder(tmp_path, unicodedata.normalize(stored, name), unicodedata.normalize(stored, prompt))
+        root = tmp_path / unicodedata.normalize(stored, "données")
+        folder(root, unicodedata.normalize(stored, name), unicodedata.normalize(stored, prompt))
         row = ",".join(unicodedata.normalize(written, each) for each in (name, prompt))  # type: ignore[arg-type]
-        (tmp_path / "manifest.csv").write_text(f"image,reference,quality\n{row},3\n", encoding="utf-8")
-        (sample,) = load_database("folder", tmp_path).samples
+        (root / "manifest.csv").write_text(f"image,reference,quality\n{row},3\n", encoding="utf-8")
+        (sample,) = load_database("folder", root).samples
         assert [load_image(path).size for path in (sample.image, str(sample.reference))] == [(8, 8), (8, 8)]
 
     @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -126,6 +127,7 @@ def hub_table(path: Path, kind: str = "bytes and path", group: int = 7, referenc
         "image": pyarrow.array([cell(number) for number in range(COUNT)], cell_type),
         "quality": pyarrow.array([1.0 + number % 5 for number in range(COUNT)]),
         "prompt": pyarrow.array([f"prompt {number % 6}" for number in range(COUNT)]),
+        "embedding": pyarrow.array([[0.5, 0.25]] * COUNT),
     }
     if references:
         columns["reference"] = pyarrow.array([cell(100 + number % 6) for number in range(COUNT)], cell_type)

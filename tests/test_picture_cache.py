@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
@@ -19,6 +20,7 @@ import aigciqa
 from aigciqa.cli.train import main as command
 from aigciqa.registry import METRICS
 from aigciqa.training.picture_cache import PictureCache, build_cache
+from aigciqa.training.recipe import kept
 from tests.conftest import draw
 from tests.lookalikes import write_folder
 
@@ -135,6 +137,23 @@ def test_a_run_with_a_damaged_cache_ends_as_one_without(tmp_path: Path) -> None:
         for damage, file in zip(DAMAGES.values(), sorted((tmp_path / "cache").iterdir()), strict=False):
             damage(file)
     assert heads[0] == heads[1]
+
+
+@pytest.mark.parametrize("damage", ["zeroed", "a pixel flipped", "the height flipped", "cut", "emptied", "gone"])
+def test_kept_features_that_are_damaged_are_made_anew(damage: str, tmp_path: Path) -> None:
+    made = []
+
+    def make() -> dict[str, torch.Tensor]:
+        made.append(1)
+        return {"features": torch.arange(50_000.0)}
+
+    for _ in range(2):
+        assert torch.equal(kept(tmp_path, ["key"], make)["features"], torch.arange(50_000.0))
+    assert len(made) == 1
+    (file,) = tmp_path.iterdir()
+    DAMAGES[damage](file)
+    assert torch.equal(kept(tmp_path, ["key"], make)["features"], torch.arange(50_000.0))
+    assert (len(made), list(tmp_path.iterdir())) == (2, [file])
 
 
 @pytest.mark.slow

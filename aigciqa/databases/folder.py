@@ -120,9 +120,10 @@ def _beside(folder: Path, path: str) -> str:
 
     If there is no such file: with slashes for backslashes, in the other normal form of Unicode, or both.
     """
-    spellings = [os.path.abspath(folder / each) for each in dict.fromkeys((path, path.replace("\\", "/")))]
-    forms = [unicodedata.normalize(form, each) for each in spellings for form in ("NFC", "NFD")]
-    return next(filter(os.path.lexists, [*spellings, *forms]), spellings[0])
+    spellings = [path, path.replace("\\", "/")]
+    spellings += [unicodedata.normalize(form, each) for each in spellings for form in ("NFC", "NFD")]
+    found = [os.path.abspath(folder / each) for each in dict.fromkeys(spellings)]
+    return next(filter(os.path.lexists, found), found[0])
 
 
 def _is_summed(sample: Sample) -> bool:

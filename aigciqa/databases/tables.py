@@ -190,6 +190,8 @@ def _parquet_column(path: Path, file: Any, field: Any) -> list[Any]:
         if "path" in {part.name for part in field.type}:
             cells = file.read([f"{field.name}.path"]).column(0).to_pylist()
             names = [cell and cell["path"] for cell in cells]
+    elif types.is_nested(field.type):
+        return list(names)  # nothing that labels have, such as embeddings
     elif not (types.is_binary(field.type) or types.is_large_binary(field.type)):
         return list(file.read([field.name]).column(0).to_pylist())
     return [parquet_images.path_of(path.name, field.name, row, name) for row, name in enumerate(names)]

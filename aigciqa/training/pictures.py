@@ -78,7 +78,8 @@ def find_photos(folder: Path) -> list[Photo]:
 
     A folder of up to eight photographs shows one subject; in a larger one each photograph is a subject of its own.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    paths = sorted(path for path in found if not path.name.startswith("._"))  # what macOS leaves beside files
     siblings: dict[Path, int] = {}
     for path in paths:
         siblings[path.parent] = siblings.get(path.parent, 0) + 1

@@ -7,7 +7,9 @@ that a broken run goes on where it stopped.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -21,6 +23,7 @@ from tqdm import tqdm
 
 from aigciqa.backbones.lite import LiteBackbone, pool_statistics, squash
 from aigciqa.checkpoint import MetricConfig, write_checkpoint
+from aigciqa.files import replacing
 from aigciqa.heads.lite import NEAR, FullReferenceHead, LiteHead, NoReferenceHead, Quality
 from aigciqa.registry import SCORE_RANGES, Preprocess
 from aigciqa.training import lite as fitting
@@ -141,11 +144,28 @@ def kept(cache: Path, key: Sequence[Any], make: Callable[[], Any]) -> Any:
     """What was made under a key before, or is made now: tensors in tuples, lists and dictionaries."""
     text = json.dumps([VERSION, *key])
     file = cache / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.pt"
-    if not file.exists():
-        temporary = file.with_suffix(".tmp")
-        torch.save(make(), temporary)
-        temporary.replace(file)
-    return torch.load(file, weights_only=True)
+    content = _whole(file)
+    if content is None:
+        buffer = io.BytesIO()
+        torch.save(make(), buffer)
+        content = buffer.getvalue()
+        with replacing(file) as partial:
+            partial.write_bytes(_checksum(content) + content)
+    return torch.load(io.BytesIO(content), weights_only=True)
+
+
+def _whole(file: Path) -> bytes | None:
+    """What an earlier run kept; None if that is nothing, or damaged."""
+    try:
+        stored = file.read_bytes()
+    except OSError:
+        return None
+    content = stored[4:]
+    return content if stored[:4] == _checksum(content) else None
+
+
+def _checksum(content: bytes) -> bytes:
+    return zlib.crc32(content).to_bytes(4, "little")
 
 
 def photo_features(photo: Photo, plan: Sequence[Sample], cache: Path, scored: bool) -> PhotoFeatures:
