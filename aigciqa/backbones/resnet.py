@@ -5,13 +5,13 @@ Parameter names are torchvision's, so its ImageNet files and the paper authors' 
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from aigciqa.backbones.base import Backbone
 
 
-class ResNet(Backbone):
-    """torchvision's ResNet up to `layer4`: (B, 3, H, W) -> (B, D, H/32, W/32)."""
+class ResNet(nn.Sequential, Backbone):
+    """torchvision's ResNet up to `layer4`, its parts in order: (B, 3, H, W) -> (B, D, H/32, W/32)."""
 
     runs_side_by_side = True
 
@@ -29,12 +29,6 @@ class ResNet(Backbone):
             for block in self.modules():
                 if isinstance(block, (models.resnet.BasicBlock, models.resnet.Bottleneck)):
                     block.relu = nn.LeakyReLU(negative_slope, inplace=True)
-
-    def forward(self, images: Tensor) -> Tensor:
-        maps = images
-        for part in self.children():
-            maps = part(maps)
-        return maps
 
 
 def build(name: str, negative_slope: float = 0.0) -> Backbone:

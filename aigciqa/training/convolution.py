@@ -28,7 +28,9 @@ class Convolution(nn.Conv2d):
         return maps
 
     def _pays(self, maps: Tensor) -> bool:
-        if maps.dtype != torch.bfloat16 or not torch.is_grad_enabled() or isinstance(self.padding, str):
+        if maps.dtype != torch.bfloat16 or maps.dim() != 4 or not torch.is_grad_enabled():
+            return False
+        if isinstance(self.padding, str):
             return False
         is_plain = self.bias is None and self.groups == 1 and self.dilation == (1, 1) and self.padding_mode == "zeros"
         sides = zip(maps.shape[2:], self.padding, self.kernel_size, self.stride, strict=True)
@@ -56,7 +58,11 @@ class _Product(torch.autograd.Function):
             return F.conv2d(maps, weights, None, stride, padding)
         seen = maps[:, :, :: stride[0], :: stride[1]].contiguous(memory_format=torch.channels_last)
         ctx.save_for_backward(seen, weights)
-        return _maps(_rows(seen) @ weights.flatten(1).t(), seen)
+        # Written into maps of its own: a view of the product could not be changed in place by what follows.
+        shape = (seen.shape[0], weights.shape[0], *seen.shape[2:])
+        made = torch.empty(shape, dtype=seen.dtype, memory_format=torch.channels_last)
+        torch.mm(_rows(seen), weights.flatten(1).t(), out=_rows(made))
+        return made
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:

@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from aigciqa.backbones.base import Backbone
+from aigciqa.training.convolution import Convolution
 
 #: Encodes pixels with a backbone.
 Encode = Callable[[Backbone, Tensor], Tensor]
@@ -31,13 +33,15 @@ class SideBySide:
         # What the passes read: the parameters, but of convolutions copies in `dtype`, which both share.
         self.leaves = {id(parameter): parameter for parameter in self.parameters}
         for module in backbone.modules():
-            if isinstance(module, nn.Conv2d) and dtype != module.weight.dtype:
-                self.leaves |= {id(each): nn.Parameter(each.detach().to(dtype)) for each in module.parameters()}
+            if type(module) in (nn.Conv2d, Convolution) and dtype != module.weight.dtype:
+                own = (module._parameters.get(name) for name in ("weight", "bias"))
+                self.leaves |= {id(each): nn.Parameter(each.detach().to(dtype)) for each in own if each is not None}
         buffers = {id(buffer): buffer for buffer in backbone.buffers()}
-        self.backbones = [copy.deepcopy(backbone, {**self.leaves, **kept}).train() for kept in (buffers, {})]
+        first = copy.deepcopy(backbone, {**self.leaves, **buffers}).train()
+        counted = {id(buffer) for module in _normalisations(first) for buffer in module.buffers()}
+        shared = {key: buffer for key, buffer in buffers.items() if key not in counted}
+        self.backbones = [first, copy.deepcopy(backbone, {**self.leaves, **shared}).train()]
         self.normalisations = list(zip(*map(_normalisations, self.backbones), strict=True))
-        for _, other in self.normalisations:
-            other.momentum = 1.0  # its running statistics are those of the last batch
         self.threads: ThreadPoolExecutor | None = None
 
     @contextmanager
@@ -55,13 +59,12 @@ class SideBySide:
         for leaf, parameter in zip(self.leaves.values(), self.parameters, strict=True):
             if leaf is not parameter:
                 leaf.detach().copy_(parameter.detach())
+        for _, other in self.normalisations:
+            other.reset_running_stats()
+            other.get_buffer("running_var").zero_()
         features: Any = _Passes.apply(self, parts, *self.parameters)
         for first, other in self.normalisations:
-            for name in ("running_mean", "running_var"):
-                # As the layer itself does it: autograd, which keeps the buffer, does not count it as a change.
-                statistics = first.get_buffer(name).data
-                statistics.mul_(1 - first.momentum).add_(other.get_buffer(name), alpha=first.momentum)
-            first.num_batches_tracked += 1
+            _count(first, other)
         return list(features)
 
     def map(self, function: Callable[..., Any], *columns: Sequence[Any]) -> list[Any]:
@@ -87,14 +90,37 @@ class _Passes(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        def run(features: Tensor, gradient: Tensor) -> tuple[Tensor, ...]:
-            gradients: tuple[Tensor, ...] = torch.autograd.grad(features, leaves, gradient)
+        def run(features: Tensor, gradient: Tensor) -> tuple[Tensor | None, ...]:
+            gradients: tuple[Tensor | None, ...] = torch.autograd.grad(features, leaves, gradient, allow_unused=True)
             return gradients
 
         leaves = tuple(ctx.owner.leaves.values())
         parts = zip(*ctx.owner.map(run, ctx.features, gradients), ctx.owner.parameters, strict=True)
-        return (None, None, *(first.to(parameter.dtype).add_(other) for first, other, parameter in parts))
+        return (None, None, *(_sum(first, other, parameter.dtype) for first, other, parameter in parts))
 
 
-def _normalisations(backbone: Backbone) -> list[nn.BatchNorm2d]:
-    return [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+def _sum(first: Tensor | None, other: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """The sum of two gradients; None where a parameter takes no part in either pass."""
+    if first is None or other is None:
+        given = other if first is None else first
+        return None if given is None else given.to(dtype)
+    return first.to(dtype).add_(other)
+
+
+def _normalisations(backbone: Backbone) -> list[_BatchNorm]:
+    """Those that count batches."""
+    modules = (module for module in backbone.modules() if isinstance(module, _BatchNorm))
+    return [module for module in modules if module.training and module.running_mean is not None]
+
+
+def _count(first: _BatchNorm, other: _BatchNorm) -> None:
+    """Let the running statistics of one layer take in what the same layer, starting at zero, saw in the other pass."""
+    before, batches = (int(module.get_buffer("num_batches_tracked")) for module in (first, other))
+    if first.momentum is not None:
+        kept, taken = (1 - first.momentum) ** batches, 1.0
+    else:  # the mean over all batches
+        kept, taken = before / (before + batches), batches / (before + batches)
+    for name in ("running_mean", "running_var"):
+        # As the layer itself does it: autograd, which keeps the buffer, does not count it as a change.
+        first.get_buffer(name).data.mul_(kept).add_(other.get_buffer(name), alpha=taken)
+    first.get_buffer("num_batches_tracked").add_(batches)
