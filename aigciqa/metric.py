@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import re
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,30 @@ def create_metric(
         local_files_only=local_files_only,
         metric=name,
     )
+
+
+def as_metrics(metric: str | Metric | Iterable[str | Metric], **options: Any) -> list[Metric]:
+    """Metrics, those given by name created.
+
+    Args:
+        options: for `create_metric`, among them its defaults, which are as absent.
+
+    Raises:
+        ValueError: no metric; an option together with a `Metric`, which has been created with its own.
+    """
+    given = [metric] if isinstance(metric, (str, Metric)) else list(metric)
+    if not given:
+        raise ValueError("no metric given")
+    defaults = inspect.signature(create_metric).parameters
+    chosen = {name: value for name, value in options.items() if value != defaults[name].default}
+    made = next((each.name for each in given if isinstance(each, Metric)), None)
+    if made is not None and chosen:
+        text = ", ".join(f"{name}={value!r}" for name, value in chosen.items())
+        raise ValueError(
+            f"{text}: for metrics given by name, but {made} is a Metric already; give its name, or leave that out and "
+            "say it to create_metric"
+        )
+    return [each if isinstance(each, Metric) else create_metric(each, **chosen) for each in given]
 
 
 class Metric(nn.Module):

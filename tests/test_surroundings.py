@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
@@ -15,7 +16,11 @@ from torch import Tensor, nn
 
 import aigciqa
 from aigciqa import backbones, registry
+from aigciqa import metric as metrics
 from aigciqa.backbones import Backbone, register_backbone
+from aigciqa.databases import Sample
+from aigciqa.evaluation import evaluate, predict
+from aigciqa.integrations.ray import score_dataset
 from aigciqa.integrations.torchmetrics import MeanScore
 from aigciqa.registry import register_metric
 from tests.conftest import draw, draw_tensor, untrained
@@ -229,3 +234,43 @@ def test_weights_changed_within_autocast_count() -> None:
             metric.backbone.conv1.weight.mul_(-1)  # type: ignore[operator, union-attr]
         found = metric(image)
     assert torch.equal(found, metric(image))
+
+
+@pytest.mark.parametrize("option", [{"dtype": "bfloat16"}, {"dtype": "float32"}, {"device": "cpu"}])
+@pytest.mark.parametrize("others", [[], ["fr-lite"]])
+def test_options_that_a_metric_would_ignore_are_refused(
+    option: dict[str, str], others: list[str], paths: list[str]
+) -> None:
+    metric = untrained("nr-resnet18")
+    sample = Sample(paths[0], None, None, None, "", {"quality": 1.0}, "")
+    for score in (
+        lambda: aigciqa.score_files(paths, metric=[*others, metric], **option),  # type: ignore[arg-type]
+        lambda: predict({"a": metric, **dict.fromkeys(others, "fr-lite")}, [sample], **option),  # type: ignore[arg-type]
+        lambda: evaluate([*others, metric], [sample], **option),  # type: ignore[arg-type]
+    ):
+        name, value = next(iter(option.items()))
+        with pytest.raises(ValueError, match=f"{name}='{value}': .* nr-resnet18 is a Metric already"):
+            score()
+
+
+@pytest.mark.parametrize("option", [{"dtype": "bfloat16"}, {"weights": "native"}, {"weights": None}])
+def test_options_that_a_metric_would_ignore_are_refused_on_ray(option: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="nr-lite is a Metric already; give its name, or leave that out"):
+        score_dataset(None, aigciqa.create_metric("nr-lite"), **option)  # type: ignore[arg-type]
+
+
+def test_options_go_to_metrics_given_by_name(paths: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[dict[str, Any]] = []
+    monkeypatch.setattr(metrics, "create_metric", _noting(made, aigciqa.create_metric))
+    list(aigciqa.score_files(paths, metric="nr-lite", dtype="bfloat16", device="cpu"))
+    list(aigciqa.score_files(paths, metric="nr-lite"))
+    assert made == [{"device": "cpu", "dtype": "bfloat16"}, {}]
+
+
+def _noting(made: list[dict[str, Any]], create: Callable[..., aigciqa.Metric]) -> Callable[..., aigciqa.Metric]:
+    @functools.wraps(create)
+    def noted(name: str, **options: Any) -> aigciqa.Metric:
+        made.append(options)
+        return create(name, **options)
+
+    return noted
