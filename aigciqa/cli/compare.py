@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aigciqa.cli import ENVIRONMENT
 from aigciqa.cli.common import check_metrics, check_references, checked, computing_options, load_metrics
 from aigciqa.registry import METRICS, SCORE_RANGES
 from aigciqa.remote import is_url
@@ -84,7 +83,6 @@ def main(
     The comparison goes to standard output, progress to standard error. Exit status: 0 compared, 1 pictures could not
     be scored or a group is below --fail-below, 2 usage error.
     """
-    os.environ.update({**ENVIRONMENT, **os.environ})
     from aigciqa import group_tables
     from aigciqa.groups import Group, check_names, compare
     from aigciqa.scoring.tables import is_table, read_table

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from aigciqa.cli import ENVIRONMENT
 from aigciqa.cli.common import check_metrics, check_references, checked, computing_options, load_metrics
 from aigciqa.registry import METRICS, SCORE_RANGES
 from aigciqa.scoring.records import Item, Record
@@ -120,7 +119,6 @@ def main(
     from aigciqa.scoring.parts import PartsSink
     from aigciqa.scoring.sinks import dimensions_of
 
-    os.environ.update({**ENVIRONMENT, **os.environ})
     if not images:
         raise click.UsageError("nothing to score: name at least one image, folder, pattern, manifest or -")
     if resume and output is None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from aigciqa.errors import ImageError
+from aigciqa.hardware import check_huge_pages
 from aigciqa.metric import Metric, as_metrics
 from aigciqa.scoring.decoding import DECODERS, Decoder, DecoderPool, Decoding, Presented
 from aigciqa.scoring.encoder import Encoder, Maps, encoders
@@ -216,6 +217,8 @@ class Engine:
         self.threads = torch.get_num_threads()
         self.lane_count = min(self.threads, batch_size, MAX_LANES) if is_on_cpu and workers else 1
         self.lanes = self._start_lanes() if self.lane_count > 1 else None
+        if is_on_cpu and any(each.network is not None for each in self.encoders):
+            check_huge_pages()
         self.batch_size = math.ceil(batch_size / self.lane_count)
         self.fitting: dict[tuple[Encoder, torch.Size], int] = {}  # smaller batches, of pictures that need much memory
         with_reference = [
