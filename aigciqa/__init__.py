@@ -3,12 +3,15 @@
     metric = aigciqa.create_metric("nr-lite")
     score = metric("out.png")
 
-The names below are resolved on first use, so `import aigciqa` imports nothing else.
+The names below are resolved on first use, so `import aigciqa` imports nothing else. On Linux it asks torch for huge
+pages, which torch looks at when it makes its first tensor; THP_MEM_ALLOC_ENABLE=0 in the environment declines them.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
     from aigciqa.scoring.records import Record as Record
 
 __version__ = "0.1.0"
+
+if sys.platform == "linux":
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 _HOME = {
     "CheckpointError": "aigciqa.errors",

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import functools
+import os
+import re
 import sys
+import warnings
+from pathlib import Path
 
 import torch
 
@@ -11,6 +16,10 @@ import torch
 _KEEP = {-1: -1, -4: 0, -8: 1}
 #: Map every block of 1 MiB and more, so that it goes back when it is freed.
 _RETURN = {-3: 1 << 20}
+#: Bytes of a tensor that is large enough for huge pages, whatever their size.
+_HUGE = 64 << 20
+#: Where Linux says, in brackets, for whom it has huge pages.
+_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def fast_dtype(device: str | torch.device | None) -> torch.dtype:
@@ -27,6 +36,36 @@ def fast_dtype(device: str | torch.device | None) -> torch.dtype:
             getattr(torch.cpu, check, bool)() for check in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
         )
     return torch.bfloat16 if is_good else torch.float32
+
+
+@functools.cache
+def check_huge_pages() -> None:
+    """Warn, once, if torch made its first tensor before it was asked for huge pages, which it does not do any more."""
+    if sys.platform != "linux" or os.environ.get("THP_MEM_ALLOC_ENABLE", "0") == "0":
+        return
+    probe = torch.empty(_HUGE, dtype=torch.uint8, device="cpu")
+    try:
+        is_asked = "[madvise]" in _HUGE_PAGES.read_text()
+        if not is_asked or "hg" in _flags(probe.data_ptr() + _HUGE // 2):
+            return
+    except OSError:  # a kernel without them
+        return
+    warnings.warn(
+        "torch made its first tensor before aigciqa was imported, so large tensors lie in small pages and networks run "
+        "slower; import aigciqa first, or start Python with THP_MEM_ALLOC_ENABLE=1 (with 0, this is not said)",
+        stacklevel=2,
+    )
+
+
+def _flags(address: int) -> set[str]:
+    """How the kernel treats the memory at an address of this process: flags of proc(5)'s smaps."""
+    is_there = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if block := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            is_there = int(block[1], 16) <= address < int(block[2], 16)
+        elif is_there and line.startswith("VmFlags:"):
+            return set(line.split()[1:])
+    return set()
 
 
 def keep_memory(keep: bool) -> None:

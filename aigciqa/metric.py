@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import re
 import tempfile
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +29,11 @@ from aigciqa.registry import METRICS, metric_info
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _ASSETS = Path(__file__).parent / "assets"
 _REPO = re.compile(r"[\w.-]+/[\w.-]+(@.+)?", re.ASCII)
+#: The default dtype is set while a metric is built; it is one for all threads.
+_BUILDING = threading.RLock()
 
 
+@torch.inference_mode(False)  # whose tensors could never have gradients
 def create_metric(
     name: str,
     *,
@@ -85,13 +91,38 @@ def create_metric(
     )
 
 
+def as_metrics(metric: str | Metric | Iterable[str | Metric], **options: Any) -> list[Metric]:
+    """Metrics, those given by name created.
+
+    Args:
+        options: for `create_metric`, among them its defaults, which are as absent.
+
+    Raises:
+        ValueError: no metric; an option together with a `Metric`, which has been created with its own.
+    """
+    given = [metric] if isinstance(metric, (str, Metric)) else list(metric)
+    if not given:
+        raise ValueError("no metric given")
+    defaults = inspect.signature(create_metric).parameters
+    chosen = {name: value for name, value in options.items() if value != defaults[name].default}
+    made = next((each.name for each in given if isinstance(each, Metric)), None)
+    if made is not None and chosen:
+        text = ", ".join(f"{name}={value!r}" for name, value in chosen.items())
+        raise ValueError(
+            f"{text}: for metrics given by name, but {made} is a Metric already; give its name, or leave that out and "
+            "say it to create_metric"
+        )
+    return [each if isinstance(each, Metric) else create_metric(each, **chosen) for each in given]
+
+
 class Metric(nn.Module):
     """A quality metric: pictures in, scores out. Made by `create_metric` or `Metric.from_pretrained`.
 
     Pictures are, one or a list of them: a path, a PIL image, a uint8 array (H, W, 3), or a tensor (3, H, W); or a
     batch as one tensor (B, 3, H, W). Tensors are RGB, floating point in [0, 1] or uint8 in 0..255; one channel is
     repeated to three. They may be on any device and are moved to the metric's. A score depends on its picture (and
-    reference) alone, never on the rest of the batch.
+    reference) alone, never on the rest of the batch, nor on a `torch.autocast`, default dtype or default device around
+    the call.
 
     The model is the PKU-I2IQA paper's (section 4): a backbone, global average pooling, two fully connected layers;
     with a reference (FR), the same backbone reads both pictures and the head reads [generated, reference]. The `lite`
@@ -113,20 +144,23 @@ class Metric(nn.Module):
         dimension: str | None = None,
         as_loss: bool = False,
         dtype: str | torch.dtype | None = None,
+        device: str = "cpu",
     ) -> None:
         super().__init__()
         self.config = config
         self.as_loss = as_loss
         self.autocast_dtype = _autocast_dtype(dtype)
         self.dimension = _choose(dimension, config.dimensions)
-        self.backbone = build_backbone(config.backbone, **config.options)
-        self.head = build_head(
-            config.backbone, config.kind, self.backbone.feature_dim, len(config.dimensions), **config.options
-        )
+        with _building(device):
+            self.backbone = build_backbone(config.backbone, **config.options)
+            self.head = build_head(
+                config.backbone, config.kind, self.backbone.feature_dim, len(config.dimensions), **config.options
+            )
         self.requires_grad_(not as_loss)
         self.eval()
 
     @classmethod
+    @torch.inference_mode(False)
     def from_pretrained(
         cls,
         source: str | os.PathLike[str],
@@ -169,8 +203,11 @@ class Metric(nn.Module):
                 raise WrongMetricError(
                     f"{source} says it is for {spec.name!r}, with {config.kind}-{config.backbone} in it"
                 )
-            with _without_weights(config.backbone):
-                loaded = cls(config, **options)
+            # Shapes without memory, whose values come from the file; thrown away for lite, which is small: it computes
+            # while it is built, for which the meta device imports half of torch, two seconds.
+            blank = "cpu" if config.backbone == "lite" else "meta"
+            with torch.random.fork_rng(devices=[]):
+                loaded = cls(config, device=blank, **options)
             expected = loaded.state_dict()
             checkpoint.check_size(facts, expected, source)
             tensors = checkpoint.read_tensors(head.weights_file(facts))
@@ -297,7 +334,7 @@ class Metric(nn.Module):
 
     def encode(self, images: Any) -> Tensor:
         """Features (B, D) of pictures: of an image prompt, to be passed as `reference_features` any number of times."""
-        with self._gradients():
+        with self._alone():
             return self._encode(images)
 
     def quality_map(self, image: Any, reference: Any = None, *, reference_features: Tensor | None = None) -> Tensor:
@@ -315,7 +352,7 @@ class Metric(nn.Module):
         Returns:
             float32 (B, h, w), at the resolution of the feature maps; its mean over (h, w) is the score.
         """
-        with torch.no_grad():
+        with torch.no_grad(), self._alone():
             self._check_references(reference, reference_features)
             batches = self._batches(image)
             if len(batches) > 1:
@@ -327,7 +364,7 @@ class Metric(nn.Module):
 
     def encode_presented(self, pixels: Tensor) -> Tensor:
         """Features (B, D) of pictures presented by `preprocess.present_image`: uint8 (B, 3, h, w)."""
-        with self._gradients():
+        with self._alone():
             return self._features(self._normalized(pixels))
 
     def presented_maps(self, pixels: Tensor, *, dense: bool = False) -> Tensor:
@@ -336,7 +373,7 @@ class Metric(nn.Module):
         Args:
             dense: those that `quality_map` is drawn from, where they are finer than what features are pooled from.
         """
-        with self._gradients():
+        with self._alone():
             return self._maps(self._normalized(pixels), dense)
 
     @torch.no_grad()
@@ -348,12 +385,13 @@ class Metric(nn.Module):
             features: of the generated pictures, (B, D).
             reference_features: FR: of their references, (B, D) or (1, D).
         """
-        joined = self._joined(features, reference_features)
-        return self.head.score_map(maps.to(joined.dtype), joined, self.dimensions.index(self.dimension)).float()
+        with self._alone():
+            joined = self._joined(features, reference_features)
+            return self.head.score_map(maps.to(joined.dtype), joined, self.dimensions.index(self.dimension)).float()
 
     def regress(self, features: Tensor, reference_features: Tensor | None = None) -> Tensor:
         """Scores (B, n) of features (B, D); FR: with the references' features, (B, D) or (1, D)."""
-        with self._gradients():
+        with self._alone():
             return self._regressed(features, reference_features)
 
     def train(self, mode: bool = True) -> Metric:
@@ -371,16 +409,21 @@ class Metric(nn.Module):
                 return tensor
         raise RuntimeError("a metric without tensors")
 
-    def _gradients(self) -> contextlib.AbstractContextManager[Any]:
-        return contextlib.nullcontext() if self.as_loss else torch.no_grad()
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Gradients for a loss alone, and no autocast of the caller's."""
+        with contextlib.nullcontext() if self.as_loss else torch.no_grad(), self.autocast(None):
+            yield
 
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        if self.autocast_dtype is None:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=self.autocast_dtype)
+    def autocast(self, dtype: torch.dtype | None) -> contextlib.AbstractContextManager[Any]:
+        """On the metric's device, whatever surrounds it: autocast to a dtype, or none.
+
+        Nothing is cached: within an autocast of the caller's, what is would outlive the weights that it was made from.
+        """
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None, cache_enabled=False)
 
     def _score(self, images: Any, reference: Any, reference_features: Tensor | None) -> Tensor:
-        with self._gradients():
+        with self._alone():
             self._check_references(reference, reference_features)
             features = self._encode(images)
             return self._regressed(features, self._references(reference, reference_features, features.shape[0]))
@@ -406,7 +449,7 @@ class Metric(nn.Module):
     def _references(self, reference: Any, reference_features: Tensor | None, images: int) -> Tensor | None:
         """Features of the references: (images, D), or (1, D) where the caller encoded one for all."""
         if reference_features is not None:
-            return reference_features.to(self._weight)
+            return self._recordable(reference_features).to(self._weight)
         if reference is None:
             return None
         features = self._encode(reference)
@@ -455,8 +498,12 @@ class Metric(nn.Module):
 
     def _unit(self, images: Tensor) -> Tensor:
         """On the metric's device, float32, in [0, 1]."""
-        scaled = images.to(self.device, torch.float32)
+        scaled = self._recordable(images).to(self.device, torch.float32)
         return scaled / 255.0 if images.dtype == torch.uint8 else scaled
+
+    def _recordable(self, tensor: Tensor) -> Tensor:
+        """The tensor, or a copy for a loss where it comes out of `torch.inference_mode`, which bars it from graphs."""
+        return tensor.clone() if self.as_loss and torch.is_grad_enabled() and tensor.is_inference() else tensor
 
     def _regressed(self, features: Tensor, references: Tensor | None) -> Tensor:
         scores: Tensor = self.head(self._joined(features, references))
@@ -467,17 +514,21 @@ class Metric(nn.Module):
 
     def _maps(self, pixels: Tensor, dense: bool = False) -> Tensor:
         read = self.backbone.dense if dense else self.backbone
-        with self._autocast():
+        with self.autocast(self.autocast_dtype):
             maps: Tensor = read(pixels.to(self._weight.dtype))
         return maps.to(self._weight.dtype)
 
 
-def _without_weights(backbone: str) -> contextlib.AbstractContextManager[Any]:
-    """Where a module is built whose weights come from a file: as shapes without memory, or thrown away if small.
-
-    `lite` computes while it is built, for which the meta device imports half of torch: two seconds.
-    """
-    return torch.random.fork_rng(devices=[]) if backbone == "lite" else torch.device("meta")
+@contextlib.contextmanager
+def _building(device: str) -> Iterator[None]:
+    """What modules are made under, whatever the caller has set: ordinary float32 tensors on one device."""
+    with _BUILDING, torch.inference_mode(False), torch.device(device):
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)
 
 
 def _unequal(images: int, references: int) -> ValueError:

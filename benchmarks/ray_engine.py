@@ -23,9 +23,7 @@ from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from pathlib import Path
 
-from aigciqa.cli import ENVIRONMENT
-
-os.environ.update({**ENVIRONMENT, **os.environ}, RAY_USAGE_STATS_ENABLED="0")  # before torch and ray are loaded
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # before ray is loaded
 
 import numpy as np
 import torch

@@ -11,17 +11,12 @@ page cost of what scoring costs alone. Weights are random where there are none; 
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-
-from aigciqa.cli import ENVIRONMENT
-
-os.environ.update({**ENVIRONMENT, **os.environ})  # as the command does; before torch is loaded
 
 import numpy as np
 import torch

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-import os
 import statistics
 import tempfile
 import time
@@ -29,7 +28,6 @@ from torchvision import transforms
 from turns import Contestant, Player, answer, medians
 
 import aigciqa
-from aigciqa.cli import ENVIRONMENT
 from aigciqa.databases.base import Sample
 from aigciqa.evaluation.evaluate import predict
 from aigciqa.hardware import keep_memory
@@ -57,7 +55,6 @@ def main() -> None:
     if options.way:
         answer(stepping(options))
         return
-    os.environ.update(ENVIRONMENT)  # as `aigciqa-benchmark` does; before the first tensor
     with tempfile.TemporaryDirectory() as folder:
         samples = draw_database(Path(folder), options.images)
         for part in options.parts:

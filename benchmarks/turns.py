@@ -1,7 +1,7 @@
 """Contestants of a benchmark that take turns, each in a process of its own, so that a busy machine slows all alike.
 
-A process of its own also gives each contestant the environment its users have: what the commands set for themselves
-(`aigciqa.cli.ENVIRONMENT`) is not there for the loop somebody writes by hand.
+A process of its own also gives each contestant the environment its users have: the huge pages that `import aigciqa`
+asks for are not there for the loop somebody writes by hand.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-
-from aigciqa.cli import ENVIRONMENT
 
 #: A contestant made ready: runs once; returns the seconds that count, if they are not all.
 Contestant = Callable[[], "float | object"]
@@ -37,13 +35,11 @@ class Player:
     Args:
         script: runs as a contestant, which ends in `answer`, when called with the arguments.
         arguments: of the script.
-        is_plain: whether it runs without what `aigciqa-score` sets for itself.
+        is_plain: whether it runs without the huge pages that `import aigciqa` asks for.
     """
 
     def __init__(self, script: str, arguments: Sequence[str], *, is_plain: bool) -> None:
-        environment = {key: value for key, value in os.environ.items() if key not in ENVIRONMENT}
-        if not is_plain:
-            environment.update(ENVIRONMENT)
+        environment = {**os.environ, "THP_MEM_ALLOC_ENABLE": str(int(not is_plain))}
         self.process = subprocess.Popen(
             [sys.executable, script, *arguments],
             env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
@@ -87,7 +83,7 @@ def medians(
     Args:
         script: of all of them.
         contestants: name -> arguments.
-        plain: names of those that run without what `aigciqa-score` sets for itself.
+        plain: names of those that run without the huge pages that `import aigciqa` asks for.
         repeats: rounds.
     """
     times: dict[str, list[float]] = {name: [] for name in contestants}

@@ -333,7 +333,8 @@ def _spectrum_tables() -> tuple[Tensor, ...]:
     band = ((radius + 1).log() * (BANDS / math.log(BLOCK + 1))).floor().clamp(max=BANDS - 1)
     # The first bands hold a coefficient or none: what they say is left to the luma's own deviation.
     membership = (band.flatten()[:, None] == torch.arange(BANDS_SKIPPED, BANDS)).float()
-    return basis, window * window[:, None], membership / membership.sum(0), torch.tensor(_peak_weights())
+    weights = torch.tensor(_peak_weights(), dtype=torch.float32)
+    return basis, window * window[:, None], membership / membership.sum(0), weights
 
 
 def _blocking_statistics(luma: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aigciqa.cli import ENVIRONMENT
 from aigciqa.cli.common import checked, computing_options, load_metrics
 from aigciqa.registry import METRICS, SCORE_RANGES, metric_info
 
@@ -95,7 +93,6 @@ def main(
     The table goes to standard output, progress and warnings to standard error. Exit status: 0 all scored, 1 some
     pictures could not be, 2 usage error.
     """
-    os.environ.update({**ENVIRONMENT, **os.environ})
     from aigciqa import evaluation as package
     from aigciqa.databases import load_database
     from aigciqa.evaluation import tables

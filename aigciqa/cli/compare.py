@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aigciqa.cli import ENVIRONMENT
 from aigciqa.cli.common import (
     EXIT_INTERRUPTED,
     Command,
@@ -93,7 +92,6 @@ def main(
     The comparison goes to standard output, progress to standard error. Exit status: 0 compared, 1 pictures could not
     be scored or a group is below --fail-below, 2 usage error.
     """
-    os.environ.update({**ENVIRONMENT, **os.environ})
     from aigciqa import group_tables
     from aigciqa.groups import Group, check_names, compare
     from aigciqa.scoring.tables import is_table, read_table

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from aigciqa.cli import ENVIRONMENT
 from aigciqa.cli.common import (
     EXIT_INTERRUPTED,
     Command,
@@ -133,7 +132,6 @@ def main(
     from aigciqa.scoring.parts import PartsSink
     from aigciqa.scoring.sinks import carried_names, columns_of, dimensions_of
 
-    os.environ.update({**ENVIRONMENT, **os.environ})
     if not images:
         raise click.UsageError("nothing to score: name at least one image, folder, pattern, manifest or -")
     if output is None and report is None and maps is None and sys.stdout.name == os.devnull:

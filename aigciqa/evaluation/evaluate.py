@@ -163,7 +163,7 @@ def predict(
     batch_size: int | None = None,
     workers: int | None = None,
     device: str | torch.device | None = None,
-    dtype: str = "float32",
+    dtype: str | torch.dtype | None = None,
     progress: Callable[[], Any] | None = None,
 ) -> list[Predictions]:
     """Score samples by several metrics, in one pass over the files and of all dimensions.
@@ -176,13 +176,12 @@ def predict(
         batch_size, workers, device, dtype: as for `aigciqa.score_files`.
         progress: called after every score.
     """
-    from aigciqa.metric import create_metric
+    from aigciqa.metric import as_metrics
     from aigciqa.scoring.engine import score_files
 
-    loaded = [create_metric(each, device=device, dtype=dtype) if isinstance(each, str) else each
-              for each in metrics.values()]  # fmt: skip
-    if not loaded or not samples:
-        raise ValueError(f"nothing to score: {len(loaded)} metrics and {len(samples)} samples")
+    if not metrics or not samples:
+        raise ValueError(f"nothing to score: {len(metrics)} metrics and {len(samples)} samples")
+    loaded = as_metrics(metrics.values(), device=device, dtype=dtype)
     items = (
         Item(os.fspath(sample.image), None if sample.reference is None else os.fspath(sample.reference), sample.group)
         for sample in samples
@@ -213,7 +212,7 @@ def evaluate(
     batch_size: int | None = None,
     workers: int | None = None,
     device: str | torch.device | None = None,
-    dtype: str = "float32",
+    dtype: str | torch.dtype | None = None,
 ) -> Evaluation:
     """How well metrics agree with people.
 
@@ -329,7 +328,7 @@ def _predictions(
     batch_size: int | None,
     workers: int | None,
     device: str | torch.device | None,
-    dtype: str,
+    dtype: str | torch.dtype | None,
 ) -> list[Predictions]:
     """One per metric, in order; those that must be run share a pass."""
     from aigciqa.metric import Metric

@@ -114,17 +114,12 @@ def score_dataset(
         the dimensions, `error`; a row per picture and metric. A picture that can't be scored has an `error`.
 
     Raises:
-        ValueError, TypeError, WeightsError: as `create_metric`; a metric without the dimension.
+        ValueError, TypeError, WeightsError: as `create_metric`; a metric without the dimension; `weights`, or a `dtype`
+            other than `"auto"`, together with a `Metric`, which has its own.
     """
-    from aigciqa.metric import Metric, create_metric
+    from aigciqa.metric import as_metrics
 
-    named = None if dtype == "auto" else dtype
-    metrics = [
-        each if isinstance(each, Metric) else create_metric(each, weights=weights, dimension=dimension, dtype=named)
-        for each in ([metric] if isinstance(metric, (str, Metric)) else metric)
-    ]
-    if not metrics:
-        raise ValueError("no metric given")
+    metrics = as_metrics(metric, weights=weights, dtype=None if dtype == "auto" else dtype)
     for each in metrics:
         if dimension is not None and dimension not in each.dimensions:
             raise ValueError(f"dimension is one of {', '.join(each.dimensions)}; got {dimension!r}")

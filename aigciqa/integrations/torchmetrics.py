@@ -38,10 +38,12 @@ class MeanScore(torchmetrics.Metric):
     moments: Tensor
 
     def __init__(self, metric: str | Metric, *, details: bool = False, **options: Any) -> None:
-        super().__init__(**options)
+        with torch.device("cpu"):  # torchmetrics would start on the default device, which may be none to compute on
+            super().__init__(**options)
         self.metric: Metric = create_metric(metric) if isinstance(metric, str) else metric
         self.details = details
-        self.add_state("moments", torch.zeros(3, len(self.metric.dimensions)), dist_reduce_fx=_merged)
+        start = torch.zeros(3, len(self.metric.dimensions), dtype=torch.float32, device="cpu")
+        self.add_state("moments", start, dist_reduce_fx=_merged)
         self.to(self.metric.device)
 
     def update(self, images: Any, reference: Any = None) -> None:

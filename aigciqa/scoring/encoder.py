@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
@@ -37,11 +38,14 @@ class Encoder:
         self.metric = metric
         self.spec = metric.config.preprocess
         self.has_dense_maps = type(metric.backbone).dense is not Backbone.dense
-        mean, std = (torch.tensor(each, device=metric.device).view(3, 1, 1) for each in (self.spec.mean, self.spec.std))
+        mean, std = (
+            torch.tensor(each, dtype=torch.float32, device=metric.device).view(3, 1, 1)
+            for each in (self.spec.mean, self.spec.std)
+        )
         self.scale, self.shift = 1 / (255 * std), -mean / std
-        self.network = self._rearranged() if _has_convolutions(metric.backbone) else None
+        with torch.inference_mode(), metric.autocast(None):
+            self.network = self._rearranged() if _has_convolutions(metric.backbone) else None
 
-    @torch.inference_mode()
     def encode(self, pixels: Tensor, maps: Maps | None = None) -> tuple[Tensor, Tensor | None]:
         """Read pictures presented by `present_image`.
 
@@ -52,13 +56,14 @@ class Encoder:
         Returns:
             Features, float32 (B, D); feature maps, float32 (B, C, h, w), whose places `Metric.place` scores.
         """
-        read = self._maps(pixels)
-        features = self.metric.backbone.pool(read)
-        if maps is None:
-            return features, None
-        if maps == "dense" and self.has_dense_maps:
-            read = self.metric.presented_maps(pixels, dense=True)
-        return features, read
+        with torch.inference_mode(), self.metric.autocast(None):
+            read = self._maps(pixels)
+            features = self.metric.backbone.pool(read)
+            if maps is None:
+                return features, None
+            if maps == "dense" and self.has_dense_maps:
+                read = self.metric.presented_maps(pixels, dense=True)
+            return features, read
 
     def _maps(self, pixels: Tensor) -> Tensor:
         return self.metric.presented_maps(pixels) if self.network is None else self._run(self.network, pixels)
@@ -96,17 +101,18 @@ class Encoder:
         fold_normalisation(network)
         network.to(dtype=self._dtype).to(memory_format=torch.channels_last).requires_grad_(False)
         if self.metric.device.type == "cpu":
-            example = torch.zeros(_PROBES, 3, self._side, self._side, dtype=self._dtype)
+            example = torch.zeros(_PROBES, 3, self._side, self._side, dtype=self._dtype, device="cpu")
             fuse_convolutions(network, example.contiguous(memory_format=torch.channels_last), _BATCH)
         return network
 
-    @torch.inference_mode()
     def _deviation(self, network: fx.GraphModule) -> float:
         """How far a network's maps of random images are from the backbone's, as a share of their norm."""
-        random = torch.Generator().manual_seed(0)
-        pixels = torch.randint(0, 256, (_PROBES, 3, self._side, self._side), dtype=torch.uint8, generator=random)
+        levels = np.random.default_rng(0).integers(0, 256, (_PROBES, 3, self._side, self._side), dtype=np.uint8)
+        pixels = torch.from_numpy(levels)
         expected = self.metric.presented_maps(pixels)
-        off = (self._run(network, pixels) - expected).norm() / expected.norm().clamp(min=torch.finfo().tiny)
+        off = (self._run(network, pixels) - expected).norm() / expected.norm().clamp(
+            min=torch.finfo(expected.dtype).tiny
+        )
         return float(off.nan_to_num(torch.inf))
 
     @property

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from aigciqa.errors import ImageError
-from aigciqa.metric import Metric, create_metric
+from aigciqa.hardware import check_huge_pages
+from aigciqa.metric import Metric, as_metrics
 from aigciqa.scoring.decoding import DECODERS, Decoder, DecoderPool, Decoding, Presented
 from aigciqa.scoring.encoder import Encoder, Maps, encoders
 from aigciqa.scoring.records import Item, Record
@@ -55,7 +56,7 @@ def score_files(
     references: PathLike | Sequence[PathLike] | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
-    dtype: str = "float32",
+    dtype: str | torch.dtype | None = None,
     device: str | torch.device | None = None,
     strict: bool = False,
     maps: Maps | None = None,
@@ -76,8 +77,8 @@ def score_files(
         batch_size: pictures per pass through the network. If absent, 8 on a CPU, and up to 64 on a GPU, as its free
             memory allows; 4 where pictures are seen at their own size. Halved for pictures that do not fit in memory.
         workers: decoding threads; 0 decodes in the caller's thread. One per core if absent, at most 8.
-        dtype: what metrics given by name compute in, as `create_metric` takes it; a `Metric` keeps its own.
-        device: where metrics given by name compute; a `Metric` stays where it is.
+        dtype: what metrics given by name compute in, as `create_metric` takes it; float32 if absent.
+        device: where metrics given by name compute; the CPU if absent.
         strict: raise at the first picture that can't be scored.
         maps: give each record its `quality_map`. `"coarse"`: from the feature maps that the score is made of, which
             costs next to nothing; `"dense"`: what `Metric.quality_map` draws. The two differ for `lite` alone, whose
@@ -90,7 +91,7 @@ def score_files(
         A `Record` per image and metric, in input order. A file that can't be scored is a record with `error` set.
 
     Raises:
-        ValueError, TypeError: unusable arguments.
+        ValueError, TypeError: unusable arguments; `dtype` or `device` together with a `Metric`, which has its own.
         ImageError: a picture can't be scored, and `strict` is set.
         Exception: whatever `images` raises, when all that came before is scored.
     """
@@ -100,12 +101,7 @@ def score_files(
         raise ValueError(f"batch_size is 1 or more; got {batch_size}")
     if workers is not None and workers < 0:
         raise ValueError(f"workers is 0 (decode in this thread) or more; got {workers}")
-    metrics = [
-        each if isinstance(each, Metric) else create_metric(each, device=device, dtype=dtype)
-        for each in ([metric] if isinstance(metric, (str, Metric)) else metric)
-    ]
-    if not metrics:
-        raise ValueError("no metric given")
+    metrics = as_metrics(metric, device=device, dtype=dtype)
     if maps not in (None, "coarse", "dense"):
         raise ValueError(f"maps is None, 'coarse' or 'dense'; got {maps!r}")
     if decoder not in DECODERS:
@@ -224,6 +220,8 @@ class Engine:
         self.threads = torch.get_num_threads()
         self.lane_count = min(self.threads, batch_size, MAX_LANES) if is_on_cpu and workers else 1
         self.lanes = self._start_lanes() if self.lane_count > 1 else None
+        if is_on_cpu and any(each.network is not None for each in self.encoders):
+            check_huge_pages()
         self.batch_size = math.ceil(batch_size / self.lane_count)
         self.fitting: dict[tuple[Encoder, torch.Size], int] = {}  # smaller batches, of pictures that need much memory
         with_reference = [
