@@ -8,7 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
@@ -27,6 +27,10 @@ class Fault:
         delay: seconds before an answer.
         truncate: a download has half of the bytes that were announced.
         flip: a download has one bit the other way.
+        headers: added to answers for files, errors among them, or replacing what they have.
+        redirect: address that answers for files send to.
+        endless: a download never ends, and no length is announced.
+        only: `"METHOD name"`, what the answers begin and end with that go wrong.
     """
 
     status: int = 0
@@ -35,6 +39,15 @@ class Fault:
     delay: float = 0.0
     truncate: bool = False
     flip: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
+    redirect: str = ""
+    endless: bool = False
+    only: str = " "
+
+    def meets(self, request: str) -> bool:
+        """Whether the answer to `"METHOD path"` goes wrong."""
+        method, _, name = self.only.partition(" ")
+        return request.startswith(method) and request.endswith(name)
 
 
 @dataclass
@@ -47,6 +60,7 @@ class Hub:
         requests: `"METHOD path"` of all that came.
         agents, tokens: what came in the headers.
         uploads: large files by sha256, before their commit.
+        sent: bytes of downloads.
     """
 
     repos: dict[str, dict[str, Files]] = field(default_factory=dict)
@@ -56,6 +70,7 @@ class Hub:
     agents: set[str] = field(default_factory=set)
     tokens: set[str] = field(default_factory=set)
     uploads: Files = field(default_factory=dict)
+    sent: int = 0
 
     def add(self, repo: str, files: Files, branch: str = "main") -> str:
         """Add a repo or a branch of it; returns its commit."""
@@ -91,6 +106,8 @@ TOKEN = "hf_test"
 
 def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
+        fault = Fault()
+
         def log_message(self, *_args: object) -> None:
             """Quiet."""
 
@@ -113,10 +130,11 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             hub.requests.append(f"{self.command} {path}")
             hub.agents.add(self.headers.get("User-Agent", ""))
             hub.tokens.add(self.headers.get("Authorization", "").removeprefix("Bearer "))
-            time.sleep(hub.fault.delay)
-            if hub.fault.status and hub.fault.times:
-                hub.fault.times -= 1
-                self._error(hub.fault.status, hub.fault.code)
+            self.fault = hub.fault if hub.fault.meets(hub.requests[-1]) else Fault()
+            time.sleep(self.fault.delay)
+            if self.fault.status and self.fault.times:
+                self.fault.times -= 1
+                self._error(self.fault.status, self.fault.code)
             elif self.command == "POST":
                 self._post(path, sent)
             elif path.startswith("/api/models/"):
@@ -176,7 +194,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
         def _resolve(self, path: str) -> None:
             repo, _, rest = path.strip("/").partition("/resolve/")
-            revision, _, name = rest.partition("/")
+            revision, _, name = rest.rpartition("/")
             hidden = repo in hub.private and TOKEN not in self.headers.get("Authorization", "")
             if repo not in hub.repos or hidden:
                 self._error(401 if hidden else 404, "RepoNotFound")
@@ -191,17 +209,26 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
         def _file(self, data: bytes, commit: str) -> None:
             etag = hashlib.sha256(data).hexdigest()
-            if self.command == "GET" and hub.fault.truncate:
+            if self.command == "GET" and self.fault.truncate:
                 data = data[: len(data) // 2]
-            if self.command == "GET" and hub.fault.flip:
+            if self.command == "GET" and self.fault.flip:
                 data = data[:-5] + bytes([data[-5] ^ 4]) + data[-4:]
-            self.send_response(200)
-            self.send_header("ETag", f'"{etag}"')
-            self.send_header("X-Repo-Commit", commit)
-            self.send_header("Content-Length", str(len(data)))
+            headers = {"ETag": f'"{etag}"', "X-Repo-Commit": commit, **self.fault.headers}
+            if not self.fault.endless:
+                headers["Content-Length"] = str(len(data))
+            self.send_response(302 if self.fault.redirect else 200)
+            if self.fault.redirect:
+                headers["Location"] = self.fault.redirect.replace("{path}", self.path)
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.end_headers()
             if self.command == "GET":
-                self.wfile.write(data)
+                with suppress(ConnectionError):
+                    self.wfile.write(data)
+                    hub.sent += len(data)
+                    while self.fault.endless:
+                        self.wfile.write(b" " * (1 << 16))
+                        hub.sent += 1 << 16
 
         def _json(self, value: object) -> None:
             data = json.dumps(value).encode()
@@ -213,6 +240,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
         def _error(self, status: int, code: str) -> None:
             self.send_response(status)
+            for name, value in self.fault.headers.items():
+                self.send_header(name, value)
             if code:
                 self.send_header("X-Error-Code", code)
             self.send_header("Content-Length", "0")
