@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aigciqa.csv_text import plain
 from aigciqa.evaluation.evaluate import Predictions
 from aigciqa.registry import METRICS, SCORE_RANGES
 
@@ -52,7 +53,10 @@ class ScoreTable:
         try:
             with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
                 reader = csv.DictReader(stream, restval="", strict=True)
-                rows = tuple(reader)
+                rows = tuple(
+                    {name: plain(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
+                    for row in reader
+                )
                 header = tuple(reader.fieldnames or ())
         except (OSError, csv.Error) as error:
             raise ValueError(f"{path}: {error}") from None

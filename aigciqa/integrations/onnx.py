@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import aigciqa
+from aigciqa.files import replacing
 from aigciqa.metric import Metric, create_metric
 from aigciqa.preprocess import normalize
 
@@ -67,14 +68,9 @@ def export_onnx(
     inputs = [pictures[:2]]
     if metric.requires_reference:
         inputs.append(graph.encode(pictures[2:]) if reference_features else pictures[2:])
-    partial = Path(f"{os.fspath(path)}.partial")
-    try:
-        partial.touch()  # what can't be written fails before the work
-        _write(graph, inputs, partial)
-        _check(graph, inputs, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as unfinished:  # what can't be written fails before the work
+        _write(graph, inputs, unfinished)
+        _check(graph, inputs, unfinished)
 
 
 def _input_size(metric: Metric, size: tuple[int, int] | None) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from aigciqa import remote
+from aigciqa.csv_text import plain
 from aigciqa.scoring import archives
 from aigciqa.scoring.records import Item
 from aigciqa.scoring.sinks import arrow_table, columns_of, dimensions_of, to_row
@@ -68,7 +69,7 @@ def read_pictures(source: str | list[str], *, kind: Kind | None = None, **option
         options = {"convert_options": _as_text()} | options
     reader = {"csv": ray.data.read_csv, "jsonl": ray.data.read_json, "parquet": ray.data.read_parquet}[kind]
     table = reader(source, include_paths=True, **options)
-    return table.map_batches(_from_table, fn_args=(scheme,), batch_format="pyarrow", batch_size=None)
+    return table.map_batches(_from_table, fn_args=(scheme, kind == "csv"), batch_format="pyarrow", batch_size=None)
 
 
 def score_dataset(
@@ -199,7 +200,8 @@ def _items(batch: Mapping[str, np.ndarray]) -> Iterator[Item]:
         prompt, prompt_content = _picture(reference)
         name = name or _text(path) or ""
         missing = None if name or content is not None else "the column 'image' is empty"
-        yield Item(name, prompt, _text(group), missing, None, content, prompt_content)
+        refused = [why for why in (remote.refusal(each) for each in (name, prompt) if each) if why is not None]
+        yield Item(name, prompt, _text(group), missing or next(iter(refused), None), None, content, prompt_content)
 
 
 def _picture(cell: Any) -> tuple[str | None, Content | None]:
@@ -240,10 +242,12 @@ def _as_text() -> pyarrow.csv.ConvertOptions:
     return pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(MANIFEST_COLUMNS, pyarrow.string()))
 
 
-def _from_table(batch: pyarrow.Table, scheme: str) -> dict[str, list[Any]]:
+def _from_table(batch: pyarrow.Table, scheme: str, is_csv: bool) -> dict[str, list[Any]]:
     """The columns that count of a table, which `path` names."""
     folders = [scheme + os.path.dirname(path) for path in batch["path"].to_pylist()]
     cells = {name: batch[name].to_pylist() for name in MANIFEST_COLUMNS if name in batch.column_names}
+    if is_csv:
+        cells = {name: [plain(cell) if cell else cell for cell in column] for name, column in cells.items()}
     table = {
         name: [
             beside(folder, cell) if isinstance(cell, str) and cell else cell

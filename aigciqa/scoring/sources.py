@@ -29,9 +29,9 @@ MANIFEST_COLUMNS = ("image", "reference", "group")
 #: Columns of a manifest, at most: each is one in every row of the table.
 MAX_COLUMNS = 1000
 #: Bytes of images that are read from a Parquet file at a time, about.
-_PARQUET_BYTES = 32 << 20
+_PARQUET_BYTES = 8 << 20
 _PARQUET_ROWS = 65_536
-_PARQUET_BUFFER = 1 << 20  # of a column; without one, it is read whole
+_PARQUET_BUFFER = 1 << 20  # of a column; otherwise all of a row group is read at once
 #: So much of a name that can't be used is shown.
 _SHOWN = 100
 
@@ -533,7 +533,7 @@ def _parquet_columns(path: str) -> list[str]:
 
 def _open_parquet(path: str) -> Any:
     try:
-        return import_parquet().ParquetFile(path, buffer_size=_PARQUET_BUFFER)
+        return import_parquet().ParquetFile(path, buffer_size=_PARQUET_BUFFER, pre_buffer=False)
     except (OSError, ValueError) as error:
         raise SourceError(f"{path!r} is not Parquet: {error}") from None
 

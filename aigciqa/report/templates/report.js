@@ -383,7 +383,11 @@ function exportList(paths) {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-const quoted = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+/** A cell of CSV; what a spreadsheet would compute gets an apostrophe in front, as in csv_text.py. */
+function quoted(text) {
+  const cell = /^'*(?:\s*[=+\-@＝＋－＠]|[\t\r\n])/u.test(text) ? `'${text}` : text;
+  return /[",\r\n]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell;
+}
 
 // ---- one picture, large
 
