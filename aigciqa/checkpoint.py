@@ -43,6 +43,7 @@ _LARGEST_SIDE = 65536
 _STDS = (1e-3, 1e3)
 #: Scales of opinions are 0..5, 0..100, or ratings of a tournament around 1500.
 _LARGEST_SCORE, _SMALLEST_RANGE = 1e6, 1e-6
+_LONGEST_NAME = 100
 #: How deep `training` and `results` may be nested.
 _DEPTH = 16
 
@@ -131,6 +132,8 @@ class MetricConfig:
         kind = reader.choice("kind", ("nr", "fr"))
         name = backbone.choice("name", backbone_names())
         metric = reader.get("metric", str, f"{kind}-{name}")
+        if len(metric) > _LONGEST_NAME:
+            raise reader.error("metric", "a metric's name")
         return cls(
             metric=metric,
             kind=cast(Kind, kind),
@@ -309,7 +312,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             return load_file(path, backend="pread")
         return load(path.read_bytes())  # older safetensors would map the file, or else holds it twice for a moment
     except (SafetensorError, OSError, LookupError, TypeError, ValueError, RuntimeError) as error:  # odd dtypes
-        raise CheckpointError(f"{path} is not a safetensors file: {error}") from error
+        raise CheckpointError(f"{path} is not a safetensors file: {_cut(str(error))}") from error
 
 
 def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:

@@ -200,9 +200,8 @@ class Metric(nn.Module):
                 raise WrongMetricError(f"{source} holds a head for {config.metric!r}, which this version does not know")
             spec = METRICS[config.metric]
             if (config.kind, config.backbone) != (spec.kind, spec.backbone):
-                raise WrongMetricError(
-                    f"{source} says it is for {spec.name!r}, with {config.kind}-{config.backbone} in it"
-                )
+                names = f"'kind' and 'backbone.name' are {config.kind} and {config.backbone}"
+                raise WrongMetricError(f"{source}: 'metric' is {spec.name!r}, but {names}")
             # Shapes without memory, whose values come from the file; thrown away for lite, which is small: it computes
             # while it is built, for which the meta device imports half of torch, two seconds.
             blank = "cpu" if config.backbone == "lite" else "meta"
@@ -213,7 +212,7 @@ class Metric(nn.Module):
             tensors = checkpoint.read_tensors(head.weights_file(facts))
             checkpoint.check_tensors(tensors, expected, source)
         except OptionError as error:
-            raise head.refusal(CheckpointError(f"config.json: 'backbone.options': {error}")) from error
+            raise head.refusal(CheckpointError(f"config.json: 'backbone.options': {str(error)[:300]}")) from error
         except CheckpointError as error:
             raise head.refusal(error) from error
         loaded.load_state_dict(tensors, assign=True)
