@@ -170,9 +170,10 @@ def write_checkpoint(
     data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     facts = WeightsFacts(len(data), hashlib.sha256(data).hexdigest())
     entry = {**config.to_dict(), **asdict(facts)}
-    _replace(folder / WEIGHTS_FILE, data)
-    _replace(folder / CONFIG_FILE, (json.dumps(entry, indent=2, ensure_ascii=False) + "\n").encode())
+    text = json.dumps(entry, indent=2, ensure_ascii=False, allow_nan=False)
     _replace(folder / CARD_FILE, (card if card is not None else model_card(config)).encode())
+    _replace(folder / WEIGHTS_FILE, data)
+    _replace(folder / CONFIG_FILE, f"{text}\n".encode())
 
 
 class HeadFolder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from aigciqa.metric import Metric
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143  # 128 + the signal's number, as shells count
 
 _COMPUTING = (
     click.option("--device", metavar="D", help="Where to compute: cpu, cuda, cuda:1, mps. [default: cpu]"),
@@ -27,6 +28,15 @@ _COMPUTING = (
         "--workers", type=click.IntRange(min=0), metavar="N", help="Decoding threads; 0: none. [default: one per core]"
     ),
 )  # fmt: skip
+
+
+class Terminated(BaseException):
+    """SIGTERM came."""
+
+
+def terminate(_number: int, _frame: object) -> NoReturn:
+    """Handle SIGTERM: what is unfinished is tidied away on the way out."""
+    raise Terminated
 
 
 def computing_options(command: Command) -> Command:

@@ -12,12 +12,22 @@ import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from aigciqa.cli import ENVIRONMENT
-from aigciqa.cli.common import check_metrics, check_references, checked, computing_options, load_metrics
+from aigciqa.cli.common import (
+    EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
+    Terminated,
+    check_metrics,
+    check_references,
+    checked,
+    computing_options,
+    load_metrics,
+    terminate,
+)
 from aigciqa.registry import METRICS, SCORE_RANGES
 from aigciqa.scoring.records import Item, Record
 
@@ -32,7 +42,6 @@ if TYPE_CHECKING:
     from aigciqa.scoring.sources import Found
 
 EXIT_SCORED, EXIT_ERRORS = 0, 1
-EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143  # 128 + the signal's number, as shells count
 
 
 def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:
@@ -167,7 +176,7 @@ def main(
     dimensions = [dimension] if dimension else dimensions_of(metrics)
     folder = checked(MapFolder, maps, metrics, resume) if maps is not None else None
     run = _Run(metrics, dimensions, output, report, folder, engine, quiet)
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, terminate)
     run.count_ahead([] if "-" in images else openers)
     items: Iterator[Item] = (give(item) for each in found for item in sources.opened(each))
     if engine == "ray":
@@ -250,7 +259,7 @@ class _Run:
             return self._stopped(f"can't write the scores: {error}", EXIT_ERRORS)
         except KeyboardInterrupt:
             return self._stopped("interrupted", EXIT_INTERRUPTED)
-        except _Terminated:
+        except Terminated:
             return self._stopped("terminated", EXIT_TERMINATED)
         finally:
             records.close()
@@ -307,7 +316,7 @@ class _Run:
             return self._without_report(str(error), EXIT_ERRORS)
         except KeyboardInterrupt:
             return self._without_report("interrupted", EXIT_INTERRUPTED)
-        except _Terminated:
+        except Terminated:
             return self._without_report("terminated", EXIT_TERMINATED)
         self._say(f"report in {self.report.path}")
         return EXIT_SCORED
@@ -329,14 +338,6 @@ class _Run:
         if not self.quiet:
             for line in lines:
                 self.bar.write(line, file=sys.stderr)
-
-
-class _Terminated(BaseException):
-    """SIGTERM came."""
-
-
-def _terminate(_number: int, _frame: object) -> NoReturn:
-    raise _Terminated
 
 
 def _report(path: str, columns: Sequence[str]) -> Report:
