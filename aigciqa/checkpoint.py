@@ -192,12 +192,12 @@ def write_checkpoint(
     check_values(tensors, str(folder))
     data = save(tensors)
     facts = WeightsFacts(len(data), hashlib.sha256(data).hexdigest())
-    text = json.dumps({**config.to_dict(), **asdict(facts)}, indent=2, ensure_ascii=False)
+    text = json.dumps({**config.to_dict(), **asdict(facts)}, indent=2, ensure_ascii=False, allow_nan=False)
     MetricConfig.from_dict(json.loads(text))
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / WEIGHTS_FILE, data)
-    _replace(folder / CONFIG_FILE, (text + "\n").encode())
     _replace(folder / CARD_FILE, (card if card is not None else model_card(config)).encode())
+    _replace(folder / WEIGHTS_FILE, data)
+    _replace(folder / CONFIG_FILE, f"{text}\n".encode())
 
 
 def is_foreign(card: Path) -> bool:

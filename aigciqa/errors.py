@@ -15,6 +15,10 @@ class LockedError(OSError):
     """A file or folder that another run is writing."""
 
 
+class TrainingError(RuntimeError):
+    """A training that can't go on, because it diverged; the message says what is kept."""
+
+
 class WeightsError(Exception):
     """A head that can't be had. Where it was to come from the Hub, the message names the repo, the endpoint and the
     ways out."""

@@ -343,6 +343,7 @@ def trained(name: str, folder: Path) -> Metric:
             learner.optimizer.param_groups[0]["lr"] /= 10
         for _ in learner.steps(epoch):
             pass
+    metric.load_state_dict(learner.weights())
     metric.eval()
     return metric
 

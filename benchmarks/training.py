@@ -250,11 +250,12 @@ def arguments_of(options: argparse.Namespace, folder: Path, way: str) -> list[st
 
 def stepping(options: argparse.Namespace) -> Contestant:
     """Training, a step at a time, on the pictures that were drawn."""
-    scores = dict.fromkeys(DIMENSIONS, 1.0)
     pairs = [(f"{number}.jpg", f"prompt{number // PER_PROMPT}.jpg") for number in range(options.images)]
     samples = [
-        Sample(str(options.folder / image), str(options.folder / prompt), None, None, "", scores)
-        for image, prompt in pairs
+        Sample(
+            str(options.folder / image), str(options.folder / prompt), None, None, "", dict.fromkeys(DIMENSIONS, mos)
+        )
+        for mos, (image, prompt) in enumerate(pairs)
     ]
     if options.way == "loop":
         return Loop(options.metric, samples).steps().__next__

@@ -345,3 +345,17 @@ def test_a_table_of_the_paper_is_trained_evaluated_and_resumed(tmp_path: Path) -
     assert again.returncode == 0, again.stderr
     assert "aigciqa-train" not in again.stderr
     assert again.stdout == done.stdout
+
+
+def test_scores_that_are_all_equal_are_called_so(root: Path, database: Database, tmp_path: Path) -> None:
+    table = tmp_path / "other.csv"
+    lines = [f"{Path(each.image).name},7,{each.scores['quality']}" for each in database.samples]
+    table.write_text("image,step,good\n" + "\n".join(lines) + "\n")
+    arguments = ("--part", "all", "--dimension", "quality", "-m", "step", "-m", "good")
+    done = run("pku-i2iqa", root, "--scores", table, *arguments, "-o", tmp_path / "report.json", "--quiet")
+    assert done.exit_code == 0
+    assert "WARNING: step gives all 64 images the same quality score, 7: there is no correlation" in done.stderr
+    assert "good gives" not in done.stderr
+    step, good = json.loads((tmp_path / "report.json").read_text())["results"]
+    assert (step["srcc"]["value"], good["srcc"]["value"]) == (None, pytest.approx(1))
+    assert "Note: step gives all 64 images" in run("pku-i2iqa", root, "--scores", table, *arguments).stdout

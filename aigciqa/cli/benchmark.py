@@ -131,6 +131,8 @@ def main(
             )
     ordered = sorted(found.values(), key=lambda each: _position(each.label, names))
     evaluation = _evaluate(ordered, samples, dimensions, setting)
+    for note in evaluation.notes:
+        click.secho(f"WARNING: {note}", err=True, fg="yellow")
     try:
         _write(evaluation, output, plots, predictions, quiet)
     except OSError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-EXIT_INTERRUPTED = 130  # 128 + the signal's number, as shells count
+EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143  # 128 + the signal's number, as shells count
 
 _COMPUTING = (
     click.option("--device", metavar="D", help="Where to compute: cpu, cuda, cuda:1, mps. [default: cpu]"),
@@ -52,6 +52,15 @@ def is_same_file(one: str, other: str) -> bool:
         return os.path.samefile(one, other)
     except OSError:
         return False
+
+
+class Terminated(BaseException):
+    """SIGTERM came."""
+
+
+def terminate(_number: int, _frame: object) -> NoReturn:
+    """Handle SIGTERM: what is unfinished is tidied away on the way out."""
+    raise Terminated
 
 
 def computing_options(command: Function) -> Function:

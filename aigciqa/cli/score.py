@@ -13,19 +13,22 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from aigciqa.cli.common import (
     EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
     Command,
+    Terminated,
     check_metrics,
     check_references,
     checked,
     computing_options,
     is_same_file,
     load_metrics,
+    terminate,
 )
 from aigciqa.errors import LockedError
 from aigciqa.files import locked
@@ -44,7 +47,6 @@ if TYPE_CHECKING:
     from aigciqa.scoring.sources import Found
 
 EXIT_SCORED, EXIT_ERRORS = 0, 1
-EXIT_TERMINATED = 143  # 128 + the signal's number, as shells count
 
 
 def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:
@@ -191,7 +193,7 @@ def main(
     run = _Run(metrics, dimensions, carried.values(), made_by, output, report, folder, engine, quiet)
     if output is not None and not is_url(output):
         _lock(output)
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, terminate)
     run.count_ahead([] if "-" in images else openers)
     items: Iterator[Item] = (give(item) for each in found for item in sources.opened(each))
     if engine == "ray":
@@ -278,7 +280,7 @@ class _Run:
             return self._stopped(f"can't write the scores: {error}", EXIT_ERRORS)
         except KeyboardInterrupt:
             return self._stopped("interrupted", EXIT_INTERRUPTED)
-        except _Terminated:
+        except Terminated:
             return self._stopped("terminated", EXIT_TERMINATED)
         finally:
             records.close()
@@ -339,7 +341,7 @@ class _Run:
             return self._without_report(str(error), EXIT_ERRORS)
         except KeyboardInterrupt:
             return self._without_report("interrupted", EXIT_INTERRUPTED)
-        except _Terminated:
+        except Terminated:
             return self._without_report("terminated", EXIT_TERMINATED)
         self._say(f"report in {self.report.path}")
         return EXIT_SCORED
@@ -372,14 +374,6 @@ def _lock(output: str) -> None:
         raise click.UsageError(str(error)) from None
     except OSError as error:
         raise click.ClickException(f"can't write the scores: {error}") from None
-
-
-class _Terminated(BaseException):
-    """SIGTERM came."""
-
-
-def _terminate(_number: int, _frame: object) -> NoReturn:
-    raise _Terminated
 
 
 def _report(path: str, columns: Sequence[str]) -> Report:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
+from aigciqa.cli.common import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated, terminate
 from aigciqa.registry import SCORE_RANGES, list_metrics
 
+EXIT_FAILED = 1
 _METRICS = [name for name in list_metrics() if not name.endswith("-lite")]
 
 
@@ -91,24 +93,16 @@ def main(
 
     The defaults are those of the PKU-I2IQA paper, except for the split: prompts of the test part are never seen, and
     the epoch is chosen on a validation part (--protocol paper does as the paper does). A run that was killed goes on
-    with --resume. Exit status: 0 trained, 1 stopped by an error, 2 usage error.
+    with --resume. Exit status: 0 trained, 1 stopped by an error, 2 usage error, 130 interrupted, 143 terminated.
     """
-    import aigciqa
-    from aigciqa.errors import WeightsError
-    from aigciqa.hardware import keep_memory
-    from aigciqa.training.trainer import Settings, train
-
-    keep_memory(not settings["recompute"])
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that no unfinished file is left
+    signal.signal(signal.SIGTERM, terminate)
     try:
-        data = aigciqa.load_database(database, root)
-        split = data.split(protocol, seed=seed) if protocol else data.split(seed=seed)
-        chosen = Settings(metric=metric, dimensions=dimensions or data.dimensions, seed=seed, **settings)
-        train(
-            data,
-            split,
-            chosen,
+        _train(
+            database,
+            root,
             output,
+            protocol,
+            {"metric": metric, "dimensions": dimensions, "seed": seed, **settings},
             resume=resume,
             device=device,
             devices=devices,
@@ -118,11 +112,48 @@ def main(
             tensorboard=tensorboard,
             progress=not quiet,
         )
-    except FileExistsError as error:
-        raise click.UsageError(f"{error} (--resume, -o)") from None
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        raise click.UsageError(str(error)) from None
-    except (WeightsError, ImportError, OSError) as error:
-        raise click.ClickException(str(error)) from None
+    except KeyboardInterrupt:
+        _stop("interrupted", output, EXIT_INTERRUPTED)
+    except Terminated:
+        _stop("terminated", output, EXIT_TERMINATED)
     if not quiet:
         click.echo(f"{output}: use it with weights={str(output)!r}, publish it with aigciqa-publish", err=True)
+
+
+def _train(
+    database: str, root: Path, output: Path, protocol: str | None, settings: dict[str, Any], **options: Any
+) -> None:
+    """Train; what the library complains of becomes an error of the command."""
+    import aigciqa
+    from aigciqa.errors import LockedError, TrainingError, WeightsError
+    from aigciqa.hardware import keep_memory
+    from aigciqa.training.trainer import Settings, train
+
+    keep_memory(not settings["recompute"])
+    try:
+        data = aigciqa.load_database(database, root)
+        split = data.split(protocol, seed=settings["seed"]) if protocol else data.split(seed=settings["seed"])
+        chosen = Settings(**{**settings, "dimensions": settings["dimensions"] or data.dimensions})
+        metric = train(data, split, chosen, output, **options)
+    except FileExistsError as error:
+        raise click.UsageError(f"{error} (--resume, -o)") from None
+    except (ValueError, TypeError, FileNotFoundError, LockedError) as error:
+        raise click.UsageError(str(error)) from None
+    except (WeightsError, ImportError, TrainingError) as error:
+        raise click.ClickException(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(f"{error}{_kept(output)}") from None
+    if metric.config.training["validation_srcc"] is None:
+        sys.exit(EXIT_FAILED)  # `train` has warned
+
+
+def _stop(why: str, output: Path, status: int) -> NoReturn:
+    click.echo(f"aigciqa-train: {why}{_kept(output)}", err=True)
+    sys.exit(status)
+
+
+def _kept(output: Path) -> str:
+    """What a run that stopped leaves to go on from."""
+    if not (output.expanduser() / "training").exists():
+        return ""
+    return f"; whole epochs are kept in {output}, and --resume goes on from there"

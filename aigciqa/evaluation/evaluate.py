@@ -144,6 +144,23 @@ class Evaluation:
             if error is not None
         ]
 
+    @property
+    def notes(self) -> list[str]:
+        """A sentence for each result without correlations, because all its scores or ratings are equal."""
+        scores = {each.label: each.scores for each in self.predictions}
+        found = []
+        for each in self.results:
+            mos = np.array([sample.scores.get(each.dimension, math.nan) for sample in self.samples], dtype=np.float64)
+            given = scores[each.metric][each.dimension]
+            both = np.isfinite(given) & np.isfinite(mos)
+            for values, who in ((given[both], f"{each.metric} gives"), (mos[both], "people give")):
+                if np.ptp(values) == 0:
+                    found.append(
+                        f"{who} all {len(values)} images the same {each.dimension} score, {values[0]:g}: there is no "
+                        "correlation"
+                    )
+        return list(dict.fromkeys(found))
+
     def result(self, metric: str, dimension: str) -> Result:
         """The result of a metric's label and a dimension.
 

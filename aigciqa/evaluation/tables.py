@@ -110,7 +110,8 @@ def caption(evaluation: Evaluation) -> str:
     ]
     count = f"{len(evaluation.samples)} pictures of {len(groups)} prompts"
     named = ", ".join(filter(None, where))
-    return f"{f'{named}: ' if named else ''}{count}. In brackets: 95% intervals, by resampling prompts."
+    notes = "".join(f" Note: {note}." for note in evaluation.notes)
+    return f"{f'{named}: ' if named else ''}{count}. In brackets: 95% intervals, by resampling prompts.{notes}"
 
 
 def to_terminal(evaluation: Evaluation) -> str:

@@ -1,9 +1,10 @@
 """Training of the paper's metrics: `aigciqa-train` as a function.
 
 As published (PKU-I2IQA, section 5): Adam, learning rate 1e-4, weight decay 1e-5, batch 8, mean squared error, random
-crop and horizontal flip of every picture for itself, 100 epochs, the epoch with the best SRCC. Beyond that: several
-dimensions jointly, a frozen backbone, mixed precision, several devices (Lightning Fabric), early stopping, and runs
-that go on after being killed as if nothing had happened.
+crop and horizontal flip of every picture for itself, 100 epochs, the epoch with the best SRCC. Opinion scores are
+learnt in standard deviations from their mean, so that their unit does not matter; on the paper's scale of five points
+one is about a point. Beyond that: several dimensions jointly, a frozen backbone, mixed precision, several devices
+(Lightning Fabric), early stopping, and runs that go on after being killed as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import math
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -27,8 +29,17 @@ from torch import Tensor, nn
 
 from aigciqa import __version__
 from aigciqa.backbones.base import Backbone
-from aigciqa.checkpoint import MetricConfig, write_checkpoint
-from aigciqa.files import replacing
+from aigciqa.checkpoint import (
+    CARD_FILE,
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    MetricConfig,
+    model_card,
+    read_config,
+    write_checkpoint,
+)
+from aigciqa.errors import CheckpointError, TrainingError
+from aigciqa.files import locked, replacing
 from aigciqa.metric import Metric, create_metric
 from aigciqa.preprocess import normalize
 from aigciqa.registry import Preprocess
@@ -36,6 +47,8 @@ from aigciqa.training.convolution import use_products
 from aigciqa.training.picture_cache import PictureCache, Pixels, build_cache, default_folder
 from aigciqa.training.recompute import recomputing_forward
 from aigciqa.training.side_by_side import SideBySide
+from aigciqa.training.state import check_images, digests, facts_of, read_state, save_state
+from aigciqa.training.targets import Targets, check_ratings
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -92,7 +105,7 @@ class Settings:
                 raise ValueError(f"{name} is 1 or more; got {getattr(self, name)}")
         if self.patience is not None and self.patience < 1:
             raise ValueError(f"patience is 1 or more; got {self.patience}")
-        if not self.learning_rate > 0 or not self.weight_decay >= 0:
+        if not 0 < self.learning_rate < math.inf or not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"learning rate {self.learning_rate}, weight decay {self.weight_decay}: not positive")
         if self.dtype not in PRECISIONS:
             raise ValueError(f"dtype is one of {', '.join(PRECISIONS)}; got {self.dtype!r}")
@@ -105,7 +118,7 @@ class Progress:
     Attributes:
         epoch: epochs done.
         best_epoch: the one whose weights are kept, from 1; 0 before there is one.
-        best: its mean SRCC on the validation part.
+        best: its mean SRCC on the validation part; minus infinity where that is NaN, so that any number is better.
         history: a row of the log for each epoch.
     """
 
@@ -141,7 +154,7 @@ def train(
         split: its parts to train on and to choose the epoch on.
         settings: what to train, and how.
         output: folder of the head, made if absent.
-        resume: go on with the run that `output` holds.
+        resume: go on with the run that `output` holds; one that was killed in its first epoch begins anew.
         devices: how many to use, each a process of its own.
         device: `"auto"`, `"cpu"`, `"cuda"` or `"mps"`.
         cache: where decoded pictures are kept; see `picture_cache.default_folder`.
@@ -154,42 +167,67 @@ def train(
         The best epoch's metric.
 
     Raises:
-        ValueError: unusable settings, or dimensions the database does not have.
-        FileExistsError: `output` holds a head or a run, and `resume` is not set.
+        ValueError: unusable settings, dimensions the database does not have, ratings that are all equal, fewer than
+            three images to choose the epoch on, or a run to resume that is one of other settings, images or ratings.
+        FileExistsError: `output` holds a head or a run, and `resume` is not set; or a README of yours.
         FileNotFoundError: nothing to resume.
+        LockedError: another run writes to `output`.
         DatabaseError: pictures can't be read.
+        TrainingError: it diverged; the best epoch before that is kept.
     """
-    from lightning_fabric import Fabric
-
     absent = [name for name in settings.dimensions if name not in database.dimensions]
     if absent:
         raise ValueError(f"{database.name} was not rated for {absent[0]}; it has: {', '.join(database.dimensions)}")
-    fabric = Fabric(accelerator=device, devices=devices, precision=PRECISIONS[settings.dtype])  # type: ignore[arg-type]
-    fabric.launch()
+    check_ratings(split, settings.dimensions)
+    fabric = _launched(settings, device, devices)
     folder = Path(output).expanduser()
     if fabric.is_global_zero:
-        _prepare_folder(folder, settings, split, resume)
-    fabric.barrier()
-    metric = _initial(settings, database)
-    samples = (*split.train, *split.validation)
-    paths = [path for sample in samples for path in _pictures(sample, metric)]
-    with fabric.rank_zero_first():
-        pictures = build_cache(
-            paths,
-            metric.config.preprocess,
-            Path(cache).expanduser() if cache is not None else default_folder(),
-            workers=workers or os.cpu_count() or 1,
-            progress=progress and fabric.is_global_zero,
-        )
-    learner = Learner(fabric, metric, settings, split.train, pictures)
-    run = _Run(learner, split, folder, replace(metric.config, license=license), progress)
-    if resume:
-        run.restore()
-    run.go(tensorboard)
-    if fabric.is_global_zero:
-        _write_results(folder, split, str(fabric.device), workers)
-    fabric.barrier()
+        _check_folder(folder, resume)
+    state_file = folder / "training" / STATE_FILE
+    with locked(state_file) if fabric.is_global_zero else nullcontext():
+        if fabric.is_global_zero:
+            _prepare_folder(folder, split, resume)
+        fabric.barrier()
+        state = read_state(state_file, _plain(settings), split) if state_file.exists() else None
+        targets = Targets.of(split.train, settings.dimensions)
+        metric = _initial(settings, database, targets, state)
+        paths = [path for sample in (*split.train, *split.validation) for path in _pictures(sample, metric)]
+        workers = workers or os.cpu_count() or 1
+        with fabric.rank_zero_first():
+            pictures = build_cache(
+                paths,
+                metric.config.preprocess,
+                Path(cache).expanduser() if cache is not None else default_folder(),
+                workers=workers,
+                progress=progress and fabric.is_global_zero,
+            )
+        images = digests(paths, split.root, workers)
+        learner = Learner(fabric, metric, settings, split.train, pictures)
+        if not learner.batches(1):
+            raise ValueError(f"{len(split.train)} images to train on can't be shared by {fabric.world_size} devices")
+        run = _Run(learner, split, folder, replace(metric.config, license=license), images, progress)
+        if state is not None:
+            check_images(state_file, state, images)
+            run.restore(state)
+        run.go(tensorboard)
+        if fabric.is_global_zero:
+            _write_results(folder, split, str(fabric.device), workers)
+        fabric.barrier()
     return Metric.from_pretrained(folder, metric=settings.metric)
+
+
+def _launched(settings: Settings, device: str, devices: int) -> Fabric:
+    """The devices; raises ValueError where there are none of that kind, or they can't share a batch."""
+    from lightning_fabric import Fabric
+
+    try:
+        fabric = Fabric(accelerator=device, devices=devices, precision=PRECISIONS[settings.dtype])  # type: ignore[arg-type]
+    except RuntimeError as error:
+        raise ValueError(f"device {device}: {error}") from None
+    fabric.launch()
+    if settings.batch_size % fabric.world_size:
+        raise ValueError(f"batches of {settings.batch_size} images can't be shared by {fabric.world_size} devices")
+    return fabric
 
 
 def _write_results(folder: Path, split: Split, device: str, workers: int | None) -> None:
@@ -202,7 +240,7 @@ def _write_results(folder: Path, split: Split, device: str, workers: int | None)
     metric = Metric.from_pretrained(folder)
     evaluation = evaluate(metric.to(device), split.test, workers=workers)
     results = {each.dimension: _figures(each.agreement) for each in evaluation.results}
-    write_checkpoint(folder, replace(metric.config, results=results), metric.state_dict())
+    write_checkpoint(folder, replace(metric.config, results=results), metric.state_dict(), _changed_card(folder))
 
 
 def _figures(agreement: Agreement) -> dict[str, Any]:
@@ -215,11 +253,8 @@ def _figures(agreement: Agreement) -> dict[str, Any]:
     return figures
 
 
-def _initial(settings: Settings, database: Database) -> Metric:
-    """The metric to train, with its dimensions and starting weights; the head's are drawn from the seed."""
-    from aigciqa.imagenet import load_imagenet
-
-    start: str | None = settings.start
+def _initial(settings: Settings, database: Database, targets: Targets, state: dict[str, Any] | None) -> Metric:
+    """The metric to train, whose head gives targets: with its starting weights, or as the state's are to be put in."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         template = create_metric(settings.metric, weights=None)
@@ -230,22 +265,36 @@ def _initial(settings: Settings, database: Database) -> Metric:
             dimensions=settings.dimensions,
             score_range={name: database.score_range[name] for name in settings.dimensions},
         )
-        metric = Metric(config)
+        metric = Metric(config if state is None else replace(config, options=state["options"]))
+    if state is not None:
+        return metric
+    with torch.no_grad():  # the head starts at the mean opinion, as it would after a few steps
+        metric.head.get_parameter("fc2.bias").zero_()
+    return _with_start(metric, settings.start, targets)
+
+
+def _with_start(metric: Metric, start: str, targets: Targets) -> Metric:
+    """A metric with the weights to start from; from a head of the same kind and dimensions, the head's too."""
+    from aigciqa.imagenet import load_imagenet
+
+    config = metric.config
     if start == "imagenet":
         return load_imagenet(metric)
     if start == "none":
         return metric
-    path = Path(settings.start).expanduser()
+    path = Path(start).expanduser()
     if path.is_file():
         return load_imagenet(metric, path)
-    given = Metric.from_pretrained(settings.start)
+    given = Metric.from_pretrained(start)
     if given.config.backbone != config.backbone:
-        raise ValueError(f"{settings.start} has the backbone {given.config.backbone}; expected {config.backbone}")
-    metric = Metric(replace(config, options=given.config.options))
-    metric.backbone.load_state_dict(given.backbone.state_dict())
+        raise ValueError(f"{start} has the backbone {given.config.backbone}; expected {config.backbone}")
+    started = Metric(replace(config, options=given.config.options))
+    started.backbone.load_state_dict(given.backbone.state_dict())
+    started.head.load_state_dict(metric.head.state_dict())
     if given.config.kind == config.kind and given.dimensions == config.dimensions:
-        metric.head.load_state_dict(given.head.state_dict())
-    return metric
+        ranges = [[each.score_range[name] for name in config.dimensions] for each in (given.config, config)]
+        started.load_state_dict(targets.from_scores(given.state_dict(), *ranges))
+    return started
 
 
 def _pictures(sample: Sample, metric: Metric) -> list[str]:
@@ -257,21 +306,43 @@ def _pictures(sample: Sample, metric: Metric) -> list[str]:
     return [sample.image, sample.reference]
 
 
-def _prepare_folder(folder: Path, settings: Settings, split: Split, resume: bool) -> None:
-    """Make the folder of a new run, or check that the one to resume is of the same settings and split."""
-    state = folder / "training" / STATE_FILE
-    if resume:
-        if not state.exists():
-            raise FileNotFoundError(f"nothing to resume in {folder}: it holds no {state.relative_to(folder)}")
+def _check_folder(folder: Path, resume: bool) -> None:
+    """Raise unless the folder is new, or has a run to go on with.
+
+    The state is written before the head: a run without it was killed in its first epoch, and has nothing to lose.
+    """
+    state, has_head = folder / "training" / STATE_FILE, (folder / CONFIG_FILE).exists()
+    if resume and state.exists():
         return
-    if state.exists() or (folder / "config.json").exists():
+    if resume and (has_head or not (folder / "training" / SPLIT_FILE).exists()):
+        raise FileNotFoundError(f"nothing to resume in {folder}: it holds no {state.relative_to(folder)}")
+    if state.exists() or has_head:
         raise FileExistsError(f"{folder} holds a run or a head already: resume it, or name another folder")
+    for name in (CARD_FILE, WEIGHTS_FILE):
+        if (folder / name).exists():
+            raise FileExistsError(f"{folder / name} would be replaced: move it away, or name another folder")
+
+
+def _prepare_folder(folder: Path, split: Split, resume: bool) -> None:
+    """Make the folder of a new run. What another run has done to it since it was checked is seen here."""
+    _check_folder(folder, resume)
     (folder / "training").mkdir(parents=True, exist_ok=True)
-    split.save(folder / "training" / SPLIT_FILE)
+    if not (folder / "training" / STATE_FILE).exists():
+        split.save(folder / "training" / SPLIT_FILE)
+
+
+def _changed_card(folder: Path) -> str | None:
+    """The head's card, if someone has changed it since it was written: it is kept."""
+    try:
+        card = (folder / CARD_FILE).read_bytes().decode()
+        config, _ = read_config(folder / CONFIG_FILE)
+    except (FileNotFoundError, CheckpointError):
+        return None
+    return None if card == model_card(config) else card
 
 
 class Trainee(nn.Module):
-    """What learns: presented pictures in, scores out, in training mode where the metric is pinned to evaluation."""
+    """What learns: presented pictures in, targets out, in training mode where the metric is pinned to evaluation."""
 
     def __init__(self, metric: Metric, settings: Settings, device: torch.device) -> None:
         super().__init__()
@@ -304,7 +375,7 @@ class Trainee(nn.Module):
         return features
 
     def forward(self, generated: Tensor, reference: Tensor | None = None) -> Tensor:
-        """Scores (B, n) of uint8 pictures (B, 3, h, w), or of their features (B, D).
+        """Targets (B, n), as found, of uint8 pictures (B, 3, h, w), or of their features (B, D).
 
         The pictures of a pair go through the backbone apart, as in the paper authors' script: batch normalisation sees
         generated pictures and prompts one after the other.
@@ -316,8 +387,8 @@ class Trainee(nn.Module):
             features = self.passes.features(parts)
         else:
             features = [self.encode(self.backbone, part) for part in parts]
-        scores: Tensor = self.head(torch.cat(features, dim=1))
-        return scores.float()
+        found: Tensor = self.head(torch.cat(features, dim=1))
+        return found.float()
 
 
 class Learner:
@@ -326,18 +397,15 @@ class Learner:
     def __init__(
         self, fabric: Fabric, metric: Metric, settings: Settings, samples: Sequence[Sample], pictures: PictureCache
     ) -> None:
-        """Args as `train` has them; `pictures` holds those of the samples."""
+        """Args as `train` has them; `metric`'s head is to give targets, and `pictures` holds those of the samples."""
         self.fabric = fabric
         self.settings = settings
         self.samples = samples
         self.pictures = pictures
         self.spec = metric.config.preprocess
         self.with_reference = metric.requires_reference
-        self.targets = torch.tensor([[s.scores[name] for name in settings.dimensions] for s in samples]).float()
-        with torch.no_grad():  # the head starts at the mean opinion, as it would after a few steps
-            metric.head.get_parameter("fc2.bias").copy_(self.targets.mean(0))
-        ranges = torch.tensor([high - low for low, high in metric.config.score_range.values()])
-        self.scale = ranges / ranges[0]
+        self.targets = Targets.of(samples, settings.dimensions)
+        self.wanted = self.targets.values(samples, settings.dimensions)
         self.trainee = Trainee(metric, settings, fabric.device)
         learning = [parameter for parameter in self.trainee.parameters() if parameter.requires_grad]
         optimizer = torch.optim.Adam(
@@ -360,15 +428,16 @@ class Learner:
         for step, chosen in enumerate(batches):
             rng = np.random.default_rng([self.settings.seed, epoch, step, self.fabric.global_rank])
             mine = chosen[self.fabric.global_rank :: self.fabric.world_size]
-            scores = self.model(*(part.to(self.fabric.device) for part in self._inputs(mine, rng)))
-            wanted = self.targets[mine].to(scores.device)
-            loss = ((scores - wanted) / self.scale.to(scores.device)).square().mean()
+            found = self.model(*(part.to(self.fabric.device) for part in self._inputs(mine, rng)))
+            loss = (found - self.wanted[mine].to(found.device)).square().mean()
             moves = (step + 1) % self.settings.accumulate == 0 or step + 1 == len(batches)
             with self.fabric.no_backward_sync(self.model, enabled=not moves):
                 self.fabric.backward(loss / self.settings.accumulate)
             if moves:
                 self.optimizer.step()
                 self.optimizer.zero_grad()
+            if self.fabric.world_size > 1:  # all stop where one has to
+                loss = self.fabric.all_reduce(loss.detach(), reduce_op="mean")
             yield loss.item(), len(mine)
 
     def batches(self, epoch: int) -> list[NDArray[np.int64]]:
@@ -378,8 +447,12 @@ class Learner:
         parts = [order[start : start + size] for start in range(0, len(order), size)]
         return [part for part in parts if len(part) % self.fabric.world_size == 0]
 
+    def weights(self) -> dict[str, Tensor]:
+        """The metric's weights as they are now, those that give scores."""
+        return self.targets.to_scores(self.trainee.state_dict())
+
     @torch.no_grad()
-    def scores(self, samples: Sequence[Sample]) -> NDArray[np.float32]:
+    def scores(self, samples: Sequence[Sample]) -> NDArray[np.float64]:
         """Scores (n, dimensions) of other samples in the cache, each distinct picture encoded once."""
         self.trainee.eval()
         columns = self._columns(samples)
@@ -387,7 +460,7 @@ class Learner:
         features = torch.cat([self._features_of(column) for column in columns], dim=1).to(self.fabric.device)
         if not self.settings.frozen:
             self.features.clear()  # the next step changes them
-        scores: NDArray[np.float32] = self.trainee.head(features).float().cpu().numpy()
+        scores: NDArray[np.float64] = self.targets.scores(self.trainee.head(features)).numpy()
         return scores
 
     def _columns(self, samples: Sequence[Sample]) -> list[list[str]]:
@@ -434,7 +507,15 @@ class Learner:
 class _Run:
     """A run of training on disk, from its first epoch or a later one to its last."""
 
-    def __init__(self, learner: Learner, split: Split, folder: Path, config: MetricConfig, progress: bool) -> None:
+    def __init__(
+        self,
+        learner: Learner,
+        split: Split,
+        folder: Path,
+        config: MetricConfig,
+        images: dict[str, str],
+        progress: bool,
+    ) -> None:
         self.learner = learner
         self.fabric = learner.fabric
         self.settings = learner.settings
@@ -443,9 +524,14 @@ class _Run:
         self.config = config
         self.bars = progress and self.fabric.is_global_zero
         self.progress = Progress()
+        self.trained_on = {**facts_of(split), "images": images}
 
     def go(self, tensorboard: bool) -> None:
-        """Train what is left of the epochs."""
+        """Train what is left of the epochs.
+
+        Raises:
+            TrainingError: it diverged.
+        """
         writer = self._writer() if tensorboard and self.fabric.is_global_zero else None
         while self.progress.epoch < self.settings.epochs and not self._exhausted():
             started = time.monotonic()
@@ -455,24 +541,20 @@ class _Run:
             self.progress = self.fabric.broadcast(self.progress)
         if writer is not None:
             writer.close()
+        if self.progress.best == -math.inf:
+            warnings.warn(
+                f"no epoch could be chosen: in each, all images of the validation part got the same score. Epoch "
+                f"{self.progress.best_epoch} is kept; train with another learning rate or seed, in another folder",
+                stacklevel=3,
+            )
 
-    def restore(self) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Take up the state of the last whole epoch."""
-        state = torch.load(self.folder / "training" / STATE_FILE, map_location="cpu", weights_only=True)
-        # More epochs, another patience, or less memory may be asked for: they don't change what was done.
-        changed = [
-            key
-            for key, value in _plain(self.settings).items()
-            if state["settings"].get(key) != value and key not in ("epochs", "patience", "recompute")
-        ]
-        if state["split"] != self.split.digest:
-            changed.append("the split of the database")
-        if changed:
-            differing = ", ".join(changed)
-            raise ValueError(f"the run in {self.folder} differs in {differing}: train as it did, or in another folder")
         self.learner.trainee.load_state_dict(state["model"])
         self.learner.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
+        if self.fabric.is_global_zero:
+            self._write_outcome()  # it may be what the run was killed in
 
     def _exhausted(self) -> bool:
         patience = self.settings.patience
@@ -493,14 +575,27 @@ class _Run:
             disable=None if self.bars else True,
         )
         for loss, pictures in steps:
+            if not math.isfinite(loss):
+                steps.close()
+                raise self._diverged(f"the loss is {loss}")
             total, count = total + loss * pictures, count + pictures
         return total / count
+
+    def _diverged(self, what: str) -> TrainingError:
+        best = self.progress.best_epoch
+        kept = f"epoch {best} is kept in {self.folder}" if best else "no weights are kept"
+        return TrainingError(
+            f"training diverged in epoch {self.progress.epoch + 1}: {what}; {kept}. Train with a smaller learning rate "
+            f"than {self.settings.learning_rate:g} in another folder"
+        )
 
     def _validate(self) -> dict[str, float]:
         """SRCC on the validation part, by dimension; NaN where all scores are equal."""
         from scipy.stats import spearmanr
 
         scores = self.learner.scores(self.split.validation)
+        if not np.isfinite(scores).all():
+            raise self._diverged("scores of the validation part are not finite")
         found = {}
         for column, name in enumerate(self.settings.dimensions):
             opinions = [sample.scores[name] for sample in self.split.validation]
@@ -510,18 +605,19 @@ class _Run:
 
     def _close_epoch(self, loss: float, seconds: float, writer: Any) -> None:
         """Validate, keep the weights if they are the best, and put everything on disk."""
+        if not all(torch.isfinite(value).all() for value in self.learner.weights().values()):
+            raise self._diverged("weights are not finite")
+        correlations = self._validate()
         progress = self.progress
         progress.epoch += 1
-        correlations = self._validate()
         mean = float(np.mean(list(correlations.values())))
         row = {"epoch": float(progress.epoch), "loss": loss, "srcc": mean, "seconds": round(seconds, 3)}
         row |= {f"srcc_{name}": value for name, value in correlations.items()}
         progress.history.append(row)
-        if progress.best_epoch == 0 or mean > progress.best:
-            progress.best, progress.best_epoch = mean, progress.epoch
-            self._write_head()
-        self._write_log()
-        self._save_state()
+        if mean > progress.best or not progress.best_epoch:
+            progress.best, progress.best_epoch = mean if math.isfinite(mean) else -math.inf, progress.epoch
+        self._save_state()  # before the head: whatever a run is killed in, it goes on from here
+        self._write_outcome()
         if writer is not None:
             for name, value in row.items():
                 writer.add_scalar(name, value, progress.epoch)
@@ -538,10 +634,16 @@ class _Run:
             "optimizer": self.learner.optimizer.state_dict(),
             "progress": asdict(self.progress),
             "settings": _plain(self.settings),
-            "split": self.split.digest,
+            "options": dict(self.config.options),
+            **self.trained_on,
         }
-        with replacing(self.folder / "training" / STATE_FILE) as partial:
-            torch.save(state, partial)
+        save_state(self.folder / "training" / STATE_FILE, state)
+
+    def _write_outcome(self) -> None:
+        """The head, if the last epoch is the best, and the log."""
+        if self.progress.best_epoch == self.progress.epoch:
+            self._write_head()
+        self._write_log()
 
     def _write_log(self) -> None:
         path = self.folder / "training" / LOG_FILE
@@ -552,8 +654,8 @@ class _Run:
 
     def _write_head(self) -> None:
         """The head's folder, of the weights as they are."""
-        tensors = {name: value.contiguous() for name, value in self.learner.trainee.state_dict().items()}
-        write_checkpoint(self.folder, replace(self.config, training=self._facts()), tensors)
+        config = replace(self.config, training=self._facts())
+        write_checkpoint(self.folder, config, self.learner.weights(), _changed_card(self.folder))
 
     def _facts(self) -> dict[str, Any]:
         """What the head's config says of its training."""
@@ -566,8 +668,9 @@ class _Run:
             **settings,
             "optimizer": "Adam",
             "loss": "MSE",
+            "targets": "standardised",
             "best_epoch": self.progress.best_epoch,
-            "validation_srcc": round(self.progress.best, 4),
+            "validation_srcc": round(self.progress.best, 4) if math.isfinite(self.progress.best) else None,
             "selected_on_test": self.split.selected_on_test,
             "versions": {"aigciqa": __version__, "torch": torch.__version__},
         }
@@ -592,5 +695,5 @@ def _crop(spec: Preprocess) -> int:
 
 def _plain(settings: Settings) -> dict[str, Any]:
     """Settings as JSON and weights-only pickles keep them."""
-    facts: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
+    facts: dict[str, Any] = json.loads(json.dumps(asdict(settings), allow_nan=False))
     return facts

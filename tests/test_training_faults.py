@@ -1,0 +1,487 @@
+"""Trainings that go wrong: what is refused before, what is kept after, and how a run goes on."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import errno
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+from scipy.stats import spearmanr
+
+import aigciqa
+from aigciqa import backbones, registry
+from aigciqa.backbones import Backbone, register_backbone
+from aigciqa.cli.train import main as command
+from aigciqa.files import locked
+from aigciqa.registry import register_metric
+from aigciqa.training import trainer
+from aigciqa.training.trainer import Settings, train
+
+COUNT = 20
+Rate = Callable[[int], float]
+
+
+class Tiny(Backbone):
+    """Convolution and batch normalisation of images of 16 pixels."""
+
+    feature_dim = 8
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, 4), torch.nn.BatchNorm2d(8), torch.nn.ReLU())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps: torch.Tensor = self.layers(images)
+        return maps
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    register_backbone("tiny", Tiny)
+    spec = aigciqa.metric_info("nr-resnet18")
+    small = dataclasses.replace(spec.preprocess, resize=16, crop=16)
+    register_metric(dataclasses.replace(spec, name="nr-tiny", backbone="tiny", feature_dim=8, preprocess=small))
+    metric = next(each for each in command.params if each.name == "metric")
+    monkeypatch.setattr(metric, "type", type(metric.type)([*metric.type.choices, "nr-tiny"]))
+    yield
+    del backbones._REGISTERED["tiny"], registry._METRICS["nr-tiny"]
+
+
+def write_database(root: Path, **ratings: Rate) -> Path:
+    """Images, one a prompt, and their ratings by number."""
+    root.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(COUNT):
+        noise = rng.normal(0, 5 + 4 * number, (16, 16, 3))
+        Image.fromarray((128 + noise).clip(0, 255).astype(np.uint8)).save(root / f"{number:02}.png")
+    rate(root, **ratings)
+    return root
+
+
+def rate(root: Path, **ratings: Rate) -> None:
+    """Write the manifest."""
+    with (root / "manifest.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["image", *ratings])
+        rows.writerows([f"{n:02}.png", *(repr(each(n)) for each in ratings.values())] for n in range(COUNT))
+
+
+def falling(number: int) -> float:
+    return 4.5 - number / 5
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_database(tmp_path / "database", quality=falling)
+
+
+def run(root: Path, output: Path, resume: bool = False, **settings: Any) -> aigciqa.Metric:
+    database = aigciqa.load_database("folder", root)
+    defaults: dict[str, Any] = {"epochs": 2, "start": "none", "learning_rate": 1e-2, "batch_size": 4}
+    chosen = Settings(**{"metric": "nr-tiny", "dimensions": database.dimensions, **defaults, **settings})
+    cache = root.parent / "cache"
+    return train(database, database.split(), chosen, output, resume=resume, device="cpu", cache=cache, workers=1,
+                 progress=False)  # fmt: skip
+
+
+def call(root: Path, output: Path, *more: str) -> Result:
+    line = ["folder", str(root), "-m", "nr-tiny", "--start", "none", "--epochs", "2", "--lr", "1e-2", "--quiet"]
+    line += ["--device", "cpu", "--cache", str(root.parent / "cache"), "-o", str(output), *more]
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        return CliRunner().invoke(command, line)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
+def log(output: Path) -> list[dict[str, str]]:
+    with (output / "training" / "log.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def config(output: Path) -> Any:
+    """`config.json`, read as strictly as other languages do."""
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    return json.loads((output / "config.json").read_text(), parse_constant=refuse)
+
+
+def predictions(metric: aigciqa.Metric, root: Path) -> np.ndarray:
+    return np.array([metric(str(path)).item() for path in sorted(root.glob("*.png"))])
+
+
+# The unit of the ratings
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_what_is_learnt_does_not_depend_on_the_unit_of_the_ratings(frozen: bool, tmp_path: Path) -> None:
+    found = {}
+    for low, high in ((1.0, 5.0), (0.0, 100.0), (1165.0, 1623.0)):
+        root = write_database(tmp_path / f"{low}", quality=lambda n: low + (high - low) * ((n * 7) % COUNT) / COUNT)  # noqa: B023
+        metric = run(root, tmp_path / f"head{low}", epochs=4, frozen=frozen)
+        found[low] = (predictions(metric, root) - low) / (high - low), log(tmp_path / f"head{low}")
+        assert list(dict(metric.head.named_children())) == ["fc1", "fc2"]
+    expected, rows = found[1.0]
+    assert np.ptp(expected) > 0.01
+    for scores, others in found.values():
+        np.testing.assert_allclose(scores, expected, atol=1e-5)
+        assert spearmanr(scores, expected)[0] == pytest.approx(1, abs=1e-9)
+        for row, other in zip(rows, others, strict=True):
+            assert float(other["loss"]) == pytest.approx(float(row["loss"]), rel=1e-4)
+            assert other["srcc"] == row["srcc"]
+
+
+def test_dimensions_weigh_the_same_whatever_their_units(tmp_path: Path) -> None:
+    """Two dimensions that rank alike, one in thousands: the second is learnt as the first would be."""
+    root = write_database(tmp_path / "database", quality=falling, overall=lambda n: 3000 * falling(n) - 7)
+    run(root, tmp_path / "head", epochs=3)
+    weights = aigciqa.Metric.from_pretrained(tmp_path / "head").head.get_parameter("fc2.bias")
+    assert weights[1].item() == pytest.approx(3000 * weights[0].item() - 7, rel=0.2)
+
+
+def test_a_start_from_a_head_of_another_range_begins_with_its_order(root: Path, tmp_path: Path) -> None:
+    given = run(root, tmp_path / "given", epochs=4)
+    rate(root, quality=lambda n: 100 * falling(n) + 1000)
+    further = run(root, tmp_path / "further", start=str(tmp_path / "given"), epochs=1, learning_rate=1e-12, frozen=True)
+    np.testing.assert_allclose(predictions(further, root), 100 * predictions(given, root) + 1000, rtol=1e-3)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_ratings_that_are_all_equal_are_refused_by_name(part: str, root: Path, tmp_path: Path) -> None:
+    split = aigciqa.load_database("folder", root).split()
+    equal = {sample.name for sample in getattr(split, part)}
+    rate(root, quality=lambda n: 3.0 if f"{n:02}.png" in equal else falling(n), authenticity=falling)
+    done = call(root, tmp_path / "head")
+    assert done.exit_code == 2
+    named = {"train": "training", "validation": "validation"}[part]
+    assert f"all {len(equal)} images of the {named} part have the same quality, 3: leave quality out" in done.output
+    assert not (tmp_path / "head").exists()
+    assert call(root, tmp_path / "head", "-d", "authenticity").exit_code == 0
+
+
+def test_too_few_images_to_choose_an_epoch_on_are_refused(root: Path, tmp_path: Path) -> None:
+    lines = (root / "manifest.csv").read_text().splitlines()
+    (root / "manifest.csv").write_text("\n".join(lines[:11]) + "\n")
+    done = call(root, tmp_path / "head")
+    assert done.exit_code == 2
+    assert "the validation part has 2 images, and at least 3 are needed" in done.output
+    assert not (tmp_path / "head").exists()
+
+
+@pytest.mark.parametrize(
+    "change", [{"learning_rate": math.inf}, {"learning_rate": math.nan}, {"weight_decay": math.inf}]
+)
+def test_settings_that_are_no_numbers_are_refused(change: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="learning rate"):
+        Settings("nr-tiny", ("quality",), **change)  # type: ignore[arg-type]
+
+
+def test_devices_that_are_not_there_are_refused(root: Path, tmp_path: Path) -> None:
+    done = call(root, tmp_path / "head", "--device", "mps")
+    assert (done.exit_code, "device mps: " in done.output) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["README.md", "model.safetensors"])
+def test_files_of_the_users_are_not_replaced(name: str, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "head").mkdir()
+    (tmp_path / "head" / name).write_text("mine")
+    for more in ((), ("--resume",)):
+        done = call(root, tmp_path / "head", *more)
+        assert (done.exit_code, name in done.output or more != ()) == (2, True)
+    assert [path.name for path in (tmp_path / "head").iterdir()] == [name]
+    assert (tmp_path / "head" / name).read_text() == "mine"
+
+
+def test_a_card_that_was_changed_is_kept(root: Path, tmp_path: Path) -> None:
+    run(root, tmp_path / "head")
+    card = tmp_path / "head" / "README.md"
+    before = card.read_text()
+    card.write_text(f"{before}My words.\n")
+    run(root, tmp_path / "head", resume=True, epochs=12)
+    assert card.read_text() == f"{before}My words.\n"
+    run(root, tmp_path / "other")
+    run(root, tmp_path / "other", resume=True, epochs=12)
+    assert config(tmp_path / "other")["training"]["epochs"] == 12
+    assert "| epochs | 12 |" in (tmp_path / "other" / "README.md").read_text()
+
+
+# Which epoch is kept
+
+
+def validated(monkeypatch: pytest.MonkeyPatch, *found: float) -> None:
+    """Have the epochs' SRCC be these."""
+    values = iter(found)
+    monkeypatch.setattr(trainer._Run, "_validate", lambda _: {"quality": next(values)})
+
+
+def test_nan_is_never_the_best(monkeypatch: pytest.MonkeyPatch, root: Path, tmp_path: Path) -> None:
+    validated(monkeypatch, math.nan, 0.5, math.nan, 0.8, 0.7)
+    run(root, tmp_path / "head", epochs=3)
+    assert config(tmp_path / "head")["training"]["best_epoch"] == 2
+    metric = run(root, tmp_path / "head", resume=True, epochs=5)
+    assert (metric.config.training["best_epoch"], metric.config.training["validation_srcc"]) == (4, 0.8)
+
+
+def test_patience_counts_from_the_best_epoch(monkeypatch: pytest.MonkeyPatch, root: Path, tmp_path: Path) -> None:
+    validated(monkeypatch, math.nan, -0.5, -0.6, -0.7, 0.9)
+    run(root, tmp_path / "head", epochs=5, patience=2)
+    assert (len(log(tmp_path / "head")), config(tmp_path / "head")["training"]["best_epoch"]) == (4, 2)
+
+
+def test_where_no_epoch_can_be_chosen_it_says_so(monkeypatch: pytest.MonkeyPatch, root: Path, tmp_path: Path) -> None:
+    validated(monkeypatch, math.nan, math.nan, 0.3)
+    with pytest.warns(UserWarning, match="no epoch could be chosen"):
+        done = call(root, tmp_path / "head")
+    assert done.exit_code == 1
+    training = config(tmp_path / "head")["training"]
+    assert (training["best_epoch"], training["validation_srcc"]) == (1, None)
+    assert call(root, tmp_path / "head", "--resume", "--epochs", "3").exit_code == 0
+    assert config(tmp_path / "head")["training"]["best_epoch"] == 3
+
+
+def test_a_run_that_diverges_at_once_leaves_no_head(root: Path, tmp_path: Path) -> None:
+    for more in ((), ("--resume",)):
+        done = call(root, tmp_path / "head", "--lr", "1e30", *more)
+        assert done.exit_code == 1
+        assert "training diverged in epoch 1: " in done.output
+        assert "no weights are kept. Train with a smaller learning rate than 1e+30" in done.output
+    assert [path.name for path in (tmp_path / "head").iterdir()] == ["training"]
+    assert call(root, tmp_path / "head").exit_code == 0
+
+
+@pytest.mark.parametrize("what", ["loss", "weights"])
+def test_a_run_that_diverges_keeps_the_best_epoch(
+    what: str, monkeypatch: pytest.MonkeyPatch, root: Path, tmp_path: Path
+) -> None:
+    run(root, tmp_path / "whole", epochs=2)
+    steps = trainer.Learner.steps
+
+    def diverging(self: trainer.Learner, epoch: int) -> Iterator[tuple[float, int]]:
+        for loss, images in steps(self, epoch):
+            if epoch == 3 and what == "weights":
+                torch.nn.init.constant_(self.trainee.head.get_parameter("fc1.bias"), math.inf)
+            yield (math.nan if epoch == 3 and what == "loss" else loss), images
+
+    monkeypatch.setattr(trainer.Learner, "steps", diverging)
+    for more in ((), ("--resume",)):
+        done = call(root, tmp_path / "head", "--epochs", "5", "--batch-size", "4", *more)
+        assert done.exit_code == 1
+        assert "training diverged in epoch 3: " in done.output
+        assert "is kept in" in done.output
+    assert len(log(tmp_path / "head")) == 2
+    whole, kept = (aigciqa.Metric.from_pretrained(tmp_path / name).state_dict() for name in ("whole", "head"))
+    assert all(torch.equal(kept[name], value) for name, value in whole.items())
+    monkeypatch.undo()
+
+
+# How a run goes on
+
+
+def test_a_second_run_in_the_folder_is_refused(root: Path, tmp_path: Path) -> None:
+    run(root, tmp_path / "head")
+    before = (tmp_path / "head" / "config.json").read_bytes()
+    with locked(tmp_path / "head" / "training" / "state.pt"):
+        done = call(root, tmp_path / "head", "--resume", "--batch-size", "4", "--epochs", "9")
+    assert (done.exit_code, "is being written by another run" in done.output) == (2, True)
+    assert (tmp_path / "head" / "config.json").read_bytes() == before
+    assert call(root, tmp_path / "head", "--resume", "--batch-size", "4").exit_code == 0
+
+
+class KilledError(BaseException):
+    """Stands in for SIGKILL at a certain place."""
+
+
+@pytest.mark.parametrize("place", ["_save_state", "_write_head", "_write_log"])
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_run_goes_on_wherever_it_was_killed(
+    place: str, epoch: int, monkeypatch: pytest.MonkeyPatch, root: Path, tmp_path: Path
+) -> None:
+    scores = (0.1, 0.2, 0.3, 0.1)
+    monkeypatch.setattr(trainer._Run, "_validate", lambda self: {"quality": scores[self.progress.epoch]})
+    run(root, tmp_path / "whole", epochs=4)
+
+    done = getattr(trainer._Run, place)
+
+    def killed(self: trainer._Run) -> None:
+        if self.progress.epoch == epoch:
+            raise KilledError
+        done(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer._Run, place, killed)
+        with pytest.raises(KilledError):
+            run(root, tmp_path / "head", epochs=4)
+    run(root, tmp_path / "head", resume=True, epochs=4)
+    for name in ("model.safetensors", "config.json", "README.md"):
+        assert (tmp_path / "head" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    keep = ("epoch", "loss", "srcc")
+    assert [[row[k] for k in keep] for row in log(tmp_path / "head")] == [
+        [row[k] for k in keep] for row in log(tmp_path / "whole")
+    ]
+
+
+def test_a_head_whose_state_was_deleted_is_not_trained_anew(root: Path, tmp_path: Path) -> None:
+    run(root, tmp_path / "head")
+    (tmp_path / "head" / "training" / "state.pt").unlink()
+    before = (tmp_path / "head" / "model.safetensors").read_bytes()
+    done = call(root, tmp_path / "head", "--resume", "--batch-size", "4")
+    assert (done.exit_code, "nothing to resume" in done.output) == (2, True)
+    assert (tmp_path / "head" / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"junk", b""])
+def test_a_damaged_state_is_named(content: bytes, root: Path, tmp_path: Path) -> None:
+    run(root, tmp_path / "head")
+    (tmp_path / "head" / "training" / "state.pt").write_bytes(content)
+    done = call(root, tmp_path / "head", "--resume", "--batch-size", "4")
+    assert (done.exit_code, "state.pt is damaged" in done.output) == (2, True)
+
+
+def test_a_state_of_an_older_version_is_refused(root: Path, tmp_path: Path) -> None:
+    run(root, tmp_path / "head")
+    path = tmp_path / "head" / "training" / "state.pt"
+    state = torch.load(path, weights_only=True)
+    del state["format"]
+    torch.save(state, path)
+    done = call(root, tmp_path / "head", "--resume", "--batch-size", "4")
+    assert (done.exit_code, "was written by another version of aigciqa" in done.output) == (2, True)
+
+
+def test_changed_images_and_ratings_are_named(root: Path, tmp_path: Path) -> None:
+    run(root, tmp_path / "head")
+    split = aigciqa.load_database("folder", root).split()
+    image = Path(split.train[0].image)
+    before = image.read_bytes()
+    image.touch()  # a copy of the same content is the same
+    run(root, tmp_path / "head", resume=True)
+    shutil.copy(split.train[1].image, image)
+    with pytest.raises(ValueError, match=f"differs in the images {image.name}: "):
+        run(root, tmp_path / "head", resume=True)
+    image.write_bytes(before)
+    rate(root, quality=lambda n: falling(n) + (0.01 if n == 7 else 0))
+    with pytest.raises(ValueError, match=r"differs in the ratings of 07\.png: "):
+        run(root, tmp_path / "head", resume=True)
+    lines = (root / "manifest.csv").read_text().splitlines()
+    (root / "manifest.csv").write_text("\n".join(lines[:-1]) + "\n")
+    with pytest.raises(ValueError, match="differs in the split of the database: "):
+        run(root, tmp_path / "head", resume=True)
+
+
+def test_a_run_goes_on_without_the_weights_it_started_from(root: Path, tmp_path: Path) -> None:
+    aigciqa.create_metric("nr-tiny", weights=None).save_pretrained(tmp_path / "start")
+    start = str(tmp_path / "start")
+    run(root, tmp_path / "whole", start=start, epochs=3)
+    run(root, tmp_path / "head", start=start, epochs=1)
+    shutil.rmtree(start)
+    run(root, tmp_path / "head", start=start, epochs=3, resume=True)
+    ours, whole = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("head", "whole"))
+    assert ours == whole
+
+
+@pytest.mark.parametrize("name", ["state.pt", "README.md", "model.safetensors"])
+def test_a_full_disk_says_so_and_the_run_goes_on(
+    name: str, monkeypatch: pytest.MonkeyPatch, root: Path, tmp_path: Path
+) -> None:
+    """The disk is full when this file is to take its place."""
+    run(root, tmp_path / "whole", epochs=2)
+    replaced = os.replace
+
+    def full(source: Any, target: Any) -> None:
+        if Path(target).name == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+        replaced(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        done = call(root, tmp_path / "head", "--batch-size", "4")
+    assert done.exit_code == 1
+    assert "No space left on device" in done.output
+    assert "--resume goes on from there" in done.output
+    assert not list((tmp_path / "head").rglob("*.part"))
+    assert call(root, tmp_path / "head", "--batch-size", "4", "--resume").exit_code == 0
+    ours, whole = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("head", "whole"))
+    assert ours == whole
+
+
+def test_a_state_that_does_not_fit_on_the_disk_is_an_error_of_the_system(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """torch raises an error of its own after the system's."""
+    from aigciqa.training.state import save_state
+
+    class Full:
+        def __init__(self, file: Any) -> None:
+            self.file = file
+
+        def __enter__(self) -> Full:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.file.close()
+
+        def flush(self) -> None:
+            self.file.flush()
+
+        def write(self, data: Any) -> int:
+            if self.file.tell() + len(data) > 10_000:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return int(self.file.write(data))
+
+    opened = Path.open
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda path, *arguments, **options: Full(opened(path, *arguments, **options)))
+        with pytest.raises(OSError, match="No space left on device"):
+            save_state(tmp_path / "state.pt", {"model": {"weight": torch.zeros(10_000)}})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_that_is_stopped_leaves_nothing_unfinished(number: int, status: int, root: Path, tmp_path: Path) -> None:
+    line = ["folder", str(root), "-m", "nr-resnet18", "--start", "none", "--epochs", "99", "--quiet", "--device", "cpu"]
+    line += ["--cache", str(tmp_path / "cache"), "-o", str(tmp_path / "head")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from aigciqa.cli.train import main; main()", *line], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "head" / "training" / "log.csv").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == status
+    assert "--resume goes on from there" in said
+    assert "Traceback" not in said
+    left = [path.name for folder in ("head", "cache") for path in (tmp_path / folder).rglob("*")]
+    assert not [name for name in left if name.endswith((".tmp", ".part")) or "lock" in name]
+
+
+def test_an_interrupt_before_training_exits_130(monkeypatch: pytest.MonkeyPatch, root: Path, tmp_path: Path) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(aigciqa, "load_database", interrupted)
+    done = call(root, tmp_path / "head")
+    assert (done.exit_code, "Traceback" in done.output) == (130, False)
