@@ -27,6 +27,9 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 _PIECE = 2**16
 #: Segments of a JPEG that matter, and how long they are at least: JFIF, EXIF, ICC profile, Adobe's colour transform.
 _SEGMENTS = {(0xE0, b"JFIF\0"): 14, (0xE1, b"Exif\0\0"): 6, (0xE2, b"ICC_PROFILE\0"): 14, (0xEE, b"Adobe"): 12}
+_JPEG2000_SIGNATURE = b"\0\0\0\x0cjP  \r\n\x87\n"
+#: Boxes of a JPEG 2000 file that matter: signature, type, header, pixels.
+_BOXES = frozenset({b"jP  ", b"ftyp", b"jp2h", b"jp2c"})
 _TIFF_SIGNATURES = {b"II*\0": "<", b"MM\0*": ">"}
 #: Text, resolution, XMP, IPTC and Photoshop's data in a TIFF, and the bytes that a value takes, by type.
 _TIFF_TEXTS = frozenset({269, 270, 271, 272, 282, 283, 285, 305, 306, 315, 316, 700, 33432, 33723, 34377, 37724})
@@ -34,9 +37,9 @@ _TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 
 
 
 def without_metadata(data: bytes) -> tuple[bytes, bytes | None]:
-    """A PNG, JPEG or TIFF without what its picture does not depend on, such as text; any other file as it is.
+    """A PNG, JPEG, JPEG 2000 or TIFF without what its picture does not depend on; any other file as it is.
 
-    Pillow would read it all, and would refuse a file for text that is long and for metadata that are damaged.
+    Pillow would read it all, and would refuse a file for long text and for damaged metadata.
 
     Returns:
         The file, and the ICC profile of a PNG.
@@ -48,6 +51,8 @@ def without_metadata(data: bytes) -> tuple[bytes, bytes | None]:
         return _picture_of_png(data)
     if data.startswith(_JPEG_SIGNATURE):
         return _picture_of_jpeg(data), None
+    if data.startswith(_JPEG2000_SIGNATURE):
+        return _picture_of_jpeg2000(data), None
     return _picture_of_tiff(data) if data[:4] in _TIFF_SIGNATURES else data, None
 
 
@@ -177,15 +182,26 @@ def _picture_of_tiff(data: bytes) -> bytes:
     return data if changed is None else bytes(changed)
 
 
+def _picture_of_jpeg2000(data: bytes) -> bytes:
+    """A JPEG 2000 file without the boxes of metadata, of which openjpeg can't skip long ones."""
+    view = memoryview(data)
+    return _joined([view[start:end] for kind, start, end in _boxes(data) if kind in _BOXES], data)
+
+
 def _codestream(data: bytes) -> bytes:
-    """The JPEG 2000 codestream of a file, which may lie in a box (ISO/IEC 15444-1, annex I)."""
+    """The JPEG 2000 codestream of a file, which may lie in a box."""
     if data.startswith(b"\xff\x4f"):
         return data
+    return next((data[start:end] for kind, start, end in _boxes(data) if kind == b"jp2c"), b"")
+
+
+def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, start and end of each box of a JPEG 2000 file (ISO/IEC 15444-1, annex I); the last one may be cut."""
     start = 0
     while start + 16 <= len(data):
         length, kind, extended = struct.unpack_from(">I4sQ", data, start)
         length = {0: len(data) - start, 1: extended}.get(length, length)
-        if kind == b"jp2c" or length < 8:
-            return data[start : start + length]
+        if length < 8:
+            return
+        yield kind, start, min(start + length, len(data))
         start += length
-    return b""

@@ -18,6 +18,7 @@ from torch import Tensor
 from aigciqa.colour import is_srgb
 from aigciqa.decode import MAX_PIXELS, load_content, load_image, read_content
 from aigciqa.errors import ImageError
+from aigciqa.memory import Share
 from aigciqa.preprocess import present_image, present_tensor
 from aigciqa.registry import Preprocess
 
@@ -28,6 +29,8 @@ Decoder = Literal["pillow", "draft", "nvjpeg"]
 DECODERS: tuple[Decoder, ...] = ("pillow", "draft", "nvjpeg")
 #: A picture that takes longer to read and decode is given up: its disk or its decoder hangs.
 DECODE_SECONDS = 120.0
+#: How often that is checked while a picture is waited for, and how much a longer gap counts.
+TICK_SECONDS = 1.0
 #: How long a run that ends waits for its threads.
 CLOSE_SECONDS = 2.0
 #: A JPEG file that ends otherwise may be truncated.
@@ -37,13 +40,42 @@ _END_OF_IMAGE = b"\xff\xd9"
 Presented: TypeAlias = "dict[Preprocess, Tensor] | str"
 
 
-class Decoding:
-    """A picture on its way."""
+class _Clock:
+    """The time that this process ran while someone waited for a picture.
 
-    def __init__(self, name: str, work: Callable[[], Presented]) -> None:
+    A gap between two looks at it counts as a tick at most: the process was stopped meanwhile (Ctrl-Z, a batch system),
+    or nobody waited.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = time.monotonic()
+        self._seconds = 0.0
+
+    def seconds(self) -> float:
+        with self._lock:
+            now = time.monotonic()
+            self._seconds += min(now - self._last, TICK_SECONDS)
+            self._last = now
+            return self._seconds
+
+
+_CLOCK = _Clock()
+
+
+class Decoding:
+    """A picture on its way.
+
+    Args:
+        name: what errors call it.
+        work: what decodes it, with its share of the memory for that.
+    """
+
+    def __init__(self, name: str, work: Callable[[Share], Presented]) -> None:
         self.name = name
         self.is_given_up = False
         self._work = work
+        self._share = Share()
         self._done = threading.Event()
         self._lock = threading.Lock()
         self._started: float | None = None
@@ -53,26 +85,30 @@ class Decoding:
         """Decode, in the caller's thread, unless there is a result."""
         if self._done.is_set():
             return
-        self._started = time.monotonic()
-        self.settle(self._work())
+        self._started = _CLOCK.seconds()
+        with self._share:
+            self.settle(self._work(self._share))
 
-    def settle(self, presented: Presented) -> None:
-        """Set the result, unless there is one."""
+    def settle(self, presented: Presented, *, is_given_up: bool = False) -> bool:
+        """Set the result, unless there is one; whether this call did so."""
         with self._lock:
-            if not self._done.is_set():
-                self._presented = presented
-                self._done.set()
+            if self._done.is_set():
+                return False
+            self.is_given_up = is_given_up
+            self._presented = presented
+            self._done.set()
+        self._share.give_back()  # also of one that hangs, or still waits for its turn
+        return True
 
     def give_up(self) -> bool:
         """End it with an error if it has been decoding for too long; whether this call did so."""
-        with self._lock:
-            is_overdue = self._started is not None and time.monotonic() - self._started >= DECODE_SECONDS
-            if self._done.is_set() or not is_overdue:
-                return False
-            self.is_given_up = True
-            self._presented = f"{self.name}: decoding was given up after {DECODE_SECONDS:g} seconds"
-            self._done.set()
-            return True
+        if self._started is None or self._done.is_set():
+            return False
+        if self._share.is_waiting:
+            self._started = _CLOCK.seconds()  # others use the memory; that is not its fault
+        if _CLOCK.seconds() - self._started < DECODE_SECONDS:
+            return False
+        return self.settle(f"{self.name}: decoding was given up after {DECODE_SECONDS:g} seconds", is_given_up=True)
 
     def wait(self, seconds: float) -> Presented | None:
         """The result, or None if it takes longer."""
@@ -112,7 +148,7 @@ class DecoderPool:
 
     def result(self, decoding: Decoding) -> Presented:
         """Wait for a picture."""
-        while (presented := decoding.wait(min(1.0, DECODE_SECONDS))) is None:
+        while (presented := decoding.wait(min(TICK_SECONDS, DECODE_SECONDS))) is None:
             for each in list(self.unfinished):  # any of them may hold the thread that this one waits for
                 if each.give_up():
                     self._start_thread()
@@ -142,7 +178,13 @@ class DecoderPool:
 
 
 def _present(
-    name: str, content: Content | None, specs: tuple[Preprocess, ...], *, decoder: Decoder, device: torch.device
+    name: str,
+    content: Content | None,
+    specs: tuple[Preprocess, ...],
+    share: Share,
+    *,
+    decoder: Decoder,
+    device: torch.device,
 ) -> Presented:
     """A picture presented in each way, or why it can't be."""
     try:
@@ -154,7 +196,8 @@ def _present(
             elif decoder == "nvjpeg" and (presented := _present_on(device, content, specs)) is not None:
                 return presented
             else:
-                image = load_content(content, name, at_least=_smallest_side(specs) if decoder == "draft" else None)
+                at_least = _smallest_side(specs) if decoder == "draft" else None
+                image = load_content(content, name, at_least=at_least, share=share)
         except ImageError as error:  # which names the file
             return str(error)
         return {spec: present_image(image, spec) for spec in specs}
