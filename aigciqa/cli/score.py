@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from aigciqa.scoring.maps import MapFolder
     from aigciqa.scoring.parts import PartsSink
     from aigciqa.scoring.sinks import FileSink, Sink
-    from aigciqa.scoring.sources import Found
+    from aigciqa.scoring.sources import Found, Skipped
 
 EXIT_SCORED, EXIT_ERRORS = 0, 1
 EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143  # 128 + the signal's number, as shells count
@@ -136,7 +136,8 @@ def main(
 
         checked(check_target, report)
     check_metrics(names, weights)
-    openers = checked(sources.open_sources, images, sys.stdin.buffer)
+    skipped: sources.Skipped = {}
+    openers = checked(sources.open_sources, images, sys.stdin.buffer, skipped)
     pair = checked(sources.references_from, reference) if reference is not None else lambda found: found.item
     group = checked(sources.group_by, group_by) if group_by is not None else lambda item: item
 
@@ -150,7 +151,7 @@ def main(
         taken.append(head)
         first = next((item for item in map(give, sources.opened(head)) if item.error is None), None)
     if not taken:
-        raise click.UsageError(f"no images in {', '.join(images)}")
+        raise click.UsageError("; ".join([f"no images in {', '.join(images)}", *sources.told(skipped)]))
     first = first or give(taken[0])
     found = itertools.chain(taken, listed)
     names = names or ("fr-lite" if reference is not None or first.reference is not None else "nr-lite",)
@@ -166,7 +167,7 @@ def main(
         metrics = checked(load_metrics, names, weights, device, dtype, dimension)
     dimensions = [dimension] if dimension else dimensions_of(metrics)
     folder = checked(MapFolder, maps, metrics, resume) if maps is not None else None
-    run = _Run(metrics, dimensions, output, report, folder, engine, quiet)
+    run = _Run(metrics, dimensions, output, report, folder, engine, quiet, skipped)
     signal.signal(signal.SIGTERM, _terminate)
     run.count_ahead([] if "-" in images else openers)
     items: Iterator[Item] = (give(item) for each in found for item in sources.opened(each))
@@ -203,6 +204,7 @@ class _Run:
         maps: MapFolder | None,
         engine: str,
         quiet: bool,
+        skipped: Skipped,
     ) -> None:
         from tqdm import tqdm
 
@@ -218,13 +220,14 @@ class _Run:
         self.report = _report(report, self.columns) if report is not None else None
         self.maps = maps
         self.quiet = quiet
+        self.skipped = skipped
         self.bar = tqdm(unit="score", disable=quiet or None, dynamic_ncols=True, leave=False)
 
     def score(self, records: Generator[Record, None, None], items: Iterator[Item], resume: bool) -> int:
         """Take the records of the items; returns the exit status."""
         from aigciqa.errors import ImageError
         from aigciqa.scoring import sinks
-        from aigciqa.scoring.sources import SourceError
+        from aigciqa.scoring.sources import SourceError, told
 
         try:
             sink = self._open(items, resume)
@@ -255,7 +258,11 @@ class _Run:
         finally:
             records.close()
             self.bar.close()
-        self._say(*self.summary.lines(), *([f"{self.summary.rows} rows in {self.file.path}"] if self.file else []))
+        self._say(
+            *self.summary.lines(),
+            *told(self.skipped),
+            *([f"{self.summary.rows} rows in {self.file.path}"] if self.file else []),
+        )
         failed = self.summary.failed + self._failed_maps()
         return self._write_report() or (EXIT_ERRORS if failed else EXIT_SCORED)
 
