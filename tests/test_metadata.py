@@ -17,6 +17,8 @@ from aigciqa.decode import MAX_EXPANSION, load_content
 from tests.conftest import draw
 
 RGB = draw(24, 30)
+EXIF_180 = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x03\0\0\0\0\0\0"
+XMP_180 = b'<rdf:Description tiff:Orientation="3"/>'
 WORDS = random.Random(0).randbytes(700_000).hex().encode()  # which deflate to half of their 1.4 MB
 
 
@@ -95,6 +97,22 @@ class TestPng:
         animated[animated.index(b"fdAT") + 30] ^= 1
         assert shows(bytes(animated), PNG)
 
+    def test_text_that_turns_the_picture_is_kept(self) -> None:
+        turned = np.asarray(load_content(PNG, "x"))[::-1, ::-1]
+        raw = b"\nexif\n      %d\n%s\n" % (len(EXIF_180), EXIF_180.hex().encode())
+        name = b"Raw profile type exif\0"
+        texts = [chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP_180), chunk(b"tEXt", name + raw)]
+        for text in [*texts, chunk(b"zTXt", name + b"\0" + zlib.compress(raw))]:
+            assert (np.asarray(load_content(with_chunks(text), "x")) == turned).all()
+        for text in (
+            chunk(b"zTXt", name + b"\0" + zlib.compress(bytes(10**8))),
+            chunk(b"zTXt", name + b"\0junk"),
+            chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(10**8))),
+            chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + bytes(10**7)),
+            chunk(b"tEXt", name + raw, is_sound=False),
+        ):
+            assert shows(with_chunks(text), PNG)
+
     def test_text_is_not_inflated(self) -> None:
         data = with_chunks(chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(10**8))))
         tracemalloc.start()
@@ -137,10 +155,10 @@ class TestJpeg:
         assert shows(JPEG[:2] + SEGMENTS[name] + JPEG[2:], JPEG)
 
     def test_what_matters_is_kept(self) -> None:
-        turned = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x03\0\0\0\0\0\0"
         others = b"".join(each for name, each in SEGMENTS.items() if "EXIF" not in name)  # of which there may be parts
-        data = JPEG[:2] + others + segment(0xE1, turned) + JPEG[2:]
-        assert (np.asarray(load_content(data, "x")) == np.asarray(load_content(JPEG, "x"))[::-1, ::-1]).all()
+        for turned in (EXIF_180, b"http://ns.adobe.com/xap/1.0/\0" + XMP_180):
+            data = JPEG[:2] + others + segment(0xE1, turned) + JPEG[2:]
+            assert (np.asarray(load_content(data, "x")) == np.asarray(load_content(JPEG, "x"))[::-1, ::-1]).all()
         for mode in ("CMYK", "RGB"):  # Adobe's segment says that the former is inverted, and the latter no YCbCr
             image, file = Image.fromarray(RGB).convert(mode), io.BytesIO()
             image.save(file, "JPEG", quality=100, subsampling=0, keep_rgb=mode == "RGB")
