@@ -19,7 +19,7 @@ SRGB_LEVELS = 2
 GAMMA_TOLERANCE = 0.05
 GAMMA_RANGE = (0.1, 10.0)
 #: Profiles remembered, with what they do.
-_REMEMBERED = 32
+_REMEMBERED = 8
 
 #: An image in the mode L, RGB or CMYK, without alpha -> the image in sRGB: L or RGB.
 _Conversion = Callable[[Image.Image], Image.Image]
@@ -41,8 +41,11 @@ def to_srgb(image: Image.Image) -> Image.Image:
     convert = _conversion(image)
     if convert is None:
         return image
-    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
-    base = _base(image.mode)
+    base, alpha = _base(image.mode), None
+    if image.has_transparency_data:
+        with_alpha = image.convert("RGBA")
+        alpha = with_alpha.getchannel("A")
+        image = with_alpha if base == "RGB" else image
     converted = convert(image if image.mode == base else image.convert(base))
     converted.info = {}
     if alpha is not None:

@@ -21,12 +21,28 @@ _COLOURS = {b"gAMA": 4, b"sRGB": 1, b"iCCP": 3}
 _OTHERS = frozenset(
     b"tEXt zTXt iTXt tIME pHYs cHRM cICP mDCV cLLI bKGD hIST sBIT sPLT oFFs pCAL sCAL sTER caBX acTL fcTL fdAT".split()
 )
+#: Texts in which Pillow finds an orientation, if there is none in eXIf; how long it takes one to be.
+_TURNING = {
+    b"iTXt": b"XML:com.adobe.xmp\0\0",
+    b"tEXt": b"Raw profile type exif\0",
+    b"zTXt": b"Raw profile type exif\0",
+}
+_MAX_TEXT = 2**20
 #: First column and row, and steps across and down, of the passes of an interlaced PNG.
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 #: How much is inflated at a time.
 _PIECE = 2**16
-#: Segments of a JPEG that matter, and how long they are at least: JFIF, EXIF, ICC profile, Adobe's colour transform.
-_SEGMENTS = {(0xE0, b"JFIF\0"): 14, (0xE1, b"Exif\0\0"): 6, (0xE2, b"ICC_PROFILE\0"): 14, (0xEE, b"Adobe"): 12}
+#: Segments of a JPEG that matter, and how long they are at least: JFIF, EXIF, XMP, ICC profile, Adobe's transform.
+_SEGMENTS = {
+    (0xE0, b"JFIF\0"): 14,
+    (0xE1, b"Exif\0\0"): 6,
+    (0xE1, b"http://ns.adobe.com/xap/1.0/\0"): 29,
+    (0xE2, b"ICC_PROFILE\0"): 14,
+    (0xEE, b"Adobe"): 12,
+}
+_JPEG2000_SIGNATURE = b"\0\0\0\x0cjP  \r\n\x87\n"
+#: Boxes of a JPEG 2000 file that matter: signature, type, header, pixels.
+_BOXES = frozenset({b"jP  ", b"ftyp", b"jp2h", b"jp2c"})
 _TIFF_SIGNATURES = {b"II*\0": "<", b"MM\0*": ">"}
 #: Text, resolution, XMP, IPTC and Photoshop's data in a TIFF, and the bytes that a value takes, by type.
 _TIFF_TEXTS = frozenset({269, 270, 271, 272, 282, 283, 285, 305, 306, 315, 316, 700, 33432, 33723, 34377, 37724})
@@ -34,9 +50,9 @@ _TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 
 
 
 def without_metadata(data: bytes) -> tuple[bytes, bytes | None]:
-    """A PNG, JPEG or TIFF without what its picture does not depend on, such as text; any other file as it is.
+    """A PNG, JPEG, JPEG 2000 or TIFF without what its picture does not depend on; any other file as it is.
 
-    Pillow would read it all, and would refuse a file for text that is long and for metadata that are damaged.
+    Pillow would read it all, and would refuse a file for long text and for damaged metadata.
 
     Returns:
         The file, and the ICC profile of a PNG.
@@ -48,6 +64,8 @@ def without_metadata(data: bytes) -> tuple[bytes, bytes | None]:
         return _picture_of_png(data)
     if data.startswith(_JPEG_SIGNATURE):
         return _picture_of_jpeg(data), None
+    if data.startswith(_JPEG2000_SIGNATURE):
+        return _picture_of_jpeg2000(data), None
     return _picture_of_tiff(data) if data[:4] in _TIFF_SIGNATURES else data, None
 
 
@@ -68,15 +86,18 @@ def _picture_of_png(data: bytes) -> tuple[bytes, bytes | None]:
     view = memoryview(data)
     parts, profile = [view[: len(PNG_SIGNATURE)]], None
     for kind, start, end in _chunks(data):
-        if kind in _OTHERS:
+        if kind in _OTHERS and not _may_turn(kind, data[start + 8 : start + 8 + 32], end - start):
             continue
         is_sound = zlib.crc32(view[start + 4 : end - 4]) == int.from_bytes(view[end - 4 : end], "big")
         if kind in _COLOURS:
             if is_sound and end - start - 12 >= _COLOURS[kind]:
                 if kind == b"iCCP":
-                    profile = _inflated(data[start + 8 : end - 4])
+                    profile = _inflated(data[start + 8 : end - 4], MAX_PROFILE)
                 else:
                     parts.append(view[start:end])
+        elif kind in _TURNING:
+            if is_sound and (kind != b"zTXt" or _inflated(data[start + 8 : end - 4], _MAX_TEXT) is not None):
+                parts.append(view[start:end])
         elif not is_sound:
             raise ValueError(f"broken PNG: the checksum of its chunk {kind.decode()} is wrong")
         elif kind in _PICTURE:
@@ -105,16 +126,21 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         start = end
 
 
-def _inflated(content: bytes) -> bytes | None:
-    """The profile in an iCCP chunk: name, 0, method 0, deflated data."""
+def _may_turn(kind: bytes, content: bytes, length: int) -> bool:
+    """Whether a chunk is a text in which there may be an orientation, by its start."""
+    return kind in _TURNING and content.startswith(_TURNING[kind]) and length <= _MAX_TEXT
+
+
+def _inflated(content: bytes, longest: int) -> bytes | None:
+    """What is in an iCCP or zTXt chunk (name, 0, method 0, deflated data), unless it is longer."""
     _, _, rest = content.partition(b"\0")
     if not rest.startswith(b"\0"):
         return None
     try:
-        profile = zlib.decompressobj().decompress(rest[1:], MAX_PROFILE + 1)
+        inflated = zlib.decompressobj().decompress(rest[1:], longest + 1)
     except zlib.error:
         return None
-    return profile if len(profile) <= MAX_PROFILE else None
+    return inflated if len(inflated) <= longest else None
 
 
 def _has_all_rows(data: bytes) -> bool:
@@ -148,9 +174,8 @@ def _picture_of_jpeg(data: bytes) -> bytes:
         if not 0xC0 <= marker <= 0xFE or 0xD0 <= marker <= 0xD9 or length < 2 or end > len(data):
             break
         is_application = 0xE0 <= marker <= 0xEF
-        content = data[start + 4 : start + 18] if is_application else b""
         if (not is_application and marker != 0xFE) or any(
-            marker == known and content.startswith(name) and length - 2 >= shortest
+            marker == known and data.startswith(name, start + 4) and length - 2 >= shortest
             for (known, name), shortest in _SEGMENTS.items()
         ):
             parts.append(view[start:end])
@@ -177,15 +202,26 @@ def _picture_of_tiff(data: bytes) -> bytes:
     return data if changed is None else bytes(changed)
 
 
+def _picture_of_jpeg2000(data: bytes) -> bytes:
+    """A JPEG 2000 file without the boxes of metadata, of which openjpeg can't skip long ones."""
+    view = memoryview(data)
+    return _joined([view[start:end] for kind, start, end in _boxes(data) if kind in _BOXES], data)
+
+
 def _codestream(data: bytes) -> bytes:
-    """The JPEG 2000 codestream of a file, which may lie in a box (ISO/IEC 15444-1, annex I)."""
+    """The JPEG 2000 codestream of a file, which may lie in a box."""
     if data.startswith(b"\xff\x4f"):
         return data
+    return next((data[start:end] for kind, start, end in _boxes(data) if kind == b"jp2c"), b"")
+
+
+def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, start and end of each box of a JPEG 2000 file (ISO/IEC 15444-1, annex I); the last one may be cut."""
     start = 0
     while start + 16 <= len(data):
         length, kind, extended = struct.unpack_from(">I4sQ", data, start)
         length = {0: len(data) - start, 1: extended}.get(length, length)
-        if kind == b"jp2c" or length < 8:
-            return data[start : start + length]
+        if length < 8:
+            return
+        yield kind, start, min(start + length, len(data))
         start += length
-    return b""

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
@@ -40,14 +40,16 @@ MOST_BYTES_PER_PIXEL = 24
 STRIPE_PIXELS = 2**20
 
 
-def load_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> Image.Image:
+def load_image(source: str | os.PathLike[str] | IO[bytes] | Image.Image | np.ndarray) -> Image.Image:
     """Read a picture as an RGB PIL image.
 
     EXIF orientation is applied, alpha composited over white, the first frame of an animation taken; 16-bit, palette,
-    bilevel, grey and CMYK pictures are converted.
+    bilevel, grey and CMYK pictures are converted, and colours that an ICC profile or a PNG's gamma names are brought to
+    sRGB. Arrays are taken to be in sRGB.
 
     Args:
-        source: path, URL of an object store, PIL image, or uint8 array (H, W), (H, W, 1) or (H, W, 3).
+        source: path (`~` stands for the home folder), URL of an object store, file object, read from its start, PIL
+            image, or uint8 array (H, W), (H, W, 1) or (H, W, 3).
 
     Raises:
         ImageError: the picture can't be read; the message says which and why.
@@ -66,8 +68,10 @@ def load_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> Ima
             raise ImageError(f"PIL image: {_reason(error)}") from error
     if isinstance(source, (str, os.PathLike)):
         return load_content(read_content(source), os.fspath(source))
+    if hasattr(source, "read"):
+        return load_content(_read_all(source), str(getattr(source, "name", "file object")))
     raise TypeError(
-        f"expected a path, PIL image, uint8 array (H, W, 3) or tensor (3, H, W), or a list of them; got "
+        f"expected a path, file object, PIL image, uint8 array (H, W, 3) or tensor (3, H, W), or a list of them; got "
         f"{type(source).__name__}"
     )
 
@@ -89,7 +93,8 @@ def read_content(source: str | os.PathLike[str], reserve: Callable[[int], object
             return parquet_images.read_image(place)
         except (ImportError, OSError, ValueError) as error:
             raise ImageError(f"{source}: {error}") from error
-    return _read(Path(source), reserve)
+    path = os.fspath(source)
+    return _read(Path(path if os.path.lexists(path) else os.path.expanduser(path)), reserve)
 
 
 def load_content(data: bytes, name: str, *, at_least: int | None = None, share: Share | None = None) -> Image.Image:
@@ -140,6 +145,15 @@ def _fetch(url: str, reserve: Callable[[int], object]) -> bytes:
             return data
     except OSError as error:
         raise ImageError(f"{url}: {error.strerror or error}") from error
+
+
+def _read_all(file: IO[bytes]) -> bytes:
+    if file.seekable():
+        file.seek(0)
+    data = file.read(MAX_BYTES + 1)
+    if not isinstance(data, bytes):
+        raise TypeError(f"expected a file object that gives bytes, as open(path, 'rb') does; got {type(data).__name__}")
+    return data
 
 
 def _check_length(name: str | Path, length: int) -> None:

@@ -118,11 +118,11 @@ def as_metrics(metric: str | Metric | Iterable[str | Metric], **options: Any) ->
 class Metric(nn.Module):
     """A quality metric: pictures in, scores out. Made by `create_metric` or `Metric.from_pretrained`.
 
-    Pictures are, one or a list of them: a path, a PIL image, a uint8 array (H, W, 3), or a tensor (3, H, W); or a
-    batch as one tensor (B, 3, H, W). Tensors are RGB, floating point in [0, 1] or uint8 in 0..255; one channel is
-    repeated to three. They may be on any device and are moved to the metric's. A score depends on its picture (and
-    reference) alone, never on the rest of the batch, nor on a `torch.autocast`, default dtype or default device around
-    the call.
+    Pictures are, one or a list of them: a path, a file object, a PIL image, a uint8 array (H, W, 3), or a tensor
+    (3, H, W); or a batch as one tensor (B, 3, H, W). Tensors are RGB, floating point in [0, 1] or uint8 in 0..255; one
+    channel is repeated to three. They may be on any device and are moved to the metric's. Tensors and arrays are taken
+    to be in sRGB; files and PIL images are brought there. A score depends on its picture (and reference) alone, never
+    on the rest of the batch, nor on a `torch.autocast`, default dtype or default device around the call.
 
     The model is the PKU-I2IQA paper's (section 4): a backbone, global average pooling, two fully connected layers;
     with a reference (FR), the same backbone reads both pictures and the head reads [generated, reference]. The `lite`

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
 
 from aigciqa.decode import MAX_PIXELS, load_image
 from aigciqa.errors import ImageError
@@ -57,13 +57,15 @@ def seeds() -> list[bytes]:
     grey16 = Image.fromarray(np.asarray(rgb.convert("L")).astype(np.uint16) * 257)
     palette = rgb.quantize(20)
     modes = (rgb, rgba, palette, rgb.convert("L"), rgb.convert("LA"), rgb.convert("1"), rgb.convert("CMYK"), grey16)
+    profiled = {"icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()}
     variants: dict[str, list[Any]] = {
-        "PNG": [{}, frames, {"exif": _EXIF, "icc_profile": b"x" * 200}, {"transparency": 3}],
-        "JPEG": [{}, {"progressive": True}, {"exif": _EXIF}, {"restart_marker_blocks": 1, "subsampling": 0}],
+        "PNG": [{}, profiled, frames, {"exif": _EXIF, "icc_profile": b"x" * 200}, {"transparency": 3}],
+        "JPEG": [{}, profiled, {"progressive": True}, {"exif": _EXIF}, {"restart_marker_blocks": 1, "subsampling": 0}],
         "WEBP": [{}, {"lossless": True}, frames, {"exif": _EXIF, "icc_profile": b"x" * 200}],
         "GIF": [{}, {"interlace": 0}, frames, {"transparency": 3}],
         "BMP": [{}],
         "TIFF": [
+            profiled,
             *({"compression": name} for name in COMPRESSIONS),
             frames,
             {"exif": _EXIF},

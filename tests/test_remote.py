@@ -95,9 +95,9 @@ class TestContent:
     def test_equal_references_in_memory_are_decoded_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         decoded = []
 
-        def load(content: bytes, name: str, at_least: int | None) -> Image.Image:
+        def load(content: bytes, name: str, **options: object) -> Image.Image:
             decoded.append(name)
-            return load_content(content, name, at_least=at_least)
+            return load_content(content, name, **options)  # type: ignore[arg-type]
 
         monkeypatch.setattr("aigciqa.scoring.decoding.load_content", load)
         items = [aigciqa.Item(str(n), content=png(n), reference_content=png(9)) for n in range(3)]

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from aigciqa.scoring.maps import MapFolder
     from aigciqa.scoring.parts import PartsSink
     from aigciqa.scoring.sinks import FileSink, Sink
-    from aigciqa.scoring.sources import Found
+    from aigciqa.scoring.sources import Found, Skipped
 
 EXIT_SCORED, EXIT_ERRORS = 0, 1
 
@@ -151,7 +151,8 @@ def main(
 
         checked(check_target, report)
     check_metrics(names, weights)
-    openers = checked(sources.open_sources, images, sys.stdin.buffer)
+    skipped: sources.Skipped = {}
+    openers = checked(sources.open_sources, images, sys.stdin.buffer, skipped)
     pair = checked(sources.references_from, reference) if reference is not None else lambda found: found.item
     group = checked(sources.group_by, group_by) if group_by is not None else lambda item: item
     carried: dict[str, str] = {}
@@ -168,7 +169,7 @@ def main(
         taken.append(head)
         first = next((item for item in map(give, sources.opened(head)) if item.error is None), None)
     if not taken:
-        raise click.UsageError(f"no images in {', '.join(images)}")
+        raise click.UsageError("; ".join([f"no images in {', '.join(images)}", *sources.told(skipped)]))
     first = first or give(taken[0])
     found = itertools.chain(taken, listed)
     has_reference = reference is not None or first.reference is not None
@@ -190,7 +191,7 @@ def main(
     carried |= carried_names([name for opener in openers for name in opener.columns], columns_of(dimensions))
     options = {"reference": reference, "group-by": group_by, "decoder": decoder}
     made_by = provenance.describe(metrics, dimensions, "auto" if engine == "ray" and dtype == "auto" else None, options)
-    run = _Run(metrics, dimensions, carried.values(), made_by, output, report, folder, engine, quiet)
+    run = _Run(metrics, dimensions, carried.values(), made_by, output, report, folder, engine, quiet, skipped)
     if output is not None and not is_url(output):
         _lock(output)
     signal.signal(signal.SIGTERM, terminate)
@@ -231,6 +232,7 @@ class _Run:
         maps: MapFolder | None,
         engine: str,
         quiet: bool,
+        skipped: Skipped,
     ) -> None:
         from tqdm import tqdm
 
@@ -248,13 +250,14 @@ class _Run:
         self.report = _report(report, self.columns) if report is not None else None
         self.maps = maps
         self.quiet = quiet
+        self.skipped = skipped
         self.bar = tqdm(unit="score", disable=quiet or None, dynamic_ncols=True, leave=False)
 
     def score(self, records: Generator[Record, None, None], items: Iterator[Item], resume: bool) -> int:
         """Take the records of the items; returns the exit status."""
         from aigciqa.errors import ImageError
         from aigciqa.scoring import sinks
-        from aigciqa.scoring.sources import SourceError
+        from aigciqa.scoring.sources import SourceError, told
 
         try:
             sink = self._open(items, resume)
@@ -285,7 +288,11 @@ class _Run:
         finally:
             records.close()
             self.bar.close()
-        self._say(*self.summary.lines(), *([f"{self.summary.rows} rows in {self.file.path}"] if self.file else []))
+        self._say(
+            *self.summary.lines(),
+            *told(self.skipped),
+            *([f"{self.summary.rows} rows in {self.file.path}"] if self.file else []),
+        )
         failed = self.summary.failed + self._failed_maps()
         return self._write_report() or (EXIT_ERRORS if failed else EXIT_SCORED)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from aigciqa.colour import is_srgb
 from aigciqa.decode import MAX_PIXELS, load_content, load_image, read_content
 from aigciqa.errors import ImageError
+from aigciqa.memory import Share
 from aigciqa.preprocess import present_image, present_tensor
 from aigciqa.registry import Preprocess
 from aigciqa.scoring.budget import Budget
@@ -29,6 +30,8 @@ Decoder = Literal["pillow", "draft", "nvjpeg"]
 DECODERS: tuple[Decoder, ...] = ("pillow", "draft", "nvjpeg")
 #: A picture that takes longer to read and decode is given up: its disk or its decoder hangs.
 DECODE_SECONDS = 120.0
+#: How often that is checked while a picture is waited for, and how much a longer gap counts.
+TICK_SECONDS = 1.0
 #: How long a run that ends waits for its threads.
 CLOSE_SECONDS = 2.0
 #: A JPEG file that ends otherwise may be truncated.
@@ -37,7 +40,30 @@ _END_OF_IMAGE = b"\xff\xd9"
 #: A picture presented in each way asked for, uint8 (3, h, w); or why it can't be.
 Presented: TypeAlias = "dict[Preprocess, Tensor] | str"
 #: Decodes; called with what waits until so many bytes may be read.
-_Work: TypeAlias = "Callable[[Callable[[int], None]], Presented]"
+_Work: TypeAlias = "Callable[[Callable[[int], None], Share], Presented]"
+
+
+class _Clock:
+    """The time that this process ran while someone waited for a picture.
+
+    A gap between two looks at it counts as a tick at most: the process was stopped meanwhile (Ctrl-Z, a batch system),
+    or nobody waited.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = time.monotonic()
+        self._seconds = 0.0
+
+    def seconds(self) -> float:
+        with self._lock:
+            now = time.monotonic()
+            self._seconds += min(now - self._last, TICK_SECONDS)
+            self._last = now
+            return self._seconds
+
+
+_CLOCK = _Clock()
 
 
 class Decoding:
@@ -45,7 +71,7 @@ class Decoding:
 
     Args:
         name: what errors call it.
-        work: what decodes it.
+        work: what decodes it, with its share of the memory for that.
         budget: of the encoded images that are held.
         given: bytes taken from the budget for it; they are given back when there is a result.
     """
@@ -56,6 +82,7 @@ class Decoding:
         self._work: _Work | None = work
         self._budget = budget
         self._given, self._read = given, 0
+        self._share = Share()
         self._done = threading.Event()
         self._lock = threading.Lock()
         self._started: float | None = None
@@ -66,24 +93,30 @@ class Decoding:
         work, self._work = self._work, None  # it holds the encoded image, and the result outlives that
         if self._done.is_set() or work is None:
             return
-        self._started = time.monotonic()
-        self.settle(work(self._reserve))
+        self._started = _CLOCK.seconds()
+        with self._share:
+            self.settle(work(self._reserve, self._share))
 
-    def settle(self, presented: Presented) -> None:
-        """Set the result, unless there is one."""
+    def settle(self, presented: Presented, *, is_given_up: bool = False) -> bool:
+        """Set the result, unless there is one; whether this call did so."""
         with self._lock:
-            if not self._done.is_set():
-                self._finish(presented)
+            if self._done.is_set():
+                return False
+            self.is_given_up = is_given_up
+            self._presented = presented
+            self._done.set()
+            self._give_back()
+        self._share.give_back()  # also of one that hangs, or still waits for its turn
+        return True
 
     def give_up(self) -> bool:
         """End it with an error if it has been decoding for too long; whether this call did so."""
-        with self._lock:
-            is_overdue = self._started is not None and time.monotonic() - self._started >= DECODE_SECONDS
-            if self._done.is_set() or not is_overdue:
-                return False
-            self.is_given_up = True
-            self._finish(f"{self.name}: decoding was given up after {DECODE_SECONDS:g} seconds")
-            return True
+        if self._share.is_waiting:
+            self._started = _CLOCK.seconds()  # others use the memory; that is not its fault
+        started = self._started
+        if started is None or _CLOCK.seconds() - started < DECODE_SECONDS:
+            return False
+        return self.settle(f"{self.name}: decoding was given up after {DECODE_SECONDS:g} seconds", is_given_up=True)
 
     def wait(self, seconds: float) -> Presented | None:
         """The result, or None if it takes longer."""
@@ -96,12 +129,7 @@ class Decoding:
             self._read = size
             if self._done.is_set():  # the run was stopped meanwhile
                 self._give_back()
-            self._started = time.monotonic()
-
-    def _finish(self, presented: Presented) -> None:
-        self._presented = presented
-        self._done.set()
-        self._give_back()
+            self._started = _CLOCK.seconds()
 
     def _give_back(self) -> None:
         self._budget.give_back(self._given, "given")
@@ -134,7 +162,7 @@ class DecoderPool:
     def submit(self, name: str, content: Content | None, specs: tuple[Preprocess, ...]) -> Decoding:
         """Have a picture decoded and presented in each of some ways; a content waits for room in the budget."""
         size = 0 if content is None else len(content) if isinstance(content, bytes) else content.nbytes
-        while size and not self.budget.take(size, "given", min(1.0, DECODE_SECONDS)):
+        while size and not self.budget.take(size, "given", min(TICK_SECONDS, DECODE_SECONDS)):
             self._give_up_overdue()
         decoding = Decoding(name, partial(self.present, name, content, specs), self.budget, size)
         if self.workers:
@@ -146,7 +174,7 @@ class DecoderPool:
 
     def result(self, decoding: Decoding) -> Presented:
         """Wait for a picture."""
-        while (presented := decoding.wait(min(1.0, DECODE_SECONDS))) is None:
+        while (presented := decoding.wait(min(TICK_SECONDS, DECODE_SECONDS))) is None:
             self._give_up_overdue()
         self.unfinished.discard(decoding)
         return presented
@@ -183,6 +211,7 @@ def _present(
     content: Content | None,
     specs: tuple[Preprocess, ...],
     reserve: Callable[[int], None],
+    share: Share,
     *,
     decoder: Decoder,
     device: torch.device,
@@ -197,7 +226,8 @@ def _present(
             elif decoder == "nvjpeg" and (presented := _present_on(device, content, specs)) is not None:
                 return presented
             else:
-                image = load_content(content, name, at_least=_smallest_side(specs) if decoder == "draft" else None)
+                at_least = _smallest_side(specs) if decoder == "draft" else None
+                image = load_content(content, name, at_least=at_least, share=share)
         except ImageError as error:  # which names the file
             return str(error)
         return {spec: present_image(image, spec) for spec in specs}

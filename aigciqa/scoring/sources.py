@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 from aigciqa import remote
 from aigciqa.csv_text import CsvError, read_csv
@@ -23,6 +23,14 @@ from aigciqa.scoring.records import Item, shortened
 IMAGE_SUFFIXES = frozenset(
     f".{name}"
     for name in "png jpg jpeg jpe jfif webp gif bmp tif tiff avif jp2 ppm pgm pbm pnm".split()  # noqa: SIM905
+)
+#: Images all the same, which a walk skips: counted, so that nobody takes them for scored.
+SKIPPED_SUFFIXES = frozenset(
+    f".{name}"
+    for name in """
+    apng arw avifs cr2 cr3 dib dng exr hdr heic heics heif hif j2c j2k jpc jpf jpx jxl jxr mpo nef orf pcx pfm psb psd
+    qoi raf rw2 svg svgz tga
+    """.split()  # noqa: SIM905
 )
 MANIFEST_SUFFIXES = frozenset({".csv", ".jsonl", ".parquet"})
 MANIFEST_COLUMNS = ("image", "reference", "group")
@@ -34,6 +42,9 @@ _PARQUET_ROWS = 65_536
 _PARQUET_BUFFER = 1 << 20  # of a column; otherwise all of a row group is read at once
 #: So much of a name that can't be used is shown.
 _SHOWN = 100
+
+#: Folder -> how many of its images a walk skipped, by suffix; however often it is walked.
+Skipped: TypeAlias = "dict[str, Counter[str]]"
 
 
 class SourceError(ValueError):
@@ -71,16 +82,29 @@ class Source:
         return self.opener()
 
 
-def open_sources(arguments: Iterable[str], stdin: BinaryIO) -> list[Source]:
+def open_sources(arguments: Iterable[str], stdin: BinaryIO, skipped: Skipped | None = None) -> list[Source]:
     """Check the arguments of the command line. Manifests in CSV and JSON lines are read once for that.
 
     A source that can't be listed, or only in part, ends in an item with an error.
 
+    Args:
+        arguments: files, folders, patterns, archives, manifests, URLs, `-`.
+        stdin: what `-` reads.
+        skipped: filled while folders are walked.
+
     Raises:
         SourceError: a pattern that matches nothing; a manifest that is missing, has no column `image`, or is no CSV.
     """
-    sources = [(argument, _open_source(argument, stdin)) for argument in arguments]
+    skipped = {} if skipped is None else skipped
+    sources = [(argument, _open_source(argument, stdin, skipped)) for argument in arguments]
     return [replace(source, opener=partial(_to_its_end, argument, source.opener)) for argument, source in sources]
+
+
+def told(skipped: Skipped) -> list[str]:
+    """A line on what walks skipped, if there is anything."""
+    total: Counter[str] = sum(list(skipped.values()), Counter())
+    counts = ", ".join(f"{total[suffix]} {suffix}" for suffix in sorted(total, key=lambda each: (-total[each], each)))
+    return [f"skipped in folders: {counts}: not among the suffixes that are looked for there"] if total else []
 
 
 def opened(found: Found) -> Iterator[Found]:
@@ -169,20 +193,20 @@ def _to_its_end(argument: str, opener: Callable[[], Iterator[Found]]) -> Iterato
         yield Found(Item(argument, error=f"{argument}: {getattr(error, 'strerror', None) or error}"), "")
 
 
-def _open_source(argument: str, stdin: BinaryIO) -> Source:
+def _open_source(argument: str, stdin: BinaryIO, skipped: Skipped) -> Source:
     if argument == "-":
         return Source(lambda: _from_lines(stdin))
     if _is_table_in_parts(argument):
         return _open_manifest(os.path.normpath(argument))
     if _is_folder(argument):
-        return Source(lambda: _walk(argument, ""))
+        return Source(lambda: _walk(argument, "", skipped))
     if os.path.splitext(argument)[1].lower() in MANIFEST_SUFFIXES:
         return _open_manifest(argument)
     if glob.has_magic(argument) and not (remote.is_url(argument) or os.path.lexists(argument)):
         matches = _glob(argument)
         if not matches:
             raise SourceError(f"{argument!r} matches no file")
-        return Source(lambda: (found for match in matches for found in _matched(match)))
+        return Source(lambda: (found for match in matches for found in _matched(match, skipped)))
     return Source(lambda: iter([_file(argument)]))
 
 
@@ -214,8 +238,8 @@ def _glob(pattern: str) -> list[str]:
     return sorted(unique.values())
 
 
-def _matched(path: str) -> Iterator[Found]:
-    return _walk(path, "") if os.path.isdir(path) else iter([_file(path)])
+def _matched(path: str, skipped: Skipped) -> Iterator[Found]:
+    return _walk(path, "", skipped) if os.path.isdir(path) else iter([_file(path)])
 
 
 def _from_lines(stream: BinaryIO) -> Iterator[Found]:
@@ -226,10 +250,10 @@ def _from_lines(stream: BinaryIO) -> Iterator[Found]:
             yield _file(path) if problem is None else Found(Item(path, error=problem), "")
 
 
-def _walk(folder: str, below: str) -> Iterator[Found]:
+def _walk(folder: str, below: str, skipped: Skipped) -> Iterator[Found]:
     """Images of a folder and the folders in it, sorted by name; links to folders are not followed."""
     if remote.is_url(folder):
-        yield from _walk_url(folder)
+        yield from _walk_url(folder, skipped)
         return
     try:
         with os.scandir(folder) as listing:
@@ -237,18 +261,35 @@ def _walk(folder: str, below: str) -> Iterator[Found]:
     except OSError as error:
         yield Found(Item(folder, error=f"{folder}: {error.strerror}"), below)
         return
+    counts: Counter[str] = Counter()
     for entry in entries:
         relative = os.path.join(below, entry.name)
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path, relative)
-        elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and not os.path.isdir(entry.path):
+            yield from _walk(entry.path, relative, skipped)
+        elif _is_listed(entry.name, counts) and not os.path.isdir(entry.path):
             yield Found(Item(entry.path), relative)
+    skipped[folder] = counts
 
 
-def _walk_url(folder: str) -> Iterator[Found]:
+def _walk_url(folder: str, skipped: Skipped) -> Iterator[Found]:
+    counts: Counter[str] = Counter()
     for relative in remote.files_below(folder):
-        if posixpath.splitext(relative)[1].lower() in IMAGE_SUFFIXES:
+        if _is_listed(posixpath.basename(relative), counts):
             yield Found(Item(posixpath.join(folder, relative)), relative)
+    skipped[folder] = counts
+
+
+def _is_listed(name: str, counts: Counter[str]) -> bool:
+    """Whether a file is an image by its name; of others, those of images that are skipped are counted.
+
+    What macOS puts beside a file on other file systems, `._` and its name, is none.
+    """
+    suffix = os.path.splitext(name)[1].lower()
+    if name.startswith("._"):
+        return False
+    if suffix in SKIPPED_SUFFIXES:
+        counts[suffix] += 1
+    return suffix in IMAGE_SUFFIXES
 
 
 class _ReferenceFolder:
@@ -256,7 +297,7 @@ class _ReferenceFolder:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        relatives = [found.relative for found in _walk(folder, "") if found.item.error is None]
+        relatives = [found.relative for found in _walk(folder, "", {}) if found.item.error is None]
         self.exact = frozenset(relatives)
         self.by_path = _unique((os.path.splitext(relative)[0], relative) for relative in relatives)
         self.by_stem = _unique((Path(relative).stem, relative) for relative in relatives)
