@@ -41,7 +41,7 @@ _NO_GROUP = "(no group)"
 )  # fmt: skip
 @click.option(
     "-r", "--reference", metavar="PATH",
-    help="Image prompt of all images, or a folder of them, matched by relative path, else by stem.",
+    help="Image prompt of all images, or a folder of them, matched by relative path; if none matches, by unique stem.",
 )  # fmt: skip
 @click.option("--baseline", metavar="NAME", help="Compare the others with this one. [default: all pairs]")
 @click.option(
@@ -160,14 +160,14 @@ class _Scorer:
 
         check_metrics(names, weights)
         openers = checked(sources.open_sources, folders, sys.stdin.buffer)
-        self.pair: Callable[[Found], Item] = lambda found: found.item
-        if reference is not None:
-            self.pair = checked(sources.references_from, reference)
+        references = checked(sources.references_from, reference) if reference is not None else None
+        self.pair: dict[str, Callable[[Found], Item]] = {}
         self.found: dict[str, list[Found]] = {}
         for folder, opener in zip(folders, openers, strict=True):
             self.found[folder] = list(opener())
             if not self.found[folder]:
                 raise click.UsageError(f"no images in {folder}")
+            self.pair[folder] = references(self.found[folder]) if references else lambda found: found.item
         names = names or ("fr-lite" if reference is not None else "nr-lite",)
         check_references(names, reference, Item(""), folders)
         self.metrics: list[Metric] = checked(load_metrics, names, weights, device, dtype, dimension)
@@ -208,7 +208,7 @@ class _Scorer:
         for found in self.found[folder]:
             for each in opened(found):
                 relatives.append(each.relative)
-                yield self.pair(each)
+                yield self.pair[folder](each)
 
 
 def _titles(arguments: Sequence[str]) -> dict[str, str]:

@@ -56,7 +56,7 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
 )  # fmt: skip
 @click.option(
     "-r", "--reference", metavar="PATH",
-    help="Image prompt of all images, or a folder of them, matched by relative path, else by stem.",
+    help="Image prompt of all images, or a folder of them, matched by relative path; if none matches, by unique stem.",
 )  # fmt: skip
 @click.option("-o", "--output", metavar="FILE", help="Write a table: .csv, .json, .jsonl or .parquet.")
 @click.option("--report", metavar="FILE.html", help="Write a report to look at: figures, charts and a gallery.")
@@ -137,7 +137,9 @@ def main(
         checked(check_target, report)
     check_metrics(names, weights)
     openers = checked(sources.open_sources, images, sys.stdin.buffer)
-    pair = checked(sources.references_from, reference) if reference is not None else lambda found: found.item
+    references = checked(sources.references_from, reference) if reference is not None else None
+    twice = None if "-" in images else (each for opener in openers for each in opener())
+    pair = references(twice) if references is not None else lambda found: found.item
     group = checked(sources.group_by, group_by) if group_by is not None else lambda item: item
 
     def give(each: Found) -> Item:

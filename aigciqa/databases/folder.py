@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +18,10 @@ from aigciqa.databases.base import (
     check_pictures,
     named,
     open_root,
-    shown,
     with_overall,
 )
 from aigciqa.databases.tables import Reader, Table
+from aigciqa.names import absolute, shown
 
 MANIFEST = "manifest.csv"
 #: Of scores in a table, at most.
@@ -108,7 +107,7 @@ def _sample(root: Path, folder: Path, texts: tuple[str, ...], scores: Mapping[st
 
 
 def _beside(folder: Path, path: str) -> str:
-    return os.path.abspath(folder / path)
+    return absolute(folder / path)
 
 
 def _is_summed(sample: Sample) -> bool:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aigciqa.databases.base import Database, Sample, below, counted, shown
+from aigciqa.databases.base import Database, Sample, below, counted
 from aigciqa.errors import DatabaseError
+from aigciqa.names import shown
 
 FORMAT = 1
 PARTS = ("train", "validation", "test")

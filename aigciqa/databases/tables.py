@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from aigciqa.databases.base import Problems, counted, shown
+from aigciqa.databases.base import Problems, counted
+from aigciqa.names import shown
 
 T = TypeVar("T")
 

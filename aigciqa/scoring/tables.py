@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aigciqa.names import absolute
 from aigciqa.scoring.sinks import LEADING_COLUMNS, OUTPUT_SUFFIXES, columns_of, to_score
 from aigciqa.scoring.sources import SourceError, read_rows
 
@@ -107,9 +108,9 @@ def rows_of(path: str | os.PathLike[str]) -> Iterator[dict[str, Any] | str]:
 
 def below_common_folder(paths: Sequence[str]) -> list[str]:
     """Paths of files below the deepest folder that holds them all."""
-    absolute = [os.path.abspath(path) for path in paths]
-    folder = os.path.commonpath([os.path.dirname(path) for path in absolute]) if absolute else ""
-    return [os.path.relpath(path, folder) for path in absolute]
+    whole = [absolute(path) for path in paths]
+    folder = os.path.commonpath([os.path.dirname(path) for path in whole]) if whole else ""
+    return [os.path.relpath(path, folder) for path in whole]
 
 
 def is_table(path: str) -> bool:
