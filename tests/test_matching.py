@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aigciqa.databases import Sample
+from aigciqa.evaluation import ScoreTable
 from aigciqa.groups import Group, match
 from aigciqa.names import absolute
 from aigciqa.scoring.records import Item
@@ -203,6 +205,50 @@ class TestGroups:
         behind = group("b", "link/..")
         assert match([group("a", "far"), behind]).rule == "reference"
         assert match([group("a", "."), behind]).rule == "name of the reference"
+
+
+def samples(*names: str) -> list[Sample]:
+    return [Sample(f"/db/{name}", None, None, None, name, {"quality": 1.0}) for name in names]
+
+
+class TestScoresOfTables:
+    @pytest.mark.parametrize(
+        ("rows", "expected"),
+        [
+            (["db/sdxl/0.png", "db/sdxl/1.png"], [0, 1, None]),  # flux/0 is not sdxl/0
+            (["sdxl/0.png", "flux/0.png"], [0, None, 1]),
+            (["/elsewhere/db/flux/0.png", "/elsewhere/db/sdxl/0.png"], [1, None, 0]),
+            (["/one/sdxl/0.png", "/two/sdxl/0.png"], [None, None, None]),
+            (["0.png", "1.png"], [None, 1, None]),
+            (["All/1.png"], [None, 0, None]),
+            (["All/1.png", "More/1.png"], [None, None, None]),
+        ],
+    )
+    def test_by_relative_path_or_else_by_a_name_that_is_unique_on_both_sides(
+        self, rows: list[str], expected: list[int | None], tmp_path: Path
+    ) -> None:
+        path = tmp_path / "t.csv"
+        path.write_text("image,quality\n" + "".join(f"{image},{number}\n" for number, image in enumerate(rows)))
+        asked = samples("sdxl/0.png", "sdxl/1.png", "flux/0.png")
+        found = ScoreTable.read(path).predictions("t", asked, root="/db", dimensions=())
+        got = [None if error else score for error, score in zip(found.errors, found.scores["quality"], strict=True)]
+        assert got == expected
+
+    def test_names_are_those_of_the_whole_database_and_errors_name_the_candidates(self, tmp_path: Path) -> None:
+        path = tmp_path / "t.csv"
+        path.write_text("image,quality\n/far/sdxl/0.png,1\n")
+        whole = samples("sdxl/0.png", "flux/0.png")
+        found = ScoreTable.read(path).predictions("t", whole[1:], root="/db", database=whole, dimensions=())
+        (error,) = found.errors
+        assert error is not None
+        assert error.startswith("/db/flux/0.png: not in ")
+        assert error.endswith("rows of the name: /far/sdxl/0.png")
+
+    @pytest.mark.parametrize("row", [f"{NFD}.png", f"/db/{NFD}.png", f"/far/x/{NFD}.png"])
+    def test_composed_or_not(self, row: str, tmp_path: Path) -> None:
+        (tmp_path / "t.csv").write_text(f"image,quality\n{row},3\n", encoding="utf-8")
+        found = ScoreTable.read(tmp_path / "t.csv").predictions("t", samples(f"{NFC}.png"), root="/db", dimensions=())
+        assert found.errors == (None,)
 
 
 class TestPathsThroughLinks:

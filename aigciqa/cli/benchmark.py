@@ -128,6 +128,7 @@ def main(
                     name,
                     samples,
                     root=database.root,
+                    database=database.samples,
                     dimensions=dimensions or database.dimensions,
                     lower_better=name in lower_better,
                 )

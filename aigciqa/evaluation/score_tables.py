@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import math
 import os
+import posixpath
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aigciqa.databases.base import below
 from aigciqa.evaluation.evaluate import Predictions
+from aigciqa.names import name_key, shown
 from aigciqa.registry import METRICS, SCORE_RANGES
 
 if TYPE_CHECKING:
@@ -81,18 +85,21 @@ class ScoreTable:
         samples: Sequence[Sample],
         *,
         root: str | os.PathLike[str],
+        database: Sequence[Sample] | None = None,
         dimensions: Sequence[str],
         lower_better: bool = False,
     ) -> Predictions:
         """One metric's scores of samples.
 
-        A picture is found by its path, as it is or below the database's root, else by a file name that only one row
-        has. Rows of other pictures are ignored, and a sample without a row is an error of its own.
+        An image is found by its path, as it is or below the database's root, wherever that lies. Else it is found by
+        its file name, if only one row and one image of the database have that. Rows of other images are ignored, and a
+        sample without a row is an error of its own, which names the rows of its name.
 
         Args:
             name: a metric of the column `metric`, or another column.
             samples: in the order of the scores.
             root: the database's folder.
+            database: all its samples, if `samples` are a part of them.
             dimensions: what a column of its own is compared with.
             lower_better: whether low scores are good.
 
@@ -108,13 +115,14 @@ class ScoreTable:
             if name in self.metrics
             else dict.fromkeys(dimensions, name)
         )
-        finder = _Finder(self.path, rows, Path(root))
+        images = [sample.image for sample in (database or samples)]
+        finder = _Finder(self.path, rows, Path(root), images)
         scores = {dimension: np.full(len(samples), math.nan) for dimension in columns}
         errors: list[str | None] = []
         for number, sample in enumerate(samples):
-            row = finder.row(Path(sample.image))
-            errors.append(_error(row, sample, self.path, columns.values()))
-            if row is not None and errors[-1] is None:
+            row = finder.row(sample.image)
+            errors.append(row if isinstance(row, str) else _error(row, sample, self.path, columns.values()))
+            if not isinstance(row, str) and errors[-1] is None:
                 for dimension, column in columns.items():
                     scores[dimension][number] = self._number(row, column)
         return Predictions(name, scores, tuple(errors), name if name in METRICS else None, lower_better)
@@ -130,30 +138,58 @@ class ScoreTable:
 
 
 class _Finder:
-    """From a sample's path to its row."""
+    """From a sample's path to its row.
 
-    def __init__(self, table: Path, rows: Sequence[Row], root: Path) -> None:
-        self.root = root.resolve()
-        self.by_path: dict[Path, Row] = {}
-        self.by_name: dict[str, list[Row]] = {}
+    Args:
+        table: where the rows are from.
+        rows: of one metric.
+        root: the database's folder.
+        images: paths of all its images.
+    """
+
+    def __init__(self, table: Path, rows: Sequence[Row], root: Path, images: Iterable[str]) -> None:
+        self.table = table
+        self.root = root
+        self.by_path: dict[str, Row] = {}
+        self.by_relative: defaultdict[str, list[Row]] = defaultdict(list)  # of the image that the row's path ends in
+        self.by_name: defaultdict[str, list[Row]] = defaultdict(list)
+        relatives = {name_key(below(root, image)) for image in images}
+        self.names = Counter(map(posixpath.basename, relatives))
         for row in rows:
-            for path in {Path(row["image"]).resolve(), (self.root / row["image"]).resolve()}:
+            for path in {_resolved(row["image"]), _resolved(root.resolve() / row["image"])}:
                 if path in self.by_path:
                     raise ValueError(f"{table} has two rows of {row['image']}")
                 self.by_path[path] = row
-            self.by_name.setdefault(Path(row["image"]).name, []).append(row)
+            parts = name_key(row["image"]).split("/")
+            tails = ("/".join(parts[start:]) for start in range(len(parts) - 1))  # longest first, down to two parts
+            self.by_relative[next((tail for tail in tails if tail in relatives), "")].append(row)
+            self.by_name[parts[-1]].append(row)
 
-    def row(self, image: Path) -> Row | None:
-        found = self.by_path.get(image.resolve())
+    def row(self, image: str) -> Row | str:
+        """Its row, or why it has none."""
+        found = self.by_path.get(_resolved(image))
         if found is not None:
             return found
-        named = self.by_name.get(image.name, [])
-        return named[0] if len(named) == 1 else None
+        relative = name_key(below(self.root, image))
+        name = posixpath.basename(relative)
+        named = self.by_name.get(name, [])
+        rows = self.by_relative.get(relative) or (named if self.names[name] == 1 else [])
+        if len(rows) == 1:
+            return rows[0]
+        if not named:
+            return f"{image}: not in {self.table}"
+        candidates = shown([row["image"] for row in rows or named])
+        return (
+            f"{image}: not in {self.table} by its path, and a name counts only if one row and one image of the "
+            f"database have it; rows of the name: {candidates}"
+        )
 
 
-def _error(row: Row | None, sample: Sample, table: Path, columns: Iterable[str]) -> str | None:
-    if row is None:
-        return f"{sample.image}: not in {table}"
+def _resolved(path: str | os.PathLike[str]) -> str:
+    return name_key(os.path.realpath(path))
+
+
+def _error(row: Row, sample: Sample, table: Path, columns: Iterable[str]) -> str | None:
     if row.get("error"):
         return row["error"]
     empty = [column for column in columns if not row[column]]
