@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from types import MappingProxyType
 
-from aigciqa.comparison import MIN_PROVING, Difference, Margin, Standing
+from aigciqa.comparison import MIN_MATCHED, MIN_PROVING, Difference, Margin, Standing
 from aigciqa.groups import Block, Result
+from aigciqa.names import shown
 from aigciqa.scoring.sinks import printable
 from aigciqa.text_tables import (
     Table,
@@ -32,6 +34,8 @@ _CSV_COLUMNS = (
 )  # fmt: skip
 #: Of the pictures that could not be scored, these many are named.
 _SHOWN = 10
+#: Relative difference from their mean that equal scores can have.
+_ROUNDING = 1e-12
 
 
 def to_terminal(result: Result) -> str:
@@ -113,6 +117,8 @@ def how(result: Result) -> str:
 def notes(result: Result) -> Iterator[str]:
     """What has to be known besides: the verdict, what could not be scored or compared."""
     yield from (_verdict(result, block, each) for block in result.blocks for each in block.margins)
+    for block in result.blocks:
+        yield from _too_little(block)
     for metric, dimension, name in result.alone:
         yield f"Only {printable(name)} has scores of {metric} · {dimension}: not compared."
     failures = result.failures
@@ -122,11 +128,28 @@ def notes(result: Result) -> Iterator[str]:
         yield "\n".join([f"{len(failures)} scores are missing and left out:", *reasons, *more])
 
 
+def _too_little(block: Block) -> Iterator[str]:
+    """What its figures can't be read for."""
+    scored = [each for each in block.standings if each.n]
+    single = [printable(each.name) for each in scored if each.n == 1]
+    if single:
+        yield (
+            f"{block.label}: one score only of {shown(single)}: no interval, no test. Two images or more of each group "
+            f"give them, and {MIN_PROVING} prompts or more can prove a difference."
+        )
+    value = scored[0].worst
+    if all(each.worst == value and math.isclose(each.mean, value, rel_tol=_ROUNDING) for each in scored):
+        yield f"{block.label}: all scores are equal ({rounded(value)}): they say nothing of these images."
+
+
 def _matched_text(result: Result) -> str:
     found = [each for block in result.blocks for each in block.differences]
     counts = [each.n for each in found if each.matched]
     if not counts:
-        return "Pictures are not matched: no two groups have prompts in common that their paths or references show."
+        return (
+            f"Pictures are not matched: no two groups have {MIN_MATCHED} prompts or more in common that their paths or "
+            "references show."
+        )
     least, most = min(counts), max(counts)
     number = str(most) if least == most else f"{least} to {most}"
     rest = f"; {len(found) - len(counts)} of {len(found)} pairs can't be" if len(counts) < len(found) else ""

@@ -56,7 +56,7 @@ _NO_GROUP = "(no group)"
 )  # fmt: skip
 @computing_options
 @click.option("--weights", default="default", metavar="W", help="Variant, folder or Hub repo of the weights.")
-@click.option("--dimension", metavar="D", help=f"Compare this dimension only: {', '.join(SCORE_RANGES)}.")
+@click.option("--dimension", metavar="D", help=f"Compare this dimension only: {', '.join(SCORE_RANGES)}, or a column.")
 @click.option("--quiet", is_flag=True, help="No progress, and nothing on standard output where -o writes a file.")
 @click.version_option(package_name="aigciqa")
 def main(
@@ -100,7 +100,8 @@ def main(
         from aigciqa.report import check_target
 
         checked(check_target, report)
-    tables = {argument: checked(read_table, argument) for argument in arguments if is_table(argument)}
+    named = [dimension] if dimension else []
+    tables = {argument: checked(read_table, argument, named) for argument in arguments if is_table(argument)}
     folders = [argument for argument in arguments if argument not in tables]
     for folder in folders:
         if not (folder == "-" or is_url(folder) or glob.has_magic(folder) or os.path.exists(folder)):

@@ -66,7 +66,7 @@ def _finite(text: str) -> float:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("path", metavar="TABLE")
 @click.option("-m", "--metric", metavar="METRIC", help="Whose scores, where the table has several.")
-@click.option("--dimension", metavar="D", help="What ranks and divides. [default: the table's first]")
+@click.option("--dimension", metavar="D", help="The score that ranks and divides. [default: the table's first]")
 @click.option(
     "--min", "minimum", multiple=True, metavar="D=SCORE", callback=_bounds,
     help="Lowest score, such as quality=3.5; may be given more than once.",
@@ -123,7 +123,8 @@ def main(
         raise click.UsageError("--apply puts images into a folder: name it with --to")
     if folder is not None and os.path.lexists(folder) and not os.path.isdir(folder):
         raise click.UsageError(f"--to {folder} is no folder")
-    table = checked(read_table, path)
+    named = [name for name in (dimension, *dict(minimum), *dict(maximum)) if name]
+    table = checked(read_table, path, named)
     rows = _rows_of(table, metric)
     if folder is not None and any(is_url(row["image"]) for row in rows):
         raise click.UsageError(f"{path} has images in an object store: leave --to out for a list of them")

@@ -17,7 +17,7 @@ import numpy as np
 from aigciqa.databases.base import below
 from aigciqa.evaluation.evaluate import Predictions
 from aigciqa.names import name_key, shown
-from aigciqa.registry import METRICS, SCORE_RANGES
+from aigciqa.registry import METRICS, known_dimensions
 
 if TYPE_CHECKING:
     from aigciqa.databases import Sample
@@ -56,15 +56,19 @@ class ScoreTable:
         try:
             with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
                 reader = csv.DictReader(stream, restval="", strict=True)
-                rows = tuple(reader)
-                header = tuple(reader.fieldnames or ())
+                reader.fieldnames = header = [name.strip() for name in reader.fieldnames or ()]
+                rows = tuple({name: _stripped(cell) for name, cell in row.items()} for row in reader)
         except (OSError, csv.Error) as error:
             raise ValueError(f"{path}: {error}") from None
         if "image" not in header or not rows:
             raise ValueError(
                 f"{path}: expected a column image and a row per picture; got {', '.join(header) or 'none'}"
             )
-        dimensions = [name for name in header if name in SCORE_RANGES]
+        if len(set(header)) < len(header):
+            twice = next(name for name in header if header.count(name) > 1)
+            raise ValueError(f"{path} has two columns {twice!r}: rename one")
+        known = known_dimensions()
+        dimensions = [name for name in header if name in known]
         columns = tuple(name for name in header if name not in (*_NOT_SCORES, *dimensions))
         if not dimensions and not columns:
             raise ValueError(f"{path} has no column of scores: {', '.join(header)}")
@@ -111,7 +115,7 @@ class ScoreTable:
             raise ValueError(f"{self.path} has no scores of {name!r}; it has {known}")
         rows = self.metrics.get(name, self.rows)
         columns = (
-            {each: each for each in SCORE_RANGES if each in rows[0] and any(row[each] for row in rows)}
+            {each: each for each in rows[0] if each in known_dimensions() and any(row[each] for row in rows)}
             if name in self.metrics
             else dict.fromkeys(dimensions, name)
         )
@@ -183,6 +187,11 @@ class _Finder:
             f"{image}: not in {self.table} by its path, and a name counts only if one row and one image of the "
             f"database have it; rows of the name: {candidates}"
         )
+
+
+def _stripped(cell: str | list[str]) -> str:
+    """A cell without blanks around it; of a row with more cells than columns, the others come as a list."""
+    return cell.strip() if isinstance(cell, str) else ""
 
 
 def _resolved(path: str | os.PathLike[str]) -> str:

@@ -41,9 +41,9 @@ def columns_of(dimensions: Iterable[str]) -> tuple[str, ...]:
 
 
 def dimensions_of(metrics: Iterable[Metric]) -> list[str]:
-    """The dimensions of a table of several metrics, in order."""
-    predicted = {name for metric in metrics for name in metric.dimensions}
-    return [name for name in SCORE_RANGES if name in predicted]
+    """The dimensions of a table of several metrics: the paper's in its order, then others."""
+    predicted = dict.fromkeys(name for metric in metrics for name in metric.dimensions)
+    return sorted(predicted, key=[*SCORE_RANGES, *predicted].index)
 
 
 def to_row(record: Record, columns: Sequence[str]) -> dict[str, Any]:
@@ -341,7 +341,7 @@ def arrow_schema(columns: Sequence[str]) -> Any:
     """The types of a table of scores in Parquet, a `pyarrow.Schema`."""
     import pyarrow
 
-    text = {*LEADING_COLUMNS, "error"}
+    text = {*LEADING_COLUMNS, *columns[columns.index("error") :]}
     return pyarrow.schema([(name, pyarrow.string() if name in text else pyarrow.float64()) for name in columns])
 
 

@@ -239,7 +239,7 @@ class _ReferenceFolder:
             problem = (
                 f"no reference in {self.folder} has its relative path {found.relative!r}. Only the stem is that of "
                 f"{shown(namesakes)}, and stems count only where no image matches by path and no two share the stem: "
-                "give references the images' paths, or list both in a manifest"
+                "name the folders below which the paths agree (as in gen/*), or list both in a manifest"
             )
         else:
             problem = f"no reference in {self.folder} has its relative path or its stem"
