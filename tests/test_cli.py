@@ -229,7 +229,7 @@ def test_several_metrics_make_a_row_each(pictures: Write, tmp_path: Path) -> Non
         (["gen", "-o", "x.xlsx"], "the output ends in one of .csv, .json, .jsonl, .parquet"),
         (["gen", "-o", "empty.csv"], "is a folder; name a file"),
         (["gen", "--resume"], "name it with -o"),
-        (["list.csv", "-o", "list.csv"], "would overwrite what is to be scored"),
+        (["list.csv", "-o", "list.csv"], "-o list.csv would overwrite list.csv, which is read"),
         (["list.csv"], "has no column 'image'; it has: a, b"),
         (["absent.csv"], "manifest 'absent.csv': no such file"),
         (["no.parquet"], "is not Parquet"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aigciqa.cli import ENVIRONMENT
-from aigciqa.cli.common import checked, computing_options, load_metrics
+from aigciqa.cli.common import check_output, checked, computing_options, load_metrics
 from aigciqa.registry import METRICS, SCORE_RANGES, metric_info
 
 if TYPE_CHECKING:
@@ -107,6 +107,9 @@ def main(
         checked(require_matplotlib)
     options = _given(subset=subset, manifest=manifest)
     database = checked(lambda: load_database(database_name, root, **options))
+    read = (*database.spec.layout, *database.options.values())
+    for option, path in (("-o", output), ("--predictions", predictions)):
+        check_output(option, path, [scores, *(database.root / name for name in read if isinstance(name, str))])
     table = checked(package.ScoreTable.read, scores) if scores is not None else None
     names = _names(names, table)
     for name in lower_better:

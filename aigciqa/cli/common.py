@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -44,6 +44,33 @@ def checked(function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
     except (ValueError, TypeError, ImportError, WeightsError) as error:
         raise click.UsageError(str(error)) from None
+
+
+def check_output(option: str, output: str | os.PathLike[str] | None, inputs: Iterable[object]) -> None:
+    """Refuse to write over what is read, whatever the name: through a link, or in letters of another case.
+
+    Args:
+        option: that names the output.
+        output: a file; None: there is none to write.
+        inputs: paths of files that are read; what is none (None, a URL, a pattern) is left out.
+    """
+    from aigciqa.scoring.sources import IMAGE_SUFFIXES
+
+    if output is None or not os.path.exists(output):
+        return
+    for source in inputs:
+        if isinstance(source, (str, os.PathLike)) and _is_same_file(output, source):
+            raise click.UsageError(f"{option} {output} would overwrite {source}, which is read: name another file")
+    target = os.path.realpath(output)
+    if os.path.splitext(target)[1].lower() in IMAGE_SUFFIXES:
+        raise click.UsageError(f"{option} {output} would overwrite {target}, an image: name another file")
+
+
+def _is_same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):  # ValueError: a NUL byte in the name
+        return False
 
 
 def check_metrics(names: Sequence[str], weights: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aigciqa.cli import ENVIRONMENT
-from aigciqa.cli.common import check_metrics, check_references, checked, computing_options, load_metrics
+from aigciqa.cli.common import check_metrics, check_output, check_references, checked, computing_options, load_metrics
 from aigciqa.registry import METRICS, SCORE_RANGES
 from aigciqa.remote import is_url
 from aigciqa.scoring.records import Item
@@ -94,6 +94,8 @@ def main(
         raise click.UsageError("nothing to compare: name folders of images or tables of scores")
     if fail_below is not None and baseline is None:
         raise click.UsageError("--fail-below is a share of the baseline's mean: name it with --baseline")
+    check_output("-o", output, [*arguments, reference])
+    check_output("--report", report, [*arguments, reference])
     if output is not None:
         checked(group_tables.check_suffix, output)
     if report is not None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from aigciqa.cli import ENVIRONMENT
-from aigciqa.cli.common import check_metrics, check_references, checked, computing_options, load_metrics
+from aigciqa.cli.common import check_metrics, check_output, check_references, checked, computing_options, load_metrics
 from aigciqa.registry import METRICS, SCORE_RANGES
 from aigciqa.scoring.records import Item, Record
 
@@ -129,8 +129,8 @@ def main(
         raise click.UsageError("--engine ray writes a folder of parts: name it with -o, as in -o scores.parquet")
     if engine == "ray" and (maps is not None or decoder != "pillow"):
         raise click.UsageError("--maps and --decoder go with --engine local")
-    if output is not None and any(_same_file(output, image) for image in images):
-        raise click.UsageError(f"-o {output} would overwrite what is to be scored")
+    check_output("-o", output, [*images, reference])
+    check_output("--report", report, [*images, reference])
     if report is not None:
         from aigciqa.report import check_target
 
@@ -352,10 +352,3 @@ def _checked_rows(rows: Iterable[Any]) -> Iterator[Any]:
         yield from rows
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-
-
-def _same_file(one: str, other: str) -> bool:
-    try:
-        return os.path.samefile(one, other)
-    except OSError:
-        return False
