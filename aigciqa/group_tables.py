@@ -12,7 +12,6 @@ from types import MappingProxyType
 from aigciqa.comparison import MIN_MATCHED, MIN_PROVING, Difference, Margin, Standing
 from aigciqa.groups import Block, Result
 from aigciqa.names import shown
-from aigciqa.scoring.sinks import printable
 from aigciqa.text_tables import (
     Table,
     aligned,
@@ -20,6 +19,7 @@ from aigciqa.text_tables import (
     markdown,
     markdown_text,
     percent,
+    printable,
     probability,
     rounded,
     with_interval,
@@ -43,7 +43,7 @@ def to_terminal(result: Result) -> str:
     parts = [how(result)]
     for block in result.blocks:
         tables = _tables(result, block)
-        parts += [block.label, *(f"{table.title}\n{aligned(table)}" for table in tables)]
+        parts += [printable(block.label), *(f"{table.title}\n{aligned(table)}" for table in tables)]
     return "\n\n".join(filter(None, [*parts, "\n".join(notes(result))])) + "\n"
 
 
@@ -52,7 +52,10 @@ def to_markdown(result: Result) -> str:
     parts = [markdown_text(how(result))]
     for block in result.blocks:
         tables = _tables(result, block)
-        parts += [f"## {markdown_text(block.label)}", *(f"### {each.title}\n\n{markdown(each)}" for each in tables)]
+        parts += [
+            f"## {markdown_text(printable(block.label))}",
+            *(f"### {each.title}\n\n{markdown(each)}" for each in tables),
+        ]
     return "\n\n".join([*parts, *map(markdown_text, notes(result))]) + "\n"
 
 
@@ -120,7 +123,7 @@ def notes(result: Result) -> Iterator[str]:
     for block in result.blocks:
         yield from _too_little(block)
     for metric, dimension, name in result.alone:
-        yield f"Only {printable(name)} has scores of {metric} · {dimension}: not compared."
+        yield printable(f"Only {name} has scores of {metric} · {dimension}: not compared.")
     failures = result.failures
     if failures:
         reasons = [f"- {printable(name)}: {printable(row['error'])}" for name, row in failures[:_SHOWN]]
@@ -131,15 +134,16 @@ def notes(result: Result) -> Iterator[str]:
 def _too_little(block: Block) -> Iterator[str]:
     """What its figures can't be read for."""
     scored = [each for each in block.standings if each.n]
+    label = printable(block.label)
     single = [printable(each.name) for each in scored if each.n == 1]
     if single:
         yield (
-            f"{block.label}: one score only of {shown(single)}: no interval, no test. Two images or more of each group "
+            f"{label}: one score only of {shown(single)}: no interval, no test. Two images or more of each group "
             f"give them, and {MIN_PROVING} prompts or more can prove a difference."
         )
     value = scored[0].worst
     if all(each.worst == value and math.isclose(each.mean, value, rel_tol=_ROUNDING) for each in scored):
-        yield f"{block.label}: all scores are equal ({rounded(value)}): they say nothing of these images."
+        yield f"{label}: all scores are equal ({rounded(value)}): they say nothing of these images."
 
 
 def _matched_text(result: Result) -> str:
@@ -166,7 +170,7 @@ def _standings_table(found: tuple[Standing, ...], failed: Mapping[str, int]) -> 
     header = ("group", "n", "failed", "mean", "median", "worst")
     rows = tuple(
         (
-            printable(each.name), str(each.n), str(failed[each.name]),
+            each.name, str(each.n), str(failed[each.name]),
             with_interval(each.mean, each.low, each.high), rounded(each.median), rounded(each.worst),
         )
         for each in found
@@ -178,7 +182,7 @@ def _differences_table(found: tuple[Difference, ...]) -> Table:
     header = ("first", "second", "prompts", "first − second", "first wins", "p", "significant")
     rows = tuple(
         (
-            printable(each.first), printable(each.second), str(each.n) if each.matched else f"{each.n} unmatched",
+            each.first, each.second, str(each.n) if each.matched else f"{each.n} unmatched",
             with_interval(each.difference, each.low, each.high, signed=True), percent(each.win_rate),
             probability(each.p_value), "yes" if each.is_significant else "no",
         )
@@ -188,7 +192,7 @@ def _differences_table(found: tuple[Difference, ...]) -> Table:
 
 
 def _verdict(result: Result, block: Block, found: Margin) -> str:
-    name, label = printable(found.name), block.label
+    name, label = printable(found.name), printable(block.label)
     if found.n == 0:
         return f"FAILED: {name} has no scores of {label}."
     ratio = f"{found.mean / found.baseline_mean:.3f} of {printable(str(result.baseline))}'s"

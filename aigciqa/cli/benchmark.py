@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aigciqa.cli import ENVIRONMENT
-from aigciqa.cli.common import check_output, checked, computing_options, load_metrics
+from aigciqa.cli.common import PrintableCommand, check_output, checked, computing_options, load_metrics, say
 from aigciqa.registry import METRICS, SCORE_RANGES, metric_info
+from aigciqa.text_tables import printable
 
 if TYPE_CHECKING:
     from aigciqa.databases import Database, Sample
@@ -27,7 +28,7 @@ DEFAULT_PROTOCOL = "prompt-disjoint"
 SHOWN = 5
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=PrintableCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("database_name", metavar="DATABASE")
 @click.argument("root", metavar="ROOT", type=click.Path(path_type=Path))
 @click.option(
@@ -235,7 +236,7 @@ def _warn_of_seen_pictures(heads: Mapping[str, Metric], database: Database, samp
         training = Training.recorded(metric.config.training)
         warning = seen_warning(label, training, database, samples) if training is not None else None
         if warning is not None:
-            click.secho(f"WARNING: {warning}", err=True, fg="yellow")
+            click.secho(printable(f"WARNING: {warning}"), err=True, fg="yellow")
 
 
 def _predict(
@@ -292,13 +293,11 @@ def _report_failures(failures: Sequence[tuple[str, str, str]]) -> int:
     """Name what could not be scored; returns the exit status."""
     if not failures:
         return EXIT_SCORED
-    from aigciqa.scoring.sinks import printable
-
-    click.echo(f"aigciqa-benchmark: {len(failures)} scores are missing:", err=True)
+    say(f"aigciqa-benchmark: {len(failures)} scores are missing:")
     for metric, _, error in failures[:SHOWN]:
-        click.echo(printable(f"  {metric}: {error}"), err=True)
+        say(f"  {metric}: {error}")
     if len(failures) > SHOWN:
-        click.echo(f"  and {len(failures) - SHOWN} more; --predictions writes them all", err=True)
+        say(f"  and {len(failures) - SHOWN} more; --predictions writes them all")
     return EXIT_ERRORS
 
 

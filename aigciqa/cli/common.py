@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from aigciqa.registry import metric_info
 from aigciqa.scoring.records import Item
+from aigciqa.text_tables import printable
 
 if TYPE_CHECKING:
     from aigciqa.metric import Metric
@@ -27,6 +29,32 @@ _COMPUTING = (
         "--workers", type=click.IntRange(min=0), metavar="N", help="Decoding threads; 0: none. [default: one per core]"
     ),
 )  # fmt: skip
+
+
+class PrintableCommand(click.Command):
+    """A command whose errors can't move a terminal's cursor, whatever the names of the files they tell of."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        with _printable_errors():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, context: click.Context) -> Any:
+        with _printable_errors():
+            return super().invoke(context)
+
+
+@contextlib.contextmanager
+def _printable_errors() -> Iterator[None]:
+    try:
+        yield
+    except click.ClickException as error:
+        error.message = "\n".join(map(printable, error.message.split("\n")))  # type: ignore[misc]
+        raise
+
+
+def say(text: str) -> None:
+    """Put a line on standard error that may hold names of files."""
+    click.echo(printable(text), err=True)
 
 
 def computing_options(command: Command) -> Command:

@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aigciqa.cli import ENVIRONMENT
-from aigciqa.cli.common import check_metrics, check_output, check_references, checked, computing_options, load_metrics
+from aigciqa.cli.common import (
+    PrintableCommand,
+    check_metrics,
+    check_output,
+    check_references,
+    checked,
+    computing_options,
+    load_metrics,
+    say,
+)
+from aigciqa.names import absolute
 from aigciqa.registry import METRICS, SCORE_RANGES
 from aigciqa.remote import is_url
 from aigciqa.scoring.records import Item
@@ -32,7 +42,7 @@ _TITLE_NAMES = 4
 _NO_GROUP = "(no group)"
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=PrintableCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("arguments", nargs=-1, metavar="A B...")
 @click.option(
     "-m", "--metric", "names", multiple=True, metavar="METRIC",
@@ -188,7 +198,7 @@ class _Scorer:
             with contextlib.closing(Engine(self.metrics, batch_size, workers)) as engine:
                 return {folder: self._group(engine, folder, titles[folder], quiet) for folder in self.found}
         except KeyboardInterrupt:
-            click.echo("aigciqa-compare: interrupted", err=True)
+            say("aigciqa-compare: interrupted")
             sys.exit(EXIT_INTERRUPTED)
 
     def _group(self, engine: Engine, folder: str, name: str, quiet: bool) -> Group:
@@ -196,11 +206,12 @@ class _Scorer:
 
         from aigciqa.groups import Group
         from aigciqa.scoring.sinks import to_row
+        from aigciqa.text_tables import printable
 
         relatives: list[str] = []
         records = engine.run(self._items(folder, relatives))
         total = len(self.found[folder]) * len(self.metrics)
-        with tqdm(records, name, total, leave=False, disable=quiet or None, unit="score") as bar:
+        with tqdm(records, printable(name), total, leave=False, disable=quiet or None, unit="score") as bar:
             rows = [to_row(record, self.columns) for record in bar]
         return Group(name, rows, [relative for relative in relatives for _ in self.metrics])
 
@@ -219,10 +230,10 @@ def _titles(arguments: Sequence[str]) -> dict[str, str]:
     from aigciqa.scoring.tables import is_table
 
     def short(argument: str) -> str:
-        name = os.path.basename(os.path.abspath(argument))
+        name = os.path.basename(absolute(argument))
         return os.path.splitext(name)[0] if is_table(argument) else name
 
-    same = {each if each == "-" or is_url(each) else os.path.abspath(each) for each in arguments}
+    same = {each if each == "-" or is_url(each) else absolute(each) for each in arguments}
     if len(same) < len(arguments):
         raise click.UsageError("the same folder or table is named twice")
     names = [short(argument) for argument in arguments]
@@ -280,11 +291,9 @@ def _write_report(path: str, result: Result, dimensions: Sequence[str]) -> None:
 
 def _status(result: Result) -> int:
     """The exit status; says on standard error why it is not 0."""
-    from aigciqa.scoring.sinks import printable
-
-    below = dict.fromkeys(f"{printable(each.name)} ({block.label})" for block, each in result.below)
+    below = dict.fromkeys(f"{each.name} ({block.label})" for block, each in result.below)
     if below:
-        click.echo(f"aigciqa-compare: below {result.share:g} of the baseline: {', '.join(below)}", err=True)
+        say(f"aigciqa-compare: below {result.share:g} of the baseline: {', '.join(below)}")
     if result.failures:
-        click.echo(f"aigciqa-compare: {len(result.failures)} scores are missing", err=True)
+        say(f"aigciqa-compare: {len(result.failures)} scores are missing")
     return EXIT_FAILED if below or result.failures else EXIT_COMPARED

@@ -17,9 +17,19 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from aigciqa.cli import ENVIRONMENT
-from aigciqa.cli.common import check_metrics, check_output, check_references, checked, computing_options, load_metrics
+from aigciqa.cli.common import (
+    PrintableCommand,
+    check_metrics,
+    check_output,
+    check_references,
+    checked,
+    computing_options,
+    load_metrics,
+    say,
+)
 from aigciqa.registry import METRICS, SCORE_RANGES
 from aigciqa.scoring.records import Item, Record
+from aigciqa.text_tables import printable
 
 if TYPE_CHECKING:
     from aigciqa.metric import Metric
@@ -48,7 +58,7 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
     context.exit(EXIT_SCORED)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=PrintableCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("images", nargs=-1, metavar="IMAGE...")
 @click.option(
     "-m", "--metric", "names", multiple=True, metavar="METRIC",
@@ -296,7 +306,7 @@ class _Run:
         self._say(f"maps in {self.maps.folder}")
         if self.maps.failed:
             failures = f"{self.maps.failed} maps could not be written, but all scores have been"
-            click.echo(f"aigciqa-score: {failures}; the first: {self.maps.first_failure}", err=True)
+            say(f"aigciqa-score: {failures}; the first: {self.maps.first_failure}")
         return self.maps.failed
 
     def _write_report(self) -> int:
@@ -315,7 +325,7 @@ class _Run:
         return EXIT_SCORED
 
     def _without_report(self, why: str, status: int) -> int:
-        click.echo(f"aigciqa-score: no report, but all scores have been written: {why}", err=True)
+        say(f"aigciqa-score: no report, but all scores have been written: {why}")
         return status
 
     def _stopped(self, why: str, status: int) -> int:
@@ -324,13 +334,13 @@ class _Run:
         if self.file is not None:
             self.file.abandon()
             kept = f"; the rows so far are in {self.file.journal}, and --resume goes on from there"
-        click.echo(f"aigciqa-score: {why}{kept}", err=True)
+        say(f"aigciqa-score: {why}{kept}")
         return status
 
     def _say(self, *lines: str) -> None:
         if not self.quiet:
             for line in lines:
-                self.bar.write(line, file=sys.stderr)
+                self.bar.write(printable(line), file=sys.stderr)
 
 
 class _Terminated(BaseException):

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from aigciqa.cli.common import PrintableCommand, say
 from aigciqa.registry import SCORE_RANGES, list_metrics
 
 _METRICS = [name for name in list_metrics() if not name.endswith("-lite")]
@@ -20,7 +21,7 @@ def _dimensions(_context: click.Context, _parameter: click.Parameter, given: tup
     return names
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.command(cls=PrintableCommand, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.argument("database", metavar="DATABASE")
 @click.argument("root", metavar="ROOT", type=click.Path(path_type=Path))
 @click.option(
@@ -122,4 +123,4 @@ def main(
     except (WeightsError, ImportError, OSError) as error:
         raise click.ClickException(str(error)) from None
     if not quiet:
-        click.echo(f"{output}: use it with weights={str(output)!r}, publish it with aigciqa-publish", err=True)
+        say(f"{output}: use it with weights={str(output)!r}, publish it with aigciqa-publish")

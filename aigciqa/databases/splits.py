@@ -157,7 +157,7 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise DatabaseError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DatabaseError(f"{path}: not a split: {error}") from None
     if not isinstance(content, dict):
         raise DatabaseError(f"{path}: not a split: expected a JSON object, got {type(content).__name__}")

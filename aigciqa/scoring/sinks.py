@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 from aigciqa.registry import SCORE_RANGES
 from aigciqa.scoring.records import Record
 from aigciqa.scoring.sources import SourceError, import_parquet, read_rows
+from aigciqa.text_tables import printable
 
 if TYPE_CHECKING:
     from aigciqa.metric import Metric
@@ -191,7 +192,7 @@ class FileSink:
             end += len(line)
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise SourceError(f"--resume: {self.journal} holds a line that is not JSON") from None
             if not isinstance(row, dict) or not {"image", "metric"} <= row.keys():
                 raise SourceError(f"--resume: {self.journal} holds a line that is not a score")
@@ -316,11 +317,6 @@ def _csv_line(row: Row, columns: Sequence[str]) -> str:
     buffer = io.StringIO()
     csv.DictWriter(buffer, columns, lineterminator="\r\n").writerow(row)  # with "\n", a cell's "\r" stays unquoted
     return buffer.getvalue()[:-2] + "\n"
-
-
-def printable(text: str) -> str:
-    """Text without characters that would move a terminal's cursor or can't be encoded."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def _write_json(target: Path, rows: Iterable[Row]) -> None:

@@ -351,7 +351,7 @@ def _jsonl_rows(path: str) -> Iterator[dict[str, Any] | str]:
         for line in filter(str.strip, stream):
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 yield f"not JSON: {error}"
                 continue
             yield _object(row)
@@ -361,7 +361,7 @@ def _json_rows(path: str) -> Iterator[dict[str, Any] | str]:
     with open(path, encoding="utf-8-sig", errors="surrogateescape") as stream:
         try:
             rows = json.load(stream)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SourceError(f"{path!r} is not JSON: {error}") from None
     if not isinstance(rows, list):
         raise SourceError(f"{path!r} holds no list of rows but {type(rows).__name__}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import reprlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,7 @@ class Table:
         if strange or (self.path.suffix.lower() == ".csv" and None in row.values()):
             raise SourceError(f"{where} has not the columns of the first; was the file cut off, or edited?")
         texts = {name: _text(row.get(name), name, where) for name in (*LEADING_COLUMNS, "error")}
-        texts |= {name: _text(row.get(name), name, where) for name in self.others}
+        texts |= {name: _carried(row.get(name)) for name in self.others}
         for name in ("image", "reference"):
             texts[name] = self._without_blanks(texts[name])
         if texts["image"] is None and texts["error"] is None:
@@ -152,14 +153,19 @@ def is_table(path: str) -> bool:
 def _text(cell: Any, name: str, where: str) -> str | None:
     if cell is None or cell != cell:  # NaN: pandas has no other empty cell
         return None
-    if name in ("image", "reference", "metric", "error") and not isinstance(cell, (str, int)):
-        raise SourceError(f"{where}: {name!r} is {cell!r}; expected text")
+    if isinstance(cell, (list, dict, bytes)) or (name != "group" and not isinstance(cell, (str, int))):
+        raise SourceError(f"{where}: {name!r} is {reprlib.repr(cell)}; expected text")
     text = str(cell)
     return (text if name in ("image", "reference") else text.strip()) or None
+
+
+def _carried(cell: Any) -> str | None:
+    """What a column says of which nothing is known, as text; what can't be told in text is left out."""
+    return None if cell is None or cell != cell or isinstance(cell, (list, dict, bytes)) else str(cell).strip() or None
 
 
 def _score(cell: Any, name: str, where: str) -> float | None:
     try:
         return to_score(cell.strip() if isinstance(cell, str) else cell)
     except ValueError:
-        raise SourceError(f"{where}: {name!r} is {cell!r}; expected a finite number or nothing") from None
+        raise SourceError(f"{where}: {name!r} is {reprlib.repr(cell)}; expected a finite number or nothing") from None
