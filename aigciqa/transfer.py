@@ -7,6 +7,7 @@ import filecmp
 import os
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from aigciqa.files import partial
@@ -70,7 +71,7 @@ class Step:
 
     def _check_inside(self) -> None:
         place, folder = (os.path.realpath(path) for path in (os.path.dirname(self.target), self.folder))
-        if os.path.commonpath([place, folder]) != folder:
+        if not Path(place).is_relative_to(folder):
             raise OSError(errno.ELOOP, f"a link leads out of {self.folder}", self.target)
 
     def _copy(self) -> None:

@@ -17,6 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 from aigciqa import remote
 from aigciqa.decode import load_content, load_image
 from aigciqa.files import replacing
+from aigciqa.names import absolute
 from aigciqa.plots import overlay
 from aigciqa.scoring.sources import SourceError
 
@@ -32,7 +33,7 @@ _REFERENCE = "aigciqa-reference"
 
 def lies_in(image: str, folder: str) -> bool:
     """Whether a file lies in a folder of maps, or below it, through whatever links either is reached."""
-    return _is_below(os.path.dirname(os.path.abspath(image)), os.path.abspath(folder))
+    return _is_below(os.path.dirname(absolute(image)), absolute(folder))
 
 
 @functools.lru_cache(maxsize=1024)  # images of a folder come one after the other
@@ -137,6 +138,8 @@ def _as_text(reference: str | None) -> str:
 
 def _reference_of(overlay: Path) -> str | None:
     """The reference an overlay is of, "" if there was none; None if there is no overlay that says so."""
+    if not overlay.is_file():
+        return None
     try:
         with Image.open(overlay, formats=["PNG"]) as image:
             said = image.info.get(_REFERENCE)
