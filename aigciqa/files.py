@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aigciqa.errors import LockedError
+from aigciqa.names import absolute
 
 #: What killed processes left behind goes when its folder is written to again, if it is older than this.
 _STALE_SECONDS = 3600.0
@@ -54,7 +55,7 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    path = Path(os.path.abspath(path))
+    path = Path(absolute(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f"{_prefix(path)}lock"), timeout=0)
     try:

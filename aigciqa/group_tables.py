@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from types import MappingProxyType
 
-from aigciqa.comparison import MIN_PROVING, Difference, Margin, Standing
+from aigciqa.comparison import MIN_MATCHED, MIN_PROVING, Difference, Margin, Standing
 from aigciqa.groups import Block, Result
-from aigciqa.scoring.sinks import printable
+from aigciqa.names import shown
 from aigciqa.text_tables import (
     Table,
     aligned,
@@ -18,6 +19,7 @@ from aigciqa.text_tables import (
     markdown,
     markdown_text,
     percent,
+    printable,
     probability,
     rounded,
     with_interval,
@@ -32,6 +34,8 @@ _CSV_COLUMNS = (
 )  # fmt: skip
 #: Of the pictures that could not be scored, these many are named.
 _SHOWN = 10
+#: Relative difference from their mean that equal scores can have.
+_ROUNDING = 1e-12
 
 
 def to_terminal(result: Result) -> str:
@@ -39,7 +43,7 @@ def to_terminal(result: Result) -> str:
     parts = [how(result)]
     for block in result.blocks:
         tables = _tables(result, block)
-        parts += [block.label, *(f"{table.title}\n{aligned(table)}" for table in tables)]
+        parts += [printable(block.label), *(f"{table.title}\n{aligned(table)}" for table in tables)]
     return "\n\n".join(filter(None, [*parts, "\n".join(notes(result))])) + "\n"
 
 
@@ -48,7 +52,10 @@ def to_markdown(result: Result) -> str:
     parts = [markdown_text(how(result))]
     for block in result.blocks:
         tables = _tables(result, block)
-        parts += [f"## {markdown_text(block.label)}", *(f"### {each.title}\n\n{markdown(each)}" for each in tables)]
+        parts += [
+            f"## {markdown_text(printable(block.label))}",
+            *(f"### {each.title}\n\n{markdown(each)}" for each in tables),
+        ]
     return "\n\n".join([*parts, *map(markdown_text, notes(result))]) + "\n"
 
 
@@ -113,8 +120,10 @@ def how(result: Result) -> str:
 def notes(result: Result) -> Iterator[str]:
     """What has to be known besides: the verdict, what could not be scored or compared."""
     yield from (_verdict(result, block, each) for block in result.blocks for each in block.margins)
+    for block in result.blocks:
+        yield from _too_little(block)
     for metric, dimension, name in result.alone:
-        yield f"Only {printable(name)} has scores of {metric} · {dimension}: not compared."
+        yield printable(f"Only {name} has scores of {metric} · {dimension}: not compared.")
     failures = result.failures
     if failures:
         reasons = [f"- {printable(name)}: {printable(row['error'])}" for name, row in failures[:_SHOWN]]
@@ -122,11 +131,29 @@ def notes(result: Result) -> Iterator[str]:
         yield "\n".join([f"{len(failures)} scores are missing and left out:", *reasons, *more])
 
 
+def _too_little(block: Block) -> Iterator[str]:
+    """What its figures can't be read for."""
+    scored = [each for each in block.standings if each.n]
+    label = printable(block.label)
+    single = [printable(each.name) for each in scored if each.n == 1]
+    if single:
+        yield (
+            f"{label}: one score only of {shown(single)}: no interval, no test. Two images or more of each group "
+            f"give them, and {MIN_PROVING} prompts or more can prove a difference."
+        )
+    value = scored[0].worst
+    if all(each.worst == value and math.isclose(each.mean, value, rel_tol=_ROUNDING) for each in scored):
+        yield f"{label}: all scores are equal ({rounded(value)}): they say nothing of these images."
+
+
 def _matched_text(result: Result) -> str:
     found = [each for block in result.blocks for each in block.differences]
     counts = [each.n for each in found if each.matched]
     if not counts:
-        return "Pictures are not matched: no two groups have prompts in common that their paths or references show."
+        return (
+            f"Pictures are not matched: no two groups have {MIN_MATCHED} prompts or more in common that their paths or "
+            "references show."
+        )
     least, most = min(counts), max(counts)
     number = str(most) if least == most else f"{least} to {most}"
     rest = f"; {len(found) - len(counts)} of {len(found)} pairs can't be" if len(counts) < len(found) else ""
@@ -143,7 +170,7 @@ def _standings_table(found: tuple[Standing, ...], failed: Mapping[str, int]) -> 
     header = ("group", "n", "failed", "mean", "median", "worst")
     rows = tuple(
         (
-            printable(each.name), str(each.n), str(failed[each.name]),
+            each.name, str(each.n), str(failed[each.name]),
             with_interval(each.mean, each.low, each.high), rounded(each.median), rounded(each.worst),
         )
         for each in found
@@ -155,7 +182,7 @@ def _differences_table(found: tuple[Difference, ...]) -> Table:
     header = ("first", "second", "prompts", "first − second", "first wins", "p", "significant")
     rows = tuple(
         (
-            printable(each.first), printable(each.second), str(each.n) if each.matched else f"{each.n} unmatched",
+            each.first, each.second, str(each.n) if each.matched else f"{each.n} unmatched",
             with_interval(each.difference, each.low, each.high, signed=True), percent(each.win_rate),
             probability(each.p_value), "yes" if each.is_significant else "no",
         )
@@ -165,7 +192,7 @@ def _differences_table(found: tuple[Difference, ...]) -> Table:
 
 
 def _verdict(result: Result, block: Block, found: Margin) -> str:
-    name, label = printable(found.name), block.label
+    name, label = printable(found.name), printable(block.label)
     if found.n == 0:
         return f"FAILED: {name} has no scores of {label}."
     ratio = f"{found.mean / found.baseline_mean:.3f} of {printable(str(result.baseline))}'s"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import posixpath
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from aigciqa.comparison import MIN_MATCHED, Difference, Margin, Scores, Standing, differences, margins, standings
+from aigciqa.names import absolute, name_key
+from aigciqa.remote import is_url
 from aigciqa.scoring.tables import Table, below_common_folder
 
 Row = Mapping[str, Any]
@@ -175,11 +178,13 @@ def check_names(names: Sequence[str], baseline: str | None) -> None:
 def match(groups: Sequence[Group]) -> Matching:
     """Find what tells the pictures of one prompt.
 
-    By their reference if all that have scores have one and groups share some: by its path, else by its file name.
-    Otherwise by the picture's relative path, with or without its suffix, or its stem: whatever matches most, and
-    nothing that two pictures of a group have in common.
+    By their reference if all that have scores have one and groups share some: by its path, or, where no two groups
+    share a path, by its file name. Otherwise by the image's relative path, with or without its suffix, whichever
+    matches more, or, where no two groups share a path, by its stem. Never by what two images of a group have in common.
+    NFC and NFD make no difference.
     """
-    for rules in (_REFERENCE_RULES, _IMAGE_RULES):
+    for by_path, by_name in ((_REFERENCE_PATHS, _REFERENCE_NAMES), (_IMAGE_PATHS, _IMAGE_NAMES)):
+        rules = by_path if any(_meet(groups, rule) for rule in by_path.values()) else by_name
         candidates = [Matching(rule, keys) for rule, of in rules.items() if (keys := _keys(groups, of)) is not None]
         best = max(candidates, key=_matched, default=None)  # the first of equals
         if best is not None and _matched(best):
@@ -195,29 +200,39 @@ def _by_reference(key: Callable[[str], str]) -> _Rule:
     def rule(row: Row, _relative: str) -> tuple[str | None, str | None]:
         if row["reference"] is None:
             return None, None
-        reference = os.path.normpath(row["reference"])
+        reference = name_key(row["reference"] if is_url(row["reference"]) else absolute(row["reference"]))
         return reference, key(reference)
 
     return rule
 
 
 def _by_image(key: Callable[[str], str]) -> _Rule:
-    return lambda _row, relative: (relative, key(relative))
+    return lambda _row, relative: (name_key(relative), key(name_key(relative)))
 
 
 def _without_suffix(path: str) -> str:
     return os.path.splitext(path)[0]
 
 
-_REFERENCE_RULES = {
-    "reference": _by_reference(str),
-    "name of the reference": _by_reference(os.path.basename),
-}
-_IMAGE_RULES = {
+_REFERENCE_PATHS = {"reference": _by_reference(str)}
+_REFERENCE_NAMES = {"name of the reference": _by_reference(posixpath.basename)}
+_IMAGE_PATHS = {
     "relative path": _by_image(str),
     "relative path without its suffix": _by_image(_without_suffix),
-    "stem": _by_image(lambda path: os.path.basename(_without_suffix(path))),
 }
+_IMAGE_NAMES = {"stem": _by_image(lambda path: posixpath.basename(_without_suffix(path)))}
+
+
+def _meet(groups: Sequence[Group], rule: _Rule) -> bool:
+    """Whether images with scores, of any two groups, have the same key."""
+    keys: set[str] = set()
+    for group in groups:
+        scored = (pair for pair in zip(group.rows, group.relatives, strict=True) if pair[0]["error"] is None)
+        own = {key for _, key in itertools.starmap(rule, scored) if key is not None}
+        if own & keys:
+            return True
+        keys |= own
+    return False
 
 
 def _keys(groups: Sequence[Group], rule: _Rule) -> dict[str, Sequence[str]] | None:

@@ -167,6 +167,11 @@ def metric_info(name: str) -> MetricSpec:
         raise ValueError(f"unknown metric {name!r}{hint} Known metrics: {', '.join(METRICS)}.") from None
 
 
+def known_dimensions() -> frozenset[str]:
+    """Names of the dimensions that the metrics of the table predict, those of registered metrics among them."""
+    return frozenset(SCORE_RANGES).union(*(spec.dimensions for spec in METRICS.values()))
+
+
 def register_metric(spec: MetricSpec) -> None:
     """Add a metric of your own to the table, for the rest of this process.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import bisect
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from aigciqa.names import absolute
 
 Row = Mapping[str, Any]
 
@@ -58,7 +59,7 @@ def select(rows: Sequence[Row], criteria: Criteria) -> Selection:
     named = [row for row in rows if row["image"]]
     pictures: dict[str, Row] = {}
     for row in named:
-        pictures.setdefault(os.path.abspath(row["image"]), row)
+        pictures.setdefault(absolute(row["image"]), row)
     listed = criteria.listed
     if listed is None:
         offered = [*pictures.values(), *(row for row in rows if not row["image"])]

@@ -38,7 +38,7 @@ class Table:
 
 def aligned(table: Table) -> str:
     """A table in columns of equal width."""
-    lines = [table.header, *table.rows]
+    lines = [[printable(cell) for cell in line] for line in (table.header, *table.rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(table.header))]
 
     def line(cells: Sequence[str]) -> str:
@@ -54,7 +54,7 @@ def aligned(table: Table) -> str:
 def markdown(table: Table) -> str:
     """A table in GitHub's Markdown."""
     rule = ["---" if column < table.left else "---:" for column in range(len(table.header))]
-    escaped = [[markdown_text(cell) for cell in line] for line in (table.header, *table.rows)]
+    escaped = [[markdown_text(printable(cell)) for cell in line] for line in (table.header, *table.rows)]
     lines = [escaped[0], rule, *escaped[1:]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -62,6 +62,11 @@ def markdown(table: Table) -> str:
 def markdown_text(text: str) -> str:
     """Text as Markdown that shows it as it is, in a cell of a table as well."""
     return re.sub(r"[\\`*_|~&]|<(?=\S)|\](?=[(\[:])", r"\\\g<0>", text)
+
+
+def printable(text: str) -> str:
+    """Text without characters that would move a terminal's cursor or can't be encoded."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def csv_lines(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:

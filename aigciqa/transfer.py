@@ -7,9 +7,11 @@ import filecmp
 import os
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from aigciqa.files import partial
+from aigciqa.names import absolute
 
 Method: TypeAlias = Literal["copy", "hardlink", "symlink"]
 State: TypeAlias = Literal["new", "there", "different", "gone"]
@@ -20,10 +22,17 @@ LASTING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EXDEV, errno
 
 @dataclass(frozen=True)
 class Step:
-    """A file and where it goes."""
+    """A file and where it goes.
+
+    Attributes:
+        source: path of the file.
+        target: where it goes, below `folder`.
+        folder: what no link in the target may lead out of.
+    """
 
     source: str
     target: str
+    folder: str
 
     def state(self) -> State:
         """What there is to do.
@@ -32,8 +41,9 @@ class Step:
         done, another file is there; `gone`: the source is no file (any more).
 
         Raises:
-            OSError: the files can't be looked at.
+            OSError: the files can't be looked at, or the target is outside of the folder.
         """
+        self._check_inside()
         if not os.path.isfile(self.source):
             return "gone"
         if not os.path.lexists(self.target):
@@ -50,13 +60,19 @@ class Step:
             FileExistsError: something has come there since.
             OSError: it can't be done. For `errno` in `LASTING`, another file can't be, either.
         """
+        self._check_inside()
         os.makedirs(os.path.dirname(self.target) or ".", exist_ok=True)
         if by == "copy":
             self._copy()
         elif by == "hardlink":
             os.link(os.path.realpath(self.source), self.target)
         else:
-            os.symlink(os.path.abspath(self.source), self.target)
+            os.symlink(absolute(self.source), self.target)
+
+    def _check_inside(self) -> None:
+        place, folder = (os.path.realpath(path) for path in (os.path.dirname(self.target), self.folder))
+        if not Path(place).is_relative_to(folder):
+            raise OSError(errno.ELOOP, f"a link leads out of {self.folder}", self.target)
 
     def _copy(self) -> None:
         with partial(self.target) as unfinished:

@@ -6,7 +6,7 @@ import csv
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -146,8 +146,8 @@ def test_a_map_that_can_not_be_written_costs_no_score(
         if len(arrays) == 1:
             raise OSError(28, "No space left on device")
 
-    def full_later(picture: Image.Image, path: Path, form: str) -> None:
-        save_picture(picture, path, form)
+    def full_later(picture: Image.Image, path: Path, form: str, **options: Any) -> None:
+        save_picture(picture, path, form, **options)
         if len(arrays) == 3:
             raise OSError(28, "No space left on device")
 

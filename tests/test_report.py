@@ -361,7 +361,20 @@ def test_the_command_writes_a_report(pictures: Write, tmp_path: Path) -> None:
     pictures("gen", "x/a.jpg", "x/b.jpg", "y/a.jpg", "y/b.jpg")
     pictures("ref", "a.jpg", "b.jpg")
     (tmp_path / "gen" / "y" / "bad.jpg").write_bytes(b"")
-    arguments = ["gen", "-r", "ref", "-m", "fr-lite", "-m", "nr-lite", "--group-by", "parent", "-o", "scores.csv"]
+    arguments = [
+        "gen/x",
+        "gen/y",
+        "-r",
+        "ref",
+        "-m",
+        "fr-lite",
+        "-m",
+        "nr-lite",
+        "--group-by",
+        "parent",
+        "-o",
+        "scores.csv",
+    ]
     done = run_command(*arguments, "--report", "out/report.html", cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     assert "report in out/report.html" in done.stderr

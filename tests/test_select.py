@@ -311,7 +311,7 @@ class TestInto:
 
     def test_a_copy_is_whole_or_not_there(self, scores: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """What a killed run left half copied is not taken for a file, and the next run copies it anew."""
-        step = Step("out/a/1.png", "best/1.png")
+        step = Step("out/a/1.png", "best/1.png", "best")
         with monkeypatch.context() as patched:
             patched.setattr("aigciqa.transfer.move", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             patched.setattr(Path, "unlink", lambda *_, **__: None)  # a killed process cleans nothing up
@@ -327,7 +327,7 @@ class TestInto:
     def test_what_comes_there_in_the_meantime_stays(
         self, scores: str, monkeypatch: pytest.MonkeyPatch, links: bool
     ) -> None:
-        step = Step("out/a/1.png", "best/1.png")
+        step = Step("out/a/1.png", "best/1.png", "best")
         Path("best").mkdir()
         Path("best/1.png").write_text("mine")
         if not links:

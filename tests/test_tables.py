@@ -105,7 +105,7 @@ def test_paths_lead_from_the_current_folder_else_from_beside_the_table(
 def test_a_table_of_another_tool_needs_an_image_and_scores_only(tmp_path: Path) -> None:
     path = tmp_path / "other.csv"
     path.write_text("image,clip\na.png,0.5\nb.png,\nc.png,7")  # no last line break
-    rows = list(read_table(path).rows)
+    rows = list(read_table(path, ["clip"]).rows)
     assert [(row["image"], row["metric"], row["clip"], row["error"]) for row in rows] == [
         ("a.png", "other", 0.5, None), ("b.png", "other", None, None), ("c.png", "other", 7.0, None)
     ]  # fmt: skip

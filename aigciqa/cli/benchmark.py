@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aigciqa.cli.common import checked, computing_options, load_metrics
+from aigciqa.cli.common import Command, check_output, checked, computing_options, load_metrics, say
 from aigciqa.registry import METRICS, SCORE_RANGES, metric_info
+from aigciqa.text_tables import printable
 
 if TYPE_CHECKING:
     from aigciqa.databases import Database, Sample
@@ -25,7 +26,7 @@ DEFAULT_PROTOCOL = "prompt-disjoint"
 SHOWN = 5
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("database_name", metavar="DATABASE")
 @click.argument("root", metavar="ROOT", type=click.Path(path_type=Path))
 @click.option(
@@ -104,6 +105,9 @@ def main(
         checked(require_matplotlib)
     options = _given(subset=subset, manifest=manifest)
     database = checked(lambda: load_database(database_name, root, **options))
+    read = (*database.spec.layout, *database.options.values())
+    for option, path in (("-o", output), ("--predictions", predictions)):
+        check_output(option, path, [scores, *(database.root / name for name in read if isinstance(name, str))])
     table = checked(package.ScoreTable.read, scores) if scores is not None else None
     names = _names(names, table)
     for name in lower_better:
@@ -125,6 +129,7 @@ def main(
                     name,
                     samples,
                     root=database.root,
+                    database=database.samples,
                     dimensions=dimensions or database.dimensions,
                     lower_better=name in lower_better,
                 )
@@ -230,7 +235,7 @@ def _warn_of_seen_pictures(heads: Mapping[str, Metric], database: Database, samp
         training = Training.recorded(metric.config.training)
         warning = seen_warning(label, training, database, samples) if training is not None else None
         if warning is not None:
-            click.secho(f"WARNING: {warning}", err=True, fg="yellow")
+            click.secho(printable(f"WARNING: {warning}"), err=True, fg="yellow")
 
 
 def _predict(
@@ -287,13 +292,11 @@ def _report_failures(failures: Sequence[tuple[str, str, str]]) -> int:
     """Name what could not be scored; returns the exit status."""
     if not failures:
         return EXIT_SCORED
-    from aigciqa.scoring.sinks import printable
-
-    click.echo(f"aigciqa-benchmark: {len(failures)} scores are missing:", err=True)
+    say(f"aigciqa-benchmark: {len(failures)} scores are missing:")
     for metric, _, error in failures[:SHOWN]:
-        click.echo(printable(f"  {metric}: {error}"), err=True)
+        say(f"  {metric}: {error}")
     if len(failures) > SHOWN:
-        click.echo(f"  and {len(failures) - SHOWN} more; --predictions writes them all", err=True)
+        say(f"  and {len(failures) - SHOWN} more; --predictions writes them all")
     return EXIT_ERRORS
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 from aigciqa.registry import metric_info
 from aigciqa.scoring.records import Item
+from aigciqa.text_tables import printable
 
 if TYPE_CHECKING:
     from aigciqa.metric import Metric
@@ -33,25 +35,39 @@ _COMPUTING = (
 
 
 class Command(click.Command):
-    """A command that ends quietly: where it is interrupted before its work, and where standard streams are closed."""
+    """A command that ends quietly, and whose errors can't move a terminal's cursor.
+
+    It ends quietly where it is interrupted before its work, and where standard streams are closed.
+    """
+
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        with _printable_errors():
+            return super().make_context(*arguments, **options)
 
     def invoke(self, context: click.Context) -> Any:
         for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
             if getattr(sys, name) is None:  # else the next file to be opened would be that stream to C libraries
                 setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
         try:
-            return super().invoke(context)
+            with _printable_errors():
+                return super().invoke(context)
         except KeyboardInterrupt:
-            click.echo(f"{context.command_path}: interrupted", err=True)
+            say(f"{context.command_path}: interrupted")
             context.exit(EXIT_INTERRUPTED)
 
 
-def is_same_file(one: str, other: str) -> bool:
-    """Whether two paths lead to one file."""
+@contextlib.contextmanager
+def _printable_errors() -> Iterator[None]:
     try:
-        return os.path.samefile(one, other)
-    except OSError:
-        return False
+        yield
+    except click.ClickException as error:
+        error.message = "\n".join(map(printable, error.message.split("\n")))  # type: ignore[misc]
+        raise
+
+
+def say(text: str) -> None:
+    """Put a line on standard error that may hold names of files."""
+    click.echo(printable(text), err=True)
 
 
 class Terminated(BaseException):
@@ -78,6 +94,33 @@ def checked(function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
     except (ValueError, TypeError, ImportError, WeightsError) as error:
         raise click.UsageError(str(error)) from None
+
+
+def check_output(option: str, output: str | os.PathLike[str] | None, inputs: Iterable[object]) -> None:
+    """Refuse to write over what is read, whatever the name: through a link, or in letters of another case.
+
+    Args:
+        option: that names the output.
+        output: a file; None: there is none to write.
+        inputs: paths of files that are read; what is none (None, a URL, a pattern) is left out.
+    """
+    from aigciqa.scoring.sources import IMAGE_SUFFIXES
+
+    if output is None or not os.path.exists(output):
+        return
+    for source in inputs:
+        if isinstance(source, (str, os.PathLike)) and _is_same_file(output, source):
+            raise click.UsageError(f"{option} {output} would overwrite {source}, which is read: name another file")
+    target = os.path.realpath(output)
+    if os.path.splitext(target)[1].lower() in IMAGE_SUFFIXES:
+        raise click.UsageError(f"{option} {output} would overwrite {target}, an image: name another file")
+
+
+def _is_same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):  # ValueError: a NUL byte in the name
+        return False
 
 
 def check_metrics(names: Sequence[str], weights: str) -> None:

@@ -16,12 +16,14 @@ from aigciqa.cli.common import (
     EXIT_INTERRUPTED,
     Command,
     check_metrics,
+    check_output,
     check_references,
     checked,
     computing_options,
-    is_same_file,
     load_metrics,
+    say,
 )
+from aigciqa.names import absolute
 from aigciqa.registry import METRICS, SCORE_RANGES
 from aigciqa.remote import is_url
 from aigciqa.scoring.records import Item
@@ -49,7 +51,7 @@ _NO_GROUP = "(no group)"
 )  # fmt: skip
 @click.option(
     "-r", "--reference", metavar="PATH",
-    help="Image prompt of all images, or a folder of them, matched by relative path, else by stem.",
+    help="Image prompt of all images, or a folder of them, matched by relative path; if none matches, by unique stem.",
 )  # fmt: skip
 @click.option("--baseline", metavar="NAME", help="Compare the others with this one. [default: all pairs]")
 @click.option(
@@ -64,7 +66,7 @@ _NO_GROUP = "(no group)"
 )  # fmt: skip
 @computing_options
 @click.option("--weights", default="default", metavar="W", help="Variant, folder or Hub repo of the weights.")
-@click.option("--dimension", metavar="D", help=f"Compare this dimension only: {', '.join(SCORE_RANGES)}.")
+@click.option("--dimension", metavar="D", help=f"Compare this dimension only: {', '.join(SCORE_RANGES)}, or a column.")
 @click.option("--quiet", is_flag=True, help="No progress, and nothing on standard output where -o writes a file.")
 @click.version_option(package_name="aigciqa")
 def main(
@@ -101,16 +103,16 @@ def main(
         raise click.UsageError("nothing to compare: name folders of images or tables of scores")
     if fail_below is not None and baseline is None:
         raise click.UsageError("--fail-below is a share of the baseline's mean: name it with --baseline")
+    check_output("-o", output, [*arguments, reference])
+    check_output("--report", report, [*arguments, reference])
     if output is not None:
         checked(group_tables.check_suffix, output)
     if report is not None:
         from aigciqa.report import check_target
 
         checked(check_target, report)
-    for option, path in (("-o", output), ("--report", report)):
-        if path is not None and any(is_same_file(path, argument) for argument in arguments):
-            raise click.UsageError(f"{option} {path} would overwrite what is to be compared")
-    tables = {argument: checked(read_table, argument) for argument in arguments if is_table(argument)}
+    named = [dimension] if dimension else []
+    tables = {argument: checked(read_table, argument, named) for argument in arguments if is_table(argument)}
     folders = [argument for argument in arguments if argument not in tables]
     for folder in folders:
         if not (folder == "-" or is_url(folder) or glob.has_magic(folder) or os.path.exists(folder)):
@@ -170,14 +172,14 @@ class _Scorer:
 
         check_metrics(names, weights)
         openers = checked(sources.open_sources, folders, sys.stdin.buffer)
-        self.pair: Callable[[Found], Item] = lambda found: found.item
-        if reference is not None:
-            self.pair = checked(sources.references_from, reference)
+        references = checked(sources.references_from, reference) if reference is not None else None
+        self.pair: dict[str, Callable[[Found], Item]] = {}
         self.found: dict[str, list[Found]] = {}
         for folder, opener in zip(folders, openers, strict=True):
             self.found[folder] = list(opener())
             if not self.found[folder]:
                 raise click.UsageError(f"no images in {folder}")
+            self.pair[folder] = references(self.found[folder]) if references else lambda found: found.item
         names = names or ("fr-lite" if reference is not None else "nr-lite",)
         check_references(names, reference, Item(""), folders)
         self.metrics: list[Metric] = checked(load_metrics, names, weights, device, dtype, dimension)
@@ -195,7 +197,7 @@ class _Scorer:
             with contextlib.closing(Engine(self.metrics, batch_size, workers)) as engine:
                 return {folder: self._group(engine, folder, titles[folder], quiet) for folder in self.found}
         except KeyboardInterrupt:
-            click.echo("aigciqa-compare: interrupted", err=True)
+            say("aigciqa-compare: interrupted")
             sys.exit(EXIT_INTERRUPTED)
 
     def _group(self, engine: Engine, folder: str, name: str, quiet: bool) -> Group:
@@ -203,11 +205,12 @@ class _Scorer:
 
         from aigciqa.groups import Group
         from aigciqa.scoring.sinks import to_row
+        from aigciqa.text_tables import printable
 
         relatives: list[str] = []
         records = engine.run(self._items(folder, relatives))
         total = len(self.found[folder]) * len(self.metrics)
-        with tqdm(records, name, total, leave=False, disable=quiet or None, unit="score") as bar:
+        with tqdm(records, printable(name), total, leave=False, disable=quiet or None, unit="score") as bar:
             rows = [to_row(record, self.columns) for record in bar]
         return Group(name, rows, [relative for relative in relatives for _ in self.metrics])
 
@@ -218,7 +221,7 @@ class _Scorer:
         for found in self.found[folder]:
             for each in opened(found):
                 relatives.append(each.relative)
-                yield self.pair(each)
+                yield self.pair[folder](each)
 
 
 def _titles(arguments: Sequence[str]) -> dict[str, str]:
@@ -226,10 +229,10 @@ def _titles(arguments: Sequence[str]) -> dict[str, str]:
     from aigciqa.scoring.tables import is_table
 
     def short(argument: str) -> str:
-        name = os.path.basename(os.path.abspath(argument))
+        name = os.path.basename(absolute(argument))
         return os.path.splitext(name)[0] if is_table(argument) else name
 
-    same = {each if each == "-" or is_url(each) else os.path.abspath(each) for each in arguments}
+    same = {each if each == "-" or is_url(each) else absolute(each) for each in arguments}
     if len(same) < len(arguments):
         raise click.UsageError("the same folder or table is named twice")
     names = [short(argument) for argument in arguments]
@@ -287,11 +290,9 @@ def _write_report(path: str, result: Result, dimensions: Sequence[str]) -> None:
 
 def _status(result: Result) -> int:
     """The exit status; says on standard error why it is not 0."""
-    from aigciqa.scoring.sinks import printable
-
-    below = dict.fromkeys(f"{printable(each.name)} ({block.label})" for block, each in result.below)
+    below = dict.fromkeys(f"{each.name} ({block.label})" for block, each in result.below)
     if below:
-        click.echo(f"aigciqa-compare: below {result.share:g} of the baseline: {', '.join(below)}", err=True)
+        say(f"aigciqa-compare: below {result.share:g} of the baseline: {', '.join(below)}")
     if result.failures:
-        click.echo(f"aigciqa-compare: {len(result.failures)} scores are missing", err=True)
+        say(f"aigciqa-compare: {len(result.failures)} scores are missing")
     return EXIT_FAILED if below or result.failures else EXIT_COMPARED

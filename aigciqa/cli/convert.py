@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
+from aigciqa.cli.common import Command, say
 from aigciqa.registry import SCORE_RANGES, list_metrics
 
 _METRICS = [name for name in list_metrics() if not name.endswith("-lite")]
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("pt_file", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "-m",
@@ -46,4 +47,4 @@ def main(pt_file: Path, metric: str, dimension: str, output: Path, license: str 
     except (CheckpointError, OSError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(output)
-    click.echo(f"Use it: aigciqa.create_metric({metric!r}, weights={str(output)!r})", err=True)
+    say(f"Use it: aigciqa.create_metric({metric!r}, weights={str(output)!r})")

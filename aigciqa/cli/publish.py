@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
+from aigciqa.cli.common import Command, say
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("repo", metavar="REPO")
 @click.option("--private", is_flag=True, help="Make a new repo private.")
@@ -36,4 +38,4 @@ def main(folder: Path, repo: str, private: bool, revision: str | None, message: 
         raise click.ClickException(str(error)) from None
     click.echo(address)
     pinned = f"{repo}@{address.rpartition('/')[2]}"
-    click.echo(f"Use it: aigciqa.create_metric({metric.name!r}, weights={pinned!r})", err=True)
+    say(f"Use it: aigciqa.create_metric({metric.name!r}, weights={pinned!r})")

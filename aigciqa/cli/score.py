@@ -23,11 +23,12 @@ from aigciqa.cli.common import (
     Command,
     Terminated,
     check_metrics,
+    check_output,
     check_references,
     checked,
     computing_options,
-    is_same_file,
     load_metrics,
+    say,
     terminate,
 )
 from aigciqa.errors import LockedError
@@ -35,6 +36,7 @@ from aigciqa.files import locked
 from aigciqa.registry import METRICS, SCORE_RANGES
 from aigciqa.remote import is_url
 from aigciqa.scoring.records import Item, Record
+from aigciqa.text_tables import printable
 
 if TYPE_CHECKING:
     from aigciqa.metric import Metric
@@ -70,7 +72,7 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
 )  # fmt: skip
 @click.option(
     "-r", "--reference", metavar="PATH",
-    help="Image prompt of all images, or a folder of them, matched by relative path, else by stem.",
+    help="Image prompt of all images, or a folder of them, matched by relative path; if none matches, by unique stem.",
 )  # fmt: skip
 @click.option("-o", "--output", metavar="FILE", help="Write a table: .csv, .json, .jsonl or .parquet.")
 @click.option("--report", metavar="FILE.html", help="Write a report to look at: figures, charts and a gallery.")
@@ -144,8 +146,8 @@ def main(
         raise click.UsageError("--engine ray writes a folder of parts: name it with -o, as in -o scores.parquet")
     if engine == "ray" and (maps is not None or decoder != "pillow"):
         raise click.UsageError("--maps and --decoder go with --engine local")
-    if output is not None and any(is_same_file(output, image) for image in images):
-        raise click.UsageError(f"-o {output} would overwrite what is to be scored")
+    check_output("-o", output, [*images, reference])
+    check_output("--report", report, [*images, reference])
     if report is not None:
         from aigciqa.report import check_target
 
@@ -153,7 +155,9 @@ def main(
     check_metrics(names, weights)
     skipped: sources.Skipped = {}
     openers = checked(sources.open_sources, images, sys.stdin.buffer, skipped)
-    pair = checked(sources.references_from, reference) if reference is not None else lambda found: found.item
+    references = checked(sources.references_from, reference) if reference is not None else None
+    twice = None if "-" in images else (each for opener in openers for each in opener())
+    pair = references(twice) if references is not None else lambda found: found.item
     group = checked(sources.group_by, group_by) if group_by is not None else lambda item: item
     carried: dict[str, str] = {}
 
@@ -335,7 +339,7 @@ class _Run:
         self._say(f"maps in {self.maps.folder}")
         if self.maps.failed:
             failures = f"{self.maps.failed} maps could not be written, but all scores have been"
-            click.echo(f"aigciqa-score: {failures}; the first: {self.maps.first_failure}", err=True)
+            say(f"aigciqa-score: {failures}; the first: {self.maps.first_failure}")
         return self.maps.failed
 
     def _write_report(self) -> int:
@@ -354,7 +358,7 @@ class _Run:
         return EXIT_SCORED
 
     def _without_report(self, why: str, status: int) -> int:
-        click.echo(f"aigciqa-score: no report, but all scores have been written: {why}", err=True)
+        say(f"aigciqa-score: no report, but all scores have been written: {why}")
         return status
 
     def _stopped(self, why: str, status: int) -> int:
@@ -364,13 +368,13 @@ class _Run:
             if self.file.is_there:
                 kept = f"; the rows so far are in {self.file.journal}, and --resume goes on from there"
             self.file.abandon()
-        click.echo(f"aigciqa-score: {why}{kept}", err=True)
+        say(f"aigciqa-score: {why}{kept}")
         return status
 
     def _say(self, *lines: str) -> None:
         if not self.quiet:
             for line in lines:
-                self.bar.write(line, file=sys.stderr)
+                self.bar.write(printable(line), file=sys.stderr)
 
 
 def _lock(output: str) -> None:

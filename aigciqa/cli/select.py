@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aigciqa.cli.common import EXIT_INTERRUPTED, Command, checked
+from aigciqa.cli.common import EXIT_INTERRUPTED, Command, check_output, checked, say
+from aigciqa.names import absolute
 from aigciqa.remote import is_url
-from aigciqa.scoring.sinks import OUTPUT_SUFFIXES, FileSink, printable
+from aigciqa.scoring.sinks import OUTPUT_SUFFIXES, FileSink
 from aigciqa.scoring.sources import SourceError
 from aigciqa.scoring.tables import Table, below_common_folder, is_table, read_table, rows_of
 from aigciqa.selection import Criteria, Selection, bucket, select
+from aigciqa.text_tables import printable
 from aigciqa.transfer import LASTING, Step, move
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ def _finite(text: str) -> float:
 @click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("path", metavar="TABLE")
 @click.option("-m", "--metric", metavar="METRIC", help="Whose scores, where the table has several.")
-@click.option("--dimension", metavar="D", help="What ranks and divides. [default: the table's first]")
+@click.option("--dimension", metavar="D", help="The score that ranks and divides. [default: the table's first]")
 @click.option(
     "--min", "minimum", multiple=True, metavar="D=SCORE", callback=_bounds,
     help="Lowest score, such as quality=3.5; may be given more than once.",
@@ -123,7 +125,9 @@ def main(
         raise click.UsageError("--apply puts images into a folder: name it with --to")
     if folder is not None and os.path.lexists(folder) and not os.path.isdir(folder):
         raise click.UsageError(f"--to {folder} is no folder")
-    table = checked(read_table, path)
+    check_output("--to", folder, [path])  # a table may be a folder of parts
+    named = [name for name in (dimension, *dict(minimum), *dict(maximum)) if name]
+    table = checked(read_table, path, named)
     rows = _rows_of(table, metric)
     if folder is not None and any(is_url(row["image"]) for row in rows):
         raise click.UsageError(f"{path} has images in an object store: leave --to out for a list of them")
@@ -150,7 +154,7 @@ def main(
     try:
         sys.exit((_put(steps, by) if apply else _show(steps, by)) or missing)
     except KeyboardInterrupt:
-        click.echo("aigciqa-select: interrupted; what is done stays done, and the same command goes on", err=True)
+        say("aigciqa-select: interrupted; what is done stays done, and the same command goes on")
         sys.exit(EXIT_INTERRUPTED)
 
 
@@ -192,18 +196,18 @@ def _images_of(listed: str | None, table: Table) -> frozenset[str] | None:
     if wrong:
         raise SourceError(f"--list {listed}: a row without an image: {wrong[0]}")
     rows = (table.located({"reference": None, **row}) for row in found if isinstance(row, dict))
-    return frozenset(os.path.abspath(row["image"]) for row in rows)
+    return frozenset(absolute(row["image"]) for row in rows)
 
 
 def _say_what(chosen: Selection, listed: str | None) -> None:
-    click.echo(f"{len(chosen.rows)} of {chosen.offered} images selected", err=True)
+    say(f"{len(chosen.rows)} of {chosen.offered} images selected")
     for count, what in (
         (chosen.unscored, "have no such score and are left out"),
         (chosen.repeated, "rows repeat an image; its first row counts"),
         (chosen.missing, f"images of {listed} are not in the table"),
     ):
         if count:
-            click.echo(f"{count} {what}", err=True)
+            say(f"{count} {what}")
 
 
 def _write_table(output: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
@@ -212,7 +216,7 @@ def _write_table(output: str, columns: Sequence[str], rows: Sequence[Row]) -> No
         raise SourceError(f"-o {output} is there already, and nothing is overwritten: name another")
     if not is_table(output):
         raise SourceError(f"-o {output}: a table of scores ends in one of {', '.join(OUTPUT_SUFFIXES)}")
-    folder, name = os.path.split(os.path.abspath(output))
+    folder, name = os.path.split(absolute(output))
     os.makedirs(folder, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".aigciqa-") as temporary:
         sink = FileSink(os.path.join(temporary, name), columns)
@@ -226,7 +230,8 @@ def _print_paths(rows: Sequence[Row], dimension: str, edges: Sequence[float]) ->
     """A path a line, after its bucket and a tab if there are buckets."""
     for row in rows:
         before = f"{bucket(row[dimension], edges)}\t" if edges else ""
-        click.echo(os.fsencode(f"{before}{row['image']}"))
+        image = printable(row["image"]) if sys.stdout.isatty() else row["image"]
+        click.echo(os.fsencode(f"{before}{image}"))
 
 
 def _steps(
@@ -239,7 +244,7 @@ def _steps(
     def target(row: Row) -> str:
         return os.path.join(folder, bucket(row[dimension], edges) if edges else "", relatives[row["image"]])
 
-    return [Step(row["image"], target(row)) for row in chosen]
+    return [Step(row["image"], target(row), folder) for row in chosen]
 
 
 def _show(steps: Sequence[Step], by: str) -> int:
@@ -253,9 +258,9 @@ def _show(steps: Sequence[Step], by: str) -> int:
             state, what = "failed", str(error.strerror)
         states[state] += 1
         click.echo(printable(f"{what}: {step.source} -> {step.target}"))
-    click.echo(_summary(states, "to do"), err=True)
+    say(_summary(states, "to do"))
     if states["new"]:
-        click.echo("nothing is done yet: add --apply", err=True)
+        say("nothing is done yet: add --apply")
     return EXIT_ERRORS if states["different"] + states["gone"] + states["failed"] else EXIT_DONE
 
 
@@ -280,11 +285,11 @@ def _put(steps: Sequence[Step], by: Method) -> int:
                 problems.append(_remedy(error, by))
                 break
     for problem in problems[:_SHOWN]:
-        click.echo(printable(f"aigciqa-select: {problem}"), err=True)
+        say(f"aigciqa-select: {problem}")
     if len(problems) > _SHOWN:
-        click.echo(f"aigciqa-select: and {len(problems) - _SHOWN} more", err=True)
+        say(f"aigciqa-select: and {len(problems) - _SHOWN} more")
     left = len(steps) - states.total()
-    click.echo(_summary(states, "done") + (f", {left} not tried" if left else ""), err=True)
+    say(_summary(states, "done") + (f", {left} not tried" if left else ""))
     return EXIT_ERRORS if problems else EXIT_DONE
 
 

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
-from aigciqa.cli.common import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated, terminate
+from aigciqa.cli.common import EXIT_INTERRUPTED, EXIT_TERMINATED, Command, Terminated, say, terminate
 from aigciqa.registry import SCORE_RANGES, list_metrics
 
 EXIT_FAILED = 1
@@ -24,7 +24,7 @@ def _dimensions(_context: click.Context, _parameter: click.Parameter, given: tup
     return names
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.argument("database", metavar="DATABASE")
 @click.argument("root", metavar="ROOT", type=click.Path(path_type=Path))
 @click.option(
@@ -117,7 +117,7 @@ def main(
     except Terminated:
         _stop("terminated", output, EXIT_TERMINATED)
     if not quiet:
-        click.echo(f"{output}: use it with weights={str(output)!r}, publish it with aigciqa-publish", err=True)
+        say(f"{output}: use it with weights={str(output)!r}, publish it with aigciqa-publish")
 
 
 def _train(
@@ -148,7 +148,7 @@ def _train(
 
 
 def _stop(why: str, output: Path, status: int) -> NoReturn:
-    click.echo(f"aigciqa-train: {why}{_kept(output)}", err=True)
+    say(f"aigciqa-train: {why}{_kept(output)}")
     sys.exit(status)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from aigciqa.databases.base import Database, DatabaseSpec, Sample
 from aigciqa.databases.splits import Split
+from aigciqa.names import absolute
 
 __all__ = ["Database", "DatabaseSpec", "Sample", "Split", "database_info", "list_databases", "load_database"]
 
@@ -75,7 +76,7 @@ def load_database(name: str, root: str | os.PathLike[str], **options: Any) -> Da
     if unknown:
         has = f"its options: {', '.join(known)}" if known else "it has none"
         raise TypeError(f"database {name!r} has no option {unknown[0]!r}; {has}")
-    return load(Path(os.path.abspath(Path(root).expanduser())), **options)
+    return load(Path(absolute(Path(root).expanduser())), **options)
 
 
 def _module(name: str) -> Any:

@@ -18,10 +18,10 @@ from aigciqa.databases.base import (
     named,
     open_root,
     same_range,
-    shown,
     with_overall,
 )
 from aigciqa.databases.tables import Reader
+from aigciqa.names import shown
 
 PICTURES = "Image/allimg/"
 LABELS = {

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from aigciqa.errors import DatabaseError
+from aigciqa.names import shown
 from aigciqa.parquet_images import place_of
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 #: The three that a database's `overall` is the sum of.
 SUMMED = ("quality", "authenticity", "correspondence")
 DIMENSIONS = (*SUMMED, "overall")
-#: Of many names, an error shows these first ones.
-SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -258,12 +257,6 @@ def same_range(low: float, high: float, *dimensions: str) -> dict[str, tuple[flo
 def counted(things: Sequence[object], noun: str) -> str:
     """How many there are, in words."""
     return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
-
-
-def shown(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
 
 
 def named(samples: Iterable[Sample], root: Path) -> tuple[Sample, ...]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +19,11 @@ from aigciqa.databases.base import (
     check_pictures,
     named,
     open_root,
-    shown,
     with_overall,
 )
 from aigciqa.databases.tables import Reader, Table
+from aigciqa.names import absolute, shown
+from aigciqa.scoring.sources import spelled
 
 MANIFEST = "manifest.csv"
 #: Of scores in a table, at most.
@@ -116,14 +115,8 @@ def _sample(root: Path, folder: Path, texts: tuple[str, ...], scores: Mapping[st
 
 
 def _beside(folder: Path, path: str) -> str:
-    """The absolute path of what a manifest names, as the disk spells it.
-
-    If there is no such file: with slashes for backslashes, in the other normal form of Unicode, or both.
-    """
-    spellings = [path, path.replace("\\", "/")]
-    spellings += [unicodedata.normalize(form, each) for each in spellings for form in ("NFC", "NFD")]
-    found = [os.path.abspath(folder / each) for each in dict.fromkeys(spellings)]
-    return next(filter(os.path.lexists, found), found[0])
+    """The absolute path of what a manifest names, as the disk spells it."""
+    return absolute(folder / spelled(path, str(folder)))
 
 
 def _is_summed(sample: Sample) -> bool:

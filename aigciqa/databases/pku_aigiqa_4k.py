@@ -18,10 +18,10 @@ from aigciqa.databases.base import (
     open_root,
     prefix,
     same_range,
-    shown,
     with_overall,
 )
 from aigciqa.databases.tables import Reader, Table
+from aigciqa.names import shown
 
 LABELS = "annotation.xlsx"
 PICTURES = "All/"

@@ -17,10 +17,10 @@ from aigciqa.databases.base import (
     open_root,
     prefix,
     same_range,
-    shown,
     with_overall,
 )
 from aigciqa.databases.tables import Reader, Table
+from aigciqa.names import shown
 
 LABELS = "I2IQA_annotation.xlsx"
 PICTURES = "Generated_image/All/"

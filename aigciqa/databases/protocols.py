@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from aigciqa.databases.base import Database, Sample, below, shown
+from aigciqa.databases.base import Database, Sample, below
 from aigciqa.databases.copies import originals
 from aigciqa.databases.splits import Split, warn_of_copies
+from aigciqa.names import shown
 
 #: Of the groups; what is left trains.
 TEST_SHARE = 0.2

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aigciqa.databases.base import Database, Sample, below, counted, shown
+from aigciqa.databases.base import Database, Sample, below, counted
 from aigciqa.databases.copies import originals
 from aigciqa.errors import DatabaseError
+from aigciqa.names import shown
 from aigciqa.text_tables import write_text
 
 FORMAT = 1
@@ -175,7 +176,7 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise DatabaseError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DatabaseError(f"{path}: not a split: {error}") from None
     if not isinstance(content, dict):
         raise DatabaseError(f"{path}: not a split: expected a JSON object, got {type(content).__name__}")

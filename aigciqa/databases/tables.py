@@ -6,7 +6,6 @@ import contextlib
 import difflib
 import importlib
 import math
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ from typing import Any, TypeVar
 
 from aigciqa import parquet_images
 from aigciqa.csv_text import CsvError, read_csv
-from aigciqa.databases.base import Problems, counted, shown
-from aigciqa.scoring.sources import IMAGE_SUFFIXES
+from aigciqa.databases.base import Problems, counted
+from aigciqa.names import shown
+from aigciqa.scoring.sources import is_image_name
 
 #: A number with a decimal comma, as a spreadsheet writes it in much of Europe.
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+(,\d+)?\s*")
@@ -151,15 +151,11 @@ def _sheet(path: Path) -> list[tuple[Any, ...]]:
 def _lines(path: Path, column: str) -> list[tuple[Any, ...]]:
     """The cells of a CSV file."""
     try:
-        return [tuple(map(_from_windows, cells)) for _, cells in read_csv(path, column, _names_image)]
+        return [tuple(map(_from_windows, cells)) for _, cells in read_csv(path, column, is_image_name)]
     except CsvError as error:
         raise _UnusableError(f"not CSV: {str(error).removeprefix(f'{path}: ')}") from error
     except UnicodeError as error:
         raise _UnusableError(f"neither in UTF-8 nor in Windows' code page: {error}; save it as UTF-8") from error
-
-
-def _names_image(cell: str) -> bool:
-    return os.path.splitext(cell)[1].lower() in IMAGE_SUFFIXES
 
 
 def _from_windows(cell: str) -> str:

@@ -16,8 +16,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from aigciqa import remote
-from aigciqa.decode import load_image, readable_formats
+from aigciqa.decode import load_content, read_content
 
 #: Longest side of a thumbnail.
 SIDE = 256
@@ -99,11 +98,7 @@ class Thumbnails:
 def thumbnail(path: str) -> bytes:
     """A picture as a small JPEG; empty if it can't be read."""
     try:
-        if remote.is_url(path):
-            return _encoded(load_image(path))
-        with Image.open(path, formats=readable_formats()) as image:
-            image.draft("RGB", (SIDE, SIDE))  # a JPEG is decoded at a fraction of its size
-            return _encoded(load_image(image))
+        return _encoded(load_content(read_content(path), path, at_least=SIDE))
     except Exception:  # decoders raise anything on broken data
         return b""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import itertools
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,10 +12,14 @@ from pathlib import Path, PurePath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+from aigciqa import remote
 from aigciqa.decode import load_content, load_image
 from aigciqa.errors import ImageError
 from aigciqa.files import replacing
+from aigciqa.names import absolute
 from aigciqa.plots import overlay
 from aigciqa.scoring import budget
 from aigciqa.scoring.sources import SourceError
@@ -24,18 +30,31 @@ if TYPE_CHECKING:
 
 #: Longest side of an overlay in pixels: a map is far coarser.
 MAX_SIDE = 1024
+#: What an overlay's text about its reference is called.
+_REFERENCE = "aigciqa-reference"
 
 
 def lies_in(image: str, folder: str) -> bool:
-    """Whether a file lies in a folder of maps, or below it."""
-    return os.path.abspath(image).startswith(os.path.abspath(folder) + os.sep)
+    """Whether a file lies in a folder of maps, or below it, through whatever links either is reached."""
+    return _is_below(os.path.dirname(absolute(image)), absolute(folder))
+
+
+@functools.lru_cache(maxsize=1024)  # images of a folder come one after the other
+def _is_below(below: str, folder: str) -> bool:
+    try:
+        wanted = os.stat(folder)
+    except OSError:  # nothing is in it yet
+        return False
+    real = Path(os.path.realpath(below))
+    return any(os.path.samestat(wanted, os.stat(each)) for each in (real, *real.parents) if os.path.exists(each))
 
 
 class MapFolder:
     """A folder of quality maps.
 
     Of the picture `a/b.jpg` by `nr-lite` it holds `a/b.jpg.nr-lite.png`, the overlay, and `a/b.jpg.nr-lite.npy`, the
-    scores (h, w), each whole or not there. A map that can't be written is counted and never ends the run.
+    scores (h, w), each whole or not there. With a second reference, they are `a/b.jpg.2.nr-lite.png` and so on: of what
+    reference an overlay is, it says itself. A map that can't be written is counted and never ends the run.
 
     Args:
         folder: made if absent.
@@ -79,15 +98,18 @@ class MapFolder:
         """Write the map of a picture that was scored."""
         if record.quality_map is not None:
             try:
-                self._write(record.image, record.metric, record.quality_map)
+                self._write(record.image, record.reference, record.metric, record.quality_map)
             except (OSError, ValueError) as error:  # an ImageError is a ValueError
                 self.failed += 1
                 self.first_failure = self.first_failure or str(error)
         if record.metric == next(reversed(self.metrics)):
             self.contents.pop(record.image, None)
 
-    def _write(self, image: str, name: str, quality_map: np.ndarray) -> None:
-        array = self._path(image, name, ".npy")
+    def _write(self, image: str, reference: str | None, name: str, quality_map: np.ndarray) -> None:
+        said = _as_text(reference)
+        paths = (self._path(image, number, name) for number in itertools.count(1))
+        target = next(path for path in paths if _reference_of(path) in (None, said))
+        array = target.with_name(f"{target.name.removesuffix('.png')}.npy")
         array.parent.mkdir(parents=True, exist_ok=True)
         with replacing(array) as partial, open(partial, "wb") as stream:
             np.save(stream, quality_map)
@@ -96,21 +118,42 @@ class MapFolder:
         picture = load_image(image) if content is None else load_content(content, image)
         picture.thumbnail((MAX_SIDE, MAX_SIDE))
         shown = overlay(picture, quality_map, metric.config.preprocess, *metric.score_range)
-        with replacing(self._path(image, name, ".png")) as partial:
-            shown.save(partial, "PNG")
+        chunks = PngInfo()
+        chunks.add_itxt(_REFERENCE, said)
+        with replacing(target) as partial:
+            shown.save(partial, "PNG", pnginfo=chunks)
 
-    def _path(self, image: str, metric: str, suffix: str) -> Path:
-        """Below the folder as the picture lies below the current one; each picture has a path of its own.
+    def _path(self, image: str, number: int, metric: str) -> Path:
+        """An overlay's: below the folder as the image lies below the current one; each image has one of its own.
 
-        The root and `..` can't lead out of the folder: they become `_root` and `_`, and a folder `_...` `__...`.
+        The root and `..` can't lead out of the folder: they become `_root` and `_`, `s3://` becomes `_url/s3`, and a
+        folder `_...` `__...`.
         """
-        path = PurePath(image.replace("://", "/"))
+        path = PurePath(image.replace("://", "/", 1) if remote.is_url(image) else image)
         names = {path.anchor: "_root", "..": "_"}
         parents = [names.get(part, f"_{part}" if part.startswith("_") else part) for part in path.parent.parts]
-        parts = (*parents, f"{path.name}.{metric}{suffix}")
+        above = ["_url"] if remote.is_url(image) else []
+        parts = (*above, *parents, f"{path.name}{f'.{number}' if number > 1 else ''}.{metric}.png")
         if isinstance(path, PureWindowsPath):  # `C:`, of a member of an archive, would lead to another drive
             parts = tuple(part.replace(":", "_") for part in parts)
         return self.folder.joinpath(*parts)
+
+
+def _as_text(reference: str | None) -> str:
+    """A reference as an overlay names it."""
+    return (reference or "").encode("utf-8", "backslashreplace").decode()
+
+
+def _reference_of(overlay: Path) -> str | None:
+    """The reference an overlay is of, "" if there was none; None if there is no overlay that says so."""
+    if not overlay.is_file():
+        return None
+    try:
+        with Image.open(overlay, formats=["PNG"]) as image:
+            said = image.info.get(_REFERENCE)
+            return None if said is None else str(said)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
 
 
 def _reduced(content: bytes) -> bytes:

@@ -25,7 +25,7 @@ from aigciqa.registry import SCORE_RANGES
 from aigciqa.scoring import provenance
 from aigciqa.scoring.records import Item, Record
 from aigciqa.scoring.sources import SourceError, import_parquet, read_rows
-from aigciqa.text_tables import encoded
+from aigciqa.text_tables import encoded, printable
 
 if TYPE_CHECKING:
     from aigciqa.metric import Metric
@@ -64,9 +64,9 @@ def carried_names(given: Iterable[str], columns: Sequence[str]) -> dict[str, str
 
 
 def dimensions_of(metrics: Iterable[Metric]) -> list[str]:
-    """The dimensions of a table of several metrics, in order."""
-    predicted = {name for metric in metrics for name in metric.dimensions}
-    return [name for name in SCORE_RANGES if name in predicted]
+    """The dimensions of a table of several metrics: the paper's in its order, then others."""
+    predicted = dict.fromkeys(name for metric in metrics for name in metric.dimensions)
+    return sorted(predicted, key=[*SCORE_RANGES, *predicted].index)
 
 
 def to_row(record: Record, columns: Sequence[str]) -> dict[str, Any]:
@@ -457,11 +457,6 @@ def _begins_row(data: bytes) -> bool:
     return data.startswith(_FIRST_KEY) or _FIRST_KEY.startswith(data)
 
 
-def printable(text: str) -> str:
-    """Text without characters that would move a terminal's cursor or can't be encoded."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
-
-
 def _write_json(target: Path, rows: Iterable[Row]) -> None:
     with open(target, "w", encoding="utf-8") as stream:
         stream.write("[")
@@ -480,8 +475,8 @@ def arrow_schema(columns: Sequence[str]) -> Any:
     """The types of a table of scores in Parquet, a `pyarrow.Schema`."""
     import pyarrow
 
-    scores = scores_of(columns)
-    return pyarrow.schema([(name, pyarrow.float64() if name in scores else pyarrow.string()) for name in columns])
+    text = {*LEADING_COLUMNS, *columns[columns.index("error") :]}
+    return pyarrow.schema([(name, pyarrow.string() if name in text else pyarrow.float64()) for name in columns])
 
 
 def arrow_table(rows: Iterable[Row], columns: Sequence[str]) -> Any:

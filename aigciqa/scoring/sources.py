@@ -8,15 +8,15 @@ import os
 import posixpath
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 from aigciqa import remote
 from aigciqa.csv_text import CsvError, read_csv
+from aigciqa.names import absolute, name_key, shown
 from aigciqa.scoring import archives
 from aigciqa.scoring.records import Item, shortened
 
@@ -146,21 +146,25 @@ def _found(path: str, picture: archives.Picture) -> Found:
     return Found(item, posixpath.normpath(picture.name))
 
 
-def references_from(reference: str) -> Callable[[Found], Item]:
-    """What gives items their reference: one file for all, or the matching file of a folder.
+def references_from(reference: str) -> Callable[[Iterable[Found] | None], Callable[[Found], Item]]:
+    """What pairs images with their reference: one file for all, or the matching file of a folder.
 
-    In a folder, a reference is the file of the same relative path, else of the same relative path with another suffix,
-    else of the same stem anywhere below the folder. Pictures are never paired by position. An item's own reference,
-    from a manifest, stays.
+    Called with a listing of the images, it returns what gives each of them its reference. In a folder, that is the file
+    of the same relative path, else of the same relative path with another suffix. Only if no image of the listing has
+    one, it is the file of the same stem, where one file and one image have that stem. NFC and NFD make no difference.
+    Images are never paired by position. An item's own reference, from a manifest, stays.
+
+    The listing is read up to the first image that matches by path. It is None where images can't be listed twice
+    (standard input): stems are not tried then, and neither where it has archives.
 
     Raises:
         SourceError: there is no such file or folder.
     """
     if _is_folder(reference):
-        return _ReferenceFolder(reference).give
+        return _ReferenceFolder(reference).pairing
     if not remote.is_url(reference) and not os.path.exists(reference):
         raise SourceError(f"reference {reference!r}: no such file or folder")
-    return lambda found: found.item if found.item.reference else replace(found.item, reference=reference)
+    return lambda _: lambda found: found.item if found.item.reference else replace(found.item, reference=reference)
 
 
 def group_by(rule: str) -> Callable[[Item], Item]:
@@ -173,7 +177,7 @@ def group_by(rule: str) -> Callable[[Item], Item]:
         SourceError: not a regular expression.
     """
     if rule == "parent":
-        return lambda item: replace(item, group=os.path.basename(os.path.dirname(os.path.abspath(item.image))))
+        return lambda item: replace(item, group=os.path.basename(os.path.dirname(absolute(item.image))))
     try:
         pattern = re.compile(rule)
     except re.error as error:
@@ -297,38 +301,67 @@ class _ReferenceFolder:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        relatives = [found.relative for found in _walk(folder, "", {}) if found.item.error is None]
-        self.exact = frozenset(relatives)
-        self.by_path = _unique((os.path.splitext(relative)[0], relative) for relative in relatives)
-        self.by_stem = _unique((Path(relative).stem, relative) for relative in relatives)
+        self.by_path: defaultdict[str, list[str]] = defaultdict(list)  # without suffix
+        self.by_stem: defaultdict[str, list[str]] = defaultdict(list)
+        self.is_whole = True
+        for found in _walk(folder, "", {}):
+            if found.item.error is not None:
+                self.is_whole = False
+                continue
+            self.by_path[_path_key(found.relative)].append(found.relative)
+            self.by_stem[_stem_key(found.relative)].append(found.relative)
 
-    def give(self, found: Found) -> Item:
-        if found.item.reference:
-            return found.item
-        if found.relative in self.exact:
-            return self._with(found.item, found.relative)
-        for index, key in (
-            (self.by_path, os.path.splitext(found.relative)[0]),
-            (self.by_stem, Path(found.relative).stem),
-        ):
-            if key in index:
-                match = index[key]
-                if match is not None:
-                    return self._with(found.item, match)
-                problem = f"several references in {self.folder} are called {key!r}"
-                return replace(found.item, reference_error=f"{found.item.image}: {problem}")
-        problem = f"no reference in {self.folder} has its relative path or its stem"
-        return replace(found.item, reference_error=f"{found.item.image}: {problem}")
+    def pairing(self, images: Iterable[Found] | None) -> Callable[[Found], Item]:
+        """What gives these images their reference."""
+        return partial(self._give, self._stems(images) if images is not None and self.is_whole else frozenset())
 
-    def _with(self, item: Item, relative: str) -> Item:
-        return replace(item, reference=os.path.join(self.folder, relative))
+    def _give(self, stems: frozenset[str], found: Found) -> Item:
+        item = found.item
+        if item.reference or item.error is not None:
+            return item
+        matches, key = self._of_path(found.relative), _stem_key(found.relative)
+        namesakes = self.by_stem.get(key, [])
+        if len(matches) == 1 or (not matches and key in stems):
+            return replace(item, reference=os.path.join(self.folder, (matches or namesakes)[0]))
+        if matches:
+            problem = f"several references in {self.folder} have its relative path: {shown(matches)}"
+        elif namesakes:
+            problem = (
+                f"no reference in {self.folder} has its relative path {found.relative!r}. Only the stem is that of "
+                f"{shown(namesakes)}, and stems count only where no image matches by path and no two share the stem: "
+                "name the folders below which the paths agree (as in gen/*), or list both in a manifest"
+            )
+        else:
+            problem = f"no reference in {self.folder} has its relative path or its stem"
+        return replace(item, reference_error=f"{item.image}: {problem}")
+
+    def _of_path(self, relative: str) -> list[str]:
+        """The references of an image's relative path; of the same with another suffix only if there are no others."""
+        matches = self.by_path.get(_path_key(relative), [])
+        same = [match for match in matches if name_key(match) == name_key(relative)]
+        return [match for match in same if match == relative] or same or matches
+
+    def _stems(self, images: Iterable[Found]) -> frozenset[str]:
+        """Stems that one image and one reference have; none if some image matches by path, or is in an archive."""
+        found_in: dict[str, set[str]] = {}
+        for found in images:
+            if found.item.reference or found.item.error is not None:
+                continue
+            if found.is_archive or self._of_path(found.relative):
+                return frozenset()
+            key = _stem_key(found.relative)
+            if len(self.by_stem.get(key, ())) == 1 and len(having := found_in.setdefault(key, set())) < 2:
+                having.add(found.item.image)
+        return frozenset(key for key, having in found_in.items() if len(having) == 1)
 
 
-def _unique(pairs: Iterable[tuple[str, str]]) -> dict[str, str | None]:
-    """Key -> value; None where a key has several."""
-    listed = list(pairs)
-    counts = Counter(key for key, _ in listed)
-    return {key: value if counts[key] == 1 else None for key, value in listed}
+def _path_key(relative: str) -> str:
+    """What relative paths that differ in their suffix have in common."""
+    return os.path.splitext(name_key(relative))[0]
+
+
+def _stem_key(relative: str) -> str:
+    return posixpath.basename(_path_key(relative))
 
 
 def _open_manifest(path: str) -> Source:
@@ -413,7 +446,7 @@ def _image(row: Mapping[str, Any], column: str, folder: str) -> tuple[str | None
         return None, content
     if not _is_text(cell):
         raise SourceError(f"{column!r} is {cell!r}; expected text")
-    path = _spelled(str(cell), folder) if content is None else str(cell)
+    path = spelled(str(cell), folder) if content is None else str(cell)
     if (problem := remote.refusal(path)) is not None:
         raise SourceError(problem)
     return path or None, content
@@ -448,7 +481,7 @@ def _from_windows(text: str) -> str | None:
         return None
 
 
-def _spelled(cell: str, folder: str) -> str:
+def spelled(cell: str, folder: str) -> str:
     """The path in a cell as the disk spells it.
 
     If there is no such file: without blanks around it, with slashes for backslashes, out of Windows' code page, in the
@@ -491,7 +524,7 @@ def read_rows(path: str, columns: Iterable[str] | None = None) -> Iterator[dict[
 
 
 def _csv_rows(path: str) -> Iterator[dict[str, Any] | str]:
-    rows = read_csv(path, "image", _is_image_name)
+    rows = read_csv(path, "image", is_image_name)
     try:
         _, header = next(rows, (0, []))
         header = [name.strip() for name in header]
@@ -509,7 +542,8 @@ def _csv_rows(path: str) -> Iterator[dict[str, Any] | str]:
         raise SourceError(str(error)) from None
 
 
-def _is_image_name(text: str) -> bool:
+def is_image_name(text: str) -> bool:
+    """Whether it can be an image's, by its suffix."""
     return os.path.splitext(text)[1].lower() in IMAGE_SUFFIXES
 
 

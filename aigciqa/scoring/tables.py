@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import reprlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aigciqa.names import absolute
+from aigciqa.registry import SCORE_RANGES, known_dimensions
 from aigciqa.scoring.sinks import LEADING_COLUMNS, OUTPUT_SUFFIXES, columns_of, to_score
 from aigciqa.scoring.sources import SourceError, read_rows
 
@@ -19,15 +23,17 @@ class Table:
     Attributes:
         path: the file.
         dimensions: its columns of scores.
+        others: its columns of which nothing is known; they are carried along as text.
     """
 
     path: Path
     dimensions: tuple[str, ...]
+    others: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
         """All columns, in order; a row has each of them."""
-        return columns_of(self.dimensions)
+        return (*columns_of(self.dimensions), *self.others)
 
     @property
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -54,6 +60,12 @@ class Table:
         joined = str(self.path.parent / path)
         return joined if not os.path.lexists(path) and os.path.lexists(joined) else path
 
+    def _without_blanks(self, path: str | None) -> str | None:
+        """A path without blanks around it, unless that is what a file is called."""
+        if path is None or path == path.strip() or os.path.lexists(self._find(path)):
+            return path
+        return path.strip() or None
+
     def _row(self, row: dict[str, Any] | str, where: str) -> dict[str, Any]:
         if isinstance(row, str):
             raise SourceError(f"{where}: {row}")
@@ -61,6 +73,9 @@ class Table:
         if strange or (self.path.suffix.lower() == ".csv" and None in row.values()):
             raise SourceError(f"{where} has not the columns of the first; was the file cut off, or edited?")
         texts = {name: _text(row.get(name), name, where) for name in (*LEADING_COLUMNS, "error")}
+        texts |= {name: _carried(row.get(name)) for name in self.others}
+        for name in ("image", "reference"):
+            texts[name] = self._without_blanks(texts[name])
         if texts["image"] is None and texts["error"] is None:
             raise SourceError(f"{where}: the column 'image' is empty")
         texts["image"] = texts["image"] or ""
@@ -69,10 +84,15 @@ class Table:
         return {name: texts[name] if name in texts else scores[name] for name in self.columns}
 
 
-def read_table(path: str | os.PathLike[str]) -> Table:
+def read_table(path: str | os.PathLike[str], dimensions: Collection[str] = ()) -> Table:
     """Open a table of scores: `.csv`, `.json`, `.jsonl` or `.parquet`, which may be a folder of parts.
 
-    A column that is none of `image`, `reference`, `group`, `metric` and `error` holds scores.
+    Scores are in the columns named after a dimension: of a metric in `aigciqa.registry`, or declared in
+    `FILE.meta.json`, or one of `dimensions`. A column of numbers such as `seed` is none.
+
+    Args:
+        path: of the table.
+        dimensions: names of more columns that hold scores.
 
     Raises:
         SourceError: no such file, one that can't be read, another format, no column `image`, or no column of scores.
@@ -80,21 +100,33 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     path = Path(path)
     if not is_table(str(path)):
         raise SourceError(f"{str(path)!r}: a table of scores ends in one of {', '.join(OUTPUT_SUFFIXES)}")
-    if not path.exists():
+    if not (path.is_file() or path.is_dir()):
         raise SourceError(f"{str(path)!r}: no such file")
     first = next(rows_of(path), None)
     if first is None:
         raise SourceError(f"{str(path)!r} has no rows")
     if isinstance(first, str):
         raise SourceError(f"{path}: row 1: {first}")
-    dimensions = tuple(name for name in first if name not in (*LEADING_COLUMNS, "error"))
-    if "image" not in first or not dimensions:
+    known = {*known_dimensions(), *_declared(path), *dimensions}
+    others = [name for name in first if name not in (*LEADING_COLUMNS, "error")]
+    scored = tuple(name for name in others if name in known)
+    if "image" not in first or not scored:
         missing = "column of scores" if "image" in first else "column 'image'"
         raise SourceError(
-            f"{str(path)!r} has no {missing}; it has: {', '.join(map(str, first)) or 'nothing'}. "
-            "Expected a table of aigciqa-score -o"
+            f"{str(path)!r} has no {missing}; it has: {', '.join(map(str, first)) or 'nothing'}. Expected a table of "
+            f"aigciqa-score -o, with scores of {', '.join(SCORE_RANGES)}; name scores of your own with --dimension"
         )
-    return Table(path, dimensions)
+    return Table(path, scored, tuple(name for name in others if name not in known))
+
+
+def _declared(path: Path) -> list[str]:
+    """The dimensions that the file beside a table, which says what made it, names."""
+    try:
+        found = json.loads(path.with_name(f"{path.name}.meta.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return []
+    dimensions = found.get("dimensions") if isinstance(found, dict) else None
+    return list(dimensions) if isinstance(dimensions, dict) else []
 
 
 def rows_of(path: str | os.PathLike[str]) -> Iterator[dict[str, Any] | str]:
@@ -107,9 +139,9 @@ def rows_of(path: str | os.PathLike[str]) -> Iterator[dict[str, Any] | str]:
 
 def below_common_folder(paths: Sequence[str]) -> list[str]:
     """Paths of files below the deepest folder that holds them all."""
-    absolute = [os.path.abspath(path) for path in paths]
-    folder = os.path.commonpath([os.path.dirname(path) for path in absolute]) if absolute else ""
-    return [os.path.relpath(path, folder) for path in absolute]
+    whole = [absolute(path) for path in paths]
+    folder = os.path.commonpath([os.path.dirname(path) for path in whole]) if whole else ""
+    return [os.path.relpath(path, folder) for path in whole]
 
 
 def is_table(path: str) -> bool:
@@ -119,15 +151,21 @@ def is_table(path: str) -> bool:
 
 
 def _text(cell: Any, name: str, where: str) -> str | None:
-    if cell is None or cell == "":
+    if cell is None or cell != cell:  # NaN: pandas has no other empty cell
         return None
-    if isinstance(cell, (str, int)):
-        return str(cell)
-    raise SourceError(f"{where}: {name!r} is {cell!r}; expected text")
+    if isinstance(cell, (list, dict, bytes)) or (name != "group" and not isinstance(cell, (str, int))):
+        raise SourceError(f"{where}: {name!r} is {reprlib.repr(cell)}; expected text")
+    text = str(cell)
+    return (text if name in ("image", "reference") else text.strip()) or None
+
+
+def _carried(cell: Any) -> str | None:
+    """What a column says of which nothing is known, as text; what can't be told in text is left out."""
+    return None if cell is None or cell != cell or isinstance(cell, (list, dict, bytes)) else str(cell).strip() or None
 
 
 def _score(cell: Any, name: str, where: str) -> float | None:
     try:
-        return to_score(cell)
+        return to_score(cell.strip() if isinstance(cell, str) else cell)
     except ValueError:
-        raise SourceError(f"{where}: {name!r} is {cell!r}; expected a finite number or nothing") from None
+        raise SourceError(f"{where}: {name!r} is {reprlib.repr(cell)}; expected a finite number or nothing") from None

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from aigciqa.checkpoint import file_sha256
-from aigciqa.databases.base import below, shown
+from aigciqa.databases.base import below
 from aigciqa.databases.splits import PARTS, Split
 from aigciqa.errors import CheckpointError
 from aigciqa.files import replacing
+from aigciqa.names import shown
 
 #: 1, that of 0.1.0, had no format in it and other targets.
 FORMAT = 2

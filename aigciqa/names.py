@@ -1,0 +1,32 @@
+"""Names of files: how they are compared, resolved and listed."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Sequence
+from pathlib import PurePath
+
+#: Of many names, an error shows these first ones.
+SHOWN = 5
+
+
+def name_key(path: str) -> str:
+    """What equal names have in common: composed (NFC) as most systems write them, with `/` between the parts."""
+    return unicodedata.normalize("NFC", PurePath(path).as_posix())
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """`os.path.abspath`, but `link/../x` lies beside what the link leads to, where the system finds it."""
+    folder, name = os.path.split(os.fspath(path))
+    if name == os.pardir:
+        return os.path.realpath(path)
+    if os.pardir in PurePath(folder).parts:
+        folder = os.path.realpath(folder)
+    return os.path.abspath(os.path.join(folder, name))
+
+
+def shown(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
