@@ -59,7 +59,9 @@ class TestReferences:
             (["a/1.png", "b/1.png"], ["a/1.png"], ["a/1.png", None]),  # its own is missing
             (["a/1.png", "b/2.png"], ["a/1.png", "c/2.png"], ["a/1.png", None]),  # the trees correspond by path
             (["b/1.png", "a/2.png"], ["a/1.png", "a/2.jpg"], [None, "a/2.jpg"]),  # whatever comes first
-            (["a/1.png", "b/1.png", "a/2.png"], ["1.png", "2.png"], [None, None, "2.png"]),  # whose is it?
+            (["a/1.png", "b/1.png", "a/2.png"], ["c/1.png", "c/2.png"], [None, None, "c/2.png"]),  # whose is it?
+            (["a/1.png", "b/1.png", "2.png"], ["1.jpg", "2.png"], ["1.jpg", "1.jpg", "2.png"]),  # many share a prompt
+            (["a/1.png"], ["1.jpg", "1.bmp"], [None]),
             (["a/1.png", "a/2.png"], ["b/1.png", "c/1.jpg", "c/2.png"], [None, "c/2.png"]),
             (["./a/1.png"], ["a/1.png"], ["a/1.png"]),
             ([f"{NFC}/{NFD}.png"], [f"{NFD}/{NFC}.png"], [f"{NFD}/{NFC}.png"]),
@@ -87,7 +89,7 @@ class TestReferences:
 
     def test_the_listing_ends_at_the_first_that_matches_by_path(self, tmp_path: Path) -> None:
         listing = iter([Found(Item("gen/1.png"), "1.png"), Found(Item("gen/2.png"), "2.png")])
-        references_from(touch(tmp_path / "ref", "1.png"))(listing)
+        references_from(touch(tmp_path / "ref", "1.png", "a/2.png"))(listing)
         assert next(listing).relative == "2.png"
 
     @pytest.mark.parametrize(
@@ -140,7 +142,7 @@ NAMES = st.builds(
 
 @settings(deadline=None, max_examples=60)
 @given(st.sets(NAMES, min_size=1), st.sets(NAMES, min_size=1))
-def test_a_reference_is_of_the_same_path_or_the_only_one_of_the_only_stem(
+def test_a_reference_is_of_the_same_path_or_the_only_one_of_its_stem(
     tmp_path_factory: pytest.TempPathFactory, images: set[str], references: set[str]
 ) -> None:
     def stem(name: str) -> str:
@@ -153,9 +155,13 @@ def test_a_reference_is_of_the_same_path_or_the_only_one_of_the_only_stem(
     found = paired(ordered, touch(tmp_path_factory.mktemp("ref"), *references))
     assert list(found) == ordered  # nothing is lost
     stems = [Counter(map(stem, names)) for names in (images, references)]
+    is_flat = not any(map(os.path.dirname, references))
     for image, reference in found.items():
         if reference is None:
             assert image not in references
+        elif is_flat:
+            assert [stem(each) for each in references].count(stem(reference)) == 1 or reference == image
+            assert stem(reference) == stem(image)
         elif os.path.splitext(reference)[0] != os.path.splitext(image)[0]:
             assert not bare(images) & bare(references)
             assert [counts[stem(image)] for counts in stems] == [1, 1]

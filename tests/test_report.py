@@ -429,4 +429,4 @@ def test_an_interrupted_run_leaves_no_report(pictures: Write, tmp_path: Path) ->
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 143
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["gen", "scores.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gen", "scores.csv", "scores.csv.meta.json"]

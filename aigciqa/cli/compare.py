@@ -51,7 +51,7 @@ _NO_GROUP = "(no group)"
 )  # fmt: skip
 @click.option(
     "-r", "--reference", metavar="PATH",
-    help="Image prompt of all images, or a folder of them, matched by relative path; if none matches, by unique stem.",
+    help="Image prompt of all images, or a folder of them, matched by relative path, else by stem.",
 )  # fmt: skip
 @click.option("--baseline", metavar="NAME", help="Compare the others with this one. [default: all pairs]")
 @click.option(

@@ -72,7 +72,7 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
 )  # fmt: skip
 @click.option(
     "-r", "--reference", metavar="PATH",
-    help="Image prompt of all images, or a folder of them, matched by relative path; if none matches, by unique stem.",
+    help="Image prompt of all images, or a folder of them, matched by relative path, else by stem.",
 )  # fmt: skip
 @click.option("-o", "--output", metavar="FILE", help="Write a table: .csv, .json, .jsonl or .parquet.")
 @click.option("--report", metavar="FILE.html", help="Write a report to look at: figures, charts and a gallery.")

@@ -150,12 +150,13 @@ def references_from(reference: str) -> Callable[[Iterable[Found] | None], Callab
     """What pairs images with their reference: one file for all, or the matching file of a folder.
 
     Called with a listing of the images, it returns what gives each of them its reference. In a folder, that is the file
-    of the same relative path, else of the same relative path with another suffix. Only if no image of the listing has
-    one, it is the file of the same stem, where one file and one image have that stem. NFC and NFD make no difference.
-    Images are never paired by position. An item's own reference, from a manifest, stays.
+    of the same relative path, else of the same relative path with another suffix. Else it is the file of the same stem:
+    in a folder without folders in it, which many images may share; in any other only if no image of the listing has a
+    reference of its path, where one file and one image have that stem. NFC and NFD make no difference. Images are never
+    paired by position. An item's own reference, from a manifest, stays.
 
     The listing is read up to the first image that matches by path. It is None where images can't be listed twice
-    (standard input): stems are not tried then, and neither where it has archives.
+    (standard input): unless the folder has no folders, stems are not tried then, and neither where it has archives.
 
     Raises:
         SourceError: there is no such file or folder.
@@ -310,9 +311,12 @@ class _ReferenceFolder:
                 continue
             self.by_path[_path_key(found.relative)].append(found.relative)
             self.by_stem[_stem_key(found.relative)].append(found.relative)
+        self.is_flat = self.is_whole and all(_stem_key(path) == path for path in self.by_path)
 
     def pairing(self, images: Iterable[Found] | None) -> Callable[[Found], Item]:
         """What gives these images their reference."""
+        if self.is_flat:
+            return partial(self._give, frozenset(key for key, found in self.by_stem.items() if len(found) == 1))
         return partial(self._give, self._stems(images) if images is not None and self.is_whole else frozenset())
 
     def _give(self, stems: frozenset[str], found: Found) -> Item:
@@ -328,8 +332,9 @@ class _ReferenceFolder:
         elif namesakes:
             problem = (
                 f"no reference in {self.folder} has its relative path {found.relative!r}. Only the stem is that of "
-                f"{shown(namesakes)}, and stems count only where no image matches by path and no two share the stem: "
-                "name the folders below which the paths agree (as in gen/*), or list both in a manifest"
+                f"{shown(namesakes)}, and stems count only where no two references share one and, if references lie in "
+                "folders, no two images, and none matches by path: name the folders below which the paths agree (as in "
+                "gen/*), or list both in a manifest"
             )
         else:
             problem = f"no reference in {self.folder} has its relative path or its stem"
