@@ -1,7 +1,7 @@
 """Heads on disk: a folder of `config.json`, `model.safetensors` and `README.md` (a model card).
 
-Nothing is ever unpickled, a config is data only, and both files are checked on every load: schema, sha256, size, and
-one tensor for every parameter with its shape.
+Nothing is ever unpickled, a config is data only, and both files are checked on every load: schema and bounds, sha256,
+size, and one tensor of finite values for every parameter with its shape.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 import os
 import re
 import sys
@@ -256,10 +257,11 @@ def read_config(path: Path) -> tuple[MetricConfig, WeightsFacts]:
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; json alone would take the last of two values without a word."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        twice = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
-        raise ValueError(f"the key {twice[:100]!r} comes twice")
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key[:100]!r} comes twice")
+        found[key] = value
     return found
 
 
@@ -333,10 +335,12 @@ def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], w
 def check_values(tensors: Mapping[str, Tensor], where: str) -> None:
     """Raise CheckpointError if a tensor holds NaN, infinity or a negative variance: scores would be NaN."""
     for name, tensor in tensors.items():
-        # The sum is four times as fast, and finite unless the values are not, or are huge.
-        if not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
+        if not tensor.is_floating_point():
+            continue
+        # The sum is many times as fast, and finite unless the values are not, or are huge.
+        if not math.isfinite(tensor.sum().item()) and not torch.isfinite(tensor).all():
             raise CheckpointError(f"{where}: {name!r} holds NaN or infinity")
-        if name.endswith("running_var") and (tensor < 0).any():
+        if name.endswith("running_var") and tensor.min().item() < 0:
             raise CheckpointError(f"{where}: {name!r} holds a negative variance")
 
 
@@ -526,7 +530,7 @@ def _unfit(value: Any, depth: int) -> tuple[str, str] | None:
         for key, part in value.items() if isinstance(value, dict) else enumerate(value):
             unfit = _unfit(key, 1) or _unfit(part, depth - 1)
             if unfit is not None:
-                return f".{key!s:.100}{unfit[0]}", unfit[1]
+                return f".{repr(str(key))[1:-1]}{unfit[0]}", unfit[1]
     elif isinstance(value, str):
         try:
             value.encode()

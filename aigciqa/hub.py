@@ -107,7 +107,7 @@ class Repo:
     Attributes:
         repo_id: `"org/name"`.
         revision: branch, tag or commit.
-        cache_dir: as huggingface_hub takes it.
+        cache_dir: huggingface_hub's own if None.
         local_files_only: look in the cache only.
         ways_out: what an error message ends with.
 

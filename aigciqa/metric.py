@@ -59,14 +59,15 @@ def create_metric(
             `"auto"`: bfloat16 where the device is built for it. Weights and scores stay float32.
         dimension: the dimension that calling the metric returns; the head's first one if absent.
         as_loss: let gradients flow to the images and return `-score.mean()`.
-        cache_dir: where huggingface_hub keeps downloads.
+        cache_dir: where downloads are kept; huggingface_hub's own place if absent.
         local_files_only: take downloads from that cache only.
 
     Raises:
         ValueError: unknown name, weights, dtype or dimension.
         WeightsError: the weights can't be had. Its kinds: `CheckpointError` (malformed; altered, truncated or another
             metric's, each with a class of its own in `aigciqa.errors`) and `HubError` (no such repo, revision or file;
-            no access; offline; unreachable; refused by the server).
+            no access; offline; unreachable; refused by the server; an answer that is not to be trusted; a cache that
+            can't be written).
     """
     spec = metric_info(name)
     dtype = fast_dtype(device) if dtype == "auto" else dtype

@@ -49,9 +49,10 @@ def put_weights(head: Path, data: bytes) -> None:
 
 def refused(head: Path, match: str) -> None:
     """Both ways of loading refuse it, and so does the command that publishes."""
-    for load in (lambda: aigciqa.create_metric("nr-lite", weights=head), lambda: aigciqa.Metric.from_pretrained(head)):
-        with pytest.raises(aigciqa.CheckpointError, match=match):
-            load()
+    with pytest.raises(aigciqa.CheckpointError, match=match):
+        aigciqa.create_metric("nr-lite", weights=head)
+    with pytest.raises(aigciqa.CheckpointError, match=match):
+        aigciqa.Metric.from_pretrained(head)
     done = CliRunner().invoke(publish_command, [str(head), "org/head"])
     assert done.exit_code == 2
     assert not isinstance(done.exception, aigciqa.CheckpointError)
@@ -93,7 +94,7 @@ def nested(depth: int) -> Any:
         (lambda c: c.update(results={"quality": -INFINITY}), "'results.quality' is -inf; expected a finite number"),
         (lambda c: c.update(results={"quality": 10**400}), "'results.quality' is 1000"),
         (lambda c: c.update(training={"note": "\ud800"}), "'training.note' holds half of a character"),
-        (lambda c: c.update(training={"\ud800": 1}), "'training..*' holds half of a character"),
+        (lambda c: c.update(training={"\ud800\x1b": 1}), r"'training.\\ud800\\x1b' holds half of a character"),
         (lambda c: c.update(license="MIT\u0661"), "'license' is"),
         (lambda c: c.update(metric="x" * 9999), "'metric' is 'xxx.*a metric's name"),
         (lambda c: c.update(size=0), "'size' is 0"),
@@ -108,6 +109,7 @@ def test_absurd_configs_are_refused_by_the_key_before_the_weights_are_read(
     with pytest.raises(aigciqa.CheckpointError) as caught:
         aigciqa.Metric.from_pretrained(head)
     assert len(str(caught.value)) < 1000
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize(
@@ -196,7 +198,7 @@ def test_huge_but_finite_weights_are_numbers(head: Path) -> None:
         tensors["backbone.center"][:4] = 3e38  # their sum is infinite
 
     change_weights(head, enlarge)
-    assert aigciqa.create_metric("nr-lite", weights=head).backbone.center[0] == torch.tensor(3e38)
+    assert aigciqa.create_metric("nr-lite", weights=head).state_dict()["backbone.center"][0] == torch.tensor(3e38)
 
 
 def test_statistics_of_batches_are_looked_at_too(heads: dict[str, str], tmp_path: Path) -> None:
