@@ -79,7 +79,7 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
     "--decoder", type=click.Choice(["pillow", "draft", "nvjpeg"]), default="pillow", show_default=True,
     help="What decodes JPEG files; draft: large ones smaller; nvjpeg: on the GPU. These two move scores slightly.",
 )  # fmt: skip
-@click.option("--resume", is_flag=True, help="Go on with what an interrupted run left in FILE.")
+@click.option("--resume", is_flag=True, help="Go on with what an interrupted run of the same command left in FILE.")
 @click.option("--strict", is_flag=True, help="Stop at the first image that can't be scored.")
 @click.option(
     "--group-by", metavar="parent|REGEX",
@@ -122,7 +122,7 @@ def main(
     """Score the quality of AI-generated images.
 
     IMAGE is a file, a folder (searched recursively), a glob pattern, a manifest (.csv, .jsonl or .parquet with a column
-    image and optionally reference and group), a tar archive, the URL of any of these but manifests in an object store,
+    image and optionally reference, group and others, which are carried into the table), a tar archive, the URL of any of these but manifests in an object store,
     or - for paths on standard input.
 
     A table goes to FILE or to standard output, progress and a summary to standard error. An image that can't be scored
