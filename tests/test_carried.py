@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -369,3 +370,20 @@ class TestAddresses:
         assert "only a URL on the command line may say more than a bucket" in row["error"]
         done = call_command("-", *LITE, stdin=f"{url}\n".encode())
         assert (done.returncode, "only a URL on the command line" in done.stdout) == (1, True)
+
+    def test_a_report_of_a_table_asks_nobody(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from aigciqa.report.thumbnails import thumbnail
+
+        asked: list[str] = []
+        monkeypatch.setattr("aigciqa.report.thumbnails.load_image", asked.append)
+        assert thumbnail("s3://b?scheme=http&endpoint_override=127.0.0.1:9/x.png") == b""
+        assert asked == []
+
+    def test_neither_do_data_sets_on_ray(self) -> None:
+        from aigciqa.integrations.ray import _items
+
+        rows = {"image": ["s3://b?scheme=http/x.png", "a.png", b"x"], "path": [None, None, "s3://b?x/y.png"]}
+        errors = [item.error for item in _items({name: np.array(cells, object) for name, cells in rows.items()})]
+        assert [error is not None and "only a URL on the command line" in error for error in errors] == [
+            True, False, False,
+        ]  # fmt: skip

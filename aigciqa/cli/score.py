@@ -122,8 +122,8 @@ def main(
     """Score the quality of AI-generated images.
 
     IMAGE is a file, a folder (searched recursively), a glob pattern, a manifest (.csv, .jsonl or .parquet with a column
-    image and optionally reference, group and others, which are carried into the table), a tar archive, the URL of any of these but manifests in an object store,
-    or - for paths on standard input.
+    image and optionally reference, group and others, which the table keeps), a tar archive, the URL of any of these but
+    manifests in an object store, or - for paths on standard input.
 
     A table goes to FILE or to standard output, progress and a summary to standard error. An image that can't be scored
     becomes a row with its error. Exit status: 0 all scored, 1 some have errors, 2 usage error or nothing to do.
@@ -185,8 +185,11 @@ def main(
     dimensions = [dimension] if dimension else dimensions_of(metrics)
     folder = checked(MapFolder, maps, metrics, resume) if maps is not None else None
     carried |= carried_names([name for opener in openers for name in opener.columns], columns_of(dimensions))
-    options = {"reference": reference, "group-by": group_by, "decoder": decoder}
-    made_by = provenance.describe(metrics, dimensions, "auto" if engine == "ray" and dtype == "auto" else None, options)
+    made_by = None
+    if output is not None:
+        options = {"reference": reference, "group-by": group_by, "decoder": decoder}
+        deferred = "auto" if engine == "ray" and dtype == "auto" else None
+        made_by = provenance.describe(metrics, dimensions, deferred, options)
     run = _Run(metrics, dimensions, carried.values(), made_by, output, report, folder, engine, quiet)
     if output is not None and not is_url(output):
         _lock(output)
@@ -222,7 +225,7 @@ class _Run:
         metrics: list[Metric],
         dimensions: list[str],
         carried: Iterable[str],
-        made_by: Mapping[str, Any],
+        made_by: Mapping[str, Any] | None,
         output: str | None,
         report: str | None,
         maps: MapFolder | None,

@@ -99,6 +99,8 @@ class Thumbnails:
 def thumbnail(path: str) -> bytes:
     """A picture as a small JPEG; empty if it can't be read."""
     try:
+        if remote.refusal(path) is not None:  # the table may be a stranger's
+            return b""
         if remote.is_url(path):
             return _encoded(load_image(path))
         with Image.open(path, formats=readable_formats()) as image:
