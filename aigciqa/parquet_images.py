@@ -77,7 +77,7 @@ class _Reader:
     def __init__(self, file: str, column: str) -> None:
         from pyarrow import parquet
 
-        self.file = parquet.ParquetFile(file, buffer_size=_BUFFER_BYTES)
+        self.file = parquet.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
         names = [self.file.schema.column(number).path for number in range(len(self.file.schema.names))]
         found = [name for name in (column, f"{column}.bytes") if name in names]
         if not found:

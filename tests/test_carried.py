@@ -8,10 +8,11 @@ import itertools
 import json
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -22,7 +23,7 @@ from aigciqa.csv_text import csv_line, plain, protected
 from aigciqa.evaluation.score_tables import ScoreTable
 from aigciqa.scoring.records import MAX_ERROR, Record
 from aigciqa.scoring.sinks import FileSink, columns_of, to_row
-from aigciqa.scoring.sources import SourceError, open_sources, read_rows
+from aigciqa.scoring.sources import SourceError, open_sources, opened, read_rows
 from aigciqa.scoring.tables import read_table
 from aigciqa.text_tables import csv_lines
 from tests.conftest import call_command
@@ -46,9 +47,9 @@ def scored(*arguments: str, status: int = 0) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(done.stdout, newline="")))
 
 
-def items(path: str | Path) -> list[aigciqa.Item]:
+def items(path: str | Path) -> Iterator[aigciqa.Item]:
     (source,) = open_sources([str(path)], io.BytesIO())
-    return [found.item for found in source()]
+    return (each.item for found in source() for each in opened(found))
 
 
 class TestQuotationMarks:
@@ -80,13 +81,13 @@ class TestQuotationMarks:
     def test_in_other_columns(self, tmp_path: Path, header: str, row: str) -> None:
         (tmp_path / "m.csv").write_text(f"{header}\n{row}\n")
         with pytest.raises(SourceError, match="line 2: a cell holds what looks like rows"):
-            items(tmp_path / "m.csv")
+            next(items(tmp_path / "m.csv"))
 
     def test_text_with_line_breaks_and_quotation_marks_is_read(self, tmp_path: Path) -> None:
         prompts = ['a "27 inch" screen', "a cat,\non a mat, asleep\n", 'p1.png is "it"', ""]
         with open(tmp_path / "m.csv", "w", newline="") as stream:
             csv.writer(stream).writerows([("image", "prompt"), *(("new\nline, a.png", prompt) for prompt in prompts)])
-        found = items(tmp_path / "m.csv")
+        found = list(items(tmp_path / "m.csv"))
         assert [item.extra["prompt"] for item in found] == [prompt.strip() or None for prompt in prompts]
         assert {item.image for item in found} == {str(tmp_path / "new\nline, a.png")}
 
@@ -110,7 +111,7 @@ class TestExcelAndWindows:
         ]
         text = "".join(delimiter.join(row) + "\r\n" for row in rows)
         (folder / "m.csv").write_bytes(text.encode(encoding))
-        found = items("m.csv")
+        found = list(items("m.csv"))
         assert [(item.image, item.group) for item in found] == [("gen/é.png", "é"), ("gen/b.png", "g")]
         assert [dict(item.extra) for item in found] == [{"seed": "7", "note": None}, {"seed": "8", "note": None}]
         assert [row["error"] for row in scored("m.csv")] == ["", ""]
@@ -144,7 +145,7 @@ class TestExcelAndWindows:
     def test_what_can_not_be_read_is_named(self, tmp_path: Path, data: bytes, text: str) -> None:
         (tmp_path / "m.csv").write_bytes(data)
         with pytest.raises(SourceError, match=text):
-            items(tmp_path / "m.csv")
+            next(items(tmp_path / "m.csv"))
 
 
 class TestOtherColumns:
@@ -210,7 +211,7 @@ class TestOtherColumns:
         assert [bool(item.error) for item in items("m.jsonl")] == [True, False]
         Path("m.jsonl").write_text("".join(json.dumps({"image": "a", str(n): n}) + "\n" for n in range(1001)))
         with pytest.raises(SourceError, match="more than 1000 columns"):
-            items("m.jsonl")
+            next(items("m.jsonl"))
 
 
 class TestImagesInParquet:
@@ -248,9 +249,8 @@ class TestImagesInParquet:
         pages = {"data_page_size": size, "write_batch_size": 1, "use_dictionary": False}
         pyarrow.parquet.write_table(table, tmp_path / "a.parquet", **pages)
         del table
-        (source,) = open_sources([str(tmp_path / "a.parquet")], io.BytesIO())
         before = pyarrow.total_allocated_bytes()
-        held = [pyarrow.total_allocated_bytes() - before for _ in source()]
+        held = [pyarrow.total_allocated_bytes() - before for _ in items(tmp_path / "a.parquet")]
         assert len(held) == count
         assert max(held) < 16 * size
 
@@ -370,3 +370,20 @@ class TestAddresses:
         assert "only a URL on the command line may say more than a bucket" in row["error"]
         done = call_command("-", *LITE, stdin=f"{url}\n".encode())
         assert (done.returncode, "only a URL on the command line" in done.stdout) == (1, True)
+
+    def test_a_report_of_a_table_asks_nobody(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from aigciqa.report.thumbnails import thumbnail
+
+        asked: list[str] = []
+        monkeypatch.setattr("aigciqa.report.thumbnails.load_image", asked.append)
+        assert thumbnail("s3://b?scheme=http&endpoint_override=127.0.0.1:9/x.png") == b""
+        assert asked == []
+
+    def test_neither_do_data_sets_on_ray(self) -> None:
+        from aigciqa.integrations.ray import _items
+
+        rows = {"image": ["s3://b?scheme=http/x.png", "a.png", b"x"], "path": [None, None, "s3://b?x/y.png"]}
+        errors = [item.error for item in _items({name: np.array(cells, object) for name, cells in rows.items()})]
+        assert [error is not None and "only a URL on the command line" in error for error in errors] == [
+            True, False, False,
+        ]  # fmt: skip

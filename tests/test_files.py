@@ -724,6 +724,8 @@ def test_the_command_writes_odd_names_as_they_are(suffix: str, tmp_path: Path, h
     rows = _rows(output)
     if suffix == "parquet":  # holds UTF-8 only: other bytes become escapes
         expected = [path.encode("utf-8", "backslashreplace").decode() for path in expected]
+    if suffix == "csv":  # where a spreadsheet would compute it
+        expected[-1] = "'-o.png"
     assert [row["image"] for row in rows] == expected
     for row in rows:
         assert bool(row["error"]) == _broken(row["image"])

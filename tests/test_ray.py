@@ -134,6 +134,34 @@ class TestCommand:
         assert "is of another run: it has part-00000003.parquet, this run 1 parts" in said
         assert_equal(table(out), after)
 
+    @pytest.mark.slow
+    def test_images_in_parquet_and_other_columns(self, cluster: None, folder: Path) -> None:
+        """Also what is refused on resuming: parts of other weights, of other groups, of images that were changed."""
+        cells = [{"bytes": png(n), "path": name} for n, name in enumerate(("a.png", None, "b.png"))]
+        pyarrow.parquet.write_table(pyarrow.table({"image": cells, "prompt": ["x", "y", None]}), folder / "hf.parquet")
+        (folder / "list.csv").write_text("image,group,seed\ngen/000.png,g,7\ngen/001.png,h,\n")
+        arguments = ["hf.parquet", "list.csv", "-m", "nr-lite"]
+        self.run(*arguments, "-o", "local.parquet", status=0)
+        self.on_ray(*arguments, "-o", "ray.parquet", status=0)
+        expected = table(folder / "local.parquet")
+        assert [(row["image"], row["prompt"], row["seed"]) for row in expected] == [
+            ("a.png", "x", None), ("hf.parquet#2", "y", None), ("b.png", None, None),
+            ("gen/000.png", None, "7"), ("gen/001.png", None, None),
+        ]  # fmt: skip
+        assert_equal(table(folder / "ray.parquet"), expected)
+        assert sorted(os.listdir(folder / "ray.parquet")) == ["part-00000000.parquet", "part-00000001.parquet"]
+
+        resumed = [*arguments, "-o", "ray.parquet", "--resume"]
+        assert "weights of nr-lite was" in self.on_ray(*resumed, "--weights", "native", status=2)
+        text = (folder / "list.csv").read_text()
+        (folder / "list.csv").write_text(text.replace(",h", ",i"))
+        assert "part 1 holds other images or metrics, references or groups" in self.on_ray(*resumed, status=2)
+        (folder / "list.csv").write_text(text)
+        later = (folder / "ray.parquet" / "part-00000000.parquet").stat().st_mtime + 9
+        os.utime(folder / "hf.parquet", (later, later))
+        assert "--resume: hf.parquet#2 was changed after" in self.on_ray(*resumed, status=2)
+        assert_equal(table(folder / "ray.parquet"), expected)
+
     def test_what_stops_an_actor_is_handed_on(self, folder: Path) -> None:
         parts = Parts(str(folder / "scores.parquet"), columns_of(["quality"]))
         parts.begin(keep=False)

@@ -82,7 +82,7 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
     "--decoder", type=click.Choice(["pillow", "draft", "nvjpeg"]), default="pillow", show_default=True,
     help="What decodes JPEG files; draft: large ones smaller; nvjpeg: on the GPU. These two move scores slightly.",
 )  # fmt: skip
-@click.option("--resume", is_flag=True, help="Go on with what an interrupted run left in FILE.")
+@click.option("--resume", is_flag=True, help="Go on with what an interrupted run of the same command left in FILE.")
 @click.option("--strict", is_flag=True, help="Stop at the first image that can't be scored.")
 @click.option(
     "--group-by", metavar="parent|REGEX",
@@ -125,8 +125,8 @@ def main(
     """Score the quality of AI-generated images.
 
     IMAGE is a file, a folder (searched recursively), a glob pattern, a manifest (.csv, .jsonl or .parquet with a column
-    image and optionally reference and group), a tar archive, the URL of any of these but manifests in an object store,
-    or - for paths on standard input.
+    image and optionally reference, group and others, which the table keeps), a tar archive, the URL of any of these but
+    manifests in an object store, or - for paths on standard input.
 
     A table goes to FILE or to standard output, progress and a summary to standard error. An image that can't be scored
     becomes a row with its error. Exit status: 0 all scored, 1 some have errors, 2 usage error or nothing to do.
@@ -193,8 +193,11 @@ def main(
     dimensions = [dimension] if dimension else dimensions_of(metrics)
     folder = checked(MapFolder, maps, metrics, resume) if maps is not None else None
     carried |= carried_names([name for opener in openers for name in opener.columns], columns_of(dimensions))
-    options = {"reference": reference, "group-by": group_by, "decoder": decoder}
-    made_by = provenance.describe(metrics, dimensions, "auto" if engine == "ray" and dtype == "auto" else None, options)
+    made_by = None
+    if output is not None:
+        options = {"reference": reference, "group-by": group_by, "decoder": decoder}
+        deferred = "auto" if engine == "ray" and dtype == "auto" else None
+        made_by = provenance.describe(metrics, dimensions, deferred, options)
     run = _Run(metrics, dimensions, carried.values(), made_by, output, report, folder, engine, quiet, skipped)
     if output is not None and not is_url(output):
         _lock(output)
@@ -230,7 +233,7 @@ class _Run:
         metrics: list[Metric],
         dimensions: list[str],
         carried: Iterable[str],
-        made_by: Mapping[str, Any],
+        made_by: Mapping[str, Any] | None,
         output: str | None,
         report: str | None,
         maps: MapFolder | None,

@@ -200,8 +200,9 @@ def _items(batch: Mapping[str, np.ndarray]) -> Iterator[Item]:
         prompt, prompt_content = _picture(reference)
         name = name or _text(path) or ""
         missing = None if name or content is not None else "the column 'image' is empty"
-        refused = [why for why in (remote.refusal(each) for each in (name, prompt) if each) if why is not None]
-        yield Item(name, prompt, _text(group), missing or next(iter(refused), None), None, content, prompt_content)
+        opened = (each for each, held in ((name, content), (prompt or "", prompt_content)) if held is None)
+        missing = missing or next(filter(None, map(remote.refusal, opened)), None)
+        yield Item(name, prompt, _text(group), missing, None, content, prompt_content)
 
 
 def _picture(cell: Any) -> tuple[str | None, Content | None]:

@@ -18,6 +18,7 @@ import ray.data
 
 from aigciqa.errors import ImageError
 from aigciqa.integrations.ray import Setup
+from aigciqa.scoring import archives
 from aigciqa.scoring.parts import Parts
 from aigciqa.scoring.records import Item, Record
 from aigciqa.scoring.sinks import is_same, refuse_changed, rows_ahead, scores_of, to_row, utf8
@@ -42,7 +43,7 @@ def score_shards(
         give: makes items of it.
         setup: of the actors; how many CPUs they have is up to the cluster.
         parts: where they write.
-        size: pictures in a part; an archive is a part, whatever it holds.
+        size: pictures in a part; an archive, or a Parquet file with images in it, is a part, whatever it holds.
         resume: read parts that are in the folder instead of scoring them again; else they are removed.
 
     Yields:
@@ -199,18 +200,19 @@ class _ShardScorer:
         if rows is None:
             return None
         columns = self.parts.columns
-        if found[0].is_archive:  # whose images are not known before it is read
+        if found[0].item.image.lower().endswith(archives.SUFFIX):  # read once: its images are not known before that
             path = utf8(found[0].item.image)
             images = [row["image"] for row in rows[:: len(self.names)]]
             known = images if all(image.startswith(path) for image in images) else [path]
             wanted = [{**row, "image": image} for image, row in zip(known, rows[:: len(self.names)], strict=False)]
             wanted = [{**row, "metric": name} for row in wanted for name in self.names]
         else:
-            wanted = [row for each in found for row in rows_ahead(self.give(each), self.names, columns)]
+            items = (self.give(item) for each in found for item in opened(each))
+            wanted = [row for item in items for row in rows_ahead(item, self.names, columns)]
         if len(rows) > len(wanted) or not all(map(partial(is_same, columns=columns), rows, wanted)):
             raise self.parts.of_another_run(f"part {number} holds other images or metrics, references or groups")
         written = self.parts.written(number)
-        for each in rows:
+        for each in (*rows, {"image": found[0].item.image, "reference": None}):
             refuse_changed(self.parts.path, each, written)
         return [self._record(row) for row in rows] if len(rows) == len(wanted) else None
 

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from aigciqa import remote
 from aigciqa.decode import load_content, read_content
 
 #: Longest side of a thumbnail.
@@ -98,6 +99,8 @@ class Thumbnails:
 def thumbnail(path: str) -> bytes:
     """A picture as a small JPEG; empty if it can't be read."""
     try:
+        if remote.refusal(path) is not None:  # the table may be a stranger's
+            return b""
         return _encoded(load_content(read_content(path), path, at_least=SIDE))
     except Exception:  # decoders raise anything on broken data
         return b""

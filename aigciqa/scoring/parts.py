@@ -102,7 +102,7 @@ class Parts:
         moment = filesystem.get_file_info(f"{folder}/{_name(number)}").mtime_ns
         return float("inf") if moment is None else moment / 1e9
 
-    def finish(self, count: int) -> None:
+    def finish(self, count: int = 0) -> None:
         """Remove what those who were stopped left half written.
 
         Raises:

@@ -110,11 +110,13 @@ def refuse_changed(table: str, row: Row, written: float) -> None:
 
 
 def _changed(path: str) -> float:
-    """When a file was changed, in seconds since 1970; of an image in an archive, the archive; 0 if it is no file."""
+    """When a file was changed, in seconds since 1970; of an image in another file, that file; 0 if it is no file."""
     try:
         return os.stat(path).st_mtime
-    except NotADirectoryError:
+    except NotADirectoryError:  # ARCHIVE/MEMBER
         return _changed(os.path.dirname(path))
+    except FileNotFoundError:  # FILE.parquet#ROW
+        return _changed(path.rpartition("#")[0]) if "#" in path else 0.0
     except (OSError, ValueError):
         return 0.0
 

@@ -38,6 +38,7 @@ MANIFEST_COLUMNS = ("image", "reference", "group")
 MAX_COLUMNS = 1000
 #: Bytes of images that are read from a Parquet file at a time, about.
 _PARQUET_BYTES = 8 << 20
+_PARQUET = ".parquet"
 _PARQUET_ROWS = 65_536
 _PARQUET_BUFFER = 1 << 20  # of a column; otherwise all of a row group is read at once
 #: So much of a name that can't be used is shown.
@@ -58,7 +59,7 @@ class SourceError(ValueError):
 class Found:
     """An item as a source gives it: with its path below the folder it was found in, by which references are matched.
 
-    An archive stands for the items in it: `opened` gives them.
+    An archive, or a Parquet file with images in it, stands for the items in it: `opened` gives them.
     """
 
     item: Item
@@ -108,7 +109,7 @@ def told(skipped: Skipped) -> list[str]:
 
 
 def opened(found: Found) -> Iterator[Found]:
-    """The items of an archive, read one after the other; what is none is itself.
+    """The items of an archive or a Parquet file, read one after the other; what is none is itself.
 
     An archive that can't be read, or only in part, ends in an item with an error; so does one without pictures.
     """
@@ -116,6 +117,9 @@ def opened(found: Found) -> Iterator[Found]:
         yield found
         return
     path, picture = found.item.image, None
+    if path.lower().endswith(_PARQUET):
+        yield from _to_its_end(path, lambda: _rows(path, _carried(_parquet_columns(path))))
+        return
     try:
         for picture in archives.pictures(path, IMAGE_SUFFIXES):
             yield _found(path, picture)
@@ -373,11 +377,15 @@ def _open_manifest(path: str) -> Source:
     if not os.path.isfile(path) and not _is_table_in_parts(path):
         raise SourceError(f"manifest {path!r}: no such file")
     carried = _carried(_columns(path))
-    columns = (*MANIFEST_COLUMNS, *carried)
-    return Source(
-        lambda: (_listed(row, carried, path, number) for number, row in enumerate(read_rows(path, columns), 1)),
-        carried,
-    )
+    if path.lower().endswith(_PARQUET) and any(map(_holds_images, parts := _parquet_parts(path))):
+        return Source(lambda: (Found(Item(part), os.path.basename(part), is_archive=True) for part in parts), carried)
+    return Source(lambda: _rows(path, carried), carried)
+
+
+def _rows(path: str, carried: Sequence[str]) -> Iterator[Found]:
+    """The items of a manifest."""
+    for number, row in enumerate(read_rows(path, (*MANIFEST_COLUMNS, *carried)), 1):
+        yield _listed(row, carried, path, number)
 
 
 def _columns(path: str) -> list[str]:
@@ -386,7 +394,7 @@ def _columns(path: str) -> list[str]:
     Raises:
         SourceError: no column `image`, too many columns, or CSV that can't be told apart.
     """
-    if path.lower().endswith(".parquet"):
+    if path.lower().endswith(_PARQUET):
         return list(dict.fromkeys(name for part in _parquet_parts(path) for name in _parquet_columns(part)))
     names: dict[str, None] = {}
     for row in read_rows(path):
@@ -609,6 +617,16 @@ def _parquet_columns(path: str) -> list[str]:
             for field in file.schema_arrow
             if field.name in MANIFEST_COLUMNS or not any(check(field.type) for check in other)
         ]
+
+
+def _holds_images(path: str) -> bool:
+    """Whether images are in a Parquet file, not only their paths."""
+    from pyarrow import types
+
+    with _open_parquet(path) as file:
+        columns = {field.name: field.type for field in file.schema_arrow}
+    kinds = (columns[name] for name in ("image", "reference") if name in columns)
+    return any(types.is_struct(kind) or types.is_binary(kind) or types.is_large_binary(kind) for kind in kinds)
 
 
 def _open_parquet(path: str) -> Any:
