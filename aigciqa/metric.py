@@ -20,7 +20,7 @@ from aigciqa.backbones import OptionError, build_backbone
 from aigciqa.checkpoint import HeadFolder, MetricConfig
 from aigciqa.decode import load_image
 from aigciqa.errors import CheckpointError, WrongMetricError
-from aigciqa.hardware import fast_dtype
+from aigciqa.hardware import fast_dtype, settle_threads
 from aigciqa.heads import build_head
 from aigciqa.imagenet import load_imagenet
 from aigciqa.preprocess import as_list, check_tensor, normalize, present_image, present_tensor
@@ -385,6 +385,7 @@ class Metric(nn.Module):
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Gradients for a loss alone, and no autocast of the caller's."""
+        settle_threads()
         with contextlib.nullcontext() if self.as_loss else torch.no_grad(), self.autocast(None):
             yield
 
@@ -495,6 +496,7 @@ class Metric(nn.Module):
 @contextlib.contextmanager
 def _building(device: str) -> Iterator[None]:
     """What modules are made under, whatever the caller has set: ordinary float32 tensors on one device."""
+    settle_threads()
     with _BUILDING, torch.inference_mode(False), torch.device(device):
         before = torch.get_default_dtype()
         torch.set_default_dtype(torch.float32)
