@@ -188,8 +188,8 @@ class Metric(nn.Module):
                 raise WrongMetricError(f"{source} holds a head for {config.metric!r}, not for {metric!r}")
             if config.metric not in METRICS:
                 raise WrongMetricError(f"{source} holds a head for {config.metric!r}, which this version does not know")
-            # Shapes without memory, whose values come from the file; thrown away for lite, which is small: it computes
-            # while it is built, for which the meta device imports half of torch, two seconds.
+            # Shapes without memory, whose values come from the file; for lite, random ones thrown away: it is small,
+            # and for them the meta device would import half of torch, more than a second.
             blank = "cpu" if config.backbone == "lite" else "meta"
             with torch.random.fork_rng(devices=[]):
                 loaded = cls(config, dimension=dimension, as_loss=as_loss, dtype=dtype, device=blank)
