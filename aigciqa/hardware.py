@@ -20,6 +20,8 @@ _RETURN = {-3: 1 << 20}
 _HUGE = 64 << 20
 #: Where Linux says, in brackets, for whom it has huge pages.
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+#: The process that has torch's threads, unless it is a fork of one.
+_PROCESS = os.getpid()
 
 
 def fast_dtype(device: str | torch.device | None) -> torch.dtype:
@@ -66,6 +68,18 @@ def _flags(address: int) -> set[str]:
         elif is_there and line.startswith("VmFlags:"):
             return set(line.split()[1:])
     return set()
+
+
+def settle_threads() -> None:
+    """Compute in one thread in a process that was forked: torch's others are in the parent, and would be waited for."""
+    if not torch.compiler.is_compiling():
+        _settle(os.getpid())
+
+
+@functools.cache
+def _settle(process: int) -> None:
+    if process != _PROCESS:
+        torch.set_num_threads(1)
 
 
 def keep_memory(keep: bool) -> None:

@@ -20,7 +20,7 @@ from aigciqa.backbones import OptionError, build_backbone
 from aigciqa.checkpoint import HeadFolder, MetricConfig
 from aigciqa.decode import load_image
 from aigciqa.errors import CheckpointError, WrongMetricError
-from aigciqa.hardware import fast_dtype
+from aigciqa.hardware import fast_dtype, settle_threads
 from aigciqa.heads import build_head
 from aigciqa.imagenet import load_imagenet
 from aigciqa.preprocess import as_list, check_tensor, normalize, present_image, present_tensor
@@ -203,8 +203,8 @@ class Metric(nn.Module):
             if (config.kind, config.backbone) != (spec.kind, spec.backbone):
                 names = f"'kind' and 'backbone.name' are {config.kind} and {config.backbone}"
                 raise WrongMetricError(f"{source}: 'metric' is {spec.name!r}, but {names}")
-            # Shapes without memory, whose values come from the file; thrown away for lite, which is small: it computes
-            # while it is built, for which the meta device imports half of torch, two seconds.
+            # Shapes without memory, whose values come from the file; for lite, random ones thrown away: it is small,
+            # and for them the meta device would import half of torch, more than a second.
             blank = "cpu" if config.backbone == "lite" else "meta"
             with torch.random.fork_rng(devices=[]):
                 loaded = cls(config, device=blank, **options)
@@ -412,6 +412,7 @@ class Metric(nn.Module):
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Gradients for a loss alone, and no autocast of the caller's."""
+        settle_threads()
         with contextlib.nullcontext() if self.as_loss else torch.no_grad(), self.autocast(None):
             yield
 
@@ -522,6 +523,7 @@ class Metric(nn.Module):
 @contextlib.contextmanager
 def _building(device: str) -> Iterator[None]:
     """What modules are made under, whatever the caller has set: ordinary float32 tensors on one device."""
+    settle_threads()
     with _BUILDING, torch.inference_mode(False), torch.device(device):
         before = torch.get_default_dtype()
         torch.set_default_dtype(torch.float32)

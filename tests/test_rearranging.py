@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import linecache
 import warnings
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -303,3 +306,16 @@ def test_the_comparison_leaves_the_random_generator_alone(monkeypatch: pytest.Mo
     before = torch.get_rng_state()
     Encoder(metric)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_nothing_is_left_of_a_network_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    metric = metric_on(monkeypatch, Twice)
+    Encoder(metric)
+    before = set(linecache.cache)
+    gc.disable()  # what is held by a cycle would wait for it
+    try:
+        network = weakref.ref(Encoder(metric).network)  # type: ignore[arg-type]
+        assert network() is None
+    finally:
+        gc.enable()
+    assert set(linecache.cache) <= before

@@ -31,6 +31,8 @@ MOST_CELLS = 32
 #: Side of the luma thumbnail by which a full-reference head sees whether two pictures are aligned.
 THUMBNAIL = 16
 BANDS = 18
+#: What `block_statistics` says of a block, which is not asked to count: a metric is built without computing.
+STATISTICS = 144
 #: Variance of an 8-bit picture's rounding and a little more: what is below it is not seen.
 FLOOR = 0.25
 
@@ -63,7 +65,7 @@ class LiteBackbone(Backbone):
 
     def __init__(self) -> None:
         super().__init__()
-        self.statistics = block_statistics(torch.zeros(1, 3, BLOCK, BLOCK)).shape[1]
+        self.statistics = STATISTICS
         self.feature_dim = 3 * self.statistics + THUMBNAIL**2
         self.register_buffer("center", torch.zeros(3 * self.statistics))
         self.register_buffer("scale", torch.ones(3 * self.statistics))

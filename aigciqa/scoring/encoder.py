@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import linecache
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -85,7 +87,8 @@ class Encoder:
         """A copy of the backbone for inference alone; None, with a warning, if it computes something else."""
         reason = _obstacle(self.metric.backbone)
         try:
-            network = None if reason else self._copy()
+            with _sources_forgotten():
+                network = None if reason else self._copy()
             if network is not None and (off := self._deviation(network)) > self._tolerance:
                 reason = f"rearranged, its maps would be off by {off:.1%}"
         except Exception as error:  # tracing code of any kind, whose control flow may depend on the images
@@ -103,6 +106,7 @@ class Encoder:
         if self.metric.device.type == "cpu":
             example = torch.zeros(_PROBES, 3, self._side, self._side, dtype=self._dtype, device="cpu")
             fuse_convolutions(network, example.contiguous(memory_format=torch.channels_last), _BATCH)
+        network.graph.owning_module = None  # a cycle, which would keep the weights until Python's collector comes by
         return network
 
     def _deviation(self, network: fx.GraphModule) -> float:
@@ -132,6 +136,20 @@ def encoders(metrics: Sequence[Metric]) -> list[Encoder]:
         shared = (each for each in found if _are_equal(each.metric, metric))
         found.append(next(shared, None) or Encoder(metric))
     return found
+
+
+@contextlib.contextmanager
+def _sources_forgotten() -> Iterator[None]:
+    """torch.fx keeps the source of all that it traces for ever, to show in tracebacks: 50 kB with each run of a ResNet."""
+    kept = set(linecache.cache)
+    sources = getattr(fx.graph_module, "_loader", None)
+    try:
+        yield
+    finally:
+        for key in set(linecache.cache) - kept:
+            if key.startswith("<eval_with_key>"):
+                linecache.cache.pop(key, None)
+                getattr(sources, "eval_cache", {}).pop(key, None)
 
 
 def _has_convolutions(backbone: nn.Module) -> bool:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from aigciqa.errors import ImageError
-from aigciqa.hardware import check_huge_pages
+from aigciqa.hardware import check_huge_pages, settle_threads
 from aigciqa.metric import Metric, as_metrics
 from aigciqa.scoring.decoding import DECODERS, Decoder, DecoderPool, Decoding, Presented
 from aigciqa.scoring.encoder import Encoder, Maps, encoders
@@ -208,6 +208,7 @@ class Engine:
         maps: Maps | None = None,
         decoder: Decoder = "pillow",
     ) -> None:
+        settle_threads()
         batch_size = batch_size or _default_batch(metrics)
         if workers is None:
             workers = min(MAX_WORKERS, os.cpu_count() or 1)
