@@ -162,6 +162,9 @@ def write_checkpoint(
         config: what the weights are.
         tensors: the metric's `state_dict()`.
         card: the model card; written from the config if absent.
+
+    Raises:
+        CheckpointError: the config holds what JSON does not have; nothing is written.
     """
     from safetensors.torch import save
 
@@ -170,10 +173,20 @@ def write_checkpoint(
     data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     facts = WeightsFacts(len(data), hashlib.sha256(data).hexdigest())
     entry = {**config.to_dict(), **asdict(facts)}
-    text = json.dumps(entry, indent=2, ensure_ascii=False, allow_nan=False)
+    text = _json(entry)
     _replace(folder / CARD_FILE, (card if card is not None else model_card(config)).encode())
     _replace(folder / WEIGHTS_FILE, data)
     _replace(folder / CONFIG_FILE, f"{text}\n".encode())
+
+
+def _json(entry: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(entry, indent=2, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        names = [f"{name!r}" for name, value in entry.items() if re.search(r"\b(nan|inf)\b", repr(value))]
+        raise CheckpointError(
+            f"config.json: {', '.join(names)} holds NaN or infinity; expected finite numbers"
+        ) from None
 
 
 class HeadFolder:

@@ -163,7 +163,7 @@ class FileSink:
             text = csv_text(rows, self.columns)
             data = text.encode("utf-8", "surrogateescape")
         else:
-            data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+            data = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
         rest = memoryview(data)
         while rest:
             rest = rest[self.stream.write(rest) :]
@@ -240,7 +240,7 @@ class FileSink:
         try:
             with open(unfinished, "wb") as journal:
                 for row in read_rows(str(self.path)):
-                    journal.write((json.dumps(row) + "\n").encode())
+                    journal.write((json.dumps(row, allow_nan=False) + "\n").encode())
             os.replace(unfinished, self.journal)
         finally:
             unfinished.unlink(missing_ok=True)
@@ -327,7 +327,7 @@ def _write_json(target: Path, rows: Iterable[Row]) -> None:
     with open(target, "w", encoding="utf-8") as stream:
         stream.write("[")
         for number, row in enumerate(rows):
-            stream.write((",\n" if number else "\n") + json.dumps(row))
+            stream.write((",\n" if number else "\n") + json.dumps(row, allow_nan=False))
         stream.write("\n]\n")
 
 
