@@ -27,6 +27,7 @@ from scipy.stats import spearmanr
 import aigciqa
 from aigciqa import backbones, registry
 from aigciqa.backbones import Backbone, register_backbone
+from aigciqa.checkpoint import write_checkpoint
 from aigciqa.cli.train import main as command
 from aigciqa.files import locked
 from aigciqa.registry import register_metric
@@ -469,6 +470,8 @@ def test_a_run_that_is_stopped_leaves_nothing_unfinished(number: int, status: in
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.01)
+    second = call(root, tmp_path / "head", "--resume")
+    assert (second.exit_code, "is being written by another run" in second.output) == (2, True)
     process.send_signal(number)
     _, said = process.communicate(timeout=120)
     assert process.returncode == status
@@ -485,3 +488,11 @@ def test_an_interrupt_before_training_exits_130(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(aigciqa, "load_database", interrupted)
     done = call(root, tmp_path / "head")
     assert (done.exit_code, "Traceback" in done.output) == (130, False)
+
+
+def test_a_config_without_json_is_not_written(tmp_path: Path) -> None:
+    metric = aigciqa.create_metric("nr-tiny", weights=None)
+    wrong = dataclasses.replace(metric.config, training={"validation_srcc": math.nan})
+    with pytest.raises(aigciqa.CheckpointError, match="'training' holds NaN or infinity"):
+        write_checkpoint(tmp_path / "head", wrong, metric.state_dict())
+    assert not list(tmp_path.rglob("*.*"))

@@ -139,9 +139,9 @@ def _write(graph: _Graph, inputs: Sequence[Tensor], path: Path) -> None:
         aigciqa=aigciqa.__version__,
         metric=config.metric,
         kind=config.kind,
-        dimensions=json.dumps(config.dimensions),
-        score_range=json.dumps(dict(config.score_range)),
-        preprocess=json.dumps(asdict(config.preprocess)),
+        dimensions=json.dumps(config.dimensions, allow_nan=False),
+        score_range=json.dumps(dict(config.score_range), allow_nan=False),
+        preprocess=json.dumps(asdict(config.preprocess), allow_nan=False),
         license=config.license or "",
     )
     program.save(path, external_data=False)

@@ -255,7 +255,7 @@ class FileSink:
         if self.suffix == ".csv":
             data = encoded(csv_rows(rows, self.columns))
         else:
-            data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+            data = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
         rest = memoryview(data)
         while rest:
             rest = rest[self.stream.write(rest) :]
@@ -362,7 +362,7 @@ class FileSink:
         """Turn a finished file back into a journal, whole or not at all."""
         with replacing(self.journal) as unfinished, open(unfinished, "wb") as journal:
             for row in read_rows(str(self.path)):
-                journal.write((json.dumps(row) + "\n").encode())
+                journal.write((json.dumps(row, allow_nan=False) + "\n").encode())
 
     def _convert(self, target: Path) -> None:
         with open(self.journal, "rb") as stream:
@@ -463,7 +463,7 @@ def _write_json(target: Path, rows: Iterable[Row]) -> None:
     with open(target, "w", encoding="utf-8") as stream:
         stream.write("[")
         for number, row in enumerate(rows):
-            stream.write((",\n" if number else "\n") + json.dumps(row))
+            stream.write((",\n" if number else "\n") + json.dumps(row, allow_nan=False))
         stream.write("\n]\n")
 
 
