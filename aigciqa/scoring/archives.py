@@ -46,7 +46,7 @@ _BLOCK = 512
 _CHUNK = 2**20
 #: Of a longer member so much is looked at before the rest is read.
 _START = 2**16
-#: No size has more.
+_MAX_SIZE = 2**62
 _MAX_DIGITS = 20
 _EXTENDED = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 
@@ -303,14 +303,13 @@ def _member(stream: _Stream, block: bytes) -> tuple[_Member, int]:
     length = 0
     while True:
         header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-        if header.size < 0:
-            raise ArchiveError("broken header: a negative size")
+        size = _checked_size(header.size)
         if header.type not in (*_EXTENDED, tarfile.XGLTYPE):
             break
-        length += header.size
+        length += size
         if length > MAX_HEADER_BYTES:
             raise ArchiveError(f"an extended header of more than {MAX_HEADER_BYTES:,} bytes")
-        data = stream.read(_padded(header.size))[: header.size]
+        data = stream.read(_padded(size))[:size]
         if header.type == tarfile.GNUTYPE_LONGNAME:
             records[b"path"] = data.partition(b"\0")[0]
         elif header.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
@@ -320,16 +319,20 @@ def _member(stream: _Stream, block: bytes) -> tuple[_Member, int]:
     if header.type == tarfile.GNUTYPE_SPARSE and block[482]:  # more of its map follows
         while stream.read(_BLOCK)[504]:
             pass
+    if b"size" in records:
+        digits = records[b"size"][:_MAX_DIGITS]
+        size = _checked_size(int(digits) if digits.isdigit() else -1)
     name = records.get(b"GNU.sparse.name", records.get(b"path"))
-    digits = records.get(b"size", b"%d" % header.size)
-    if not digits.isdigit() or len(digits) > _MAX_DIGITS:
-        raise ArchiveError(f"broken pax header: the size {digits[:_MAX_DIGITS]!r}")
-    size = int(digits)
+    text = header.name if name is None else name.decode("utf-8", "surrogateescape")
     has_content = header.isreg() or header.type not in tarfile.SUPPORTED_TYPES
-    member = _Member(
-        header.name if name is None else name.decode("utf-8", "surrogateescape"), size, header.type, is_sparse
-    )
-    return member, stream.position + (_padded(size) if has_content else 0)
+    end = stream.position + (_padded(size) if has_content else 0)
+    return _Member(text, size, header.type, is_sparse), end
+
+
+def _checked_size(size: int) -> int:
+    if not 0 <= size < _MAX_SIZE:
+        raise ArchiveError("broken header: a size that no file has")
+    return size
 
 
 def _records(data: bytes) -> dict[bytes, bytes]:
@@ -377,7 +380,7 @@ def _opened(path: str) -> Iterator[_Stream]:
             file = io.BufferedReader(raw, _CHUNK) if remote.is_url(path) else raw
             unpacked = _decompressed(file)
             yield _Stream(unpacked, unpacked is file and file.seekable())
-    except (OSError, EOFError, OverflowError, MemoryError, tarfile.TarError, zlib.error, ArchiveError) as error:
+    except (OSError, EOFError, MemoryError, tarfile.TarError, zlib.error, ArchiveError) as error:
         raise ArchiveError(f"{path}: {getattr(error, 'strerror', None) or error or 'not enough memory'}") from None
 
 
