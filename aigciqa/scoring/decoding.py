@@ -66,7 +66,9 @@ class Decoding:
         if self._done.is_set() or work is None:
             return
         self._started = time.monotonic()
-        self.settle(work(self._reserve))
+        presented = work(self._reserve)
+        del work  # and the encoded image with it, before there is said to be room for others
+        self.settle(presented)
 
     def settle(self, presented: Presented) -> None:
         """Set the result, unless there is one."""
