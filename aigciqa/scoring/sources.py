@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from aigciqa import remote
 from aigciqa.scoring import archives
 from aigciqa.scoring.records import Item
+from aigciqa.scoring.tar import ArchiveError
 
 IMAGE_SUFFIXES = frozenset(
     f".{name}"
@@ -69,8 +70,8 @@ def opened(found: Found) -> Iterator[Found]:
         for picture in archives.pictures(path, IMAGE_SUFFIXES):
             yield _found(path, picture)
         if picture is None:
-            raise archives.ArchiveError(f"{path}: no pictures in it")
-    except archives.ArchiveError as error:
+            raise ArchiveError(f"{path}: no pictures in it")
+    except ArchiveError as error:
         yield Found(Item(path, error=str(error)), found.relative)
 
 
