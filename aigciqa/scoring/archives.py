@@ -10,51 +10,33 @@ found to be of a sensible size.
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import io
-import os
 import posixpath
 import tarfile
-import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
-from typing import IO, Any, TypeVar, cast
+from typing import TypeVar
 
 from PIL import Image
 
-from aigciqa import remote
 from aigciqa.decode import FORMATS, MAX_BYTES, readable_formats
-from aigciqa.scoring import budget
+from aigciqa.scoring import budget, tar
+from aigciqa.scoring.tar import ArchiveError
 
 SUFFIX = ".tar"
 REFERENCE_PREFIX = "reference."
-#: Extended headers of one member: names and attributes of files, together.
-MAX_HEADER_BYTES = 2**20
 #: The longest path that Linux takes.
 MAX_NAME = 4096
 #: Names that are remembered to find those that occur again.
 MAX_NAMES = 1_000_000
 #: Bytes of a pixel of four 16-bit channels.
 BYTES_PER_PIXEL = 8
-#: What the decompressor of xz may take; `xz -9` needs a quarter of it.
-XZ_BYTES = 256 * 2**20
-_BLOCK = 512
-_CHUNK = 2**20
 #: Of a longer member so much is looked at before the rest is read.
 _START = 2**16
-#: No size has more.
-_MAX_DIGITS = 20
-_EXTENDED = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 
 Member = TypeVar("Member")
-
-
-class ArchiveError(ValueError):
-    """An archive that can't be read to its end."""
 
 
 class MemberError(ValueError):
@@ -92,15 +74,15 @@ def pictures(path: str, suffixes: Collection[str]) -> Iterator[Picture]:
     Raises:
         ArchiveError: it can't be read, or not to its end; all that came before has been given.
     """
-    with _opened(path) as stream:
+    with tar.opened(path) as stream:
         yield from pictures_of(_candidates(stream, suffixes), partial(_content, stream), attrgetter("size"))
 
 
 def has_references(path: str, suffixes: Collection[str]) -> bool:
     """Whether an archive has references, beside their images or not, as far as it can be read."""
     try:
-        with _opened(path) as stream:
-            names = (member.name for member in _members(stream))
+        with tar.opened(path) as stream:
+            names = (member.name for member in tar.members(stream))
             return any(_split(name)[1].startswith(REFERENCE_PREFIX) for name in names if is_picture(name, suffixes))
     except ArchiveError:
         return False
@@ -185,20 +167,17 @@ def _split(name: str) -> tuple[str, str]:
 
 
 @dataclass(frozen=True)
-class _Member:
-    """A member as its headers describe it; `problem` says why it can't be read as an image."""
+class _Candidate:
+    """A member that may be an image; `problem` says why it is none that can be read."""
 
-    name: str
     size: int
-    kind: bytes
-    is_sparse: bool
-    problem: str | None = None
+    problem: str | None
 
 
-def _candidates(stream: _Stream, suffixes: Collection[str]) -> Iterator[tuple[str, _Member]]:
-    """The members that are images by their names, or archives, each with what is wrong with it."""
+def _candidates(stream: tar.Stream, suffixes: Collection[str]) -> Iterator[tuple[str, _Candidate]]:
+    """The members that are images by their names, or archives, each with why it can't be read."""
     seen: set[int] = set()  # hashes, which take less
-    for member in _members(stream):
+    for member in tar.members(stream):
         if member.kind == tarfile.DIRTYPE or not is_picture(member.name, (*suffixes, SUFFIX)):
             continue
         same = hash(posixpath.normpath(f"/{member.name.lstrip('/')}"))
@@ -207,10 +186,10 @@ def _candidates(stream: _Stream, suffixes: Collection[str]) -> Iterator[tuple[st
             problem = "the archive holds this name more than once, and only the first is scored"
         elif problem is None and len(seen) < MAX_NAMES:
             seen.add(same)
-        yield member.name, replace(member, problem=problem)
+        yield member.name, _Candidate(member.size, problem)
 
 
-def _problem(member: _Member) -> str | None:
+def _problem(member: tar.Member) -> str | None:
     if not is_usable(member.name):
         return "its name leads out of the archive, or is no name of a file"
     if member.name.lower().endswith(SUFFIX):
@@ -226,14 +205,14 @@ def _problem(member: _Member) -> str | None:
     return None
 
 
-def _content(stream: _Stream, member: _Member) -> bytes:
+def _content(stream: tar.Stream, member: _Candidate) -> bytes:
     if member.problem is not None:
         raise MemberError(member.problem)
     content = io.BytesIO()  # grows with what there is, whatever the header says
     content.write(stream.read(min(_START, member.size)))
     if member.size > _START:
         _check_start(content.getvalue(), member.size)
-    for size in _chunks(member.size - content.tell()):
+    for size in tar.chunks(member.size - content.tell()):
         content.write(stream.read(size))
     return content.getvalue()
 
@@ -253,168 +232,3 @@ def _check_start(start: bytes, size: int) -> None:
     if size > budget.CONTENT_BYTES + BYTES_PER_PIXEL * pixels:
         shape = f"an image of {pixels:,} pixels" if pixels else "an image that does not start with its size in pixels"
         raise MemberError(f"{size:,} bytes are more than {shape} needs")
-
-
-class _Stream:
-    """Bytes from first to last."""
-
-    def __init__(self, file: IO[bytes], can_seek: bool) -> None:
-        self.file = file
-        self.can_seek = can_seek
-        self.position = 0
-
-    def read(self, size: int) -> bytes:
-        data = self.file.read(size)
-        if len(data) < size:
-            raise ArchiveError("unexpected end of data")
-        self.position += size
-        return data
-
-    def skip(self, size: int) -> None:
-        if self.can_seek and size > _CHUNK:
-            self.file.seek(size - 1, os.SEEK_CUR)
-            self.position += size - 1
-            size = 1  # whether it is there
-        for chunk in _chunks(size):
-            self.read(chunk)
-
-
-def _members(stream: _Stream) -> Iterator[_Member]:
-    """All members; what is left of the content of one is skipped when the next is asked for.
-
-    `tarfile` reads headers of any length whole, and maps of sparse files, keeps every member, and takes a broken header
-    for the end: here it only takes single blocks apart.
-    """
-    while (block := stream.file.read(_BLOCK)) != bytes(_BLOCK):
-        if not block:
-            raise ArchiveError("empty file" if not stream.position else "its end mark is missing: it may have been cut")
-        if len(block) < _BLOCK:
-            raise ArchiveError("unexpected end of data")
-        stream.position += _BLOCK
-        member, end = _member(stream, block)
-        yield member
-        stream.skip(end - stream.position)
-    _check_end(stream)
-
-
-def _member(stream: _Stream, block: bytes) -> tuple[_Member, int]:
-    """The member of a header block and of those that follow to extend it, and where its content ends."""
-    records: dict[bytes, bytes] = {}
-    length = 0
-    while True:
-        header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-        if header.size < 0:
-            raise ArchiveError("broken header: a negative size")
-        if header.type not in (*_EXTENDED, tarfile.XGLTYPE):
-            break
-        length += header.size
-        if length > MAX_HEADER_BYTES:
-            raise ArchiveError(f"an extended header of more than {MAX_HEADER_BYTES:,} bytes")
-        data = stream.read(_padded(header.size))[: header.size]
-        if header.type == tarfile.GNUTYPE_LONGNAME:
-            records[b"path"] = data.partition(b"\0")[0]
-        elif header.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
-            records |= _records(data)
-        block = stream.read(_BLOCK)
-    is_sparse = header.type == tarfile.GNUTYPE_SPARSE or any(key.startswith(b"GNU.sparse.") for key in records)
-    if header.type == tarfile.GNUTYPE_SPARSE and block[482]:  # more of its map follows
-        while stream.read(_BLOCK)[504]:
-            pass
-    name = records.get(b"GNU.sparse.name", records.get(b"path"))
-    digits = records.get(b"size", b"%d" % header.size)
-    if not digits.isdigit() or len(digits) > _MAX_DIGITS:
-        raise ArchiveError(f"broken pax header: the size {digits[:_MAX_DIGITS]!r}")
-    size = int(digits)
-    has_content = header.isreg() or header.type not in tarfile.SUPPORTED_TYPES
-    member = _Member(
-        header.name if name is None else name.decode("utf-8", "surrogateescape"), size, header.type, is_sparse
-    )
-    return member, stream.position + (_padded(size) if has_content else 0)
-
-
-def _records(data: bytes) -> dict[bytes, bytes]:
-    """The records of a pax header: `length key=value\\n` each (POSIX.1-2001)."""
-    records = {}
-    start = 0
-    while start < len(data) and data[start]:
-        digits = data[start : start + _MAX_DIGITS].partition(b" ")[0]
-        end = start + int(digits) if digits.isdigit() else 0
-        record = data[start + len(digits) + 1 : end]
-        if end > len(data) or not record.endswith(b"\n"):
-            raise ArchiveError("broken pax header")
-        key, _, value = record[:-1].partition(b"=")
-        records[key] = value
-        start = end
-    return records
-
-
-def _check_end(stream: _Stream) -> None:
-    """Read what follows the end mark, which are zeros to fill a block; of compressed data to its checksum."""
-    while chunk := stream.file.read(_CHUNK):
-        if chunk.strip(b"\0"):
-            raise ArchiveError("it goes on after its end mark: of archives put together, the first is read")
-        if stream.can_seek:
-            return
-
-
-def _padded(size: int) -> int:
-    return -(-size // _BLOCK) * _BLOCK
-
-
-def _chunks(size: int) -> Iterator[int]:
-    yield from (min(_CHUNK, size - start) for start in range(0, size, _CHUNK))
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[_Stream]:
-    """An archive, decompressed.
-
-    Raises:
-        ArchiveError: what goes wrong while it is read.
-    """
-    try:
-        with remote.open_file(path) if remote.is_url(path) else open(path, "rb") as raw:
-            file = io.BufferedReader(raw, _CHUNK) if remote.is_url(path) else raw
-            unpacked = _decompressed(file)
-            yield _Stream(unpacked, unpacked is file and file.seekable())
-    except (OSError, EOFError, OverflowError, MemoryError, tarfile.TarError, zlib.error, ArchiveError) as error:
-        raise ArchiveError(f"{path}: {getattr(error, 'strerror', None) or error or 'not enough memory'}") from None
-
-
-def _decompressed(file: io.BufferedReader) -> IO[bytes]:
-    start = file.peek(10)
-    if start.startswith(b"\x1f\x8b\x08"):
-        return cast("IO[bytes]", gzip.GzipFile(fileobj=file))
-    if start[:3] == b"BZh" and start[4:10] == b"1AY&SY":
-        return bz2.BZ2File(file)
-    if start.startswith((b"\xfd7zXZ", b"\x5d\x00\x00\x80")):
-        return io.BufferedReader(_Xz(file), _CHUNK)
-    return file
-
-
-class _Xz(io.RawIOBase):
-    """The content of an xz file; unlike `lzma.LZMAFile` it takes no more memory than is allowed."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        import lzma  # not in every Python
-
-        self.file = file
-        self.error = lzma.LZMAError
-        self.decompressor = lzma.LZMADecompressor(memlimit=XZ_BYTES)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, target: Any) -> int:
-        view = memoryview(target)
-        content = b""
-        while not content and not self.decompressor.eof:
-            data = self.file.read(_START) if self.decompressor.needs_input else b""
-            if self.decompressor.needs_input and not data:
-                raise EOFError("compressed data ends early")
-            try:
-                content = self.decompressor.decompress(data, len(view))
-            except self.error as error:
-                raise OSError(f"xz: {error}") from None
-        view[: len(content)] = content
-        return len(content)

@@ -95,7 +95,9 @@ class Decoding:
             return
         self._started = _CLOCK.seconds()
         with self._share:
-            self.settle(work(self._reserve, self._share))
+            presented = work(self._reserve, self._share)
+            del work  # and the encoded image with it, before there is said to be room for others
+            self.settle(presented)
 
     def settle(self, presented: Presented, *, is_given_up: bool = False) -> bool:
         """Set the result, unless there is one; whether this call did so."""

@@ -19,6 +19,7 @@ from aigciqa.csv_text import CsvError, read_csv
 from aigciqa.names import absolute, name_key, shown
 from aigciqa.scoring import archives
 from aigciqa.scoring.records import Item, shortened
+from aigciqa.scoring.tar import ArchiveError
 
 IMAGE_SUFFIXES = frozenset(
     f".{name}"
@@ -124,8 +125,8 @@ def opened(found: Found) -> Iterator[Found]:
         for picture in archives.pictures(path, IMAGE_SUFFIXES):
             yield _found(path, picture)
         if picture is None:
-            raise archives.ArchiveError(f"{path}: no pictures in it")
-    except archives.ArchiveError as error:
+            raise ArchiveError(f"{path}: no pictures in it")
+    except ArchiveError as error:
         yield Found(Item(path, error=str(error)), found.relative)
 
 
