@@ -243,19 +243,20 @@ def test_time_in_which_the_process_was_stopped_does_not_count(tmp_path: Path) ->
 def test_time_in_which_a_picture_waits_for_memory_does_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoding, "DECODE_SECONDS", 0.1)
+    monkeypatch.setattr(decoding, "DECODE_SECONDS", 0.4)
     monkeypatch.setattr(decoding, "TICK_SECONDS", 0.01)
     Image.fromarray(RGB).save(tmp_path / "x.png")
     other = memory.Share()
     other.take(memory.BUDGET)
-    threading.Timer(0.4, other.give_back).start()
+    threading.Timer(0.7, other.give_back).start()
     pool = decoding.DecoderPool(1, "pillow", torch.device("cpu"))
     assert pool.result(pool.submit(str(tmp_path / "x.png"), None, ())) == {}
     pool.close()
 
 
 def test_one_that_hangs_gives_its_memory_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "DECODE_SECONDS", 0.2)
+    monkeypatch.setattr(decoding, "DECODE_SECONDS", 0.4)
+    monkeypatch.setattr(decoding, "TICK_SECONDS", 0.01)
     monkeypatch.setattr(memory, "BUDGET", 1)
     released, present = threading.Event(), decoding.present_image
     names = [str(tmp_path / name) for name in ("hangs.png", "next.png")]
@@ -268,6 +269,6 @@ def test_one_that_hangs_gives_its_memory_back(tmp_path: Path, monkeypatch: pytes
     spec = Preprocess(resize=None, crop=None)
     hung, following = [pool.submit(name, None, (spec,)) for name in names]
     assert isinstance(pool.result(following), dict)
-    assert pool.result(hung) == f"{names[0]}: decoding was given up after 0.2 seconds"
+    assert pool.result(hung) == f"{names[0]}: decoding was given up after 0.4 seconds"
     released.set()
     pool.close()
