@@ -140,7 +140,7 @@ def encoders(metrics: Sequence[Metric]) -> list[Encoder]:
 
 @contextlib.contextmanager
 def _sources_forgotten() -> Iterator[None]:
-    """torch.fx keeps the source of all that it traces for ever, to show in tracebacks: 50 kB with each run of a ResNet."""
+    """torch.fx keeps the source of all that it traces, to show in tracebacks: 50 kB with each run of a ResNet."""
     kept = set(linecache.cache)
     sources = getattr(fx.graph_module, "_loader", None)
     try:
