@@ -132,7 +132,9 @@ def opened(found: Found) -> Iterator[Found]:
 
 def brings_references(found: Found) -> bool:
     """Whether it is an archive with references in it, beside their images or not; all of it may be read for that."""
-    return found.is_archive and archives.has_references(found.item.image, IMAGE_SUFFIXES)
+    if not found.is_archive or found.item.image.lower().endswith(_PARQUET):
+        return False
+    return archives.has_references(found.item.image, IMAGE_SUFFIXES)
 
 
 def _found(path: str, picture: archives.Picture) -> Found:
