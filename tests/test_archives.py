@@ -294,6 +294,10 @@ class TestReading:
             ("a.tar/a.Png", 0, f"a.tar/a.Png: {error}"), ("a.tar/a.pNg", 0, f"a.tar/a.pNg: {error}"),
         ]  # fmt: skip
 
+    def test_one_name_may_occur_as_often_as_it_likes(self, tmp_path: Path) -> None:
+        rows = read(tmp_path, {"a": [(GOOD, 2_000), END]})["a"]
+        assert rows == [GOOD_ROW] + 1_999 * [("a.tar/good.png", 0, f"a.tar/good.png: {TWICE}")]
+
     @pytest.mark.slow
     def test_a_hundred_thousand_members(self, tmp_path: Path) -> None:
         images = b"".join(member(f"{number}.png", b"x") for number in range(5_000))

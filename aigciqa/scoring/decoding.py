@@ -125,7 +125,8 @@ class Decoding:
         return self._presented if self._done.wait(seconds) else None
 
     def _reserve(self, size: int) -> None:
-        self._started = None  # waiting for room is not decoding
+        with self._lock:
+            self._started = None  # waiting for room is not decoding
         self._budget.take(size, "read")
         with self._lock:
             self._read = size
