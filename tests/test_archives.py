@@ -408,7 +408,7 @@ class TestNames:
         assert f"{len(staying)} no such file any more" in done.stderr
         new = {path for path in tmp_path.rglob("*") if path.is_file()} - before
         assert all(path.is_relative_to(here) for path in new)
-        assert {path.relative_to(here).parts[0] for path in new} == {"maps", "t.csv", "t.html"}
+        assert {path.relative_to(here).parts[0] for path in new} == {"maps", "t.csv", "t.csv.meta.json", "t.html"}
         assert len([path for path in new if path.is_relative_to(here / "maps")]) == 2 * len(staying)
         assert (here.parent / "up.png").read_bytes() == b"keep"
 
@@ -417,6 +417,6 @@ class TestNames:
         folder = MapFolder(str(tmp_path / "maps"), [untrained("nr-resnet18")], resume=False)
         monkeypatch.setattr("aigciqa.scoring.maps.PurePath", PureWindowsPath)
         monkeypatch.setattr(folder, "folder", PureWindowsPath("D:/maps"))
-        path = folder._path(image, "nr-resnet18", ".png")
+        path = folder._path(image, 1, "nr-resnet18")
         assert path.is_relative_to("D:/maps")
         assert ":" not in str(path)[2:]

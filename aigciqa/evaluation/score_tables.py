@@ -56,7 +56,7 @@ class ScoreTable:
         if path.suffix.lower() != ".csv":
             raise ValueError(f"{path}: a table of scores is a .csv file")
         try:
-            lines = [[cell.strip() for cell in cells] for _, cells in read_csv(path, "image", is_image_name)]
+            lines = [[cell.strip(" ") for cell in cells] for _, cells in read_csv(path, "image", is_image_name)]
         except (OSError, CsvError) as error:
             raise ValueError(f"{path}: {error}") from None
         header, cells = (lines[0], lines[1:]) if lines else ([], [])
