@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from aigciqa import parquet_images, remote
+from aigciqa import libtiff, parquet_images, remote
 from aigciqa.colour import grey_levels, to_srgb
 from aigciqa.containers import is_whole, without_metadata
 from aigciqa.errors import ImageError
@@ -249,7 +249,7 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
         raise ImageError(f"{name}: grey of 12 bits, or with white as 0; save it with 8 or 16 bits and black as 0")
     image_format = image.format
     key = _colour_key(image)
-    image.load()
+    libtiff.load(image)
     image = _upright(image)
     if key != image.info.get("transparency"):
         image = image.copy()
