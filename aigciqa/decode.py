@@ -21,6 +21,7 @@ from aigciqa.colour import grey_levels, to_srgb
 from aigciqa.containers import is_whole, without_metadata
 from aigciqa.errors import ImageError
 from aigciqa.memory import Share
+from aigciqa.names import at_home
 
 #: Formats that decode without starting another program (EPS would start Ghostscript).
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO", "AVIF", "JPEG2000")
@@ -93,8 +94,7 @@ def read_content(source: str | os.PathLike[str], reserve: Callable[[int], object
             return parquet_images.read_image(place)
         except (ImportError, OSError, ValueError) as error:
             raise ImageError(f"{source}: {error}") from error
-    path = os.fspath(source)
-    return _read(Path(path if os.path.lexists(path) else os.path.expanduser(path)), reserve)
+    return _read(Path(at_home(os.fspath(source))), reserve)
 
 
 def load_content(data: bytes, name: str, *, at_least: int | None = None, share: Share | None = None) -> Image.Image:
