@@ -40,9 +40,14 @@ _SEGMENTS = {
     (0xE2, b"ICC_PROFILE\0"): 14,
     (0xEE, b"Adobe"): 12,
 }
+_GIF_SIGNATURES = (b"GIF87a", b"GIF89a")
+#: A GIF's graphic control extension: four bytes, which say what is transparent.
+_GIF_CONTROL = 0xF9
 _JPEG2000_SIGNATURE = b"\0\0\0\x0cjP  \r\n\x87\n"
 #: Boxes of a JPEG 2000 file that matter: signature, type, header, pixels.
 _BOXES = frozenset({b"jP  ", b"ftyp", b"jp2h", b"jp2c"})
+#: Length of a box that names a colour space, at least.
+_COLOUR_BOX = 15
 _TIFF_SIGNATURES = {b"II*\0": "<", b"MM\0*": ">"}
 #: Text, resolution, XMP, IPTC and Photoshop's data in a TIFF, and the bytes that a value takes, by type.
 _TIFF_TEXTS = frozenset({269, 270, 271, 272, 282, 283, 285, 305, 306, 315, 316, 700, 33432, 33723, 34377, 37724})
@@ -50,9 +55,9 @@ _TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 
 
 
 def without_metadata(data: bytes) -> tuple[bytes, bytes | None]:
-    """A PNG, JPEG, JPEG 2000 or TIFF without what its picture does not depend on; any other file as it is.
+    """A file without what its picture does not depend on, where Pillow would refuse it for that.
 
-    Pillow would read it all, and would refuse a file for long text and for damaged metadata.
+    Pillow reads it all, and refuses a PNG, JPEG, JPEG 2000, TIFF, GIF or WebP for long text and for damaged metadata.
 
     Returns:
         The file, and the ICC profile of a PNG.
@@ -66,6 +71,10 @@ def without_metadata(data: bytes) -> tuple[bytes, bytes | None]:
         return _picture_of_jpeg(data), None
     if data.startswith(_JPEG2000_SIGNATURE):
         return _picture_of_jpeg2000(data), None
+    if data.startswith(_GIF_SIGNATURES):
+        return _picture_of_gif(data), None
+    if data.startswith(b"RIFF") and data.startswith(b"WEBP", 8):
+        return _picture_of_webp(data), None
     return _picture_of_tiff(data) if data[:4] in _TIFF_SIGNATURES else data, None
 
 
@@ -203,9 +212,46 @@ def _picture_of_tiff(data: bytes) -> bytes:
 
 
 def _picture_of_jpeg2000(data: bytes) -> bytes:
-    """A JPEG 2000 file without the boxes of metadata, of which openjpeg can't skip long ones."""
-    view = memoryview(data)
-    return _joined([view[start:end] for kind, start, end in _boxes(data) if kind in _BOXES], data)
+    """A JPEG 2000 file without the boxes of metadata, of which openjpeg can't skip long ones.
+
+    In its header, boxes of the resolution and those too short to name a colour space are of no known kind.
+    """
+    view, changed = memoryview(data), None
+    data = _joined([view[start:end] for kind, start, end in _boxes(data) if kind in _BOXES], data)
+    for header, first, last in _boxes(data):
+        for kind, start, end in _boxes(data, first + 8, last) if header == b"jp2h" else ():
+            if kind == b"res " or (kind == b"colr" and end - start < _COLOUR_BOX):
+                changed = changed or bytearray(data)
+                changed[start + 4 : start + 8] = b"free"
+    return data if changed is None else bytes(changed)
+
+
+def _picture_of_gif(data: bytes) -> bytes:
+    """A GIF without extensions before its first image that hold nothing, or no control of four bytes."""
+    view, start = memoryview(data), 13
+    if len(data) > start and data[10] & 0x80:
+        start += 3 * 2 ** ((data[10] & 7) + 1)
+    parts = [view[:start]]
+    while data[start : start + 1] == b"!" and start + 2 < len(data):
+        label, length = data[start + 1 : start + 3]
+        end = start + 2
+        while end < len(data) and data[end]:
+            end += 1 + data[end]
+        if length >= (4 if label == _GIF_CONTROL else 1):
+            parts.append(view[start : end + 1])
+        start = end + 1
+    return _joined((*parts, view[start:]), data)
+
+
+def _picture_of_webp(data: bytes) -> bytes:
+    """A WebP with the length of its file where it names a longer one, though all its chunks are whole."""
+    start = 12
+    while start + 8 <= len(data):
+        length = int.from_bytes(data[start + 4 : start + 8], "little")
+        start += 8 + length + length % 2
+    if start != len(data) or int.from_bytes(data[4:8], "little") + 8 <= len(data):
+        return data
+    return data[:4] + (len(data) - 8).to_bytes(4, "little") + data[8:]
 
 
 def _codestream(data: bytes) -> bytes:
@@ -215,13 +261,16 @@ def _codestream(data: bytes) -> bytes:
     return next((data[start:end] for kind, start, end in _boxes(data) if kind == b"jp2c"), b"")
 
 
-def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+def _boxes(data: bytes, start: int = 0, last: int | None = None) -> Iterator[tuple[bytes, int, int]]:
     """Kind, start and end of each box of a JPEG 2000 file (ISO/IEC 15444-1, annex I); the last one may be cut."""
-    start = 0
-    while start + 16 <= len(data):
-        length, kind, extended = struct.unpack_from(">I4sQ", data, start)
-        length = {0: len(data) - start, 1: extended}.get(length, length)
+    last = len(data) if last is None else last
+    while start + 8 <= last:
+        length, kind = struct.unpack_from(">I4s", data, start)
+        if length == 1:
+            length = int.from_bytes(data[start + 8 : start + 16], "big")
+        elif length == 0:
+            length = last - start
         if length < 8:
             return
-        yield kind, start, min(start + length, len(data))
+        yield kind, start, min(start + length, last)
         start += length

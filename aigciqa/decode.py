@@ -16,11 +16,12 @@ from typing import IO, Any
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from aigciqa import parquet_images, remote
+from aigciqa import libtiff, parquet_images, remote
 from aigciqa.colour import grey_levels, to_srgb
 from aigciqa.containers import is_whole, without_metadata
 from aigciqa.errors import ImageError
 from aigciqa.memory import Share
+from aigciqa.names import at_home
 
 #: Formats that decode without starting another program (EPS would start Ghostscript).
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO", "AVIF", "JPEG2000")
@@ -93,8 +94,7 @@ def read_content(source: str | os.PathLike[str], reserve: Callable[[int], object
             return parquet_images.read_image(place)
         except (ImportError, OSError, ValueError) as error:
             raise ImageError(f"{source}: {error}") from error
-    path = os.fspath(source)
-    return _read(Path(path if os.path.lexists(path) else os.path.expanduser(path)), reserve)
+    return _read(Path(at_home(os.fspath(source))), reserve)
 
 
 def load_content(data: bytes, name: str, *, at_least: int | None = None, share: Share | None = None) -> Image.Image:
@@ -249,7 +249,7 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
         raise ImageError(f"{name}: grey of 12 bits, or with white as 0; save it with 8 or 16 bits and black as 0")
     image_format = image.format
     key = _colour_key(image)
-    image.load()
+    libtiff.load(image)
     image = _upright(image)
     if key != image.info.get("transparency"):
         image = image.copy()

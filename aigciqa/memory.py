@@ -1,25 +1,58 @@
-"""One budget for the memory of all images that this process decodes at a time."""
+"""Budgets of bytes: who would exceed one waits."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections import deque
+from collections import Counter, deque
 
 from aigciqa.errors import ImageError
 
-#: What images that are decoded at a time take together, at most. One that takes more is decoded alone.
-BUDGET = 2 * 2**30
+
+class Budget:
+    """Bytes that shares of it hold together, at most; they come first who ask first.
+
+    A share that is larger than all of it passes when no other of its lane is held. So one of each lane is always on its
+    way, and nobody waits for someone who waits.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.start_afresh()
+
+    def start_afresh(self) -> None:
+        """Forget all shares."""
+        self.changed = threading.Condition()
+        self.held: Counter[str] = Counter()
+        self.queue: deque[Share] = deque()
+
+    def has_room(self, share: Share, size: int) -> bool:
+        """Whether a share in the queue may take so many bytes now."""
+        is_first = share is next(each for each in self.queue if each.lane == share.lane)
+        return is_first and (not self.held[share.lane] or self.held.total() + size <= self.limit)
+
+
+#: What all images that this process decodes at a time take together. One that takes more is decoded alone.
+DECODING = Budget(2 * 2**30)
+
+if hasattr(os, "register_at_fork"):  # the parent's threads, which would give back, are not in the child
+    os.register_at_fork(after_in_child=DECODING.start_afresh)
 
 
 class Share:
-    """What one image takes of the budget, from its header on until its pixels are no longer needed.
+    """What one image takes of a budget, from when its size is known until it is no longer needed.
 
-    Use it as a context manager, in which `take` is called once the size is known.
+    As a context manager, it is given back at the end.
+
+    Args:
+        budget: what it is a share of.
+        lane: which kind of share it is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget = DECODING, lane: str = "") -> None:
+        self.lane = lane
         self.is_waiting = False
+        self._budget = budget
         self._size = 0
         self._is_over = False
 
@@ -29,54 +62,33 @@ class Share:
     def __exit__(self, *_: object) -> None:
         self.give_back()
 
-    def take(self, size: int) -> None:
-        """Wait until so many bytes are free, first come first served.
+    def take(self, size: int, seconds: float | None = None) -> bool:
+        """Wait until so many bytes are free; False if they are not within so many seconds.
 
         Raises:
             ImageError: it was given back meanwhile.
         """
-        state = _state
-        with state.changed:
-            state.queue.append(self)
+        budget = self._budget
+        with budget.changed:
+            budget.queue.append(self)
             self.is_waiting = True
             try:
-                while not self._is_over and not (state.queue[0] is self and state.has_room(size)):
-                    state.changed.wait()
+                is_due = budget.changed.wait_for(lambda: self._is_over or budget.has_room(self, size), seconds)
             finally:
                 self.is_waiting = False
-                state.queue.remove(self)
-                state.changed.notify_all()
+                budget.queue.remove(self)
+                budget.changed.notify_all()
             if self._is_over:
                 raise ImageError("the run was stopped")
-            self._size = size
-            state.taken += size
+            if is_due:
+                self._size = size
+                budget.held[self.lane] += size
+            return is_due
 
     def give_back(self) -> None:
         """End it, from any thread, any number of times."""
-        state = _state
-        with state.changed:
-            state.taken -= self._size
+        budget = self._budget
+        with budget.changed:
+            budget.held[self.lane] -= self._size
             self._size, self._is_over = 0, True
-            state.changed.notify_all()
-
-
-class _State:
-    def __init__(self) -> None:
-        self.changed = threading.Condition()
-        self.taken = 0
-        self.queue: deque[Share] = deque()
-
-    def has_room(self, size: int) -> bool:
-        return self.taken == 0 or self.taken + size <= BUDGET
-
-
-_state = _State()
-
-
-def _start_afresh() -> None:
-    global _state
-    _state = _State()
-
-
-if hasattr(os, "register_at_fork"):  # the parent's threads, which would give back, are not in the child
-    os.register_at_fork(after_in_child=_start_afresh)
+            budget.changed.notify_all()

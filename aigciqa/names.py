@@ -26,6 +26,11 @@ def absolute(path: str | os.PathLike[str]) -> str:
     return os.path.abspath(os.path.join(folder, name))
 
 
+def at_home(path: str) -> str:
+    """A path with the home folder for `~`, unless there is a file of that very name."""
+    return path if os.path.lexists(path) else os.path.expanduser(path)
+
+
 def shown(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""

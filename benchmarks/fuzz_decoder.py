@@ -32,7 +32,7 @@ from PIL import Image, ImageCms
 from aigciqa.decode import MAX_PIXELS, load_image
 from aigciqa.errors import ImageError
 
-COMPRESSIONS = ("raw", "tiff_lzw", "tiff_deflate", "packbits", "jpeg", "group3", "group4", "zstd", "lzma")
+COMPRESSIONS = ("raw", "tiff_lzw", "tiff_deflate", "packbits", "jpeg", "tiff_ccitt", "group3", "group4", "zstd", "lzma")
 #: An input that takes longer than this hangs.
 HANG_SECONDS = 5.0
 #: What the decoding process may allocate: room for the largest picture allowed and its copies.

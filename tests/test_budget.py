@@ -116,10 +116,10 @@ def test_one_that_hangs_is_given_up_while_others_wait_for_its_room(
     """Those that waited are not given up: waiting is not decoding."""
     hang, load = threading.Event(), decoding.load_content
 
-    def maybe_hang(content: bytes, name: str, *, at_least: int | None) -> Image.Image:
+    def maybe_hang(content: bytes, name: str, **options: Any) -> Image.Image:
         if name.endswith("hang.png"):
             hang.wait()
-        return load(content, name, at_least=at_least)
+        return load(content, name, **options)
 
     monkeypatch.setattr(decoding, "load_content", maybe_hang)
     monkeypatch.setattr(decoding, "DECODE_SECONDS", 0.3)

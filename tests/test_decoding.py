@@ -31,7 +31,7 @@ RGB = draw(9, 7)
 
 @pytest.fixture
 def budget(monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(memory, "BUDGET", 1000)
+    monkeypatch.setattr(memory.DECODING, "limit", 1000)
     return 1000
 
 
@@ -109,7 +109,7 @@ class TestBudget:
     def test_images_are_decoded_one_after_the_other_where_two_do_not_fit(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(memory, "BUDGET", 63 * BYTES_PER_PIXEL["PNG"] * 3 // 2)
+        monkeypatch.setattr(memory.DECODING, "limit", 63 * BYTES_PER_PIXEL["PNG"] * 3 // 2)
         paths = [tmp_path / f"{number}.png" for number in range(6)]
         for path in paths:
             Image.fromarray(RGB).save(path)
@@ -214,12 +214,12 @@ from aigciqa.scoring import decoding
 decoding.DECODE_SECONDS, decoding.TICK_SECONDS = 1.0, 0.1
 read = decoding.read_content
 
-def slowly(path):
+def slowly(path, reserve):
     for step in range(60):
         time.sleep(0.01)
         if step == 20:
             print("reading", flush=True)
-    return read(path)
+    return read(path, reserve)
 
 decoding.read_content = slowly
 pool = decoding.DecoderPool(1, "pillow", torch.device("cpu"))
@@ -247,7 +247,7 @@ def test_time_in_which_a_picture_waits_for_memory_does_not_count(
     monkeypatch.setattr(decoding, "TICK_SECONDS", 0.01)
     Image.fromarray(RGB).save(tmp_path / "x.png")
     other = memory.Share()
-    other.take(memory.BUDGET)
+    other.take(memory.DECODING.limit)
     threading.Timer(0.7, other.give_back).start()
     pool = decoding.DecoderPool(1, "pillow", torch.device("cpu"))
     assert pool.result(pool.submit(str(tmp_path / "x.png"), None, ())) == {}
@@ -257,7 +257,7 @@ def test_time_in_which_a_picture_waits_for_memory_does_not_count(
 def test_one_that_hangs_gives_its_memory_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "DECODE_SECONDS", 0.4)
     monkeypatch.setattr(decoding, "TICK_SECONDS", 0.01)
-    monkeypatch.setattr(memory, "BUDGET", 1)
+    monkeypatch.setattr(memory.DECODING, "limit", 1)
     released, present = threading.Event(), decoding.present_image
     names = [str(tmp_path / name) for name in ("hangs.png", "next.png")]
     for name, size in zip(names, (2, 3), strict=True):

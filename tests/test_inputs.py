@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -78,6 +80,14 @@ class TestFolders:
         assert f"no images in {folder}; {SKIPPED}" in done.stderr
 
 
+def places(*arguments: str, lines: str | None = None) -> list[tuple[Path, Path]]:
+    """The images and references of a table."""
+    done = CliRunner().invoke(main, arguments, input=lines)
+    assert done.exit_code == 0, done.output
+    rows = csv.DictReader(io.StringIO(done.stdout))
+    return [(Path(row["image"]), Path(row["reference"])) for row in rows]
+
+
 class TestHome:
     @pytest.fixture(autouse=True)
     def _home(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,6 +111,38 @@ class TestHome:
         for path in ("~/none.png", "~nobody-of-this-name/none.png"):
             with pytest.raises(aigciqa.ImageError, match=r"none\.png: No such file"):
                 load_image(path)
+
+    @pytest.mark.parametrize("option", ["--reference=~/sub", "-r~/sub"])
+    def test_is_found_in_the_value_of_an_option(self, folder: Path, option: str) -> None:
+        reference = (folder / "sub" / "b.png").rename(folder / "sub" / "a.png")
+        assert places("~/a.png", option) == [(folder / "a.png", reference)]
+
+    def test_an_argument_s_file_of_that_name_comes_first(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "elsewhere" / "~").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        IMAGE.save("~/a.png")
+        assert places("~/a.png", "--reference=~/a.png") == [(Path("~/a.png"), Path("~/a.png"))]
+
+    @pytest.mark.parametrize("cells", ["~/a.png,~/sub/b.png", " ~/a.png ,~\\sub\\b.png"])
+    def test_is_found_in_a_manifest(self, folder: Path, tmp_path: Path, cells: str) -> None:
+        (tmp_path / "elsewhere").mkdir()
+        manifest = tmp_path / "elsewhere" / "m.csv"
+        manifest.write_text(f"image,reference\n{cells}\n", encoding="utf-8")
+        assert places(str(manifest)) == [(folder / "a.png", folder / "sub" / "b.png")]
+
+    def test_a_file_of_that_name_beside_a_manifest_comes_first(self, tmp_path: Path) -> None:
+        there = tmp_path / "elsewhere" / "~" / "a.png"
+        there.parent.mkdir(parents=True)
+        IMAGE.save(there)
+        manifest = tmp_path / "elsewhere" / "m.csv"
+        manifest.write_text("image,reference\n~/a.png,~/a.png\n", encoding="utf-8")
+        assert places(str(manifest)) == [(there, there)]
+
+    def test_is_found_in_the_lines_of_standard_input(self, folder: Path) -> None:
+        with tarfile.open(folder / "a.tar", "w") as archive:
+            archive.add(folder / "a.png", "a.png")
+        found = places("-", "-m", "nr-lite", lines="~/a.png\n~/a.tar\n")
+        assert [image for image, _ in found] == [folder / "a.png", folder / "a.tar" / "a.png"]
 
 
 class TestFileObjects:

@@ -189,3 +189,40 @@ class TestOthers:
 
     def test_a_gif_with_5_mb_of_comments(self) -> None:
         assert shows(saved("GIF", comment=b"x" * 5_000_000), saved("GIF"))
+
+    @pytest.mark.parametrize("label", [0x01, 0xAA, 0xF9, 0xFE, 0xFF])
+    def test_a_gif_with_an_extension_without_data(self, label: int) -> None:
+        plain = saved("GIF", transparency=3, comment=b"kept")
+        start = 13 + 3 * 2 ** ((plain[10] & 7) + 1)
+        for empty in (bytes((0x21, label, 0)), b"\x21\xff\0" + bytes((0x21, label, 0)), b"\x21\xf9\2\1\0\0"):
+            data = plain[:start] + empty + plain[start:]
+            assert shows(data, plain)
+            assert not shows(data, saved("GIF"))  # what is transparent is still read
+
+    def test_a_gif_that_ends_in_an_extension(self) -> None:
+        plain = saved("GIF")
+        start = 13 + 3 * 2 ** ((plain[10] & 7) + 1)
+        for end in (b"!", b"!\xff", b"!\xff\0", b"!\xff\5ab"):
+            with pytest.raises(ImageError, match="x: "):
+                load_content(plain[:start] + end, "x")
+
+    @pytest.mark.parametrize(
+        "box", [b"colr", b"colr\1\0\0", b"colr\2\0\0", b"res ", b"res \0\0\0\x0aresc\0\0", b"res \0\0\0\x05rescaled"]
+    )
+    def test_a_jpeg_2000_with_a_short_box_in_its_header(self, box: bytes) -> None:
+        plain = saved("JPEG2000")
+        header, colour, pixels = (plain.index(kind) - 4 for kind in (b"jp2h", b"colr", b"jp2c"))
+        for kept in (plain[colour:pixels], b""):  # beside a box of colour that is whole, and instead of it
+            boxes = plain[header + 8 : colour] + kept + struct.pack(">I", 4 + len(box)) + box
+            data = plain[:header] + struct.pack(">I", 8 + len(boxes)) + b"jp2h" + boxes + plain[pixels:]
+            assert shows(data, plain)
+
+    @pytest.mark.parametrize("options", [{"lossless": True}, {"quality": 80}, {"quality": 80, "exif": EXIF_180}])
+    def test_a_webp_whose_header_names_a_longer_file(self, options: dict[str, object]) -> None:
+        plain = saved("WEBP", **options)
+        for more in (1, 2, 1000, 2**31):
+            longer = struct.pack("<I", len(plain) - 8 + more)
+            assert shows(plain[:4] + longer + plain[8:], plain)
+            for missing in (1, 2, 9):  # a chunk is not whole
+                with pytest.raises(ImageError, match="x: "):
+                    load_content(plain[:4] + longer + plain[8:-missing], "x")

@@ -278,7 +278,7 @@ def test_a_comparison_does_not_replace_what_it_compares(folder: Path, monkeypatc
     os.link("a.csv", "c.csv")
     for output in ("a.csv", "./a.csv", "c.csv"):
         done = CliRunner().invoke(compare.main, ["a.csv", "b.csv", "-o", output])
-        assert (done.exit_code, "would overwrite what is to be compared" in done.stderr) == (2, True)
+        assert (done.exit_code, "would overwrite a.csv, which is read" in done.stderr) == (2, True)
     assert (folder / "a.csv").read_bytes() == before
 
 

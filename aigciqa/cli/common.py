@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from aigciqa.names import at_home
 from aigciqa.registry import metric_info
 from aigciqa.scoring.records import Item
 from aigciqa.text_tables import printable
@@ -34,8 +36,12 @@ _COMPUTING = (
 )  # fmt: skip
 
 
+#: An argument that begins with `~`, or an option and its value that does: shells leave the `~` of the latter.
+_AT_HOME = re.compile(r"(--[\w-]+=|-\w|)(~.*)", re.DOTALL)
+
+
 class Command(click.Command):
-    """A command that ends quietly, and whose errors can't move a terminal's cursor.
+    """A command in whose arguments `~` is the home folder, and whose errors can't move a terminal's cursor.
 
     It ends quietly where it is interrupted before its work, and where standard streams are closed.
     """
@@ -43,6 +49,9 @@ class Command(click.Command):
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
         with _printable_errors():
             return super().make_context(*arguments, **options)
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(context, list(map(_with_home, args)))
 
     def invoke(self, context: click.Context) -> Any:
         for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
@@ -54,6 +63,11 @@ class Command(click.Command):
         except KeyboardInterrupt:
             say(f"{context.command_path}: interrupted")
             context.exit(EXIT_INTERRUPTED)
+
+
+def _with_home(argument: str) -> str:
+    match = _AT_HOME.fullmatch(argument)
+    return argument if match is None else match[1] + at_home(match[2])
 
 
 @contextlib.contextmanager

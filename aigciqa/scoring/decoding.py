@@ -18,10 +18,10 @@ from torch import Tensor
 from aigciqa.colour import is_srgb
 from aigciqa.decode import MAX_PIXELS, load_content, load_image, read_content
 from aigciqa.errors import ImageError
-from aigciqa.memory import Share
+from aigciqa.memory import Budget, Share
 from aigciqa.preprocess import present_image, present_tensor
 from aigciqa.registry import Preprocess
-from aigciqa.scoring.budget import Budget
+from aigciqa.scoring import budget
 
 if TYPE_CHECKING:
     from aigciqa.scoring.records import Content
@@ -39,8 +39,8 @@ _END_OF_IMAGE = b"\xff\xd9"
 
 #: A picture presented in each way asked for, uint8 (3, h, w); or why it can't be.
 Presented: TypeAlias = "dict[Preprocess, Tensor] | str"
-#: Decodes; called with what waits until so many bytes may be read.
-_Work: TypeAlias = "Callable[[Callable[[int], None], Share], Presented]"
+#: Decodes; called with its shares of the encoded images that are held and of the memory for decoding.
+_Work: TypeAlias = "Callable[[Share, Share], Presented]"
 
 
 class _Clock:
@@ -71,18 +71,16 @@ class Decoding:
 
     Args:
         name: what errors call it.
-        work: what decodes it, with its share of the memory for that.
-        budget: of the encoded images that are held.
-        given: bytes taken from the budget for it; they are given back when there is a result.
+        work: what decodes it.
+        given: its share of the encoded images that are held, if it came with its content.
+        read: its share of them, if it is read.
     """
 
-    def __init__(self, name: str, work: _Work, budget: Budget, given: int) -> None:
+    def __init__(self, name: str, work: _Work, given: Share, read: Share) -> None:
         self.name = name
         self.is_given_up = False
         self._work: _Work | None = work
-        self._budget = budget
-        self._given, self._read = given, 0
-        self._share = Share()
+        self._given, self._read, self._memory = given, read, Share()
         self._done = threading.Event()
         self._lock = threading.Lock()
         self._started: float | None = None
@@ -94,10 +92,9 @@ class Decoding:
         if self._done.is_set() or work is None:
             return
         self._started = _CLOCK.seconds()
-        with self._share:
-            presented = work(self._reserve, self._share)
-            del work  # and the encoded image with it, before there is said to be room for others
-            self.settle(presented)
+        presented = work(self._read, self._memory)
+        del work  # and the encoded image with it, before there is said to be room for others
+        self.settle(presented)
 
     def settle(self, presented: Presented, *, is_given_up: bool = False) -> bool:
         """Set the result, unless there is one; whether this call did so."""
@@ -107,13 +104,13 @@ class Decoding:
             self.is_given_up = is_given_up
             self._presented = presented
             self._done.set()
-            self._give_back()
-        self._share.give_back()  # also of one that hangs, or still waits for its turn
+        for share in (self._given, self._read, self._memory):
+            share.give_back()  # also of one that hangs, or still waits for its turn
         return True
 
     def give_up(self) -> bool:
         """End it with an error if it has been decoding for too long; whether this call did so."""
-        if self._share.is_waiting:
+        if self._read.is_waiting or self._memory.is_waiting:
             self._started = _CLOCK.seconds()  # others use the memory; that is not its fault
         started = self._started
         if started is None or _CLOCK.seconds() - started < DECODE_SECONDS:
@@ -123,21 +120,6 @@ class Decoding:
     def wait(self, seconds: float) -> Presented | None:
         """The result, or None if it takes longer."""
         return self._presented if self._done.wait(seconds) else None
-
-    def _reserve(self, size: int) -> None:
-        with self._lock:
-            self._started = None  # waiting for room is not decoding
-        self._budget.take(size, "read")
-        with self._lock:
-            self._read = size
-            if self._done.is_set():  # the run was stopped meanwhile
-                self._give_back()
-            self._started = _CLOCK.seconds()
-
-    def _give_back(self) -> None:
-        self._budget.give_back(self._given, "given")
-        self._budget.give_back(self._read, "read")
-        self._given = self._read = 0
 
 
 class DecoderPool:
@@ -155,7 +137,7 @@ class DecoderPool:
     def __init__(self, workers: int, decoder: Decoder, device: torch.device) -> None:
         self.workers = workers
         self.present = partial(_present, decoder=decoder, device=device)
-        self.budget = Budget()
+        self.budget = Budget(budget.CONTENT_BYTES)
         self.queue: queue.SimpleQueue[Decoding | None] = queue.SimpleQueue()
         self.unfinished: set[Decoding] = set()
         self.threads: list[threading.Thread] = []
@@ -165,9 +147,10 @@ class DecoderPool:
     def submit(self, name: str, content: Content | None, specs: tuple[Preprocess, ...]) -> Decoding:
         """Have a picture decoded and presented in each of some ways; a content waits for room in the budget."""
         size = 0 if content is None else len(content) if isinstance(content, bytes) else content.nbytes
-        while size and not self.budget.take(size, "given", min(TICK_SECONDS, DECODE_SECONDS)):
+        given, read = Share(self.budget, "given"), Share(self.budget, "read")
+        while size and not given.take(size, min(TICK_SECONDS, DECODE_SECONDS)):
             self._give_up_overdue()
-        decoding = Decoding(name, partial(self.present, name, content, specs), self.budget, size)
+        decoding = Decoding(name, partial(self.present, name, content, specs), given, read)
         if self.workers:
             self.unfinished.add(decoding)
             self.queue.put(decoding)
@@ -213,8 +196,8 @@ def _present(
     name: str,
     content: Content | None,
     specs: tuple[Preprocess, ...],
-    reserve: Callable[[int], None],
-    share: Share,
+    read: Share,
+    memory: Share,
     *,
     decoder: Decoder,
     device: torch.device,
@@ -223,14 +206,14 @@ def _present(
     try:
         try:
             if content is None:
-                content = read_content(name, reserve)
+                content = read_content(name, read.take)
             if isinstance(content, np.ndarray):
                 image = load_image(content)
             elif decoder == "nvjpeg" and (presented := _present_on(device, content, specs)) is not None:
                 return presented
             else:
                 at_least = _smallest_side(specs) if decoder == "draft" else None
-                image = load_content(content, name, at_least=at_least, share=share)
+                image = load_content(content, name, at_least=at_least, share=memory)
         except ImageError as error:  # which names the file
             return str(error)
         return {spec: present_image(image, spec) for spec in specs}

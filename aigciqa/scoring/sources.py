@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 from aigciqa import remote
 from aigciqa.csv_text import CsvError, read_csv
-from aigciqa.names import absolute, name_key, shown
+from aigciqa.names import absolute, at_home, name_key, shown
 from aigciqa.scoring import archives
 from aigciqa.scoring.records import Item, shortened
 from aigciqa.scoring.tar import ArchiveError
@@ -256,7 +256,7 @@ def _matched(path: str, skipped: Skipped) -> Iterator[Found]:
 
 def _from_lines(stream: BinaryIO) -> Iterator[Found]:
     for line in stream:
-        path = os.fsdecode(line.rstrip(b"\r\n"))
+        path = at_home(os.fsdecode(line.rstrip(b"\r\n")))
         if path:
             problem = remote.refusal(path)
             yield _file(path) if problem is None else Found(Item(path, error=problem), "")
@@ -500,18 +500,19 @@ def _from_windows(text: str) -> str | None:
 def spelled(cell: str, folder: str) -> str:
     """The path in a cell as the disk spells it.
 
-    If there is no such file: without blanks around it, with slashes for backslashes, out of Windows' code page, in the
-    other normal form of Unicode, or several of these, if there is a file of that name.
+    If there is no such file: without blanks around it, with slashes for backslashes, below the home folder for `~`, out
+    of Windows' code page, in the other normal form of Unicode, or several of these, if there is a file of that name.
     """
     stripped = cell.strip()
     if remote.is_url(stripped):
         return stripped
-    slashed = dict.fromkeys((cell, stripped, stripped.replace("\\", "/")))
+    plain = stripped.replace("\\", "/")
+    slashed = dict.fromkeys((cell, stripped, plain, os.path.expanduser(plain)))
     if len(slashed) == 1 and cell.isascii():
         return cell
     decoded = dict.fromkeys(each for path in slashed for each in (path, _from_windows(path)) if each is not None)
     forms = (form for path in decoded for form in (path, *(unicodedata.normalize(n, path) for n in ("NFC", "NFD"))))
-    return next((form for form in forms if os.path.lexists(beside(folder, form))), stripped)
+    return next((form for form in forms if os.path.lexists(beside(folder, form))), os.path.expanduser(stripped))
 
 
 def beside(folder: str, path: str) -> str:
