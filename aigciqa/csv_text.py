@@ -40,6 +40,19 @@ def csv_line(cells: Iterable[object]) -> str:
     return buffer.getvalue()[:-2] + "\n"
 
 
+def from_windows(text: str) -> str:
+    """Text with bytes that are not UTF-8, as the code page of Western Europe has it; any other as it is.
+
+    Raises:
+        UnicodeError: it is not in that code page, either.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogateescape").decode("cp1252")
+    return text
+
+
 def read_csv(
     path: str | os.PathLike[str], column: str, names_image: Callable[[str], bool]
 ) -> Iterator[tuple[int, list[str]]]:

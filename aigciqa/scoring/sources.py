@@ -10,12 +10,13 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, BinaryIO, TypeAlias
 
 from aigciqa import remote
-from aigciqa.csv_text import CsvError, read_csv
+from aigciqa.csv_text import CsvError, from_windows, read_csv
 from aigciqa.names import absolute, name_key, shown
 from aigciqa.scoring import archives
 from aigciqa.scoring.records import Item, shortened
@@ -483,18 +484,10 @@ def _as_text(cell: Any) -> str | None:
         return None
     text = json.dumps(cell, ensure_ascii=False) if isinstance(cell, (bool, dict, list)) else str(cell).strip()
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        text = _from_windows(text) or text.encode("utf-8", "backslashreplace").decode()
-    return text or None
-
-
-def _from_windows(text: str) -> str | None:
-    """Text whose bytes are not UTF-8, as the code page of Western Europe has it; None if it is not that, either."""
-    try:
-        return text.encode("utf-8", "surrogateescape").decode("cp1252")
+        text = from_windows(text)
     except UnicodeError:
-        return None
+        text = text.encode("utf-8", "backslashreplace").decode()
+    return text or None
 
 
 def spelled(cell: str, folder: str) -> str:
@@ -509,7 +502,9 @@ def spelled(cell: str, folder: str) -> str:
     slashed = dict.fromkeys((cell, stripped, stripped.replace("\\", "/")))
     if len(slashed) == 1 and cell.isascii():
         return cell
-    decoded = dict.fromkeys(each for path in slashed for each in (path, _from_windows(path)) if each is not None)
+    decoded = list(slashed)
+    with suppress(UnicodeError):
+        decoded += map(from_windows, slashed)
     forms = (form for path in decoded for form in (path, *(unicodedata.normalize(n, path) for n in ("NFC", "NFD"))))
     return next((form for form in forms if os.path.lexists(beside(folder, form))), stripped)
 

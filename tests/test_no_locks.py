@@ -1,0 +1,37 @@
+"""A file system without locks is told of, and its table is written all the same."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import filelock
+import pytest
+
+from aigciqa.files import locked
+
+
+def refusing(error: Exception) -> type[filelock.BaseFileLock]:
+    class Lock(filelock.FileLock):  # type: ignore[misc,valid-type]
+        def acquire(self, *_arguments: object, **_options: object) -> None:
+            raise error
+
+    return Lock
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOTSUP, "not supported"), OSError(errno.ENOLCK, "no locks"), NotImplementedError("flock")]
+)
+def test_a_file_system_without_locks(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filelock, "FileLock", refusing(error))
+    with pytest.warns(RuntimeWarning, match="without locks: see to it that no other run writes t.csv"), locked(
+        tmp_path / "t.csv"
+    ):
+        (tmp_path / "t.csv").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_other_errors_stay_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filelock, "FileLock", refusing(PermissionError(errno.EACCES, "no right")))
+    with pytest.raises(PermissionError), locked(tmp_path / "t.csv"):
+        pass
