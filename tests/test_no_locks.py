@@ -24,8 +24,9 @@ def refusing(error: Exception) -> type[filelock.BaseFileLock]:
 )
 def test_a_file_system_without_locks(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filelock, "FileLock", refusing(error))
-    with pytest.warns(RuntimeWarning, match="without locks: see to it that no other run writes t.csv"), locked(
-        tmp_path / "t.csv"
+    with (
+        pytest.warns(RuntimeWarning, match="without locks: see to it that no other run writes t.csv"),
+        locked(tmp_path / "t.csv"),
     ):
         (tmp_path / "t.csv").touch()
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]

@@ -155,7 +155,9 @@ def _sha256(metric: Metric) -> str:
 def _flat(made_by: Mapping[str, Any]) -> dict[str, Any]:
     """Its values by what an error calls them, such as "weights of nr-lite"."""
     listed = made_by.get("metrics")
-    metrics = {str(each.get("name")): each for each in listed if isinstance(each, dict)} if isinstance(listed, list) else {}
+    metrics = (
+        {str(each.get("name")): each for each in listed if isinstance(each, dict)} if isinstance(listed, list) else {}
+    )
     found = {"the metric": list(metrics)}
 
     def add(value: Any, names: tuple[str, ...]) -> None:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, BinaryIO, TypeAlias
 
 from aigciqa import remote
-from aigciqa.csv_text import CsvError, from_windows, read_csv
+from aigciqa.csv_text import CsvError, encoding_of, from_windows, read_csv
 from aigciqa.names import absolute, name_key, shown
 from aigciqa.scoring import archives
 from aigciqa.scoring.records import Item, shortened
@@ -453,7 +453,7 @@ def _image(row: Mapping[str, Any], column: str, folder: str) -> tuple[str | None
     """
     cell: Any = row.get(column)
     content = None
-    if isinstance(cell, dict) and cell.keys() <= {"bytes", "path"}:
+    if isinstance(cell, dict) and not cell.keys().isdisjoint({"bytes", "path"}):
         cell, content = cell.get("path"), cell.get("bytes")
     elif isinstance(cell, bytes):
         cell, content = None, cell
@@ -535,7 +535,8 @@ def read_rows(path: str, columns: Iterable[str] | None = None) -> Iterator[dict[
 
 
 def _csv_rows(path: str) -> Iterator[dict[str, Any] | str]:
-    rows = read_csv(path, "image", is_image_name)
+    folder = os.path.dirname(path)
+    rows = read_csv(path, "image", lambda text: is_image_name(text) or os.path.isfile(os.path.join(folder, text)))
     try:
         _, header = next(rows, (0, []))
         header = [name.strip() for name in header]
@@ -554,12 +555,13 @@ def _csv_rows(path: str) -> Iterator[dict[str, Any] | str]:
 
 
 def is_image_name(text: str) -> bool:
-    """Whether it can be an image's, by its suffix."""
-    return os.path.splitext(text)[1].lower() in IMAGE_SUFFIXES
+    """Whether it can be an image's: by its suffix, as a URL, or because there is such a file."""
+    suffix = os.path.splitext(text)[1].lower()
+    return suffix in IMAGE_SUFFIXES | SKIPPED_SUFFIXES or remote.is_url(text) or os.path.isfile(text)
 
 
 def _jsonl_rows(path: str) -> Iterator[dict[str, Any] | str]:
-    with open(path, encoding="utf-8-sig", errors="surrogateescape") as stream:
+    with open(path, encoding=encoding_of(path), errors="surrogateescape") as stream:
         for line in filter(str.strip, stream):
             try:
                 row = json.loads(line)
@@ -570,7 +572,7 @@ def _jsonl_rows(path: str) -> Iterator[dict[str, Any] | str]:
 
 
 def _json_rows(path: str) -> Iterator[dict[str, Any] | str]:
-    with open(path, encoding="utf-8-sig", errors="surrogateescape") as stream:
+    with open(path, encoding=encoding_of(path), errors="surrogateescape") as stream:
         try:
             rows = json.load(stream)
         except (ValueError, RecursionError) as error:
