@@ -11,19 +11,20 @@ import pytest
 from aigciqa.files import locked
 
 
-def refusing(error: Exception) -> type[filelock.BaseFileLock]:
-    class Lock(filelock.FileLock):  # type: ignore[misc,valid-type]
-        def acquire(self, *_arguments: object, **_options: object) -> None:
-            raise error
+def refuse(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Make every lock fail."""
 
-    return Lock
+    def acquire(*_arguments: object, **_options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
 
 
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOTSUP, "not supported"), OSError(errno.ENOLCK, "no locks"), NotImplementedError("flock")]
 )
 def test_a_file_system_without_locks(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filelock, "FileLock", refusing(error))
+    refuse(monkeypatch, error)
     with (
         pytest.warns(RuntimeWarning, match="without locks: see to it that no other run writes t.csv"),
         locked(tmp_path / "t.csv"),
@@ -33,6 +34,6 @@ def test_a_file_system_without_locks(error: Exception, tmp_path: Path, monkeypat
 
 
 def test_other_errors_stay_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filelock, "FileLock", refusing(PermissionError(errno.EACCES, "no right")))
+    refuse(monkeypatch, PermissionError(errno.EACCES, "no right"))
     with pytest.raises(PermissionError), locked(tmp_path / "t.csv"):
         pass
