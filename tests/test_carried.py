@@ -302,7 +302,7 @@ class TestFormulas:
         assert not any(protected(text).lstrip()[:1] in set("=+-@＝") for text in texts if text)
 
     def test_numbers_are_left_alone(self) -> None:
-        assert csv_line([-1.5, None, "-1.5", "a"]) == "-1.5,,'-1.5,a\n"
+        assert csv_line([-1.5, None, "-1.5", "-a"]) == "-1.5,,-1.5,'-a\n"
 
     def test_tables_of_scores(self, tmp_path: Path) -> None:
         path, columns = tmp_path / "t.csv", columns_of(["quality"], ["=cmd"])

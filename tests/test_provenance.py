@@ -55,7 +55,7 @@ def test_the_file_beside_a_table_says_what_made_it(folder: Path) -> None:
     assert made_by["dimensions"] == {"quality": [0, 5]}
     (metric,) = made_by["metrics"]
     assert (metric["name"], metric["dtype"], len(metric["weights"])) == ("nr-lite", "float32", 64)
-    assert made_by["options"] == {"reference": None, "group-by": "parent", "decoder": "pillow"}
+    assert made_by["options"] == {"reference": None, "group-by": "parent", "decoder": "pillow", "folder": "."}
 
 
 class TestResume:

@@ -195,7 +195,8 @@ def main(
     carried |= carried_names([name for opener in openers for name in opener.columns], columns_of(dimensions))
     made_by = None
     if output is not None:
-        options = {"reference": reference, "group-by": group_by, "decoder": decoder}
+        folder_of_paths = _folder_of_paths([*images, *([reference] if reference is not None else [])], output)
+        options = {"reference": reference, "group-by": group_by, "decoder": decoder, "folder": folder_of_paths}
         deferred = "auto" if engine == "ray" and dtype == "auto" else None
         made_by = provenance.describe(metrics, dimensions, deferred, options)
     run = _Run(metrics, dimensions, carried.values(), made_by, output, report, folder, engine, quiet, skipped)
@@ -378,6 +379,18 @@ class _Run:
         if not self.quiet:
             for line in lines:
                 self.bar.write(printable(line), file=sys.stderr)
+
+
+def _folder_of_paths(paths: Iterable[str], output: str) -> str | None:
+    """The folder that relative paths begin in, from the table's, since both may move; None if all are absolute."""
+    if all(os.path.isabs(path) or is_url(path) for path in paths):
+        return None
+    if is_url(output):
+        return os.getcwd()
+    try:
+        return os.path.relpath(os.getcwd(), os.path.dirname(os.path.realpath(output)))
+    except ValueError:  # on another drive of Windows
+        return os.getcwd()
 
 
 def _lock(output: str) -> None:
