@@ -21,6 +21,9 @@ _DELIMITERS = ",;\t"
 _MARKS = ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
+SWALLOWED = "a cell holds what looks like rows of the file: is there a quotation mark too many?"
+
+
 class CsvError(ValueError):
     """Text that is not CSV; the message names the file and the line."""
 
@@ -88,9 +91,9 @@ def read_csv(
                 if (
                     reader.line_num > start
                     and column in header
-                    and _swallows(cells, header.index(column), delimiter, names_image)
+                    and swallows(cells, header.index(column), delimiter, names_image)
                 ):
-                    raise csv.Error("a cell holds what looks like rows of the file")
+                    raise csv.Error(SWALLOWED)
                 if cells:
                     yield start, [plain(cell) for cell in cells]
                 start = reader.line_num + 1
@@ -116,7 +119,7 @@ def _without_nul(lines: Iterable[str]) -> Iterator[str]:
         yield line
 
 
-def _swallows(cells: Sequence[str], place: int, delimiter: str, names_image: Callable[[str], bool]) -> bool:
+def swallows(cells: Sequence[str], place: int, delimiter: str, names_image: Callable[[str], bool]) -> bool:
     """Whether a cell with line breaks holds rows, which are told by what stands in one column of theirs."""
     for column, cell in enumerate(cells):
         lines = cell.splitlines()
@@ -135,6 +138,4 @@ def _reason(error: Exception) -> str:
         return "a quotation mark that begins a cell here is never closed"
     if "expected after" in text:
         return 'a quotation mark inside a cell: quote the whole cell, and double the marks in it ("a 27"" screen")'
-    if "holds what looks like rows" in text:
-        return f"{text}: is there a quotation mark too many?"
     return text

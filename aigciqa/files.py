@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aigciqa.errors import LockedError
-from aigciqa.names import absolute
 
 #: What killed processes left behind goes when its folder is written to again, if it is older than this.
 _STALE_SECONDS = 3600.0
@@ -59,7 +58,7 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    path = Path(absolute(path))
+    path = Path(os.path.realpath(path))  # whatever link leads there
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f"{_prefix(path)}lock"), timeout=0)
     try:

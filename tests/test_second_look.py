@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
 from click.testing import CliRunner, Result
@@ -16,7 +18,9 @@ from click.testing import CliRunner, Result
 from aigciqa.cli import compare, score
 from aigciqa.csv_text import plain, protected
 from aigciqa.databases import load_database
+from aigciqa.errors import LockedError
 from aigciqa.evaluation import ScoreTable
+from aigciqa.files import locked
 from aigciqa.scoring.sources import read_rows
 
 Write = Callable[..., list[str]]
@@ -165,3 +169,55 @@ class TestResume:
         (folder / "else").mkdir()
         monkeypatch.chdir(folder / "else")
         assert run(*arguments, "--resume").exit_code == 0
+
+    def test_a_parquet_file_with_other_images_in_it_is_refused(self, folder: Path) -> None:
+        def write(*names: str) -> None:
+            cells = [
+                {"bytes": (folder / name).read_bytes(), "path": f"{place}.png"} for place, name in enumerate(names)
+            ]
+            pyarrow.parquet.write_table(pyarrow.table({"image": cells}), folder / "m.parquet")
+
+        write("p0.png", "p1.png")
+        arguments = ["m.parquet", "-o", "t.csv"]
+        assert run(*arguments).exit_code == 0
+        assert run(*arguments, "--resume").exit_code == 0
+        before = (folder / "t.csv").read_text()
+        write("p1.png", "p2.png")
+        later = (folder / "t.csv").stat().st_mtime + 9
+        os.utime(folder / "m.parquet", (later, later))
+        done = run(*arguments, "--resume")
+        assert (done.exit_code, "--resume: m.parquet was changed after t.csv was written" in done.stderr) == (2, True)
+        assert (folder / "t.csv").read_text() == before
+
+
+class TestRay:
+    """What `read_pictures` makes of the tables that Ray has read."""
+
+    def read(self, text: str) -> dict[str, list[str]]:
+        from aigciqa.integrations.ray import _from_table
+
+        table = pyarrow.csv.read_csv(io.BytesIO(text.encode()))
+        return _from_table(table.append_column("path", pyarrow.array(["/data/m.csv"] * len(table))), "", True)
+
+    @pytest.mark.parametrize(
+        "text",
+        ['image,prompt\np0.png,"a cat\np1.png,a dog"\n', 'prompt,image\n"a cat,p0.png\na dog,p1.png\nx",p2.png\n'],
+    )
+    def test_swallowed_rows_are_an_error(self, text: str) -> None:
+        with pytest.raises(ValueError, match=r"/data/m\.csv: a cell holds what looks like rows of the file"):
+            self.read(text)
+
+    def test_so_is_a_table_without_the_column(self) -> None:
+        with pytest.raises(ValueError, match=r"/data/m\.csv has no column 'image'; it has: image;prompt"):
+            self.read("image;prompt\np0.png;x\n")
+
+    def test_line_breaks_in_texts_are_none(self) -> None:
+        found = self.read('image,prompt,n\np0.png,"a cat,\non a mat",1\n')
+        assert found == {"image": ["/data/p0.png"]}
+
+
+def test_a_lock_is_that_of_the_file_a_link_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").touch()
+    (tmp_path / "link.csv").symlink_to("t.csv")
+    with locked(tmp_path / "t.csv"), pytest.raises(LockedError, match="is being written by another run"):
+        locked(tmp_path / "link.csv").__enter__()

@@ -186,12 +186,13 @@ class FileSink:
         if self.suffix == ".csv":
             self._append([dict(zip(self.columns, self.columns, strict=True))])
 
-    def recover(self, expected: Iterator[Row], block: int) -> Iterator[Row]:
+    def recover(self, expected: Iterator[Row], block: int, files: Iterable[str] = ()) -> Iterator[Row]:
         """Go on with an earlier run's file: yields its rows, then is ready for `write`.
 
         Args:
             expected: every row the whole run will write, but for scores and errors; as many are taken as the file has.
             block: rows that belong together (one image by every metric): a block that is torn is written again.
+            files: that hold images, beside those that rows name.
 
         Raises:
             SourceError: the file is of another run; it is left as it is.
@@ -205,6 +206,8 @@ class FileSink:
         if self.made_by is not None:
             provenance.check_same(str(self.path), self.made_by)
         written = begun.stat().st_mtime
+        for path in files:
+            refuse_changed(str(self.path), {"image": path, "reference": None}, written)
         if is_finished:
             self._reopen()
         try:

@@ -76,10 +76,12 @@ class Source:
     Attributes:
         opener: lists them.
         columns: of a manifest, those that are carried into the table: all but `image`, `reference` and `group`.
+        files: that hold its images, if they are in Parquet.
     """
 
     opener: Callable[[], Iterator[Found]]
     columns: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     def __call__(self) -> Iterator[Found]:
         return self.opener()
@@ -382,7 +384,8 @@ def _open_manifest(path: str) -> Source:
         raise SourceError(f"manifest {path!r}: no such file")
     carried = _carried(_columns(path))
     if path.lower().endswith(_PARQUET) and any(map(_holds_images, parts := _parquet_parts(path))):
-        return Source(lambda: (Found(Item(part), os.path.basename(part), is_archive=True) for part in parts), carried)
+        files = [Found(Item(part), os.path.basename(part), is_archive=True) for part in parts]
+        return Source(lambda: iter(files), carried, tuple(parts))
     return Source(lambda: _rows(path, carried), carried)
 
 
