@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aigciqa.errors import LockedError
+from aigciqa.names import absolute, real
 
 #: What killed processes left behind goes when its folder is written to again, if it is older than this.
 _STALE_SECONDS = 3600.0
@@ -58,17 +59,19 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    path = Path(os.path.realpath(path))  # whatever link leads there
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(f"{_prefix(path)}lock"), timeout=0)
+    place = Path(real(path))  # under whatever name it is written
+    place.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place.with_name(f"{_prefix(place)}lock"), timeout=0)
     try:
         lock.acquire()
     except Timeout:
-        raise LockedError(f"{path} is being written by another run: wait for its end, or name another output") from None
+        raise LockedError(
+            f"{absolute(path)} is being written by another run: wait for its end, or name another output"
+        ) from None
     except (OSError, NotImplementedError) as error:
         if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
             raise
-        message = f"{path.parent} is on a file system without locks: see to it that no other run writes {path.name}"
+        message = f"{place.parent} is on a file system without locks: see to it that no other run writes {place.name}"
         warnings.warn(message, RuntimeWarning, stacklevel=3)
     try:
         yield

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import unicodedata
 from collections.abc import Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 #: Of many names, an error shows these first ones.
 SHOWN = 5
@@ -20,15 +21,33 @@ def absolute(path: str | os.PathLike[str]) -> str:
     """`os.path.abspath`, but `link/../x` lies beside what the link leads to, where the system finds it."""
     folder, name = os.path.split(os.fspath(path))
     if name == os.pardir:
-        return os.path.realpath(path)
+        return real(path)
     if os.pardir in PurePath(folder).parts:
-        folder = os.path.realpath(folder)
+        folder = real(folder)
     return os.path.abspath(os.path.join(folder, name))
 
 
 def at_home(path: str) -> str:
     """A path with the home folder for `~`, unless there is a file of that very name."""
     return path if os.path.lexists(path) else os.path.expanduser(path)
+
+
+def real(path: str | os.PathLike[str]) -> str:
+    """`os.path.realpath`, also of what can be no file's name: with NUL, or half a surrogate pair."""
+    try:
+        return os.path.realpath(path)
+    except ValueError:
+        return os.path.abspath(path)
+
+
+def check_inside(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Check that no link leads from a folder to what is to be put below it.
+
+    Raises:
+        OSError: one does.
+    """
+    if not Path(real(os.path.dirname(path))).is_relative_to(real(folder)):
+        raise OSError(errno.ELOOP, f"a link leads out of {folder}", os.fspath(path))
 
 
 def shown(names: Sequence[str]) -> str:

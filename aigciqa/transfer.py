@@ -7,11 +7,10 @@ import filecmp
 import os
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 from aigciqa.files import partial
-from aigciqa.names import absolute
+from aigciqa.names import absolute, check_inside
 
 Method: TypeAlias = Literal["copy", "hardlink", "symlink"]
 State: TypeAlias = Literal["new", "there", "different", "gone"]
@@ -43,7 +42,7 @@ class Step:
         Raises:
             OSError: the files can't be looked at, or the target is outside of the folder.
         """
-        self._check_inside()
+        check_inside(self.folder, self.target)
         if not os.path.isfile(self.source):
             return "gone"
         if not os.path.lexists(self.target):
@@ -60,7 +59,7 @@ class Step:
             FileExistsError: something has come there since.
             OSError: it can't be done. For `errno` in `LASTING`, another file can't be, either.
         """
-        self._check_inside()
+        check_inside(self.folder, self.target)
         os.makedirs(os.path.dirname(self.target) or ".", exist_ok=True)
         if by == "copy":
             self._copy()
@@ -68,11 +67,6 @@ class Step:
             os.link(os.path.realpath(self.source), self.target)
         else:
             os.symlink(absolute(self.source), self.target)
-
-    def _check_inside(self) -> None:
-        place, folder = (os.path.realpath(path) for path in (os.path.dirname(self.target), self.folder))
-        if not Path(place).is_relative_to(folder):
-            raise OSError(errno.ELOOP, f"a link leads out of {self.folder}", self.target)
 
     def _copy(self) -> None:
         with partial(self.target) as unfinished:

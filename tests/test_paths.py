@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from PIL import Image
 import aigciqa
 from aigciqa.cli import benchmark, compare, convert, publish, score, select, train
 from aigciqa.databases import load_database
+from aigciqa.files import locked
 from aigciqa.scoring import maps
 from aigciqa.scoring.records import Item, Record
 from aigciqa.scoring.sources import group_by
@@ -289,3 +291,64 @@ class TestControlCharacters:
         assert done.returncode == 0
         assert SHOWN in done.stderr
         assert "\x1b" not in done.stderr
+
+
+class TestNamesThatNoFileHas:
+    """With NUL, or half a surrogate pair, as JSON can hold them."""
+
+    NAMES = ("a\0.png", "x\0/../a.png", "\ud800.png", "x\ud800/../b.png")
+
+    @pytest.mark.parametrize("arguments", [["--maps", "maps"], ["--group-by", "parent"], ["--report", "r.html"]])
+    def test_in_a_manifest_are_error_rows(self, arguments: list[str], pictures: Write, tmp_path: Path) -> None:
+        pictures("gen", "a.png")
+        manifest = [*({"image": name} for name in self.NAMES), {"image": "gen/a.png", "group": "a\0b", "note": "c\0d"}]
+        (tmp_path / "list.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in manifest))
+        for more in ([], ["--resume"]):
+            done = call_command("list.jsonl", "-m", "nr-lite", "-o", "t.csv", *arguments, *more, cwd=tmp_path)
+            assert done.returncode == 1, done.stderr
+        *wrong, right = table((tmp_path / "t.csv").read_text())
+        assert [row["image"] for row in (*wrong, right)] == ["", "", "", "", "gen/a.png"]
+        assert ["NUL" in row["error"] for row in wrong] == [True, True, False, False]
+        assert (right["error"], right["note"]) == ("", r"c\x00d")
+
+    def test_on_standard_input_are_error_rows(self, tmp_path: Path) -> None:
+        done = call_command("-", "-m", "nr-lite", "--maps", "maps", cwd=tmp_path, stdin=b"x\0/../a.png\n")
+        assert done.returncode == 1, done.stderr
+        assert [row["error"] for row in table(done.stdout)] == [r"'x\x00/../a.png': no file's name has a NUL in it"]
+
+    def test_in_a_table(self, folder: Path) -> None:
+        rows = [
+            {"image": name, "group": "ab"[number % 2], "metric": "nr-lite", "quality": number, "error": None}
+            for number, name in enumerate(self.NAMES)
+        ]
+        (folder / "t.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        done = run(compare, "t.jsonl", "--report", "new.html")
+        assert (done.exit_code, Path("new.html").exists()) == (0, True), done.output
+        (folder / "a.png").write_bytes(b"an image")  # not what `x\0/../a.png` names
+        done = run(select, "t.jsonl", "--to", "to", "--apply")
+        assert (done.exit_code, done.stderr.count("no such file any more: ")) == (1, 4), done.output
+        assert not list(folder.glob("to/**/*.png"))
+
+
+class TestLinksThatLeadOut:
+    def test_of_a_folder_of_maps(self, pictures: Write, tmp_path: Path) -> None:
+        pictures("gen", "a.png", "b/c.png")
+        (tmp_path / "outside").mkdir()
+        (tmp_path / "maps" / "gen").mkdir(parents=True)
+        (tmp_path / "maps" / "gen" / "b").symlink_to(tmp_path / "outside")
+        arguments = ["-m", "nr-lite", "--maps", "maps", "-o", "t.csv", "--resume"]
+        done = call_command("gen", *arguments, cwd=tmp_path)
+        assert "a link leads out of maps" in done.stderr
+        assert not list((tmp_path / "outside").iterdir())
+        assert (tmp_path / "maps" / "gen" / "a.png.nr-lite.npy").exists()
+
+    def test_an_output_behind_one_is_one_output(self, tmp_path: Path) -> None:
+        (tmp_path / "link.csv").symlink_to("real.csv")
+        (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+        with locked(tmp_path / "real.csv"):
+            for name in ("link.csv", "link/real.csv", "link/link.csv"):
+                done = call_command("absent.png", "-m", "nr-lite", "-o", name, cwd=tmp_path)
+                assert (done.returncode, "is being written by another run" in " ".join(done.stderr.split())) == (
+                    2,
+                    True,
+                )

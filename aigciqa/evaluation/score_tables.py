@@ -17,7 +17,7 @@ import numpy as np
 from aigciqa.csv_text import read_csv
 from aigciqa.databases.base import below
 from aigciqa.evaluation.evaluate import Predictions
-from aigciqa.names import name_key, shown
+from aigciqa.names import name_key, real, shown
 from aigciqa.registry import METRICS, known_dimensions
 from aigciqa.scoring.sources import is_image_name
 
@@ -193,7 +193,7 @@ class _Finder:
 
 
 def _resolved(path: str | os.PathLike[str]) -> str:
-    return name_key(os.path.realpath(path))
+    return name_key(real(path))
 
 
 def _error(row: Row, sample: Sample, table: Path, columns: Iterable[str]) -> str | None:

@@ -108,11 +108,13 @@ def _numbers(values: NDArray[np.float64]) -> list[float | None]:
 
 
 def _link(path: str, folder: Path) -> str | None:
-    """URL of a file, relative to the page where it can be; None where it is not on this machine."""
+    """URL of a file, relative to the page where it can be; None where it is not on this machine, or no file's name."""
     if remote.is_url(path):
         return None
     try:
         return quote(os.fsencode(os.path.relpath(path, folder)).replace(os.fsencode(os.sep), b"/"))
+    except UnicodeEncodeError:
+        return None
     except ValueError:  # on another drive
         return Path(path).absolute().as_uri()
 

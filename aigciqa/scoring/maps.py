@@ -19,7 +19,7 @@ from aigciqa import remote
 from aigciqa.decode import load_content, load_image
 from aigciqa.errors import ImageError
 from aigciqa.files import replacing
-from aigciqa.names import absolute
+from aigciqa.names import absolute, check_inside, real
 from aigciqa.plots import overlay
 from aigciqa.scoring import budget
 from aigciqa.scoring.sources import SourceError
@@ -45,8 +45,8 @@ def _is_below(below: str, folder: str) -> bool:
         wanted = os.stat(folder)
     except OSError:  # nothing is in it yet
         return False
-    real = Path(os.path.realpath(below))
-    return any(os.path.samestat(wanted, os.stat(each)) for each in (real, *real.parents) if os.path.exists(each))
+    place = Path(real(below))
+    return any(os.path.samestat(wanted, os.stat(each)) for each in (place, *place.parents) if os.path.exists(each))
 
 
 class MapFolder:
@@ -109,6 +109,7 @@ class MapFolder:
         said = _as_text(reference)
         paths = (self._path(image, number, name) for number in itertools.count(1))
         target = next(path for path in paths if _reference_of(path) in (None, said))
+        check_inside(self.folder, target)
         array = target.with_name(f"{target.name.removesuffix('.png')}.npy")
         array.parent.mkdir(parents=True, exist_ok=True)
         with replacing(array) as partial, open(partial, "wb") as stream:

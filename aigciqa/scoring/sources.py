@@ -45,6 +45,7 @@ _PARQUET_ROWS = 65_536
 _PARQUET_BUFFER = 1 << 20  # of a column; otherwise all of a row group is read at once
 #: So much of a name that can't be used is shown.
 _SHOWN = 100
+_NUL = "no file's name has a NUL in it"
 
 #: Folder -> how many of its images a walk skipped, by suffix; however often it is walked.
 Skipped: TypeAlias = "dict[str, Counter[str]]"
@@ -259,8 +260,10 @@ def _matched(path: str, skipped: Skipped) -> Iterator[Found]:
 
 def _from_lines(stream: BinaryIO) -> Iterator[Found]:
     for line in stream:
-        path = at_home(os.fsdecode(line.rstrip(b"\r\n")))
-        if path:
+        path = os.fsdecode(line.rstrip(b"\r\n"))
+        if "\0" in path:
+            yield Found(Item("", error=f"{path[:_SHOWN]!r}: {_NUL}"), "")
+        elif path := at_home(path):
             problem = remote.refusal(path)
             yield _file(path) if problem is None else Found(Item(path, error=problem), "")
 
@@ -466,6 +469,8 @@ def _image(row: Mapping[str, Any], column: str, folder: str) -> tuple[str | None
         return None, content
     if not _is_text(cell):
         raise SourceError(f"{column!r} is {cell!r}; expected text")
+    if "\0" in str(cell):
+        raise SourceError(f"{column!r} is {str(cell)[:_SHOWN]!r}: {_NUL}")
     path = spelled(str(cell), folder) if content is None else str(cell)
     if (problem := remote.refusal(path)) is not None:
         raise SourceError(problem)
@@ -486,6 +491,7 @@ def _as_text(cell: Any) -> str | None:
     if cell is None or cell != cell:
         return None
     text = json.dumps(cell, ensure_ascii=False) if isinstance(cell, (bool, dict, list)) else str(cell).strip()
+    text = text.replace("\0", r"\x00")  # a table in CSV that has it can't be told from a damaged one
     try:
         text = from_windows(text)
     except UnicodeError:
