@@ -26,6 +26,9 @@ if hasattr(os, "register_at_fork"):  # a child must have the standard error itse
 def load(image: Image.Image) -> None:
     """Decode an image's pixels.
 
+    Images of these compressions are decoded one at a time, and what else is printed to the standard error meanwhile
+    comes after. A program that another thread starts meanwhile, though, prints where nobody reads it.
+
     Raises:
         ValueError: its data is damaged, by what libtiff prints.
         Exception: whatever Pillow raises.
