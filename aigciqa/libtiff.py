@@ -12,7 +12,7 @@ from typing import IO
 
 from PIL import Image
 
-#: Compressions of a TIFF for which libtiff carries on after an error, or Pillow does not ask it for one.
+#: Compressions of a TIFF for which libtiff carries on after an error, or Pillow passes over it.
 PRINTED = frozenset({"tiff_ccitt", "group3", "group4", "tiff_jpeg", "jpeg", "lzma"})
 #: An error of one of their decoders. No other thread decodes them meanwhile.
 _ERROR = re.compile(rb"(?:Fax[34]|O?JPEG|LZMA)[A-Z]\w*: [^\r\n]*[\r\n]*")
