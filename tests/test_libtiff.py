@@ -70,8 +70,7 @@ def pixels(data: bytes) -> np.ndarray:
 class TestLibtiffsErrors:
     def test_a_damaged_image_is_refused_in_libtiffs_words(self, way: str, capfd: pytest.CaptureFixture[str]) -> None:
         data = damaged(WAYS[way]())
-        with contextlib.suppress(OSError):  # some versions raise one without these words
-            pixels(data)
+        pixels(data)  # Pillow takes what there is for the image
         printed = capfd.readouterr().err.splitlines()[0].rstrip(".")
         with pytest.raises(ImageError, match=r"^x\.tif: broken TIFF: \w+: ") as caught:
             load_content(data, "x.tif")
