@@ -193,8 +193,9 @@ def write_checkpoint(
     check_values(tensors, str(folder))
     data = save(tensors)
     facts = WeightsFacts(len(data), hashlib.sha256(data).hexdigest())
-    text = _json({**config.to_dict(), **asdict(facts)})
-    MetricConfig.from_dict(json.loads(text))
+    entry = {**config.to_dict(), **asdict(facts)}
+    MetricConfig.from_dict(json.loads(json.dumps(entry)))
+    text = json.dumps(entry, indent=2, ensure_ascii=False, allow_nan=False)
     folder.mkdir(parents=True, exist_ok=True)
     _replace(folder / CARD_FILE, (card if card is not None else model_card(config)).encode())
     _replace(folder / WEIGHTS_FILE, data)
@@ -204,16 +205,6 @@ def write_checkpoint(
 def is_foreign(card: Path) -> bool:
     """Whether a `README.md` is there that is no model card of a head."""
     return card.is_file() and _CARD_MARK not in card.read_text(encoding="utf-8", errors="replace")[:2000]
-
-
-def _json(entry: Mapping[str, Any]) -> str:
-    try:
-        return json.dumps(entry, indent=2, ensure_ascii=False, allow_nan=False)
-    except ValueError:
-        names = [f"{name!r}" for name, value in entry.items() if re.search(r"\b(nan|inf)\b", repr(value))]
-        raise CheckpointError(
-            f"config.json: {', '.join(names)} holds NaN or infinity; expected finite numbers"
-        ) from None
 
 
 class HeadFolder:

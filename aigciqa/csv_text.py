@@ -15,8 +15,13 @@ Cell = TypeVar("Cell")
 
 #: What a spreadsheet takes for a formula (OWASP, "CSV injection"), after any apostrophes.
 _FORMULA = re.compile(r"'*(?:\s*[=+\-@＝＋－＠]|[\t\r\n])")
+#: What begins like a formula and is a number, as programs write it.
+_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _DELIMITERS = ",;\t"
-_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_MARKS = ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+
+
+SWALLOWED = "a cell holds what looks like rows of the file: is there a quotation mark too many?"
 
 
 class CsvError(ValueError):
@@ -25,7 +30,9 @@ class CsvError(ValueError):
 
 def protected(cell: Cell) -> Cell | str:
     """A cell to be written: text that a spreadsheet would compute gets an apostrophe in front."""
-    return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
+    if not isinstance(cell, str) or not _FORMULA.match(cell) or _NUMBER.fullmatch(cell):
+        return cell
+    return f"'{cell}"
 
 
 def plain(cell: str) -> str:
@@ -38,6 +45,19 @@ def csv_line(cells: Iterable[object]) -> str:
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\r\n").writerow(map(protected, cells))  # with "\n", a cell's "\r" stays unquoted
     return buffer.getvalue()[:-2] + "\n"
+
+
+def from_windows(text: str) -> str:
+    """Text with bytes that are not UTF-8, as the code page of Western Europe has it; any other as it is.
+
+    Raises:
+        UnicodeError: it is not in that code page, either.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogateescape").decode("cp1252")
+    return text
 
 
 def read_csv(
@@ -58,7 +78,7 @@ def read_csv(
         CsvError: a quotation mark that is never closed, or that stands within a cell; a cell that holds
             other rows; NUL.
     """
-    with open(path, newline="", encoding=_encoding(path), errors="surrogateescape") as stream:
+    with open(path, newline="", encoding=encoding_of(path), errors="surrogateescape") as stream:
         first = stream.readline()
         delimiter = next((each for each in _DELIMITERS if column in _stripped(first, each)), ",")
         lines = _without_nul(itertools.chain([first] if first else [], stream))
@@ -71,9 +91,9 @@ def read_csv(
                 if (
                     reader.line_num > start
                     and column in header
-                    and _swallows(cells, header.index(column), delimiter, names_image)
+                    and swallows(cells, header.index(column), delimiter, names_image)
                 ):
-                    raise csv.Error("a cell holds what looks like rows of the file")
+                    raise csv.Error(SWALLOWED)
                 if cells:
                     yield start, [plain(cell) for cell in cells]
                 start = reader.line_num + 1
@@ -81,10 +101,11 @@ def read_csv(
             raise CsvError(f"{os.fspath(path)}: line {start}: {_reason(error)}") from None
 
 
-def _encoding(path: str | os.PathLike[str]) -> str:
+def encoding_of(path: str | os.PathLike[str]) -> str:
+    """What a text is written in by the mark at its start: UTF-8, also without one, or UTF-16."""
     with open(path, "rb") as stream:
         start = stream.read(4)
-    return next((encoding for mark, encoding in _MARKS if start.startswith(mark)), "utf-8")
+    return next((encoding for mark, encoding in _MARKS if start.startswith(mark)), "utf-8-sig")
 
 
 def _stripped(line: str, delimiter: str) -> list[str]:
@@ -98,7 +119,7 @@ def _without_nul(lines: Iterable[str]) -> Iterator[str]:
         yield line
 
 
-def _swallows(cells: Sequence[str], place: int, delimiter: str, names_image: Callable[[str], bool]) -> bool:
+def swallows(cells: Sequence[str], place: int, delimiter: str, names_image: Callable[[str], bool]) -> bool:
     """Whether a cell with line breaks holds rows, which are told by what stands in one column of theirs."""
     for column, cell in enumerate(cells):
         lines = cell.splitlines()
@@ -117,6 +138,4 @@ def _reason(error: Exception) -> str:
         return "a quotation mark that begins a cell here is never closed"
     if "expected after" in text:
         return 'a quotation mark inside a cell: quote the whole cell, and double the marks in it ("a 27"" screen")'
-    if "holds what looks like rows" in text:
-        return f"{text}: is there a quotation mark too many?"
     return text

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import os
 import secrets
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 from aigciqa.errors import LockedError
-from aigciqa.names import absolute
 
 #: What killed processes left behind goes when its folder is written to again, if it is older than this.
 _STALE_SECONDS = 3600.0
+#: How file systems say that they have no locks.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 @contextlib.contextmanager
@@ -48,20 +51,25 @@ def partial(path: str | os.PathLike[str]) -> Iterator[Path]:
 def locked(path: str | os.PathLike[str]) -> Iterator[None]:
     """Keep other processes, and other threads of this one, from writing `path` (a file or a folder) meanwhile.
 
-    A killed process keeps no lock.
+    A killed process keeps no lock. Where the file system has none, there is a warning and the block runs.
 
     Raises:
         LockedError: someone else writes it; it is not waited for.
     """
     from filelock import FileLock, Timeout
 
-    path = Path(absolute(path))
+    path = Path(os.path.realpath(path))  # whatever link leads there
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f"{_prefix(path)}lock"), timeout=0)
     try:
         lock.acquire()
     except Timeout:
         raise LockedError(f"{path} is being written by another run: wait for its end, or name another output") from None
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
+        message = f"{path.parent} is on a file system without locks: see to it that no other run writes {path.name}"
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
     try:
         yield
     finally:

@@ -294,6 +294,10 @@ class TestReading:
             ("a.tar/a.Png", 0, f"a.tar/a.Png: {error}"), ("a.tar/a.pNg", 0, f"a.tar/a.pNg: {error}"),
         ]  # fmt: skip
 
+    def test_one_name_may_occur_as_often_as_it_likes(self, tmp_path: Path) -> None:
+        rows = read(tmp_path, {"a": [(GOOD, 2_000), END]})["a"]
+        assert rows == [GOOD_ROW] + 1_999 * [("a.tar/good.png", 0, f"a.tar/good.png: {TWICE}")]
+
     @pytest.mark.slow
     def test_a_hundred_thousand_members(self, tmp_path: Path) -> None:
         images = b"".join(member(f"{number}.png", b"x") for number in range(5_000))
@@ -404,7 +408,7 @@ class TestNames:
         assert f"{len(staying)} no such file any more" in done.stderr
         new = {path for path in tmp_path.rglob("*") if path.is_file()} - before
         assert all(path.is_relative_to(here) for path in new)
-        assert {path.relative_to(here).parts[0] for path in new} == {"maps", "t.csv", "t.html"}
+        assert {path.relative_to(here).parts[0] for path in new} == {"maps", "t.csv", "t.csv.meta.json", "t.html"}
         assert len([path for path in new if path.is_relative_to(here / "maps")]) == 2 * len(staying)
         assert (here.parent / "up.png").read_bytes() == b"keep"
 
@@ -413,6 +417,6 @@ class TestNames:
         folder = MapFolder(str(tmp_path / "maps"), [untrained("nr-resnet18")], resume=False)
         monkeypatch.setattr("aigciqa.scoring.maps.PurePath", PureWindowsPath)
         monkeypatch.setattr(folder, "folder", PureWindowsPath("D:/maps"))
-        path = folder._path(image, "nr-resnet18", ".png")
+        path = folder._path(image, 1, "nr-resnet18")
         assert path.is_relative_to("D:/maps")
         assert ":" not in str(path)[2:]

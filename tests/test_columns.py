@@ -158,3 +158,23 @@ def test_a_metric_whose_scores_are_all_equal_is_named(tmp_path: Path) -> None:
     done = run(path)
     assert "flat · quality: all scores are equal (2.300): they say nothing of these images." in done.stdout
     assert "nr-lite · quality: all" not in done.stdout
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".jsonl", ".parquet"])
+def test_a_selection_keeps_what_is_declared_beside_the_table(suffix: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", OWN)
+    made_by = {"format": 1, "dimensions": {"aesthetics": [1, 10]}, "metrics": []}
+    write(tmp_path / "t.csv.meta.json", json.dumps(made_by))
+    best = tmp_path / f"best{suffix}"
+    selected(path, "--top", "2", "-o", str(best))
+    assert json.loads((tmp_path / f"{best.name}.meta.json").read_text()) == made_by
+    assert selected(str(best), "--top", "1") == ["a/2.png"]
+
+
+def test_a_selection_does_not_replace_what_is_told_of_another_table(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", SEEDS)
+    write(tmp_path / "best.csv.meta.json", "mine")
+    done = CliRunner().invoke(select.main, [path, "--top", "1", "-o", str(tmp_path / "best.csv")])
+    assert (done.exit_code, "best.csv.meta.json is there already" in done.stderr) == (2, True)
+    assert not (tmp_path / "best.csv").exists()
+    assert (tmp_path / "best.csv.meta.json").read_text() == "mine"

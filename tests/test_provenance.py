@@ -55,7 +55,7 @@ def test_the_file_beside_a_table_says_what_made_it(folder: Path) -> None:
     assert made_by["dimensions"] == {"quality": [0, 5]}
     (metric,) = made_by["metrics"]
     assert (metric["name"], metric["dtype"], len(metric["weights"])) == ("nr-lite", "float32", 64)
-    assert made_by["options"] == {"reference": None, "group-by": "parent", "decoder": "pillow"}
+    assert made_by["options"] == {"reference": None, "group-by": "parent", "decoder": "pillow", "folder": "."}
 
 
 class TestResume:
@@ -278,7 +278,7 @@ def test_a_comparison_does_not_replace_what_it_compares(folder: Path, monkeypatc
     os.link("a.csv", "c.csv")
     for output in ("a.csv", "./a.csv", "c.csv"):
         done = CliRunner().invoke(compare.main, ["a.csv", "b.csv", "-o", output])
-        assert (done.exit_code, "would overwrite what is to be compared" in done.stderr) == (2, True)
+        assert (done.exit_code, "would overwrite a.csv, which is read" in done.stderr) == (2, True)
     assert (folder / "a.csv").read_bytes() == before
 
 

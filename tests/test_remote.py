@@ -19,6 +19,7 @@ from aigciqa import remote
 from aigciqa.cli import score
 from aigciqa.decode import load_content, load_image
 from aigciqa.scoring import archives
+from aigciqa.scoring.budget import Budget
 from aigciqa.scoring.maps import MapFolder
 from aigciqa.scoring.parts import Parts
 from aigciqa.scoring.sinks import columns_of, to_row
@@ -249,6 +250,15 @@ class TestObjectStore:
         with filesystem.open_output_stream(name) as file:
             file.write(Path(pack(tmp_path / "a.tar", a_png=png(1))).read_bytes())
         assert [row["image"] for row in invoke(f"{bucket}/a.tar")] == [f"{bucket}/a.tar/a.png"]
+
+    def test_objects_wait_for_room_in_the_budget_before_they_are_read(
+        self, bucket: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        taken: list[int] = []
+        take = Budget.take
+        monkeypatch.setattr(Budget, "take", lambda self, size, *rest: taken.append(size) or take(self, size, *rest))
+        invoke(f"{bucket}/gen/b.png")
+        assert taken == [len(png(2))]
 
     def test_urls_in_a_manifest(self, bucket: str, tmp_path: Path) -> None:
         (tmp_path / "list.csv").write_text(f"image\n{bucket}/gen/b.png\n")

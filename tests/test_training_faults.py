@@ -376,7 +376,7 @@ def test_changed_images_and_ratings_are_named(root: Path, tmp_path: Path) -> Non
     before = image.read_bytes()
     image.touch()  # a copy of the same content is the same
     run(root, tmp_path / "head", resume=True)
-    shutil.copy(split.train[1].image, image)
+    Image.new("RGB", (16, 16), "red").save(image)
     with pytest.raises(ValueError, match=f"differs in the images {image.name}: "):
         run(root, tmp_path / "head", resume=True)
     image.write_bytes(before)
@@ -493,6 +493,6 @@ def test_an_interrupt_before_training_exits_130(monkeypatch: pytest.MonkeyPatch,
 def test_a_config_without_json_is_not_written(tmp_path: Path) -> None:
     metric = aigciqa.create_metric("nr-tiny", weights=None)
     wrong = dataclasses.replace(metric.config, training={"validation_srcc": math.nan})
-    with pytest.raises(aigciqa.CheckpointError, match="'training' holds NaN or infinity"):
+    with pytest.raises(aigciqa.CheckpointError, match=r"'training\.validation_srcc' is nan"):
         write_checkpoint(tmp_path / "head", wrong, metric.state_dict())
     assert not list(tmp_path.rglob("*.*"))

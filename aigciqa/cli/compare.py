@@ -171,7 +171,8 @@ class _Scorer:
         from aigciqa.scoring.sinks import columns_of, dimensions_of
 
         check_metrics(names, weights)
-        openers = checked(sources.open_sources, folders, sys.stdin.buffer)
+        skipped: sources.Skipped = {}
+        openers = checked(sources.open_sources, folders, sys.stdin.buffer, skipped)
         references = checked(sources.references_from, reference) if reference is not None else None
         self.pair: dict[str, Callable[[Found], Item]] = {}
         self.found: dict[str, list[Found]] = {}
@@ -180,6 +181,8 @@ class _Scorer:
             if not self.found[folder]:
                 raise click.UsageError(f"no images in {folder}")
             self.pair[folder] = references(self.found[folder]) if references else lambda found: found.item
+        for line in sources.told(skipped):
+            say(f"aigciqa-compare: {line}")
         names = names or ("fr-lite" if reference is not None else "nr-lite",)
         check_references(names, reference, Item(""), folders)
         self.metrics: list[Metric] = checked(load_metrics, names, weights, device, dtype, dimension)

@@ -195,7 +195,8 @@ def main(
     carried |= carried_names([name for opener in openers for name in opener.columns], columns_of(dimensions))
     made_by = None
     if output is not None:
-        options = {"reference": reference, "group-by": group_by, "decoder": decoder}
+        folder_of_paths = _folder_of_paths([*images, *([reference] if reference is not None else [])], output)
+        options = {"reference": reference, "group-by": group_by, "decoder": decoder, "folder": folder_of_paths}
         deferred = "auto" if engine == "ray" and dtype == "auto" else None
         made_by = provenance.describe(metrics, dimensions, deferred, options)
     run = _Run(metrics, dimensions, carried.values(), made_by, output, report, folder, engine, quiet, skipped)
@@ -222,7 +223,8 @@ def main(
                 decoder=decoder,
             )
         )  # fmt: skip
-    sys.exit(run.score(records, items, resume))
+    files = [file for opener in openers for file in opener.files]
+    sys.exit(run.score(records, items, files if resume else None))
 
 
 class _Run:
@@ -260,14 +262,22 @@ class _Run:
         self.skipped = skipped
         self.bar = tqdm(unit="score", disable=quiet or None, dynamic_ncols=True, leave=False)
 
-    def score(self, records: Generator[Record, None, None], items: Iterator[Item], resume: bool) -> int:
-        """Take the records of the items; returns the exit status."""
+    def score(
+        self, records: Generator[Record, None, None], items: Iterator[Item], resumed: Sequence[str] | None
+    ) -> int:
+        """Take the records of the items; returns the exit status.
+
+        Args:
+            records: of the items.
+            items: in order.
+            resumed: files that hold images, if an earlier run is gone on with; else None.
+        """
         from aigciqa.errors import ImageError
         from aigciqa.scoring import sinks
         from aigciqa.scoring.sources import SourceError, told
 
         try:
-            sink = self._open(items, resume)
+            sink = self._open(items, resumed)
             for record in records:
                 row = sinks.to_row(record, self.columns)
                 if self.maps is not None:  # first: a row that is written is never scored again
@@ -313,16 +323,16 @@ class _Run:
 
         threading.Thread(target=count, daemon=True).start()
 
-    def _open(self, items: Iterator[Item], resume: bool) -> Sink:
+    def _open(self, items: Iterator[Item], resumed: Sequence[str] | None) -> Sink:
         from aigciqa.scoring import sinks
 
         if self.file is None:
             return sinks.standard_output(self.columns, self.names)
-        if not resume:
+        if resumed is None:
             self.file.start()
             return self.file
         expected = (row for item in items for row in sinks.rows_ahead(item, self.names, self.columns))
-        for row in _checked_rows(self.file.recover(expected, len(self.names))):
+        for row in _checked_rows(self.file.recover(expected, len(self.names), resumed)):
             self.summary.add([row])
             if self.report is not None:
                 self.report.add(self._scores(row))
@@ -378,6 +388,18 @@ class _Run:
         if not self.quiet:
             for line in lines:
                 self.bar.write(printable(line), file=sys.stderr)
+
+
+def _folder_of_paths(paths: Iterable[str], output: str) -> str | None:
+    """The folder that relative paths begin in, from the table's, since both may move; None if all are absolute."""
+    if all(os.path.isabs(path) or is_url(path) for path in paths):
+        return None
+    if is_url(output):
+        return os.getcwd()
+    try:
+        return os.path.relpath(os.getcwd(), os.path.dirname(os.path.realpath(output)))
+    except ValueError:  # on another drive of Windows
+        return os.getcwd()
 
 
 def _lock(output: str) -> None:

@@ -16,6 +16,7 @@ import click
 from aigciqa.cli.common import EXIT_INTERRUPTED, Command, check_output, checked, say
 from aigciqa.names import absolute
 from aigciqa.remote import is_url
+from aigciqa.scoring import provenance
 from aigciqa.scoring.sinks import OUTPUT_SUFFIXES, FileSink
 from aigciqa.scoring.sources import SourceError
 from aigciqa.scoring.tables import Table, below_common_folder, is_table, read_table, rows_of
@@ -142,7 +143,7 @@ def main(
     _say_what(chosen, listed)
     if output is not None:
         try:
-            checked(_write_table, output, table.columns, chosen.rows)
+            checked(_write_table, output, table, chosen.rows)
         except OSError as error:
             raise click.ClickException(f"can't write -o {output}: {error.strerror or error}") from None
     missing = EXIT_ERRORS if chosen.missing else EXIT_DONE
@@ -210,20 +211,22 @@ def _say_what(chosen: Selection, listed: str | None) -> None:
             say(f"{count} {what}")
 
 
-def _write_table(output: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
-    """Write a table that is not there yet, whole or not at all."""
-    if os.path.lexists(output):
-        raise SourceError(f"-o {output} is there already, and nothing is overwritten: name another")
+def _write_table(output: str, table: Table, rows: Sequence[Row]) -> None:
+    """Write a table that is not there yet, whole or not at all; what made the whole one made it, too."""
+    for path in (output, provenance.path_of(output)):
+        if os.path.lexists(path):
+            raise SourceError(f"-o {output}: {path} is there already, and nothing is overwritten: name another")
     if not is_table(output):
         raise SourceError(f"-o {output}: a table of scores ends in one of {', '.join(OUTPUT_SUFFIXES)}")
     folder, name = os.path.split(absolute(output))
     os.makedirs(folder, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".aigciqa-") as temporary:
-        sink = FileSink(os.path.join(temporary, name), columns)
+        sink = FileSink(os.path.join(temporary, name), table.columns)
         sink.start()
         sink.write(rows)
         sink.close()
         move(sink.path, output)
+    provenance.copy(str(table.path), output)
 
 
 def _print_paths(rows: Sequence[Row], dimension: str, edges: Sequence[float]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -154,6 +155,6 @@ def _stop(why: str, output: Path, status: int) -> NoReturn:
 
 def _kept(output: Path) -> str:
     """What a run that stopped leaves to go on from."""
-    if not (output.expanduser() / "training").exists():
+    if not os.path.exists(output.expanduser() / "training"):
         return ""
     return f"; whole epochs are kept in {output}, and --resume goes on from there"

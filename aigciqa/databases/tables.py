@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from aigciqa import parquet_images
-from aigciqa.csv_text import CsvError, read_csv
+from aigciqa.csv_text import CsvError, from_windows, read_csv
 from aigciqa.databases.base import Problems, counted
 from aigciqa.names import shown
 from aigciqa.scoring.sources import is_image_name
@@ -151,20 +151,11 @@ def _sheet(path: Path) -> list[tuple[Any, ...]]:
 def _lines(path: Path, column: str) -> list[tuple[Any, ...]]:
     """The cells of a CSV file."""
     try:
-        return [tuple(map(_from_windows, cells)) for _, cells in read_csv(path, column, is_image_name)]
+        return [tuple(map(from_windows, cells)) for _, cells in read_csv(path, column, is_image_name)]
     except CsvError as error:
         raise _UnusableError(f"not CSV: {str(error).removeprefix(f'{path}: ')}") from error
     except UnicodeError as error:
         raise _UnusableError(f"neither in UTF-8 nor in Windows' code page: {error}; save it as UTF-8") from error
-
-
-def _from_windows(cell: str) -> str:
-    """A cell whose bytes are not UTF-8, as the code page of Western Europe has it."""
-    try:
-        cell.encode()
-    except UnicodeEncodeError:
-        return cell.encode("utf-8", "surrogateescape").decode("cp1252")
-    return cell
 
 
 def _parquet_cells(path: Path) -> list[tuple[Any, ...]]:

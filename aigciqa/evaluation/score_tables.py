@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aigciqa.csv_text import CsvError, read_csv
+from aigciqa.csv_text import read_csv
 from aigciqa.databases.base import below
 from aigciqa.evaluation.evaluate import Predictions
 from aigciqa.names import name_key, shown
@@ -56,8 +56,8 @@ class ScoreTable:
         if path.suffix.lower() != ".csv":
             raise ValueError(f"{path}: a table of scores is a .csv file")
         try:
-            lines = [[cell.strip() for cell in cells] for _, cells in read_csv(path, "image", is_image_name)]
-        except (OSError, CsvError) as error:
+            lines = [[cell.strip(" ") for cell in cells] for _, cells in read_csv(path, "image", is_image_name)]
+        except OSError as error:
             raise ValueError(f"{path}: {error}") from None
         header, cells = (lines[0], lines[1:]) if lines else ([], [])
         rows = tuple(dict(itertools.zip_longest(header, line[: len(header)], fillvalue="")) for line in cells)
@@ -166,6 +166,8 @@ class _Finder:
                     raise ValueError(f"{table} has two rows of {row['image']}")
                 self.by_path[path] = row
             parts = name_key(row["image"]).split("/")
+            if parts[-1] not in self.names:  # a path of Windows, perhaps
+                parts = "/".join(parts).replace("\\", "/").split("/")
             tails = ("/".join(parts[start:]) for start in range(len(parts) - 1))  # longest first, down to two parts
             self.by_relative[next((tail for tail in tails if tail in relatives), "")].append(row)
             self.by_name[parts[-1]].append(row)

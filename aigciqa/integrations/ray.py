@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from aigciqa import remote
-from aigciqa.csv_text import plain
+from aigciqa.csv_text import SWALLOWED, plain, swallows
 from aigciqa.scoring import archives
 from aigciqa.scoring.records import Item
 from aigciqa.scoring.sinks import arrow_table, columns_of, dimensions_of, to_row
-from aigciqa.scoring.sources import IMAGE_SUFFIXES, MANIFEST_COLUMNS, beside
+from aigciqa.scoring.sources import IMAGE_SUFFIXES, MANIFEST_COLUMNS, beside, is_image_name
 
 try:
     import pyarrow.csv
@@ -245,7 +245,15 @@ def _as_text() -> pyarrow.csv.ConvertOptions:
 
 def _from_table(batch: pyarrow.Table, scheme: str, is_csv: bool) -> dict[str, list[Any]]:
     """The columns that count of a table, which `path` names."""
-    folders = [scheme + os.path.dirname(path) for path in batch["path"].to_pylist()]
+    paths, names = batch["path"].to_pylist(), [name for name in batch.column_names if name != "path"]
+    if "image" not in names:
+        raise ValueError(f"{paths[0] if paths else 'a table'} has no column 'image'; it has: {', '.join(names)}")
+    if is_csv:
+        place = names.index("image")
+        for path, *row in zip(paths, *(batch[name].to_pylist() for name in names), strict=True):
+            if swallows([cell if isinstance(cell, str) else "" for cell in row], place, ",", is_image_name):
+                raise ValueError(f"{path}: {SWALLOWED}")
+    folders = [scheme + os.path.dirname(path) for path in paths]
     cells = {name: batch[name].to_pylist() for name in MANIFEST_COLUMNS if name in batch.column_names}
     if is_csv:
         cells = {name: [plain(cell) if cell else cell for cell in column] for name, column in cells.items()}

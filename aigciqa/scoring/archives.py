@@ -31,6 +31,8 @@ REFERENCE_PREFIX = "reference."
 MAX_NAME = 4096
 #: Names that are remembered to find those that occur again.
 MAX_NAMES = 1_000_000
+#: Members of a sample, of which each has a suffix of its own; with more, it is taken for several samples.
+MAX_PARTS = 100
 #: Bytes of a pixel of four 16-bit channels.
 BYTES_PER_PIXEL = 8
 #: Of a longer member so much is looked at before the rest is read.
@@ -115,7 +117,7 @@ def pictures_of(
             key, suffix = _split(name)
             folder, base = posixpath.split(name)
             unfinished = (key, posixpath.join(folder, base.partition(".")[0]))
-            for over in [each for each in samples if each not in unfinished]:
+            for over in [each for each in samples if each not in unfinished or len(samples[each]) >= MAX_PARTS]:
                 yield from _of_sample(over, samples.pop(over))
             held = sum(len(part.content) for parts in samples.values() for part in parts)
             try:

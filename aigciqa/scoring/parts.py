@@ -147,7 +147,7 @@ class PartsSink:
     def start(self) -> None:
         """Nothing: an earlier table stays until the run knows that it can score."""
 
-    def recover(self, _expected: Iterator[Row], _block: int) -> Iterator[Row]:
+    def recover(self, _expected: Iterator[Row], _block: int, _files: Iterable[str] = ()) -> Iterator[Row]:
         """Nothing: an earlier run's rows come back with those that are scored."""
         return iter(())
 

@@ -62,7 +62,7 @@ def write(table: str, made_by: Mapping[str, Any]) -> None:
         OSError: it can't be written.
     """
     data = (json.dumps(made_by, indent=2, allow_nan=False) + "\n").encode()
-    path = _path(table)
+    path = path_of(table)
     if remote.is_url(path):
         filesystem, name = remote.resolve(path)
         with filesystem.open_output_stream(name) as stream:
@@ -72,13 +72,27 @@ def write(table: str, made_by: Mapping[str, Any]) -> None:
         unfinished.write_bytes(data)
 
 
+def copy(table: str, other: str) -> None:
+    """Write beside another table what made a table; nothing where that is not known.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    try:
+        found = read(table)
+    except SourceError:
+        return
+    if found is not None:
+        write(other, found)
+
+
 def read(table: str) -> dict[str, Any] | None:
     """What made a table, a path or URL; None if nothing says so.
 
     Raises:
         SourceError: another file has that name.
     """
-    path = _path(table)
+    path = path_of(table)
     try:
         with remote.open_file(path) if remote.is_url(path) else open(path, "rb") as stream:
             found = json.loads(stream.read())
@@ -86,11 +100,20 @@ def read(table: str) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise SourceError(f"{path!r} can't be read: {error}. It is to say what made {table!r}: move it away") from None
-    if not isinstance(found, dict) or found.get("format") != FORMAT or not isinstance(found.get("metrics"), list):
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise SourceError(
             f"{path!r} is no file of aigciqa, or of a later version: move it away, or name another output"
         )
     return found
+
+
+def declared_dimensions(table: str) -> tuple[str, ...]:
+    """The dimensions of a table, a path or URL, as far as what made it is known."""
+    try:
+        dimensions = (read(table) or {}).get("dimensions")
+    except SourceError:
+        return ()
+    return tuple(dimensions) if isinstance(dimensions, dict) else ()
 
 
 def check_same(table: str, made_by: Mapping[str, Any]) -> None:
@@ -103,7 +126,7 @@ def check_same(table: str, made_by: Mapping[str, Any]) -> None:
     found = read(table)
     if found is None:
         raise SourceError(
-            f"--resume: {_path(table)} is missing, which says what made {table} (aigciqa 0.1 did not write it); "
+            f"--resume: {path_of(table)} is missing, which says what made {table} (aigciqa 0.1 did not write it); "
             f"scores of other weights or options might come into one table. {way_out}"
         )
     there, wanted = _flat(found), _flat(json.loads(json.dumps(made_by)))
@@ -113,7 +136,8 @@ def check_same(table: str, made_by: Mapping[str, Any]) -> None:
             raise SourceError(f"--resume: {table} is of another run: {name} was {one}, is {other} now. {way_out}")
 
 
-def _path(table: str) -> str:
+def path_of(table: str) -> str:
+    """Where it says what made a table."""
     return os.fspath(table).rstrip("/") + SUFFIX
 
 
@@ -130,7 +154,10 @@ def _sha256(metric: Metric) -> str:
 
 def _flat(made_by: Mapping[str, Any]) -> dict[str, Any]:
     """Its values by what an error calls them, such as "weights of nr-lite"."""
-    metrics = {str(each.get("name")): each for each in made_by["metrics"] if isinstance(each, dict)}
+    listed = made_by.get("metrics")
+    metrics = (
+        {str(each.get("name")): each for each in listed if isinstance(each, dict)} if isinstance(listed, list) else {}
+    )
     found = {"the metric": list(metrics)}
 
     def add(value: Any, names: tuple[str, ...]) -> None:

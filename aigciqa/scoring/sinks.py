@@ -55,7 +55,7 @@ def carried_names(given: Iterable[str], columns: Sequence[str]) -> dict[str, str
     """What a manifest's columns are called in a table: as they are, or `NAME_given` if scores may have that name."""
     taken = {*columns, *SCORE_RANGES}
     names: dict[str, str] = {}
-    for name in given:
+    for name in dict.fromkeys(given):
         names[name] = name
         while names[name] in taken:
             names[name] += "_given"
@@ -186,12 +186,13 @@ class FileSink:
         if self.suffix == ".csv":
             self._append([dict(zip(self.columns, self.columns, strict=True))])
 
-    def recover(self, expected: Iterator[Row], block: int) -> Iterator[Row]:
+    def recover(self, expected: Iterator[Row], block: int, files: Iterable[str] = ()) -> Iterator[Row]:
         """Go on with an earlier run's file: yields its rows, then is ready for `write`.
 
         Args:
             expected: every row the whole run will write, but for scores and errors; as many are taken as the file has.
             block: rows that belong together (one image by every metric): a block that is torn is written again.
+            files: that hold images, beside those that rows name.
 
         Raises:
             SourceError: the file is of another run; it is left as it is.
@@ -205,6 +206,8 @@ class FileSink:
         if self.made_by is not None:
             provenance.check_same(str(self.path), self.made_by)
         written = begun.stat().st_mtime
+        for path in files:
+            refuse_changed(str(self.path), {"image": path, "reference": None}, written)
         if is_finished:
             self._reopen()
         try:
@@ -287,9 +290,18 @@ class FileSink:
         return kept
 
     def _check(self, row: Row, expected: Row | None) -> None:
-        if tuple(row) == self.columns and expected is not None and is_same(row, expected, self.columns):
-            return
-        raise of_another_run(str(self.journal), row, expected, self.columns)
+        if tuple(row) != self.columns:
+            raise self._other_columns(row)
+        if expected is None or not is_same(row, expected, self.columns):
+            raise of_another_run(str(self.journal), row, expected, self.columns)
+        if row["error"] is None and all(row[name] is None for name in scores_of(self.columns)):
+            raise SourceError(f"--resume: {self.journal} has neither a score nor an error of {row['image']!r}")
+
+    def _other_columns(self, names: Iterable[str]) -> SourceError:
+        return SourceError(
+            f"--resume: {self.journal} has other columns than this run: {', '.join(names)}; expected "
+            f"{', '.join(self.columns)}"
+        )
 
     def _parse(self, stream: Iterable[bytes]) -> Iterator[tuple[dict[str, Any], int]]:
         """The journal's whole rows, each with the offset of its end; a torn last row is left out."""
@@ -333,12 +345,11 @@ class FileSink:
         try:
             for number, cells in enumerate(csv.reader(whole, strict=True)):
                 record.clear()
+                if not cells:  # a line that an editor has left
+                    continue
                 cells = list(map(plain, cells))
                 if len(cells) != len(self.columns) or (number == 0 and tuple(cells) != self.columns):
-                    raise SourceError(
-                        f"--resume: {self.journal} has other columns than this run: {', '.join(cells)}; expected "
-                        f"{', '.join(self.columns)}"
-                    )
+                    raise self._other_columns(cells)
                 yield self._typed(dict(zip(self.columns, cells, strict=True))), end
         except csv.Error as error:
             torn = next(whole, None) is None  # the file ends inside a quoted cell, which may be the last row, cut off
@@ -444,8 +455,7 @@ def of_another_run(table: str, row: Row, expected: Row | None, columns: Sequence
     if expected is not None:
         wants = f"{expected['image']!r} by {expected['metric']}"
         if wants == has:
-            different = (name for name in columns if not is_same(row, {**row, name: expected.get(name)}, columns))
-            name = next(different, "columns")
+            name = next(name for name in columns if not is_same(row, {**row, name: expected.get(name)}, columns))
             has += f" with {name} {row.get(name)!r}"
             wants = f"{name} {expected.get(name)!r}"
     return SourceError(

@@ -10,12 +10,13 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, BinaryIO, TypeAlias
 
 from aigciqa import remote
-from aigciqa.csv_text import CsvError, read_csv
+from aigciqa.csv_text import CsvError, encoding_of, from_windows, read_csv
 from aigciqa.names import absolute, at_home, name_key, shown
 from aigciqa.scoring import archives
 from aigciqa.scoring.records import Item, shortened
@@ -75,10 +76,12 @@ class Source:
     Attributes:
         opener: lists them.
         columns: of a manifest, those that are carried into the table: all but `image`, `reference` and `group`.
+        files: that hold its images, if they are in Parquet.
     """
 
     opener: Callable[[], Iterator[Found]]
     columns: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     def __call__(self) -> Iterator[Found]:
         return self.opener()
@@ -381,7 +384,8 @@ def _open_manifest(path: str) -> Source:
         raise SourceError(f"manifest {path!r}: no such file")
     carried = _carried(_columns(path))
     if path.lower().endswith(_PARQUET) and any(map(_holds_images, parts := _parquet_parts(path))):
-        return Source(lambda: (Found(Item(part), os.path.basename(part), is_archive=True) for part in parts), carried)
+        files = [Found(Item(part), os.path.basename(part), is_archive=True) for part in parts]
+        return Source(lambda: iter(files), carried, tuple(parts))
     return Source(lambda: _rows(path, carried), carried)
 
 
@@ -452,7 +456,7 @@ def _image(row: Mapping[str, Any], column: str, folder: str) -> tuple[str | None
     """
     cell: Any = row.get(column)
     content = None
-    if isinstance(cell, dict) and cell.keys() <= {"bytes", "path"}:
+    if isinstance(cell, dict) and not cell.keys().isdisjoint({"bytes", "path"}):
         cell, content = cell.get("path"), cell.get("bytes")
     elif isinstance(cell, bytes):
         cell, content = None, cell
@@ -483,18 +487,10 @@ def _as_text(cell: Any) -> str | None:
         return None
     text = json.dumps(cell, ensure_ascii=False) if isinstance(cell, (bool, dict, list)) else str(cell).strip()
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        text = _from_windows(text) or text.encode("utf-8", "backslashreplace").decode()
-    return text or None
-
-
-def _from_windows(text: str) -> str | None:
-    """Text whose bytes are not UTF-8, as the code page of Western Europe has it; None if it is not that, either."""
-    try:
-        return text.encode("utf-8", "surrogateescape").decode("cp1252")
+        text = from_windows(text)
     except UnicodeError:
-        return None
+        text = text.encode("utf-8", "backslashreplace").decode()
+    return text or None
 
 
 def spelled(cell: str, folder: str) -> str:
@@ -510,7 +506,9 @@ def spelled(cell: str, folder: str) -> str:
     slashed = dict.fromkeys((cell, stripped, plain, os.path.expanduser(plain)))
     if len(slashed) == 1 and cell.isascii():
         return cell
-    decoded = dict.fromkeys(each for path in slashed for each in (path, _from_windows(path)) if each is not None)
+    decoded = list(slashed)
+    with suppress(UnicodeError):
+        decoded += map(from_windows, slashed)
     forms = (form for path in decoded for form in (path, *(unicodedata.normalize(n, path) for n in ("NFC", "NFD"))))
     return next((form for form in forms if os.path.lexists(beside(folder, form))), os.path.expanduser(stripped))
 
@@ -541,7 +539,8 @@ def read_rows(path: str, columns: Iterable[str] | None = None) -> Iterator[dict[
 
 
 def _csv_rows(path: str) -> Iterator[dict[str, Any] | str]:
-    rows = read_csv(path, "image", is_image_name)
+    folder = os.path.dirname(path)
+    rows = read_csv(path, "image", lambda text: is_image_name(text) or os.path.isfile(os.path.join(folder, text)))
     try:
         _, header = next(rows, (0, []))
         header = [name.strip() for name in header]
@@ -560,12 +559,13 @@ def _csv_rows(path: str) -> Iterator[dict[str, Any] | str]:
 
 
 def is_image_name(text: str) -> bool:
-    """Whether it can be an image's, by its suffix."""
-    return os.path.splitext(text)[1].lower() in IMAGE_SUFFIXES
+    """Whether it can be an image's: by its suffix, as a URL, or because there is such a file."""
+    suffix = os.path.splitext(text)[1].lower()
+    return suffix in IMAGE_SUFFIXES | SKIPPED_SUFFIXES or remote.is_url(text) or os.path.isfile(text)
 
 
 def _jsonl_rows(path: str) -> Iterator[dict[str, Any] | str]:
-    with open(path, encoding="utf-8-sig", errors="surrogateescape") as stream:
+    with open(path, encoding=encoding_of(path), errors="surrogateescape") as stream:
         for line in filter(str.strip, stream):
             try:
                 row = json.loads(line)
@@ -576,7 +576,7 @@ def _jsonl_rows(path: str) -> Iterator[dict[str, Any] | str]:
 
 
 def _json_rows(path: str) -> Iterator[dict[str, Any] | str]:
-    with open(path, encoding="utf-8-sig", errors="surrogateescape") as stream:
+    with open(path, encoding=encoding_of(path), errors="surrogateescape") as stream:
         try:
             rows = json.load(stream)
         except (ValueError, RecursionError) as error:

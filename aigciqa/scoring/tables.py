@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import reprlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from aigciqa.names import absolute
 from aigciqa.registry import SCORE_RANGES, known_dimensions
+from aigciqa.scoring import provenance
 from aigciqa.scoring.sinks import LEADING_COLUMNS, OUTPUT_SUFFIXES, columns_of, to_score
 from aigciqa.scoring.sources import SourceError, read_rows
 
@@ -107,7 +107,7 @@ def read_table(path: str | os.PathLike[str], dimensions: Collection[str] = ()) -
         raise SourceError(f"{str(path)!r} has no rows")
     if isinstance(first, str):
         raise SourceError(f"{path}: row 1: {first}")
-    known = {*known_dimensions(), *_declared(path), *dimensions}
+    known = {*known_dimensions(), *provenance.declared_dimensions(str(path)), *dimensions}
     others = [name for name in first if name not in (*LEADING_COLUMNS, "error")]
     scored = tuple(name for name in others if name in known)
     if "image" not in first or not scored:
@@ -117,16 +117,6 @@ def read_table(path: str | os.PathLike[str], dimensions: Collection[str] = ()) -
             f"aigciqa-score -o, with scores of {', '.join(SCORE_RANGES)}; name scores of your own with --dimension"
         )
     return Table(path, scored, tuple(name for name in others if name not in known))
-
-
-def _declared(path: Path) -> list[str]:
-    """The dimensions that the file beside a table, which says what made it, names."""
-    try:
-        found = json.loads(path.with_name(f"{path.name}.meta.json").read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return []
-    dimensions = found.get("dimensions") if isinstance(found, dict) else None
-    return list(dimensions) if isinstance(dimensions, dict) else []
 
 
 def rows_of(path: str | os.PathLike[str]) -> Iterator[dict[str, Any] | str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import Any
 
 import torch
 
-from aigciqa.checkpoint import file_sha256
 from aigciqa.databases.base import below
 from aigciqa.databases.splits import PARTS, Split
+from aigciqa.decode import read_content
 from aigciqa.errors import CheckpointError
 from aigciqa.files import replacing
 from aigciqa.names import shown
@@ -76,10 +77,10 @@ def facts_of(split: Split) -> dict[str, Any]:
 
 
 def digests(paths: Iterable[str], root: Path, workers: int) -> dict[str, str]:
-    """The sha256 of files, by their paths below the root."""
+    """The sha256 of images' files, or of images inside a Parquet file, by their paths below the root."""
     distinct = list(dict.fromkeys(paths))
     with ThreadPoolExecutor(workers) as pool:
-        found = pool.map(file_sha256, map(Path, distinct))
+        found = pool.map(lambda path: hashlib.sha256(read_content(path)).hexdigest(), distinct)
         return {below(root, path): digest for path, digest in zip(distinct, found, strict=True)}
 
 

@@ -315,7 +315,8 @@ def _check_folder(folder: Path, resume: bool) -> None:
     if resume and state.exists():
         return
     if resume and (has_head or not (folder / "training" / SPLIT_FILE).exists()):
-        raise FileNotFoundError(f"nothing to resume in {folder}: it holds no {state.relative_to(folder)}")
+        what = state.relative_to(folder)
+        raise FileNotFoundError(f"nothing to resume in {folder}: it holds no {what}; train anew in another folder")
     if state.exists() or has_head:
         raise FileExistsError(f"{folder} holds a run or a head already: resume it, or name another folder")
     for name in (CARD_FILE, WEIGHTS_FILE):
