@@ -12,7 +12,7 @@ from typing import IO
 
 from PIL import Image
 
-#: Compressions of a TIFF for which libtiff carries on after an error, or Pillow does not ask it for one.
+#: Compressions of a TIFF for which libtiff carries on after an error, or Pillow passes over it.
 PRINTED = frozenset({"tiff_ccitt", "group3", "group4", "tiff_jpeg", "jpeg", "lzma"})
 #: An error of one of their decoders. No other thread decodes them meanwhile.
 _ERROR = re.compile(rb"(?:Fax[34]|O?JPEG|LZMA)[A-Z]\w*: [^\r\n]*[\r\n]*")
@@ -25,6 +25,9 @@ if hasattr(os, "register_at_fork"):  # a child must have the standard error itse
 
 def load(image: Image.Image) -> None:
     """Decode an image's pixels.
+
+    Images of these compressions are decoded one at a time, and what else is printed to the standard error meanwhile
+    comes after. A program that another thread starts meanwhile, though, prints where nobody reads it.
 
     Raises:
         ValueError: its data is damaged, by what libtiff prints.

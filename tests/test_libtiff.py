@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -121,6 +122,27 @@ class TestStandardError:
 
         with ThreadPoolExecutor(4) as pool:
             assert list(pool.map(is_refused, [data for data, _ in ways])) == [broken for _, broken in ways]
+
+    def test_a_child_of_fork_has_it(self, capfd: pytest.CaptureFixture[str]) -> None:
+        data, done = tiff("group4", "1", size=(1000, 1000)), threading.Event()
+
+        def decode() -> None:
+            while not done.is_set():
+                load_content(data, "x.tif")
+
+        decoding = threading.Thread(target=decode)
+        decoding.start()
+        for _ in range(5):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(10)
+                os.write(2, b"child\n")
+                load_content(data, "x.tif")
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+        done.set()
+        decoding.join()
+        assert capfd.readouterr().err == "child\n" * 5
 
     def test_a_closed_one(self) -> None:
         code = """
