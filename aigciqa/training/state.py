@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import Any
 
 import torch
 
-from aigciqa.checkpoint import file_sha256
 from aigciqa.databases.base import below
 from aigciqa.databases.splits import PARTS, Split
+from aigciqa.decode import read_content
 from aigciqa.errors import CheckpointError
 from aigciqa.files import replacing
 from aigciqa.names import shown
@@ -79,7 +80,7 @@ def digests(paths: Iterable[str], root: Path, workers: int) -> dict[str, str]:
     """The sha256 of files, by their paths below the root."""
     distinct = list(dict.fromkeys(paths))
     with ThreadPoolExecutor(workers) as pool:
-        found = pool.map(file_sha256, map(Path, distinct))
+        found = pool.map(_sha256, distinct)
         return {below(root, path): digest for path, digest in zip(distinct, found, strict=True)}
 
 
@@ -98,3 +99,8 @@ def _refuse(path: Path, changed: list[str]) -> None:
     if changed:
         differing = ", ".join(changed)
         raise ValueError(f"the run of {path} differs in {differing}: train as it did, or in another folder")
+
+
+def _sha256(path: str) -> str:
+    """Of a file, or of an image in a Parquet file."""
+    return hashlib.sha256(read_content(path)).hexdigest()
