@@ -82,7 +82,7 @@ def read_content(source: str | os.PathLike[str], reserve: Callable[[int], object
 
     Args:
         source: path or URL.
-        reserve: called with how many bytes there are, before they are read.
+        reserve: called with how many bytes there are, before they are read; of Parquet, which says so only then, after.
 
     Raises:
         ImageError: it can't be read, or is longer than any picture allowed.
@@ -91,9 +91,11 @@ def read_content(source: str | os.PathLike[str], reserve: Callable[[int], object
         return _fetch(source, reserve)
     if (place := parquet_images.place_of(source)) is not None:
         try:
-            return parquet_images.read_image(place)
+            content = parquet_images.read_image(place)
         except (ImportError, OSError, ValueError) as error:
             raise ImageError(f"{source}: {error}") from error
+        reserve(len(content))
+        return content
     return _read(Path(at_home(os.fspath(source))), reserve)
 
 

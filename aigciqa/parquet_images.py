@@ -12,11 +12,10 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 SUFFIX = ".parquet"
-#: Bytes and rows read at a time, at most, and how many of those reads are kept for threads that come a little late.
-_BYTES, _ROWS, _KEPT = 8 << 20, 8, 4
+#: Images, and bytes of them, that are kept for threads that come a little late.
+_KEPT_IMAGES, _KEPT_BYTES = 32, 8 << 20
 #: Of a file, read at a time; without it, pyarrow reads all images of a row group at once.
 _BUFFER_BYTES = 1 << 20
 
@@ -52,8 +51,8 @@ def read_image(place: Place) -> bytes:
     """The bytes of an image in a Parquet file.
 
     Images that are asked for in the order of their rows, by any number of threads, are read once; another order reads
-    again from the start of their row group. In memory at a time: a few rows, and what the writer has put into one page,
-    which pyarrow makes of up to 1024 rows, and `datasets` of 100.
+    again from the start of their row group. In memory at a time: the latest images, and what the writer has put into one
+    page, which pyarrow makes of up to 1024 rows, and `datasets` of 100.
 
     Raises:
         ImportError: pyarrow is missing.
@@ -88,38 +87,41 @@ class _Reader:
             start = self.rows[-1].stop if self.rows else 0
             self.rows.append(range(start, start + self.file.metadata.row_group(number).num_rows))
         self.lock = threading.Lock()
-        self.reading: Iterator[tuple[int, list[Any]]] = iter(())
-        self.kept: list[tuple[int, list[Any]]] = []
+        self.reading: Iterator[tuple[int, bytes | None]] = iter(())
+        self.kept: dict[int, bytes | None] = {}
 
     def read(self, row: int) -> bytes:
         """The image of a row."""
         with self.lock:
-            cell = self._cell(row)
-        content = cell.get("bytes") if isinstance(cell, dict) else cell
-        if not isinstance(content, bytes):
+            content = self._content(row)
+        if content is None:
             raise ValueError(f"row {row} has no image in the column {self.column.partition('.')[0]!r}")
         return content
 
-    def _cell(self, row: int) -> Any:
-        while True:
-            for start, cells in self.kept:
-                if start <= row < start + len(cells):
-                    return cells[row - start]
-            group = next((number for number, rows in enumerate(self.rows) if row in rows), None)
-            if group is None:
-                raise ValueError(f"no row {row}: there are {self.rows[-1].stop if self.rows else 0}")
-            last = self.kept[-1][0] if self.kept else -1
-            if not (last < row and last in self.rows[group]):
-                self.reading, self.kept = self._read(group), []
-            part = next(self.reading, None)
-            if part is None:
-                raise ValueError(f"row {row} is missing")
-            self.kept = [*self.kept[1 - _KEPT :], part]
+    def _content(self, row: int) -> bytes | None:
+        if row in self.kept:
+            return self.kept[row]
+        group = next((number for number, rows in enumerate(self.rows) if row in rows), None)
+        if group is None:
+            raise ValueError(f"no row {row}: there are {self.rows[-1].stop if self.rows else 0}")
+        last = next(reversed(self.kept), -1)
+        if not (last < row and last in self.rows[group]):
+            self.reading, self.kept = self._read(group), {}
+        for number, content in self.reading:
+            self.kept[number] = content
+            while len(self.kept) > 1 and (len(self.kept) > _KEPT_IMAGES or self._held() > _KEPT_BYTES):
+                del self.kept[next(iter(self.kept))]
+            if number == row:
+                return content
+        raise ValueError(f"row {row} is missing")
 
-    def _read(self, group: int) -> Iterator[tuple[int, list[Any]]]:
-        row = self.rows[group].start
-        size = self.file.metadata.row_group(group).total_byte_size // len(self.rows[group])
-        count = max(1, min(_ROWS, _BYTES // max(1, size)))
-        for batch in self.file.iter_batches(count, row_groups=[group], columns=[self.column], use_threads=False):
-            yield row, batch.column(0).to_pylist()
-            row += len(batch)
+    def _held(self) -> int:
+        return sum(len(content or b"") for content in self.kept.values())
+
+    def _read(self, group: int) -> Iterator[tuple[int, bytes | None]]:
+        """Row after row: several may share one value, and to hold each of them would cost its size as often."""
+        batches = self.file.iter_batches(1, row_groups=[group], columns=[self.column], use_threads=False)
+        for row, batch in zip(self.rows[group], batches, strict=True):
+            (cell,) = batch.column(0).to_pylist()
+            content = cell.get("bytes") if isinstance(cell, dict) else cell
+            yield row, content if isinstance(content, bytes) else None

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
+import subprocess
+import sys
 import threading
 import unicodedata
 from collections.abc import Callable
@@ -24,6 +27,7 @@ from aigciqa.databases import Database, load_database
 from aigciqa.decode import load_image
 from aigciqa.evaluation.evaluate import predict
 from tests.conftest import draw
+from tests.test_archives import READ
 
 
 def png(seed: int, side: int = 40) -> bytes:
@@ -221,3 +225,22 @@ class TestParquet:
         parquet.write_table(table, tmp_path / "manifest.parquet")
         samples = load_database("folder", tmp_path).samples
         assert [sample.image for sample in samples] == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+
+    def test_an_image_of_many_rows_is_not_held_for_each(self, tmp_path: Path) -> None:
+        """A file of a few KiB, whose 200 rows share an image of 16 MiB, in a process with 1 GiB."""
+        content = png(1) + bytes(2**24)
+        shared = pyarrow.DictionaryArray.from_arrays(
+            pyarrow.array([0] * 200, pyarrow.int32()), pyarrow.array([content], pyarrow.binary())
+        )
+        parquet.write_table(
+            pyarrow.table({"image": shared}), tmp_path / "a.parquet", compression="zstd", store_schema=False,
+            dictionary_pagesize_limit=2**30,
+        )  # fmt: skip
+        assert (tmp_path / "a.parquet").stat().st_size < 100_000
+        done = subprocess.run(
+            [sys.executable, "-c", READ, str(2**30), str(tmp_path / "a.parquet")],
+            capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        rows = [json.loads(line)[1:] for line in done.stdout.splitlines()]
+        assert rows == [[len(content), None]] * 200

@@ -607,12 +607,14 @@ def _parquet_rows(path: str, columns: Iterable[str] | None) -> Iterator[dict[str
         groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
         largest = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
         rows = min(_PARQUET_ROWS, max(1, _PARQUET_BYTES // max(1, largest)))
+        if _holds_images(path):  # of which many rows may share one that the file has once
+            rows = 1
         wanted = [name for name in columns if name in names] if columns else names
         try:
             for batch in file.iter_batches(rows, columns=wanted):
                 yield from batch.to_pylist()
-        except (OSError, ValueError) as error:
-            yield f"not Parquet: {error}"
+        except (OSError, ValueError, MemoryError) as error:
+            yield f"not Parquet: {error or 'a row that does not fit in memory'}"
 
 
 def _parquet_columns(path: str) -> list[str]:

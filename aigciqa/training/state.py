@@ -99,3 +99,8 @@ def _refuse(path: Path, changed: list[str]) -> None:
     if changed:
         differing = ", ".join(changed)
         raise ValueError(f"the run of {path} differs in {differing}: train as it did, or in another folder")
+
+
+def _sha256(path: str) -> str:
+    """Of a file, or of an image in a Parquet file."""
+    return hashlib.sha256(read_content(path)).hexdigest()
