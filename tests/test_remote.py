@@ -18,8 +18,8 @@ import aigciqa
 from aigciqa import remote
 from aigciqa.cli import score
 from aigciqa.decode import load_content, load_image
+from aigciqa.memory import Share
 from aigciqa.scoring import archives
-from aigciqa.scoring.budget import Budget
 from aigciqa.scoring.maps import MapFolder
 from aigciqa.scoring.parts import Parts
 from aigciqa.scoring.sinks import columns_of, to_row
@@ -254,11 +254,13 @@ class TestObjectStore:
     def test_objects_wait_for_room_in_the_budget_before_they_are_read(
         self, bucket: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        taken: list[int] = []
-        take = Budget.take
-        monkeypatch.setattr(Budget, "take", lambda self, size, *rest: taken.append(size) or take(self, size, *rest))
+        taken: list[tuple[str, int]] = []
+        take = Share.take
+        monkeypatch.setattr(
+            Share, "take", lambda self, size, *rest: taken.append((self.lane, size)) or take(self, size, *rest)
+        )
         invoke(f"{bucket}/gen/b.png")
-        assert taken == [len(png(2))]
+        assert taken[0] == ("read", len(png(2)))
 
     def test_urls_in_a_manifest(self, bucket: str, tmp_path: Path) -> None:
         (tmp_path / "list.csv").write_text(f"image\n{bucket}/gen/b.png\n")
