@@ -51,8 +51,8 @@ def read_image(place: Place) -> bytes:
     """The bytes of an image in a Parquet file.
 
     Images that are asked for in the order of their rows, by any number of threads, are read once; another order reads
-    again from the start of their row group. In memory at a time: the latest images, and what the writer has put into one
-    page, which pyarrow makes of up to 1024 rows, and `datasets` of 100.
+    again from the start of their row group. In memory at a time: the latest images, and what the writer has put into
+    one page, which pyarrow makes of up to 1024 rows, and `datasets` of 100.
 
     Raises:
         ImportError: pyarrow is missing.

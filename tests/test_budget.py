@@ -123,6 +123,7 @@ def test_one_that_hangs_is_given_up_while_others_wait_for_its_room(
 
     monkeypatch.setattr(decoding, "load_content", maybe_hang)
     monkeypatch.setattr(decoding, "DECODE_SECONDS", 0.3)
+    monkeypatch.setattr(decoding, "TICK_SECONDS", 0.01)
     monkeypatch.setattr(decoding, "CLOSE_SECONDS", 0.1)
     limit(1)
     paths = pictures("gen", "a.png", "hang.png", "z.png")
