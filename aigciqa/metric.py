@@ -29,8 +29,8 @@ from aigciqa.registry import METRICS, metric_info
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _ASSETS = Path(__file__).parent / "assets"
 _REPO = re.compile(r"[\w.-]+/[\w.-]+(@.+)?", re.ASCII)
-#: The default dtype is set while a metric is built; it is one for all threads.
-_BUILDING = threading.RLock()
+#: The default dtype is one for all threads.
+_DEFAULT_DTYPE = threading.RLock()
 
 
 @torch.inference_mode(False)  # whose tensors could never have gradients
@@ -152,7 +152,7 @@ class Metric(nn.Module):
         self.as_loss = as_loss
         self.autocast_dtype = _autocast_dtype(dtype)
         self.dimension = _choose(dimension, config.dimensions)
-        with _building(device):
+        with undisturbed(device):
             self.backbone = build_backbone(config.backbone, **config.options)
             self.head = build_head(
                 config.backbone, config.kind, self.backbone.feature_dim, len(config.dimensions), **config.options
@@ -521,10 +521,10 @@ class Metric(nn.Module):
 
 
 @contextlib.contextmanager
-def _building(device: str) -> Iterator[None]:
-    """What modules are made under, whatever the caller has set: ordinary float32 tensors on one device."""
+def undisturbed(device: str) -> Iterator[None]:
+    """What modules are made and exported under, whatever the caller has set: ordinary float32 tensors on one device."""
     settle_threads()
-    with _BUILDING, torch.inference_mode(False), torch.device(device):
+    with _DEFAULT_DTYPE, torch.inference_mode(False), torch.device(device):
         before = torch.get_default_dtype()
         torch.set_default_dtype(torch.float32)
         try:

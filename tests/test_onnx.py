@@ -35,6 +35,10 @@ def presented(metric: aigciqa.Metric, images: Tensor) -> Tensor:
 def check(metric: aigciqa.Metric, path: Path, **size: Any) -> None:
     """Export, and compare the scores of three pictures with the metric's own."""
     export_onnx(metric, path, **size)
+    compare(metric, path)
+
+
+def compare(metric: aigciqa.Metric, path: Path) -> None:
     batch = inputs(metric, batch=3)
     found = run(path, **dict(zip(("images", "references"), (presented(metric, each) for each in batch), strict=False)))
     expected = metric.predict(*batch)
@@ -52,6 +56,19 @@ def test_the_file_gives_the_metrics_scores(name: str, tmp_path: Path) -> None:
     assert json.loads(meta["dimensions"]) == list(untrained(name).dimensions)
     assert json.loads(meta["score_range"])["overall"] == [0, 15]
     assert (json.loads(meta["preprocess"])["resize"], json.loads(meta["preprocess"])["crop"]) == (256, 224)
+
+
+def test_what_surrounds_an_export_is_not_in_the_file(tmp_path: Path) -> None:
+    metric = untrained("nr-resnet18")
+    file = tmp_path / "metric.onnx"
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"), torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+            export_onnx(metric, file)
+        assert torch.get_default_dtype() is torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    compare(metric, file)
 
 
 @pytest.mark.slow

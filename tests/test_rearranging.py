@@ -99,6 +99,14 @@ class ReadBeforeNorm(Parts):
         return maps
 
 
+class SlightlyInPlace(Parts):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = x
+        y += 0.05 * self.conv(x)
+        return x
+
+
 class InPlace(Parts):
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
@@ -267,6 +275,13 @@ def test_what_a_trace_gets_wrong_runs_as_it_is(
     with pytest.warns(UserWarning, match=f"the backbone mine runs as it is, not rearranged to be faster: .*{reason}"):
         encoder = Encoder(metric)
     assert encoder.network is None
+    check(metric, encoder, 0)
+
+
+def test_what_rounding_would_hide_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    metric = metric_on(monkeypatch, SlightlyInPlace, "bfloat16")
+    with pytest.warns(UserWarning, match=r"rearranged, its maps would be off by [1-5]\.\d%"):
+        encoder = Encoder(metric)
     check(metric, encoder, 0)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import aigciqa
 from aigciqa.files import replacing
-from aigciqa.metric import Metric, create_metric
+from aigciqa.metric import Metric, create_metric, undisturbed
 from aigciqa.preprocess import normalize
 
 try:
@@ -61,16 +61,17 @@ def export_onnx(
     height, width = _input_size(metric, size)
     if reference_features and not metric.requires_reference:
         raise ValueError(f"{metric.name} takes no reference; a metric that does: fr-{metric.config.backbone}")
-    graph = _Graph(copy.deepcopy(metric).cpu(), reference_features)
-    # Pictures of few frequencies: uniform noise is far from anything that is scored.
-    coarse = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    pictures = nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)
-    inputs = [pictures[:2]]
-    if metric.requires_reference:
-        inputs.append(graph.encode(pictures[2:]) if reference_features else pictures[2:])
-    with replacing(path) as unfinished:  # what can't be written fails before the work
-        _write(graph, inputs, unfinished)
-        _check(graph, inputs, unfinished)
+    with undisturbed("cpu"), torch.autocast("cpu", enabled=False):
+        graph = _Graph(copy.deepcopy(metric).cpu(), reference_features)
+        # Pictures of few frequencies: uniform noise is far from anything that is scored.
+        coarse = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+        pictures = nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)
+        inputs = [pictures[:2]]
+        if metric.requires_reference:
+            inputs.append(graph.encode(pictures[2:]) if reference_features else pictures[2:])
+        with replacing(path) as unfinished:  # what can't be written fails before the work
+            _write(graph, inputs, unfinished)
+            _check(graph, inputs, unfinished)
 
 
 def _input_size(metric: Metric, size: tuple[int, int] | None) -> tuple[int, int]:
