@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -53,6 +54,12 @@ def draw_tensor(batch: int, height: int, width: int, seed: int = 0) -> torch.Ten
     """Pictures (batch, 3, height, width), float32 in [0, 1]."""
     pictures = [torch.from_numpy(draw(height, width, seed + index)) for index in range(batch)]
     return torch.stack(pictures).permute(0, 3, 1, 2).float() / 255.0
+
+
+def with_slow_ones(names: Iterable[str]) -> list[Any]:
+    """Names of metrics or backbones as parameters of a test; the two that take longest are run with the slow tests."""
+    slow = ("vgg19", "inceptionv4")
+    return [pytest.param(name, marks=pytest.mark.slow) if name.endswith(slow) else name for name in names]
 
 
 @functools.cache
@@ -109,5 +116,5 @@ def call_command(*arguments: str, cwd: Path | None = None, stdin: bytes = b"") -
     with pytest.MonkeyPatch.context() as patch:
         if cwd is not None:
             patch.chdir(cwd)
-        done = CliRunner().invoke(score.main, arguments, input=stdin)
+        done = CliRunner().invoke(score.main, arguments, input=stdin, prog_name="aigciqa-score")
     return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)

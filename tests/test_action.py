@@ -63,6 +63,7 @@ def run_step(action: dict[str, Any], folder: Path, **inputs: str) -> tuple[subpr
 
 
 @pytest.mark.parametrize(("images", "status", "verdict"), [("faithful", 0, "passed"), ("noisy", 1, "FAILED")])
+@pytest.mark.slow
 def test_the_gate(
     action: dict[str, Any], baseline: Path, tmp_path: Path, images: str, status: int, verdict: str
 ) -> None:
@@ -80,6 +81,7 @@ def test_the_gate(
     assert {each.name for each in (tmp_path / "aigciqa").iterdir()} >= {"scores.csv", "comparison.md", "report.html"}
 
 
+@pytest.mark.slow
 def test_images_that_can_not_be_scored_fail_it(action: dict[str, Any], baseline: Path, tmp_path: Path) -> None:
     shutil.copytree(IMAGES / "generated/faithful", tmp_path / "with space")
     (tmp_path / "with space/coffee.jpg").write_bytes(b"torn")
@@ -95,6 +97,7 @@ def test_images_that_can_not_be_scored_fail_it(action: dict[str, Any], baseline:
     assert "1 scores are missing and left out" in summary
 
 
+@pytest.mark.slow
 def test_a_wrong_baseline_is_a_usage_error(action: dict[str, Any], tmp_path: Path) -> None:
     done, summary = run_step(action, tmp_path, images=str(IMAGES / "generated/noisy"), baseline="absent.csv")
     assert (done.returncode, summary) == (2, "")

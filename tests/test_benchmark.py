@@ -59,6 +59,7 @@ def head(folder: Path, **training: Any) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_command_as_a_process(root: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [
@@ -301,6 +302,7 @@ PAPER_TABLES = tuple(f"paper_tables/{name}.py" for name in ("all", "sd", "mj", "
 
 
 @pytest.mark.parametrize("name", ["agiqa_3k.py", "compare_metrics.py", *PAPER_TABLES])
+@pytest.mark.slow
 def test_examples_explain_themselves(name: str, tmp_path: Path) -> None:
     done = run_example(name, "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -57,7 +57,7 @@ def test_the_default_is_lite_and_the_summary_goes_to_standard_error(pictures: Wr
 
 def test_columns_and_scores(pictures: Write, nr: list[str]) -> None:
     images = pictures("gen", "a.png", "b.png")
-    done = run_command(*images, *nr)
+    done = call_command(*images, *nr)
     rows = table(done.stdout)
     assert list(rows[0]) == COLUMNS
     for row, image in zip(rows, images, strict=True):
@@ -72,7 +72,7 @@ def test_bad_files_are_rows_and_the_run_goes_on(pictures: Write, tmp_path: Path)
     images = pictures("gen", "a.png", "c.png")
     bad = tmp_path / "gen" / "b.png"
     bad.write_bytes(Path(images[0]).read_bytes()[:200])
-    done = run_command(images[0], str(bad), "missing.png", images[1], *LITE)
+    done = call_command(images[0], str(bad), "missing.png", images[1], *LITE)
     assert done.returncode == 1
     rows = table(done.stdout)
     assert [bool(row["error"]) for row in rows] == [False, True, True, False]
@@ -113,7 +113,7 @@ def test_sources(pictures: Write, tmp_path: Path) -> None:
     (tmp_path / "gen" / "loop").symlink_to(tmp_path / "gen")
 
     def images(*arguments: str, stdin: bytes = b"") -> list[str]:
-        done = run_command(*arguments, *LITE, cwd=tmp_path, stdin=stdin)
+        done = call_command(*arguments, *LITE, cwd=tmp_path, stdin=stdin)
         assert done.returncode == 0, done.stderr
         return [row["image"] for row in table(done.stdout)]
 
@@ -264,14 +264,14 @@ def test_usage_errors_end_with_two(
 
 
 def test_a_process_ends_with_the_status_of_its_usage_error(tmp_path: Path) -> None:
-    assert run_command("absent.csv", cwd=tmp_path).returncode == 2
+    assert call_command("absent.csv", cwd=tmp_path).returncode == 2
 
 
 def test_list_and_version() -> None:
-    listed = run_command("--list")
+    listed = call_command("--list")
     assert listed.returncode == 0
     assert len(listed.stdout.splitlines()) == 13
-    assert run_command("--version").stdout.startswith("aigciqa-score, version 0.")
+    assert call_command("--version").stdout.startswith("aigciqa-score, version 0.")
 
 
 class TestResume:
@@ -306,6 +306,7 @@ class TestResume:
             return process.wait(timeout=120)
 
     @pytest.mark.parametrize("suffix", ["csv", "json", "jsonl", "parquet"])
+    @pytest.mark.slow
     def test_after_sigkill(self, folder: Path, suffix: str) -> None:
         whole, name = folder / f"whole.{suffix}", f"t.{suffix}"
         assert call_command(*self.command(whole.name), cwd=folder).returncode == 1
@@ -325,6 +326,7 @@ class TestResume:
         assert (folder / name).read_bytes() == whole.read_bytes()
 
     @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    @pytest.mark.slow
     def test_after_being_asked_to_stop(self, folder: Path, number: int, status: int) -> None:
         arguments = ["-", *self.command("t.csv")[1:]]  # while its input is open, no run is over before the signal comes
         paths = [f"gen/{index:03}.png" for index in range(self.COUNT)]

@@ -24,7 +24,7 @@ from torchvision import transforms
 
 import aigciqa
 from aigciqa.cli.convert import main as convert_command
-from tests.conftest import draw
+from tests.conftest import draw, with_slow_ones
 
 BACKBONES = ("vgg16", "vgg19", "resnet18", "resnet50", "inceptionv4")
 FEATURES = {"vgg16": 512, "vgg19": 512, "resnet18": 512, "resnet50": 2048, "inceptionv4": 1536}
@@ -182,7 +182,7 @@ def small(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["nr", "fr"])
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", with_slow_ones(BACKBONES))
 def test_a_converted_head_scores_as_the_scripts_model(
     name: str, kind: str, tmp_path: Path, pair: tuple[Path, Path]
 ) -> None:
@@ -312,6 +312,7 @@ def test_a_truncated_checkpoint_is_refused(small: Path, tmp_path: Path) -> None:
         aigciqa.convert_checkpoint(small, metric="fr-resnet18", dimension="quality", output=tmp_path / "head")
 
 
+@pytest.mark.slow
 def test_the_command(small: Path, tmp_path: Path) -> None:
     arguments = [str(small), "-m", "fr-resnet18", "-d", "quality", "-o", str(tmp_path / "head")]
     code = "from aigciqa.cli.convert import main; main(prog_name='aigciqa-convert')"

@@ -120,6 +120,7 @@ def test_photos_are_found_by_subject_and_split_by_subject(folder: Path) -> None:
     assert not {photo.subject for photo in held_out} & {photo.subject for photo in training}
 
 
+@pytest.mark.slow
 def test_a_run_that_is_broken_off_goes_on_to_the_same_weights(folder: Path, tmp_path: Path) -> None:
     photos = pictures.find_photos(folder / "things")[:8]
     settings = recipe.Settings(views=1, ladders=1, chains=1, steps=4)

@@ -35,6 +35,7 @@ else:
 """
 
 
+@pytest.mark.slow
 def test_the_new_backbone_of_the_docs_does_all_that_the_page_says() -> None:
     """In a process of its own: what it registers stays there."""
     cells = CELL.findall((ROOT / "docs/extending.md").read_text())

@@ -65,6 +65,7 @@ def hanging(more: str = "") -> list[str]:
     return [sys.executable, "-c", HANGING.format(more=more)]
 
 
+@pytest.mark.slow
 def test_a_decoder_that_hangs_is_given_up(folder: Path) -> None:
     (folder / "gen" / "012.png").rename(folder / "gen" / "012hang.png")
     done = subprocess.run(
@@ -79,6 +80,7 @@ def test_a_decoder_that_hangs_is_given_up(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.slow
 def test_a_run_that_hangs_can_be_stopped(folder: Path, number: int, status: int) -> None:
     hung = folder / "gen" / "012hang.png"
     (folder / "gen" / "012.png").rename(hung)
@@ -93,6 +95,7 @@ def test_a_run_that_hangs_can_be_stopped(folder: Path, number: int, status: int)
     assert len(rows_of(folder / "t.csv")) == COUNT
 
 
+@pytest.mark.slow
 def test_a_killed_run_with_several_lanes_goes_on(folder: Path) -> None:
     assert run_command(*SCORE[:4], "whole.csv", *SCORE[5:], cwd=folder).returncode == 0
     with subprocess.Popen([*COMMAND, *SCORE], cwd=folder, env=ENVIRONMENT, stderr=subprocess.PIPE) as process:
@@ -106,6 +109,7 @@ def test_a_killed_run_with_several_lanes_goes_on(folder: Path) -> None:
         assert float(other["quality"]) == pytest.approx(float(one["quality"]), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_file_that_vanishes_after_listing_is_an_error(folder: Path) -> None:
     with subprocess.Popen([*COMMAND, *SCORE], cwd=folder, env=ENVIRONMENT, stderr=subprocess.PIPE) as process:
         wait_for_rows(folder / "t.csv", 1, process)
@@ -122,6 +126,7 @@ def fill() -> None:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json"])
+@pytest.mark.slow
 def test_a_full_disk_keeps_what_was_written(folder: Path, suffix: str) -> None:
     command = [*SCORE[:4], f"t.{suffix}", *SCORE[5:]]
     done = subprocess.run(
@@ -171,6 +176,7 @@ def invoke(*arguments: str) -> Result:
     return CliRunner().invoke(main, [*arguments, "-m", "nr-lite"])
 
 
+@pytest.mark.slow
 def test_standard_output_on_a_full_disk(folder: Path) -> None:
     with open(folder / "out.csv", "wb") as output:
         done = subprocess.run(

@@ -32,7 +32,7 @@ from aigciqa import ImageError, score_files
 from aigciqa.cli.score import main
 from aigciqa.decode import MAX_BYTES, load_image
 from aigciqa.scoring.sources import open_sources
-from tests.conftest import draw, run_command, untrained
+from tests.conftest import call_command, draw, untrained
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
@@ -719,7 +719,7 @@ def test_the_command_writes_odd_names_as_they_are(suffix: str, tmp_path: Path, h
     expected.append("-o.png")
     output = tmp_path / f"scores.{suffix}"
     options = ("-m", "nr-resnet18", "--weights", heads["nr-resnet18"], "-o", str(output), "--quiet")
-    done = run_command(*options, "--", "odd", "-o.png", cwd=tmp_path)
+    done = call_command(*options, "--", "odd", "-o.png", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, ""), done.stderr
     rows = _rows(output)
     if suffix == "parquet":  # holds UTF-8 only: other bytes become escapes

@@ -69,6 +69,7 @@ def asked(hub: Hub, method: str = "") -> list[str]:
 # What works
 
 
+@pytest.mark.slow
 def test_a_head_lives_from_training_to_another_machine(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +135,7 @@ def test_a_new_commit_is_fetched_and_config_and_weights_are_of_one_commit(
         assert torch.equal(fetch(f"org/head@{revision}")(IMAGES), expected())
 
 
+@pytest.mark.slow
 def test_eight_processes_fill_an_empty_cache_at_once(
     hub: Hub, head: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

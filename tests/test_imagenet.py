@@ -105,6 +105,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield running
 
 
+@pytest.mark.slow
 def test_inceptionv4_comes_from_the_hub_checked_against_what_the_hub_announced(hub: Hub, tmp_path: Path) -> None:
     torch.manual_seed(2)
     network = timm.create_model("inception_v4", pretrained=False, num_classes=10)

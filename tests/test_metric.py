@@ -14,11 +14,11 @@ from PIL import Image
 import aigciqa
 from aigciqa.backbones import Backbone
 from aigciqa.registry import METRICS, SCORE_RANGES
-from tests.conftest import draw, draw_tensor, inputs, untrained
+from tests.conftest import draw, draw_tensor, inputs, untrained, with_slow_ones
 
-EVERY_METRIC = pytest.mark.parametrize("name", METRICS)
-FULL_REFERENCE = pytest.mark.parametrize("name", aigciqa.list_metrics("fr-*"))
-PAPER = pytest.mark.parametrize("name", [name for name in METRICS if "lite" not in name])
+EVERY_METRIC = pytest.mark.parametrize("name", with_slow_ones(METRICS))
+FULL_REFERENCE = pytest.mark.parametrize("name", with_slow_ones(aigciqa.list_metrics("fr-*")))
+PAPER = pytest.mark.parametrize("name", with_slow_ones(name for name in METRICS if "lite" not in name))
 
 
 def scaled(metric: aigciqa.Metric, scores: torch.Tensor) -> float:

@@ -28,7 +28,7 @@ from aigciqa.plots import colour_map
 from aigciqa.report import Report, payload, sections, thumbnails, write_report
 from aigciqa.report.collection import FAILURE_LIMIT, MAP_SIDE, SmallMap
 from aigciqa.scoring.sinks import columns_of
-from tests.conftest import COMMAND, draw, run_command
+from tests.conftest import COMMAND, call_command, draw
 
 Write = Callable[..., list[str]]
 COLUMNS = columns_of(["quality", "authenticity"])
@@ -375,7 +375,7 @@ def test_the_command_writes_a_report(pictures: Write, tmp_path: Path) -> None:
         "-o",
         "scores.csv",
     ]
-    done = run_command(*arguments, "--report", "out/report.html", cwd=tmp_path)
+    done = call_command(*arguments, "--report", "out/report.html", cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     assert "report in out/report.html" in done.stderr
     page = tmp_path / "out" / "report.html"
@@ -389,7 +389,7 @@ def test_the_command_writes_a_report(pictures: Write, tmp_path: Path) -> None:
 
     partial = (tmp_path / "scores.csv").read_text().splitlines(keepends=True)[:5]
     (tmp_path / "scores.csv").write_text("".join(partial))
-    done = run_command(*arguments, "--resume", "--report", "again.html", cwd=tmp_path)
+    done = call_command(*arguments, "--resume", "--report", "again.html", cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     again = data_of(tmp_path / "again.html")
     assert again["images"] == data["images"]
@@ -400,11 +400,11 @@ def test_the_command_writes_a_report(pictures: Write, tmp_path: Path) -> None:
 def test_scores_outlive_a_report_that_fails(pictures: Write, tmp_path: Path) -> None:
     pictures("gen", "a.jpg")
     (tmp_path / "file").write_text("not a folder")
-    done = run_command("gen", "-o", "scores.json", "--report", "file/report.html", cwd=tmp_path)
+    done = call_command("gen", "-o", "scores.json", "--report", "file/report.html", cwd=tmp_path)
     assert done.returncode == 1
     assert "no report, but all scores have been written" in done.stderr
     assert [each["image"] for each in json.loads((tmp_path / "scores.json").read_text())] == ["gen/a.jpg"]
-    refused = run_command("gen", "-o", "scores.json", "--report", "report.txt", cwd=tmp_path)
+    refused = call_command("gen", "-o", "scores.json", "--report", "report.txt", cwd=tmp_path)
     assert refused.returncode == 2
     assert "a report ends in .html" in refused.stderr
 
