@@ -33,6 +33,7 @@ from aigciqa.files import locked
 from aigciqa.registry import register_metric
 from aigciqa.training import trainer
 from aigciqa.training.trainer import Settings, train
+from tests.test_surroundings import SURROUNDINGS
 
 COUNT = 20
 Rate = Callable[[int], float]
@@ -496,3 +497,15 @@ def test_a_config_without_json_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(aigciqa.CheckpointError, match=r"'training\.validation_srcc' is nan"):
         write_checkpoint(tmp_path / "head", wrong, metric.state_dict())
     assert not list(tmp_path.rglob("*.*"))
+
+
+@pytest.mark.parametrize("surroundings", ["autocast", "inference_mode", "no_grad", "float64", "meta"])
+@pytest.mark.parametrize("settings", [{"frozen": True}, {"dtype": "bfloat16"}], ids=["frozen", "bfloat16"])
+def test_what_the_caller_has_set_is_not_trained_with(
+    surroundings: str, settings: dict[str, Any], root: Path, tmp_path: Path
+) -> None:
+    expected = run(root, tmp_path / "plain", **settings).state_dict()
+    with SURROUNDINGS[surroundings]():
+        found = run(root, tmp_path / "within", **settings).state_dict()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert [row["loss"] for row in log(tmp_path / "within")] == [row["loss"] for row in log(tmp_path / "plain")]

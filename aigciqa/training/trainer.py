@@ -17,7 +17,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -184,7 +184,7 @@ def train(
     if fabric.is_global_zero:
         _check_folder(folder, resume)
     state_file = folder / "training" / STATE_FILE
-    with locked(state_file) if fabric.is_global_zero else nullcontext():
+    with locked(state_file) if fabric.is_global_zero else nullcontext(), _alone(fabric.device.type):
         if fabric.is_global_zero:
             _prepare_folder(folder, split, resume)
         fabric.barrier()
@@ -214,6 +214,18 @@ def train(
             _write_results(folder, split, str(fabric.device), workers)
         fabric.barrier()
     return Metric.from_pretrained(folder, metric=settings.metric)
+
+
+@contextmanager
+def _alone(device: str) -> Iterator[None]:
+    """Training with gradients, whatever the caller has set: no autocast, and new tensors on the CPU.
+
+    An autocast of the caller's would also keep the half-precision weights that a run's own makes for one step.
+    """
+    is_within = torch.is_autocast_enabled(device)
+    autocast = torch.autocast(device, enabled=False, cache_enabled=False) if is_within else nullcontext()
+    with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"), autocast:
+        yield
 
 
 def _launched(settings: Settings, device: str, devices: int) -> Fabric:
@@ -430,7 +442,8 @@ class Learner:
             rng = np.random.default_rng([self.settings.seed, epoch, step, self.fabric.global_rank])
             mine = chosen[self.fabric.global_rank :: self.fabric.world_size]
             found = self.model(*(part.to(self.fabric.device) for part in self._inputs(mine, rng)))
-            loss = (found - self.wanted[mine].to(found.device)).square().mean()
+            # Lightning gives them in the default dtype
+            loss = (found.float() - self.wanted[mine].to(found.device)).square().mean()
             moves = (step + 1) % self.settings.accumulate == 0 or step + 1 == len(batches)
             with self.fabric.no_backward_sync(self.model, enabled=not moves):
                 self.fabric.backward(loss / self.settings.accumulate)
