@@ -325,7 +325,9 @@ class TestReading:
         ):
             archives[name] = content
             expected[name] = [GOOD_ROW, ("a.tar", 0, error)]
-        assert read(tmp_path, archives | {"empty": b""}) == expected | {"empty": [("a.tar", 0, "a.tar: empty file")]}
+        others = {"empty": (b"", "a.tar: empty file"), "text": (b"no archive", "a.tar: no tar archive")}
+        archives |= {name: data for name, (data, _) in others.items()}
+        assert read(tmp_path, archives) == expected | {name: [("a.tar", 0, text)] for name, (_, text) in others.items()}
 
     def test_a_wrong_checksum_of_gzip_is_noticed(self, tmp_path: Path) -> None:
         whole = gzip.compress(GOOD + END)

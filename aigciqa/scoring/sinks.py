@@ -300,7 +300,8 @@ class FileSink:
     def _other_columns(self, names: Iterable[str]) -> SourceError:
         return SourceError(
             f"--resume: {self.journal} has other columns than this run: {', '.join(names)}; expected "
-            f"{', '.join(self.columns)}"
+            f"{', '.join(self.columns)}. Another program saved it, or another manifest made it: name another output, "
+            "or leave --resume out to start anew"
         )
 
     def _parse(self, stream: Iterable[bytes]) -> Iterator[tuple[dict[str, Any], int]]:

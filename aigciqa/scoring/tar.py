@@ -93,7 +93,7 @@ def members(stream: Stream) -> Iterator[Member]:
         if not block:
             raise ArchiveError("empty file" if not stream.position else "its end mark is missing: it may have been cut")
         if len(block) < _BLOCK:
-            raise ArchiveError("unexpected end of data")
+            raise ArchiveError("unexpected end of data" if stream.position else "no tar archive")
         stream.position += _BLOCK
         member, end = _member(stream, block)
         yield member
