@@ -174,6 +174,7 @@ class TestParquet:
             thread.join()
         assert wrong == []
 
+    @pytest.mark.slow
     def test_scored_evaluated_and_trained_on_like_files(self, tmp_path: Path) -> None:
         hub = load_database("folder", hub_table(tmp_path / "hub" / "hub.parquet"))
         (tmp_path / "files").mkdir()

@@ -92,6 +92,7 @@ def test_the_file_of_an_embedded_metric_gives_its_scores_at_its_size(name: str, 
     np.testing.assert_allclose(found["quality"], expected.numpy(), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_prompt_is_encoded_once_by_the_file_itself(tmp_path: Path) -> None:
     metric = untrained("fr-resnet18")
     export_onnx(metric, tmp_path / "metric.onnx", reference_features=True)
@@ -106,6 +107,7 @@ def test_a_prompt_is_encoded_once_by_the_file_itself(tmp_path: Path) -> None:
         np.testing.assert_allclose(found[dimension], scores.numpy(), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_loss_of_half_precision_is_exported_as_the_metric_it_is(tmp_path: Path) -> None:
     metric = aigciqa.create_metric("nr-resnet18", weights=None, as_loss=True, dtype="bfloat16")
     export_onnx(metric, tmp_path / "metric.onnx")

@@ -97,6 +97,7 @@ def test_a_loss_keeps_no_graph() -> None:
     assert not mean.compute().requires_grad
 
 
+@pytest.mark.slow
 def test_two_processes_agree_on_the_mean_of_both(heads: dict[str, str], tmp_path: Path) -> None:
     workers = [
         subprocess.Popen(

@@ -134,6 +134,7 @@ def test_a_run_leaves_a_head_that_says_how_it_came_about(root: Path, cache: Path
 
 
 @pytest.mark.parametrize("frozen", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(frozen: bool, tmp_path: Path) -> None:
     root = write_folder(tmp_path / "database", prompts=3, per_prompt=4, size=32)
     arguments = ["folder", str(root), "-m", "nr-resnet18", "--start", "none", "-d", "quality", "--epochs", "3"]
@@ -160,6 +161,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(frozen: bool, tmp_path:
     assert [[row[k] for k in keep] for row in log(broken)] == [[row[k] for k in keep] for row in log(whole)]
 
 
+@pytest.mark.slow
 def test_more_epochs_may_be_asked_for_but_no_other_change(root: Path, cache: Path, tmp_path: Path) -> None:
     run(root, cache, tmp_path / "head")
     run(root, cache, tmp_path / "head", resume=True, epochs=4)
@@ -173,6 +175,7 @@ def test_more_epochs_may_be_asked_for_but_no_other_change(root: Path, cache: Pat
         run(root, cache, tmp_path / "head")
 
 
+@pytest.mark.slow
 def test_seeds(root: Path, cache: Path, tmp_path: Path) -> None:
     runs = [run(root, cache, tmp_path / str(number), seed=seed) for number, seed in enumerate((0, 0, 1))]
     weights = [metric.state_dict()["head.fc1.weight"] for metric in runs]
@@ -277,7 +280,7 @@ def test_the_example_trains_on_ratings_of_ones_own(root: Path, tmp_path: Path) -
         ("resnet50", 64, False),
         ("resnet50", 64, True),
         ("vgg16", 64, False),
-        ("inceptionv4", 107, False),
+        pytest.param("inceptionv4", 107, False, marks=pytest.mark.slow),
     ],
 )
 def test_recomputed_maps_change_no_bit(name: str, side: int, is_mixed: bool) -> None:
@@ -313,7 +316,7 @@ def two_threads() -> Iterator[None]:
         ("resnet18", 64, "float32"),
         ("resnet18", 64, "bfloat16"),
         ("vgg16", 32, "float32"),
-        ("inceptionv4", 107, "float32"),
+        pytest.param("inceptionv4", 107, "float32", marks=pytest.mark.slow),
     ],
 )
 def test_parts_side_by_side_teach_what_they_teach_one_after_the_other(name: str, side: int, dtype: str) -> None:
