@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -348,3 +349,12 @@ class TestRefused:
     def test_maps_of_unequal_sizes(self) -> None:
         with pytest.raises(ValueError, match="one at a time"):
             untrained("nr-lite").quality_map([draw(100, 200), draw(100, 100)])
+
+
+@pytest.mark.parametrize("name", ["nr-lite", "fr-resnet18"])
+def test_eight_threads_get_the_scores_of_one(name: str) -> None:
+    metric = untrained(name)
+    calls = [tuple(image[None] for image in pair) for pair in zip(*inputs(metric, batch=8), strict=True)]
+    alone = [metric(*call).item() for call in calls]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda call: metric(*call).item(), calls * 2)) == alone * 2

@@ -345,9 +345,8 @@ class _ReferenceFolder:
         elif namesakes:
             problem = (
                 f"no reference in {self.folder} has its relative path {found.relative!r}. Only the stem is that of "
-                f"{shown(namesakes)}, and stems count only where no two references share one and, if references lie in "
-                "folders, no two images, and none matches by path: name the folders below which the paths agree (as in "
-                "gen/*), or list both in a manifest"
+                f"{shown(namesakes)}, and stems count only where no image matches by path and the stem is unique on "
+                "both sides: name the folders below which the paths agree (as in gen/*), or list both in a manifest"
             )
         else:
             problem = f"no reference in {self.folder} has its relative path or its stem"
