@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from aigciqa.errors import HubError as HubError
     from aigciqa.errors import ImageError as ImageError
     from aigciqa.errors import WeightsError as WeightsError
-    from aigciqa.imagenet import load_imagenet as load_imagenet
+    from aigciqa.checkpoints.imagenet import load_imagenet as load_imagenet
     from aigciqa.metric import Metric as Metric
     from aigciqa.metric import create_metric as create_metric
-    from aigciqa.plots import plot_quality_map as plot_quality_map
+    from aigciqa.plotting import plot_quality_map as plot_quality_map
     from aigciqa.registry import MetricSpec as MetricSpec
     from aigciqa.registry import list_metrics as list_metrics
     from aigciqa.registry import metric_info as metric_info
     from aigciqa.scoring.engine import score_files as score_files
-    from aigciqa.scoring.records import Item as Item
-    from aigciqa.scoring.records import Record as Record
+    from aigciqa.records import Item as Item
+    from aigciqa.records import Record as Record
 
 __version__ = "0.1.0"
 
@@ -49,10 +49,10 @@ _HOME = {
     "DatabaseError": "aigciqa.errors",
     "HubError": "aigciqa.errors",
     "ImageError": "aigciqa.errors",
-    "Item": "aigciqa.scoring.records",
+    "Item": "aigciqa.records",
     "Metric": "aigciqa.metric",
     "MetricSpec": "aigciqa.registry",
-    "Record": "aigciqa.scoring.records",
+    "Record": "aigciqa.records",
     "Sample": "aigciqa.databases",
     "Split": "aigciqa.databases",
     "WeightsError": "aigciqa.errors",
@@ -62,9 +62,9 @@ _HOME = {
     "list_databases": "aigciqa.databases",
     "list_metrics": "aigciqa.registry",
     "load_database": "aigciqa.databases",
-    "load_imagenet": "aigciqa.imagenet",
+    "load_imagenet": "aigciqa.checkpoints.imagenet",
     "metric_info": "aigciqa.registry",
-    "plot_quality_map": "aigciqa.plots",
+    "plot_quality_map": "aigciqa.plotting",
     "score_files": "aigciqa.scoring.engine",
 }
 __all__ = [

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aigciqa.checkpoint import (
+from aigciqa.checkpoints.format import (
     CARD_FILE,
     CONFIG_FILE,
     MetricConfig,
@@ -24,7 +24,7 @@ from aigciqa.checkpoint import (
     write_checkpoint,
 )
 from aigciqa.errors import CheckpointError
-from aigciqa.foreign import is_state_dict, read_pickle, without_classifier
+from aigciqa.checkpoints.pickles import is_state_dict, read_pickle, without_classifier
 from aigciqa.metric import Metric
 from aigciqa.registry import SCORE_RANGES, MetricSpec, metric_info
 

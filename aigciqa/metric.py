@@ -15,19 +15,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aigciqa import checkpoint, hub
+from aigciqa.checkpoints import format as checkpoint
+
+from aigciqa.checkpoints import hub
 from aigciqa.backbones import OptionError, build_backbone
-from aigciqa.checkpoint import HeadFolder, MetricConfig
-from aigciqa.decode import load_image
+from aigciqa.checkpoints.format import HeadFolder, MetricConfig
+from aigciqa.images.decode import load_image
 from aigciqa.errors import CheckpointError, WrongMetricError
-from aigciqa.hardware import fast_dtype, settle_threads
+from aigciqa.utils.hardware import fast_dtype, settle_threads
 from aigciqa.heads import build_head
-from aigciqa.imagenet import load_imagenet
-from aigciqa.preprocess import as_list, check_tensor, normalize, present_image, present_tensor
+from aigciqa.checkpoints.imagenet import load_imagenet
+from aigciqa.images.preprocess import as_list, check_tensor, normalize, present_image, present_tensor
 from aigciqa.registry import METRICS, metric_info
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_ASSETS = Path(__file__).parent / "assets"
+_ASSETS = Path(__file__).parent / "checkpoints" / "embedded"
 _REPO = re.compile(r"[\w.-]+/[\w.-]+(@.+)?", re.ASCII)
 #: The default dtype is one for all threads.
 _DEFAULT_DTYPE = threading.RLock()

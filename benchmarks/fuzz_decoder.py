@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
-from aigciqa.decode import MAX_PIXELS, load_image
+from aigciqa.images.decode import MAX_PIXELS, load_image
 from aigciqa.errors import ImageError
 
 COMPRESSIONS = ("raw", "tiff_lzw", "tiff_deflate", "packbits", "jpeg", "tiff_ccitt", "group3", "group4", "zstd", "lzma")

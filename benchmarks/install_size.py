@@ -20,7 +20,7 @@ def main() -> int:
     wheel = parser.parse_args().wheel
     megabytes = wheel.stat().st_size / 1e6
     with zipfile.ZipFile(wheel) as archive:
-        assets = sum(entry.file_size for entry in archive.infolist() if "/assets/" in entry.filename)
+        assets = sum(entry.file_size for entry in archive.infolist() if "/embedded/" in entry.filename)
         name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         metadata = Parser().parsestr(archive.read(name).decode())
     core = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]

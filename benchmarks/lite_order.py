@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 import aigciqa
-from aigciqa.training.degradations import degrade
+from aigciqa.training.lite.degradations import degrade
 
 PROMPTS = Path(__file__).parent.parent / "examples" / "images" / "prompts"
 DEGRADATIONS = ("gaussian_blur", "jpeg", "down_up")

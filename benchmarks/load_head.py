@@ -22,7 +22,7 @@ from pathlib import Path
 import safetensors.torch
 
 import aigciqa
-from aigciqa.checkpoint import WEIGHTS_FILE, MetricConfig
+from aigciqa.checkpoints.format import WEIGHTS_FILE, MetricConfig
 from aigciqa.metric import Metric
 
 DEFAULTS = ("nr-resnet18", "fr-resnet50", "nr-vgg16")

@@ -30,11 +30,11 @@ import torch
 from scoring import draw, items_of
 
 import aigciqa
-from aigciqa.decode import load_image
+from aigciqa.images.decode import load_image
 from aigciqa.integrations.ray import Setup
 from aigciqa.integrations.shards import row, score_shards, shards
 from aigciqa.metric import Metric
-from aigciqa.preprocess import present_image
+from aigciqa.images.preprocess import present_image
 from aigciqa.scoring.parts import Parts
 from aigciqa.scoring.sinks import columns_of, to_row
 from aigciqa.scoring.sources import Found, open_sources

@@ -37,11 +37,11 @@ from turns import Contestant, answer, medians
 
 import aigciqa
 from aigciqa.databases.base import Sample
-from aigciqa.decode import load_image
+from aigciqa.images.decode import load_image
 from aigciqa.metric import Metric
-from aigciqa.preprocess import present_image
+from aigciqa.images.preprocess import present_image
 from aigciqa.scoring.encoder import Encoder
-from aigciqa.training.picture_cache import build_cache
+from aigciqa.training.image_cache import build_cache
 from aigciqa.training.trainer import Learner, Settings
 
 PARTS = ("nr", "fr", "all", "lite", "draft", "profile", "deviation")

@@ -30,9 +30,9 @@ from turns import Contestant, Player, answer, medians
 import aigciqa
 from aigciqa.databases.base import Sample
 from aigciqa.evaluation.evaluate import predict
-from aigciqa.hardware import keep_memory
+from aigciqa.utils.hardware import keep_memory
 from aigciqa.metric import Metric
-from aigciqa.training.picture_cache import build_cache
+from aigciqa.training.image_cache import build_cache
 from aigciqa.training.trainer import PRECISIONS, Learner, Settings
 
 PARTS = ("steps", "targets", "evaluation", "frozen", "memory")

@@ -25,8 +25,9 @@ from tqdm import tqdm
 
 import aigciqa
 from aigciqa.databases import Sample
-from aigciqa.decode import load_image
-from aigciqa.evaluation import Predictions, Setting, evaluate, plots, predict, tables
+from aigciqa.images.decode import load_image
+from aigciqa.evaluation import Predictions, Setting, evaluate, plots, predict
+from aigciqa.evaluation import text as tables
 
 #: piq's function -> whether low values are good. All compare with a reference and need no download.
 PIQ = {

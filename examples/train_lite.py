@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from aigciqa.training import recipe
-from aigciqa.training.cards import card, results
-from aigciqa.training.held_out import draw_held_out
-from aigciqa.training.pictures import find_photos, split_photos
-from aigciqa.training.validation import Validation
+from aigciqa.training.lite.fitting import recipe
+from aigciqa.training.lite.cards import card, results
+from aigciqa.training.lite.held_out import draw_held_out
+from aigciqa.training.lite.photos import find_photos, split_photos
+from aigciqa.training.lite.validation import Validation
 
 
 def main() -> None:

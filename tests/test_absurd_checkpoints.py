@@ -19,12 +19,12 @@ from safetensors.torch import load_file, save_file
 
 import aigciqa
 from aigciqa import errors
-from aigciqa.checkpoint import MetricConfig, write_checkpoint
+from aigciqa.checkpoints.format import MetricConfig, write_checkpoint
 from aigciqa.cli.convert import main as convert_command
 from aigciqa.cli.publish import main as publish_command
 from aigciqa.registry import METRICS
 
-EMBEDDED = Path(aigciqa.__file__).parent / "assets" / "nr-lite"
+EMBEDDED = Path(aigciqa.__file__).parent / "checkpoints" / "embedded" / "nr-lite"
 NAN, INFINITY = float("nan"), float("inf")
 
 
@@ -355,6 +355,6 @@ def test_paths_of_windows_are_never_looked_up_on_the_hub(path: str, monkeypatch:
     def network(*_args: object, **_options: object) -> None:
         raise AssertionError("looked up on the Hub")
 
-    monkeypatch.setattr("aigciqa.hub.HubHead", network)
+    monkeypatch.setattr("aigciqa.checkpoints.hub.HubHead", network)
     with pytest.raises(ValueError, match="no such folder"):
         aigciqa.create_metric("nr-resnet18", weights=path)

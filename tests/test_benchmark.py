@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from scipy import stats
 
 import aigciqa
-from aigciqa.checkpoint import write_checkpoint
+from aigciqa.checkpoints.format import write_checkpoint
 from aigciqa.cli import benchmark, score
 from aigciqa.databases import Database, load_database
 from aigciqa.evaluation import published

@@ -18,14 +18,14 @@ import pyarrow.parquet
 import pytest
 
 import aigciqa
-from aigciqa import remote
-from aigciqa.csv_text import csv_line, plain, protected
-from aigciqa.evaluation.score_tables import ScoreTable
-from aigciqa.scoring.records import MAX_ERROR, Record
+from aigciqa.utils import object_stores as remote
+from aigciqa.tables.csv_text import csv_line, plain, protected
+from aigciqa.evaluation.scores import ScoreTable
+from aigciqa.records import MAX_ERROR, Record
 from aigciqa.scoring.sinks import FileSink, columns_of, to_row
 from aigciqa.scoring.sources import SourceError, open_sources, opened, read_rows
-from aigciqa.scoring.tables import read_table
-from aigciqa.text_tables import csv_lines
+from aigciqa.tables.scores import read_table
+from aigciqa.tables.text import csv_lines
 from tests.conftest import call_command
 
 Write = Callable[..., list[str]]
@@ -363,7 +363,7 @@ class TestAddresses:
         def asked(url: str) -> None:
             raise AssertionError(url)
 
-        monkeypatch.setattr("aigciqa.remote.resolve", asked)
+        monkeypatch.setattr("aigciqa.utils.object_stores.resolve", asked)
         url = "s3://b?scheme=http&endpoint_override=127.0.0.1:9/x.png"
         Path("m.jsonl").write_text(json.dumps({"image": "p0.png", column: url}) + "\n")
         (row,) = scored("m.jsonl", status=1)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import aigciqa
 from aigciqa import errors
-from aigciqa.checkpoint import MetricConfig, model_card
+from aigciqa.checkpoints.format import MetricConfig, model_card
 from aigciqa.registry import METRICS
 from tests.conftest import draw_tensor, untrained
 
@@ -185,7 +185,7 @@ def test_paths_are_never_taken_for_repos(monkeypatch: pytest.MonkeyPatch, tmp_pa
     def network(*_args: object, **_kwargs: object) -> None:
         raise AssertionError("looked up on the Hub")
 
-    monkeypatch.setattr("aigciqa.hub.HubHead", network)
+    monkeypatch.setattr("aigciqa.checkpoints.hub.HubHead", network)
     monkeypatch.chdir(tmp_path)
     for path in ("./org/name", "/org/name", "~/org/name", "../org", Path("org/name"), "no-slash", "a/b/c"):
         with pytest.raises(ValueError, match="no such folder"):

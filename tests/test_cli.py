@@ -338,7 +338,7 @@ class TestResume:
     @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
     def test_from_any_byte_of_the_file(self, pictures: Write, tmp_path: Path, suffix: str) -> None:
         """The file sinks alone: every way a table can be torn."""
-        from aigciqa.scoring.records import Record
+        from aigciqa.records import Record
         from aigciqa.scoring.sinks import FileSink, columns_of, to_row
 
         columns = columns_of(["quality"])

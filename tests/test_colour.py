@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageCms, ImageFilter
 
 from aigciqa import create_metric, score_files
-from aigciqa.decode import load_image
+from aigciqa.images.decode import load_image
 from aigciqa.scoring import decoding
 from tests.conftest import draw, untrained
 from tests.profiles import (
@@ -118,7 +118,7 @@ class TestProfiles:
     def test_large_images_are_converted_in_strips(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file = saved(Image.fromarray(RGB).rotate(90, expand=True), exif=_turned(6), icc_profile=P3)
         at_once = levels(tmp_path / "x", file)
-        monkeypatch.setattr("aigciqa.decode.STRIPE_PIXELS", 100)
+        monkeypatch.setattr("aigciqa.images.decode.STRIPE_PIXELS", 100)
         assert (levels(tmp_path / "x", file) == at_once).all()
         assert np.abs(at_once - of_display(RGB, DISPLAY_P3, 2.2)).max() <= 1
 

@@ -19,7 +19,7 @@ from aigciqa.cli import select
 from aigciqa.evaluation import ScoreTable
 from aigciqa.registry import register_metric
 from aigciqa.scoring.sinks import dimensions_of
-from aigciqa.scoring.tables import read_table
+from aigciqa.tables.scores import read_table
 from tests.test_compare import run
 
 SEEDS = """image,reference,group,metric,seed,quality,error,prompt

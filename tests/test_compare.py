@@ -19,11 +19,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from aigciqa.cli.compare import main
-from aigciqa.comparison import MIN_PROVING
-from aigciqa.groups import GROUP_LIMIT, Group, compare, match
-from aigciqa.scoring.records import Record
+from aigciqa.stats.groups import MIN_PROVING
+from aigciqa.compare.groups import GROUP_LIMIT, Group, compare, match
+from aigciqa.records import Record
 from aigciqa.scoring.sinks import FileSink, columns_of, to_row
-from aigciqa.text_tables import probability, rounded
+from aigciqa.tables.text import probability, rounded
 from tests.test_report import cells_of, thumbnails_of
 
 DIMENSIONS = ("quality", "authenticity")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from aigciqa.comparison import Scores, _student, differences, margins, standings
+from aigciqa.stats.groups import Scores, _student, differences, margins, standings
 
 PROMPTS = tuple(f"prompt {number}" for number in range(40))
 
@@ -301,5 +301,5 @@ def test_shapes_are_checked() -> None:
 
 
 def test_it_needs_numpy_only() -> None:
-    code = "import sys, aigciqa.comparison; sys.exit(any(name in sys.modules for name in ('scipy', 'torch')))"
+    code = "import sys, aigciqa.stats.groups; sys.exit(any(name in sys.modules for name in ('scipy', 'torch')))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

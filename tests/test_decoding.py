@@ -20,8 +20,10 @@ import pytest
 import torch
 from PIL import Image
 
-from aigciqa import ImageError, memory
-from aigciqa.decode import BYTES_PER_PIXEL, MOST_BYTES_PER_PIXEL, load_content
+from aigciqa import ImageError
+
+from aigciqa.utils import memory
+from aigciqa.images.decode import BYTES_PER_PIXEL, MOST_BYTES_PER_PIXEL, load_content
 from aigciqa.registry import Preprocess
 from aigciqa.scoring import decoding
 from tests.conftest import draw
@@ -152,7 +154,7 @@ MEASURE = """
 import resource, subprocess, sys
 
 def peak(path):
-    code = "import sys; from aigciqa.decode import load_image; load_image(sys.argv[1])"
+    code = "import sys; from aigciqa.images.decode import load_image; load_image(sys.argv[1])"
     subprocess.run([sys.executable, "-c", code, path], check=True)
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 

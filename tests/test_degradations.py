@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 import aigciqa
-from aigciqa.training import degradations as dg
-from aigciqa.training import pictures, recipe
+from aigciqa.training.lite.fitting import degradations as dg
+from aigciqa.training.lite.fitting import photos as pictures
+from aigciqa.training.lite.fitting import recipe
 
 SEEDLESS = {"gaussian_blur", "lens_blur", "pixelate", "alias", "bilateral", "mean_shift", "median", "guided_smooth"}
 SEEDLESS |= {"webp", "ringing", "quantise", "posterise", "painterly"}

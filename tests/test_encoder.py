@@ -14,13 +14,13 @@ from torch import nn
 import aigciqa
 from aigciqa import backbones
 from aigciqa.backbones import Backbone
-from aigciqa.checkpoint import MetricConfig
-from aigciqa.hardware import fast_dtype
+from aigciqa.checkpoints.format import MetricConfig
+from aigciqa.utils.hardware import fast_dtype
 from aigciqa.metric import Metric
-from aigciqa.preprocess import _resize, _resize_and_crop, _resized
+from aigciqa.images.preprocess import _resize, _resize_and_crop, _resized
 from aigciqa.registry import METRICS, Preprocess
 from aigciqa.scoring.encoder import Encoder, encoders
-from aigciqa.scoring.fusion import FusedConvolution
+from aigciqa.cpu.fusion import FusedConvolution
 
 
 def trained(name: str, dtype: str = "float32", seed: int = 0) -> Metric:

@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 
 import aigciqa
-from aigciqa.decode import load_image
-from aigciqa.preprocess import present_image
+from aigciqa.images.decode import load_image
+from aigciqa.images.preprocess import present_image
 from aigciqa.scoring import decoding, engine
 from aigciqa.scoring.encoder import Encoder
 from tests.conftest import draw, untrained

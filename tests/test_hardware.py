@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import aigciqa
-from aigciqa import hardware
+from aigciqa.utils import hardware
 from tests.conftest import untrained
 
 

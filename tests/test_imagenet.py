@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 import aigciqa
 from aigciqa import errors
-from aigciqa.imagenet import INCEPTION_REPO
+from aigciqa.checkpoints.imagenet import INCEPTION_REPO
 from tests.conftest import untrained
 from tests.hub_server import Fault, Hub, serve
 

@@ -12,9 +12,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import aigciqa
-from aigciqa import remote
+from aigciqa.utils import object_stores as remote
 from aigciqa.cli.score import main
-from aigciqa.decode import load_image
+from aigciqa.images.decode import load_image
 from aigciqa.scoring.sources import open_sources
 from tests.conftest import draw
 

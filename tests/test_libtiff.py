@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from aigciqa import ImageError
-from aigciqa.decode import load_content, load_image
+from aigciqa.images.decode import load_content, load_image
 from tests.conftest import draw
 
 IMAGE = Image.fromarray(draw(160, 200))
@@ -147,7 +147,7 @@ class TestStandardError:
     def test_a_closed_one(self) -> None:
         code = """
 import os, sys
-from aigciqa.decode import load_content
+from aigciqa.images.decode import load_content
 data = sys.stdin.buffer.read()
 os.close(2)
 try:

@@ -17,10 +17,10 @@ from torch import Tensor
 import aigciqa
 from aigciqa.backbones import lite
 from aigciqa.heads.lite import FullReferenceHead, SoftTrees, build_lite_head, thumbnail_likeness
-from aigciqa.training import lite as fitting
+from aigciqa.training.lite.fitting import fitting
 
 ROOT = Path(__file__).parent.parent
-ASSETS = ROOT / "aigciqa" / "assets"
+ASSETS = ROOT / "aigciqa" / "checkpoints" / "embedded"
 VARIANTS = ("nr-lite", "nr-lite-native", "fr-lite")
 PHOTOS = sorted((ROOT / "examples" / "images" / "prompts").glob("*.*"))
 

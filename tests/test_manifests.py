@@ -24,7 +24,7 @@ from pyarrow import parquet
 import aigciqa
 from aigciqa.cli.train import main as command
 from aigciqa.databases import Database, load_database
-from aigciqa.decode import load_image
+from aigciqa.images.decode import load_image
 from aigciqa.evaluation.evaluate import predict
 from tests.conftest import draw
 from tests.test_archives import READ

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from aigciqa.databases import Sample
 from aigciqa.evaluation import ScoreTable
-from aigciqa.groups import Group, match
-from aigciqa.names import absolute
-from aigciqa.scoring.records import Item
+from aigciqa.compare.groups import Group, match
+from aigciqa.utils.paths import absolute
+from aigciqa.records import Item
 from aigciqa.scoring.sources import Found, references_from
 from tests.conftest import call_command
 from tests.test_cli import table

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from aigciqa import ImageError
-from aigciqa.decode import MAX_EXPANSION, load_content
+from aigciqa.images.decode import MAX_EXPANSION, load_content
 from tests.conftest import draw
 
 RGB = draw(24, 30)

@@ -8,7 +8,7 @@ from pathlib import Path
 import filelock
 import pytest
 
-from aigciqa.files import locked
+from aigciqa.utils.files import locked
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:

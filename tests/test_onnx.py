@@ -17,7 +17,7 @@ from torch import Tensor
 import aigciqa
 from aigciqa.integrations import onnx
 from aigciqa.integrations.onnx import export_onnx
-from aigciqa.preprocess import present_tensor
+from aigciqa.images.preprocess import present_tensor
 from tests.conftest import inputs, untrained
 
 

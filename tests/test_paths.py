@@ -17,9 +17,9 @@ from PIL import Image
 import aigciqa
 from aigciqa.cli import benchmark, compare, convert, publish, score, select, train
 from aigciqa.databases import load_database
-from aigciqa.files import locked
+from aigciqa.utils.files import locked
 from aigciqa.scoring import maps
-from aigciqa.scoring.records import Item, Record
+from aigciqa.records import Item, Record
 from aigciqa.scoring.sources import group_by
 from tests import lookalikes
 from tests.conftest import call_command, draw

@@ -19,8 +19,8 @@ from PIL import Image
 import aigciqa
 from aigciqa.cli.train import main as command
 from aigciqa.registry import METRICS
-from aigciqa.training.picture_cache import PictureCache, build_cache
-from aigciqa.training.recipe import kept
+from aigciqa.training.image_cache import PictureCache, build_cache
+from aigciqa.training.lite.recipe import kept
 from tests.conftest import draw
 from tests.lookalikes import write_folder
 

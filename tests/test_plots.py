@@ -14,9 +14,9 @@ from matplotlib import pyplot
 from PIL import Image, ImageFilter
 
 import aigciqa
-from aigciqa.decode import load_image
-from aigciqa.plots import COLOURS, colour_map, overlay
-from aigciqa.preprocess import normalize, present_image, present_tensor
+from aigciqa.images.decode import load_image
+from aigciqa.plotting import COLOURS, colour_map, overlay
+from aigciqa.images.preprocess import normalize, present_image, present_tensor
 from aigciqa.registry import METRICS
 from tests.conftest import draw, draw_tensor
 

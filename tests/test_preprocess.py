@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms
 
-from aigciqa.decode import load_image
-from aigciqa.preprocess import check_tensor, normalize, present_image, present_tensor
+from aigciqa.images.decode import load_image
+from aigciqa.images.preprocess import check_tensor, normalize, present_image, present_tensor
 from aigciqa.registry import METRICS, Preprocess
 from tests.conftest import draw
 

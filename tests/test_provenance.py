@@ -16,10 +16,10 @@ from click.testing import CliRunner
 
 import aigciqa
 from aigciqa.cli import compare, score
-from aigciqa.files import locked
+from aigciqa.utils.files import locked
 from aigciqa.scoring import provenance
 from aigciqa.scoring.parts import Parts
-from aigciqa.scoring.records import Record
+from aigciqa.records import Record
 from aigciqa.scoring.sinks import FileSink, columns_of, to_row
 from aigciqa.scoring.sources import SourceError
 from tests.conftest import COMMAND, call_command, untrained

@@ -32,7 +32,7 @@ from aigciqa.integrations import shards
 from aigciqa.integrations.ray import Setup, _items, read_pictures, score_dataset
 from aigciqa.scoring import archives
 from aigciqa.scoring.parts import Parts
-from aigciqa.scoring.records import Item
+from aigciqa.records import Item
 from aigciqa.scoring.sinks import columns_of
 from aigciqa.scoring.sources import IMAGE_SUFFIXES, Found, open_sources
 from tests.conftest import COMMAND, draw, untrained

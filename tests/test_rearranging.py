@@ -18,11 +18,11 @@ from torch.nn.utils import parametrizations
 
 from aigciqa import backbones
 from aigciqa.backbones import Backbone
-from aigciqa.checkpoint import MetricConfig
+from aigciqa.checkpoints.format import MetricConfig
 from aigciqa.metric import Metric
 from aigciqa.registry import METRICS
 from aigciqa.scoring.encoder import Encoder, encoders
-from aigciqa.scoring.fusion import FusedConvolution
+from aigciqa.cpu.fusion import FusedConvolution
 
 
 class Parts(Backbone):

@@ -15,16 +15,16 @@ from click.testing import CliRunner
 from PIL import Image
 
 import aigciqa
-from aigciqa import remote
+from aigciqa.utils import object_stores as remote
 from aigciqa.cli import score
-from aigciqa.decode import load_content, load_image
-from aigciqa.memory import Share
+from aigciqa.images.decode import load_content, load_image
+from aigciqa.utils.memory import Share
 from aigciqa.scoring import archives
 from aigciqa.scoring.maps import MapFolder
 from aigciqa.scoring.parts import Parts
 from aigciqa.scoring.sinks import columns_of, to_row
 from aigciqa.scoring.sources import IMAGE_SUFFIXES, SourceError
-from aigciqa.scoring.tables import read_table
+from aigciqa.tables.scores import read_table
 from tests.conftest import draw
 from tests.test_cli import table
 
@@ -73,7 +73,7 @@ class TestContent:
         assert str(of_bytes.value) == str(of_file.value)
 
     def test_what_is_too_long_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("aigciqa.decode.MAX_BYTES", 100)
+        monkeypatch.setattr("aigciqa.images.decode.MAX_BYTES", 100)
         with pytest.raises(aigciqa.ImageError, match=r"x: .* bytes are more than the 100 allowed"):
             load_content(png(1), "x")
 

@@ -23,8 +23,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aigciqa.comparison import Scores, differences, standings
-from aigciqa.plots import colour_map
+from aigciqa.stats.groups import Scores, differences, standings
+from aigciqa.plotting import colour_map
 from aigciqa.report import Report, payload, sections, thumbnails, write_report
 from aigciqa.report.collection import FAILURE_LIMIT, MAP_SIDE, SmallMap
 from aigciqa.scoring.sinks import columns_of

@@ -16,11 +16,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from aigciqa.cli import compare, score
-from aigciqa.csv_text import plain, protected
+from aigciqa.tables.csv_text import plain, protected
 from aigciqa.databases import load_database
 from aigciqa.errors import LockedError
 from aigciqa.evaluation import ScoreTable
-from aigciqa.files import locked
+from aigciqa.utils.files import locked
 from aigciqa.scoring.sources import read_rows
 
 Write = Callable[..., list[str]]

@@ -17,11 +17,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from aigciqa.cli.select import main
-from aigciqa.scoring.records import Record
+from aigciqa.records import Record
 from aigciqa.scoring.sinks import FileSink, columns_of, to_row
-from aigciqa.scoring.tables import read_table
-from aigciqa.selection import Criteria, bucket, select
-from aigciqa.transfer import Step
+from aigciqa.tables.scores import read_table
+from aigciqa.compare.selection import Criteria, bucket, select
+from aigciqa.utils.place_files import Step
 
 #: Picture below `out` -> quality; None: it could not be scored.
 PICTURES = {"a/1.png": 4.5, "a/2.png": 3.5, "a/3.png": 1.0, "b/1.png": 3.5, "b/2.png": 2.0, "b/torn.png": None}
@@ -313,7 +313,7 @@ class TestInto:
         """What a killed run left half copied is not taken for a file, and the next run copies it anew."""
         step = Step("out/a/1.png", "best/1.png", "best")
         with monkeypatch.context() as patched:
-            patched.setattr("aigciqa.transfer.move", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            patched.setattr("aigciqa.utils.place_files.move", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             patched.setattr(Path, "unlink", lambda *_, **__: None)  # a killed process cleans nothing up
             with pytest.raises(KeyboardInterrupt):
                 step.take("copy")

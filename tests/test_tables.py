@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from aigciqa.scoring import tables
-from aigciqa.scoring.records import Record
+from aigciqa.tables import scores as tables
+from aigciqa.records import Record
 from aigciqa.scoring.sinks import FileSink, columns_of, to_row
 from aigciqa.scoring.sources import SourceError
-from aigciqa.scoring.tables import read_table
+from aigciqa.tables.scores import read_table
 
 COLUMNS = columns_of(("quality", "authenticity"))
 RECORDS = (

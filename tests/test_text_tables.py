@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from aigciqa.text_tables import markdown_text, write_text
+from aigciqa.tables.text import markdown_text, write_text
 
 
 @pytest.mark.parametrize(

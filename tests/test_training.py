@@ -23,12 +23,12 @@ from scipy.stats import spearmanr
 import aigciqa
 from aigciqa.backbones import build_backbone
 from aigciqa.cli.train import main as command
-from aigciqa.decode import load_image
-from aigciqa.preprocess import present_image
+from aigciqa.images.decode import load_image
+from aigciqa.images.preprocess import present_image
 from aigciqa.registry import METRICS
-from aigciqa.training.convolution import use_products
-from aigciqa.training.picture_cache import build_cache
-from aigciqa.training.recompute import recomputing_forward
+from aigciqa.cpu.convolution import use_products
+from aigciqa.training.image_cache import build_cache
+from aigciqa.training.activation_checkpointing import recomputing_forward
 from aigciqa.training.trainer import Settings, Trainee, train
 from tests.conftest import draw
 from tests.lookalikes import write_folder

@@ -15,8 +15,8 @@ import aigciqa
 from aigciqa import backbones, registry
 from aigciqa.backbones import Backbone, register_backbone
 from aigciqa.registry import register_metric
-from aigciqa.training.convolution import use_products
-from aigciqa.training.recompute import recomputing_forward
+from aigciqa.cpu.convolution import use_products
+from aigciqa.training.activation_checkpointing import recomputing_forward
 from aigciqa.training.trainer import Settings, Trainee
 
 

@@ -27,9 +27,9 @@ from scipy.stats import spearmanr
 import aigciqa
 from aigciqa import backbones, registry
 from aigciqa.backbones import Backbone, register_backbone
-from aigciqa.checkpoint import write_checkpoint
+from aigciqa.checkpoints.format import write_checkpoint
 from aigciqa.cli.train import main as command
-from aigciqa.files import locked
+from aigciqa.utils.files import locked
 from aigciqa.registry import register_metric
 from aigciqa.training import trainer
 from aigciqa.training.trainer import Settings, train

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from aigciqa.errors import LockedError
-from aigciqa.files import locked, replacing
+from aigciqa.utils.files import locked, replacing
 
 
 class TestReplacing:
@@ -70,7 +70,7 @@ class TestLocked:
         assert os.listdir(path.parent) == []
 
     def test_a_killed_process_keeps_no_lock(self, tmp_path: Path) -> None:
-        code = f"import os\nfrom aigciqa.files import locked\nwith locked({str(tmp_path / 'a')!r}): os._exit(9)"
+        code = f"import os\nfrom aigciqa.utils.files import locked\nwith locked({str(tmp_path / 'a')!r}): os._exit(9)"
         assert subprocess.run([sys.executable, "-c", code]).returncode == 9
         with locked(tmp_path / "a"):
             pass

@@ -12,12 +12,12 @@ import click
 
 from aigciqa.cli.common import Command, check_output, checked, computing_options, load_metrics, say
 from aigciqa.registry import METRICS, SCORE_RANGES, metric_info
-from aigciqa.text_tables import printable
+from aigciqa.tables.text import printable
 
 if TYPE_CHECKING:
     from aigciqa.databases import Database, Sample
     from aigciqa.evaluation.evaluate import Evaluation, Predictions, Setting
-    from aigciqa.evaluation.score_tables import ScoreTable
+    from aigciqa.evaluation.scores import ScoreTable
     from aigciqa.metric import Metric
 
 EXIT_SCORED, EXIT_ERRORS = 0, 1
@@ -96,8 +96,8 @@ def main(
     """
     from aigciqa import evaluation as package
     from aigciqa.databases import load_database
-    from aigciqa.evaluation import tables
-    from aigciqa.plots import require_matplotlib
+    from aigciqa.evaluation import text as tables
+    from aigciqa.plotting import require_matplotlib
 
     if output is not None:
         checked(tables.check_suffix, output)
@@ -275,7 +275,7 @@ def _evaluate(
 def _write(
     evaluation: Evaluation, output: str | None, plots: Path | None, predictions: Path | None, quiet: bool
 ) -> None:
-    from aigciqa.evaluation import tables
+    from aigciqa.evaluation import text as tables
     from aigciqa.evaluation.plots import write_plots
 
     if output is None or not quiet:

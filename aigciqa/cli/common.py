@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from aigciqa.names import at_home
+from aigciqa.utils.paths import at_home
 from aigciqa.registry import metric_info
-from aigciqa.scoring.records import Item
-from aigciqa.text_tables import printable
+from aigciqa.records import Item
+from aigciqa.tables.text import printable
 
 if TYPE_CHECKING:
     from aigciqa.metric import Metric

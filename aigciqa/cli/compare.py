@@ -23,17 +23,17 @@ from aigciqa.cli.common import (
     load_metrics,
     say,
 )
-from aigciqa.names import absolute
+from aigciqa.utils.paths import absolute
 from aigciqa.registry import METRICS, SCORE_RANGES
-from aigciqa.remote import is_url
-from aigciqa.scoring.records import Item
+from aigciqa.utils.object_stores import is_url
+from aigciqa.records import Item
 
 if TYPE_CHECKING:
-    from aigciqa.groups import Group, Result
+    from aigciqa.compare.groups import Group, Result
     from aigciqa.metric import Metric
     from aigciqa.scoring.engine import Engine
     from aigciqa.scoring.sources import Found
-    from aigciqa.scoring.tables import Table
+    from aigciqa.tables.scores import Table
 
 EXIT_COMPARED, EXIT_FAILED = 0, 1
 #: More groups are counted, not named, in a report's title.
@@ -94,10 +94,10 @@ def main(
     The comparison goes to standard output, progress to standard error. Exit status: 0 compared, 1 pictures could not
     be scored or a group is below --fail-below, 2 usage error.
     """
-    from aigciqa import group_tables
-    from aigciqa.groups import Group, check_names, compare
-    from aigciqa.scoring.tables import is_table, read_table
-    from aigciqa.text_tables import encoded
+    from aigciqa.compare import text as group_tables
+    from aigciqa.compare.groups import Group, check_names, compare
+    from aigciqa.tables.scores import is_table, read_table
+    from aigciqa.tables.text import encoded
 
     if not arguments:
         raise click.UsageError("nothing to compare: name folders of images or tables of scores")
@@ -206,9 +206,9 @@ class _Scorer:
     def _group(self, engine: Engine, folder: str, name: str, quiet: bool) -> Group:
         from tqdm import tqdm
 
-        from aigciqa.groups import Group
+        from aigciqa.compare.groups import Group
         from aigciqa.scoring.sinks import to_row
-        from aigciqa.text_tables import printable
+        from aigciqa.tables.text import printable
 
         relatives: list[str] = []
         records = engine.run(self._items(folder, relatives))
@@ -229,7 +229,7 @@ class _Scorer:
 
 def _titles(arguments: Sequence[str]) -> dict[str, str]:
     """Argument -> name of its group: the last part of its path, or all of it where two would be called the same."""
-    from aigciqa.scoring.tables import is_table
+    from aigciqa.tables.scores import is_table
 
     def short(argument: str) -> str:
         name = os.path.basename(absolute(argument))
@@ -246,7 +246,7 @@ def _titles(arguments: Sequence[str]) -> dict[str, str]:
 
 def _table_group(name: str, table: Table, names: Sequence[str]) -> Group:
     """The rows of a table by the metrics that are named, or all."""
-    from aigciqa.groups import Group
+    from aigciqa.compare.groups import Group
 
     rows: list[dict[str, Any]] = checked(lambda: list(table.rows))
     kept = [row for row in rows if not names or row["metric"] in names]
@@ -264,7 +264,7 @@ def _named_in(groups: Iterable[Group]) -> tuple[str, ...]:
 
 def _divided(whole: Group) -> list[Group]:
     """The groups of a table's column group."""
-    from aigciqa.groups import Group
+    from aigciqa.compare.groups import Group
 
     rows: dict[str, list[Any]] = {}
     for row in whole.rows:

@@ -25,7 +25,7 @@ def main(folder: Path, repo: str, private: bool, revision: str | None, message: 
     ORG/NAME becomes REPO) are uploaded in one commit, and nothing else. Needs a token with the right to write: `hf auth
     login`, or HF_TOKEN. HF_ENDPOINT names another Hub. Exit status: 0 published, 1 not published, 2 usage error.
     """
-    from aigciqa import hub
+    from aigciqa.checkpoints import hub
     from aigciqa.errors import CheckpointError, HubError
     from aigciqa.metric import Metric
 

@@ -32,11 +32,11 @@ from aigciqa.cli.common import (
     terminate,
 )
 from aigciqa.errors import LockedError
-from aigciqa.files import locked
+from aigciqa.utils.files import locked
 from aigciqa.registry import METRICS, SCORE_RANGES
-from aigciqa.remote import is_url
-from aigciqa.scoring.records import Item, Record
-from aigciqa.text_tables import printable
+from aigciqa.utils.object_stores import is_url
+from aigciqa.records import Item, Record
+from aigciqa.tables.text import printable
 
 if TYPE_CHECKING:
     from aigciqa.metric import Metric

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aigciqa.cli.common import EXIT_INTERRUPTED, Command, check_output, checked, say
-from aigciqa.names import absolute
-from aigciqa.remote import is_url
+from aigciqa.utils.paths import absolute
+from aigciqa.utils.object_stores import is_url
 from aigciqa.scoring import provenance
 from aigciqa.scoring.sinks import OUTPUT_SUFFIXES, FileSink
 from aigciqa.scoring.sources import SourceError
-from aigciqa.scoring.tables import Table, below_common_folder, is_table, read_table, rows_of
-from aigciqa.selection import Criteria, Selection, bucket, select
-from aigciqa.text_tables import printable
-from aigciqa.transfer import LASTING, Step, move
+from aigciqa.tables.scores import Table, below_common_folder, is_table, read_table, rows_of
+from aigciqa.compare.selection import Criteria, Selection, bucket, select
+from aigciqa.tables.text import printable
+from aigciqa.utils.place_files import LASTING, Step, move
 
 if TYPE_CHECKING:
-    from aigciqa.transfer import Method
+    from aigciqa.utils.place_files import Method
 
     Row = Mapping[str, Any]
 

@@ -127,7 +127,7 @@ def _train(
     """Train; what the library complains of becomes an error of the command."""
     import aigciqa
     from aigciqa.errors import LockedError, TrainingError, WeightsError
-    from aigciqa.hardware import keep_memory
+    from aigciqa.utils.hardware import keep_memory
     from aigciqa.training.trainer import Settings, train
 
     keep_memory(not settings["recompute"])

@@ -20,7 +20,7 @@ from typing import Any
 
 from aigciqa.databases.base import Database, DatabaseSpec, Sample
 from aigciqa.databases.splits import Split
-from aigciqa.names import absolute
+from aigciqa.utils.paths import absolute
 
 __all__ = ["Database", "DatabaseSpec", "Sample", "Split", "database_info", "list_databases", "load_database"]
 

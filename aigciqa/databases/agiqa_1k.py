@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from aigciqa.databases.base import Database, DatabaseSpec, Sample, as_group, check_pictures, named, open_root, prefix
-from aigciqa.databases.tables import Reader, Table
+from aigciqa.databases.labels import Reader, Table
 
 LABELS = "AIGC_MOS_Zscore.xlsx"
 PICTURES = "file/"

@@ -15,7 +15,7 @@ from aigciqa.databases.base import (
     prefix,
     same_range,
 )
-from aigciqa.databases.tables import Reader, Table
+from aigciqa.databases.labels import Reader, Table
 
 LABELS = "data.csv"
 PICTURES = "image/"

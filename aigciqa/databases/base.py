@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from aigciqa.errors import DatabaseError
-from aigciqa.names import shown
-from aigciqa.parquet_images import place_of
+from aigciqa.utils.paths import shown
+from aigciqa.images.parquet import place_of
 
 if TYPE_CHECKING:
     from aigciqa.databases.splits import Split
@@ -26,7 +26,7 @@ class Sample:
     """One rated picture.
 
     Attributes:
-        image: absolute path of the generated picture; where that lies in a Parquet file, see `aigciqa.parquet_images`.
+        image: absolute path of the generated picture; where that lies in a Parquet file, see `aigciqa.images.parquet`.
         reference: absolute path of its image prompt; None where it was made from text alone.
         prompt: its text prompt, if the database has it.
         generator: the model that made it, as the database's files call it.

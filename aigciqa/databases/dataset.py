@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from aigciqa.databases.base import Sample
-from aigciqa.decode import load_image
-from aigciqa.preprocess import present_image
+from aigciqa.images.decode import load_image
+from aigciqa.images.preprocess import present_image
 from aigciqa.registry import Preprocess
 
 
 class PictureDataset(Dataset[dict[str, Tensor]]):
-    """Rated pictures as a backbone is shown them, before `aigciqa.preprocess.normalize`.
+    """Rated pictures as a backbone is shown them, before `aigciqa.images.preprocess.normalize`.
 
     Items are dictionaries of tensors: `"image"`, uint8 (3, h, w); `"reference"`, the same of the image prompt, where
     asked for; `"target"`, float32 (number of dimensions,).

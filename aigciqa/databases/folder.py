@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from aigciqa import parquet_images
+from aigciqa.images import parquet as parquet_images
 from aigciqa.databases.base import (
     DIMENSIONS,
     SUMMED,
@@ -21,8 +21,8 @@ from aigciqa.databases.base import (
     open_root,
     with_overall,
 )
-from aigciqa.databases.tables import Reader, Table
-from aigciqa.names import absolute, shown
+from aigciqa.databases.labels import Reader, Table
+from aigciqa.utils.paths import absolute, shown
 from aigciqa.scoring.sources import spelled
 
 MANIFEST = "manifest.csv"

@@ -20,8 +20,8 @@ from aigciqa.databases.base import (
     same_range,
     with_overall,
 )
-from aigciqa.databases.tables import Reader, Table
-from aigciqa.names import shown
+from aigciqa.databases.labels import Reader, Table
+from aigciqa.utils.paths import shown
 
 LABELS = "annotation.xlsx"
 PICTURES = "All/"

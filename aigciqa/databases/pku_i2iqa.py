@@ -19,8 +19,8 @@ from aigciqa.databases.base import (
     same_range,
     with_overall,
 )
-from aigciqa.databases.tables import Reader, Table
-from aigciqa.names import shown
+from aigciqa.databases.labels import Reader, Table
+from aigciqa.utils.paths import shown
 
 LABELS = "I2IQA_annotation.xlsx"
 PICTURES = "Generated_image/All/"

@@ -18,7 +18,7 @@ import numpy as np
 from aigciqa.databases.base import Database, Sample, below
 from aigciqa.databases.copies import originals
 from aigciqa.databases.splits import Split, warn_of_copies
-from aigciqa.names import shown
+from aigciqa.utils.paths import shown
 
 #: Of the groups; what is left trains.
 TEST_SHARE = 0.2

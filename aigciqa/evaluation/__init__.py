@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from aigciqa.evaluation.correlations import Agreement as Agreement
-from aigciqa.evaluation.correlations import Interval as Interval
-from aigciqa.evaluation.correlations import Logistic as Logistic
-from aigciqa.evaluation.correlations import agreement as agreement
-from aigciqa.evaluation.correlations import fit_logistic as fit_logistic
-from aigciqa.evaluation.correlations import krcc as krcc
-from aigciqa.evaluation.correlations import plcc as plcc
-from aigciqa.evaluation.correlations import plcc_fitted as plcc_fitted
-from aigciqa.evaluation.correlations import rmse_fitted as rmse_fitted
-from aigciqa.evaluation.correlations import srcc as srcc
-from aigciqa.evaluation.correlations import srcc_within as srcc_within
+from aigciqa.stats.correlations import Agreement as Agreement
+from aigciqa.stats.correlations import Interval as Interval
+from aigciqa.stats.correlations import Logistic as Logistic
+from aigciqa.stats.correlations import agreement as agreement
+from aigciqa.stats.correlations import fit_logistic as fit_logistic
+from aigciqa.stats.correlations import krcc as krcc
+from aigciqa.stats.correlations import plcc as plcc
+from aigciqa.stats.correlations import plcc_fitted as plcc_fitted
+from aigciqa.stats.correlations import rmse_fitted as rmse_fitted
+from aigciqa.stats.correlations import srcc as srcc
+from aigciqa.stats.correlations import srcc_within as srcc_within
 from aigciqa.evaluation.evaluate import Comparison as Comparison
 from aigciqa.evaluation.evaluate import Evaluation as Evaluation
 from aigciqa.evaluation.evaluate import Predictions as Predictions
@@ -22,7 +22,7 @@ from aigciqa.evaluation.evaluate import evaluate as evaluate
 from aigciqa.evaluation.evaluate import predict as predict
 from aigciqa.evaluation.paper import Published as Published
 from aigciqa.evaluation.paper import published as published
-from aigciqa.evaluation.score_tables import ScoreTable as ScoreTable
-from aigciqa.evaluation.significance import Test as Test
-from aigciqa.evaluation.significance import steiger as steiger
-from aigciqa.evaluation.significance import williams as williams
+from aigciqa.evaluation.scores import ScoreTable as ScoreTable
+from aigciqa.stats.significance import Test as Test
+from aigciqa.stats.significance import steiger as steiger
+from aigciqa.stats.significance import williams as williams

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aigciqa.evaluation import bootstrap, paper
-from aigciqa.evaluation.correlations import MIN_SAMPLES, Agreement, Interval, agreement, srcc, srcc_within
-from aigciqa.evaluation.significance import MIN_SAMPLES as MIN_COMPARED
-from aigciqa.evaluation.significance import Test, steiger, williams
+from aigciqa.evaluation import paper
+
+from aigciqa.stats import bootstrap
+from aigciqa.stats.correlations import MIN_SAMPLES, Agreement, Interval, agreement, srcc, srcc_within
+from aigciqa.stats.significance import MIN_SAMPLES as MIN_COMPARED
+from aigciqa.stats.significance import Test, steiger, williams
 from aigciqa.registry import METRICS, SCORE_RANGES
-from aigciqa.scoring.records import Item
+from aigciqa.records import Item
 
 if TYPE_CHECKING:
     import torch
@@ -118,7 +120,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` found. `aigciqa.evaluation.tables` writes it, `aigciqa.evaluation.plots` draws it.
+    """What `evaluate` found. `aigciqa.evaluation.text` writes it, `aigciqa.evaluation.plots` draws it.
 
     Attributes:
         setting: which samples were scored.

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigciqa.evaluation.evaluate import Evaluation, Predictions, Result
-from aigciqa.plots import require_matplotlib
+from aigciqa.plotting import require_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 import aigciqa
-from aigciqa.files import replacing
+from aigciqa.utils.files import replacing
 from aigciqa.metric import Metric, create_metric, undisturbed
-from aigciqa.preprocess import normalize
+from aigciqa.images.preprocess import normalize
 
 try:
     import onnxruntime

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from aigciqa import remote
-from aigciqa.csv_text import SWALLOWED, plain, swallows
+from aigciqa.utils import object_stores as remote
+from aigciqa.tables.csv_text import SWALLOWED, plain, swallows
 from aigciqa.scoring import archives
-from aigciqa.scoring.records import Item
+from aigciqa.records import Item
 from aigciqa.scoring.sinks import arrow_table, columns_of, dimensions_of, to_row
 from aigciqa.scoring.sources import IMAGE_SUFFIXES, MANIFEST_COLUMNS, beside, is_image_name
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from aigciqa.metric import Metric
     from aigciqa.scoring.engine import Engine
-    from aigciqa.scoring.records import Content
+    from aigciqa.records import Content
 
 Kind = Literal["images", "webdataset", "csv", "jsonl", "parquet"]
 _KINDS: dict[str, Kind] = {".tar": "webdataset", ".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
@@ -165,7 +165,7 @@ class Setup:
         """The engine, in the process that is to score."""
         import torch
 
-        from aigciqa.hardware import fast_dtype
+        from aigciqa.utils.hardware import fast_dtype
         from aigciqa.scoring.engine import Engine
 
         if os.path.isdir(self.folder):

@@ -20,7 +20,7 @@ from aigciqa.errors import ImageError
 from aigciqa.integrations.ray import Setup
 from aigciqa.scoring import archives
 from aigciqa.scoring.parts import Parts
-from aigciqa.scoring.records import Item, Record
+from aigciqa.records import Item, Record
 from aigciqa.scoring.sinks import is_same, refuse_changed, rows_ahead, scores_of, to_row, utf8
 from aigciqa.scoring.sources import Found, SourceError, opened
 

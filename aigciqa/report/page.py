@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 import aigciqa
-from aigciqa.files import replacing
+from aigciqa.utils.files import replacing
 from aigciqa.report import sections
 from aigciqa.report.collection import FAILURE_LIMIT, Collection
 from aigciqa.report.payload import payload, select_gallery
 from aigciqa.report.thumbnails import Thumbnails
-from aigciqa.text_tables import percent, probability, rounded
+from aigciqa.tables.text import percent, probability, rounded
 
 if TYPE_CHECKING:
     from jinja2 import Environment

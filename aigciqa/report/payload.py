@@ -13,8 +13,8 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from aigciqa import remote
-from aigciqa.plots import COLOURS, colour_map
+from aigciqa.utils import object_stores as remote
+from aigciqa.plotting import COLOURS, colour_map
 from aigciqa.registry import METRICS
 from aigciqa.report.collection import LEVELS, Collection, Column, SmallMap
 from aigciqa.report.sections import Members, coloured, histogram

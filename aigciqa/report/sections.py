@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from aigciqa.comparison import Difference, Scores, Standing, differences, standings
+from aigciqa.stats.groups import Difference, Scores, Standing, differences, standings
 from aigciqa.report.collection import Collection, Column
 
 #: Groups that are listed; with more, the largest.

@@ -16,8 +16,8 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from aigciqa import remote
-from aigciqa.decode import load_content, read_content
+from aigciqa.utils import object_stores as remote
+from aigciqa.images.decode import load_content, read_content
 
 #: Longest side of a thumbnail.
 SIDE = 256

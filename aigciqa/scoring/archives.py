@@ -21,7 +21,7 @@ from typing import TypeVar
 
 from PIL import Image
 
-from aigciqa.decode import FORMATS, MAX_BYTES, readable_formats
+from aigciqa.images.decode import FORMATS, MAX_BYTES, readable_formats
 from aigciqa.scoring import budget, tar
 from aigciqa.scoring.tar import ArchiveError
 

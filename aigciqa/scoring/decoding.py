@@ -15,16 +15,16 @@ import torch
 from PIL import ExifTags, Image
 from torch import Tensor
 
-from aigciqa.colour import is_srgb
-from aigciqa.decode import MAX_PIXELS, load_content, load_image, read_content
+from aigciqa.images.colour import is_srgb
+from aigciqa.images.decode import MAX_PIXELS, load_content, load_image, read_content
 from aigciqa.errors import ImageError
-from aigciqa.memory import Budget, Share
-from aigciqa.preprocess import present_image, present_tensor
+from aigciqa.utils.memory import Budget, Share
+from aigciqa.images.preprocess import present_image, present_tensor
 from aigciqa.registry import Preprocess
 from aigciqa.scoring import budget
 
 if TYPE_CHECKING:
-    from aigciqa.scoring.records import Content
+    from aigciqa.records import Content
 
 Decoder = Literal["pillow", "draft", "nvjpeg"]
 DECODERS: tuple[Decoder, ...] = ("pillow", "draft", "nvjpeg")

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 
 from aigciqa.backbones.base import Backbone
 from aigciqa.metric import Metric
-from aigciqa.scoring.fusion import fold_normalisation, fuse_convolutions
+from aigciqa.cpu.fusion import fold_normalisation, fuse_convolutions
 
 #: Feature maps as the features are pooled from them, or as `Metric.quality_map` draws from.
 Maps = Literal["coarse", "dense"]

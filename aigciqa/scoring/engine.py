@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from aigciqa.errors import ImageError
-from aigciqa.hardware import check_huge_pages, settle_threads
+from aigciqa.utils.hardware import check_huge_pages, settle_threads
 from aigciqa.metric import Metric, as_metrics
 from aigciqa.scoring.decoding import DECODERS, Decoder, DecoderPool, Decoding, Presented
 from aigciqa.scoring.encoder import Encoder, Maps, encoders
-from aigciqa.scoring.records import Item, Record
+from aigciqa.records import Item, Record
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from aigciqa.registry import Preprocess
-    from aigciqa.scoring.records import Content
+    from aigciqa.records import Content
 
     PathLike: TypeAlias = "str | os.PathLike[str]"
 

@@ -15,18 +15,18 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from aigciqa import remote
-from aigciqa.decode import load_content, load_image
+from aigciqa.utils import object_stores as remote
+from aigciqa.images.decode import load_content, load_image
 from aigciqa.errors import ImageError
-from aigciqa.files import replacing
-from aigciqa.names import absolute, check_inside, real
-from aigciqa.plots import overlay
+from aigciqa.utils.files import replacing
+from aigciqa.utils.paths import absolute, check_inside, real
+from aigciqa.plotting import overlay
 from aigciqa.scoring import budget
 from aigciqa.scoring.sources import SourceError
 
 if TYPE_CHECKING:
     from aigciqa.metric import Metric
-    from aigciqa.scoring.records import Item, Record
+    from aigciqa.records import Item, Record
 
 #: Longest side of an overlay in pixels: a map is far coarser.
 MAX_SIDE = 1024

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aigciqa import remote
+from aigciqa.utils import object_stores as remote
 from aigciqa.scoring import provenance
 from aigciqa.scoring.sinks import Row, arrow_table
 from aigciqa.scoring.sources import SourceError, import_parquet

@@ -10,8 +10,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import aigciqa
-from aigciqa import remote
-from aigciqa.files import replacing
+from aigciqa.utils import object_stores as remote
+from aigciqa.utils.files import replacing
 from aigciqa.scoring.sources import SourceError
 
 if TYPE_CHECKING:

@@ -19,13 +19,13 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from aigciqa.csv_text import csv_line, plain
-from aigciqa.files import replacing
+from aigciqa.tables.csv_text import csv_line, plain
+from aigciqa.utils.files import replacing
 from aigciqa.registry import SCORE_RANGES
 from aigciqa.scoring import provenance
-from aigciqa.scoring.records import Item, Record
+from aigciqa.records import Item, Record
 from aigciqa.scoring.sources import SourceError, import_parquet, read_rows
-from aigciqa.text_tables import encoded, printable
+from aigciqa.tables.text import encoded, printable
 
 if TYPE_CHECKING:
     from aigciqa.metric import Metric

@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, BinaryIO, TypeAlias
 
-from aigciqa import remote
-from aigciqa.csv_text import CsvError, encoding_of, from_windows, read_csv
-from aigciqa.names import absolute, at_home, name_key, shown
+from aigciqa.utils import object_stores as remote
+from aigciqa.tables.csv_text import CsvError, encoding_of, from_windows, read_csv
+from aigciqa.utils.paths import absolute, at_home, name_key, shown
 from aigciqa.scoring import archives
-from aigciqa.scoring.records import Item, shortened
+from aigciqa.records import Item, shortened
 from aigciqa.scoring.tar import ArchiveError
 
 IMAGE_SUFFIXES = frozenset(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aigciqa.text_tables import Table, aligned
+from aigciqa.tables.text import Table, aligned
 
 #: Two-sided 95% points of Student's t for 1 to 30 degrees of freedom; the normal distribution's is 1.960.
 _T95 = (

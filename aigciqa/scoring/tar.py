@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
-from aigciqa import remote
+from aigciqa.utils import object_stores as remote
 
 #: Extended headers of one member: names and attributes of files, together.
 MAX_HEADER_BYTES = 2**20

@@ -12,10 +12,10 @@ import torch
 
 from aigciqa.databases.base import below
 from aigciqa.databases.splits import PARTS, Split
-from aigciqa.decode import read_content
+from aigciqa.images.decode import read_content
 from aigciqa.errors import CheckpointError
-from aigciqa.files import replacing
-from aigciqa.names import shown
+from aigciqa.utils.files import replacing
+from aigciqa.utils.paths import shown
 
 #: 1, that of 0.1.0, had no format in it and other targets.
 FORMAT = 2

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from aigciqa.evaluation.correlations import MIN_SAMPLES
+from aigciqa.stats.correlations import MIN_SAMPLES
 
 if TYPE_CHECKING:
     from aigciqa.databases.base import Sample

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from aigciqa import __version__
 from aigciqa.backbones.base import Backbone
-from aigciqa.checkpoint import (
+from aigciqa.checkpoints.format import (
     CARD_FILE,
     CONFIG_FILE,
     WEIGHTS_FILE,
@@ -39,14 +39,14 @@ from aigciqa.checkpoint import (
     write_checkpoint,
 )
 from aigciqa.errors import CheckpointError, TrainingError
-from aigciqa.files import locked, replacing
+from aigciqa.utils.files import locked, replacing
 from aigciqa.metric import Metric, create_metric
-from aigciqa.preprocess import normalize
+from aigciqa.images.preprocess import normalize
 from aigciqa.registry import Preprocess
-from aigciqa.training.convolution import use_products
-from aigciqa.training.picture_cache import PictureCache, Pixels, build_cache, default_folder
-from aigciqa.training.recompute import recomputing_forward
-from aigciqa.training.side_by_side import SideBySide
+from aigciqa.cpu.convolution import use_products
+from aigciqa.training.image_cache import PictureCache, Pixels, build_cache, default_folder
+from aigciqa.training.activation_checkpointing import recomputing_forward
+from aigciqa.cpu.parallel_passes import SideBySide
 from aigciqa.training.state import check_images, digests, facts_of, read_state, save_state
 from aigciqa.training.targets import Targets, check_ratings
 
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
     from aigciqa.databases.base import Database, Sample
     from aigciqa.databases.splits import Split
-    from aigciqa.evaluation.correlations import Agreement
+    from aigciqa.stats.correlations import Agreement
 
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 #: Files of a run, below `training/` in the head's folder.
@@ -244,7 +244,7 @@ def _launched(settings: Settings, device: str, devices: int) -> Fabric:
 
 def _write_results(folder: Path, split: Split, device: str, workers: int | None) -> None:
     """Add the figures on the test part to the head's config and card."""
-    from aigciqa.evaluation.correlations import MIN_SAMPLES
+    from aigciqa.stats.correlations import MIN_SAMPLES
     from aigciqa.evaluation.evaluate import evaluate
 
     if len(split.test) < MIN_SAMPLES:
@@ -287,7 +287,7 @@ def _initial(settings: Settings, database: Database, targets: Targets, state: di
 
 def _with_start(metric: Metric, start: str, targets: Targets) -> Metric:
     """A metric with the weights to start from; from a head of the same kind and dimensions, the head's too."""
-    from aigciqa.imagenet import load_imagenet
+    from aigciqa.checkpoints.imagenet import load_imagenet
 
     config = metric.config
     if start == "imagenet":

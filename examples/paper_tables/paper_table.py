@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 import aigciqa
 from aigciqa.databases import Sample, load_database
-from aigciqa.evaluation import Predictions, Setting, evaluate, predict, tables
+from aigciqa.evaluation import Predictions, Setting, evaluate, predict
+from aigciqa.evaluation import text as tables
 
 DATABASE = "pku-i2iqa"
 KINDS = ("nr", "fr")

@@ -1,0 +1,1 @@
+"""Checkpoints: read, written, checked, published and fetched."""

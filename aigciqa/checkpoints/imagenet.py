@@ -1,0 +1,150 @@
+"""ImageNet weights for the backbones: where training starts.
+
+VGG and ResNet: torchvision's `IMAGENET1K_V1` files (the paper's), through torchvision's own loader. InceptionV4: the
+Hub's `timm/inception_v4.tf_in1k`, whose values are those of pretrainedmodels' file, as safetensors. Every file is
+checked against a hash before it is read, and no file can run code.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import urllib.error
+import urllib.parse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from aigciqa.checkpoints.format import check_tensors, file_sha256, read_tensors
+from aigciqa.errors import AlteredError, CheckpointError, OfflineError, ServerError, UnreachableError
+from aigciqa.checkpoints.pickles import is_state_dict, read_pickle, without_classifier
+
+if TYPE_CHECKING:
+    from aigciqa.metric import Metric
+
+INCEPTION_REPO = "timm/inception_v4.tf_in1k"
+#: torchvision's names of the files the paper used.
+_MEMBERS = {
+    "resnet18": "ResNet18_Weights.IMAGENET1K_V1",
+    "resnet50": "ResNet50_Weights.IMAGENET1K_V1",
+    "vgg16": "VGG16_Weights.IMAGENET1K_V1",
+    "vgg19": "VGG19_Weights.IMAGENET1K_V1",
+}
+#: The hash in a file's name, as torch.hub writes it: `resnet18-f37072fd.pth`.
+_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
+_LARGEST_INCEPTION = 1 << 28
+_WAYS_OUT = (
+    "Ways out: aigciqa.load_imagenet(metric, 'FILE') with a file you have (torchvision's .pth, or for InceptionV4 "
+    "timm's model.safetensors), or a cache filled on a machine with network (TORCH_HOME, HF_HOME)."
+)
+
+
+def load_imagenet(
+    metric: Metric,
+    file: str | os.PathLike[str] | None = None,
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+) -> Metric:
+    """Give a metric's backbone ImageNet weights; the head stays as it is. The ImageNet classifier is left out.
+
+    Args:
+        metric: one with a backbone of the paper.
+        file: a `.pth` or `.safetensors` file to take instead of the published one. A hash in its name (`-f37072fd.pth`)
+            is checked.
+        cache_dir: where downloads are kept; torch's and huggingface_hub's own places if absent.
+        local_files_only: take downloads from there only.
+
+    Returns:
+        The metric.
+
+    Raises:
+        ValueError: a metric without such a backbone.
+        AlteredError: the file does not have the hash that it should have.
+        CheckpointError: the file can't be read, or is another network's.
+        HubError: the file can't be had: offline, unreachable.
+    """
+    name = metric.config.backbone
+    if name == "lite":
+        raise ValueError(f"{metric.name} has no ImageNet weights: its backbone has nothing to learn from them")
+    if file is not None:
+        path = Path(os.path.expanduser(file))
+        states = _read_file(path)
+    elif name == "inceptionv4":
+        path, states = _inception(cache_dir, local_files_only)
+    elif name in _MEMBERS:
+        path, states = _torchvision(name, cache_dir, local_files_only)
+    else:
+        raise ValueError(f"no ImageNet weights are known for the backbone {name}: pass a file")
+    states = without_classifier(states)
+    expected = metric.backbone.state_dict()
+    check_tensors(states, expected, f"{path} for {name}")
+    metric.backbone.load_state_dict(states)
+    return metric
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    _check_hash(path)
+    if path.suffix == ".safetensors":
+        return read_tensors(path)
+    states: dict[str, Tensor] = read_pickle(path)
+    if not is_state_dict(states):
+        raise CheckpointError(f"{path} is not a state dict")
+    return states
+
+
+def _check_hash(path: Path) -> None:
+    """Raise AlteredError if the file's name holds a hash that is not the file's."""
+    wanted = _HASH_IN_NAME.search(path.name)
+    try:
+        found = file_sha256(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} can't be read: {error.strerror}") from error
+    if wanted is not None and not found.startswith(wanted[1]):
+        raise AlteredError(f"{path} has sha256 {found}, its name says {wanted[1]}: remove it, and fetch it again")
+
+
+def _torchvision(
+    name: str, cache_dir: str | os.PathLike[str] | None, local_files_only: bool
+) -> tuple[Path, dict[str, Tensor]]:
+    import torch
+    from torchvision.models import get_weight
+
+    weights: Any = get_weight(_MEMBERS[name])
+    folder = Path(os.path.expanduser(cache_dir or Path(torch.hub.get_dir()) / "checkpoints"))
+    path = folder / Path(urllib.parse.urlparse(weights.url).path).name
+    if path.exists():
+        _check_hash(path)  # torch.hub checks what it downloads, not what it finds
+    elif local_files_only:
+        raise OfflineError(f"{path} is not there, and the network may not be asked\n{_WAYS_OUT}")
+    try:
+        states: dict[str, Tensor] = weights.get_state_dict(model_dir=str(folder), check_hash=True, weights_only=True)
+    except urllib.error.HTTPError as error:
+        raise ServerError(f"{weights.url} can't be had: the server answered {error.code}\n{_WAYS_OUT}") from error
+    except OSError as error:
+        raise UnreachableError(f"{weights.url} can't be had: {error}\n{_WAYS_OUT}") from error
+    except RuntimeError as error:
+        raise AlteredError(f"{weights.url} was altered on the way: {error}\n{_WAYS_OUT}") from error
+    return path, states
+
+
+def _inception(cache_dir: str | os.PathLike[str] | None, local_files_only: bool) -> tuple[Path, dict[str, Tensor]]:
+    from aigciqa.checkpoints.hub import Repo, or_cached
+
+    def fetch(cache_only: bool) -> Path:
+        repo = Repo(INCEPTION_REPO, cache_dir=cache_dir, local_files_only=cache_only, ways_out=_WAYS_OUT)
+        path = repo.file("model.safetensors", largest=_LARGEST_INCEPTION)
+        announced = path.resolve().name  # a large file is kept under the sha256 that the Hub announced,
+        if not re.fullmatch("[0-9a-f]{64}", announced):  # where the file system has links
+            announced = str(repo.metadata("model.safetensors").etag)
+        found = file_sha256(path)
+        if found != announced:
+            raise AlteredError(
+                f"{path} has sha256 {found}, the Hub announced {announced}: remove it, and fetch it again"
+            )
+        repo.remember(path.parent.name)
+        return path
+
+    path = or_cached(fetch, local_files_only)
+    return path, read_tensors(path)

@@ -1,0 +1,1 @@
+"""What is done with tables of scores: groups compared, the best images selected."""

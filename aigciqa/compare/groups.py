@@ -1,0 +1,312 @@
+"""Groups of scored pictures against each other: matched by prompt, compared by each metric and dimension."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import posixpath
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from aigciqa.stats.groups import MIN_MATCHED, Difference, Margin, Scores, Standing, differences, margins, standings
+from aigciqa.utils.paths import absolute, name_key
+from aigciqa.utils.object_stores import is_url
+from aigciqa.tables.scores import Table, below_common_folder
+
+Row = Mapping[str, Any]
+
+#: More groups are compared with a baseline only: the pairs of these are 19,900.
+GROUP_LIMIT = 200
+#: Key of a row without scores, for which it does not matter.
+_NO_KEY = ""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rows of one generator or checkpoint.
+
+    Attributes:
+        name: of the group.
+        rows: as `scoring.sinks.to_row` makes them; a dimension may be missing.
+        relatives: of each row with scores, the image's path below the group's folder.
+        table: where the rows were read from, if from a table.
+    """
+
+    name: str
+    rows: Sequence[Row]
+    relatives: Sequence[str]
+    table: Table | None = None
+
+    @classmethod
+    def of_rows(cls, name: str, rows: Sequence[Row], table: Table | None = None) -> Group:
+        """A group whose folder is the deepest one that holds all its images with scores."""
+        scored = [row["image"] for row in rows if row["error"] is None]
+        relatives = dict(zip(scored, below_common_folder(scored), strict=True))
+        return cls(name, rows, [relatives.get(row["image"], _NO_KEY) for row in rows], table)
+
+    @property
+    def failures(self) -> list[Row]:
+        """The rows that have an error instead of scores."""
+        return [row for row in self.rows if row["error"] is not None]
+
+
+@dataclass(frozen=True)
+class Matching:
+    """How the pictures of groups belong together.
+
+    Attributes:
+        rule: what two pictures of one prompt have in common; None if groups can't be matched.
+        keys: group -> the prompt of each of its rows; empty without a rule.
+    """
+
+    rule: str | None
+    keys: Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Groups by one dimension of one metric.
+
+    Attributes:
+        metric: its name.
+        dimension: its name.
+        standings: of the groups, best first.
+        differences: of all pairs, or of each group from the baseline.
+        margins: of each group above the share of the baseline that it has to reach; empty if none is asked for.
+    """
+
+    metric: str
+    dimension: str
+    standings: tuple[Standing, ...]
+    differences: tuple[Difference, ...]
+    margins: tuple[Margin, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        return f"{self.metric} · {self.dimension}"
+
+    @property
+    def below(self) -> tuple[Margin, ...]:
+        """The groups that do not reach the share, or have no scores to reach it with."""
+        return tuple(each for each in self.margins if not each.margin >= 0)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `compare` found.
+
+    Attributes:
+        groups: all of them, in the order they were given.
+        matching: of their pictures.
+        blocks: one for each metric and dimension that two groups at least have scores of.
+        alone: metrics and dimensions that only one group has scores of, with its name.
+        baseline: the group that others are compared with; None: all pairs.
+        share: of the baseline's mean that the others have to reach.
+    """
+
+    groups: tuple[Group, ...]
+    matching: Matching
+    blocks: tuple[Block, ...]
+    alone: tuple[tuple[str, str, str], ...]
+    baseline: str | None
+    share: float | None
+
+    @property
+    def failures(self) -> list[tuple[str, Row]]:
+        """(group, row) of all pictures that could not be scored."""
+        return [(group.name, row) for group in self.groups for row in group.failures]
+
+    @property
+    def below(self) -> list[tuple[Block, Margin]]:
+        """All groups that do not reach the share of the baseline."""
+        return [(block, each) for block in self.blocks for each in block.below]
+
+
+def compare(
+    groups: Sequence[Group], dimensions: Sequence[str], *, baseline: str | None = None, share: float | None = None
+) -> Result:
+    """Compare groups by every metric and dimension.
+
+    Args:
+        groups: at least two, of different names.
+        dimensions: columns of scores.
+        baseline: name of the group that others are compared with; None: all pairs.
+        share: of the baseline's mean, > 0, that each other group's mean should reach. It is the means over the prompts
+            compared that decide, not their intervals.
+
+    Raises:
+        ValueError: as `check_names`; a share without a baseline, or of a mean that is missing or not positive; nothing
+            that two groups have in common.
+    """
+    names = [group.name for group in groups]
+    check_names(names, baseline)
+    if share is not None and baseline is None:
+        raise ValueError(f"a share of {share} of what? Name the baseline: one of {', '.join(names)}")
+    matching = match(groups)
+    blocks = []
+    alone: list[tuple[str, str, str]] = []
+    for metric, dimension in _measured(groups, dimensions):
+        scores = {group.name: _scores(group, matching, metric, dimension) for group in groups}
+        scored = [name for name, each in scores.items() if np.isfinite(each.values).any()]
+        if len(scored) < 2:
+            alone.append((metric, dimension, scored[0]))
+        else:
+            blocks.append(_block(metric, dimension, scores, baseline, share))
+    if not blocks:
+        raise ValueError(f"no two groups have scores of the same metric: {_shown(alone)}")
+    return Result(tuple(groups), matching, tuple(blocks), tuple(alone), baseline, share)
+
+
+def check_names(names: Sequence[str], baseline: str | None) -> None:
+    """Raise ValueError unless groups of these names can be compared.
+
+    At least two, of different names; the baseline one of them; without one, not too many.
+    """
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise ValueError(f"at least two groups of different names are compared; got {', '.join(names) or 'none'}")
+    if baseline is not None and baseline not in names:
+        raise ValueError(f"the baseline {baseline!r} is none of the groups: {', '.join(names)}")
+    if baseline is None and len(names) > GROUP_LIMIT:
+        raise ValueError(f"at most {GROUP_LIMIT} groups are compared pair by pair; of {len(names)}, name a baseline")
+
+
+def match(groups: Sequence[Group]) -> Matching:
+    """Find what tells the pictures of one prompt.
+
+    By their reference if all that have scores have one and groups share some: by its path, or, where no two groups
+    share a path, by its file name. Otherwise by the image's relative path, with or without its suffix, whichever
+    matches more, or, where no two groups share a path, by its stem. Never by what two images of a group have in common.
+    NFC and NFD make no difference.
+    """
+    for by_path, by_name in ((_REFERENCE_PATHS, _REFERENCE_NAMES), (_IMAGE_PATHS, _IMAGE_NAMES)):
+        rules = by_path if any(_meet(groups, rule) for rule in by_path.values()) else by_name
+        candidates = [Matching(rule, keys) for rule, of in rules.items() if (keys := _keys(groups, of)) is not None]
+        best = max(candidates, key=_matched, default=None)  # the first of equals
+        if best is not None and _matched(best):
+            return best
+    return Matching(None, {})
+
+
+#: What a rule makes of a row and its relative path: the thing itself, and the key it goes by.
+_Rule = Callable[[Row, str], tuple[str | None, str | None]]
+
+
+def _by_reference(key: Callable[[str], str]) -> _Rule:
+    def rule(row: Row, _relative: str) -> tuple[str | None, str | None]:
+        if row["reference"] is None:
+            return None, None
+        reference = name_key(row["reference"] if is_url(row["reference"]) else absolute(row["reference"]))
+        return reference, key(reference)
+
+    return rule
+
+
+def _by_image(key: Callable[[str], str]) -> _Rule:
+    return lambda _row, relative: (name_key(relative), key(name_key(relative)))
+
+
+def _without_suffix(path: str) -> str:
+    return os.path.splitext(path)[0]
+
+
+_REFERENCE_PATHS = {"reference": _by_reference(str)}
+_REFERENCE_NAMES = {"name of the reference": _by_reference(posixpath.basename)}
+_IMAGE_PATHS = {
+    "relative path": _by_image(str),
+    "relative path without its suffix": _by_image(_without_suffix),
+}
+_IMAGE_NAMES = {"stem": _by_image(lambda path: posixpath.basename(_without_suffix(path)))}
+
+
+def _meet(groups: Sequence[Group], rule: _Rule) -> bool:
+    """Whether images with scores, of any two groups, have the same key."""
+    keys: set[str] = set()
+    for group in groups:
+        scored = (pair for pair in zip(group.rows, group.relatives, strict=True) if pair[0]["error"] is None)
+        own = {key for _, key in itertools.starmap(rule, scored) if key is not None}
+        if own & keys:
+            return True
+        keys |= own
+    return False
+
+
+def _keys(groups: Sequence[Group], rule: _Rule) -> dict[str, Sequence[str]] | None:
+    """The key of each row by a rule; None if a scored one has none, or different things of a group have the same."""
+    found: dict[str, Sequence[str]] = {}
+    for group in groups:
+        pairs = [rule(row, relative) for row, relative in zip(group.rows, group.relatives, strict=True)]
+        scored = {pair for pair, row in zip(pairs, group.rows, strict=True) if row["error"] is None}
+        keys = {key for _, key in scored}
+        if None in keys or len(keys) < len({thing for thing, _ in scored}):
+            return None
+        found[group.name] = [key or _NO_KEY for _, key in pairs]
+    return found
+
+
+def _matched(matching: Matching) -> int:
+    """Prompts in common, added up over all pairs of groups that can be matched."""
+    keys = [frozenset(each) - {_NO_KEY} for each in matching.keys.values()]
+    shared = [len(one & other) for one, other in itertools.combinations(keys, 2)]
+    return sum(count for count in shared if count >= MIN_MATCHED)
+
+
+def _measured(groups: Iterable[Group], dimensions: Sequence[str]) -> list[tuple[str, str]]:
+    """(metric, dimension) of which there are scores, metrics in the order they first appear."""
+    found = {
+        (row["metric"], name)
+        for group in groups
+        for row in group.rows
+        for name in dimensions
+        if row.get(name) is not None and math.isfinite(row[name])
+    }
+    metrics = dict.fromkeys(row["metric"] for group in groups for row in group.rows)
+    return [(metric, name) for metric in metrics for name in dimensions if (metric, name) in found]
+
+
+def _scores(group: Group, matching: Matching, metric: str, dimension: str) -> Scores:
+    places = [place for place, row in enumerate(group.rows) if row["metric"] == metric]
+    values = [group.rows[place].get(dimension) for place in places]
+    keys = matching.keys.get(group.name)
+    return Scores(
+        np.array([np.nan if value is None else value for value in values], dtype=np.float64),
+        tuple(keys[place] for place in places) if keys is not None else None,
+    )
+
+
+def _block(
+    metric: str, dimension: str, scores: Mapping[str, Scores], baseline: str | None, share: float | None
+) -> Block:
+    ordered = standings(scores)
+    found: list[Margin] = []
+    if share is not None and baseline is not None:
+        found = margins(scores, baseline, share)
+        _check_share(f"{metric} · {dimension}", baseline, found)
+    best_first = {each.name: scores[each.name] for each in ordered}
+    return Block(metric, dimension, tuple(ordered), tuple(differences(best_first, baseline=baseline)), tuple(found))
+
+
+def _check_share(label: str, baseline: str, found: Iterable[Margin]) -> None:
+    """Raise ValueError where a share of the baseline says nothing."""
+    for each in found:
+        if math.isnan(each.baseline_mean):
+            raise ValueError(
+                f"{label}: the baseline {baseline!r} has no scores of it: "
+                "leave it out with -m or --dimension, or score the baseline by it"
+            )
+        if each.n and each.baseline_mean <= 0:
+            over = f" over the {each.n} prompts that {each.name} has, too" if each.matched else ""
+            raise ValueError(
+                f"{label}: the baseline's mean is {each.baseline_mean:.3f}{over}; a share needs one above 0"
+            )
+
+
+def _shown(alone: Iterable[tuple[str, str, str]]) -> str:
+    by_group: dict[str, list[str]] = {}
+    for metric, dimension, name in alone:
+        by_group.setdefault(name, []).append(f"{metric} · {dimension}")
+    return "; ".join(f"{name} has {', '.join(found)}" for name, found in by_group.items()) or "there are none"

@@ -1,0 +1,202 @@
+"""What `groups.compare` found, as text: for the terminal and Markdown to be read, CSV and JSON to be computed with."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from types import MappingProxyType
+
+from aigciqa.stats.groups import MIN_MATCHED, MIN_PROVING, Difference, Margin, Standing
+from aigciqa.compare.groups import Block, Result
+from aigciqa.utils.paths import shown
+from aigciqa.tables.text import (
+    Table,
+    aligned,
+    csv_lines,
+    markdown,
+    markdown_text,
+    percent,
+    printable,
+    probability,
+    rounded,
+    with_interval,
+    without_nan,
+    write_text,
+    writer_of,
+)
+
+_CSV_COLUMNS = (
+    "metric", "dimension", "first", "second", "first_mean", "second_mean", "prompts", "matched", "difference", "low",
+    "high", "win_rate", "p_value", "is_significant",
+)  # fmt: skip
+#: Of the pictures that could not be scored, these many are named.
+_SHOWN = 10
+#: Relative difference from their mean that equal scores can have.
+_ROUNDING = 1e-12
+
+
+def to_terminal(result: Result) -> str:
+    """Aligned text."""
+    parts = [how(result)]
+    for block in result.blocks:
+        tables = _tables(result, block)
+        parts += [printable(block.label), *(f"{table.title}\n{aligned(table)}" for table in tables)]
+    return "\n\n".join(filter(None, [*parts, "\n".join(notes(result))])) + "\n"
+
+
+def to_markdown(result: Result) -> str:
+    """Markdown tables under headings."""
+    parts = [markdown_text(how(result))]
+    for block in result.blocks:
+        tables = _tables(result, block)
+        parts += [
+            f"## {markdown_text(printable(block.label))}",
+            *(f"### {each.title}\n\n{markdown(each)}" for each in tables),
+        ]
+    return "\n\n".join([*parts, *map(markdown_text, notes(result))]) + "\n"
+
+
+def to_csv(result: Result) -> str:
+    """A row per metric, dimension and pair of groups; the means are those of all scores of a group."""
+    rows = []
+    for block in result.blocks:
+        means = {each.name: each.mean for each in block.standings}
+        for each in block.differences:
+            row = {**asdict(each), "metric": block.metric, "dimension": block.dimension, "prompts": each.n}
+            row |= {"first_mean": means[each.first], "second_mean": means[each.second]}
+            rows.append({name: without_nan(row[name]) for name in _CSV_COLUMNS})
+    return csv_lines(rows, _CSV_COLUMNS)
+
+
+def to_json(result: Result) -> str:
+    """Everything but the single scores; what is NaN is null."""
+    found = {
+        "matched_by": result.matching.rule,
+        "baseline": result.baseline,
+        "fail_below": result.share,
+        "passed": None if result.share is None else not result.below,
+        "groups": [
+            {"name": group.name, "rows": len(group.rows), "failed": len(group.failures)} for group in result.groups
+        ],
+        "blocks": [asdict(block) for block in result.blocks],
+        "alone": [dict(zip(("metric", "dimension", "group"), each, strict=True)) for each in result.alone],
+        "failures": [
+            {"group": name, **{key: row[key] for key in ("image", "metric", "error")}} for name, row in result.failures
+        ],
+    }
+    return json.dumps(without_nan(found), indent=2, allow_nan=False) + "\n"
+
+
+#: Format -> what writes it.
+WRITERS: Mapping[str, Callable[[Result], str]] = MappingProxyType(
+    {"terminal": to_terminal, "markdown": to_markdown, "json": to_json, "csv": to_csv}
+)
+_WRITERS_OF_FILES = MappingProxyType({".md": to_markdown, ".json": to_json, ".csv": to_csv})
+
+
+def check_suffix(path: str | os.PathLike[str]) -> None:
+    """Raise ValueError for a file of a kind that can't be written."""
+    writer_of(path, _WRITERS_OF_FILES, "comparison")
+
+
+def write_result(result: Result, path: str | os.PathLike[str]) -> None:
+    """Write a comparison to a file ending in `.md`, `.json` or `.csv`; its folder is made if absent.
+
+    Raises:
+        ValueError: another ending.
+        OSError: it can't be written.
+    """
+    write_text(path, writer_of(path, _WRITERS_OF_FILES, "comparison")(result))
+
+
+def how(result: Result) -> str:
+    """What was compared and how pictures were matched, in a few lines."""
+    return f"{len(result.groups)} groups.\n{_matched_text(result)}\nIn brackets: 95% intervals, by resampling prompts."
+
+
+def notes(result: Result) -> Iterator[str]:
+    """What has to be known besides: the verdict, what could not be scored or compared."""
+    yield from (_verdict(result, block, each) for block in result.blocks for each in block.margins)
+    for block in result.blocks:
+        yield from _too_little(block)
+    for metric, dimension, name in result.alone:
+        yield printable(f"Only {name} has scores of {metric} · {dimension}: not compared.")
+    failures = result.failures
+    if failures:
+        reasons = [f"- {printable(name)}: {printable(row['error'])}" for name, row in failures[:_SHOWN]]
+        more = [f"- and {len(failures) - _SHOWN} more"] if len(failures) > _SHOWN else []
+        yield "\n".join([f"{len(failures)} scores are missing and left out:", *reasons, *more])
+
+
+def _too_little(block: Block) -> Iterator[str]:
+    """What its figures can't be read for."""
+    scored = [each for each in block.standings if each.n]
+    label = printable(block.label)
+    single = [printable(each.name) for each in scored if each.n == 1]
+    if single:
+        yield (
+            f"{label}: one score only of {shown(single)}: no interval, no test. Two images or more of each group "
+            f"give them, and {MIN_PROVING} prompts or more can prove a difference."
+        )
+    value = scored[0].worst
+    if all(each.worst == value and math.isclose(each.mean, value, rel_tol=_ROUNDING) for each in scored):
+        yield f"{label}: all scores are equal ({rounded(value)}): they say nothing of these images."
+
+
+def _matched_text(result: Result) -> str:
+    found = [each for block in result.blocks for each in block.differences]
+    counts = [each.n for each in found if each.matched]
+    if not counts:
+        return (
+            f"Pictures are not matched: no two groups have {MIN_MATCHED} prompts or more in common that their paths or "
+            "references show."
+        )
+    least, most = min(counts), max(counts)
+    number = str(most) if least == most else f"{least} to {most}"
+    rest = f"; {len(found) - len(counts)} of {len(found)} pairs can't be" if len(counts) < len(found) else ""
+    few = f" Fewer than {MIN_PROVING} prompts prove nothing." if most < MIN_PROVING else ""
+    return f"Pictures are matched by their {result.matching.rule}: {number} prompts in common{rest}.{few}"
+
+
+def _tables(result: Result, block: Block) -> list[Table]:
+    failed = {group.name: sum(row["metric"] == block.metric for row in group.failures) for group in result.groups}
+    return [_standings_table(block.standings, failed), _differences_table(block.differences)]
+
+
+def _standings_table(found: tuple[Standing, ...], failed: Mapping[str, int]) -> Table:
+    header = ("group", "n", "failed", "mean", "median", "worst")
+    rows = tuple(
+        (
+            each.name, str(each.n), str(failed[each.name]),
+            with_interval(each.mean, each.low, each.high), rounded(each.median), rounded(each.worst),
+        )
+        for each in found
+    )  # fmt: skip
+    return Table("Means", header, rows, left=1)
+
+
+def _differences_table(found: tuple[Difference, ...]) -> Table:
+    header = ("first", "second", "prompts", "first − second", "first wins", "p", "significant")
+    rows = tuple(
+        (
+            each.first, each.second, str(each.n) if each.matched else f"{each.n} unmatched",
+            with_interval(each.difference, each.low, each.high, signed=True), percent(each.win_rate),
+            probability(each.p_value), "yes" if each.is_significant else "no",
+        )
+        for each in found
+    )  # fmt: skip
+    return Table("Differences", header, rows, left=2)
+
+
+def _verdict(result: Result, block: Block, found: Margin) -> str:
+    name, label = printable(found.name), printable(block.label)
+    if found.n == 0:
+        return f"FAILED: {name} has no scores of {label}."
+    ratio = f"{found.mean / found.baseline_mean:.3f} of {printable(str(result.baseline))}'s"
+    means = f"{rounded(found.mean)} against {rounded(found.baseline_mean)}"
+    verdict = "FAILED" if found in block.below else "passed"
+    unsure = "; noise alone could turn it" if found.low <= 0 <= found.high else ""
+    return f"{verdict}: {label}: {name} is {ratio} ({means}); needed: {result.share:g}{unsure}."

@@ -1,0 +1,281 @@
+"""An evaluation as tables: for the terminal, Markdown and LaTeX to be read, CSV and JSON to be computed with."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from types import MappingProxyType
+from typing import Any
+
+from aigciqa.stats.correlations import Agreement, Interval
+from aigciqa.evaluation.evaluate import Comparison, Evaluation, Result
+from aigciqa.tables.text import Table as Table
+from aigciqa.tables.text import aligned as aligned
+from aigciqa.tables.text import csv_lines, probability, rounded, with_interval, without_nan, writer_of
+from aigciqa.tables.text import markdown as markdown
+from aigciqa.tables.text import write_text as write_text
+
+#: Decimals of the paper's figures in tables to be read, and in CSV.
+PAPER_DECIMALS, CSV_DECIMALS = 4, 6
+_SETTING = ("database", "protocol", "part", "seed", "split")
+_IDENTITY = (*_SETTING, "metric", "dimension", "generator", "n", "groups", "failed")
+_LATEX = MappingProxyType(
+    {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$",
+     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "→": r"$\rightarrow$", "<": "$<$", ">": "$>$"}
+)  # fmt: skip
+
+
+def agreement_table(
+    results: Sequence[Result], *, intervals: bool = True, title: str = "Agreement with people"
+) -> Table:
+    """A row per metric and dimension; the paper's row beside ours where there is one.
+
+    Args:
+        results: to be shown, in order.
+        intervals: of every figure; otherwise of SRCC only.
+        title: of the table.
+    """
+    paper = any(each.published is not None for each in results)
+    beside = ("paper", "diff") if paper else ()
+    header = (
+        "metric", "dimension", "n", "SRCC", *beside, "PLCC", *beside, "PLCC fitted", "KRCC", "RMSE", "within prompts"
+    )  # fmt: skip
+
+    def row(result: Result) -> tuple[str, ...]:
+        ours = result.agreement
+        theirs = result.published
+        show = _interval if intervals else _value
+        return (
+            result.metric, result.dimension, str(ours.n),
+            _interval(ours.srcc), *(_beside(ours.srcc, theirs and theirs.srcc) if paper else ()),
+            show(ours.plcc), *(_beside(ours.plcc, theirs and theirs.plcc) if paper else ()),
+            show(ours.plcc_fitted), show(ours.krcc), show(ours.rmse), show(result.within),
+        )  # fmt: skip
+
+    return Table(title, header, tuple(map(row, results)), left=2)
+
+
+def generator_table(results: Sequence[Result], *, intervals: bool = True) -> Table:
+    """A row per metric, dimension and generator."""
+    show = _interval if intervals else _value
+    header = ("metric", "dimension", "generator", "n", "SRCC", "PLCC", "PLCC fitted", "KRCC", "RMSE")
+    rows = tuple(
+        (
+            result.metric, result.dimension, name, str(ours.n),
+            _interval(ours.srcc), show(ours.plcc), show(ours.plcc_fitted), show(ours.krcc), show(ours.rmse),
+        )
+        for result in results
+        for name, ours in result.generators.items()
+    )  # fmt: skip
+    return Table("Per generator", header, rows, left=3)
+
+
+def comparison_table(comparisons: Sequence[Comparison]) -> Table:
+    """A row per pair of metrics and dimension."""
+    header = ("first", "second", "dimension", "n", "SRCC first − second", "Williams t", "p", "Steiger Z", "p")
+    rows = tuple(
+        (
+            each.first, each.second, each.dimension, str(each.n), _interval(each.difference, signed=True),
+            rounded(each.williams.statistic), probability(each.williams.p),
+            rounded(each.steiger.statistic), probability(each.steiger.p),
+        )
+        for each in comparisons
+    )  # fmt: skip
+    return Table("Differences between metrics", header, rows, left=3)
+
+
+def sections(evaluation: Evaluation, *, intervals: bool = True) -> list[Table]:
+    """All tables of an evaluation that have rows; arguments as for `agreement_table`."""
+    tables = (
+        agreement_table(evaluation.results, intervals=intervals),
+        generator_table(evaluation.results, intervals=intervals),
+        comparison_table(evaluation.comparisons),
+    )
+    return [table for table in tables if table.rows]
+
+
+def caption(evaluation: Evaluation) -> str:
+    """What was evaluated, in a sentence or two."""
+    setting = evaluation.setting
+    groups = {sample.group for sample in evaluation.samples}
+    where = [
+        setting.database,
+        f"protocol {setting.protocol}" if setting.protocol else "",
+        f"{setting.part} part" if setting.part else "",
+        f"seed {setting.seed}" if setting.seed is not None else "",
+        f"split {setting.split[:12]}" if setting.split else "",
+    ]
+    count = f"{len(evaluation.samples)} pictures of {len(groups)} prompts"
+    named = ", ".join(filter(None, where))
+    notes = "".join(f" Note: {note}." for note in evaluation.notes)
+    return f"{f'{named}: ' if named else ''}{count}. In brackets: 95% intervals, by resampling prompts.{notes}"
+
+
+def to_terminal(evaluation: Evaluation) -> str:
+    """Aligned text, with the intervals of SRCC only."""
+    tables = sections(evaluation, intervals=False)
+    return "\n\n".join([caption(evaluation), *(f"{table.title}\n{aligned(table)}" for table in tables)]) + "\n"
+
+
+def to_markdown(evaluation: Evaluation) -> str:
+    """Markdown tables under headings."""
+    parts = [caption(evaluation), *(f"## {table.title}\n\n{markdown(table)}" for table in sections(evaluation))]
+    return "\n\n".join(parts) + "\n"
+
+
+def to_latex(evaluation: Evaluation) -> str:
+    r"""LaTeX `tabular`s, to be `\input`; they need no package."""
+    parts = [f"% {caption(evaluation)}", *(f"% {each.title}\n{latex(each)}" for each in sections(evaluation))]
+    return "\n\n".join(parts) + "\n"
+
+
+def to_csv(evaluation: Evaluation) -> str:
+    """One row per metric, dimension and generator (empty: all pictures), every figure with its bounds."""
+    rows = [row for result in evaluation.results for row in _csv_rows(evaluation, result)]
+    return csv_lines(rows, list(rows[0]))
+
+
+def to_json(evaluation: Evaluation) -> str:
+    """Everything but the single predictions; what is NaN is null."""
+    return json.dumps(without_nan(to_dict(evaluation)), indent=2, allow_nan=False) + "\n"
+
+
+def to_dict(evaluation: Evaluation) -> dict[str, Any]:
+    """Everything but the single predictions, as plain values."""
+    return {
+        **asdict(evaluation.setting),
+        "samples": len(evaluation.samples),
+        "results": [_result(each) for each in evaluation.results],
+        "comparisons": [asdict(each) for each in evaluation.comparisons],
+        "failures": [dict(zip(("metric", "image", "error"), each, strict=True)) for each in evaluation.failures],
+    }
+
+
+def predictions_csv(evaluation: Evaluation) -> str:
+    """A row per picture and metric: the columns of `aigciqa-score`, the generator, and each rating as `mos_*`."""
+    dimensions = list(dict.fromkeys(result.dimension for result in evaluation.results))
+    rows = []
+    for each in evaluation.predictions:
+        for number, sample in enumerate(evaluation.samples):
+            row: dict[str, Any] = {
+                "image": sample.image,
+                "reference": sample.reference,
+                "group": sample.group,
+                "metric": each.label,
+            }
+            scores = {name: each.scores[name][number] for name in dimensions if name in each.scores}
+            row.update((name, _exactly(scores.get(name))) for name in dimensions)
+            row.update(error=each.errors[number], generator=sample.generator)
+            row.update((f"mos_{name}", _exactly(sample.scores.get(name))) for name in dimensions)
+            rows.append(row)
+    return csv_lines(rows, list(rows[0]))
+
+
+#: Suffix of a report -> what writes it.
+WRITERS: Mapping[str, Callable[[Evaluation], str]] = MappingProxyType(
+    {".csv": to_csv, ".json": to_json, ".md": to_markdown, ".tex": to_latex}
+)
+
+
+def check_suffix(path: str | os.PathLike[str]) -> None:
+    """Raise ValueError for a report of a kind that can't be written."""
+    writer_of(path, WRITERS, "report")
+
+
+def write_report(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
+    """Write an evaluation to a file ending in `.csv`, `.json`, `.md` or `.tex`; its folder is made if absent.
+
+    Raises:
+        ValueError: another ending.
+        OSError: it can't be written.
+    """
+    write_text(path, writer_of(path, WRITERS, "report")(evaluation))
+
+
+def latex(table: Table) -> str:
+    """A table as a `tabular` with rules above, below and under the header."""
+    columns = "l" * table.left + "r" * (len(table.header) - table.left)
+    lines = [" & ".join(map(_latex_cell, line)) + r" \\" for line in (table.header, *table.rows)]
+    return "\n".join(
+        [rf"\begin{{tabular}}{{{columns}}}", r"\hline", lines[0], r"\hline", *lines[1:], r"\hline", r"\end{tabular}"]
+    )
+
+
+def _latex_cell(cell: str) -> str:
+    return "".join(_LATEX.get(letter, letter) for letter in cell)
+
+
+def _interval(interval: Interval, *, signed: bool = False) -> str:
+    return with_interval(interval.value, interval.low, interval.high, signed=signed)
+
+
+def _value(interval: Interval) -> str:
+    return rounded(interval.value)
+
+
+def _beside(ours: Interval, theirs: float | None) -> tuple[str, str]:
+    """The paper's figure and ours less it."""
+    if theirs is None:
+        return "", ""
+    return f"{theirs:.{PAPER_DECIMALS}f}", rounded(ours.value - theirs, signed=True)
+
+
+def _result(result: Result) -> dict[str, Any]:
+    published = result.published
+    return {
+        "metric": result.metric,
+        "dimension": result.dimension,
+        "failed": result.failed,
+        **asdict(result.agreement),
+        "srcc_within": asdict(result.within),
+        "generators": {name: asdict(each) for name, each in result.generators.items()},
+        "paper": None if published is None else {**published._asdict(), **_differences(result)},
+    }
+
+
+def _differences(result: Result) -> dict[str, float]:
+    assert result.published is not None
+    return {
+        "srcc_difference": result.agreement.srcc.value - result.published.srcc,
+        "plcc_difference": result.agreement.plcc.value - result.published.plcc,
+    }
+
+
+def _csv_rows(evaluation: Evaluation, result: Result) -> Iterable[dict[str, Any]]:
+    overall: dict[str, Any] = _spread("srcc_within", result.within)
+    overall |= dict.fromkeys(("paper_srcc", "paper_plcc", "srcc_difference", "plcc_difference"))
+    if result.published is not None:
+        overall |= {"paper_srcc": result.published.srcc, "paper_plcc": result.published.plcc}
+        overall |= {name: _csv_number(value) for name, value in _differences(result).items()}
+    yield {**_csv_figures(evaluation, result, result.agreement, None), **overall}
+    for name, ours in result.generators.items():
+        yield {**_csv_figures(evaluation, result, ours, name), **dict.fromkeys(overall)}
+
+
+def _csv_figures(evaluation: Evaluation, result: Result, ours: Agreement, generator: str | None) -> dict[str, Any]:
+    setting = asdict(evaluation.setting)
+    failed = result.failed if generator is None else None
+    identity = (
+        *(setting[name] for name in _SETTING), result.metric, result.dimension, generator, ours.n, ours.groups, failed
+    )  # fmt: skip
+    row = dict(zip(_IDENTITY, identity, strict=True))
+    for name, interval in ours.intervals().items():
+        row |= _spread(name, interval)
+    return row
+
+
+def _spread(name: str, interval: Interval) -> dict[str, float | None]:
+    values = {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    return {key: _csv_number(value) for key, value in values.items()}
+
+
+def _csv_number(value: float) -> float | None:
+    return None if math.isnan(value) else round(float(value), CSV_DECIMALS)
+
+
+def _exactly(value: float | None) -> float | None:
+    """For the table of predictions: rounding would tie what the figures tell apart."""
+    return None if value is None or math.isnan(value) else float(value)

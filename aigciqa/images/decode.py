@@ -1,0 +1,322 @@
+"""From a path, a PIL image or an array to an RGB picture, or an error that says why not: never a guess."""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import re
+import stat
+import threading
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from aigciqa.images import libtiff
+
+from aigciqa.images import parquet as parquet_images
+
+from aigciqa.utils import object_stores as remote
+from aigciqa.images.colour import grey_levels, to_srgb
+from aigciqa.images.containers import is_whole, without_metadata
+from aigciqa.errors import ImageError
+from aigciqa.utils.memory import Share
+from aigciqa.utils.paths import at_home
+
+#: Formats that decode without starting another program (EPS would start Ghostscript).
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO", "AVIF", "JPEG2000")
+#: Pillow's own limit: twice a quarter gigabyte of RGB pixels.
+MAX_PIXELS = 178_956_970
+#: Pillow takes time that grows with the square of the width for some formats' rows.
+MAX_SIDE = 262_144
+#: Pixels from one byte: deflate expands bilevel pixels by 8,256. Only small pictures may exceed it.
+MAX_EXPANSION = 10_000
+SMALL_PIXELS = 4096 * 4096
+#: As many pixels of four 16-bit channels, uncompressed: a longer file is not read at all.
+MAX_BYTES = 8 * MAX_PIXELS
+#: What decoding a pixel takes at its peak, by format, as measured; the decoder's own memory and the RGB image included.
+BYTES_PER_PIXEL = {"PNG": 12, "BMP": 12, "PPM": 12, "GIF": 12, "JPEG": 16}
+MOST_BYTES_PER_PIXEL = 24
+#: Pixels are converted in strips of so many, so that no second copy of a large image is made on the way to RGB.
+STRIPE_PIXELS = 2**20
+
+
+def load_image(source: str | os.PathLike[str] | IO[bytes] | Image.Image | np.ndarray) -> Image.Image:
+    """Read a picture as an RGB PIL image.
+
+    EXIF orientation is applied, alpha composited over white, the first frame of an animation taken; 16-bit, palette,
+    bilevel, grey and CMYK pictures are converted, and colours that an ICC profile or a PNG's gamma names are brought to
+    sRGB. Arrays are taken to be in sRGB.
+
+    Args:
+        source: path (`~` stands for the home folder), URL of an object store, file object, read from its start, PIL
+            image, or uint8 array (H, W), (H, W, 1) or (H, W, 3).
+
+    Raises:
+        ImageError: the picture can't be read; the message says which and why.
+        TypeError: not a picture at all.
+        ValueError: an array of another shape.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    if isinstance(source, Image.Image):
+        try:
+            with _STRICT:
+                return _decode(source, "PIL image")
+        except ImageError:
+            raise
+        except Exception as error:  # opened lazily, broken further on
+            raise ImageError(f"PIL image: {_reason(error)}") from error
+    if isinstance(source, (str, os.PathLike)):
+        return load_content(read_content(source), os.fspath(source))
+    if hasattr(source, "read"):
+        return load_content(_read_all(source), str(getattr(source, "name", "file object")))
+    raise TypeError(
+        f"expected a path, file object, PIL image, uint8 array (H, W, 3) or tensor (3, H, W), or a list of them; got "
+        f"{type(source).__name__}"
+    )
+
+
+def read_content(source: str | os.PathLike[str], reserve: Callable[[int], object] = lambda size: None) -> bytes:
+    """The bytes of a file, of an object that a URL names, or of an image inside a Parquet file (`parquet_images`).
+
+    Args:
+        source: path or URL.
+        reserve: called with how many bytes there are, before they are read; of Parquet, which says so only then, after.
+
+    Raises:
+        ImageError: it can't be read, or is longer than any picture allowed.
+    """
+    if isinstance(source, str) and remote.is_url(source):
+        return _fetch(source, reserve)
+    if (place := parquet_images.place_of(source)) is not None:
+        try:
+            content = parquet_images.read_image(place)
+        except (ImportError, OSError, ValueError) as error:
+            raise ImageError(f"{source}: {error}") from error
+        reserve(len(content))
+        return content
+    return _read(Path(at_home(os.fspath(source))), reserve)
+
+
+def load_content(data: bytes, name: str, *, at_least: int | None = None, share: Share | None = None) -> Image.Image:
+    """Read the bytes of a file as `load_image` reads files.
+
+    Args:
+        data: of the whole file.
+        name: what errors call it.
+        at_least: a JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size, as long as its short side keeps so many
+            pixels: several times as fast, and not quite the same picture.
+        share: of the memory for decoding, where the caller holds it until it has used the pixels; else it is held until
+            they are decoded.
+
+    Raises:
+        ImageError: as `load_image`.
+    """
+    if not data:
+        raise ImageError(f"{name}: the file is empty")
+    _check_length(name, len(data))
+    try:
+        with _STRICT, nullcontext(share) if share is not None else Share() as held:
+            return _from_bytes(data, name, at_least, held)
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError(f"{name}: not a picture in a format that can be read ({', '.join(FORMATS)})") from None
+    except Exception as error:  # decoders raise anything on broken data, SyntaxError and struct.error included
+        raise ImageError(f"{name}: {_reason(error)}") from error
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.dtype != np.uint8:
+        raise TypeError(f"image arrays are uint8 in 0..255, height x width x channels; got {array.dtype}")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)):
+        raise ValueError(f"expected an array (H, W, 3), or (H, W) for grey; got shape {array.shape}")
+    return Image.fromarray(array).convert("RGB")
+
+
+def _fetch(url: str, reserve: Callable[[int], object]) -> bytes:
+    try:
+        with remote.open_file(url) as stream:
+            size = stream.size()
+            _check_length(url, size)
+            reserve(size)
+            data: bytes = stream.read(size)
+            return data
+    except OSError as error:
+        raise ImageError(f"{url}: {error.strerror or error}") from error
+
+
+def _read_all(file: IO[bytes]) -> bytes:
+    if file.seekable():
+        file.seek(0)
+    data = file.read(MAX_BYTES + 1)
+    if not isinstance(data, bytes):
+        raise TypeError(f"expected a file object that gives bytes, as open(path, 'rb') does; got {type(data).__name__}")
+    return data
+
+
+def _check_length(name: str | Path, length: int) -> None:
+    if length > MAX_BYTES:
+        raise ImageError(f"{name}: {length:,} bytes are more than the {MAX_BYTES:,} allowed")
+
+
+def _read(path: Path, reserve: Callable[[int], object]) -> bytes:
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(f"{path}: not a regular file")
+        _check_length(path, status.st_size)
+        reserve(status.st_size)
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _from_bytes(data: bytes, name: str, at_least: int | None, share: Share) -> Image.Image:
+    data, profile = without_metadata(data)
+    with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
+        if image.width * image.height > max(SMALL_PIXELS, MAX_EXPANSION * len(data)):
+            raise ImageError(f"{name}: a decompression bomb: {image.width} x {image.height} from {len(data):,} bytes")
+        if profile is not None:
+            image.info["icc_profile"] = profile
+        if at_least is not None:
+            image.draft(None, (at_least, at_least))
+        _check_size(image, name)
+        share.take(image.width * image.height * BYTES_PER_PIXEL.get(image.format or "", MOST_BYTES_PER_PIXEL))
+        picture = _decode(image, name)
+        if not is_whole(image, data):
+            raise ImageError(f"{name}: the picture is truncated: its data ends early")
+        return picture
+
+
+class _StrictDecoders:
+    """While entered, Pillow raises on truncated pictures, even if `ImageFile.LOAD_TRUNCATED_IMAGES` was set.
+
+    Training scripts set it for the whole process. Several threads may be inside at a time.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.inside = 0
+        self.lenient = False
+
+    def __enter__(self) -> None:
+        with self.lock:
+            self.inside += 1
+            self.lenient |= ImageFile.LOAD_TRUNCATED_IMAGES
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0 and self.lenient:
+                ImageFile.LOAD_TRUNCATED_IMAGES, self.lenient = True, False
+
+
+_STRICT = _StrictDecoders()
+
+
+@functools.cache
+def readable_formats() -> list[str]:
+    """The formats that Pillow can read here."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "not enough memory to decode it"
+    text = re.sub(r"\s*<_io\.BytesIO object at \w+>", "", str(error)).strip()
+    stumbled = isinstance(error, (AssertionError, AttributeError, LookupError, TypeError))  # over what a check missed
+    return f"the data is broken ({type(error).__name__})" if stumbled or not text else text
+
+
+def _check_size(image: Image.Image, name: str) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(f"{name}: {image.width} x {image.height} is more than the {MAX_PIXELS:,} pixels allowed")
+    if max(image.size) > MAX_SIDE:
+        raise ImageError(f"{name}: {image.width} x {image.height} has a side of more than the {MAX_SIDE:,} allowed")
+    if 0 in image.size:
+        raise ImageError(f"{name}: {image.width} x {image.height} has no pixels")
+
+
+def _decode(image: Image.Image, name: str) -> Image.Image:
+    _check_size(image, name)
+    if image.format == "TIFF" and image.mode.startswith("I;16") and not _is_plain_16_bits(image):
+        raise ImageError(f"{name}: grey of 12 bits, or with white as 0; save it with 8 or 16 bits and black as 0")
+    image_format = image.format
+    key = _colour_key(image)
+    libtiff.load(image)
+    image = _upright(image)
+    if key != image.info.get("transparency"):
+        image = image.copy()
+        image.info["transparency"] = key
+    if image.mode in ("I", "F") and not (image.mode == "I" and image_format == "PPM"):
+        raise ImageError(
+            f"{name}: {image.mode!r} pixels (32 bits) have no agreed range; save it with 8 or 16 bits a channel"
+        )
+    rows = max(1, STRIPE_PIXELS // image.width)
+    if rows >= image.height:
+        return _to_rgb(image)
+    picture = Image.new("RGB", image.size)
+    for top in range(0, image.height, rows):
+        picture.paste(_to_rgb(image.crop((0, top, image.width, min(top + rows, image.height)))), (0, top))
+    return picture
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """A loaded image, or a strip of one, in sRGB over white."""
+    if image.mode.startswith("I"):
+        image = _from_16_bits(image)
+    image = to_srgb(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    image = image.convert("RGB")
+    image.info = {}  # whoever reads it again must not turn or convert it again
+    return image
+
+
+def _colour_key(image: Image.Image) -> Any:
+    """The transparent colour, which Pillow leaves as a PNG has it while it brings other depths to 8 bits."""
+    key = image.info.get("transparency")
+    if image.format == "PNG" and key is not None and isinstance(image, ImageFile.ImageFile) and image.tile:
+        raw_mode = image.tile[0][3]
+        if raw_mode == "RGB;16B":
+            return tuple(level >> 8 for level in key)
+        if raw_mode in ("L;2", "L;4"):
+            return key * (85 if raw_mode == "L;2" else 17)
+    return key
+
+
+def _is_plain_16_bits(image: Image.Image) -> bool:
+    """Whether a TIFF's levels are what Pillow takes them for: 0 to 65535, from black to white."""
+    tags = image.getexif()
+    bits = tags.get(ExifTags.Base.BitsPerSample)
+    return bits in (16, (16,)) and tags.get(ExifTags.Base.PhotometricInterpretation) != 0
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    levels = np.asarray(image)
+    grey = Image.fromarray(grey_levels(image.info).take(levels, mode="clip"))
+    if "transparency" in image.info:
+        grey.putalpha(Image.fromarray(np.where(levels == image.info["transparency"], 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return ImageOps.exif_transpose(image) if turned else image
+    except Exception:  # the pixels are good: viewers, too, show a picture whose EXIF block is broken
+        return image

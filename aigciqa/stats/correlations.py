@@ -1,0 +1,308 @@
+"""Agreement of scores with mean opinion scores (MOS): SRCC, PLCC, KRCC, RMSE, each with a 95% interval.
+
+The figures are SciPy's: `scipy.stats.spearmanr`, `pearsonr`, `kendalltau` (tau-b) and `scipy.optimize.least_squares`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from aigciqa.stats import bootstrap
+
+Array = NDArray[np.float64]
+
+MIN_SAMPLES = 3
+#: Samples of one prompt that can be ranked.
+MIN_GROUP = 2
+#: Widths to start from, in standard deviations of the scores: a quarter, as is customary, steeper and gentler.
+_WIDTHS = (0.25, 0.05, 1.0, 4.0)
+_TOLERANCE = 1e-12
+_EVALUATIONS = 200
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure and its 95% interval; NaN where there is none."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True)
+class Logistic:
+    """The monotonic mapping of the VQEG from scores to MOS, four parameters.
+
+    `low + (high - low) / (1 + exp(-(score - centre) / width))`, width > 0 (VQEG, final report on the validation of
+    objective models of video quality assessment, phase II, 2003; ITU-T Tutorial "Objective perceptual assessment of
+    video quality", 2004). It falls where `high < low`.
+    """
+
+    high: float
+    low: float
+    centre: float
+    width: float
+
+    def __call__(self, scores: ArrayLike) -> Array:
+        """MOS (n,) expected of scores (n,)."""
+        from scipy.special import expit
+
+        step = expit((np.asarray(scores, dtype=np.float64) - self.centre) / self.width)
+        value: Array = self.low + (self.high - self.low) * step
+        return value
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well scores agree with MOS.
+
+    Attributes:
+        n: how many pictures.
+        groups: how many units were resampled: prompt groups, or pictures where no groups were given.
+        srcc: Spearman's rank correlation.
+        plcc: Pearson's correlation of the scores as they are.
+        plcc_fitted: Pearson's correlation after the logistic of the VQEG.
+        krcc: Kendall's rank correlation, tau-b.
+        rmse: root mean square error after the logistic, in MOS; the division is by n.
+        mapping: the logistic; None where scores or MOS are constant, or there are fewer than four pictures.
+    """
+
+    n: int
+    groups: int
+    srcc: Interval
+    plcc: Interval
+    plcc_fitted: Interval
+    krcc: Interval
+    rmse: Interval
+    mapping: Logistic | None
+
+    def intervals(self) -> dict[str, Interval]:
+        """The five figures by name."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Interval)}
+
+
+def srcc(scores: ArrayLike, mos: ArrayLike) -> float:
+    """Spearman's rank correlation of scores (n,) and MOS (n,), n >= 3; NaN where either is constant.
+
+    Raises:
+        ValueError: unequal lengths, fewer than three, or a NaN.
+    """
+    from scipy.stats import spearmanr
+
+    x, y = _checked(scores, mos)
+    return _unless_constant(x, y, lambda: spearmanr(x, y)[0])
+
+
+def plcc(scores: ArrayLike, mos: ArrayLike) -> float:
+    """Pearson's correlation, without any mapping; arguments, NaN and errors as for `srcc`."""
+    from scipy.stats import pearsonr
+
+    x, y = _checked(scores, mos)
+    return _unless_constant(x, y, lambda: pearsonr(x, y)[0])
+
+
+def krcc(scores: ArrayLike, mos: ArrayLike) -> float:
+    """Kendall's rank correlation, tau-b; arguments, NaN and errors as for `srcc`."""
+    from scipy.stats import kendalltau
+
+    x, y = _checked(scores, mos)
+    return _unless_constant(x, y, lambda: kendalltau(x, y)[0])
+
+
+def fit_logistic(scores: ArrayLike, mos: ArrayLike) -> Logistic | None:
+    """The least-squares logistic from scores (n,) to MOS (n,), by `scipy.optimize.least_squares` (Levenberg-Marquardt).
+
+    It starts with the MOS's largest and smallest value (swapped where scores fall with MOS), the mean score, and a
+    width of 0.25, 0.05, 1 and 4 standard deviations of the scores in turn; the best of the four fits is taken. Data
+    without a bend, or with one only, are fitted best by a parameter at infinity: the search then stops after 200
+    steps, where the figures have settled to about 1e-5.
+
+    Returns:
+        The mapping; None where either is constant or there are fewer than four samples.
+
+    Raises:
+        ValueError: as `srcc`.
+    """
+    x, y = _checked(scores, mos)
+    if len(x) < len(fields(Logistic)) or _constant(x) or _constant(y):
+        return None
+    mean, scale = float(x.mean()), float(x.std())
+    offset, height = float(y.mean()), float(y.std())
+    high, low, centre, width = _fit((x - mean) / scale, (y - offset) / height).tolist()
+    return Logistic(offset + height * high, offset + height * low, mean + scale * centre, scale * abs(width))
+
+
+def plcc_fitted(scores: ArrayLike, mos: ArrayLike) -> float:
+    """Pearson's correlation after `fit_logistic`; NaN where there is no mapping."""
+    mapping = fit_logistic(scores, mos)
+    return math.nan if mapping is None else plcc(mapping(scores), mos)
+
+
+def rmse_fitted(scores: ArrayLike, mos: ArrayLike) -> float:
+    """Root mean square error after `fit_logistic` (divided by n), in MOS; NaN where there is no mapping."""
+    mapping = fit_logistic(scores, mos)
+    return math.nan if mapping is None else _rmse(mapping(scores), np.asarray(mos, dtype=np.float64))
+
+
+def srcc_within(
+    scores: ArrayLike,
+    mos: ArrayLike,
+    groups: Sequence[Hashable],
+    *,
+    resamples: int = bootstrap.RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Mean SRCC among the pictures of one prompt: does the metric find the better of several tries?
+
+    Groups of one picture, and those whose MOS are all equal, have no ranking and are left out; a group whose scores
+    are all equal counts 0. The interval resamples groups. NaN where no group is left.
+
+    Raises:
+        ValueError: as `srcc`; or groups of another length.
+    """
+    x, y = _checked(scores, mos)
+    members: dict[Hashable, list[int]] = {}
+    for index, group in enumerate(_checked_groups(groups, len(x))):
+        members.setdefault(group, []).append(index)
+    ranked = [rows for rows in members.values() if len(rows) >= MIN_GROUP and not _constant(y[rows])]
+    if not ranked:
+        return Interval(math.nan, math.nan, math.nan)
+    values = np.array([_group_srcc(x[rows], y[rows]) for rows in ranked])
+    parts = bootstrap.weights(range(len(values)), resamples, seed)
+    means = np.concatenate([weight @ values / len(values) for weight in parts])
+    low, high = bootstrap.percentiles(means) if len(values) > 1 else (math.nan, math.nan)
+    return Interval(float(values.mean()), low, high)
+
+
+def agreement(
+    scores: ArrayLike,
+    mos: ArrayLike,
+    *,
+    groups: Sequence[Hashable] | None = None,
+    resamples: int = bootstrap.RESAMPLES,
+    seed: int = 0,
+) -> Agreement:
+    """All figures, with 95% intervals by the percentile bootstrap.
+
+    Pictures of one prompt are not independent: where groups are given, whole groups are resampled. The logistic is
+    not fitted anew in each resample: centre and width stay those of all samples, height and offset follow, which is
+    Pearson's correlation with the mapped scores. Intervals are NaN where there is but one group.
+
+    Args:
+        scores: (n,), n >= 3.
+        mos: (n,).
+        groups: of each picture, such as its prompt; None resamples pictures.
+        resamples: how many; 0 leaves the intervals NaN.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: unequal lengths, fewer than three, or a NaN.
+    """
+    x, y = _checked(scores, mos)
+    units = range(len(x)) if groups is None else _checked_groups(groups, len(x))
+    mapping = fit_logistic(x, y)
+    fitted = np.full(len(x), math.nan) if mapping is None else mapping(x)
+    values = {
+        "srcc": srcc(x, y),
+        "plcc": plcc(x, y),
+        "plcc_fitted": math.nan if mapping is None else plcc(fitted, y),
+        "krcc": krcc(x, y),
+        "rmse": math.nan if mapping is None else _rmse(fitted, y),
+    }
+    count = len(set(units))
+    bounds = dict.fromkeys(values, (math.nan, math.nan))
+    if count > 1 and resamples:
+        bounds = _bounds(x, y, fitted, units, resamples, seed)
+    intervals = {name: Interval(value, *bounds[name]) for name, value in values.items()}
+    return Agreement(n=len(x), groups=count, mapping=mapping, **intervals)
+
+
+def _bounds(
+    x: Array, y: Array, fitted: Array, units: Sequence[Hashable], resamples: int, seed: int
+) -> dict[str, tuple[float, float]]:
+    """Bounds of each figure by its name."""
+    draws: dict[str, list[Array]] = {name: [] for name in ("srcc", "plcc", "plcc_fitted", "krcc", "rmse")}
+    for weight in bootstrap.weights(units, resamples, seed):
+        mapped = bootstrap.pearson(weight, fitted, y)
+        draws["srcc"].append(bootstrap.spearman(weight, x, y))
+        draws["plcc"].append(bootstrap.pearson(weight, x, y))
+        draws["plcc_fitted"].append(mapped)
+        draws["krcc"].append(bootstrap.kendall(weight, x, y))
+        draws["rmse"].append(bootstrap.spread(weight, y) * np.sqrt(np.clip(1 - mapped**2, 0, None)))
+    return {name: bootstrap.percentiles(np.concatenate(parts)) for name, parts in draws.items()}
+
+
+def _fit(x: Array, y: Array) -> Array:
+    """Parameters (4,) of the logistic between standardised scores and MOS."""
+    from scipy.optimize import least_squares
+    from scipy.special import expit
+
+    def residuals(parameters: Array) -> Array:
+        high, low, centre, width = parameters
+        value: Array = low + (high - low) * expit((x - centre) / abs(width)) - y
+        return value
+
+    def slopes(parameters: Array) -> Array:
+        high, low, centre, width = parameters
+        step = expit((x - centre) / abs(width))
+        steepness = (high - low) * step * (1 - step) / abs(width)
+        return np.stack([step, 1 - step, -steepness, -steepness * (x - centre) / width], axis=1)
+
+    top, bottom = (y.max(), y.min()) if np.mean(x * y) >= 0 else (y.min(), y.max())
+    fits = [
+        least_squares(
+            residuals, (top, bottom, 0.0, width), jac=slopes, method="lm",
+            ftol=_TOLERANCE, xtol=_TOLERANCE, gtol=_TOLERANCE, max_nfev=_EVALUATIONS,
+        )
+        for width in _WIDTHS
+    ]  # fmt: skip
+    return np.asarray(min(fits, key=lambda fit: float(fit.cost)).x, dtype=np.float64)
+
+
+def _group_srcc(x: Array, y: Array) -> float:
+    from scipy.stats import spearmanr
+
+    return 0.0 if _constant(x) else float(spearmanr(x, y)[0])
+
+
+def _rmse(fitted: Array, y: Array) -> float:
+    return float(np.sqrt(np.mean((fitted - y) ** 2)))
+
+
+def _checked(scores: ArrayLike, mos: ArrayLike) -> tuple[Array, Array]:
+    """Both as (n,) float64; raises ValueError that says what is wrong."""
+    x, y = np.asarray(scores, dtype=np.float64), np.asarray(mos, dtype=np.float64)
+    for name, values in (("scores", x), ("MOS", y)):
+        if values.ndim != 1:
+            raise ValueError(f"{name} are one number per picture, (n,); got the shape {values.shape}")
+    if len(x) != len(y):
+        raise ValueError(f"{len(x)} scores but {len(y)} MOS: pass one of each per picture")
+    if len(x) < MIN_SAMPLES:
+        raise ValueError(f"a correlation takes at least {MIN_SAMPLES} pictures; got {len(x)}")
+    for name, values in (("scores", x), ("MOS", y)):
+        if bad := int(np.sum(~np.isfinite(values))):
+            raise ValueError(f"{bad} of {len(values)} {name} are NaN or infinite: leave those pictures out")
+    return x, y
+
+
+def _checked_groups(groups: Sequence[Hashable], n: int) -> Sequence[Hashable]:
+    if len(groups) != n:
+        raise ValueError(f"{len(groups)} groups for {n} scores: pass one per picture")
+    return groups
+
+
+def _constant(values: Array) -> bool:
+    return bool((values == values[0]).all())
+
+
+def _unless_constant(x: Array, y: Array, measure: Callable[[], float]) -> float:
+    return math.nan if _constant(x) or _constant(y) else float(measure())

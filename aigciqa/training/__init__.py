@@ -1,0 +1,1 @@
+"""Training: the metrics of the paper, and in `lite` the embedded ones."""

@@ -1,0 +1,1 @@
+"""The recipe of the embedded metrics, and what they are checked on."""

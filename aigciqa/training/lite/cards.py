@@ -1,0 +1,207 @@
+"""Model cards of the embedded metrics, written from what was measured."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from aigciqa.training.lite.degradations import degradation, names
+from aigciqa.training.lite.figures import Figure
+
+#: A control that comes this close is said to do as well.
+CLOSE = 0.02
+
+TITLES = {
+    "nr-lite": "nr-lite: embedded no-reference quality",
+    "nr-lite-native": "nr-lite, native presentation: embedded no-reference quality at the picture's own pixels",
+    "fr-lite": "fr-lite: embedded full-reference quality",
+}
+USES = {
+    "nr-lite": 'aigciqa.create_metric("nr-lite")("out.png")',
+    "nr-lite-native": 'aigciqa.create_metric("nr-lite", weights="native")("out.png")',
+    "fr-lite": 'aigciqa.create_metric("fr-lite")("out.png", "prompt.png")',
+}
+PRESENTATIONS = {
+    "nr-lite": "the common size: short side 512 pixels, as people see generated pictures at one display size",
+    "nr-lite-native": "native: the picture's own pixels, as people see compressed photographs at 1:1",
+    "fr-lite": "the common size: short side 512 pixels, picture and reference alike",
+}
+
+
+@dataclass
+class Table:
+    """One measurement.
+
+    Attributes:
+        title: what was measured, on what.
+        rows: name -> its figure with every seed, the shipped one first.
+        controls: trivial or published values beside it -> figure.
+        wanted: what was aimed for; None for rows that just inform.
+    """
+
+    title: str
+    rows: dict[str, list[Figure]] = field(default_factory=dict)
+    controls: dict[str, Figure] = field(default_factory=dict)
+    wanted: float | None = None
+
+
+@dataclass
+class Tables:
+    """The tables of a variant: key -> table."""
+
+    tables: dict[str, Table] = field(default_factory=dict)
+
+    def add(
+        self,
+        key: str,
+        title: str,
+        rows: Mapping[str, Figure],
+        wanted: float | None = None,
+        controls: Mapping[str, Figure] | None = None,
+    ) -> None:
+        """Add the rows of one seed to a table, made if new."""
+        table = self.tables.setdefault(key, Table(title, {}, dict(controls or {}), wanted))
+        for name, figure in rows.items():
+            table.rows.setdefault(name, []).append(figure)
+
+
+def results(tables: Mapping[str, Table]) -> dict[str, object]:
+    """The shipped weights' figures, as `config.json` keeps them: key -> [value, low, high]."""
+    return {
+        key: {name: [round(x, 4) for x in (f[0].value, f[0].low, f[0].high)] for name, f in table.rows.items()}
+        for key, table in tables.items()
+    }
+
+
+def card(variant: str, tables: Mapping[str, Table], facts: Mapping[str, object]) -> str:
+    """The card of a variant.
+
+    Args:
+        variant: which.
+        tables: what was measured.
+        facts: what `recipe.facts` says of the data.
+    """
+    parts = [_head(variant), _data(facts), _scope(variant, tables), _validation()]
+    parts += [_table(table) for table in tables.values()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _wrapped(text: str) -> str:
+    """Paragraphs of at most 120 characters a line."""
+    paragraphs = [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
+    lines = [textwrap.fill(p, 120, break_long_words=False, break_on_hyphens=False) for p in paragraphs if p]
+    return "\n\n".join(lines)
+
+
+def _head(variant: str) -> str:
+    kind = "full" if variant.startswith("fr") else "no"
+    text = _wrapped(f"""
+A score in [0, 5], higher is better, from natural-scene statistics of sampled blocks; trained without human labels.
+Pristine photographs come near 4.5, the worst degradations near 0.5. Presentation: {PRESENTATIONS[variant]}.""")
+    return f"""---
+library_name: aigciqa
+license: apache-2.0
+tags: [image-quality-assessment, ai-generated-images, {kind}-reference]
+---
+# {TITLES[variant]}
+
+{text}
+
+```python
+import aigciqa
+
+score = {USES[variant]}
+```"""
+
+
+def _data(facts: Mapping[str, object]) -> str:
+    listed = "\n".join(f"- `{name}`: {degradation(name).summary}" for name in names())
+    made = _wrapped(f"""
+{facts["pictures"]:,} pictures made from {facts["photographs"]} photographs (DreamBooth's subjects, CC BY 4.0, and the
+Kodak PhotoCD suite); {facts["held_out"]} photographs of other subjects are held out, and every figure on photographs
+below is on those. Each picture is a photograph degraded by one to three of these, or pristine:""")
+    labelled = _wrapped("""
+The label of a degraded picture is half the mean rank of full-reference metrics (VIF, GMSD, MDSI, HaarPSI) and half the
+strength of its degradations. No person judged any of them, and no picture of the sets with human judgements below was
+trained on; they were looked at more than a hundred times while choosing among designs, mixing weights among them, so
+their figures are optimistic.
+
+Scores are calibrated on training photographs by ensemble members that were fitted to other subjects than theirs.
+
+Recipe: `python examples/train_lite.py --photos DIR`; seeded, and the shipped weights are what it wrote.""")
+    return f"## Data and labels\n\n{made}\n\n{listed}\n\n{labelled}"
+
+
+def _scope(variant: str, tables: Mapping[str, Table]) -> str:
+    text = """
+It sees blur, upsampling, blocking, noise, over-smoothing, ringing, over-sharpening and the regular patterns of
+decoders. It does not see meaning: anatomy, hands, text, perspective, prompt fidelity, beauty. Shapes bent or swapped
+without a change of texture (warps, swirls) it hardly sees. Among pictures of one good generator its ranking is near
+chance. Made-up texture that is crisp (the look of a GAN) can score higher than the truth. A picture that is meant to be
+soft, flat or grainy scores lower than one that is crisp. As a loss it can be gamed: raise it together with something
+that holds on to the content."""
+    if variant == "fr-lite":
+        text += f"""
+
+The reference matters in two ways. Where it is the same picture (a compressed, restored or upscaled version against its
+original), the score says how far the statistics moved. Where it is another picture (an image prompt), the score is
+the no-reference one with a small correction: it does not say whether the prompt was followed.
+{_beside_no_reference(tables.get("other_reference"))}"""
+    if variant != "nr-lite":
+        text += "\n\nQuality maps come from nr-lite's head on single blocks; its card says how good they are."
+    return f"## What it measures, and what it does not\n\n{_wrapped(text)}"
+
+
+def _beside_no_reference(table: Table | None) -> str:
+    """What another photograph of the subject as reference is worth, in words."""
+    if table is None:
+        return ""
+    pairs = zip(table.rows["fr-lite"], table.rows["nr-lite"], strict=True)
+    gains = [ours.value - plain.value for ours, plain in pairs]
+    if min(gains) < 0:
+        return f"**With such a reference it tells pristine from degraded worse than nr-lite, by {-min(gains):.3f}.**"
+    return f"""Such a reference is never worth less than none: with every seed fr-lite tells pristine from degraded as
+well as nr-lite alone or better, but by {min(gains):.3f} to {max(gains):.3f} only."""
+
+
+def _validation() -> str:
+    text = _wrapped("""
+Each figure is that of the shipped weights with its 95% interval (1,000 resamples of photographs, pictures or pairs);
+then the values of all seeds. Controls are measures of a line that need no training, or published values on the same
+pictures: MS-SSIM, VIF and PSNR see the original, hyperIQA is a network without reference, trained on people's ratings.
+All pictures of gan-compression have one size, and so have those made of held-out photographs, which are not files
+either: the picture's size, and the file's, would say nothing there.""")
+    return f"## Validation\n\n{text}"
+
+
+def _table(table: Table) -> str:
+    lines = [f"### {table.title}", "", "| | value [95%] | seeds |", "|---|---|---|"]
+    for name, figures in table.rows.items():
+        seeds = ", ".join(f"{figure.value:.3f}" for figure in figures)
+        lines.append(f"| {name} | {figures[0]} | {seeds} |")
+    lines += [f"| control: {name} | {figure} | |" for name, figure in table.controls.items()]
+    remarks = [text for text in (_verdict(table), _remark(table)) if text]
+    return "\n".join([*lines, "", _wrapped(" ".join(remarks))] if remarks else lines)
+
+
+def _verdict(table: Table) -> str:
+    if table.wanted is None:
+        return ""
+    values = [figure.value for figure in next(iter(table.rows.values()))]
+    if values[0] < table.wanted:
+        return f"Aimed for: {table.wanted:g}; **not reached**."
+    missed = sum(value < table.wanted for value in values)
+    return f"Aimed for: {table.wanted:g}; reached{f', not with {missed} of the {len(values)} seeds' if missed else ''}."
+
+
+def _remark(table: Table) -> str:
+    ours = next(iter(table.rows.values()))[0].value
+    better = [name for name, figure in table.controls.items() if figure.value > ours]
+    close = [name for name, figure in table.controls.items() if ours - CLOSE < figure.value <= ours]
+    remarks = []
+    if better:
+        remarks.append(f"**Better here: {', '.join(better)}.**")
+    if close:
+        remarks.append(f"As good here: {', '.join(close)}.")
+    return " ".join(remarks)

@@ -1,0 +1,262 @@
+"""The embedded metrics on photographs that were held out: order, calibration, references, quality maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn import functional
+
+from aigciqa.backbones.lite import SHARPNESS, TEXTURE, LiteBackbone, squash
+from aigciqa.heads.lite import FullReferenceHead
+from aigciqa.training.lite.degradations import degrade, names
+from aigciqa.training.lite.figures import Array, Figure, mean_figure, spearman
+from aigciqa.training.lite.photos import SHORT_SIDE, STRENGTHS, Photo, ladder_plan, seed_of
+from aigciqa.training.lite.recipe import (
+    WORST_SHARE,
+    Fitted,
+    PhotoFeatures,
+    Settings,
+    TrainingData,
+    in_processes,
+    kept,
+    photo_features,
+    pool_blocks,
+    training_data,
+)
+
+MODERATE = 3.0
+#: Degradations by which quality maps are judged, and their strength.
+MAP_DEGRADATIONS = ("lens_blur", "jpeg", "down_up", "gaussian_noise", "bilateral", "block_loss")
+MAP_STRENGTH = 4.0
+#: Trivial controls: statistics of the blocks that need no training.
+PLAIN = {"local contrast": TEXTURE, "sharpness ratio": SHARPNESS}
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What is drawn of photographs that were not trained on.
+
+    Attributes:
+        ladders: of every photograph, each degradation at five strengths.
+        chains: pictures as those that were trained on, with labels.
+        patches: pristine photographs with a degraded square.
+    """
+
+    ladders: Sequence[PhotoFeatures]
+    chains: TrainingData
+    patches: Sequence[Patched]
+
+
+def draw_held_out(photos: Sequence[Photo], settings: Settings, cache: Path, workers: int) -> HeldOut:
+    """Draw what held-out photographs are used for, or take it from the cache."""
+    tasks = [(photo, ladder_plan(photo, 0), cache, False) for photo in photos]
+    patches = in_processes(patch_photo, [(photo, cache) for photo in photos], "held-out photos, patched", workers)
+    return HeldOut(
+        ladders=in_processes(photo_features, tasks, "held-out photos, every degradation", workers),
+        chains=training_data(photos, settings, cache, workers, "held-out photos, mixed"),
+        patches=[patched for several in patches for patched in several],
+    )
+
+
+def features_of(item: PhotoFeatures, fitted: Fitted) -> Tensor:
+    """Features (n, D) of a photograph's pictures."""
+    return _features(item.maps, item.thumbnails, fitted)
+
+
+def scores_of(features: Tensor, fitted: Fitted, variant: str, reference: Tensor | None = None) -> Tensor:
+    """Scores (n,) of features (n, D); the reference is the first picture unless given, (D,)."""
+    head = fitted.heads[variant]
+    if isinstance(head, FullReferenceHead):
+        beside = features[0] if reference is None else reference
+        features = torch.cat([features, beside.expand_as(features)], dim=1)
+    scores: Tensor = head(features)[:, 0]
+    return scores
+
+
+@torch.no_grad()
+def monotonicity(ladders: Sequence[PhotoFeatures], fitted: Fitted, variant: str) -> dict[str, Figure]:
+    """Share of adjacent strengths ordered right, pristine included: per degradation, and of all (key `all`)."""
+    shares = np.stack([_ladder_shares(scores_of(features_of(item, fitted), fitted, variant)) for item in ladders])
+    figures = {name: mean_figure(shares[:, i]) for i, name in enumerate(names())}
+    return {"all": mean_figure(shares.mean(axis=1)), **figures}
+
+
+def plain_monotonicity(ladders: Sequence[PhotoFeatures]) -> dict[str, Figure]:
+    """The same of trivial controls."""
+    return {
+        control: mean_figure([float(_ladder_shares(item.maps[:, index].mean(dim=1)).mean()) for item in ladders])
+        for control, index in PLAIN.items()
+    }
+
+
+def _ladder_shares(scores: Tensor) -> Array:
+    """Scores of a `ladder_plan` -> share of adjacent strengths ordered right, per degradation."""
+    rungs = scores[1:].view(-1, len(STRENGTHS))
+    ladders = torch.cat([scores[:1].expand(len(rungs), 1), rungs], dim=1)
+    return (ladders[:, :-1] > ladders[:, 1:]).double().mean(dim=1).numpy()
+
+
+@torch.no_grad()
+def label_agreement(chains: TrainingData, fitted: Fitted, variant: str) -> Figure:
+    """SRCC with the labels of pictures like those that were trained on."""
+    return spearman(_chain_scores(chains, fitted, variant).flatten().numpy(), chains.orders.targets.flatten().numpy())
+
+
+def plain_label_agreement(chains: TrainingData) -> dict[str, Figure]:
+    """The same of trivial controls."""
+    labels = chains.orders.targets.flatten().numpy()
+    return {
+        control: spearman(chains.maps[:, :, index].mean(dim=2).flatten().numpy(), labels)
+        for control, index in PLAIN.items()
+    }
+
+
+@torch.no_grad()
+def calibration(held_out: HeldOut, fitted: Fitted, variant: str) -> dict[str, Figure]:
+    """Mean scores of pristine photographs, of the worst pictures by label, and at the greatest strengths."""
+    scores = [scores_of(features_of(item, fitted), fitted, variant) for item in held_out.ladders]
+    targets = held_out.chains.orders.targets
+    worst = _chain_scores(held_out.chains, fitted, variant)[targets <= torch.quantile(targets, WORST_SHARE)]
+    return {
+        "pristine": mean_figure([float(values[0]) for values in scores]),
+        "lowest twentieth of the labels": mean_figure(worst.double().numpy()),
+        "greatest strength of every degradation": mean_figure([float(values[5::5].mean()) for values in scores]),
+    }
+
+
+def _chain_scores(chains: TrainingData, fitted: Fitted, variant: str) -> Tensor:
+    """Scores (G, n)."""
+    groups = zip(chains.maps, chains.thumbnails, strict=True)
+    return torch.stack([scores_of(_features(*group, fitted), fitted, variant) for group in groups])
+
+
+def _features(maps: Tensor, thumbnails: Tensor, fitted: Fitted) -> Tensor:
+    pooled = squash(pool_blocks(maps), fitted.backbone.center, fitted.backbone.scale)
+    return torch.cat([pooled, thumbnails], dim=1)
+
+
+@torch.no_grad()
+def identity_is_best(ladders: Sequence[PhotoFeatures], fitted: Fitted) -> Figure:
+    """Share of degraded pictures that fr-lite scores no higher than the reference itself."""
+    scores = [scores_of(features_of(item, fitted), fitted, "fr-lite") for item in ladders]
+    return mean_figure([float((values[1:] <= values[0]).double().mean()) for values in scores])
+
+
+@torch.no_grad()
+def other_reference(ladders: Sequence[PhotoFeatures], fitted: Fitted) -> dict[str, Figure]:
+    """Pristine over moderately degraded, with another photograph of the subject as reference, and without one.
+
+    Returns:
+        `fr-lite`, `nr-lite`, the controls, and `taken for the same picture` (how often the gate errs); empty if no
+        subject has two photographs.
+    """
+    features = [features_of(item, fitted) for item in ladders]
+    moderate = [i for i, sample in enumerate(ladders[0].plan) if sample.steps and sample.steps[0].strength == MODERATE]
+    shares: dict[str, list[float]] = {}
+    for i, item in enumerate(ladders):
+        values = {name: item.maps[:, index].mean(dim=1) for name, index in PLAIN.items()}
+        values["nr-lite"] = scores_of(features[i], fitted, "nr-lite")
+        for j, other in enumerate(ladders):
+            if i == j or item.photo.subject != other.photo.subject:
+                continue
+            values["fr-lite"] = scores_of(features[i], fitted, "fr-lite", features[j][0])
+            for name, found in values.items():
+                shares.setdefault(name, []).append(float((found[0] > found[moderate]).double().mean()))
+            taken = _share_taken_for_same(features[i], features[j][0], fitted)
+            shares.setdefault("taken for the same picture", []).append(taken)
+    return {name: mean_figure(shares[name]) for name in sorted(shares)}
+
+
+def _share_taken_for_same(features: Tensor, reference: Tensor, fitted: Fitted) -> float:
+    head = fitted.heads["fr-lite"]
+    assert isinstance(head, FullReferenceHead)
+    likeness = head.split(torch.cat([features, reference.expand_as(features)], dim=1))[2]
+    return float((likeness > head.gate[0]).double().mean())
+
+
+@dataclass(frozen=True)
+class Patched:
+    """A pristine photograph with a degraded square, as the backbone sees it.
+
+    Attributes:
+        photo: name.
+        degradation: what was done inside the square.
+        mask: (H, W), true inside.
+        dense: (1, C, h, w), statistics of the blocks around the cells of the map.
+        sampled: (1, C + thumbnail, rows, columns), the maps that the score comes from.
+    """
+
+    photo: str
+    degradation: str
+    mask: Tensor
+    dense: Tensor
+    sampled: Tensor
+
+
+def patch_photo(photo: Photo, cache: Path) -> list[Patched]:
+    """A photograph at the common size with a square degraded in each of six ways; kept in a cache."""
+    made = kept(cache, ["patches", photo.name, MAP_DEGRADATIONS, MAP_STRENGTH], lambda: _draw_patches(photo))
+    return [Patched(photo.name, name, *tensors) for name, tensors in zip(MAP_DEGRADATIONS, made, strict=True)]
+
+
+@torch.no_grad()
+def _draw_patches(photo: Photo) -> list[tuple[Tensor, Tensor, Tensor]]:
+    backbone, picture = LiteBackbone(), _at_short_side(photo)
+    rng = np.random.default_rng(seed_of("map", photo.name))
+    side = int(rng.integers(160, 224))
+    top, left = (int(rng.integers(0, length - side + 1)) // 8 * 8 for length in picture.shape[1:])
+    mask = torch.zeros(picture.shape[1:], dtype=torch.bool)
+    mask[top : top + side, left : left + side] = True
+    made = []
+    for name in MAP_DEGRADATIONS:
+        pixels = torch.where(mask, degrade(picture, name, MAP_STRENGTH, seed=1), picture)[None]
+        made.append((mask, backbone.dense(pixels), backbone(pixels).contiguous()))
+    return made
+
+
+@torch.no_grad()
+def map_areas(patches: Sequence[Patched], fitted: Fitted) -> dict[str, Figure]:
+    """Area under the ROC curve by which nr-lite's map finds the degraded square: of all (by photograph) and of each."""
+    areas: dict[str, list[float]] = {name: [] for name in MAP_DEGRADATIONS}
+    photos: dict[str, list[float]] = {}
+    for patched in patches:
+        features = fitted.backbone.pool(patched.sampled)
+        quality = fitted.heads["nr-lite"].score_map(patched.dense, features, 0)[0]
+        area = _area(quality, patched.mask)
+        areas[patched.degradation].append(area)
+        photos.setdefault(patched.photo, []).append(area)
+    overall = mean_figure([float(np.mean(values)) for values in photos.values()])
+    return {"all": overall, **{name: mean_figure(values) for name, values in areas.items()}}
+
+
+def plain_map_areas(patches: Sequence[Patched]) -> dict[str, Figure]:
+    """The same of trivial controls."""
+    return {
+        control: mean_figure([_area(patched.dense[0, index], patched.mask) for patched in patches])
+        for control, index in PLAIN.items()
+    }
+
+
+def _at_short_side(photo: Photo) -> Tensor:
+    with Image.open(photo.path) as file:
+        image = ImageOps.exif_transpose(file).convert("RGB")
+    scale = SHORT_SIDE / min(image.size)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+
+
+def _area(values: Tensor, mask: Tensor) -> float:
+    """How well low values mark the mask: chance that a place inside is lower than one outside."""
+    from scipy.stats import rankdata
+
+    full = functional.interpolate(values[None, None], mask.shape, mode="bilinear", align_corners=False)[0, 0]
+    ranks = rankdata(-full[::4, ::4].flatten().numpy())
+    inside = mask[::4, ::4].flatten().numpy()
+    count = inside.sum()
+    return float((ranks[inside].sum() - count * (count + 1) / 2) / (count * (len(ranks) - count)))

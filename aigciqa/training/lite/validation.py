@@ -1,0 +1,138 @@
+"""All that is measured of the embedded metrics, for their cards: with every seed, controls beside each figure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from aigciqa.metric import Metric
+from aigciqa.training.lite.fitting import held_out as photographs
+from aigciqa.training.lite.fitting import human_judgements as judged
+from aigciqa.training.lite.cards import Tables
+from aigciqa.training.lite.figures import Figure
+from aigciqa.training.lite.held_out import HeldOut
+from aigciqa.training.lite.recipe import VARIANTS, Fitted
+
+PUBLISHED = ("MS-SSIM", "VIF", "PSNR", "hyperIQA")
+CONTROLS = {
+    "picture height": judged.picture_height,
+    "smaller picture": judged.smaller_picture,
+    "file size": judged.file_size,
+    "sharpness ratio": judged.sharpness_ratio,
+}
+#: Figure of a set -> its title.
+GAN = {
+    "srcc": "gan-compression: SRCC with Bradley-Terry scores",
+    "pairs": "gan-compression: pairs whose majority agrees",
+    "votes": "gan-compression: single votes that agree",
+}
+RESOLUTION = {
+    "srcc": "resolution-compression: SRCC with mean opinion scores",
+    "partial": "resolution-compression: partial SRCC given the height",
+}
+#: (variant, table) -> what was aimed for.
+WANTED = {
+    ("nr-lite", "monotone"): 0.88,
+    ("nr-lite-native", "monotone"): 0.88,
+    ("fr-lite", "monotone"): 0.975,
+    ("nr-lite", "map"): 0.93,
+    ("fr-lite", "identity"): 0.99,
+    ("fr-lite", "other_reference"): 0.92,
+    ("fr-lite", "gan_compression_srcc"): 0.85,
+    ("fr-lite", "gan_compression_pairs"): 0.85,
+    ("nr-lite-native", "gan_compression_srcc"): 0.38,
+    ("nr-lite", "resolution_compression_srcc"): 0.85,
+    ("nr-lite", "resolution_compression_partial"): 0.30,
+}
+Figures = Mapping[str, Figure]
+
+
+class Validation:
+    """Measures fits on held-out photographs and, where they are at hand, on the two sets that people judged.
+
+    Attributes:
+        tables: variant -> what was measured so far.
+    """
+
+    def __init__(self, held_out: HeldOut, judged_sets: Path | None) -> None:
+        self.tables = {variant: Tables() for variant in VARIANTS}
+        self._held_out = held_out
+        self._folders = None
+        self._monotone = photographs.plain_monotonicity(held_out.ladders)
+        self._labels = photographs.plain_label_agreement(held_out.chains)
+        self._areas = photographs.plain_map_areas(held_out.patches)
+        if judged_sets is not None:
+            self._folders = gan, resolution = judged_sets / "gan-compression", judged_sets / "resolution-compression"
+            self._gan = {f"{name} (published)": judged.published_agreement(gan, name) for name in PUBLISHED}
+            for name in ("file size", "sharpness ratio"):
+                self._gan[name] = judged.gan_compression(gan, _without_original(CONTROLS[name]))
+            self._resolution = {name: judged.resolution_compression(resolution, f) for name, f in CONTROLS.items()}
+
+    def measure(self, fitted: Fitted, folder: Path) -> None:
+        """Add a seed's figures.
+
+        Args:
+            fitted: what was fitted with the seed.
+            folder: where its variants were written.
+        """
+        for variant in VARIANTS:
+            self._measure_order(variant, fitted)
+        self._measure_maps(fitted)
+        self._measure_references(fitted)
+        for variant in VARIANTS:
+            self._measure_judged(variant, Metric.from_pretrained(folder / variant))
+
+    def _add(self, variant: str, table: str, title: str, rows: Figures, controls: Figures | None = None) -> None:
+        self.tables[variant].add(table, title, rows, WANTED.get((variant, table)), controls)
+
+    def _measure_order(self, variant: str, fitted: Fitted) -> None:
+        rows = photographs.monotonicity(self._held_out.ladders, fitted, variant)
+        title = "Adjacent strengths ordered right, held-out photographs, pristine included"
+        self._add(variant, "monotone", title, rows, self._monotone)
+        agreement = {variant: photographs.label_agreement(self._held_out.chains, fitted, variant)}
+        title = "SRCC with the labels of mixed degradations, held-out photographs"
+        self._add(variant, "labels", title, agreement, self._labels)
+        rows = photographs.calibration(self._held_out, fitted, variant)
+        self._add(variant, "calibration", "Mean scores of held-out photographs", rows)
+
+    def _measure_maps(self, fitted: Fitted) -> None:
+        rows = photographs.map_areas(self._held_out.patches, fitted)
+        title = "Quality map: area under the ROC curve for the degraded square of a pristine photograph"
+        self._add("nr-lite", "map", title, rows, self._areas)
+
+    def _measure_references(self, fitted: Fitted) -> None:
+        share = photographs.identity_is_best(self._held_out.ladders, fitted)
+        title = "Degraded pictures that score no higher than the reference itself"
+        self._add("fr-lite", "identity", title, {"share": share})
+        rows = photographs.other_reference(self._held_out.ladders, fitted)
+        if rows:
+            controls = {name: rows.pop(name) for name in photographs.PLAIN}
+            title = "Pristine over moderately degraded, reference another photograph of the subject"
+            self._add("fr-lite", "other_reference", title, rows, controls)
+
+    def _measure_judged(self, variant: str, metric: Metric) -> None:
+        if self._folders is None:
+            return
+        gan, resolution = self._folders
+        rows = judged.gan_compression(gan, _scorer(metric))
+        for key, title in GAN.items():
+            controls = {name: figures[key] for name, figures in self._gan.items()}
+            self._add(variant, f"gan_compression_{key}", title, {variant: rows[key]}, controls)
+        if metric.requires_reference:
+            return
+        rows = judged.resolution_compression(resolution, lambda picture: float(metric(picture)))
+        for key, title in RESOLUTION.items():
+            controls = {name: figures[key] for name, figures in self._resolution.items() if key in figures}
+            self._add(variant, f"resolution_compression_{key}", title, {variant: rows[key]}, controls)
+
+
+def _scorer(metric: Metric) -> Callable[[Path, Path], float]:
+    """A function of a picture and its original; a metric without reference ignores the latter."""
+    if metric.requires_reference:
+        return lambda picture, original: float(metric(picture, original))
+    return _without_original(lambda picture: float(metric(picture)))
+
+
+def _without_original(score: Callable[[Path], float]) -> Callable[[Path, Path], float]:
+    """A function of a picture, as one of a picture and its original."""
+    return lambda picture, original: score(picture)
