@@ -15,6 +15,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from aigciqa.checkpoints.imagenet import load_imagenet as load_imagenet
     from aigciqa.convert import convert_checkpoint as convert_checkpoint
     from aigciqa.databases import Database as Database
     from aigciqa.databases import Sample as Sample
@@ -27,16 +28,15 @@ if TYPE_CHECKING:
     from aigciqa.errors import HubError as HubError
     from aigciqa.errors import ImageError as ImageError
     from aigciqa.errors import WeightsError as WeightsError
-    from aigciqa.checkpoints.imagenet import load_imagenet as load_imagenet
     from aigciqa.metric import Metric as Metric
     from aigciqa.metric import create_metric as create_metric
     from aigciqa.plotting import plot_quality_map as plot_quality_map
+    from aigciqa.records import Item as Item
+    from aigciqa.records import Record as Record
     from aigciqa.registry import MetricSpec as MetricSpec
     from aigciqa.registry import list_metrics as list_metrics
     from aigciqa.registry import metric_info as metric_info
     from aigciqa.scoring.engine import score_files as score_files
-    from aigciqa.records import Item as Item
-    from aigciqa.records import Record as Record
 
 __version__ = "0.1.0"
 

@@ -23,8 +23,8 @@ from aigciqa.checkpoints.format import (
     is_foreign,
     write_checkpoint,
 )
-from aigciqa.errors import CheckpointError
 from aigciqa.checkpoints.pickles import is_state_dict, read_pickle, without_classifier
+from aigciqa.errors import CheckpointError, InputError
 from aigciqa.metric import Metric
 from aigciqa.registry import SCORE_RANGES, MetricSpec, metric_info
 
@@ -66,9 +66,9 @@ def convert_checkpoint(
     """
     spec = metric_info(metric)
     if spec.backbone == "lite":
-        raise ValueError(f"the paper's script trains no {metric}; expected nr- or fr- with one of its five backbones")
+        raise InputError(f"the paper's script trains no {metric}; expected nr- or fr- with one of its five backbones")
     if dimension not in SCORE_RANGES:
-        raise ValueError(f"dimension is one of {', '.join(SCORE_RANGES)}; got {dimension!r}")
+        raise InputError(f"dimension is one of {', '.join(SCORE_RANGES)}; got {dimension!r}")
     output = Path(os.path.expanduser(output))
     if not overwrite:
         if (output / CONFIG_FILE).exists():

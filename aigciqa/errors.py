@@ -1,13 +1,17 @@
-"""The exceptions of the library; everything else raises Python's own `TypeError` and `ValueError`."""
+"""The exceptions of the library. A value of the wrong type is Python's own `TypeError`."""
 
 from __future__ import annotations
 
 
-class ImageError(ValueError):
-    """A picture that can't be read: missing, truncated, bomb-sized, of an unknown format or mode."""
+class InputError(ValueError):
+    """What was given is wrong; the message says what came, what was expected and what to do."""
 
 
-class DatabaseError(ValueError):
+class ImageError(InputError):
+    """An image that can't be read: missing, truncated, bomb-sized, of an unknown format or mode."""
+
+
+class DatabaseError(InputError):
     """A database that is not on disk as its authors publish it; the message lists every problem that was found."""
 
 
@@ -24,7 +28,7 @@ class WeightsError(Exception):
     ways out."""
 
 
-class CheckpointError(WeightsError, ValueError):
+class CheckpointError(WeightsError, InputError):
     """A head whose files are missing or malformed; the message names the key or the tensor."""
 
 

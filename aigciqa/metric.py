@@ -1,4 +1,4 @@
-"""`create_metric` and what it returns: a `Metric`, a torch Module that scores pictures."""
+"""`create_metric` and what it returns: a `Metric`, a torch Module that scores images."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aigciqa.checkpoints import format as checkpoint
-
-from aigciqa.checkpoints import hub
 from aigciqa.backbones import OptionError, build_backbone
+from aigciqa.checkpoints import format as checkpoint
+from aigciqa.checkpoints import hub
 from aigciqa.checkpoints.format import HeadFolder, MetricConfig
-from aigciqa.images.decode import load_image
-from aigciqa.errors import CheckpointError, WrongMetricError
-from aigciqa.utils.hardware import fast_dtype, settle_threads
-from aigciqa.heads import build_head
 from aigciqa.checkpoints.imagenet import load_imagenet
+from aigciqa.errors import CheckpointError, InputError, WrongMetricError
+from aigciqa.heads import build_head
+from aigciqa.images.decode import load_image
 from aigciqa.images.preprocess import as_list, check_tensor, normalize, present_image, present_tensor
 from aigciqa.registry import METRICS, metric_info
+from aigciqa.utils.hardware import fast_dtype, settle_threads
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _ASSETS = Path(__file__).parent / "checkpoints" / "embedded"
@@ -105,13 +104,13 @@ def as_metrics(metric: str | Metric | Iterable[str | Metric], **options: Any) ->
     """
     given = [metric] if isinstance(metric, (str, Metric)) else list(metric)
     if not given:
-        raise ValueError("no metric given")
+        raise InputError("no metric given")
     defaults = inspect.signature(create_metric).parameters
     chosen = {name: value for name, value in options.items() if value != defaults[name].default}
     made = next((each.name for each in given if isinstance(each, Metric)), None)
     if made is not None and chosen:
         text = ", ".join(f"{name}={value!r}" for name, value in chosen.items())
-        raise ValueError(
+        raise InputError(
             f"{text}: for metrics given by name, but {made} is a Metric already; give its name, or leave that out and "
             "say it to create_metric"
         )
@@ -119,16 +118,16 @@ def as_metrics(metric: str | Metric | Iterable[str | Metric], **options: Any) ->
 
 
 class Metric(nn.Module):
-    """A quality metric: pictures in, scores out. Made by `create_metric` or `Metric.from_pretrained`.
+    """A quality metric: images in, scores out. Made by `create_metric` or `Metric.from_pretrained`.
 
-    Pictures are, one or a list of them: a path, a file object, a PIL image, a uint8 array (H, W, 3), or a tensor
+    Images are, one or a list of them: a path, a file object, a PIL image, a uint8 array (H, W, 3), or a tensor
     (3, H, W); or a batch as one tensor (B, 3, H, W). Tensors are RGB, floating point in [0, 1] or uint8 in 0..255; one
     channel is repeated to three. They may be on any device and are moved to the metric's. Tensors and arrays are taken
-    to be in sRGB; files and PIL images are brought there. A score depends on its picture (and reference) alone, never
+    to be in sRGB; files and PIL images are brought there. A score depends on its image (and reference) alone, never
     on the rest of the batch, nor on a `torch.autocast`, default dtype or default device around the call.
 
     The model is the PKU-I2IQA paper's (section 4): a backbone, global average pooling, two fully connected layers;
-    with a reference (FR), the same backbone reads both pictures and the head reads [generated, reference]. The `lite`
+    with a reference (FR), the same backbone reads both images and the head reads [generated, reference]. The `lite`
     metrics have a backbone and heads of their own.
 
     The metric stays in evaluation mode: `train()` does nothing, also when called on a model that holds it. To
@@ -297,7 +296,7 @@ class Metric(nn.Module):
 
     @property
     def feature_dim(self) -> int:
-        """D, the length of what `encode` returns for a picture."""
+        """D, the length of what `encode` returns for an image."""
         return self.backbone.feature_dim
 
     @property
@@ -306,10 +305,10 @@ class Metric(nn.Module):
         return self._weight.device
 
     def forward(self, images: Any, reference: Any = None, *, reference_features: Tensor | None = None) -> Tensor:
-        """Score pictures on the main dimension.
+        """Score images on the main dimension.
 
         Args:
-            images: the generated pictures, in any form the class names.
+            images: the generated images, in any form the class names.
             reference: FR: their image prompts, as many, in any form; sizes may differ from the images'.
             reference_features: FR: what `encode` returned for the prompts, (B, D), or (1, D) for one prompt of all.
 
@@ -326,7 +325,7 @@ class Metric(nn.Module):
     def predict(
         self, images: Any, reference: Any = None, *, reference_features: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Score pictures on every dimension in one pass; arguments as for calling the metric.
+        """Score images on every dimension in one pass; arguments as for calling the metric.
 
         Returns:
             Dimension -> float32 (B,).
@@ -335,7 +334,7 @@ class Metric(nn.Module):
         return dict(zip(self.dimensions, scores.unbind(1), strict=True))
 
     def encode(self, images: Any) -> Tensor:
-        """Features (B, D) of pictures: of an image prompt, to be passed as `reference_features` any number of times."""
+        """Features (B, D) of images: of an image prompt, to be passed as `reference_features` any number of times."""
         with self._alone():
             return self._encode(images)
 
@@ -344,11 +343,11 @@ class Metric(nn.Module):
 
         For the paper's models: the head is piecewise linear in a spatial mean of features, so with its slope w and
         offset b at that mean, w . f(y, x) + b averages exactly to the score; with a reference, the generated
-        picture's half varies and the reference's half is constant. For `lite`: from its block statistics. The map
+        image's half varies and the reference's half is constant. For `lite`: from its block statistics. The map
         covers what the metric sees (the centre crop, where there is one).
 
         Args:
-            image: pictures, as for calling the metric. Whole pictures presented at unequal sizes make unequal maps:
+            image: images, as for calling the metric. Whole images presented at unequal sizes make unequal maps:
                 pass those one at a time.
 
         Returns:
@@ -358,19 +357,19 @@ class Metric(nn.Module):
             self._check_references(reference, reference_features)
             batches = self._batches(image)
             if len(batches) > 1:
-                raise ValueError("pictures of unequal sizes make maps of unequal sizes: pass them one at a time")
+                raise InputError("images of unequal sizes make maps of unequal sizes: pass them one at a time")
             pixels = batches[0][1]
             features = self._features(pixels)
             references = self._references(reference, reference_features, len(pixels))
             return self.place(self._maps(pixels, dense=True), features, references)
 
     def encode_presented(self, pixels: Tensor) -> Tensor:
-        """Features (B, D) of pictures presented by `preprocess.present_image`: uint8 (B, 3, h, w)."""
+        """Features (B, D) of images presented by `preprocess.present_image`: uint8 (B, 3, h, w)."""
         with self._alone():
             return self._features(self._normalized(pixels))
 
     def presented_maps(self, pixels: Tensor, *, dense: bool = False) -> Tensor:
-        """Feature maps (B, C, h, w) of pictures presented by `preprocess.present_image`: uint8 (B, 3, h, w).
+        """Feature maps (B, C, h, w) of images presented by `preprocess.present_image`: uint8 (B, 3, h, w).
 
         Args:
             dense: those that `quality_map` is drawn from, where they are finer than what features are pooled from.
@@ -383,8 +382,8 @@ class Metric(nn.Module):
         """The main dimension's score, place by place, float32 (B, h, w); its mean over (h, w) is the score.
 
         Args:
-            maps: of the generated pictures, as `presented_maps` gives them.
-            features: of the generated pictures, (B, D).
+            maps: of the generated images, as `presented_maps` gives them.
+            features: of the generated images, (B, D).
             reference_features: FR: of their references, (B, D) or (1, D).
         """
         with self._alone():
@@ -435,17 +434,17 @@ class Metric(nn.Module):
         """Raise ValueError unless what a metric of this kind needs was given, and no more."""
         if not self.requires_reference:
             if reference is not None or reference_features is not None:
-                raise ValueError(f"{self.name} takes no reference; a metric that does: fr-{self.config.backbone}")
+                raise InputError(f"{self.name} takes no reference; a metric that does: fr-{self.config.backbone}")
             return
         if (reference is None) == (reference_features is None):
             found = "neither" if reference is None else "both"
-            raise ValueError(
+            raise InputError(
                 f"{self.name} compares with a reference (the image prompt): pass it as the second argument or, "
                 f"encoded, as reference_features; got {found}"
             )
         shape = None if reference_features is None else tuple(reference_features.shape)
         if shape is not None and (len(shape) != 2 or shape[1] != self.feature_dim):
-            raise ValueError(
+            raise InputError(
                 f"reference_features are what encode() returns, (B, {self.feature_dim}); got shape {shape}"
             )
 
@@ -477,7 +476,7 @@ class Metric(nn.Module):
         return features[torch.tensor(order, device=features.device).argsort()]
 
     def _batches(self, images: Any) -> list[tuple[list[int], Tensor]]:
-        """What the backbone sees, in batches of equal shape, each with the positions of its pictures."""
+        """What the backbone sees, in batches of equal shape, each with the positions of its images."""
         if isinstance(images, Tensor):
             pixels = self._present(images)
             return [(list(range(pixels.shape[0])), pixels)]
@@ -485,12 +484,12 @@ class Metric(nn.Module):
         for index, image in enumerate(as_list(images)):
             pixels = self._present(image)
             if pixels.shape[0] != 1:
-                raise ValueError(f"a list holds single pictures (3, H, W); item {index} is a batch of {len(pixels)}")
+                raise InputError(f"a list holds single images (3, H, W); item {index} is a batch of {len(pixels)}")
             groups.setdefault(pixels.shape, []).append((index, pixels))
         return [([i for i, _ in group], torch.cat([p for _, p in group])) for group in groups.values()]
 
     def _present(self, image: Any) -> Tensor:
-        """One picture, or a batch in one tensor, as the backbone sees it: (B, 3, h, w)."""
+        """One image, or a batch in one tensor, as the backbone sees it: (B, 3, h, w)."""
         if not isinstance(image, Tensor):
             return self._normalized(present_image(load_image(image), self.config.preprocess)[None])
         pixels = self._unit(check_tensor(image))
@@ -543,13 +542,13 @@ def _autocast_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     """The dtype autocast is to use; None for plain float32."""
     chosen = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if dtype is not None and chosen not in _DTYPES.values():
-        raise ValueError(f"dtype is one of {', '.join(_DTYPES)}, auto; got {dtype!r}")
+        raise InputError(f"dtype is one of {', '.join(_DTYPES)}, auto; got {dtype!r}")
     return None if chosen is torch.float32 else chosen
 
 
 def _choose(dimension: str | None, dimensions: tuple[str, ...]) -> str:
     if dimension is not None and dimension not in dimensions:
-        raise ValueError(f"dimension is one of {', '.join(dimensions)}; got {dimension!r}")
+        raise InputError(f"dimension is one of {', '.join(dimensions)}; got {dimension!r}")
     return dimension or dimensions[0]
 
 
@@ -566,7 +565,7 @@ def _locate(
         return HeadFolder(folder)
     if isinstance(source, str) and text[:1] not in (".", "/", "~") and _REPO.fullmatch(text):
         return hub.HubHead(text, metric=metric, cache_dir=cache_dir, local_files_only=local_files_only)
-    raise ValueError(
+    raise InputError(
         f"weights {text!r}: no such folder, and not a Hub repo 'org/name' or 'org/name@revision'; also taken are "
         "'default', 'imagenet' and None (random)"
     )

@@ -1,4 +1,4 @@
-"""Quality maps as pictures: in colours, over the picture, and as a plot.
+"""Quality maps as images: in colours, over the image, and as a plot.
 
 torch and matplotlib are imported where they are needed: colours alone need neither.
 """
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from aigciqa.errors import InputError
 from aigciqa.images.decode import load_image
 from aigciqa.registry import Preprocess
 
@@ -36,28 +37,28 @@ _LINEAR_RGB = np.array(
         (-0.0041960863, -0.7034186147, 1.7076147010),
     ]
 )
-#: Share of the colours in an overlay; the rest is the picture in grey.
+#: Share of the colours in an overlay; the rest is the image in grey.
 _STRENGTH = 0.7
 
 
 def plot_quality_map(image: Any, metric: str | Metric, reference: Any = None, *, ax: Axes | None = None) -> Axes:
-    """Plot a picture under its quality map, with a colour bar, the score in the title.
+    """Plot an image under its quality map, with a colour bar, the score in the title.
 
-    The map lies over the part of the picture that the metric sees: the centre crop of the paper's metrics, the whole
-    picture for `lite`. Colours span the score's range, so that plots of different pictures can be compared.
+    The map lies over the part of the image that the metric sees: the centre crop of the paper's metrics, the whole
+    image for `lite`. Colours span the score's range, so that plots of different images can be compared.
 
     Args:
-        image: one picture, in any form a `Metric` takes.
+        image: one image, in any form a `Metric` takes.
         metric: a `Metric`, or the name of one that has weights.
         reference: FR: its image prompt.
         ax: where to plot; a new figure of pyplot if absent.
 
     Returns:
-        The axes, in the picture's pixels.
+        The axes, in the image's pixels.
 
     Raises:
         ImportError: matplotlib is missing; it says how to install it.
-        TypeError, ValueError: as calling the metric; several pictures.
+        TypeError, ValueError: as calling the metric; several images.
     """
     require_matplotlib()
     from matplotlib import pyplot
@@ -69,12 +70,12 @@ def plot_quality_map(image: Any, metric: str | Metric, reference: Any = None, *,
     metric = create_metric(metric) if isinstance(metric, str) else metric
     maps = metric.quality_map(image, reference)
     if len(maps) != 1:
-        raise ValueError(f"a plot shows one picture; got {len(maps)}")
+        raise InputError(f"a plot shows one image; got {len(maps)}")
     quality_map = maps[0].cpu().numpy()
     low, high = metric.score_range
     if ax is None:
         _, ax = pyplot.subplots(layout="constrained")
-    ax.imshow(overlay(_picture(image), quality_map, metric.config.preprocess, low, high))
+    ax.imshow(overlay(_image(image), quality_map, metric.config.preprocess, low, high))
     ax.set_axis_off()
     ax.set_title(f"{metric.name}: {metric.dimension} {quality_map.mean():.2f}")
     extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}
@@ -88,23 +89,23 @@ def plot_quality_map(image: Any, metric: str | Metric, reference: Any = None, *,
 
 
 def overlay(
-    picture: Image.Image, quality_map: NDArray[np.float32], presentation: Preprocess, low: float, high: float
+    image: Image.Image, quality_map: NDArray[np.float32], presentation: Preprocess, low: float, high: float
 ) -> Image.Image:
-    """A picture under its quality map, which covers what the metric sees of it; the rest is left as it is.
+    """An image under its quality map, which covers what the metric sees of it; the rest is left as it is.
 
     Args:
-        picture: RGB.
+        image: RGB.
         quality_map: scores (h, w), float32.
-        presentation: how the metric is shown pictures.
+        presentation: how the metric is shown images.
         low, high: as `colour_map` takes them.
     """
     from aigciqa.images.preprocess import visible_box
 
-    left, top, right, bottom = map(round, visible_box(picture.height, picture.width, presentation))
+    left, top, right, bottom = map(round, visible_box(image.height, image.width, presentation))
     scores = Image.fromarray(quality_map).resize((right - left, bottom - top), Image.Resampling.BILINEAR)
     colours = Image.fromarray(colour_map(np.asarray(scores), low, high))
-    below = picture.crop((left, top, right, bottom)).convert("L").convert("RGB")
-    shown = picture.copy()
+    below = image.crop((left, top, right, bottom)).convert("L").convert("RGB")
+    shown = image.copy()
     shown.paste(Image.blend(below, colours, _STRENGTH), (left, top))
     return shown
 
@@ -134,8 +135,8 @@ def require_matplotlib() -> Any:
     return matplotlib
 
 
-def _picture(image: Any) -> Image.Image:
-    """One picture, in any form a `Metric` takes, at its own size."""
+def _image(image: Any) -> Image.Image:
+    """One image, in any form a `Metric` takes, at its own size."""
     import torch
 
     from aigciqa.images.preprocess import as_list, check_tensor

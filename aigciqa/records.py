@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    #: A picture in memory: the bytes of its file, or its pixels, uint8 (H, W, 3) or (H, W).
+    #: An image in memory: the bytes of its file, or its pixels, uint8 (H, W, 3) or (H, W).
     Content: TypeAlias = "bytes | np.ndarray"
 
 #: Characters of an error, at most. It goes into every row of a table, and may quote what is in a file.
@@ -26,15 +26,15 @@ def shortened(text: str) -> str:
 
 @dataclass(frozen=True)
 class Item:
-    """One picture to score.
+    """One image to score.
 
     Attributes:
-        image: path of the generated picture.
+        image: path of the generated image.
         reference: path of its image prompt, if it has one.
         group: what the summary groups it under.
         error: why it can't be scored at all, found while listing; at most 500 characters.
         reference_error: why it has no reference; only full-reference metrics mind.
-        content: the picture, if it is in memory; `image` is then a name only.
+        content: the image, if it is in memory; `image` is then a name only.
         reference_content: the image prompt, if it is in memory.
         extra: column -> text of what else a manifest says of it.
     """
@@ -56,15 +56,15 @@ class Item:
 
 @dataclass(frozen=True)
 class Record:
-    """What one metric says of one picture.
+    """What one metric says of one image.
 
     Attributes:
-        image: path of the picture, as it was given.
+        image: path of the image, as it was given.
         reference: path of its image prompt, if it has one.
         group: the group it was given.
         metric: name of the metric.
         scores: dimension -> score; empty if `error` is set.
-        error: why the picture could not be scored, at most 500 characters; None if it was.
+        error: why the image could not be scored, at most 500 characters; None if it was.
         quality_map: where maps were asked for, the score of the metric's main dimension place by place, float32
             (h, w), whose mean is that score.
         extra: the item's.

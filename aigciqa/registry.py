@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
+from aigciqa.errors import InputError
+
 Kind = Literal["nr", "fr"]
 
 #: Dimension -> range of its mean opinion score in the PKU-I2IQA database; `overall` is the sum of the other three.
@@ -23,11 +25,11 @@ PAPER = "PKU-I2IQA (Yuan et al. 2023, arXiv:2311.15556)"
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How a picture is presented to a backbone. Part of the metric and of its checkpoint.
+    """How an image is presented to a backbone. Part of the metric and of its checkpoint.
 
     Attributes:
-        resize: pixels of the short side after a bilinear antialiased resize; None leaves the picture as it is.
-        crop: side of the centre crop after the resize; None takes the whole picture.
+        resize: pixels of the short side after a bilinear antialiased resize; None leaves the image as it is.
+        crop: side of the centre crop after the resize; None takes the whole image.
         mean: per channel (R, G, B), subtracted from values in [0, 1].
         std: per channel, divided by.
         max_side: the long side is never resized beyond this; the short side then stays below `resize`.
@@ -51,7 +53,7 @@ class MetricSpec:
         kind: `"nr"` (no reference) or `"fr"` (full reference: the image prompt).
         backbone: name of the feature extractor.
         feature_dim: D, the length of one image's features.
-        preprocess: how pictures are presented to the backbone.
+        preprocess: how images are presented to the backbone.
         dimensions: what the head predicts; the first is the main one.
         source: where the model is described.
         embedded: variant -> folder of weights inside the package; empty where weights come from the Hub.
@@ -85,7 +87,7 @@ class MetricSpec:
 
     @property
     def input_size(self) -> int | None:
-        """Side of the square the backbone sees; None where it sees whole pictures."""
+        """Side of the square the backbone sees; None where it sees whole images."""
         return self.preprocess.crop
 
 
@@ -164,7 +166,7 @@ def metric_info(name: str) -> MetricSpec:
     except (KeyError, TypeError):
         near = difflib.get_close_matches(str(name).lower(), METRICS, n=2)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-        raise ValueError(f"unknown metric {name!r}{hint} Known metrics: {', '.join(METRICS)}.") from None
+        raise InputError(f"unknown metric {name!r}{hint} Known metrics: {', '.join(METRICS)}.") from None
 
 
 def known_dimensions() -> frozenset[str]:
@@ -182,5 +184,5 @@ def register_metric(spec: MetricSpec) -> None:
         ValueError: the table has a metric of that name.
     """
     if spec.name in METRICS:
-        raise ValueError(f"there is a metric {spec.name!r} already: give yours another name")
+        raise InputError(f"there is a metric {spec.name!r} already: give yours another name")
     _METRICS[spec.name] = spec

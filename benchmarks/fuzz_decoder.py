@@ -1,4 +1,4 @@
-"""Fuzz the way from a file's bytes to pixels: mutated pictures must end as a picture or an `ImageError`.
+"""Fuzz the way from a file's bytes to pixels: mutated images must end as an image or an `ImageError`.
 
     python benchmarks/fuzz_decoder.py [--seconds 600] [--seed 0] [--keep FOLDER]
 
@@ -29,13 +29,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
-from aigciqa.images.decode import MAX_PIXELS, load_image
 from aigciqa.errors import ImageError
+from aigciqa.images.decode import MAX_PIXELS, load_image
 
 COMPRESSIONS = ("raw", "tiff_lzw", "tiff_deflate", "packbits", "jpeg", "tiff_ccitt", "group3", "group4", "zstd", "lzma")
 #: An input that takes longer than this hangs.
 HANG_SECONDS = 5.0
-#: What the decoding process may allocate: room for the largest picture allowed and its copies.
+#: What the decoding process may allocate: room for the largest image allowed and its copies.
 MEMORY = 12 * 2**30
 #: Inputs that grew beyond this are cut, to keep the rate up.
 MAX_INPUT = 20_000
@@ -48,7 +48,7 @@ _INTERESTING_32 = (*_INTERESTING, 13_377, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
 
 
 def seeds() -> list[bytes]:
-    """Small pictures: every format, every way it stores pixels, frames, alpha, EXIF and profiles."""
+    """Small images: every format, every way it stores pixels, frames, alpha, EXIF and profiles."""
     rng = np.random.default_rng(0)
     rgb = Image.fromarray(rng.integers(0, 256, (12, 15, 3), dtype=np.uint8)).resize((30, 24))
     frames = {"save_all": True, "append_images": [rgb.rotate(180)]}
@@ -87,10 +87,10 @@ def seeds() -> list[bytes]:
     }
     for name, choices in variants.items():
         for options in choices:
-            for picture in modes:
+            for image in modes:
                 buffer = io.BytesIO()
                 try:
-                    picture.save(buffer, name, **options)
+                    image.save(buffer, name, **options)
                 except Exception:
                     continue  # a mode that this format, or this build of Pillow, does not store
                 found.add(buffer.getvalue())
@@ -174,7 +174,7 @@ def _decoder(pipe: Connection, folder: str) -> None:
         try:
             image = load_image(path)
             wrong = image.mode != "RGB" or not 0 < image.width * image.height <= MAX_PIXELS
-            outcome = f"{'WRONG' if wrong else 'picture'} {image.mode} {len(bin(image.width * image.height))}"
+            outcome = f"{'WRONG' if wrong else 'image'} {image.mode} {len(bin(image.width * image.height))}"
         except ImageError as error:
             reason = str(error).removeprefix(f"{path}: ")
             outcome = "error " + re.sub(r"[^A-Za-z ].*", "", reason, flags=re.DOTALL)
@@ -264,9 +264,9 @@ def main() -> None:
     executions, outcomes, corpus = fuzz(options.seconds, options.seed, found)
     for outcome, count in outcomes.most_common(40):
         print(f"{count:>9}  {outcome}")
-    pictures = sum(count for outcome, count in outcomes.items() if outcome.startswith("picture"))
+    images = sum(count for outcome, count in outcomes.items() if outcome.startswith("image"))
     print(
-        f"{executions} executions in {options.seconds:.0f} s: {pictures} pictures, {executions - pictures - findings} "
+        f"{executions} executions in {options.seconds:.0f} s: {images} images, {executions - images - findings} "
         f"errors of {len(outcomes)} kinds, {findings} findings; corpus {corpus}"
     )
     raise SystemExit(1 if findings else 0)

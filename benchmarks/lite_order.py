@@ -28,7 +28,7 @@ def worse_versions(path: Path, photo: Tensor) -> list[Tensor]:
 
 
 def read(path: Path) -> Tensor:
-    """A picture as a tensor (3, H, W) in [0, 1]."""
+    """An image as a tensor (3, H, W) in [0, 1]."""
     return torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1) / 255.0
 
 
@@ -43,7 +43,7 @@ def main() -> None:
             for worse in worse_versions(path, photo):
                 wrong += metric(worse, *reference).item() >= best
                 total += 1
-        print(f"{name} ({weights}): {wrong} of {total} degraded pictures score as high as the photograph")
+        print(f"{name} ({weights}): {wrong} of {total} degraded images score as high as the photograph")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How much faster the embedded metrics are than ResNet-50: seconds per picture, and their ratio, in one run.
+"""How much faster the embedded metrics are than ResNet-50: seconds per image, and their ratio, in one run.
 
 python benchmarks/lite_speed.py [--threads 2] [--repeats 15]
 """
@@ -19,13 +19,13 @@ SIZES = (512, 1024)
 WANTED = {512: 5.0, 1024: 2.5}
 
 
-def milliseconds(metrics: Sequence[aigciqa.Metric], pictures: Sequence[Tensor], repeats: int) -> list[float]:
+def milliseconds(metrics: Sequence[aigciqa.Metric], images: Sequence[Tensor], repeats: int) -> list[float]:
     """Median milliseconds of each metric; they take turns, so that a busy machine slows all of them."""
     times: list[list[float]] = [[] for _ in metrics]
     for _ in range(repeats + 2):
         for metric, spent in zip(metrics, times, strict=True):
             start = time.perf_counter()
-            metric(*pictures)
+            metric(*images)
             spent.append(time.perf_counter() - start)
     return [1e3 * statistics.median(spent[2:]) for spent in times]
 
@@ -42,8 +42,8 @@ def main() -> None:
         lite = aigciqa.create_metric(f"{kind}-lite")
         paper = aigciqa.create_metric(f"{kind}-resnet50", weights=None)
         for size in SIZES:
-            pictures = [torch.rand(1, 3, size, size) for _ in range(2 if kind == "fr" else 1)]
-            fast, slow = milliseconds((lite, paper), pictures, options.repeats)
+            images = [torch.rand(1, 3, size, size) for _ in range(2 if kind == "fr" else 1)]
+            fast, slow = milliseconds((lite, paper), images, options.repeats)
             print(f"{kind}-lite  {size:5} {fast:8.1f} {slow:12.1f} {slow / fast:6.1f} {WANTED[size]:7.1f}")
 
 

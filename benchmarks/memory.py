@@ -1,9 +1,9 @@
-"""Peak memory and time per picture of scoring N files against twenty times as many, each in a process of its own.
+"""Peak memory and time per image of scoring N files against twenty times as many, each in a process of its own.
 
     python benchmarks/memory.py [--metric nr-lite] [--images 1000] [--times 20]
 
 The short run is made before and after the long one, so that a machine that slows down shows. Each is timed from its
-first picture to its last, after a run on a hundred that loads what loads once: a clock started on the way
+first image to its last, after a run on a hundred that loads what loads once: a clock started on the way
 would miss what had been decoded ahead by then. CPU time does not count what other guests of a shared machine take.
 """
 
@@ -38,8 +38,8 @@ print(wall / count, cpu / count, resource.getrusage(resource.RUSAGE_SELF).ru_max
 """
 
 
-def write_pictures(folder: Path, count: int) -> None:
-    """`count` JPEG files: 25 distinct pictures and links to them."""
+def write_images(folder: Path, count: int) -> None:
+    """`count` JPEG files: 25 distinct images and links to them."""
     rng = np.random.default_rng(0)
     for index in range(DISTINCT):
         coarse = Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
@@ -49,7 +49,7 @@ def write_pictures(folder: Path, count: int) -> None:
 
 
 class Run(NamedTuple):
-    """What a process took: milliseconds per picture by the clock and of its CPUs, and peak megabytes."""
+    """What a process took: milliseconds per image by the clock and of its CPUs, and peak megabytes."""
 
     wall: float
     cpu: float
@@ -57,7 +57,7 @@ class Run(NamedTuple):
 
 
 def run(metric: str, folder: Path, count: int) -> Run:
-    """Score the first `count` pictures of a folder."""
+    """Score the first `count` images of a folder."""
     code = CODE.format(warm_up=WARM_UP)
     command = [sys.executable, "-c", code, metric, str(folder), str(count)]
     wall, cpu, kilobytes = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
@@ -73,7 +73,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_pictures(folder, options.times * options.images)
+        write_images(folder, options.times * options.images)
         counts = (options.images, options.times * options.images, options.images)
         before, long, after = (run(options.metric, folder, count) for count in counts)
     peak = max(before.memory, after.memory)
@@ -81,7 +81,7 @@ def main() -> None:
     print(f"memory ratio {long.memory / peak:.3f} (at most 1.05)")
     for name, field in (("clock", "wall"), ("CPU", "cpu")):
         first, middle, last = (getattr(each, field) for each in (before, long, after))
-        print(f"{name}, ms per picture: {first:.2f} before, {middle:.2f}, {last:.2f} after", end="; ")
+        print(f"{name}, ms per image: {first:.2f} before, {middle:.2f}, {last:.2f} after", end="; ")
         print(f"ratio {2 * middle / (first + last):.3f} (at most 1.05)")
 
 

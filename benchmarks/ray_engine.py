@@ -2,12 +2,12 @@
 
     python benchmarks/ray_engine.py [--metric nr-resnet50] [--dtype auto] [--threads 2] [--images 288] [--repeats 3]
 
-Files are JPEG, 512 x 512, quality 92. Both are timed from the end of a first part of the pictures to the end of the
+Files are JPEG, 512 x 512, quality 92. Both are timed from the end of a first part of the images to the end of the
 last; on Ray, that is when the parts are written, so a cluster's start and its actor's do not count. A cluster of its
 own is started for each turn, with as many CPUs as there are threads, and runs only then. Weights are random.
 
 It also prints what a plan of a large run needs: what a decoding thread does, how fast the driver lists a manifest and
-takes in records, and bytes per picture.
+takes in records, and bytes per image.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from scoring import draw, items_of
 
 import aigciqa
 from aigciqa.images.decode import load_image
+from aigciqa.images.preprocess import present_image
 from aigciqa.integrations.ray import Setup
 from aigciqa.integrations.shards import row, score_shards, shards
 from aigciqa.metric import Metric
-from aigciqa.images.preprocess import present_image
 from aigciqa.scoring.parts import Parts
 from aigciqa.scoring.sinks import columns_of, to_row
 from aigciqa.scoring.sources import Found, open_sources
@@ -132,9 +132,9 @@ def print_costs(items: Sequence[aigciqa.Item], metric: Metric, folder: Path) -> 
     written = sum(part.stat().st_size for part in Path(parts.path).iterdir()) / PART
     read = statistics.mean(Path(item.image).stat().st_size for item in items)
     print(
-        f"a thread decodes and resizes {decoded:.0f} pictures/s; the driver lists {listed:,.0f}/s, takes {taken:,.0f}/s"
+        f"a thread decodes and resizes {decoded:.0f} images/s; the driver lists {listed:,.0f}/s, takes {taken:,.0f}/s"
     )
-    print(f"bytes per picture: {read:,.0f} read, {bytes_listed / LISTED:.0f} listed, {written:.0f} written")
+    print(f"bytes per image: {read:,.0f} read, {bytes_listed / LISTED:.0f} listed, {written:.0f} written")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python benchmarks/report.py [--images 1000] [--threads 2] [--suffix jpg] [PART ...]
 
 PART is one or more of nr-lite, nr-resnet50, fr-lite, ..., and paint; nr-lite, nr-resnet50 and paint by default.
-Pictures are 512 x 512, JPEG of quality 92 or PNG, from four groups, with a prompt for every four; a hundred are
-distinct. Scoring without and with a report take turns, a hundred pictures at a time. The share is what maps, rows and
+Images are 512 x 512, JPEG of quality 92 or PNG, from four groups, with a prompt for every four; a hundred are
+distinct. Scoring without and with a report take turns, a hundred images at a time. The share is what maps, rows and
 page cost of what scoring costs alone. Weights are random where there are none; what is timed does not depend on them.
 """
 
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def draw(folder: Path, images: int, suffix: str) -> list[aigciqa.Item]:
-    """Textured pictures with noise of random strength; those that are not distinct are links."""
+    """Textured images with noise of random strength; those that are not distinct are links."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[0:512, 0:512] / 40.0
 

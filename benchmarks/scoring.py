@@ -7,8 +7,8 @@ quality 92 (`draft`: 2048 x 2048). The engine is timed in steady state: from the
 with:
 
 - loop: as the paper authors test: Pillow decodes in the main process, float32, default memory format, batches of 20,
-  both pictures of every pair through the network, one model for each target;
-- one by one: one picture at a time, as command lines of metric libraries do it;
+  both images of every pair through the network, one model for each target;
+- one by one: one image at a time, as command lines of metric libraries do it;
 - limit: the bare network, batch normalisation folded, channels last, on tensors that are in memory.
 
 Each is a process of its own, and they take turns. The first two run without the huge pages that `import aigciqa` asks
@@ -38,8 +38,8 @@ from turns import Contestant, answer, medians
 import aigciqa
 from aigciqa.databases.base import Sample
 from aigciqa.images.decode import load_image
-from aigciqa.metric import Metric
 from aigciqa.images.preprocess import present_image
+from aigciqa.metric import Metric
 from aigciqa.scoring.encoder import Encoder
 from aigciqa.training.image_cache import build_cache
 from aigciqa.training.trainer import Learner, Settings
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def draw(folder: Path, images: int, side: int = 512, seed: int = 0) -> None:
-    """Textured pictures with noise of random strength, and a prompt for every eight."""
+    """Textured images with noise of random strength, and a prompt for every eight."""
     y, x = np.mgrid[0:side, 0:side] / 40.0
 
     def save(name: str, strength: float, rng: np.random.Generator) -> None:
@@ -95,7 +95,7 @@ def draw(folder: Path, images: int, side: int = 512, seed: int = 0) -> None:
 
 
 def items_of(folder: Path) -> list[aigciqa.Item]:
-    """The pictures drawn, with their prompts."""
+    """The images drawn, with their prompts."""
     images = sorted(folder.glob("[0-9]*.jpg"))
     return [
         aigciqa.Item(str(image), str(folder / f"prompt{number // PER_PROMPT:03}.jpg"))
@@ -104,7 +104,7 @@ def items_of(folder: Path) -> list[aigciqa.Item]:
 
 
 def noise(item: aigciqa.Item) -> float:
-    """How strong the noise in a picture drawn is, 0 to 20."""
+    """How strong the noise in an image drawn is, 0 to 20."""
     return float(Path(item.image).stem.split("-")[1])
 
 
@@ -158,7 +158,7 @@ class Loop:
         )
 
     def batch(self, paths: Sequence[str | None]) -> Tensor:
-        """Presented pictures."""
+        """Presented images."""
         return torch.stack([self.transform(Image.open(str(path)).convert("RGB")) for path in paths])
 
     @torch.no_grad()
@@ -174,7 +174,7 @@ class Loop:
 
 
 def engine(metric: Metric, items: Sequence[aigciqa.Item], decoder: str) -> float:
-    """Seconds in which the engine scores so many pictures once it runs."""
+    """Seconds in which the engine scores so many images once it runs."""
     records = aigciqa.score_files(items, metric=metric, batch_size=BATCH, decoder=decoder)  # type: ignore[arg-type]
     started = [next(records) for _ in range(BATCH)]
     start = time.perf_counter()
@@ -185,7 +185,7 @@ def engine(metric: Metric, items: Sequence[aigciqa.Item], decoder: str) -> float
 
 
 def limit(metric: Metric, images: int) -> Contestant:
-    """The bare network on pictures in memory: batch normalisation folded, channels last, no more."""
+    """The bare network on images in memory: batch normalisation folded, channels last, no more."""
     dtype = metric.autocast_dtype or torch.float32
     network = fuse(metric.backbone).to(dtype=dtype).to(memory_format=torch.channels_last)
     side = metric.config.preprocess.crop or 0
@@ -236,7 +236,7 @@ def compare_fr(options: argparse.Namespace, folder: Path) -> None:
     name = f"fr-{options.metric}"
     found = rates(options, folder, {way: (way, name) for way in ("loop", "pillow float32", "pillow auto")})
     one, auto = (found[f"pillow {dtype}"] / found["loop"] for dtype in ("float32", "auto"))
-    print(f"{name}, {PER_PROMPT} pictures per prompt: {one:.2f}x the authors' loop, {auto:.2f}x auto")
+    print(f"{name}, {PER_PROMPT} images per prompt: {one:.2f}x the authors' loop, {auto:.2f}x auto")
     print(f"{name}, {TARGETS} targets: {TARGETS * one:.1f}x the authors' {TARGETS} loops, {TARGETS * auto:.1f}x auto")
 
 
@@ -257,7 +257,7 @@ def compare_lite(options: argparse.Namespace, folder: Path) -> None:
 
 
 def compare_draft(options: argparse.Namespace, folder: Path) -> None:
-    """Scaled decoding of large pictures: how much faster, and how far scores move."""
+    """Scaled decoding of large images: how much faster, and how far scores move."""
     large = folder / "large"
     draw(large, options.images, side=2048)
     for name in ("nr-resnet18", f"nr-{options.metric}", "nr-lite"):
@@ -269,7 +269,7 @@ def compare_draft(options: argparse.Namespace, folder: Path) -> None:
 
 
 def compare_profile(options: argparse.Namespace, folder: Path) -> None:
-    """Where the time goes: milliseconds per picture of decoding and resizing in one thread, of the network in all."""
+    """Where the time goes: milliseconds per image of decoding and resizing in one thread, of the network in all."""
     draw(folder, options.images)
     for dtype in ("float32", "auto"):
         profile(
@@ -291,7 +291,7 @@ def profile(options: argparse.Namespace, metric: Metric, items: list[aigciqa.Ite
     spent = {stage: 1000 * seconds / len(items) for stage, seconds in in_turns(stages, options.repeats).items()}
     shared = (spent["decode"] + spent["resize"]) / options.threads + spent["network"]
     parts = ", ".join(f"{stage} {milliseconds:.2f}" for stage, milliseconds in spent.items())
-    print(f"{metric.name} {dtype}, ms per picture: {parts}, rest {spent['all'] - shared:.2f}", flush=True)
+    print(f"{metric.name} {dtype}, ms per image: {parts}, rest {spent['all'] - shared:.2f}", flush=True)
 
 
 def in_turns(stages: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -306,7 +306,7 @@ def in_turns(stages: dict[str, Callable[[], object]], repeats: int) -> dict[str,
 
 
 def compare_deviation(options: argparse.Namespace, folder: Path) -> None:
-    """How far the engine's scores are from the plain network's, on 500 pictures that no metric has learnt from."""
+    """How far the engine's scores are from the plain network's, on 500 images that no metric has learnt from."""
     draw(folder, DEVIATION_IMAGES)
     items = items_of(folder)
     for name in aigciqa.list_metrics(options.pattern):
@@ -315,14 +315,14 @@ def compare_deviation(options: argparse.Namespace, folder: Path) -> None:
         plain = torch.cat([metric(*columns(metric, part)) for part in pairs]).numpy()
         lines = [f"folded {deviation(plain, scores(metric, items))}"]
         lines.append(f"bfloat16 {deviation(plain, scores(in_bfloat16(metric), items))}")
-        print(f"{name} on {len(items)} pictures: {'; '.join(lines)}", flush=True)
+        print(f"{name} on {len(items)} images: {'; '.join(lines)}", flush=True)
 
 
 def trained(name: str, folder: Path) -> Metric:
-    """A metric that has learnt from random weights how strong the noise in some pictures is.
+    """A metric that has learnt from random weights how strong the noise in some images is.
 
     `lite` is as it ships, and VGG random. With batch normalisation random weights would not do: a deep network rounds
-    away what little of a picture reaches its end.
+    away what little of an image reaches its end.
     """
     torch.manual_seed(0)
     metric = aigciqa.create_metric(name, weights="default" if name.endswith("lite") else None)
@@ -335,9 +335,9 @@ def trained(name: str, folder: Path) -> Metric:
     ]
     settings = Settings(name, metric.dimensions, dtype="bfloat16", start="none")
     paths = [path for item in items_of(folder) for path in (item.image, str(item.reference))]
-    pictures = build_cache(paths, metric.config.preprocess, folder, workers=2, progress=False)
+    images = build_cache(paths, metric.config.preprocess, folder, workers=2, progress=False)
     fabric = Fabric(accelerator="cpu", precision="bf16-mixed")
-    learner = Learner(fabric, metric, settings, samples, pictures)
+    learner = Learner(fabric, metric, settings, samples, images)
     for epoch in range(1, EPOCHS + 1):
         if epoch == EPOCHS:
             learner.optimizer.param_groups[0]["lr"] /= 10

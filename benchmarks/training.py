@@ -3,8 +3,8 @@
     python benchmarks/training.py [--metric fr-resnet50] [--threads 2] [--steps 8] [--images 400] [PART ...]
 
 PART is one or more of steps, targets, evaluation, frozen, memory; all of them by default. The loop works as the paper
-authors' training script does: all pictures decoded in memory, transforms per item in the main process, float32, default
-memory format, batch 8, one model for each target. Pictures of 512 x 512 are drawn for the purpose.
+authors' training script does: all images decoded in memory, transforms per item in the main process, float32, default
+memory format, batch 8, one model for each target. Images of 512 x 512 are drawn for the purpose.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from turns import Contestant, Player, answer, medians
 import aigciqa
 from aigciqa.databases.base import Sample
 from aigciqa.evaluation.evaluate import predict
-from aigciqa.utils.hardware import keep_memory
 from aigciqa.metric import Metric
 from aigciqa.training.image_cache import build_cache
 from aigciqa.training.trainer import PRECISIONS, Learner, Settings
+from aigciqa.utils.hardware import keep_memory
 
 PARTS = ("steps", "targets", "evaluation", "frozen", "memory")
 DIMENSIONS = ("quality", "authenticity", "correspondence", "overall")
@@ -75,15 +75,15 @@ def arguments() -> argparse.Namespace:
 
 
 def draw_database(folder: Path, images: int) -> list[Sample]:
-    """Noise of random strength on smooth pictures, as JPEG files."""
+    """Noise of random strength on smooth images, as JPEG files."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[0:512, 0:512] / 60.0
 
     def save(name: str, strength: float) -> str:
-        picture = 128 + 60 * np.sin(x * rng.uniform(0.5, 2) + y * rng.uniform(0.5, 2))[..., None]
-        picture = picture + rng.normal(0, 1 + strength, (512, 512, 3))
+        image = 128 + 60 * np.sin(x * rng.uniform(0.5, 2) + y * rng.uniform(0.5, 2))[..., None]
+        image = image + rng.normal(0, 1 + strength, (512, 512, 3))
         path = folder / name
-        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(path, quality=92)
+        Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(path, quality=92)
         return str(path)
 
     samples = []
@@ -122,7 +122,7 @@ class Loop:
         self.optimizer = torch.optim.Adam(parameters, lr=1e-4, weight_decay=1e-5)
 
     def batch(self, start: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Pictures, prompts and targets."""
+        """Images, prompts and targets."""
         chosen = [number % len(self.pairs) for number in range(start, start + BATCH)]
         images, prompts = (torch.stack([self.transform(self.pairs[i][side]) for i in chosen]) for side in (0, 1))
         return images, prompts, self.targets[chosen]
@@ -147,7 +147,7 @@ class Loop:
 
     @torch.no_grad()
     def evaluate(self, count: int) -> None:
-        """Scores of `count` pictures, the prompt of each encoded with it."""
+        """Scores of `count` images, the prompt of each encoded with it."""
         self.model.backbone.eval()
         for start in range(0, count, BATCH):
             images, prompts, _ = self.batch(start)
@@ -155,15 +155,15 @@ class Loop:
 
 
 def ours(options: argparse.Namespace, samples: list[Sample], folder: Path, count: int = 1, **settings: Any) -> Learner:
-    """This library's training on the first `count` targets, its cache of pictures filled."""
+    """This library's training on the first `count` targets, its cache of images filled."""
     chosen = Settings(options.metric, DIMENSIONS[:count], batch_size=BATCH, **settings)
     given = aigciqa.create_metric(options.metric, weights=None)
     ranges = {name: given.config.score_range[name] for name in chosen.dimensions}
     metric = Metric(dataclasses.replace(given.config, dimensions=chosen.dimensions, score_range=ranges))
     paths = [path for sample in samples for path in (sample.image, str(sample.reference))]
-    pictures = build_cache(paths, metric.config.preprocess, folder / "cache", workers=2, progress=False)
+    images = build_cache(paths, metric.config.preprocess, folder / "cache", workers=2, progress=False)
     fabric = Fabric(accelerator="cpu", devices=1, precision=PRECISIONS[chosen.dtype])  # type: ignore[arg-type]
-    return Learner(fabric, metric, chosen, samples, pictures)
+    return Learner(fabric, metric, chosen, samples, images)
 
 
 def endless(learner: Learner) -> Iterator[object]:
@@ -185,7 +185,7 @@ def turns(options: argparse.Namespace, contestants: dict[str, Callable[[], objec
 
 def compare_steps(options: argparse.Namespace, samples: list[Sample], folder: Path) -> str:
     """Steps a second, each way in a process of its own."""
-    ours(options, samples, folder)  # fills the cache of pictures
+    ours(options, samples, folder)  # fills the cache of images
     ways = ("loop", "float32", "bfloat16")
     calls = {way: arguments_of(options, folder, way) for way in ways}
     found = medians(__file__, calls, ways, options.steps)
@@ -201,7 +201,7 @@ def compare_targets(options: argparse.Namespace, samples: list[Sample], folder: 
 
 
 def compare_evaluation(options: argparse.Namespace, samples: list[Sample], folder: Path) -> str:
-    """Four targets of the same pictures: the loop's four models against one."""
+    """Four targets of the same images: the loop's four models against one."""
     loop = Loop(options.metric, samples)
     count = min(len(samples), 32 * PER_PROMPT)
     metrics = {
@@ -212,7 +212,7 @@ def compare_evaluation(options: argparse.Namespace, samples: list[Sample], folde
         contestants[dtype] = lambda metric=metric: predict({"ours": metric}, samples[:count])  # type: ignore[misc]
     found = turns(options, contestants)
     ratios = ", ".join(f"{dtype} {4 * found['loop'] / found[dtype]:.1f}x" for dtype in metrics)
-    return f"{ratios} the loop's four evaluations, {count} pictures, {PER_PROMPT} per prompt (wanted 15x in bfloat16)"
+    return f"{ratios} the loop's four evaluations, {count} images, {PER_PROMPT} per prompt (wanted 15x in bfloat16)"
 
 
 def compare_frozen(options: argparse.Namespace, samples: list[Sample], folder: Path) -> str:
@@ -228,8 +228,8 @@ def compare_frozen(options: argparse.Namespace, samples: list[Sample], folder: P
 
 
 def compare_memory(options: argparse.Namespace, samples: list[Sample], folder: Path) -> str:
-    """Peak memory of a process with its pictures, after five steps."""
-    ours(options, samples, folder)  # fills the cache of pictures
+    """Peak memory of a process with its images, after five steps."""
+    ours(options, samples, folder)  # fills the cache of images
     peaks = {}
     for way in ("loop", *WAYS):
         with Player(__file__, arguments_of(options, folder, way), is_plain=True) as player:
@@ -249,7 +249,7 @@ def arguments_of(options: argparse.Namespace, folder: Path, way: str) -> list[st
 
 
 def stepping(options: argparse.Namespace) -> Contestant:
-    """Training, a step at a time, on the pictures that were drawn."""
+    """Training, a step at a time, on the images that were drawn."""
     pairs = [(f"{number}.jpg", f"prompt{number // PER_PROMPT}.jpg") for number in range(options.images)]
     samples = [
         Sample(

@@ -78,7 +78,7 @@ def _leave_out(_app: Sphinx, _context: click.Context, lines: list[str]) -> None:
 
 
 def _make_report(app: Sphinx, exception: Exception | None) -> None:
-    """The report of the example pictures, beside the pictures: `example-report/index.html`."""
+    """The report of the example images, beside the images: `example-report/index.html`."""
     if app.builder.name != "html" or exception is not None:
         return
     folder = Path(app.outdir, "example-report")

@@ -19,10 +19,10 @@ LINE = 20
 
 
 def no_reference() -> HTML:
-    """NR: picture -> backbone -> average -> two layers -> scores."""
+    """NR: image -> backbone -> average -> two layers -> scores."""
     top = 20
     parts = [
-        _box(5, top, 120, 60, "picture", "RGB", kind="data"),
+        _box(5, top, 120, 60, "image", "RGB", kind="data"),
         _box(150, top, 130, 60, "resize, crop,", "normalise"),
         _box(310, top, 130, 60, "backbone", "(C, h, w)", kind="net"),
         _box(470, top, 110, 60, "average", "over places: D"),
@@ -31,14 +31,14 @@ def no_reference() -> HTML:
         _across(125, 150, top + 30),
         *(_across(x, x + 30, top + 30) for x in (280, 440, 580, 760)),
     ]
-    return _svg(900, 100, "The no-reference model: picture, backbone, average, two layers, scores.", parts)
+    return _svg(900, 100, "The no-reference model: image, backbone, average, two layers, scores.", parts)
 
 
 def full_reference() -> HTML:
-    """FR: both pictures through one backbone, features side by side, two layers."""
+    """FR: both images through one backbone, features side by side, two layers."""
     high, low = 20, 140
     parts = [_box(310, high, 130, low - high + 60, "one backbone", "shared weights", kind="net")]
-    for top, name, note in ((high, "picture", "generated"), (low, "image prompt", "the reference")):
+    for top, name, note in ((high, "image", "generated"), (low, "image prompt", "the reference")):
         parts += [
             _box(5, top, 120, 60, name, note, kind="data"),
             _box(150, top, 130, 60, "resize, crop,", "normalise"),
@@ -54,7 +54,7 @@ def full_reference() -> HTML:
         _bent(580, low + 30, 685, middle + 60),
         _across(760, 790, middle + 30),
     ]
-    title = "The full-reference model: both pictures go through one backbone; two layers read both feature vectors."
+    title = "The full-reference model: both images go through one backbone; two layers read both feature vectors."
     return _svg(900, 220, title, parts)
 
 
@@ -63,7 +63,7 @@ def lite() -> HTML:
     high, low = 20, 150
     middle = (high + low) / 2
     parts = [
-        _box(5, middle, 120, 60, "picture", "short side 512", kind="data"),
+        _box(5, middle, 120, 60, "image", "short side 512", kind="data"),
         _box(150, middle, 115, 60, "4 x 4 blocks", "96 x 96 pixels"),
         _box(290, middle, 130, 60, "144 statistics", "a block, 3 scales"),
         _box(445, middle, 130, 60, "mean, spread,", "textured mean"),
@@ -76,7 +76,7 @@ def lite() -> HTML:
         _bent(810, high + 30, 890, middle),
         _bent(810, low + 30, 890, middle + 60),
     ]
-    title = "The embedded metrics: blocks of the picture, statistics of each, their mean and spread, and the heads."
+    title = "The embedded metrics: blocks of the image, statistics of each, their mean and spread, and the heads."
     return _svg(950, 230, title, parts)
 
 

@@ -1,4 +1,4 @@
-"""Figures that pages of the docs draw while they are built: pictures, their scores and quality maps, as HTML."""
+"""Figures that pages of the docs draw while they are built: images, their scores and quality maps, as HTML."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def work_elsewhere() -> None:
 
 
 def strip(generated: Sequence[str], name: str, metric_name: str) -> HTML:
-    """A picture as several generators of the examples made it: each with its score, above its quality map.
+    """An image as several generators of the examples made it: each with its score, above its quality map.
 
     Args:
         generated: folders of `examples/images/generated`.
-        name: of the picture in each of them, without suffix.
+        name: of the image in each of them, without suffix.
         metric_name: embedded metric to score with; a full-reference one compares with `examples/images/prompts`.
     """
     metric = _metric(metric_name)
@@ -54,7 +54,7 @@ def strip(generated: Sequence[str], name: str, metric_name: str) -> HTML:
         colours = Image.fromarray(colour_map(heat, *metric.score_range))
         columns.append(
             '<figure class="scored">'
-            f"{_image(Image.open(path), f'{folder} version of the picture {name}')}"
+            f"{_image(Image.open(path), f'{folder} version of the image {name}')}"
             f"{_image(colours, f'quality map of the {folder} version')}"
             f"<figcaption>{escape(folder)}<br><strong>{score:.2f}</strong></figcaption></figure>"
         )
@@ -74,11 +74,11 @@ def _metric(name: str) -> aigciqa.Metric:
     return aigciqa.create_metric(name)
 
 
-def _image(picture: Image.Image, text: str) -> str:
-    scale = SIDE / max(picture.size)
-    size = (round(picture.width * scale), round(picture.height * scale))
+def _image(image: Image.Image, text: str) -> str:
+    scale = SIDE / max(image.size)
+    size = (round(image.width * scale), round(image.height * scale))
     method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
     stream = io.BytesIO()
-    picture.convert("RGB").resize(size, method).save(stream, "WEBP", quality=85)
+    image.convert("RGB").resize(size, method).save(stream, "WEBP", quality=85)
     data = base64.b64encode(stream.getvalue()).decode()
     return f'<img alt="{escape(text)}" src="data:image/webp;base64,{data}" width="{size[0]}" height="{size[1]}">'

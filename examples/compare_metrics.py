@@ -1,8 +1,8 @@
-"""Compare metrics of this library, piq and pyiqa with people, on the same pictures.
+"""Compare metrics of this library, piq and pyiqa with people, on the same images.
 
     python examples/compare_metrics.py pku-i2iqa PKU-I2IQA --aigciqa nr-lite fr-lite --piq ssim gmsd --pyiqa niqe
 
-Full-reference metrics compare a picture with its image prompt, resized to the picture where sizes differ, as these
+Full-reference metrics compare an image with its image prompt, resized to the image where sizes differ, as these
 metrics demand; on a database without image prompts choose others. Needs the database and `pip install aigciqa[train]`
 (which brings piq); for `--pyiqa` also `pip install pyiqa`, whose metrics mostly download weights when first used.
 """
@@ -25,9 +25,9 @@ from tqdm import tqdm
 
 import aigciqa
 from aigciqa.databases import Sample
-from aigciqa.images.decode import load_image
 from aigciqa.evaluation import Predictions, Setting, evaluate, plots, predict
 from aigciqa.evaluation import text as tables
+from aigciqa.images.decode import load_image
 
 #: piq's function -> whether low values are good. All compare with a reference and need no download.
 PIQ = {
@@ -39,7 +39,7 @@ Score = Callable[[Tensor, "Tensor | None"], float]
 
 @dataclass(frozen=True)
 class Other:
-    """A metric of another library: picture and reference, each (1, 3, H, W) in [0, 1], to a number."""
+    """A metric of another library: image and reference, each (1, 3, H, W) in [0, 1], to a number."""
 
     label: str
     score: Score
@@ -96,7 +96,7 @@ def piq_metric(name: str) -> Other:
     import piq
 
     function: Callable[..., Tensor] = getattr(piq, name)
-    return Other(f"piq {name}", lambda picture, reference: float(function(picture, reference)), True, PIQ[name])
+    return Other(f"piq {name}", lambda image, reference: float(function(image, reference)), True, PIQ[name])
 
 
 def pyiqa_metric(name: str) -> Other:
@@ -108,8 +108,8 @@ def pyiqa_metric(name: str) -> Other:
     metric: Any = pyiqa.create_metric(name)
     compares = metric.metric_mode == "FR"
 
-    def score(picture: Tensor, reference: Tensor | None) -> float:
-        return float(metric(picture, reference) if compares else metric(picture))
+    def score(image: Tensor, reference: Tensor | None) -> float:
+        return float(metric(image, reference) if compares else metric(image))
 
     return Other(f"pyiqa {name}", score, compares, bool(metric.lower_better))
 
@@ -130,18 +130,18 @@ def predicted(other: Other, samples: Sequence[Sample], dimensions: Sequence[str]
 
 def one_score(other: Other, sample: Sample) -> float:
     """Raises ValueError where there is no reference and the metric needs one."""
-    picture = pixels(sample.image)
+    image = pixels(sample.image)
     if not other.requires_reference:
-        return other.score(picture, None)
+        return other.score(image, None)
     if sample.reference is None:
         raise ValueError(f"no image prompt, and {other.label} compares with one")
     reference = pixels(sample.reference)
-    size = picture.shape[-2:]
+    size = image.shape[-2:]
     if reference.shape[-2:] != size:
         reference = functional.interpolate(reference, size, mode="bicubic", antialias=True, align_corners=False).clamp(
             0, 1
         )
-    return other.score(picture, reference)
+    return other.score(image, reference)
 
 
 def pixels(path: str | os.PathLike[str]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Draw the pictures of `examples/images`: three photographs and what goes wrong with them.
+"""Draw the images of `examples/images`: three photographs and what goes wrong with them.
 
 The photographs are scikit-image's samples `astronaut` (Eileen Collins, NASA, public domain), `chelsea` (Stéfan van der
 Walt, CC0) and `coffee` (Pikolo Espresso Bar, Rachel Michetti, CC0). Needs scikit-image:
@@ -37,7 +37,7 @@ def smoothed(image: Image.Image) -> Image.Image:
 
 
 def upsampled(image: Image.Image) -> Image.Image:
-    """A 64-pixel picture shown large."""
+    """A 64-pixel image shown large."""
     scale = 64 / min(image.size)
     small = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
     return small.resize(image.size, Image.Resampling.BICUBIC)

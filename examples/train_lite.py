@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from aigciqa.training.lite.fitting import recipe
+from aigciqa.training.lite import recipe
 from aigciqa.training.lite.cards import card, results
 from aigciqa.training.lite.held_out import draw_held_out
 from aigciqa.training.lite.photos import find_photos, split_photos
@@ -56,7 +56,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--validation", type=Path, help="folder that holds gan-compression and resolution-compression")
     parser.add_argument("--seeds", type=int, default=3, help="how many fits; the first is shipped")
     parser.add_argument("--steps", type=int, default=1500, help="of fitting the perceptrons")
-    parser.add_argument("--workers", type=int, default=2, help="processes that make pictures")
+    parser.add_argument("--workers", type=int, default=2, help="processes that make images")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""Train a metric on ratings of your own: a CSV of pictures and mean opinion scores becomes a head.
+"""Train a metric on ratings of your own: a CSV of images and mean opinion scores becomes a head.
 
     python examples/train_on_your_ratings.py ratings.csv --output head [--metric nr-resnet18] [--epochs 30]
 
@@ -18,7 +18,7 @@ from aigciqa.training.trainer import Settings, train
 
 
 def main() -> None:
-    """Train, then show what the head says of pictures it has not seen."""
+    """Train, then show what the head says of images it has not seen."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ratings", type=Path, help="the CSV file")
     parser.add_argument("--output", type=Path, required=True, help="folder of the head")
@@ -43,7 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         metric = train(database, split, settings, options.output, cache=cache)
 
-    print(f"figures on {len(split.test)} pictures that were not trained on:")
+    print(f"figures on {len(split.test)} images that were not trained on:")
     for dimension, figures in metric.config.results.items():
         print(f"  {dimension}: {figures}")
     for sample in split.test[:3]:

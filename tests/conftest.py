@@ -1,4 +1,4 @@
-"""What the tests share: pictures drawn in code, metrics built once, heads on disk, the command as a real process."""
+"""What the tests share: images drawn in code, metrics built once, heads on disk, the command as a real process."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def environment() -> Iterator[None]:
 
 
 def draw(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """A picture (height, width, 3), uint8: smooth waves, edges and some noise, different for every seed."""
+    """An image (height, width, 3), uint8: smooth waves, edges and some noise, different for every seed."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width] / 40.0
     phase = rng.uniform(0, 6, (2, 3))
@@ -51,9 +51,9 @@ def draw(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def draw_tensor(batch: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
-    """Pictures (batch, 3, height, width), float32 in [0, 1]."""
-    pictures = [torch.from_numpy(draw(height, width, seed + index)) for index in range(batch)]
-    return torch.stack(pictures).permute(0, 3, 1, 2).float() / 255.0
+    """Images (batch, 3, height, width), float32 in [0, 1]."""
+    images = [torch.from_numpy(draw(height, width, seed + index)) for index in range(batch)]
+    return torch.stack(images).permute(0, 3, 1, 2).float() / 255.0
 
 
 def with_slow_ones(names: Iterable[str]) -> list[Any]:
@@ -85,8 +85,8 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Callable[..., list[str]]:
-    """Writes pictures below a folder of `tmp_path`; returns their paths, sorted."""
+def images(tmp_path: Path) -> Callable[..., list[str]]:
+    """Writes images below a folder of `tmp_path`; returns their paths, sorted."""
 
     def write(folder: str, *names: str, size: tuple[int, int] = (70, 80)) -> list[str]:
         for name in names:

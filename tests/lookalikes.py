@@ -1,7 +1,7 @@
-"""Look-alikes of the databases: the official layouts with small drawn pictures, rated by a known function.
+"""Look-alikes of the databases: the official layouts with small drawn images, rated by a known function.
 
-Every picture is drawn from its prompt's: blurred, tinted, then given noise, each by a strength that is uniform over
-the pictures and independent of the other two. `quality` falls with the blur, `authenticity` with the noise, and
+Every image is drawn from its prompt's: blurred, tinted, then given noise, each by a strength that is uniform over
+the images and independent of the other two. `quality` falls with the blur, `authenticity` with the noise, and
 `correspondence` with how far the tint has gone from its own prompt's towards the opposite one. Half of the prompts are
 warm and half are cold: without the prompt nothing is known of it. Where a database has no image prompts all are warm,
 so that it is. `overall` is the sum.
@@ -21,12 +21,12 @@ from PIL import Image
 from scipy.io import savemat
 from scipy.ndimage import gaussian_filter
 
-#: Of the worst pictures: share of the stripes' contrast that blur takes, and noise in grey levels.
+#: Of the worst images: share of the stripes' contrast that blur takes, and noise in grey levels.
 BLUR, NOISE = 0.95, 25.0
 #: Grey levels of a warm prompt's red, green and blue above the middle; a cold one's are below.
 TINT = (45.0, 0.0, -45.0)
 MIDDLE = 128.0
-#: Stripes across a picture, and their contrast in grey levels up and down.
+#: Stripes across an image, and their contrast in grey levels up and down.
 STRIPES, CONTRAST = 6.0, 40.0
 AIGCIQA2023_GENERATORS = ("Controlnet", "DALLE", "Glide", "Lafite", "stable-diffusion", "Unidiffuser")
 AGIQA_3K_GENERATORS = ("AttnGAN_normal", "DALLE2_normal", "glide_normal", "midjourney_normal", "sd1.5_lowstep")
@@ -35,30 +35,30 @@ AGIQA_1K_OBJECTS = ("bird", "cat", "dog", "kid", "man", "woman", "alien", "demon
 
 @dataclass(frozen=True)
 class Drawn:
-    """Pictures (n, size, size, 3) of `prompts` prompts, in the order of the prompts, and their scores in [0, 5]."""
+    """Images (n, size, size, 3) of `prompts` prompts, in the order of the prompts, and their scores in [0, 5]."""
 
     prompts: list[np.ndarray]
-    pictures: list[list[np.ndarray]]
+    images: list[list[np.ndarray]]
     scores: np.ndarray
 
     def rows(self) -> list[tuple[int, int, np.ndarray, np.ndarray]]:
-        """Prompt, number within the prompt, picture, (quality, authenticity, correspondence)."""
-        each = len(self.pictures[0])
+        """Prompt, number within the prompt, image, (quality, authenticity, correspondence)."""
+        each = len(self.images[0])
         return [
-            (prompt, number, picture, self.scores[prompt * each + number])
-            for prompt, pictures in enumerate(self.pictures)
-            for number, picture in enumerate(pictures)
+            (prompt, number, image, self.scores[prompt * each + number])
+            for prompt, images in enumerate(self.images)
+            for number, image in enumerate(images)
         ]
 
 
 def draw_rated(prompts: int, per_prompt: int, size: int = 64, seed: int = 0, all_warm: bool = False) -> Drawn:
-    """Draw prompts and pictures made from them."""
+    """Draw prompts and images made from them."""
     rng = np.random.default_rng(seed)
     count = prompts * per_prompt
     strengths = np.stack([(rng.permutation(count) + rng.uniform(0, 1, count)) / count for _ in range(3)], axis=1)
     originals = [_pattern(size, rng) for _ in range(prompts)]
     warmth = [1.0 if all_warm or prompt % 2 else -1.0 for prompt in range(prompts)]
-    pictures = [
+    images = [
         [
             _degraded(originals[prompt], warmth[prompt], *strengths[prompt * per_prompt + number], rng)
             for number in range(per_prompt)
@@ -66,16 +66,16 @@ def draw_rated(prompts: int, per_prompt: int, size: int = 64, seed: int = 0, all
         for prompt in range(prompts)
     ]
     drawn = [_tinted(original, warm) for original, warm in zip(originals, warmth, strict=True)]
-    return Drawn([_levels(picture) for picture in drawn], pictures, 5.0 * (1.0 - strengths))
+    return Drawn([_levels(image) for image in drawn], images, 5.0 * (1.0 - strengths))
 
 
 def write_pku_i2iqa(root: Path, prompts: int = 10, per_prompt: int = 8, size: int = 64, seed: int = 0) -> Path:
-    """PKU-I2IQA: pictures of even number by Midjourney, of odd number by Stable Diffusion; no final score."""
+    """PKU-I2IQA: images of even number by Midjourney, of odd number by Stable Diffusion; no final score."""
     drawn = draw_rated(prompts, per_prompt, size, seed)
     rows = []
-    for prompt, number, picture, scores in drawn.rows():
+    for prompt, number, image, scores in drawn.rows():
         name = f"{'SD' if number % 2 else 'MJ'}_{prompt}_{number // 2:02d}.jpg"
-        _save(root / "Generated_image" / "All" / name, picture)
+        _save(root / "Generated_image" / "All" / name, image)
         rows.append((name, f"{prompt}.jpg", f"a drawing, number {prompt}", *scores))
     for prompt, original in enumerate(drawn.prompts):
         _save(root / "Image_prompt" / f"{prompt}.jpg", original)
@@ -85,40 +85,40 @@ def write_pku_i2iqa(root: Path, prompts: int = 10, per_prompt: int = 8, size: in
 
 
 def write_pku_aigiqa_4k(root: Path, prompts: int = 6, per_prompt: int = 8, size: int = 64, seed: int = 0) -> Path:
-    """PKU-AIGIQA-4K: as many prompts of pictures as of text, the former first."""
+    """PKU-AIGIQA-4K: as many prompts of images as of text, the former first."""
     rows = []
     images, texts = draw_rated(prompts, per_prompt, size, seed), draw_rated(prompts, per_prompt, size, seed + 1, True)
-    for prompt, number, picture, scores in images.rows():
+    for prompt, number, image, scores in images.rows():
         name = f"{('MJ', 'SD')[number % 2]}_{prompt}_{number // 2:02d}.jpg"
-        _save(root / "All" / name, picture)
+        _save(root / "All" / name, image)
         rows.append((name, f"{prompt}.jpg", f"a drawing, number {prompt}", *scores))
     for prompt, original in enumerate(images.prompts):
         _save(root / "I2I" / "Image_prompt" / f"{prompt}.jpg", original)
-    for prompt, number, picture, scores in texts.rows():
+    for prompt, number, image, scores in texts.rows():
         name = f"{('DALLE', 'MJ', 'SD')[number % 3]}_{1000 + prompt}_{number:02d}.jpg"
-        _save(root / "All" / name, picture)
+        _save(root / "All" / name, image)
         rows.append((name, None, f"a painting, number {prompt}", *scores))
     header = ("Generated_image", "Image_prompt", "Text_prompt", "MOS_q", "MOS_a", "MOS_c")
     return write_xlsx(root / "annotation.xlsx", [header, *rows]).parent
 
 
 def write_agiqa_1k(root: Path, prompts: int = 12, per_prompt: int = 4, size: int = 64, seed: int = 0) -> Path:
-    """AGIQA-1K: up to eight objects and six actions; the pictures of a prompt are by two models in turn."""
+    """AGIQA-1K: up to eight objects and six actions; the images of a prompt are by two models in turn."""
     rows = []
-    for prompt, number, picture, scores in draw_rated(prompts, per_prompt, size, seed, True).rows():
+    for prompt, number, image, scores in draw_rated(prompts, per_prompt, size, seed, True).rows():
         thing, action = prompt % len(AGIQA_1K_OBJECTS), prompt // len(AGIQA_1K_OBJECTS)
         name = f"{('deepai', 'dreamStudio')[number % 2]}_{thing}_{action}_{number // 4}_{number // 2 % 2}.jpg"
-        _save(root / "file" / name, picture)
+        _save(root / "file" / name, image)
         rows.append((name, f"{AGIQA_1K_OBJECTS[thing]}, action {action}, city, anime style", scores[0]))
     return write_xlsx(root / "AIGC_MOS_Zscore.xlsx", [("Image", "Prompt", "MOS"), *rows]).parent
 
 
 def write_agiqa_3k(root: Path, prompts: int = 12, per_prompt: int = 5, size: int = 64, seed: int = 0) -> Path:
-    """AGIQA-3K: one picture of each prompt by each of up to five models."""
+    """AGIQA-3K: one image of each prompt by each of up to five models."""
     rows = []
-    for prompt, number, picture, scores in draw_rated(prompts, per_prompt, size, seed, True).rows():
+    for prompt, number, image, scores in draw_rated(prompts, per_prompt, size, seed, True).rows():
         name = f"{AGIQA_3K_GENERATORS[number]}_{prompt:03d}.jpg"
-        _save(root / "image" / name, picture)
+        _save(root / "image" / name, image)
         rows.append((name, f"a drawing, number {prompt}", "", "", "", scores[0], 0.3, scores[2], 0.4))
     rows.sort()
     header = ("name", "prompt", "adj1", "adj2", "style", "mos_quality", "std_quality", "mos_align", "std_align")
@@ -126,12 +126,12 @@ def write_agiqa_3k(root: Path, prompts: int = 12, per_prompt: int = 5, size: int
 
 
 def write_aigciqa2023(root: Path, prompts: int = 5, size: int = 64, seed: int = 0) -> Path:
-    """AIGCIQA2023: four pictures of each prompt by each of six models; scores on a scale to 100."""
+    """AIGCIQA2023: four images of each prompt by each of six models; scores on a scale to 100."""
     drawn = draw_rated(prompts, 4 * len(AIGCIQA2023_GENERATORS), size, seed, True)
     index, texts, labels = [], [], []
     ordered = sorted(drawn.rows(), key=lambda row: (row[1] // 4, row[0], row[1]))
-    for position, (prompt, number, picture, scores) in enumerate(ordered):
-        _save(root / "Image" / "allimg" / f"{position}.png", picture)
+    for position, (prompt, number, image, scores) in enumerate(ordered):
+        _save(root / "Image" / "allimg" / f"{position}.png", image)
         index.append((AIGCIQA2023_GENERATORS[number // 4], f"{prompt:03d}-{number % 4 + 1}.png"))
         texts.append((f"a drawing, number {prompt}",))
         labels.append(20.0 * scores)
@@ -143,12 +143,12 @@ def write_aigciqa2023(root: Path, prompts: int = 5, size: int = 64, seed: int = 
 
 
 def write_folder(root: Path, prompts: int = 10, per_prompt: int = 4, size: int = 64, seed: int = 0) -> Path:
-    """A folder of pictures rated in all dimensions, with their image prompts, and its manifest."""
+    """A folder of images rated in all dimensions, with their image prompts, and its manifest."""
     drawn = draw_rated(prompts, per_prompt, size, seed)
     rows = []
-    for prompt, number, picture, scores in drawn.rows():
-        name = f"pictures/{prompt}_{number}.png"
-        _save(root / name, picture)
+    for prompt, number, image, scores in drawn.rows():
+        name = f"images/{prompt}_{number}.png"
+        _save(root / name, image)
         rows.append((name, f"prompts/{prompt}.png", ("one", "two")[number % 2], *scores, scores.sum()))
     for prompt, original in enumerate(drawn.prompts):
         _save(root / "prompts" / f"{prompt}.png", original)
@@ -217,6 +217,6 @@ def _levels(values: np.ndarray) -> np.ndarray:
     return values.round().clip(0, 255).astype(np.uint8)
 
 
-def _save(path: Path, picture: np.ndarray) -> None:
+def _save(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path, **({"quality": 95, "subsampling": 0} if path.suffix == ".jpg" else {}))
+    Image.fromarray(image).save(path, **({"quality": 95, "subsampling": 0} if path.suffix == ".jpg" else {}))

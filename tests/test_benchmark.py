@@ -178,9 +178,9 @@ def test_the_head_decides_the_split(root: Path, database: Database, tmp_path: Pa
 @pytest.mark.parametrize(
     ("training", "arguments", "warning"),
     [
-        ({"protocol": "paper"}, (), "its epoch was chosen on 16 of these 16 pictures"),
-        ({"protocol": "sd"}, ("--protocol", "mj-sd"), "24 of these 32 pictures are among those it was trained on"),
-        ({"protocol": "sd-mj"}, ("--part", "all"), "32 of these 64 pictures are among those it was trained on"),
+        ({"protocol": "paper"}, (), "its epoch was chosen on 16 of these 16 images"),
+        ({"protocol": "sd"}, ("--protocol", "mj-sd"), "24 of these 32 images are among those it was trained on"),
+        ({"protocol": "sd-mj"}, ("--part", "all"), "32 of these 64 images are among those it was trained on"),
         ({"protocol": "paper", "split": "ab" * 32}, (), "has another digest here"),
         ({"protocol": "paper", "split": "ab" * 32}, ("--part", "train"), ""),
         ({"protocol": "unheard-of"}, ("--protocol", "paper"), "can't be made again here"),
@@ -188,7 +188,7 @@ def test_the_head_decides_the_split(root: Path, database: Database, tmp_path: Pa
         ({}, (), ""),
     ],
 )
-def test_pictures_a_head_has_seen_are_warned_of(
+def test_images_a_head_has_seen_are_warned_of(
     root: Path, tmp_path: Path, training: dict[str, str], arguments: tuple[str, ...], warning: str
 ) -> None:
     weights = head(tmp_path / "head", **({"database": "pku-i2iqa", **training} if training else {}))
@@ -232,21 +232,21 @@ def test_options_of_databases(tmp_path: Path) -> None:
     assert run("folder", own, "--manifest", "mine.csv", "-m", "nr-lite", "--part", "all").exit_code == 0
 
 
-def test_pictures_that_fail(root: Path, database: Database, tmp_path: Path) -> None:
+def test_images_that_fail(root: Path, database: Database, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(root, copy)
     tested = [copy / Path(sample.image).relative_to(root) for sample in database.split("paper").test]
-    tested[0].write_bytes(b"no picture")
+    tested[0].write_bytes(b"no image")
     done = run("pku-i2iqa", copy, "-m", "nr-lite", "--protocol", "paper", "--predictions", tmp_path / "p.csv")
     assert done.exit_code == 1
     assert "1 scores are missing" in done.stderr
     assert tested[0].name in done.stderr
     assert [bool(row["error"]) for row in rows_of(tmp_path / "p.csv")] == [True] + [False] * 15
     for path in tested[1:]:
-        path.write_bytes(b"no picture")
+        path.write_bytes(b"no image")
     done = run("pku-i2iqa", copy, "-m", "nr-lite", "--protocol", "paper")
     assert done.exit_code == 1
-    assert "scores of 0 of 16 pictures" in done.stderr
+    assert "scores of 0 of 16 images" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_pictures_that_fail(root: Path, database: Database, tmp_path: Path) -> N
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "-o", "report.xlsx"), "ends in one of .csv, .json, .md, .tex"),
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "--scores", "absent.csv"), "No such file"),
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "--device", "abacus"), "--device abacus"),
-        (("agiqa-3k", "{text_root}", "-m", "fr-lite"), "compares with image prompts, and these pictures have none"),
+        (("agiqa-3k", "{text_root}", "-m", "fr-lite"), "compares with image prompts, and these images have none"),
         (("agiqa-3k", "{text_root}", "-m", "nr-lite", "--dimension", "overall"), "not for overall"),
     ],
 )

@@ -69,10 +69,10 @@ def test_contents_and_references_are_not_held_until_they_are_scored(limit: Calla
 
 
 def test_a_content_larger_than_the_budget_passes_alone(
-    pictures: Write, limit: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+    images: Write, limit: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So do files, each read when no other is held; with both kinds in turn, neither waits for the other for ever."""
-    paths = pictures("gen", *(f"{number}.png" for number in range(8)))
+    paths = images("gen", *(f"{number}.png" for number in range(8)))
     items = [
         item for path in paths for item in (aigciqa.Item(path), aigciqa.Item(path, content=Path(path).read_bytes()))
     ]

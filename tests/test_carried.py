@@ -18,14 +18,14 @@ import pyarrow.parquet
 import pytest
 
 import aigciqa
-from aigciqa.utils import object_stores as remote
-from aigciqa.tables.csv_text import csv_line, plain, protected
 from aigciqa.evaluation.scores import ScoreTable
 from aigciqa.records import MAX_ERROR, Record
 from aigciqa.scoring.sinks import FileSink, columns_of, to_row
 from aigciqa.scoring.sources import SourceError, open_sources, opened, read_rows
+from aigciqa.tables.csv_text import csv_line, plain, protected
 from aigciqa.tables.scores import read_table
 from aigciqa.tables.text import csv_lines
+from aigciqa.utils import object_stores as remote
 from tests.conftest import call_command
 
 Write = Callable[..., list[str]]
@@ -34,9 +34,9 @@ NAMES = [f"p{index}.png" for index in range(6)]
 
 
 @pytest.fixture
-def folder(pictures: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Six pictures, in the current folder."""
-    pictures(".", *NAMES)
+def folder(images: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Six images, in the current folder."""
+    images(".", *NAMES)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -100,10 +100,8 @@ class TestQuotationMarks:
 class TestExcelAndWindows:
     @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
     @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-    def test_a_manifest_as_it_is_saved_there(
-        self, folder: Path, pictures: Write, encoding: str, delimiter: str
-    ) -> None:
-        pictures("gen", "é.png", "b.png")
+    def test_a_manifest_as_it_is_saved_there(self, folder: Path, images: Write, encoding: str, delimiter: str) -> None:
+        images("gen", "é.png", "b.png")
         rows = [
             (" image ", "group", "seed", "", "note"),
             ("gen\\é.png", "é ", " 7 ", "", ""),
@@ -116,8 +114,8 @@ class TestExcelAndWindows:
         assert [dict(item.extra) for item in found] == [{"seed": "7", "note": None}, {"seed": "8", "note": None}]
         assert [row["error"] for row in scored("m.csv")] == ["", ""]
 
-    def test_names_as_the_disk_has_them(self, folder: Path, pictures: Write) -> None:
-        pictures("gen", "e\u0301.png", " blank.png", "back\\slash.png")
+    def test_names_as_the_disk_has_them(self, folder: Path, images: Write) -> None:
+        images("gen", "e\u0301.png", " blank.png", "back\\slash.png")
         (folder / os.fsdecode(b"caf\xe9.png")).write_bytes((folder / "p0.png").read_bytes())
         names = [
             "gen/\xe9.png",
@@ -326,8 +324,8 @@ class TestFormulas:
         again.close()
         assert [row["image"] for row in ScoreTable.read(path).rows] == [row["image"].strip(" ") for row in rows]
 
-    def test_manifests(self, folder: Path, pictures: Write) -> None:
-        pictures("gen", "-a.png", "=b.png", "'=c.png")
+    def test_manifests(self, folder: Path, images: Write) -> None:
+        images("gen", "-a.png", "=b.png", "'=c.png")
         for name in ("-a.png", "=b.png", "'=c.png"):
             os.rename(Path("gen") / name, name)
         Path("m.csv").write_text("image\n'-a.png\n=b.png\n''=c.png\n")

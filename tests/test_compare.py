@@ -19,10 +19,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from aigciqa.cli.compare import main
-from aigciqa.stats.groups import MIN_PROVING
 from aigciqa.compare.groups import GROUP_LIMIT, Group, compare, match
 from aigciqa.records import Record
 from aigciqa.scoring.sinks import FileSink, columns_of, to_row
+from aigciqa.stats.groups import MIN_PROVING
 from aigciqa.tables.text import probability, rounded
 from tests.test_report import cells_of, thumbnails_of
 
@@ -43,7 +43,7 @@ def row(image: str, quality: float | None, **cells: Any) -> dict[str, Any]:
 
 
 def rows(folder: str, mean: float, count: int = 20, suffix: str = ".png", **cells: Any) -> list[dict[str, Any]]:
-    """Rows of pictures 0 to `count`, whose prompts are as hard in every folder."""
+    """Rows of images 0 to `count`, whose prompts are as hard in every folder."""
     hard = np.random.default_rng(1).normal(0, 1, count)
     own = np.random.default_rng(sum(folder.encode())).normal(0, 0.2, count)
     return [row(f"{folder}/{n}{suffix}", mean + hard[n] + own[n], **cells) for n in range(count)]
@@ -92,7 +92,7 @@ class TestMatching:
             (["x/1.png", "y/1.png"], ["x/1.jpg", "y/1.jpg"], "relative path without its suffix"),
             (["1.png", "2.png", "3.png"], ["1.png", "2.png", "3.jpg"], "relative path without its suffix"),
             (["x/1.png", "y/2.png"], ["z/1.png", "z/v/2.png"], "stem"),
-            (["x/1.png", "y/1.png"], ["z/1.png", "z/v/2.png"], None),  # two pictures of one stem are two prompts
+            (["x/1.png", "y/1.png"], ["z/1.png", "z/v/2.png"], None),  # two images of one stem are two prompts
             (["1.png", "2.png"], ["1.png", "3.png"], None),  # one in common is no ground
         ],
     )  # fmt: skip
@@ -189,7 +189,7 @@ class TestTables:
     def test_a_table_for_each_group(self, folder: Path) -> None:
         done = run(str(folder / "old.csv"), str(folder / "new.jsonl"))
         assert done.exit_code == 0
-        assert "2 groups.\nPictures are matched by their relative path: 20 prompts in common." in done.stdout
+        assert "2 groups.\nImages are matched by their relative path: 20 prompts in common." in done.stdout
         for words in ("nr-lite · quality", "nr-lite · authenticity", "significant", "100%", "yes", "< 0.001"):
             assert words in done.stdout
         lines = done.stdout.splitlines()
@@ -285,7 +285,7 @@ class TestTables:
             [{**each, "image": "b/x" + each["image"][2:], "group": "b"} for each in rows("a", 3)],
         )
         done = run(path)
-        assert "Pictures are not matched" in done.stdout
+        assert "Images are not matched" in done.stdout
         assert "20 unmatched" in done.stdout
 
     def test_m_takes_the_rows_of_that_metric(self, tmp_path: Path) -> None:
@@ -294,11 +294,11 @@ class TestTables:
         assert "clip · quality" in done.stdout
         assert "nr-lite" not in done.stdout
 
-    def test_the_report_finds_pictures_beside_the_table(
-        self, tmp_path: Path, pictures: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+    def test_the_report_finds_images_beside_the_table(
+        self, tmp_path: Path, images: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        pictures("a", "1.png", "2.png")
-        pictures("b", "1.png", "2.png")
+        images("a", "1.png", "2.png")
+        images("b", "1.png", "2.png")
         path = table(tmp_path / "scores.csv", rows("a", 3, 3, group="a")[1:], rows("b", 3, 3, group="b")[1:])
         monkeypatch.chdir("/")
         done = run(path, "--report", str(tmp_path / "report.html"))
@@ -332,7 +332,7 @@ class TestTables:
         other = [row(f"b/{n}-y.png", n % 3, reference="prompts/p.png", group="b") for n in range(9)]
         page = tmp_path / "report.html"
         done = run(table(tmp_path / "two.csv", one, other), "--report", str(page))
-        assert "Pictures are not matched" in done.stdout
+        assert "Images are not matched" in done.stdout
         assert {line[-1] for line in cells_of(page, "Every pair")[1:]} == {"no"}
 
     def test_files_are_written_though_nobody_reads_standard_output(
@@ -388,11 +388,11 @@ class TestFolders:
     """The command over folders of images."""
 
     def test_folders_are_scored_and_matched(
-        self, tmp_path: Path, pictures: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, images: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for folder in ("prompts", "one", "two"):
-            pictures(folder, "x/1.png", "x/2.png", "y/1.png")
-        (tmp_path / "two/y/torn.png").write_bytes(b"no picture")
+            images(folder, "x/1.png", "x/2.png", "y/1.png")
+        (tmp_path / "two/y/torn.png").write_bytes(b"no image")
         monkeypatch.chdir(tmp_path)
         done = run("one", "two", "-r", "prompts", "-m", "fr-lite", "-m", "nr-lite", "--format", "json")
         assert done.exit_code == 1, done.output
@@ -411,9 +411,9 @@ class TestFolders:
         assert [block["metric"] for block in json.loads(alone.stdout)["blocks"]] == ["fr-lite"]
 
     def test_a_folder_against_an_earlier_table_is_scored_by_its_metrics(
-        self, tmp_path: Path, pictures: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, images: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        pictures("run/out", "1.png", "2.png")
+        images("run/out", "1.png", "2.png")
         monkeypatch.chdir(tmp_path)
         table(tmp_path / "out.csv", [row(f"elsewhere/{n}.png", 3.0, metric="nr-lite") for n in (1, 2, 3)])
         done = run("run/out", "out.csv", "--baseline", "out.csv", "--dimension", "quality", "--format", "json")
@@ -423,20 +423,20 @@ class TestFolders:
         assert [(block["metric"], block["differences"][0]["n"]) for block in found["blocks"]] == [("nr-lite", 2)]
 
     def test_a_folder_and_a_table_of_one_are_matched_by_the_same_paths(
-        self, tmp_path: Path, pictures: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, images: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         names = ["x/a/1.png", "x/a/2.png", "x/b/1.png", "x/b/2.png"]
-        pictures("new", *names)
+        images("new", *names)
         monkeypatch.chdir(tmp_path)
         table(tmp_path / "old.csv", [row(f"old/{name}", 3.0) for name in names])
         found = json.loads(run("new", "old.csv", "--dimension", "quality", "--format", "json").stdout)
         assert (found["matched_by"], found["blocks"][0]["differences"][0]["n"]) == ("relative path", 4)
 
     def test_nothing_is_scored_before_what_is_wrong_is_said(
-        self, tmp_path: Path, pictures: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, images: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        pictures("one", "1.png")
-        pictures("two", "1.png")
+        images("one", "1.png")
+        images("two", "1.png")
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr("aigciqa.cli.compare._Scorer", None)
         for arguments, complaint in (
@@ -462,13 +462,13 @@ class TestFolders:
     def test_usage_errors(
         self,
         tmp_path: Path,
-        pictures: Callable[..., list[str]],
+        images: Callable[..., list[str]],
         arguments: list[str],
         complaint: str,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        pictures("one", "1.png")
-        pictures("two", "1.png")
+        images("one", "1.png")
+        images("two", "1.png")
         (tmp_path / "empty").mkdir()
         monkeypatch.chdir(tmp_path)
         done = run(*arguments)

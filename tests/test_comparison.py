@@ -42,7 +42,7 @@ def test_the_interval_is_that_of_scipy() -> None:
     assert (found.low, found.high) == pytest.approx(tuple(expected), abs=0.06 * width)
 
 
-def test_the_interval_is_of_prompts_not_of_pictures() -> None:
+def test_the_interval_is_of_prompts_not_of_images() -> None:
     values = np.random.default_rng(0).normal(3, 1, 30)
     keys = tuple(f"{number}" for number in range(30))
     (single,) = standings({"one": Scores(values, keys)})
@@ -83,7 +83,7 @@ def test_matching_finds_what_the_prompts_hide() -> None:
     assert not unmatched.matched
 
 
-def test_only_prompts_in_common_count_and_several_pictures_of_one_are_averaged() -> None:
+def test_only_prompts_in_common_count_and_several_images_of_one_are_averaged() -> None:
     first = Scores(np.array([1.0, 3.0, 5.0, 100.0]), ("a", "a", "b", "only here"))
     second = Scores(np.array([2.0, 1.0, 4.0, -100.0]), ("a", "b", "b", "only there"))
     (found,) = differences({"first": first, "second": second})
@@ -116,7 +116,7 @@ def test_one_prompt_in_common_is_no_match() -> None:
     assert found.p_value == 1
 
 
-def test_unmatched_pictures_of_one_prompt_count_once() -> None:
+def test_unmatched_images_of_one_prompt_count_once() -> None:
     rng = np.random.default_rng(4)
     first, second = rng.normal(3.5, 1, 12), rng.normal(3, 1, 14)
     singles = {"first": Scores(first), "second": Scores(second)}
@@ -230,7 +230,7 @@ def test_equal_constants_do_not_differ_though_their_means_round_differently() ->
     assert (same.difference, same.low, same.high, same.p_value, same.win_rate) == (0, 0, 0, 1, 0.5)
 
 
-def test_equal_pictures_do_not_differ_though_their_prompts_means_round_differently() -> None:
+def test_equal_images_do_not_differ_though_their_prompts_means_round_differently() -> None:
     one, several = Scores(np.full(40, 0.1), PROMPTS), Scores(np.full(120, 0.1), PROMPTS * 3)
     (found,) = differences({"several": several, "one": one})
     assert (found.n, found.matched, found.difference, found.p_value, found.win_rate) == (40, True, 0, 1, 0.5)

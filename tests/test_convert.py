@@ -188,20 +188,20 @@ def test_a_converted_head_scores_as_the_scripts_model(
 ) -> None:
     backbone, regressor = theirs(name, kind)
     file = save(tmp_path / "best.pt", backbone, regressor)
-    pictures = pair if kind == "fr" else pair[:1]
+    images = pair if kind == "fr" else pair[:1]
     with torch.no_grad():
-        features = torch.cat([backbone(pipeline(path, name)) for path in pictures], dim=1)
+        features = torch.cat([backbone(pipeline(path, name)) for path in images], dim=1)
         expected = regressor(features).item()
     aigciqa.convert_checkpoint(file, metric=f"{kind}-{name}", dimension="authenticity", output=tmp_path / "head")
     metric = aigciqa.create_metric(f"{kind}-{name}", weights=tmp_path / "head")
     assert metric.dimensions == ("authenticity",)
-    assert metric(*pictures).item() == pytest.approx(expected, rel=1e-5)
+    assert metric(*images).item() == pytest.approx(expected, rel=1e-5)
     assert not [key for key in metric.state_dict() if "classifier" in key or "last_linear" in key]
     if name == "resnet18":  # the trap: torchvision's ReLU would give other features
         plain, _ = theirs(name, kind, nn.ReLU())
         plain.load_state_dict(backbone.state_dict())
         with torch.no_grad():
-            away = (plain(pipeline(pictures[0], name)) - features[:, :512]).abs().max()
+            away = (plain(pipeline(images[0], name)) - features[:, :512]).abs().max()
         assert away > 1e-3 * features.abs().max()
 
 

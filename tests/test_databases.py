@@ -26,7 +26,7 @@ from scipy.stats import spearmanr
 
 from aigciqa.databases import Database, Sample, Split, database_info, folder, list_databases, load_database, pku_i2iqa
 from aigciqa.databases.base import counted
-from aigciqa.databases.dataset import PictureDataset
+from aigciqa.databases.dataset import ImageDataset
 from aigciqa.errors import DatabaseError
 from aigciqa.registry import METRICS
 from tests import lookalikes
@@ -179,7 +179,7 @@ class TestLoading:
             name=f"Generated_image/All/{row[0]}",
         )
 
-    def test_no_picture_is_opened(self, copied: Callable[[str], Path]) -> None:
+    def test_no_image_is_opened(self, copied: Callable[[str], Path]) -> None:
         root = copied("aigciqa2023")
         for path in (root / "Image" / "allimg").iterdir():
             path.write_bytes(b"")
@@ -219,25 +219,25 @@ class TestLoading:
 
     def test_a_generator_shows_in_the_folder_where_the_name_does_not_tell(self, copied: Callable[[str], Path]) -> None:
         root = copied("pku-i2iqa")
-        pictures = root / "Generated_image"
-        (pictures / "MJ").mkdir()
-        (pictures / "SD").mkdir()
+        images = root / "Generated_image"
+        (images / "MJ").mkdir()
+        (images / "SD").mkdir()
 
         def rename(sheet: Any) -> None:
             for row in range(2, 82):
                 old = sheet.cell(row, 1).value
-                new = f"picture_{row}.jpg"
+                new = f"image_{row}.jpg"
                 sheet.cell(row, 1, new)
-                (pictures / "All" / old).rename(pictures / "All" / new)
-                shutil.copy(pictures / "All" / new, pictures / old[:2])
+                (images / "All" / old).rename(images / "All" / new)
+                shutil.copy(images / "All" / new, images / old[:2])
 
         edit_xlsx(root / "I2IQA_annotation.xlsx", rename)
         database = load_database("pku-i2iqa", root)
         assert [sample.generator for sample in database.samples] == ["MJ"] * 40 + ["SD"] * 40
-        shutil.rmtree(pictures / "SD")
+        shutil.rmtree(images / "SD")
         message = error("pku-i2iqa", root)
-        assert "no generator known of 40 pictures" in message
-        assert "picture_42.jpg" in message
+        assert "no generator known of 40 images" in message
+        assert "image_42.jpg" in message
 
     @pytest.mark.parametrize(("subset", "count", "groups"), [("i2i", 48, 6), ("t2i", 48, 6), ("all", 96, 12)])
     def test_subsets_of_pku_aigiqa_4k(self, subset: str, count: int, groups: int, originals: dict[str, Path]) -> None:
@@ -395,14 +395,14 @@ class TestWrongLayouts:
     def test_a_file_is_no_folder(self, originals: dict[str, Path]) -> None:
         assert "data.csv: is no folder" in error("agiqa-3k", originals["agiqa-3k"] / "data.csv")
 
-    def test_missing_pictures_are_counted_and_the_first_named(self, copied: Callable[[str], Path]) -> None:
+    def test_missing_images_are_counted_and_the_first_named(self, copied: Callable[[str], Path]) -> None:
         root = copied("agiqa-3k")
         gone = sorted((root / "image").iterdir())[:7]
         for path in gone:
             path.unlink()
         message = error("agiqa-3k", root)
         named = ", ".join(f"image/{path.name}" for path in gone[:5])
-        assert f"- data.csv: 7 of the 60 pictures missing: {named} and 2 more" in message
+        assert f"- data.csv: 7 of the 60 images missing: {named} and 2 more" in message
 
     def test_missing_image_prompts(self, copied: Callable[[str], Path]) -> None:
         root = copied("pku-i2iqa")
@@ -418,7 +418,7 @@ class TestWrongLayouts:
     def test_names_listed_twice(self, copied: Callable[[str], Path]) -> None:
         root = copied("agiqa-3k")
         edit_csv(root / "data.csv", lambda rows: rows.append(rows[1]))
-        assert "1 picture listed more than once: image/AttnGAN_normal_000.jpg" in error("agiqa-3k", root)
+        assert "1 image listed more than once: image/AttnGAN_normal_000.jpg" in error("agiqa-3k", root)
 
     def test_other_double_rows_of_agiqa_1k_are_refused(self, copied: Callable[[str], Path]) -> None:
         root = copied("agiqa-1k")
@@ -483,13 +483,12 @@ class TestWrongLayouts:
         root = copied("pku-i2iqa")
 
         def rename(sheet: Any) -> None:
-            sheet["D1"], sheet["A1"] = "mos_Q", "Picture"
+            sheet["D1"], sheet["A1"] = "mos_Q", "Image"
 
         edit_xlsx(root / "I2IQA_annotation.xlsx", rename)
         message = error("pku-i2iqa", root)
         assert (
-            "I2IQA_annotation.xlsx: no columns 'Generated_image', 'MOS_q' (nearest: 'mos_Q'); found: 'Picture'"
-            in message
+            "I2IQA_annotation.xlsx: no columns 'Generated_image', 'MOS_q' (nearest: 'mos_Q'); found: 'Image'" in message
         )
 
     def test_a_column_twice(self, copied: Callable[[str], Path]) -> None:
@@ -533,7 +532,7 @@ class TestWrongLayouts:
         [
             ({"mos": np.ones((120, 1))}, "expected the key 'MOSz'; it holds: mos"),
             ({"MOSz": np.ones((120, 2))}, "expected MOSz as n x 1 numbers; got (120, 2) of float64"),
-            ({"MOSz": np.ones((119, 1))}, "119 labels, but Image/allimg/ holds 120 pictures"),
+            ({"MOSz": np.ones((119, 1))}, "119 labels, but Image/allimg/ holds 120 images"),
             ({"MOSz": np.array([[1.0], [np.nan], *[[2.0]] * 118])}, "1 label without a number: MOSz(2) is nan"),
         ],
     )
@@ -547,23 +546,23 @@ class TestWrongLayouts:
         (root / "DATA" / "MOS" / "mosz1.mat").write_bytes(b"nothing")
         assert "mosz1.mat: not a MATLAB file that can be read" in error("aigciqa2023", root)
 
-    def test_pictures_of_aigciqa2023_without_a_gap(self, copied: Callable[[str], Path]) -> None:
+    def test_images_of_aigciqa2023_without_a_gap(self, copied: Callable[[str], Path]) -> None:
         root = copied("aigciqa2023")
         (root / "Image" / "allimg" / "7.png").rename(root / "Image" / "allimg" / "120.png")
         (root / "Image" / "allimg" / "x.png").touch()
         message = error("aigciqa2023", root)
-        assert "1 picture missing: 7.png" in message
-        assert "1 picture not called by a number: x.png" in message
+        assert "1 image missing: 7.png" in message
+        assert "1 image not called by a number: x.png" in message
         shutil.rmtree(root / "Image" / "allimg")
         (root / "Image" / "allimg").mkdir()
-        assert "no pictures (<number>.png)" in error("aigciqa2023", root)
+        assert "no images (<number>.png)" in error("aigciqa2023", root)
 
     def test_lists_of_aigciqa2023_of_another_length(self, copied: Callable[[str], Path]) -> None:
         root = copied("aigciqa2023")
         edit_xlsx(root / "pic-index.xlsx", lambda sheet: sheet.delete_rows(120))
         edit_xlsx(root / "prompt.xlsx", lambda sheet: sheet.delete_rows(3, 117))
         message = error("aigciqa2023", root)
-        assert "pic-index.xlsx: 119 rows, but Image/allimg/ holds 120 pictures" in message
+        assert "pic-index.xlsx: 119 rows, but Image/allimg/ holds 120 images" in message
         assert "prompt.xlsx: 3 prompts; expected one for each" in message
 
     @pytest.mark.parametrize(("name", "module"), [("agiqa-1k", "openpyxl"), ("aigciqa2023", "scipy")])
@@ -782,7 +781,7 @@ class TestSplitFiles:
         split.save(tmp_path / "split.json")
         root = copied("folder")
         edit_csv(root / "manifest.csv", lambda rows: rows.__delitem__(1))
-        with pytest.raises(DatabaseError, match=r"1 sample not in 'folder' in .*: pictures/0_0.png"):
+        with pytest.raises(DatabaseError, match=r"1 sample not in 'folder' in .*: images/0_0.png"):
             Split.load(tmp_path / "split.json", load_database("folder", root))
 
     def test_a_split_of_a_subset_says_so(self, originals: dict[str, Path], tmp_path: Path) -> None:
@@ -828,9 +827,9 @@ class TestSplitFiles:
 class TestDataset:
     spec = METRICS["fr-resnet18"].preprocess
 
-    def test_items_are_presented_pictures_and_targets(self, originals: dict[str, Path]) -> None:
+    def test_items_are_presented_images_and_targets(self, originals: dict[str, Path]) -> None:
         samples = load_database("pku-i2iqa", originals["pku-i2iqa"]).split().train
-        data = PictureDataset(samples, ("overall", "quality"), self.spec, references=True)
+        data = ImageDataset(samples, ("overall", "quality"), self.spec, references=True)
         assert len(data) == len(samples)
         item = data[1]
         assert set(item) == {"image", "reference", "target"}
@@ -840,18 +839,18 @@ class TestDataset:
         assert item["target"].tolist() == pytest.approx([samples[1].scores["overall"], samples[1].scores["quality"]])
         batch = next(iter(torch.utils.data.DataLoader(data, batch_size=3, num_workers=1)))
         assert batch["reference"].shape == (3, 3, 224, 224)
-        assert "reference" not in PictureDataset(samples, ("quality",), self.spec)[0]
+        assert "reference" not in ImageDataset(samples, ("quality",), self.spec)[0]
 
     def test_what_is_not_there_is_said_at_once(self, originals: dict[str, Path]) -> None:
         samples = load_database("agiqa-3k", originals["agiqa-3k"]).samples
         with pytest.raises(ValueError, match="is not rated for 'overall'; rated: quality, correspondence"):
-            PictureDataset(samples, ("overall",), self.spec)
+            ImageDataset(samples, ("overall",), self.spec)
         with pytest.raises(ValueError, match="has no image prompt"):
-            PictureDataset(samples, ("quality",), self.spec, references=True)
+            ImageDataset(samples, ("quality",), self.spec, references=True)
         with pytest.raises(ValueError, match="no samples"):
-            PictureDataset((), ("quality",), self.spec)
+            ImageDataset((), ("quality",), self.spec)
         with pytest.raises(ValueError, match="no dimensions"):
-            PictureDataset(samples, (), self.spec)
+            ImageDataset(samples, (), self.spec)
 
 
 class TestLookalikes:
@@ -860,17 +859,17 @@ class TestLookalikes:
         for path in again.rglob("*.*"):
             assert path.read_bytes() == (originals["folder"] / path.relative_to(again)).read_bytes()
 
-    def test_scores_are_functions_of_the_pictures(self) -> None:
+    def test_scores_are_functions_of_the_images(self) -> None:
         drawn = lookalikes.draw_rated(prompts=12, per_prompt=6)
         rows = drawn.rows()
-        pictures = np.stack([picture for _, _, picture, _ in rows]).astype(float)
+        images = np.stack([image for _, _, image, _ in rows]).astype(float)
         prompts = np.stack([drawn.prompts[prompt] for prompt, *_ in rows]).astype(float)
         quality, authenticity, correspondence = np.stack([scores for *_, scores in rows]).T
         assert abs(np.corrcoef([quality, authenticity, correspondence])[np.triu_indices(3, 1)]).max() < 0.35
-        tint, own = ((shown[..., 0] - shown[..., 2]).mean((1, 2)) for shown in (pictures, prompts))
+        tint, own = ((shown[..., 0] - shown[..., 2]).mean((1, 2)) for shown in (images, prompts))
         assert spearmanr(-abs(tint - own), correspondence).statistic > 0.98
         assert abs(spearmanr(tint, correspondence).statistic) < 0.1
-        finest = pictures[:, 1:-1, 1:-1] - (pictures[:, 2:, 1:-1] + pictures[:, :-2, 1:-1]) / 2
+        finest = images[:, 1:-1, 1:-1] - (images[:, 2:, 1:-1] + images[:, :-2, 1:-1]) / 2
         assert spearmanr(-np.median(abs(finest), axis=(1, 2, 3)), authenticity).statistic > 0.9
-        coarse = pictures.reshape(len(rows), 16, 4, 16, 4, 3).mean((2, 4, 5))
+        coarse = images.reshape(len(rows), 16, 4, 16, 4, 3).mean((2, 4, 5))
         assert spearmanr(coarse.std((1, 2)), quality).statistic > 0.9

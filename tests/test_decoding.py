@@ -21,11 +21,10 @@ import torch
 from PIL import Image
 
 from aigciqa import ImageError
-
-from aigciqa.utils import memory
 from aigciqa.images.decode import BYTES_PER_PIXEL, MOST_BYTES_PER_PIXEL, load_content
 from aigciqa.registry import Preprocess
 from aigciqa.scoring import decoding
+from aigciqa.utils import memory
 from tests.conftest import draw
 
 RGB = draw(9, 7)
@@ -207,7 +206,7 @@ def test_a_pixel_takes_no_more_than_is_said_of_its_format(
     assert 2 < int(done.stdout) / 3000**2 <= BYTES_PER_PIXEL.get(image_format, MOST_BYTES_PER_PIXEL)
 
 
-#: Decodes for 0.6 seconds of its own; a picture may take four, of which a stop counts as a tenth of one.
+#: Decodes for 0.6 seconds of its own; an image may take four, of which a stop counts as a tenth of one.
 STOPPED = """
 import json, sys, time
 import torch
@@ -243,7 +242,7 @@ def test_time_in_which_the_process_was_stopped_does_not_count(tmp_path: Path) ->
         assert json.loads(child.stdout.readline()) == {}
 
 
-def test_time_in_which_a_picture_waits_for_memory_does_not_count(
+def test_time_in_which_an_image_waits_for_memory_does_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoding, "DECODE_SECONDS", 0.4)

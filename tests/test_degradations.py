@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 import aigciqa
-from aigciqa.training.lite.fitting import degradations as dg
-from aigciqa.training.lite.fitting import photos as pictures
-from aigciqa.training.lite.fitting import recipe
+from aigciqa.training.lite import degradations as dg
+from aigciqa.training.lite import photos as photos_module
+from aigciqa.training.lite import recipe
 
 SEEDLESS = {"gaussian_blur", "lens_blur", "pixelate", "alias", "bilateral", "mean_shift", "median", "guided_smooth"}
 SEEDLESS |= {"webp", "ringing", "quantise", "posterise", "painterly"}
@@ -66,7 +66,7 @@ def test_any_size_and_strength(name: str, strength: float, height: int, width: i
 
 
 @pytest.mark.parametrize("name", dg.names())
-def test_a_flat_picture_survives(name: str) -> None:
+def test_a_flat_image_survives(name: str) -> None:
     result = dg.degrade(torch.full((3, 32, 32), 0.5), name, 5, seed=0)
     assert bool(result.isfinite().all())
 
@@ -107,15 +107,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _save(picture: Tensor, path: Path) -> None:
-    Image.fromarray((picture * 255).byte().permute(1, 2, 0).numpy()).save(path)
+def _save(image: Tensor, path: Path) -> None:
+    Image.fromarray((image * 255).byte().permute(1, 2, 0).numpy()).save(path)
 
 
 def test_photos_are_found_by_subject_and_split_by_subject(folder: Path) -> None:
-    photos = pictures.find_photos(folder)
+    photos = photos_module.find_photos(folder)
     assert len(photos) == 21
     assert len({photo.subject for photo in photos}) == 6 + 9
-    training, held_out = pictures.split_photos(photos)
+    training, held_out = photos_module.split_photos(photos)
     assert len(training) + len(held_out) == 21
     assert {photo.subject for photo in held_out} == {"many/4.png", "things/thing0", "things/thing5"}
     assert not {photo.subject for photo in held_out} & {photo.subject for photo in training}
@@ -123,7 +123,7 @@ def test_photos_are_found_by_subject_and_split_by_subject(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_that_is_broken_off_goes_on_to_the_same_weights(folder: Path, tmp_path: Path) -> None:
-    photos = pictures.find_photos(folder / "things")[:8]
+    photos = photos_module.find_photos(folder / "things")[:8]
     settings = recipe.Settings(views=1, ladders=1, chains=1, steps=4)
     digests = []
     for name in ("whole", "broken"):
@@ -144,24 +144,24 @@ def test_a_run_that_is_broken_off_goes_on_to_the_same_weights(folder: Path, tmp_
 
 
 def test_plans_depend_on_photo_and_seed_alone(folder: Path) -> None:
-    photos = {p.name: p for p in pictures.find_photos(folder)}
+    photos = {p.name: p for p in photos_module.find_photos(folder)}
     photo, other = photos["things/thing1/0.png"], photos["things/thing2/0.png"]
-    plan = pictures.training_plan(photo, 0, views=2, ladders=2, chains=3)
-    assert plan == pictures.training_plan(photo, 0, views=2, ladders=2, chains=3)
-    assert plan != pictures.training_plan(photo, 1, views=2, ladders=2, chains=3)
-    assert plan != pictures.training_plan(other, 0, views=2, ladders=2, chains=3)
+    plan = photos_module.training_plan(photo, 0, views=2, ladders=2, chains=3)
+    assert plan == photos_module.training_plan(photo, 0, views=2, ladders=2, chains=3)
+    assert plan != photos_module.training_plan(photo, 1, views=2, ladders=2, chains=3)
+    assert plan != photos_module.training_plan(other, 0, views=2, ladders=2, chains=3)
     assert len(plan) == 2 * (1 + 2 * 4 + 3)
     assert [sample.severity for sample in plan if not sample.steps] == [0.0, 0.0]
     assert all(0 < sample.severity < 1 for sample in plan if sample.steps)
 
 
 def test_views_are_drawn_again_to_the_bit(folder: Path) -> None:
-    photo = next(p for p in pictures.find_photos(folder) if p.subject == "things/thing1")
-    views = pictures.PhotoViews(photo, 0)
-    sample = pictures.Sample(0, 0.5, (dg.Step("jpeg", 3, 1),))
+    photo = next(p for p in photos_module.find_photos(folder) if p.subject == "things/thing1")
+    views = photos_module.PhotoViews(photo, 0)
+    sample = photos_module.Sample(0, 0.5, (dg.Step("jpeg", 3, 1),))
     drawn = views.draw(sample)
-    assert drawn.shape == (3, pictures.SIDE, pictures.SIDE)
-    assert torch.equal(drawn, pictures.PhotoViews(photo, 0).draw(sample))
+    assert drawn.shape == (3, photos_module.SIDE, photos_module.SIDE)
+    assert torch.equal(drawn, photos_module.PhotoViews(photo, 0).draw(sample))
     assert not torch.equal(views.render(0), views.render(1))
     softened = drawn.diff(dim=2).square().mean() / views.render(0).diff(dim=2).square().mean()
     assert softened < 0.5  # half the pixels, shown twice as large
@@ -169,21 +169,21 @@ def test_views_are_drawn_again_to_the_bit(folder: Path) -> None:
 
 def test_labels_rank_by_metrics_and_by_strength() -> None:
     scores = np.tile(np.array([[0.0], [0.9], [0.5], [0.1]], dtype=np.float32), (1, 4))
-    labels = pictures.mixed_labels(scores, np.array([0.0, 0.2, 0.5, 0.9], dtype=np.float32))
+    labels = photos_module.mixed_labels(scores, np.array([0.0, 0.2, 0.5, 0.9], dtype=np.float32))
     assert labels[0] == 1
     assert labels[0] > labels[1] > labels[2] > labels[3] > 0
-    same_strength = pictures.mixed_labels(scores, np.array([0.0, 0.5, 0.5, 0.5], dtype=np.float32))
+    same_strength = photos_module.mixed_labels(scores, np.array([0.0, 0.5, 0.5, 0.5], dtype=np.float32))
     assert same_strength[1] > same_strength[2] > same_strength[3]
-    same_scores = pictures.mixed_labels(scores[[0, 1, 1, 1]] * 0, np.array([0.0, 0.2, 0.5, 0.9], dtype=np.float32))
+    same_scores = photos_module.mixed_labels(scores[[0, 1, 1, 1]] * 0, np.array([0.0, 0.2, 0.5, 0.9], dtype=np.float32))
     assert same_scores[1] > same_scores[3]
 
 
 def test_painterly_keeps_an_edge_and_loses_texture() -> None:
-    picture = torch.full((3, 40, 40), 0.2)
-    picture[:, :, 20:] = 0.8
-    noisy = picture + 0.05 * torch.randn(picture.shape, generator=torch.Generator().manual_seed(0))
+    image = torch.full((3, 40, 40), 0.2)
+    image[:, :, 20:] = 0.8
+    noisy = image + 0.05 * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
     painted = dg.degrade(noisy, "painterly", 3, seed=0)
-    assert (painted - picture).square().mean() < 0.3 * (noisy - picture).square().mean()
+    assert (painted - image).square().mean() < 0.3 * (noisy - image).square().mean()
     assert (painted[:, :, 21] - painted[:, :, 18]).mean() > 0.5
 
 
@@ -196,7 +196,7 @@ def test_an_upscaler_makes_blurred_edges_steep() -> None:
 
 def test_full_reference_scores_fall_with_strength(photo: Tensor) -> None:
     weak, strong = (
-        pictures.full_reference_scores(dg.degrade(photo, "gaussian_blur", strength, seed=0), photo)
+        photos_module.full_reference_scores(dg.degrade(photo, "gaussian_blur", strength, seed=0), photo)
         for strength in (1, 5)
     )
     assert (weak > strong).all()

@@ -177,7 +177,8 @@ def test_the_page_of_installing_has_every_extra() -> None:
 def test_figures_of_the_embedded_metrics_are_those_of_their_cards() -> None:
     text = (ROOT / "docs/metrics.md").read_text()
     cards = [
-        (ROOT / f"aigciqa/checkpoints/embedded/{name}/README.md").read_text() for name in ("nr-lite", "nr-lite-native", "fr-lite")
+        (ROOT / f"aigciqa/checkpoints/embedded/{name}/README.md").read_text()
+        for name in ("nr-lite", "nr-lite-native", "fr-lite")
     ]
     rows = [line.split("|")[1:-1] for line in text.splitlines() if re.search(r"\[-?0\.\d+, 0\.\d+\]", line)]
     assert len(rows) == 3

@@ -59,7 +59,7 @@ def test_what_scrolls_sideways_is_reached_by_keyboard(site: Path, open_page: Ope
     assert page.locator(".diagram").first.get_attribute("tabindex") == "0"
 
 
-def test_the_report_of_the_example_pictures(site: Path, open_page: Open) -> None:  # noqa: F811
+def test_the_report_of_the_example_images(site: Path, open_page: Open) -> None:  # noqa: F811
     page = open_page(site / "index.html")
-    page.get_by_role("link", name="the report of the example pictures").click()
-    expect(page.locator("#status")).to_have_text("18 of 18 pictures")
+    page.get_by_role("link", name="the report of the example images").click()
+    expect(page.locator("#status")).to_have_text("18 of 18 images")

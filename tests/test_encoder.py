@@ -15,12 +15,12 @@ import aigciqa
 from aigciqa import backbones
 from aigciqa.backbones import Backbone
 from aigciqa.checkpoints.format import MetricConfig
-from aigciqa.utils.hardware import fast_dtype
-from aigciqa.metric import Metric
+from aigciqa.cpu.fusion import FusedConvolution
 from aigciqa.images.preprocess import _resize, _resize_and_crop, _resized
+from aigciqa.metric import Metric
 from aigciqa.registry import METRICS, Preprocess
 from aigciqa.scoring.encoder import Encoder, encoders
-from aigciqa.cpu.fusion import FusedConvolution
+from aigciqa.utils.hardware import fast_dtype
 
 
 def trained(name: str, dtype: str = "float32", seed: int = 0) -> Metric:
@@ -45,9 +45,9 @@ def pixels(metric: Metric, count: int = 2) -> torch.Tensor:
 def test_features_are_the_metric_s_own(name: str) -> None:
     metric = trained(name) if name != "nr-lite" else aigciqa.create_metric(name)
     before = {key: value.clone() for key, value in metric.state_dict().items()}
-    pictures = pixels(metric)
-    expected = metric.encode_presented(pictures)
-    found, _ = Encoder(metric).encode(pictures)
+    images = pixels(metric)
+    expected = metric.encode_presented(images)
+    found, _ = Encoder(metric).encode(images)
     assert found.dtype == torch.float32
     assert (found - expected).abs().max() <= 2e-6 * expected.abs().max()
     assert all(torch.equal(value, before[key]) for key, value in metric.state_dict().items())
@@ -76,10 +76,10 @@ def test_leaky_activations_are_fused_too() -> None:
         for module in metric.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.weight.fill_(0.5)
-    pictures = pixels(metric)
+    images = pixels(metric)
     encoder = Encoder(metric)
-    expected = metric.encode_presented(pictures)
-    found, _ = encoder.encode(pictures)
+    expected = metric.encode_presented(images)
+    found, _ = encoder.encode(images)
     fused = [module.activation for module in encoder.network.modules() if isinstance(module, FusedConvolution)]  # type: ignore[union-attr]
     assert ("leaky_relu", [0.3]) in fused
     assert (found - expected).abs().max() <= 2e-6 * expected.abs().max()
@@ -90,9 +90,9 @@ def test_without_onednn_the_network_stays_as_it_is(monkeypatch: pytest.MonkeyPat
     metric = trained("nr-resnet18")
     encoder = Encoder(metric)
     assert any(isinstance(module, nn.Conv2d) for module in encoder.network.modules())  # type: ignore[union-attr]
-    pictures = pixels(metric)
-    expected = metric.encode_presented(pictures)
-    assert (encoder.encode(pictures)[0] - expected).abs().max() <= 2e-6 * expected.abs().max()
+    images = pixels(metric)
+    expected = metric.encode_presented(images)
+    assert (encoder.encode(images)[0] - expected).abs().max() <= 2e-6 * expected.abs().max()
 
 
 class Odd(Backbone):
@@ -126,17 +126,17 @@ def test_other_backbones_have_their_own_features_too(name: str, monkeypatch: pyt
     config = MetricConfig.from_spec(replace(METRICS["nr-resnet18"], backbone=f"odd-{name}", feature_dim=8))
     torch.manual_seed(0)
     metric = Metric(config)
-    pictures = pixels(metric)
-    expected = metric.encode_presented(pictures)
-    assert (Encoder(metric).encode(pictures)[0] - expected).abs().max() <= 2e-6 * expected.abs().max()
+    images = pixels(metric)
+    expected = metric.encode_presented(images)
+    assert (Encoder(metric).encode(images)[0] - expected).abs().max() <= 2e-6 * expected.abs().max()
 
 
 @pytest.mark.parametrize("name", ["nr-resnet18", "nr-vgg16"])
 def test_bfloat16_differs_little(name: str) -> None:
     metric = trained(name, dtype="bfloat16")
-    pictures = pixels(metric)
-    expected = trained(name).encode_presented(pictures)
-    found, _ = Encoder(metric).encode(pictures)
+    images = pixels(metric)
+    expected = trained(name).encode_presented(images)
+    found, _ = Encoder(metric).encode(images)
     assert found.dtype == torch.float32
     assert 0 < (found - expected).norm() <= 0.02 * expected.norm()
 

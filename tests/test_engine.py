@@ -41,13 +41,13 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def mixed(pictures: Write) -> list[str]:
-    """Twenty pictures of several shapes, and three bad ones among them."""
+def mixed(images: Write) -> list[str]:
+    """Twenty images of several shapes, and three bad ones among them."""
     paths = []
     for index in range(20):
-        paths += pictures("mixed", f"{index:02}.png", size=[(60, 80), (80, 60), (64, 64)][index % 3])
+        paths += images("mixed", f"{index:02}.png", size=[(60, 80), (80, 60), (64, 64)][index % 3])
     for index in (3, 9, 10):
-        Path(paths[index]).write_bytes(b"not a picture")
+        Path(paths[index]).write_bytes(b"not an image")
     return paths
 
 
@@ -64,7 +64,7 @@ def test_scores_depend_neither_on_batch_size_nor_on_workers(name: str, mixed: li
             if value is None:
                 assert record.scores == {}
                 assert record.error is not None
-                assert record.error.startswith(f"{record.image}: not a picture")
+                assert record.error.startswith(f"{record.image}: not an image")
             else:
                 assert tuple(record.scores) == metric.dimensions
                 assert record.scores["quality"] == pytest.approx(value, abs=1e-5)
@@ -150,7 +150,7 @@ def test_forgotten_references_are_read_again(pictures: Write, monkeypatch: pytes
     assert sorted(decoded) == sorted(images + references)
 
 
-def test_references_of_pictures_that_fail_are_not_kept(pictures: Write, tmp_path: Path) -> None:
+def test_references_of_images_that_fail_are_not_kept(pictures: Write, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"bad")
     images, prompts = pictures("gen", "a.png"), pictures("prompts", "a.png", "b.png")
     items = [aigciqa.Item(str(tmp_path / "bad.png"), prompts[0]), aigciqa.Item(images[0], prompts[1])]
@@ -192,13 +192,13 @@ def test_a_missing_or_broken_reference_is_the_error_of_its_image_alone(pictures:
     records = list(aigciqa.score_files(items, metric=metrics))
     assert [record.error is None for record in records] == [True, False, True, False, True, True]
     assert records[1].error is not None
-    assert records[1].error.startswith(f"reference {broken}: not a picture")
+    assert records[1].error.startswith(f"reference {broken}: not an image")
     assert records[3].error == f"{images[1]}: no reference given, and fr-resnet18 needs one"
     assert (records[5].reference, records[5].group) == (prompts[0], "g")
 
 
-def test_images_may_come_from_a_generator_without_end(pictures: Write) -> None:
-    image = pictures("gen", "a.png")[0]
+def test_images_may_come_from_a_generator_without_end(images: Write) -> None:
+    image = images("gen", "a.png")[0]
     records = aigciqa.score_files(itertools.repeat(image), metric=untrained("nr-resnet18"), batch_size=2)
     assert len({next(records).image for _ in range(5)}) == 1
     records.close()
@@ -218,8 +218,8 @@ def test_what_came_before_a_source_fails_is_scored(pictures: Write, workers: int
         next(records)
 
 
-def test_every_error_says_which_picture(pictures: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    strip, (image, odd) = str(tmp_path / "strip.png"), pictures("gen", "a.png", "odd.png")
+def test_every_error_says_which_image(images: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    strip, (image, odd) = str(tmp_path / "strip.png"), images("gen", "a.png", "odd.png")
     Image.new("RGB", (3000, 1)).save(strip)
     read = decoding.read_content
 
@@ -239,14 +239,14 @@ def test_every_error_says_which_picture(pictures: Write, tmp_path: Path, monkeyp
         f"{strip}: {too_long}", f"reference {strip}: {too_long}", f"{odd}: KeyError: 'what nobody expects'",
     ]  # fmt: skip
     assert [(record.error or "")[:30] for record in records[3:]] == [
-        "bytes: not a picture in a form", "reference a\0b.png: embedded nu", ".: not a regular file",
+        "bytes: not an image in a form", "reference a\0b.png: embedded nu", ".: not a regular file",
     ]  # fmt: skip
 
 
 def test_strict_raises_at_the_first_bad_file(mixed: list[str]) -> None:
     records = aigciqa.score_files(mixed, metric=untrained("nr-resnet18"), strict=True, batch_size=4)
     assert [next(records).image for _ in range(3)] == mixed[:3]
-    with pytest.raises(aigciqa.ImageError, match=r"03.png: not a picture"):
+    with pytest.raises(aigciqa.ImageError, match=r"03.png: not an image"):
         next(records)
 
 
@@ -293,7 +293,7 @@ class TestMemory:
         assert all(record.error is None for record in records)
         assert tried == [(2, 64), (2, 96), (1, 96), (1, 96), (2, 64), (1, 96), (1, 96)]
 
-    def test_a_picture_that_does_not_fit_alone_is_an_error(
+    def test_an_image_that_does_not_fit_alone_is_an_error(
         self, pictures: Write, monkeypatch: pytest.MonkeyPatch, no_memory: RuntimeError
     ) -> None:
         images, prompts = pictures("gen", "a.png", "b.png", "c.png"), pictures("prompts", "a.png", "large.png")
@@ -304,7 +304,7 @@ class TestMemory:
         encode = Encoder.encode
 
         def small_memory(encoder: Encoder, pixels: torch.Tensor, *rest: Any) -> Any:
-            if large & {picture.sum().item() for picture in pixels}:
+            if large & {image.sum().item() for image in pixels}:
                 raise no_memory
             return encode(encoder, pixels, *rest)
 
@@ -330,10 +330,10 @@ class TestMemory:
         assert engine._default_batch([metric]) == size
 
 
-def test_a_score_that_is_no_number_is_an_error(pictures: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_score_that_is_no_number_is_an_error(images: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     metric = untrained("nr-resnet18")
     monkeypatch.setattr(metric, "regress", lambda features, _: torch.tensor([[1.0, 1, 1, 1], [1, float("nan"), 1, 1]]))
-    records = list(aigciqa.score_files(pictures("gen", "a.png", "b.png"), metric=metric))
+    records = list(aigciqa.score_files(images("gen", "a.png", "b.png"), metric=metric))
     assert records[0].error is None
     assert records[1].error is not None
     assert "not a finite number" in records[1].error
@@ -458,9 +458,9 @@ class TestMaps:
             assert record.quality_map.mean() == pytest.approx(record.scores[metric.dimension], abs=1e-4)
 
     @pytest.mark.parametrize("name", ["nr-resnet18", "nr-lite"])
-    def test_dense_ones_are_what_quality_map_draws(self, pictures: Write, name: str) -> None:
+    def test_dense_ones_are_what_quality_map_draws(self, images: Write, name: str) -> None:
         metric = untrained("nr-resnet18") if name == "nr-resnet18" else aigciqa.create_metric(name)
-        (image,) = pictures("gen", "a.png", size=(150, 200))
+        (image,) = images("gen", "a.png", size=(150, 200))
         record = next(aigciqa.score_files([image], metric=metric, maps="dense"))
         assert record.quality_map == pytest.approx(metric.quality_map(image)[0].numpy(), abs=1e-4)
         coarse = next(aigciqa.score_files([image], metric=metric, maps="coarse")).quality_map
@@ -499,7 +499,7 @@ class TestDecoders:
         assert draft[0] != exact[0]
         assert draft[1:] == exact[1:]
 
-    def test_draft_leaves_pictures_that_are_seen_whole(self, tmp_path: Path) -> None:
+    def test_draft_leaves_images_that_are_seen_whole(self, tmp_path: Path) -> None:
         path = tmp_path / "large.jpg"
         Image.fromarray(draw(700, 700)).save(path)
         native = aigciqa.create_metric("nr-lite", weights="native")
@@ -514,12 +514,12 @@ class TestDecoders:
         """torchvision's decoder on the CPU stands in for the one on a GPU: it is the same function."""
         import torchvision.io
 
-        picture = Image.fromarray(draw(300, 340))
+        image = Image.fromarray(draw(300, 340))
         turned = Image.Exif()
         turned[0x0112] = 6
-        picture.save(tmp_path / "plain.jpg", quality=95)
-        picture.save(tmp_path / "turned.jpg", quality=95, exif=turned)
-        picture.save(tmp_path / "other.png")
+        image.save(tmp_path / "plain.jpg", quality=95)
+        image.save(tmp_path / "turned.jpg", quality=95, exif=turned)
+        image.save(tmp_path / "other.png")
         (tmp_path / "cut.jpg").write_bytes((tmp_path / "plain.jpg").read_bytes()[:-200])
         decoded: list[int] = []
         decode = torchvision.io.decode_jpeg
@@ -570,7 +570,7 @@ class TestHanging:
         yield released
         released.set()
 
-    def test_a_picture_that_takes_too_long_is_an_error_and_the_rest_is_scored(
+    def test_an_image_that_takes_too_long_is_an_error_and_the_rest_is_scored(
         self, pictures: Write, hang: threading.Event, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(decoding, "DECODE_SECONDS", 0.3)
@@ -608,8 +608,8 @@ class TestHanging:
         assert [thread.is_alive() for thread in pool.threads] == [True, False]
         assert not hang.is_set()
 
-    def test_what_is_queued_when_a_run_ends_is_not_read(self, pictures: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-        (image,) = pictures("gen", "a.png")
+    def test_what_is_queued_when_a_run_ends_is_not_read(self, images: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+        (image,) = images("gen", "a.png")
         first, go_on = threading.Event(), threading.Event()
         read = decoding.read_content
         monkeypatch.setattr(decoding, "read_content", lambda path, *_: (first.set(), go_on.wait(), read(path))[2])

@@ -144,13 +144,13 @@ def test_figures_do_not_change_with_what_they_are_invariant_to() -> None:
 def test_what_can_not_be_correlated_is_refused(measure) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match="3 scores but 4 MOS"):
         measure([1, 2, 3], [1, 2, 3, 4])
-    with pytest.raises(ValueError, match="at least 3 pictures; got 2"):
+    with pytest.raises(ValueError, match="at least 3 images; got 2"):
         measure([1, 2], [1, 2])
     with pytest.raises(ValueError, match="1 of 3 scores are NaN or infinite"):
         measure([1, math.nan, 3], [1, 2, 3])
     with pytest.raises(ValueError, match="2 of 3 MOS are NaN or infinite"):
         measure([1, 2, 3], [1, math.inf, math.nan])
-    with pytest.raises(ValueError, match=r"one number per picture.*\(1, 3\)"):
+    with pytest.raises(ValueError, match=r"one number per image.*\(1, 3\)"):
         measure([[1, 2, 3]], [1, 2, 3])
 
 
@@ -163,7 +163,7 @@ def test_constant_scores_have_no_correlation() -> None:
     assert all(math.isnan(each.value) and math.isnan(each.low) for each in found.intervals().values())
 
 
-def test_three_pictures_have_correlations_but_no_fit() -> None:
+def test_three_images_have_correlations_but_no_fit() -> None:
     found = agreement([1, 2, 3], [1, 2, 2.5])
     assert found.srcc.value == 1
     assert found.mapping is None
@@ -264,7 +264,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(monkeypatch: pytes
     assert np.all((covered / trials > 0.89) & (covered / trials < 0.985)), covered / trials
 
 
-def test_intervals_by_group_are_wider_where_pictures_of_a_prompt_are_alike() -> None:
+def test_intervals_by_group_are_wider_where_images_of_a_prompt_are_alike() -> None:
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(25), 8)
     of_prompt = rng.normal(size=(2, 25))[:, groups]
@@ -348,10 +348,10 @@ def test_properties_of_the_tests(test) -> None:  # type: ignore[no-untyped-def]
     assert one.p == pytest.approx(other.p)
     assert test(0.7, 0.7, 0.9, 50) == test(0.7, 0.7, 1.0, 50)
     assert test(0.7, 0.7, 0.9, 50).p == 1
-    assert test(0.8, 0.7, 0.6, 1000).p < one.p  # more pictures
+    assert test(0.8, 0.7, 0.6, 1000).p < one.p  # more images
     assert test(0.8, 0.7, 0.9, 100).p < one.p  # more alike, so that the difference is less noisy
     assert test(1.0, 0.5, 0.5, 50).p < 1e-6
-    with pytest.raises(ValueError, match="at least 4 pictures; got 3"):
+    with pytest.raises(ValueError, match="at least 4 images; got 3"):
         test(0.5, 0.4, 0.3, 3)
     with pytest.raises(ValueError, match=r"within \[-1, 1\]"):
         test(0.5, 1.4, 0.3, 30)
@@ -498,7 +498,7 @@ def test_what_can_not_be_evaluated_is_refused() -> None:
     with pytest.raises(ValueError, match="nothing to compare: the metrics predict beauty"):
         evaluate(beauty, samples)
     failed = Predictions("x", {"quality": np.full(20, math.nan)}, ("x.png: torn",) * 20)
-    with pytest.raises(ValueError, match=r"of 0 of 20 pictures.*first problem: x.png: torn"):
+    with pytest.raises(ValueError, match=r"of 0 of 20 images.*first problem: x.png: torn"):
         evaluate(failed, samples)
     with pytest.raises(ValueError, match="same metric twice"):
         evaluate(["nr-lite", "nr-lite"], samples)
@@ -527,7 +527,7 @@ def test_metrics_run_in_one_pass_of_all_dimensions(tmp_path: Path) -> None:
                 sample, image=str(tmp_path / f"{number}.png"), reference=str(tmp_path / f"prompt{number // 4}.png")
             )
         )
-    (tmp_path / "5.png").write_bytes(b"not a picture")
+    (tmp_path / "5.png").write_bytes(b"not an image")
     metrics = {"mine": untrained("fr-resnet18"), "nr-resnet18": untrained("nr-resnet18")}
     ticks: list[None] = []
     mine, nr = predict(metrics, samples, workers=0, batch_size=2, progress=lambda: ticks.append(None))
@@ -550,7 +550,7 @@ def test_metrics_run_in_one_pass_of_all_dimensions(tmp_path: Path) -> None:
 
 def test_tables_to_be_read(evaluation: Evaluation) -> None:
     terminal = tables.to_terminal(evaluation)
-    assert terminal.startswith("pku-i2iqa, protocol paper, test part, split 0123456789ab: 80 pictures of 20 prompts.")
+    assert terminal.startswith("pku-i2iqa, protocol paper, test part, split 0123456789ab: 80 images of 20 prompts.")
     good = evaluation.results[0]
     line = next(line for line in terminal.splitlines() if re.match(r"fr-resnet50 +quality", line))
     assert good.published is not None
@@ -675,7 +675,7 @@ def test_a_table_without_metric_is_named_after_its_file(tmp_path: Path) -> None:
     assert found.errors == (None, "torn")
 
 
-def test_names_of_several_pictures_are_not_guessed(tmp_path: Path) -> None:
+def test_names_of_several_images_are_not_guessed(tmp_path: Path) -> None:
     path = write_table(tmp_path / "t.csv", "image,quality", "a/0.png,1", "b/0.png,2")
     (found,) = [ScoreTable.read(path).predictions("t", make_samples(1), root="/db", dimensions=())]
     assert "not in" in str(found.errors[0])
@@ -687,7 +687,7 @@ def test_malformed_tables_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"is a \.csv file"):
         ScoreTable.read(tmp_path / "scores.json")
     with pytest.raises(ValueError, match="expected a column image"):
-        ScoreTable.read(write_table(tmp_path / "a.csv", "picture,quality", "0.png,1"))
+        ScoreTable.read(write_table(tmp_path / "a.csv", "image,quality", "0.png,1"))
     with pytest.raises(ValueError, match="expected a column image and a row"):
         ScoreTable.read(write_table(tmp_path / "a.csv", "image,quality"))
     with pytest.raises(ValueError, match="no column of scores: image, error"):
@@ -721,9 +721,9 @@ def test_plots_are_drawn(evaluation: Evaluation, tmp_path: Path) -> None:
     }
     for path in paths:
         if path.suffix == ".png":
-            picture = np.asarray(Image.open(path).convert("L"))
-            assert min(picture.shape) > 500
-            assert picture.std() > 10
+            image = np.asarray(Image.open(path).convert("L"))
+            assert min(image.shape) > 500
+            assert image.std() > 10
         else:
             text = path.read_text()
             assert "SRCC" in text

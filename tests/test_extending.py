@@ -23,7 +23,7 @@ from tests.lookalikes import write_agiqa_3k
 ROOT = Path(__file__).parents[1]
 CELL = re.compile(r"^```\{code-cell\}\n(?::tags:[^\n]*\n)?(.*?)^```$", re.MULTILINE | re.DOTALL)
 CHECKS = """
-assert metric(picture).shape == (1,) and record.scores.keys() == set(metric.dimensions)
+assert metric(image).shape == (1,) and record.scores.keys() == set(metric.dimensions)
 assert aigciqa.list_metrics()[-1] == "nr-efficientnet"
 assert "efficientnet" in aigciqa.backbones.backbone_names()
 try:

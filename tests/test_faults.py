@@ -41,9 +41,9 @@ ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2"}
 
 
 @pytest.fixture
-def folder(pictures: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(images: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    pictures("gen", *(f"{index:03}.png" for index in range(COUNT)))
+    images("gen", *(f"{index:03}.png" for index in range(COUNT)))
     return tmp_path
 
 

@@ -1,4 +1,4 @@
-"""Files as they come: every odd or broken one ends as the right picture or as an error, never as anything else."""
+"""Files as they come: every odd or broken one ends as the right image or as an error, never as anything else."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def changed(data: bytes, where: int, mask: int = 0x10) -> bytes:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file: what is at the path, and the picture it shows or the words of its error."""
+    """A kind of file: what is at the path, and the image it shows or the words of its error."""
 
     content: bytes | Callable[[Path], object]
     pixels: np.ndarray | None = None
@@ -148,7 +148,7 @@ def _link(target: str) -> Callable[[Path], object]:
     return lambda path: path.symlink_to(target)
 
 
-def _link_to_picture(path: Path) -> None:
+def _link_to_image(path: Path) -> None:
     target = path.with_suffix(".target")
     target.write_bytes(encoded(RGB, "PNG"))
     path.symlink_to(target.name)
@@ -179,7 +179,7 @@ def _table() -> dict[str, Kind]:
     cmyk_areas = Image.merge("CMYK", [Image.fromarray(AREAS)] * 3 + [Image.new("L", AREAS.shape[::-1])])
     floats = struct.pack("<2f", 0.0, 0.5)
     jp2, j2k = (encoded(RGB, "JPEG2000", no_jp2=raw) for raw in (False, True))
-    no_picture = "not a picture in a format that can be read"
+    no_image = "not an image in a format that can be read"
     kinds = {
         # PNG
         "png": Kind(plain, RGB),
@@ -255,24 +255,24 @@ def _table() -> dict[str, Kind]:
             grey(np.uint8([[1, 2]])),
         ),
         "png with junk at the end": Kind(plain + b"junk", RGB),
-        "png with junk at the start": Kind(b"junk" + plain, error=no_picture),
+        "png with junk at the start": Kind(b"junk" + plain, error=no_image),
         "png with a bad CRC": Kind(changed(plain, plain.index(b"IDAT") + 40), error="checksum"),
         "png with a bad header": Kind(changed(plain, 17), error="checksum"),
         "png truncated": Kind(_cut(plain), error="truncated"),
-        "png of one byte": Kind(plain[:1], error=no_picture),
+        "png of one byte": Kind(plain[:1], error=no_image),
         "png with fewer rows than it says": Kind(png(2, 8, 0, [b"\1\2"], height=2), error="truncated"),
         "png without pixels": Kind(png(2, 8, 0, [], height=2), error="truncated"),
         "png interlaced, without its last pass": Kind(interlaced_png(6), error="truncated"),
-        "png of 0 x 5": Kind(png(0, 8, 0, [b""] * 5), error=no_picture),
+        "png of 0 x 5": Kind(png(0, 8, 0, [b""] * 5), error=no_image),
         "png bomb": Kind(png(30_000, 1, 0, [bytes(3750)], height=30_000), error="bomb"),
-        "png wider than any picture": Kind(png(300_000, 1, 0, [bytes(37_500)]), error="side of more than"),
+        "png wider than any image": Kind(png(300_000, 1, 0, [bytes(37_500)]), error="side of more than"),
         "png strip of 1 x 3000": Kind(encoded(RGB[:1, :1].repeat(3000, 0), "PNG"), RGB[:1, :1].repeat(3000, 0)),
         # JPEG
         "jpeg": Kind(jpeg, grey(AREAS)),
         "jpeg progressive": Kind(encoded(AREAS, "JPEG", quality=100, progressive=True), grey(AREAS)),
         "jpeg named .png": Kind(jpeg, grey(AREAS)),
         "jpeg with junk at the end": Kind(jpeg + b"junk", grey(AREAS)),
-        "jpeg with junk at the start": Kind(b"\n" + jpeg, error=no_picture),
+        "jpeg with junk at the start": Kind(b"\n" + jpeg, error=no_image),
         "jpeg with broken EXIF": Kind(with_app1(jpeg, EXIF_HEADER + b"MM\0*\0\0\0\x08\xff\xff"), grey(AREAS)),
         "jpeg with a corrupt ICC profile": Kind(encoded(AREAS, "JPEG", quality=100, icc_profile=b"junk"), grey(AREAS)),
         "jpeg turned to nowhere": Kind(with_app1(jpeg, EXIF_HEADER + exif(99)), grey(AREAS)),
@@ -351,16 +351,16 @@ def _table() -> dict[str, Kind]:
         ),
         "j2k": Kind(j2k, RGB),
         "j2k without its end mark": Kind(j2k[:-2], error="broken data stream"),
-        # no pictures
+        # no images
         "zero bytes": Kind(b"", error="the file is empty"),
-        "text named .png": Kind(b"not a picture\n", error=no_picture),
-        "html named .png": Kind(b"<!DOCTYPE html><html><body>404</body></html>", error=no_picture),
-        "random bytes": Kind(random.Random(0).randbytes(3000), error=no_picture),
-        "eps": Kind(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", error=no_picture),
-        "pdf": Kind(b"%PDF-1.4\n1 0 obj<</Type/Catalog>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF\n", error=no_picture),
-        "svg": Kind(b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>", error=no_picture),
-        "ico": Kind(encoded(Image.new("RGB", (16, 16)), "ICO"), error=no_picture),
-        "numpy array": Kind(b"\x93NUMPY\x01\0v\0" + bytes(200), error=no_picture),
+        "text named .png": Kind(b"not an image\n", error=no_image),
+        "html named .png": Kind(b"<!DOCTYPE html><html><body>404</body></html>", error=no_image),
+        "random bytes": Kind(random.Random(0).randbytes(3000), error=no_image),
+        "eps": Kind(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", error=no_image),
+        "pdf": Kind(b"%PDF-1.4\n1 0 obj<</Type/Catalog>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF\n", error=no_image),
+        "svg": Kind(b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>", error=no_image),
+        "ico": Kind(encoded(Image.new("RGB", (16, 16)), "ICO"), error=no_image),
+        "numpy array": Kind(b"\x93NUMPY\x01\0v\0" + bytes(200), error=no_image),
         # no files
         "missing": Kind(lambda path: None, error="no such file"),
         "folder": Kind(Path.mkdir, error="not a regular file"),
@@ -368,8 +368,8 @@ def _table() -> dict[str, Kind]:
         "device": Kind(_link("/dev/zero"), error="not a regular file"),
         "dangling link": Kind(_link("nowhere"), error="no such file"),
         "looping link": Kind(lambda path: path.symlink_to(path.name), error="symbolic links"),
-        "link to a picture": Kind(_link_to_picture, RGB),
-        "longer than any picture": Kind(_sparse, error="bytes are more than"),
+        "link to an image": Kind(_link_to_image, RGB),
+        "longer than any image": Kind(_sparse, error="bytes are more than"),
     }
     for orientation, pixels in turned.items():
         data = with_app1(jpeg, EXIF_HEADER + exif(orientation))
@@ -377,7 +377,7 @@ def _table() -> dict[str, Kind]:
     if AVIF:
         avif = encoded(Image.merge("RGB", [Image.fromarray(AREAS)] * 3), "AVIF", quality=100)
         kinds["avif"] = Kind(avif, grey(AREAS), tolerance=2)
-        kinds["avif truncated"] = Kind(_cut(avif), error=no_picture)
+        kinds["avif truncated"] = Kind(_cut(avif), error=no_image)
     return kinds
 
 
@@ -392,7 +392,7 @@ def _bytes_of(name: str) -> bytes:
 
 
 def check(kind: Kind, path: Path) -> None:
-    """The path gives the picture or the error of its kind."""
+    """The path gives the image or the error of its kind."""
     if kind.pixels is None:
         with pytest.raises(ImageError) as caught:
             load_image(path)
@@ -407,7 +407,7 @@ def check(kind: Kind, path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_every_kind_is_its_picture_or_an_error(name: str, tmp_path: Path) -> None:
+def test_every_kind_is_its_image_or_an_error(name: str, tmp_path: Path) -> None:
     check(KINDS[name], KINDS[name].make(tmp_path / "x.png"))
 
 
@@ -417,7 +417,7 @@ def test_paths_that_are_none(tmp_path: Path) -> None:
             load_image(path)
 
 
-def test_a_large_blank_picture_is_no_bomb(tmp_path: Path) -> None:
+def test_a_large_blank_image_is_no_bomb(tmp_path: Path) -> None:
     """Deflate at its best: 1,032 bytes of eight white pixels each from one byte."""
     path = tmp_path / "white.png"
     path.write_bytes(png(5000, 1, 0, [b"\xff" * 625] * 5000))
@@ -469,65 +469,65 @@ def test_no_other_program_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 class TestTruncated:
-    """A file that ends early is an error or the whole picture, never another picture."""
+    """A file that ends early is an error or the whole image, never another image."""
 
     @staticmethod
-    def pictures() -> dict[str, bytes]:
-        picture = Image.fromarray(draw(11, 10))
-        levels, palette, bilevel = picture.convert("L"), picture.quantize(40), picture.convert("1")
-        rgba = picture.copy()
+    def images() -> dict[str, bytes]:
+        image = Image.fromarray(draw(11, 10))
+        levels, palette, bilevel = image.convert("L"), image.quantize(40), image.convert("1")
+        rgba = image.copy()
         rgba.putalpha(levels)
-        frames = {"save_all": True, "append_images": [picture.rotate(180)]}
+        frames = {"save_all": True, "append_images": [image.rotate(180)]}
         found = {
-            "PNG": encoded(picture, "PNG"),
+            "PNG": encoded(image, "PNG"),
             "PNG interlaced": interlaced_png(),
             "PNG palette": encoded(palette, "PNG"),
             "PNG black": encoded(Image.new("L", (10, 11)), "PNG"),
-            "PNG animated": encoded(picture, "PNG", **frames),
-            "JPEG": encoded(picture, "JPEG"),
-            "JPEG progressive": encoded(picture, "JPEG", progressive=True),
-            "JPEG with restarts": encoded(picture, "JPEG", restart_marker_blocks=1),
-            "JPEG turned": encoded(picture, "JPEG", exif=EXIF_HEADER + exif(6)),
-            "JPEG CMYK": encoded(picture.convert("CMYK"), "JPEG"),
-            "MPO": encoded(picture, "MPO", **frames),
-            "WebP": encoded(picture, "WEBP"),
-            "WebP lossless": encoded(picture, "WEBP", lossless=True),
+            "PNG animated": encoded(image, "PNG", **frames),
+            "JPEG": encoded(image, "JPEG"),
+            "JPEG progressive": encoded(image, "JPEG", progressive=True),
+            "JPEG with restarts": encoded(image, "JPEG", restart_marker_blocks=1),
+            "JPEG turned": encoded(image, "JPEG", exif=EXIF_HEADER + exif(6)),
+            "JPEG CMYK": encoded(image.convert("CMYK"), "JPEG"),
+            "MPO": encoded(image, "MPO", **frames),
+            "WebP": encoded(image, "WEBP"),
+            "WebP lossless": encoded(image, "WEBP", lossless=True),
             "WebP with alpha": encoded(rgba, "WEBP"),
-            "WebP animated": encoded(picture, "WEBP", **frames),
+            "WebP animated": encoded(image, "WEBP", **frames),
             "GIF": encoded(palette, "GIF"),
             "GIF not interlaced": encoded(palette, "GIF", interlace=0),
             "GIF animated": encoded(palette, "GIF", **frames),
-            "BMP": encoded(picture, "BMP"),
+            "BMP": encoded(image, "BMP"),
             "BMP palette": encoded(palette, "BMP"),
             "BMP run-length encoded": bmp_rle(bytes((4, 3, 0, 0, 0, 4, 5, 6, 7, 8, 0, 0, 4, 9, 0, 1))),
-            "TIFF": encoded(picture, "TIFF"),
-            "TIFF pages": encoded(picture, "TIFF", **frames),
-            "TIFF in tiles": encoded(picture, "TIFF", compression="tiff_deflate", tiffinfo={322: 16, 323: 16}),
+            "TIFF": encoded(image, "TIFF"),
+            "TIFF pages": encoded(image, "TIFF", **frames),
+            "TIFF in tiles": encoded(image, "TIFF", compression="tiff_deflate", tiffinfo={322: 16, 323: 16}),
             "TIFF 16 bits": encoded(np.asarray(levels).astype(np.uint16) * 257, "TIFF"),
-            "PPM": encoded(picture, "PPM"),
+            "PPM": encoded(image, "PPM"),
             "PGM": encoded(levels, "PPM"),
             "PBM": encoded(bilevel, "PPM"),
             "PPM in plain text": b"P3 4 2 255\n" + b" ".join(b"%d" % level for level in range(100, 124)) + b"\n",
             "PBM in plain text": b"P1 4 2\n0 1 1 0 1 0 0 1\n",
-            "JPEG 2000": encoded(picture, "JPEG2000"),
-            "JPEG 2000 in tiles": encoded(picture, "JPEG2000", tile_size=(8, 8)),
-            "JPEG 2000 bare": encoded(picture, "JPEG2000", no_jp2=True, tile_size=(8, 8)),
-            "JPEG 2000 lossy": encoded(picture, "JPEG2000", irreversible=True, quality_layers=[20, 5]),
+            "JPEG 2000": encoded(image, "JPEG2000"),
+            "JPEG 2000 in tiles": encoded(image, "JPEG2000", tile_size=(8, 8)),
+            "JPEG 2000 bare": encoded(image, "JPEG2000", no_jp2=True, tile_size=(8, 8)),
+            "JPEG 2000 lossy": encoded(image, "JPEG2000", irreversible=True, quality_layers=[20, 5]),
         }
         for compression in ("tiff_lzw", "tiff_deflate", "packbits", "jpeg"):
-            found[f"TIFF {compression}"] = encoded(picture, "TIFF", compression=compression)
+            found[f"TIFF {compression}"] = encoded(image, "TIFF", compression=compression)
         for compression in ("group3", "group4"):
             found[f"TIFF {compression}"] = encoded(bilevel, "TIFF", compression=compression)
         if AVIF:
-            found["AVIF"] = encoded(picture, "AVIF")
+            found["AVIF"] = encoded(image, "AVIF")
             found["AVIF with alpha"] = encoded(rgba, "AVIF")
         return found
 
-    PICTURES = pictures()
+    IMAGES = images()
 
-    @pytest.mark.parametrize("name", PICTURES)
+    @pytest.mark.parametrize("name", IMAGES)
     def test_at_any_byte(self, name: str, tmp_path: Path) -> None:
-        data = self.PICTURES[name]
+        data = self.IMAGES[name]
         path = tmp_path / "x.png"
         path.write_bytes(data)
         whole = load_image(path)
@@ -535,7 +535,7 @@ class TestTruncated:
         for length in range(len(data)):
             path.write_bytes(data[:length])
             try:
-                assert load_image(path) == whole, f"another picture from the first {length} of {len(data)} bytes"
+                assert load_image(path) == whole, f"another image from the first {length} of {len(data)} bytes"
             except ImageError:
                 errors += 1
         assert errors >= min(100, 0.4 * len(data))
@@ -547,7 +547,7 @@ class TestTruncated:
         monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
         paths = [tmp_path / f"{number}.png" for number in range(8)]
         for path in paths:
-            path.write_bytes(_cut(self.PICTURES[name], 0.8))
+            path.write_bytes(_cut(self.IMAGES[name], 0.8))
         with pytest.raises(ImageError):
             load_image(paths[0])
         records = list(score_files(paths, metric=untrained("nr-resnet18"), workers=4))
@@ -558,13 +558,13 @@ class TestTruncated:
 
 
 class TestPngDamage:
-    PICTURES = (
+    IMAGES = (
         encoded(draw(10, 8), "PNG"),
         encoded(Image.fromarray(draw(10, 8)).quantize(5), "PNG", transparency=2),
         png(4, 8, 0, [b"\0\1\2\3"], chunk(b"gAMA", b"\0\0\xb1\x8f"), chunk(b"tRNS", b"\0\1"), chunk(b"eXIf", exif(6))),
     )
 
-    @pytest.mark.parametrize("data", PICTURES)
+    @pytest.mark.parametrize("data", IMAGES)
     def test_a_bad_crc_in_any_chunk_of_pixels(self, data: bytes, tmp_path: Path) -> None:
         path = tmp_path / "x.png"
         start = 8
@@ -576,7 +576,7 @@ class TestPngDamage:
                 with pytest.raises(ImageError):
                     load_image(path)
 
-    @pytest.mark.parametrize("data", PICTURES)
+    @pytest.mark.parametrize("data", IMAGES)
     def test_any_changed_byte(self, data: bytes, tmp_path: Path) -> None:
         path = tmp_path / "x.png"
         path.write_bytes(data)
@@ -584,7 +584,7 @@ class TestPngDamage:
         for where in range(len(data)):
             for mask in (0x01, 0x20, 0xFF):
                 path.write_bytes(changed(data, where, mask))
-                assert _same_or_error(path, whole), f"another picture after byte {where} was changed by {mask:#x}"
+                assert _same_or_error(path, whole), f"another image after byte {where} was changed by {mask:#x}"
 
 
 def _same_or_error(path: Path, whole: Image.Image) -> bool:
@@ -596,13 +596,13 @@ def _same_or_error(path: Path, whole: Image.Image) -> bool:
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    name=st.sampled_from(sorted(TestTruncated.PICTURES)),
+    name=st.sampled_from(sorted(TestTruncated.IMAGES)),
     edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 4), st.binary(max_size=4)), max_size=4),
 )
-def test_no_bytes_lead_to_anything_but_a_picture_or_an_error(
+def test_no_bytes_lead_to_anything_but_an_image_or_an_error(
     name: str, edits: list[tuple[float, int, bytes]], tmp_path: Path
 ) -> None:
-    data = bytearray(TestTruncated.PICTURES[name])
+    data = bytearray(TestTruncated.IMAGES[name])
     for share, length, replacement in edits:
         where = int(share * len(data))
         data[where : where + length] = replacement
@@ -613,7 +613,7 @@ def test_no_bytes_lead_to_anything_but_a_picture_or_an_error(
 
 
 class TestPilImages:
-    """Pictures that the caller opened."""
+    """Images that the caller opened."""
 
     def test_modes(self) -> None:
         palette = Image.fromarray(GREY).convert("P").convert("PA")
@@ -626,7 +626,7 @@ class TestPilImages:
             with pytest.raises(ImageError, match=r"PIL image: .*no agreed range"):
                 load_image(Image.new(mode, (3, 2)))
 
-    def test_the_callers_picture_stays_as_it_is(self) -> None:
+    def test_the_callers_image_stays_as_it_is(self) -> None:
         for name in ("png 2 bits, one level transparent", "png turned by EXIF", "png RGBA"):
             image = Image.open(io.BytesIO(_bytes_of(name)))
             before = dict(image.info)
@@ -646,7 +646,7 @@ class TestPilImages:
 
 @functools.cache
 def _alone(name: str) -> float:
-    """The score of the picture that a kind of file shows."""
+    """The score of the image that a kind of file shows."""
     pixels = DECODED[name].pixels
     assert pixels is not None
     return untrained("nr-resnet18")(np.ascontiguousarray(pixels)).item()
@@ -687,7 +687,7 @@ ODD_NAMES = (
 
 
 def _odd_folder(folder: Path) -> list[str]:
-    """A folder of oddly named pictures, links and broken files; returns the paths to be scored, in order."""
+    """A folder of oddly named images, links and broken files; returns the paths to be scored, in order."""
     (folder / "folder.png").mkdir(parents=True)
     for name in (*ODD_NAMES, "folder.png/inner.png"):
         (folder / name).write_bytes(encoded(RGB, "PNG"))
@@ -696,7 +696,7 @@ def _odd_folder(folder: Path) -> list[str]:
     (folder / "link to a folder.png").symlink_to("folder.png")
     (folder / "link to nowhere.png").symlink_to("nowhere")
     (folder / "link to itself.png").symlink_to("link to itself.png")
-    (folder / "no picture.txt").write_text("not listed")
+    (folder / "no image.txt").write_text("not listed")
     names = [*ODD_NAMES, "folder.png", "empty, zero\nbytes.png"]
     names += ["link to a file.png", "link to nowhere.png", "link to itself.png"]
     return [f"{folder}/{name}" + ("/inner.png" if name == "folder.png" else "") for name in sorted(names)]
@@ -730,7 +730,7 @@ def test_the_command_writes_odd_names_as_they_are(suffix: str, tmp_path: Path, h
     for row in rows:
         assert bool(row["error"]) == _broken(row["image"])
         assert (row["quality"] in (None, "")) == _broken(row["image"])
-    assert len({float(row["quality"]) for row in rows if not row["error"]}) == 1  # they are one picture
+    assert len({float(row["quality"]) for row in rows if not row["error"]}) == 1  # they are one image
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])

@@ -17,9 +17,9 @@ from click.testing import CliRunner
 
 import aigciqa
 from aigciqa import errors
+from aigciqa.checkpoints.hub import Repo
 from aigciqa.cli.publish import main as publish_command
 from aigciqa.heads import RegressionHead
-from aigciqa.checkpoints.hub import Repo
 from tests.conftest import draw_tensor, untrained
 from tests.hub_server import TOKEN, Fault, Files, Hub, serve
 

@@ -12,10 +12,10 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import aigciqa
-from aigciqa.utils import object_stores as remote
 from aigciqa.cli.score import main
 from aigciqa.images.decode import load_image
 from aigciqa.scoring.sources import open_sources
+from aigciqa.utils import object_stores as remote
 from tests.conftest import draw
 
 IMAGE = Image.fromarray(draw(70, 80))
@@ -62,7 +62,7 @@ class TestFolders:
     def test_one_that_is_named_is_an_error(self, folder: Path) -> None:
         done = score(str(folder / "._a.png"))
         assert done.exit_code == 1
-        assert "not a picture" in done.stdout
+        assert "not an image" in done.stdout
 
     def test_images_that_are_not_looked_for_are_counted(self, folder: Path) -> None:
         for arguments in ([str(folder)], [str(folder / "*"), str(folder)]):

@@ -1,6 +1,6 @@
 """What a training learns: a ResNet18 from random weights, on a look-alike of PKU-I2IQA, through the real command.
 
-The metrics see pictures of 64 pixels here instead of 256, so that it takes minutes; all else is as it ships.
+The metrics see images of 64 pixels here instead of 256, so that it takes minutes; all else is as it ships.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def test_what_can_be_seen_is_learnt_from_scratch(learn: Train) -> None:
 
 
 def test_references_help_and_overall_learns_the_sum(learn: Train, database: Path) -> None:
-    """Correspondence is a tint relative to the picture's own prompt: without the prompt it can't be seen."""
+    """Correspondence is a tint relative to the image's own prompt: without the prompt it can't be seen."""
     parts = ("quality", "authenticity", "correspondence")
     head = learn("fr-resnet18", ",".join((*parts, "overall")), 15)
     blind = learn("nr-resnet18", "correspondence", 5)

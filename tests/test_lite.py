@@ -17,7 +17,7 @@ from torch import Tensor
 import aigciqa
 from aigciqa.backbones import lite
 from aigciqa.heads.lite import FullReferenceHead, SoftTrees, build_lite_head, thumbnail_likeness
-from aigciqa.training.lite.fitting import fitting
+from aigciqa.training.lite import fitting
 
 ROOT = Path(__file__).parent.parent
 ASSETS = ROOT / "aigciqa" / "checkpoints" / "embedded"
@@ -44,9 +44,9 @@ def tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
 
 
-def score(variant: str, *pictures: Image.Image | Tensor) -> float:
-    """Score of a picture; with its original where the metric wants one."""
-    return float(shipped(variant)(*pictures[: 2 if variant == "fr-lite" else 1]))
+def score(variant: str, *images: Image.Image | Tensor) -> float:
+    """Score of an image; with its original where the metric wants one."""
+    return float(shipped(variant)(*images[: 2 if variant == "fr-lite" else 1]))
 
 
 def jpeg(image: Image.Image, quality: int) -> Image.Image:
@@ -87,7 +87,7 @@ def test_the_card_says_what_it_cannot_do_and_shows_its_controls(variant: str) ->
 
 @pytest.mark.parametrize("index", range(len(PHOTOS)))
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_worse_pictures_score_lower(variant: str, index: int) -> None:
+def test_worse_images_score_lower(variant: str, index: int) -> None:
     original = photo(index)
     for worse, values in ((blurred, (1.0, 1.8, 2.8, 4, 6)), (upsampled, (190, 130, 90, 64, 40))):
         scores = [score(variant, original, original)]
@@ -109,11 +109,11 @@ def test_scores_span_the_range() -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_scores_do_not_depend_on_the_batch_or_on_threads(variant: str) -> None:
-    pictures = torch.cat([tensor(photo(i)) for i in range(len(PHOTOS))] + [tensor(blurred(photo(0), 2))])
+    images = torch.cat([tensor(photo(i)) for i in range(len(PHOTOS))] + [tensor(blurred(photo(0), 2))])
     metric = shipped(variant)
-    arguments = (pictures, pictures.flip(0)) if metric.requires_reference else (pictures,)
+    arguments = (images, images.flip(0)) if metric.requires_reference else (images,)
     together = metric(*arguments)
-    alone = torch.cat([metric(*(part[i : i + 1] for part in arguments)) for i in range(len(pictures))])
+    alone = torch.cat([metric(*(part[i : i + 1] for part in arguments)) for i in range(len(images))])
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
     threads = torch.get_num_threads()
     try:
@@ -146,15 +146,15 @@ def test_autocast_changes_nothing(variant: str) -> None:
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (1, 600), (600, 1), (97, 50), (95, 300)])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_any_size_gives_a_score(variant: str, size: tuple[int, int]) -> None:
-    picture = torch.rand(1, 3, *size)
-    for pixels in (picture, torch.zeros_like(picture), torch.full_like(picture, 0.4)):
-        assert 0 <= score(variant, pixels, picture) <= 5
+    image = torch.rand(1, 3, *size)
+    for pixels in (image, torch.zeros_like(image), torch.full_like(image, 0.4)):
+        assert 0 <= score(variant, pixels, image) <= 5
 
 
-def test_a_picture_of_a_hundred_megapixels() -> None:
-    picture = Image.new("RGB", (10_000, 10_000), (90, 120, 60))
-    assert 0 <= score("nr-lite", picture) <= 5
-    assert 0 <= score("fr-lite", picture, photo(0)) <= 5
+def test_an_image_of_a_hundred_megapixels() -> None:
+    image = Image.new("RGB", (10_000, 10_000), (90, 120, 60))
+    assert 0 <= score("nr-lite", image) <= 5
+    assert 0 <= score("fr-lite", image, photo(0)) <= 5
     pixels = torch.zeros(1, 3, 1, 1).expand(1, 3, 10_000, 10_000)
     backbone = shipped("nr-lite-native").backbone
     with torch.no_grad():
@@ -193,12 +193,12 @@ def test_a_step_along_the_gradient_raises_the_score(variant: str) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_metrics_compile_and_export(variant: str) -> None:
     metric = shipped(variant)
-    pictures = tuple(tensor(photo(i, 300)) for i in range(2 if metric.requires_reference else 1))
-    expected = metric(*pictures)
+    images = tuple(tensor(photo(i, 300)) for i in range(2 if metric.requires_reference else 1))
+    expected = metric(*images)
     compiled = torch.compile(metric, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(*pictures), expected, rtol=0, atol=1e-4)
-    exported = torch.export.export(metric, pictures).module()
-    torch.testing.assert_close(exported(*pictures), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(compiled(*images), expected, rtol=0, atol=1e-4)
+    exported = torch.export.export(metric, images).module()
+    torch.testing.assert_close(exported(*images), expected, rtol=0, atol=1e-4)
 
 
 def test_untrained_metrics_score_and_learn() -> None:
@@ -223,7 +223,7 @@ def test_the_reference_itself_scores_highest(index: int) -> None:
     assert all(score("fr-lite", image, original) < best for image in worse)
 
 
-def test_the_gate_tells_the_same_picture_from_another() -> None:
+def test_the_gate_tells_the_same_image_from_another() -> None:
     features = [shipped("fr-lite").encode(tensor(image)) for image in (photo(0), blurred(photo(0), 4), photo(1))]
     head = shipped("fr-lite").head
     assert isinstance(head, FullReferenceHead)
@@ -232,7 +232,7 @@ def test_the_gate_tells_the_same_picture_from_another() -> None:
     assert float(same) > 0.9 > 0.6 > float(other)
 
 
-def test_another_picture_as_reference_leaves_the_order_to_the_picture() -> None:
+def test_another_image_as_reference_leaves_the_order_to_the_image() -> None:
     other = photo(1)
     assert score("fr-lite", photo(0), other) > score("fr-lite", blurred(photo(0), 3), other)
 

@@ -97,7 +97,7 @@ class TestPng:
         animated[animated.index(b"fdAT") + 30] ^= 1
         assert shows(bytes(animated), PNG)
 
-    def test_text_that_turns_the_picture_is_kept(self) -> None:
+    def test_text_that_turns_the_image_is_kept(self) -> None:
         turned = np.asarray(load_content(PNG, "x"))[::-1, ::-1]
         raw = b"\nexif\n      %d\n%s\n" % (len(EXIF_180), EXIF_180.hex().encode())
         name = b"Raw profile type exif\0"
@@ -145,7 +145,7 @@ SEGMENTS = {
     "Photoshop's that is cut": segment(0xED, b"Photoshop 3.0\x008BIM\x03\xed"),
     "EXIF that is junk": segment(0xE1, b"Exif\0\0junk"),
     "XMP": segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + b"<x" * 30_000),
-    "pictures that are not there": segment(0xE2, b"MPF\0MM\0*\0\0\0\x08\xff\xff"),
+    "images that are not there": segment(0xE2, b"MPF\0MM\0*\0\0\0\x08\xff\xff"),
 }
 
 

@@ -28,7 +28,7 @@ def scaled(metric: aigciqa.Metric, scores: torch.Tensor) -> float:
 
 
 @EVERY_METRIC
-def test_scores_of_a_batch_are_those_of_its_pictures(name: str) -> None:
+def test_scores_of_a_batch_are_those_of_its_images(name: str) -> None:
     metric = untrained(name)
     batch = inputs(metric, batch=3)
     scores = metric(*batch)
@@ -90,13 +90,13 @@ def test_as_loss_gives_gradients_that_lead_to_better_scores(name: str) -> None:
 
 
 @EVERY_METRIC
-def test_the_file_and_the_tensor_of_a_picture_score_alike(name: str, tmp_path: Path) -> None:
+def test_the_file_and_the_tensor_of_an_image_score_alike(name: str, tmp_path: Path) -> None:
     metric = untrained(name)
     for size in ((300, 340), (180, 201)):
-        picture = draw(*size, seed=size[0])
-        path = tmp_path / "picture.png"
-        Image.fromarray(picture).save(path)
-        tensor = torch.from_numpy(picture).permute(2, 0, 1)
+        image = draw(*size, seed=size[0])
+        path = tmp_path / "image.png"
+        Image.fromarray(image).save(path)
+        tensor = torch.from_numpy(image).permute(2, 0, 1)
         files = (path,) * len(inputs(metric))
         tensors = (tensor,) * len(files)
         score = metric(*files).item()
@@ -137,7 +137,7 @@ def test_a_saved_metric_is_read_back_to_the_bit(name: str, tmp_path: Path) -> No
     assert all(torch.equal(value, state[key]) for key, value in again.state_dict().items())
 
 
-def test_all_forms_of_a_picture_score_alike(tmp_path: Path) -> None:
+def test_all_forms_of_an_image_score_alike(tmp_path: Path) -> None:
     metric = untrained("nr-resnet18")
     array = draw(90, 100)
     image = Image.fromarray(array)
@@ -155,7 +155,7 @@ def test_all_forms_of_a_picture_score_alike(tmp_path: Path) -> None:
     torch.testing.assert_close(metric([path, tensor]), torch.cat([metric(path), metric(tensor)]))
 
 
-def test_grey_pictures_are_repeated_to_three_channels() -> None:
+def test_grey_images_are_repeated_to_three_channels() -> None:
     metric = untrained("nr-resnet18")
     grey = draw_tensor(1, 80, 80)[:, :1]
     assert torch.equal(metric(grey), metric(grey.repeat(1, 3, 1, 1)))
@@ -165,7 +165,7 @@ def test_grey_pictures_are_repeated_to_three_channels() -> None:
 
 
 @pytest.mark.parametrize("name", ["nr-lite", "fr-lite", "nr-resnet18"])
-def test_a_list_of_pictures_of_many_sizes_keeps_its_order(name: str) -> None:
+def test_a_list_of_images_of_many_sizes_keeps_its_order(name: str) -> None:
     metric = untrained(name)
     arrays = [draw(*size, seed=index) for index, size in enumerate([(200, 90), (64, 64), (90, 200), (64, 64), (10, 7)])]
     references = ([draw(50, 60)] * 5,) if metric.requires_reference else ()

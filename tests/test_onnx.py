@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 import aigciqa
+from aigciqa.images.preprocess import present_tensor
 from aigciqa.integrations import onnx
 from aigciqa.integrations.onnx import export_onnx
-from aigciqa.images.preprocess import present_tensor
 from tests.conftest import inputs, untrained
 
 
@@ -28,12 +28,12 @@ def run(path: Path, **feed: Tensor) -> dict[str, np.ndarray]:
 
 
 def presented(metric: aigciqa.Metric, images: Tensor) -> Tensor:
-    """Pictures as users of the file present them: resized, cropped, in [0, 1]."""
+    """Images as users of the file present them: resized, cropped, in [0, 1]."""
     return present_tensor(images, metric.config.preprocess)
 
 
 def check(metric: aigciqa.Metric, path: Path, **size: Any) -> None:
-    """Export, and compare the scores of three pictures with the metric's own."""
+    """Export, and compare the scores of three images with the metric's own."""
     export_onnx(metric, path, **size)
     compare(metric, path)
 

@@ -1,4 +1,4 @@
-"""Quality maps as pictures: colours, the place of the overlay, what lights up."""
+"""Quality maps as images: colours, the place of the overlay, what lights up."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from PIL import Image, ImageFilter
 
 import aigciqa
 from aigciqa.images.decode import load_image
-from aigciqa.plotting import COLOURS, colour_map, overlay
 from aigciqa.images.preprocess import normalize, present_image, present_tensor
+from aigciqa.plotting import COLOURS, colour_map, overlay
 from aigciqa.registry import METRICS
 from tests.conftest import draw, draw_tensor
 
@@ -70,19 +70,19 @@ def test_scores_outside_the_range_look_like_its_ends() -> None:
     assert (inside == outside).all()
 
 
-def jpeg(picture: Image.Image) -> Image.Image:
+def jpeg(image: Image.Image) -> Image.Image:
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=8)
+    image.save(buffer, "JPEG", quality=8)
     return load_image(Image.open(buffer))
 
 
-def noisy(picture: Image.Image) -> Image.Image:
-    levels = np.asarray(picture) + np.random.default_rng(0).normal(0, 40, (picture.height, picture.width, 3))
+def noisy(image: Image.Image) -> Image.Image:
+    levels = np.asarray(image) + np.random.default_rng(0).normal(0, 40, (image.height, image.width, 3))
     return Image.fromarray(levels.clip(0, 255).astype(np.uint8))
 
 
-def blurred(picture: Image.Image) -> Image.Image:
-    return picture.filter(ImageFilter.GaussianBlur(4))
+def blurred(image: Image.Image) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur(4))
 
 
 @pytest.mark.parametrize("degrade", [jpeg, noisy, blurred])
@@ -96,9 +96,9 @@ def test_the_lowest_place_of_a_map_lies_in_the_quarter_that_was_degraded(
     for quarter in QUARTERS:
         corner = middle * quarter
         box = (*corner.tolist(), *(corner + middle).tolist())
-        picture = original.copy()
-        picture.paste(degrade(picture.crop(box)), box)
-        quality = metric.quality_map(picture, *([original] if metric.requires_reference else []))[0].numpy()
+        image = original.copy()
+        image.paste(degrade(image.crop(box)), box)
+        quality = metric.quality_map(image, *([original] if metric.requires_reference else []))[0].numpy()
         row, column = np.unravel_index(quality.argmin(), quality.shape)
         assert (2 * column >= quality.shape[1], 2 * row >= quality.shape[0]) == quarter
 
@@ -126,11 +126,11 @@ def sum_of_features(metric: aigciqa.Metric) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("size", [(300, 451), (640, 333), (224, 224), (90, 1000)], ids=str)
 def test_the_overlay_lies_over_what_the_metric_sees(name: str, size: tuple[int, int]) -> None:
     presentation = METRICS[name].preprocess
-    picture = Image.fromarray(draw(*size))
+    image = Image.fromarray(draw(*size))
     worst_to_the_left = np.linspace(0, 5, 8, dtype=np.float32)[None].repeat(8, axis=0)
-    shown = overlay(picture, worst_to_the_left, presentation, 0, 5)
-    assert shown.size == picture.size
-    changed = (np.asarray(shown) != np.asarray(picture)).any(axis=2)
+    shown = overlay(image, worst_to_the_left, presentation, 0, 5)
+    assert shown.size == image.size
+    changed = (np.asarray(shown) != np.asarray(image)).any(axis=2)
     rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
     assert changed[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].mean() > 0.99
 
@@ -155,7 +155,7 @@ def clean() -> Iterator[None]:
 
 @pytest.mark.usefixtures("clean")
 @pytest.mark.parametrize("form", ["path", "PIL image", "array", "tensor", "batch of one", "list of one"])
-def test_the_plot_shows_the_picture_its_score_and_a_colour_bar(form: str) -> None:
+def test_the_plot_shows_the_image_its_score_and_a_colour_bar(form: str) -> None:
     path = PROMPTS / "chelsea.jpg"
     picture = load_image(path)
     tensor = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)
@@ -182,8 +182,8 @@ def test_the_plot_goes_where_it_is_told_and_shows_the_metrics_own_dimension() ->
     assert figure.axes[2].get_ylim() == (0, 15)
 
 
-def test_a_plot_shows_one_picture() -> None:
-    with pytest.raises(ValueError, match="a plot shows one picture; got 2"):
+def test_a_plot_shows_one_image() -> None:
+    with pytest.raises(ValueError, match="a plot shows one image; got 2"):
         aigciqa.plot_quality_map([draw(100, 100), draw(100, 100)], "nr-lite")
     with pytest.raises(ValueError, match="takes no reference"):
         aigciqa.plot_quality_map(draw(100, 100), "nr-lite", draw(100, 100))

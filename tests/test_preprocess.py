@@ -58,10 +58,10 @@ def test_sizes_where_rounding_bites(name: str, size: tuple[int, int]) -> None:
 @given(height=sides, width=sides, seed=st.integers(0, 9), name=st.sampled_from(["nr-resnet50", "nr-lite"]))
 def test_tensors_are_presented_nearly_as_files_are(height: int, width: int, seed: int, name: str) -> None:
     spec = METRICS[name].preprocess
-    picture = draw(height, width, seed)
-    tensor = torch.from_numpy(picture).permute(2, 0, 1)[None] / 255.0
+    image = draw(height, width, seed)
+    tensor = torch.from_numpy(image).permute(2, 0, 1)[None] / 255.0
     presented = present_tensor(check_tensor(tensor), spec)[0]
-    reference = present_image(Image.fromarray(picture), spec) / 255.0
+    reference = present_image(Image.fromarray(image), spec) / 255.0
     assert presented.shape == reference.shape
     difference = (presented - reference).abs()
     assert difference.max() < 2.01 / 255  # two roundings to 8 bits, one for each direction

@@ -16,12 +16,12 @@ from click.testing import CliRunner
 
 import aigciqa
 from aigciqa.cli import compare, score
-from aigciqa.utils.files import locked
+from aigciqa.records import Record
 from aigciqa.scoring import provenance
 from aigciqa.scoring.parts import Parts
-from aigciqa.records import Record
 from aigciqa.scoring.sinks import FileSink, columns_of, to_row
 from aigciqa.scoring.sources import SourceError
+from aigciqa.utils.files import locked
 from tests.conftest import COMMAND, call_command, untrained
 
 Write = Callable[..., list[str]]
@@ -29,11 +29,11 @@ COLUMNS = columns_of(["quality"])
 
 
 @pytest.fixture
-def folder(pictures: Write, tmp_path: Path) -> Path:
-    """Four pictures, and two folders of references of them."""
+def folder(images: Write, tmp_path: Path) -> Path:
+    """Four images, and two folders of references of them."""
     names = [f"{index}.png" for index in range(4)]
     for each in ("gen", "ref", "other"):
-        pictures(each, *names)
+        images(each, *names)
     return tmp_path
 
 

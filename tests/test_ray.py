@@ -29,10 +29,10 @@ from PIL import Image
 import aigciqa
 from aigciqa.cli import score
 from aigciqa.integrations import shards
-from aigciqa.integrations.ray import Setup, _items, read_pictures, score_dataset
+from aigciqa.integrations.ray import Setup, _items, read_images, score_dataset
+from aigciqa.records import Item
 from aigciqa.scoring import archives
 from aigciqa.scoring.parts import Parts
-from aigciqa.records import Item
 from aigciqa.scoring.sinks import columns_of
 from aigciqa.scoring.sources import IMAGE_SUFFIXES, Found, open_sources
 from tests.conftest import COMMAND, draw, untrained
@@ -76,11 +76,11 @@ def png(seed: int) -> bytes:
 
 class TestCommand:
     @pytest.fixture
-    def folder(self, pictures: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        """Twelve pictures, one of them broken, their references, and an archive."""
+    def folder(self, images: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """Twelve images, one of them broken, their references, and an archive."""
         names = [f"{index:03}.png" for index in range(12)]
-        pictures("gen", *names)
-        pictures("ref", *names[:-1])
+        images("gen", *names)
+        images("ref", *names[:-1])
         (tmp_path / "gen" / "003.png").write_bytes(b"bad")
         pack(tmp_path / "more.tar", x__a_png=png(1), x__a_reference_png=png(2), x__b_png=png(3))
         monkeypatch.chdir(tmp_path)
@@ -108,7 +108,7 @@ class TestCommand:
         parts = sorted(path.name for path in (folder / "ray.parquet").iterdir())
         assert parts == [f"part-{number:08}.parquet" for number in range(4)]
 
-    def test_resuming_scores_what_is_missing(self, cluster: None, folder: Path, pictures: Write) -> None:
+    def test_resuming_scores_what_is_missing(self, cluster: None, folder: Path, images: Write) -> None:
         arguments = ["more.tar", "gen", "-m", "nr-lite", "-o", "scores.parquet"]
         out = folder / "scores.parquet"
         out.mkdir()
@@ -119,7 +119,7 @@ class TestCommand:
         assert sorted(times) == [f"part-{number:08}.parquet" for number in range(4)]
         (out / "part-00000001.parquet").write_bytes(b"torn")
         (out / ".part-00000001.parquet.0123abcd").write_bytes(b"torn")
-        pictures("gen", "new.png")  # one more for the last part, which has room
+        images("gen", "new.png")  # one more for the last part, which has room
         assert "nr-lite 14 1" in self.on_ray(*arguments, "--resume")
         after = table(out)
         assert_equal(after[:-1], before)
@@ -180,7 +180,7 @@ class TestCommand:
         (folder / "gen" / "003.png").write_bytes(png(3))
         (folder / "gen" / "007.png").write_bytes(b"bad")
         said = self.on_ray("gen", "-m", "nr-lite", "-o", "scores.parquet", "--strict")
-        assert "--strict: gen/007.png: not a picture" in said
+        assert "--strict: gen/007.png: not an image" in said
         assert "the rows so far are in scores.parquet" in said
         assert [row["image"] for row in table(folder / "scores.parquet")][:5] == [f"gen/00{n}.png" for n in range(5)]
         assert not (folder / "scores.parquet" / "part-00000001.parquet").exists()
@@ -248,11 +248,11 @@ class TestDataset:
         assert scores.pop("c", None) == expected.pop("c")
         assert scores == pytest.approx(expected, abs=1e-5)
         assert [bool(row["error"]) for row in rows] == [False, False, True]
-        assert rows[2]["error"].startswith(f"{rows[2]['image']}: not a picture")
+        assert rows[2]["error"].startswith(f"{rows[2]['image']}: not an image")
         return rows
 
     def test_folders(self, cluster: None, folder: Path) -> None:
-        rows = self.check(read_pictures(str(folder / "gen")), folder, "nr-resnet18")
+        rows = self.check(read_images(str(folder / "gen")), folder, "nr-resnet18")
         assert rows[0]["image"] == str(folder / "gen" / "a.png")
         columns = "image reference group metric quality authenticity correspondence overall error"
         assert list(rows[0]) == columns.split()
@@ -260,8 +260,8 @@ class TestDataset:
     def test_archives(self, cluster: None, folder: Path) -> None:
         members = {f"{path.stem}_png": path.read_bytes() for path in sorted((folder / "gen").iterdir())}
         members |= {f"{path.stem}_reference_png": path.read_bytes() for path in (folder / "ref").iterdir()}
-        path = pack(folder / "pictures.tar", **dict(sorted(members.items())), d_json=b"{}")
-        rows = self.check(read_pictures(f"file://{path}"), folder)
+        path = pack(folder / "images.tar", **dict(sorted(members.items())), d_json=b"{}")
+        rows = self.check(read_images(f"file://{path}"), folder)
         assert rows[0]["image"] == f"file://{path}/a.png"
 
     def test_odd_names_in_archives(self, cluster: None, tmp_path: Path) -> None:
@@ -273,10 +273,10 @@ class TestDataset:
         path = str(tmp_path / "a.tar")
         expected = {
             (f"{path}/{each.name}", each.content, each.reference_content)
-            for each in archives.pictures(path, IMAGE_SUFFIXES)
+            for each in archives.images(path, IMAGE_SUFFIXES)
         }
         assert len(expected) == 6
-        rows = read_pictures(path).take_all()
+        rows = read_images(path).take_all()
         assert {(row["path"], row["image"], row["reference"]) for row in rows} == expected
         assert len(rows) == 6
 
@@ -295,14 +295,14 @@ class TestDataset:
             manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
         else:
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), manifest)
-        found = sorted(read_pictures(str(manifest)).take_all(), key=lambda row: row["image"])
+        found = sorted(read_images(str(manifest)).take_all(), key=lambda row: row["image"])
         (opener,) = open_sources([str(manifest)], io.BytesIO())
         assert found == [
             {name: getattr(listed.item, name) for name in ("image", "reference", "group")} for listed in opener()
         ]
         assert [row["group"] for row in found] == ["007" if suffix == "csv" else "7", None, "12"]
 
-    def test_pictures_inside_parquet(self, cluster: None, folder: Path) -> None:
+    def test_images_inside_parquet(self, cluster: None, folder: Path) -> None:
         rows = [
             {
                 "image": {"bytes": (folder / "gen" / f"{name}.png").read_bytes(), "path": f"{name}.png"},
@@ -311,7 +311,7 @@ class TestDataset:
             for name in "abc"
         ]
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "inside.parquet")
-        self.check(read_pictures(str(folder / "inside.parquet")), folder)
+        self.check(read_images(str(folder / "inside.parquet")), folder)
 
     def test_pixels_that_ray_decoded(self, cluster: None, folder: Path) -> None:
         paths = [str(folder / "gen" / f"{name}.png") for name in "ab"]

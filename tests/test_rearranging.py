@@ -19,10 +19,10 @@ from torch.nn.utils import parametrizations
 from aigciqa import backbones
 from aigciqa.backbones import Backbone
 from aigciqa.checkpoints.format import MetricConfig
+from aigciqa.cpu.fusion import FusedConvolution
 from aigciqa.metric import Metric
 from aigciqa.registry import METRICS
 from aigciqa.scoring.encoder import Encoder, encoders
-from aigciqa.cpu.fusion import FusedConvolution
 
 
 class Parts(Backbone):

@@ -1,4 +1,4 @@
-"""Pictures in object stores and in tar archives, scored by the local engine."""
+"""Images in object stores and in tar archives, scored by the local engine."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from click.testing import CliRunner
 from PIL import Image
 
 import aigciqa
-from aigciqa.utils import object_stores as remote
 from aigciqa.cli import score
 from aigciqa.images.decode import load_content, load_image
-from aigciqa.utils.memory import Share
 from aigciqa.scoring import archives
 from aigciqa.scoring.maps import MapFolder
 from aigciqa.scoring.parts import Parts
 from aigciqa.scoring.sinks import columns_of, to_row
 from aigciqa.scoring.sources import IMAGE_SUFFIXES, SourceError
 from aigciqa.tables.scores import read_table
+from aigciqa.utils import object_stores as remote
+from aigciqa.utils.memory import Share
 from tests.conftest import draw
 from tests.test_cli import table
 
@@ -55,14 +55,14 @@ def pack(path: Path, **members: bytes) -> str:
 
 
 class TestContent:
-    """Pictures in memory go the way of files."""
+    """Images in memory go the way of files."""
 
     def test_bytes_are_decoded_as_a_file_is(self, tmp_path: Path) -> None:
         path = tmp_path / "a.png"
         path.write_bytes(png(1))
         assert load_content(png(1), "a") == load_image(path)
 
-    @pytest.mark.parametrize("content", [b"", b"no picture", png(1)[:900]])
+    @pytest.mark.parametrize("content", [b"", b"no image", png(1)[:900]])
     def test_errors_are_those_of_files(self, tmp_path: Path, content: bytes) -> None:
         path = tmp_path / "a.png"
         path.write_bytes(content)
@@ -107,12 +107,12 @@ class TestContent:
 
 
 class TestArchives:
-    def test_pictures_of_an_archive_are_scored_in_its_order(self, pictures: Write, tmp_path: Path) -> None:
+    def test_images_of_an_archive_are_scored_in_its_order(self, images: Write, tmp_path: Path) -> None:
         path = pack(tmp_path / "a.tar", x__2_png=png(2), x__2_json=b"{}", x__1_PNG=png(1), x__bad_jpg=b"no", notes=b"n")
         rows = invoke(path, "--group-by", "parent", status=1)
         assert [row["image"] for row in rows] == [f"{path}/x/2.png", f"{path}/x/1.PNG", f"{path}/x/bad.jpg"]
         assert {row["group"] for row in rows} == {"x"}
-        assert rows[2]["error"].startswith(f"{path}/x/bad.jpg: not a picture")
+        assert rows[2]["error"].startswith(f"{path}/x/bad.jpg: not an image")
         (tmp_path / "2.png").write_bytes(png(2))
         of_file = invoke(str(tmp_path / "2.png"))[0]
         assert float(rows[0]["quality"]) == pytest.approx(float(of_file["quality"]), abs=1e-5)
@@ -131,15 +131,15 @@ class TestArchives:
             "._x.png", "0/a.jpg", "0/a.mask.png", "0/a.reference.jpg", "0/b.json", "cat.final.png", "sd1.5_1.png",
             "sd1.5_1.reference.png", "sd1.5_2.png", "sd1.png", "sd1.reference.png",
         )  # fmt: skip
-        members = [(name, name.encode()) for name in names if archives.is_picture(name, IMAGE_SUFFIXES)]
-        found = list(archives.pictures_of(members, bytes))
-        assert {picture.name: picture.reference for picture in found} == {
+        members = [(name, name.encode()) for name in names if archives.is_image(name, IMAGE_SUFFIXES)]
+        found = list(archives.images_of(members, bytes))
+        assert {image.name: image.reference for image in found} == {
             "0/a.jpg": "0/a.reference.jpg", "0/a.mask.png": None, "cat.final.png": None,
             "sd1.5_1.png": "sd1.5_1.reference.png", "sd1.5_2.png": None, "sd1.png": "sd1.reference.png",
         }  # fmt: skip
-        for picture in found:
-            assert picture.content == picture.name.encode()
-            assert picture.reference_content == (picture.reference.encode() if picture.reference else None)
+        for image in found:
+            assert image.content == image.name.encode()
+            assert image.reference_content == (image.reference.encode() if image.reference else None)
 
     def test_no_more_than_two_samples_are_held(self) -> None:
         read: list[str] = []
@@ -149,8 +149,8 @@ class TestArchives:
                 read.append(f"sd1.5_{number}.png")
                 yield read[-1], b""
 
-        for number, picture in enumerate(archives.pictures_of(members(), bytes)):
-            assert picture.name == f"sd1.5_{number}.png"
+        for number, image in enumerate(archives.images_of(members(), bytes)):
+            assert image.name == f"sd1.5_{number}.png"
             assert len(read) <= number + 2
 
     @pytest.mark.parametrize("prefix", ["", "./"])
@@ -176,7 +176,7 @@ class TestArchives:
         assert errors[0] == ""
         assert errors[1] == "torn.tar: unexpected end of data"
         assert errors[2].startswith("no.tar: ")
-        assert errors[3:5] == ["empty.tar: no pictures in it", "absent.tar: No such file or directory"]
+        assert errors[3:5] == ["empty.tar: no images in it", "absent.tar: No such file or directory"]
         assert errors[5:] == ["", ""]
 
     def test_references_may_come_after_what_has_none(self, tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ class TestArchives:
             assert done.exit_code == 1, done.stderr
             assert {row["metric"] for row in table(done.stdout)} == {"fr-lite"}
 
-    def test_maps_keep_no_picture_that_was_scored_before(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_maps_keep_no_image_that_was_scored_before(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         path = pack(tmp_path / "a.tar", a_png=png(1), b_png=png(2))
         folders: list[MapFolder] = []
@@ -208,28 +208,28 @@ class TestObjectStore:
         server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
         server.start()
         endpoint = "http://{}:{}".format(*server.get_host_and_port())
-        urllib.request.urlopen(urllib.request.Request(f"{endpoint}/pictures", method="PUT")).close()
+        urllib.request.urlopen(urllib.request.Request(f"{endpoint}/images", method="PUT")).close()
         with pytest.MonkeyPatch.context() as patch:
             for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
                 patch.setenv(name, "test")
             patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
             patch.setenv("AWS_ENDPOINT_URL", endpoint)
             remote._filesystem.cache_clear()  # a worker may come back to this class, and the server is another then
-            filesystem, _ = remote.resolve("s3://pictures")
+            filesystem, _ = remote.resolve("s3://images")
             contents = {"gen/b.png": png(2), "gen/a c?#%20.png": png(1), "gen/x/d.png": b"no", "gen/n.txt": b"n"}
             contents |= {"ref/b.png": png(3), "ref/a c?#%20.png": png(4)}
             for key, content in contents.items():
-                with filesystem.open_output_stream(f"pictures/{key}") as file:
+                with filesystem.open_output_stream(f"images/{key}") as file:
                     file.write(content)
-            yield "s3://pictures"
+            yield "s3://images"
         server.stop()
 
-    def test_folders_of_pictures(self, bucket: str) -> None:
+    def test_folders_of_images(self, bucket: str) -> None:
         rows = invoke(f"{bucket}/gen", status=1)
         names = [f"{bucket}/gen/{name}" for name in ("a c?#%20.png", "b.png", "x/d.png")]
         assert [row["image"] for row in rows] == names
         assert [bool(row["error"]) for row in rows] == [False, False, True]
-        assert rows[2]["error"].startswith(f"{bucket}/gen/x/d.png: not a picture")
+        assert rows[2]["error"].startswith(f"{bucket}/gen/x/d.png: not an image")
         assert len(invoke(bucket, status=1)) == 5
 
     def test_a_folder_that_can_not_be_listed_is_a_row(self, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,11 +23,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aigciqa.stats.groups import Scores, differences, standings
 from aigciqa.plotting import colour_map
 from aigciqa.report import Report, payload, sections, thumbnails, write_report
 from aigciqa.report.collection import FAILURE_LIMIT, MAP_SIDE, SmallMap
 from aigciqa.scoring.sinks import columns_of
+from aigciqa.stats.groups import Scores, differences, standings
 from tests.conftest import COMMAND, call_command, draw
 
 Write = Callable[..., list[str]]
@@ -52,7 +52,7 @@ def row(image: str, quality: float | None = None, **cells: Any) -> dict[str, Any
 
 
 def rows_of(count: int, groups: int = 2) -> list[dict[str, Any]]:
-    """Rows of pictures that are not there, from several generators with the same prompts."""
+    """Rows of images that are not there, from several generators with the same prompts."""
     scores = np.random.default_rng(0).normal(2, 0.5, count)
     return [
         row(f"g{i % groups}/{i}.png", float(score) + i % groups, group=f"g{i % groups}", reference=f"p{i // groups}")
@@ -104,7 +104,7 @@ def test_summary_and_leaderboard_are_the_comparison(page: Path) -> None:
         figures = [f"{standing.mean:.3f}", f"{standing.low:.3f} to {standing.high:.3f}", f"{standing.median:.3f}"]
         line = ["nr-lite", "quality", standing.name, "20", failed, *figures, f"{standing.worst:.3f}"]
         assert line in table
-    assert ["all pictures", "40", "1"] in [line[2:5] for line in table]
+    assert ["all images", "40", "1"] in [line[2:5] for line in table]
     assert [line[:2] for line in cells_of(page, 'class="ranks"')[1:]] == [["1", "g1"], ["2", "g0"]]
     (found,) = differences({"g1": groups["g1"], "g0": groups["g0"]})
     assert found.matched
@@ -167,10 +167,10 @@ def test_thumbnails(pictures: Write, page: Path, tmp_path: Path) -> None:
     (reference,) = pictures("ref", "p.png")
     turned = Image.fromarray(draw(300, 600))
     exif = turned.getexif()
-    exif[0x0112] = 6  # the picture lies on its side
+    exif[0x0112] = 6  # the image lies on its side
     turned.save(tmp_path / "turned.jpg", exif=exif)
     Image.new("RGBA", (10, 10), (0, 0, 0, 0)).save(tmp_path / "clear.png")
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "broken.png").write_bytes(b"no image")
     header = struct.pack(">4sIIBBBBB", b"IHDR", 30_000, 30_000, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
     (tmp_path / "bomb.png").write_bytes(bomb)
@@ -222,8 +222,8 @@ def test_the_gallery_of_a_very_large_run_is_a_part(page: Path, monkeypatch: pyte
     assert {each["image"] for each in [*ordered[:10], *ordered[-10:]]} <= set(data["images"])
     assert len(data["sample"]) == 10
     assert sum(map(sum, data["columns"][0]["histogram"]["counts"])) == 200
-    assert f"{len(data['images'])} of 200 pictures are here" in page.read_text()
-    assert ["all pictures", "200"] in [line[2:4] for line in cells_of(page, 'id="summary"')]
+    assert f"{len(data['images'])} of 200 images are here" in page.read_text()
+    assert ["all images", "200"] in [line[2:4] for line in cells_of(page, 'id="summary"')]
 
 
 def test_many_groups_and_failures_are_cut_off(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +236,7 @@ def test_many_groups_and_failures_are_cut_off(page: Path, monkeypatch: pytest.Mo
     assert f"The best {sections.PAIRED_LIMIT} groups." in page.read_text()
     table = cells_of(page, 'id="summary"')
     assert len(table) == 1 + 20 + 1
-    assert table[-1][2:5] == ["all pictures", "100", "1,005"]
+    assert table[-1][2:5] == ["all images", "100", "1,005"]
     assert len(cells_of(page, 'class="matrix"')) == 1 + sections.PAIRED_LIMIT
     assert len(cells_of(page, 'id="failures"')) == 1 + FAILURE_LIMIT
     assert "The first 1,000 of 1,005." in page.read_text()
@@ -267,7 +267,7 @@ def test_what_is_not_finite_was_not_scored(page: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(payload, "GALLERY_LIMIT", 2)
     odd = [row("a.png", math.inf), row("b.png", math.nan), row("c.png", -math.inf)]
     write_report(page, odd, COLUMNS)
-    assert "No picture could be scored." in page.read_text()
+    assert "No image could be scored." in page.read_text()
     assert data_of(page)["columns"] == []
     write_report(page, [*odd, row("d.png", 2.5)], COLUMNS, maps=[np.full((2, 2), math.nan)] * 4)
     assert data_of(page)["columns"][0]["values"][-1] == 2.5
@@ -276,7 +276,7 @@ def test_what_is_not_finite_was_not_scored(page: Path, monkeypatch: pytest.Monke
 
 def test_a_report_without_scores_or_groups(page: Path) -> None:
     write_report(page, [row("a.png")], COLUMNS)
-    assert "No picture could be scored." in page.read_text()
+    assert "No image could be scored." in page.read_text()
     assert cells_of(page, 'id="failures"')[1:] == [["a.png", "nr-lite", "a.png: broken"]]
     write_report(page, [row("a.png", 1.5)], COLUMNS)
     assert 'id="leaderboard"' not in page.read_text()
@@ -322,10 +322,10 @@ def test_a_row_takes_less_than_a_kilobyte() -> None:
 
 
 def test_a_failure_leaves_the_earlier_report_whole(
-    pictures: Write, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Write, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(thumbnails, "INLINE_BYTES", 1000)
-    rows = [row(image, 1.0) for image in pictures("gen", "a.jpg", "b.jpg")]
+    rows = [row(image, 1.0) for image in images("gen", "a.jpg", "b.jpg")]
     write_report(page, rows, COLUMNS)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
@@ -357,9 +357,9 @@ def test_targets(tmp_path: Path) -> None:
         Report(tmp_path / "folder.html", COLUMNS)
 
 
-def test_the_command_writes_a_report(pictures: Write, tmp_path: Path) -> None:
-    pictures("gen", "x/a.jpg", "x/b.jpg", "y/a.jpg", "y/b.jpg")
-    pictures("ref", "a.jpg", "b.jpg")
+def test_the_command_writes_a_report(images: Write, tmp_path: Path) -> None:
+    images("gen", "x/a.jpg", "x/b.jpg", "y/a.jpg", "y/b.jpg")
+    images("ref", "a.jpg", "b.jpg")
     (tmp_path / "gen" / "y" / "bad.jpg").write_bytes(b"")
     arguments = [
         "gen/x",
@@ -397,8 +397,8 @@ def test_the_command_writes_a_report(pictures: Write, tmp_path: Path) -> None:
     assert list(again["maps"]["fr-lite"]["levels"]) == ["2", "3"]  # the first two were scored before
 
 
-def test_scores_outlive_a_report_that_fails(pictures: Write, tmp_path: Path) -> None:
-    pictures("gen", "a.jpg")
+def test_scores_outlive_a_report_that_fails(images: Write, tmp_path: Path) -> None:
+    images("gen", "a.jpg")
     (tmp_path / "file").write_text("not a folder")
     done = call_command("gen", "-o", "scores.json", "--report", "file/report.html", cwd=tmp_path)
     assert done.returncode == 1
@@ -409,8 +409,8 @@ def test_scores_outlive_a_report_that_fails(pictures: Write, tmp_path: Path) -> 
     assert "a report ends in .html" in refused.stderr
 
 
-def test_an_interrupted_run_leaves_no_report(pictures: Write, tmp_path: Path) -> None:
-    (image,) = pictures("gen", "a.jpg")
+def test_an_interrupted_run_leaves_no_report(images: Write, tmp_path: Path) -> None:
+    (image,) = images("gen", "a.jpg")
     process = subprocess.Popen(
         [*COMMAND, "-", "-o", "scores.csv", "--batch-size", "1", "--report", "report.html"],
         cwd=tmp_path,

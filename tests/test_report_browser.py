@@ -26,7 +26,7 @@ COUNT = 120
 
 @pytest.fixture(scope="session")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """120 pictures of three generators by two metrics, with image prompts, maps, and two failures."""
+    """120 images of three generators by two metrics, with image prompts, maps, and two failures."""
     folder = tmp_path_factory.mktemp("report")
     for index in range(8):
         Image.fromarray(draw(60, 90, index)).save(folder / f"prompt{index}.jpg")
@@ -50,7 +50,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def page(report: Path, open_page: Open) -> Page:  # noqa: F811
     page = open_page(report)
-    expect(page.locator("#status")).to_have_text("120 of 120 pictures")
+    expect(page.locator("#status")).to_have_text("120 of 120 images")
     return page
 
 
@@ -88,33 +88,33 @@ def test_sorting(page: Page) -> None:
 
 def test_filters_and_search(page: Page) -> None:
     page.select_option("#group", label="sdxl")
-    expect(page.locator("#status")).to_have_text("40 of 120 pictures")
+    expect(page.locator("#status")).to_have_text("40 of 120 images")
     assert set(shown(page, ".card .group")) == {"sdxl"}
     page.select_option("#metric", label="fr-lite")
-    expect(page.locator("#status")).to_have_text("20 of 120 pictures")
+    expect(page.locator("#status")).to_have_text("20 of 120 images")
     assert page.locator("#sort option:checked").inner_text() == "fr-lite · quality"
     page.fill("#search", "PROMPT3 .jpg")
-    expect(page.locator("#status")).to_have_text("5 of 120 pictures")
+    expect(page.locator("#status")).to_have_text("5 of 120 images")
     page.fill("#search", "nothing of the kind")
-    expect(page.locator("#status")).to_have_text("0 of 120 pictures")
+    expect(page.locator("#status")).to_have_text("0 of 120 images")
     expect(page.locator("#export")).to_be_disabled()
     page.get_by_role("button", name="Reset").click()
-    expect(page.locator("#status")).to_have_text("120 of 120 pictures")
+    expect(page.locator("#status")).to_have_text("120 of 120 images")
 
 
 def test_threshold(page: Page) -> None:
     drag(page, "#low", 3.5)
     assert page.locator("#low-text").inner_text() == "3.500"
-    expect(page.locator("#status")).to_have_text("20 of 120 pictures")
+    expect(page.locator("#status")).to_have_text("20 of 120 images")
     drag(page, "#high", 3.7)
-    expect(page.locator("#status")).to_have_text("9 of 120 pictures")
+    expect(page.locator("#status")).to_have_text("9 of 120 images")
     assert all(3.5 <= score <= 3.7 for score in scores(page))
     page.select_option("#sort", label="fr-lite · quality")
-    expect(page.locator("#status")).to_have_text("120 of 120 pictures")
+    expect(page.locator("#status")).to_have_text("120 of 120 images")
     page.locator("#low").focus()
     page.keyboard.press("ArrowRight")
-    assert "of 120 pictures" in page.locator("#status").inner_text()
-    assert page.locator("#status").inner_text() != "120 of 120 pictures"
+    assert "of 120 images" in page.locator("#status").inner_text()
+    assert page.locator("#status").inner_text() != "120 of 120 images"
 
 
 def test_only_cards_in_view_are_in_the_document(page: Page) -> None:
@@ -143,9 +143,9 @@ def test_enlarging_with_mouse_and_keys(page: Page) -> None:
     page.keyboard.press("ArrowRight")
     expect(page.locator("#viewer-where")).to_have_text("4 of 120")
     page.keyboard.press("ArrowLeft")
-    page.get_by_role("button", name="Previous picture").click()
-    page.get_by_role("button", name="Previous picture").click()
-    expect(page.get_by_role("button", name="Previous picture")).to_be_disabled()
+    page.get_by_role("button", name="Previous image").click()
+    page.get_by_role("button", name="Previous image").click()
+    expect(page.get_by_role("button", name="Previous image")).to_be_disabled()
     page.keyboard.press("Escape")
     expect(viewer).not_to_be_visible()
     assert page.evaluate("document.activeElement.closest('.card').dataset.position") == "0"
@@ -188,14 +188,14 @@ def test_quality_map(page: Page) -> None:
     assert sum(corners[0]) > 500  # the worst is bright
     assert sum(corners[1]) < 200
     image, overlay = (page.locator(name).bounding_box() for name in ("#viewer-image", "#overlay"))
-    assert image == overlay  # lite sees all of the picture
+    assert image == overlay  # lite sees all of the image
     page.keyboard.press("m")
     expect(page.locator("#overlay")).to_be_hidden()
     page.keyboard.press("m")
     page.keyboard.press("ArrowRight")
     expect(page.locator("#overlay")).to_be_visible()
     page.select_option("#map-metric", "fr-lite")
-    expect(page.locator("#map-note")).to_have_text("No map of this picture by this metric.")
+    expect(page.locator("#map-note")).to_have_text("No map of this image by this metric.")
 
 
 def test_full_size_from_disk(page: Page) -> None:
@@ -237,7 +237,7 @@ def test_export(page: Page) -> None:
     assert lines[0]["image"].endswith("115.jpg")  # the best of them
 
 
-def test_leaderboard_and_worst_pictures(page: Page) -> None:
+def test_leaderboard_and_worst_images(page: Page) -> None:
     panels = page.locator("[data-leaderboard]")
     expect(panels.nth(0)).to_be_visible()
     page.select_option("#leaderboard-column", label="fr-lite · quality")
@@ -256,13 +256,13 @@ def test_failures_are_listed(page: Page) -> None:
 def test_charts(page: Page) -> None:
     for place in ("#histogram", "#scatter-chart"):
         expect(page.locator(f"{place} canvas").first).to_be_attached()
-    expect(page.locator("#scatter-note")).to_contain_text("120 pictures with both scores")
+    expect(page.locator("#scatter-note")).to_contain_text("120 images with both scores")
     before = page.locator("#histogram").screenshot()
     page.get_by_role("button", name="sd15", exact=True).click()
     page.wait_for_timeout(300)
     assert page.locator("#histogram").screenshot() != before
     page.select_option("#scatter-y", label="fr-lite · quality")
-    expect(page.locator("#scatter-note")).to_contain_text("60 pictures with both scores")
+    expect(page.locator("#scatter-note")).to_contain_text("60 images with both scores")
 
 
 def test_charts_drawn_in_quick_succession_leave_one(page: Page) -> None:
@@ -275,7 +275,7 @@ def test_charts_drawn_in_quick_succession_leave_one(page: Page) -> None:
     expect(page.locator("#histogram canvas").first).to_be_attached()
 
 
-def test_a_point_of_the_scatter_plot_opens_its_picture(report: Path, open_page: Open) -> None:  # noqa: F811
+def test_a_point_of_the_scatter_plot_opens_its_image(report: Path, open_page: Open) -> None:  # noqa: F811
     page = open_page(report)
     page.select_option("#scatter-x", label="nr-lite · quality")
     page.select_option("#scatter-y", label="nr-lite · quality")
@@ -306,7 +306,7 @@ def test_accessibility(report: Path, open_page: Open, scheme: Any, width: int) -
     assert serious_issues(page) == []
 
 
-def test_printing_shows_all_leaderboards_and_the_first_pictures(page: Page) -> None:
+def test_printing_shows_all_leaderboards_and_the_first_images(page: Page) -> None:
     page.emulate_media(media="print")
     assert all(panel.is_visible() for panel in page.locator("[data-leaderboard]").all())
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
@@ -321,10 +321,10 @@ def test_hostile_names_are_text(tmp_path: Path, open_page: Open) -> None:  # noq
     rows += [row(name, None, group=name, error=f"{name}: broken") for name in HOSTILE]
     rows += [row(HOSTILE[0], 1.0, group=HOSTILE[0], reference=HOSTILE[0], metric=HOSTILE_METRIC)]
     page = open_page(write_report(tmp_path / "report.html", rows, COLUMNS, title=HOSTILE[0]))
-    expect(page.locator("#status")).to_have_text("8 of 8 pictures")
+    expect(page.locator("#status")).to_have_text("8 of 8 images")
     assert page.title() == HOSTILE[0]
     page.select_option("#metric", HOSTILE_METRIC)
-    expect(page.locator("#status")).to_have_text("1 of 8 pictures")
+    expect(page.locator("#status")).to_have_text("1 of 8 images")
     page.get_by_role("button", name="Reset").click()
     page.locator("#gallery").scroll_into_view_if_needed()
     titles = page.locator(".card button").evaluate_all("cards => cards.map(card => card.title)")
@@ -356,7 +356,7 @@ def test_a_large_report_keeps_thumbnails_beside_it(
     Image.fromarray(draw(60, 90)).save(tmp_path / "a.jpg")
     rows = [row(str(tmp_path / "a.jpg"), float(number)) for number in range(10_000)]
     page = open_page(write_report(tmp_path / "100% report.html", rows, COLUMNS))
-    expect(page.locator("#status")).to_have_text("10,000 of 10,000 pictures")
+    expect(page.locator("#status")).to_have_text("10,000 of 10,000 images")
     page.locator("#gallery").scroll_into_view_if_needed()
     page.evaluate("scrollTo(0, document.body.scrollHeight)")
     card = page.locator(".card[data-position='9999']")

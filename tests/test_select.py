@@ -1,4 +1,4 @@
-"""`aigciqa-select`: which pictures are chosen, and how they get into a folder."""
+"""`aigciqa-select`: which images are chosen, and how they get into a folder."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from aigciqa.cli.select import main
+from aigciqa.compare.selection import Criteria, bucket, select
 from aigciqa.records import Record
 from aigciqa.scoring.sinks import FileSink, columns_of, to_row
 from aigciqa.tables.scores import read_table
-from aigciqa.compare.selection import Criteria, bucket, select
 from aigciqa.utils.place_files import Step
 
-#: Picture below `out` -> quality; None: it could not be scored.
-PICTURES = {"a/1.png": 4.5, "a/2.png": 3.5, "a/3.png": 1.0, "b/1.png": 3.5, "b/2.png": 2.0, "b/torn.png": None}
+#: Image below `out` -> quality; None: it could not be scored.
+IMAGES = {"a/1.png": 4.5, "a/2.png": 3.5, "a/3.png": 1.0, "b/1.png": 3.5, "b/2.png": 2.0, "b/torn.png": None}
 COLUMNS = columns_of(("quality", "authenticity"))
 
 
@@ -46,13 +46,13 @@ def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
 
 @pytest.fixture
 def scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A table `scores.csv` beside the pictures, which are in the current folder; their content is their path."""
+    """A table `scores.csv` beside the images, which are in the current folder; their content is their path."""
     monkeypatch.chdir(tmp_path)
-    for name in PICTURES:
+    for name in IMAGES:
         path = tmp_path / "out" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
-    write(tmp_path / "scores.csv", [row(f"out/{name}", quality) for name, quality in PICTURES.items()])
+    write(tmp_path / "scores.csv", [row(f"out/{name}", quality) for name, quality in IMAGES.items()])
     return "scores.csv"
 
 
@@ -156,7 +156,7 @@ class TestWhich:
         assert "by nr-lite, clip: name one with -m" in run(path).stderr
         assert "no scores by fr-lite" in run(path, "-m", "fr-lite").stderr
 
-    def test_a_picture_counts_once(self) -> None:
+    def test_an_image_counts_once(self) -> None:
         rows = [row("x/1.png", 1.0), row("x/./1.png", 2.0), row("x/2.png", 0.5)]
         found = select(rows, Criteria("quality", keep=2))
         assert [each["quality"] for each in found.rows] == [1.0, 0.5]
@@ -185,7 +185,7 @@ class TestWhich:
         ],
     )
     def test_usage_errors(self, scores: str, tmp_path: Path, arguments: list[str], complaint: str) -> None:
-        (tmp_path / "no-images.csv").write_text("picture\na\n")
+        (tmp_path / "no-images.csv").write_text("image\na\n")
         write(tmp_path / "urls.csv", [row("s3://bucket/1.png", 3.0)])
         done = run(*arguments)
         assert done.exit_code == 2
@@ -240,7 +240,7 @@ class TestInto:
         assert "2 done, 1 no such file any more" in done.stderr
         assert list(files("best")) == ["a/1.png", "b/1.png"]
 
-    def test_pictures_are_found_beside_the_table(
+    def test_images_are_found_beside_the_table(
         self, scores: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         elsewhere = tmp_path / "elsewhere"

@@ -51,7 +51,7 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.mark.parametrize("name", ["nr-lite", "fr-lite"])
-def test_a_picture_gets_its_scores_their_range_and_a_map(client: Any, name: str) -> None:
+def test_an_image_gets_its_scores_their_range_and_a_map(client: Any, name: str) -> None:
     from gradio_client import handle_file
 
     table, plot = client.predict(handle_file(GENERATED), handle_file(PROMPT), name, api_name="/score")
@@ -67,7 +67,7 @@ def test_what_is_missing_is_said(client: Any) -> None:
     from gradio_client import handle_file
     from gradio_client.exceptions import AppError
 
-    with pytest.raises(AppError, match="Upload a generated picture first"):
+    with pytest.raises(AppError, match="Upload a generated image first"):
         client.predict(None, None, "nr-lite", api_name="/score")
     with pytest.raises(AppError, match="fr-lite compares with the image prompt"):
         client.predict(handle_file(GENERATED), None, "fr-lite", api_name="/score")

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from aigciqa.tables import scores as tables
 from aigciqa.records import Record
 from aigciqa.scoring.sinks import FileSink, columns_of, to_row
 from aigciqa.scoring.sources import SourceError
+from aigciqa.tables import scores as tables
 from aigciqa.tables.scores import read_table
 
 COLUMNS = columns_of(("quality", "authenticity"))
@@ -118,8 +118,8 @@ def test_a_table_of_another_tool_needs_an_image_and_scores_only(tmp_path: Path) 
         ("absent.csv", None, "no such file"),
         ("empty.csv", "", "no column 'image'; it has: nothing"),
         ("header.csv", "image,quality\n", "has no rows"),
-        ("none.csv", "picture,quality\na,1\n", "no column 'image'; it has: picture, quality"),
-        ("none.jsonl", '{"picture": 1}\n', "no column 'image'; it has: picture"),
+        ("none.csv", "image,quality\na,1\n", "no column 'image'; it has: image, quality"),
+        ("none.jsonl", '{"image": 1}\n', "no column 'image'; it has: image"),
         ("unscored.csv", "image,error\na,\n", "no column of scores; it has: image, error"),
         ("list.json", '{"image": 1}', "no list of rows but dict"),
         ("torn.json", '[{"image": ', "is not JSON"),

@@ -116,7 +116,7 @@ def test_two_processes_agree_on_the_mean_of_both(heads: dict[str, str], tmp_path
         assert count == "5"
 
 
-#: Scores three pictures in one process and two in the other, and prints what both make of it.
+#: Scores three images in one process and two in the other, and prints what both make of it.
 WORKER = """
 import sys
 import torch
@@ -128,8 +128,8 @@ from tests.conftest import draw_tensor
 rank, store, weights = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
 mean = MeanScore(aigciqa.create_metric("nr-resnet18", weights=weights), details=True)
-pictures = draw_tensor(5, 80, 90)
-mean.update(pictures[:3] if rank == 0 else pictures[3:])
+images = draw_tensor(5, 80, 90)
+mean.update(images[:3] if rank == 0 else images[3:])
 found = mean.compute()
 print(found["quality"].item(), found["quality_std"].item(), found["count"].item())
 distributed.destroy_process_group()

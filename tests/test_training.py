@@ -23,12 +23,12 @@ from scipy.stats import spearmanr
 import aigciqa
 from aigciqa.backbones import build_backbone
 from aigciqa.cli.train import main as command
+from aigciqa.cpu.convolution import use_products
 from aigciqa.images.decode import load_image
 from aigciqa.images.preprocess import present_image
 from aigciqa.registry import METRICS
-from aigciqa.cpu.convolution import use_products
-from aigciqa.training.image_cache import build_cache
 from aigciqa.training.activation_checkpointing import recomputing_forward
+from aigciqa.training.image_cache import build_cache
 from aigciqa.training.trainer import Settings, Trainee, train
 from tests.conftest import draw
 from tests.lookalikes import write_folder
@@ -39,7 +39,7 @@ TRAIN = [sys.executable, "-c", "from aigciqa.cli.train import main; main(prog_na
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database of 20 pictures of 5 prompts."""
+    """A database of 20 images of 5 prompts."""
     return write_folder(tmp_path_factory.mktemp("database"), prompts=5, per_prompt=4, size=48)
 
 
@@ -70,10 +70,10 @@ def log(output: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-# The cache of pictures
+# The cache of images
 
 
-def test_cached_pictures_are_those_that_the_metric_sees(tmp_path: Path) -> None:
+def test_cached_images_are_those_that_the_metric_sees(tmp_path: Path) -> None:
     for name, size in (("tall", (330, 270)), ("wide", (40, 90)), ("exact", (256, 256))):
         Image.fromarray(draw(*size)).save(tmp_path / f"{name}.png")
     paths = sorted(map(str, tmp_path.glob("*.png")))
@@ -92,12 +92,12 @@ def test_cached_pictures_are_those_that_the_metric_sees(tmp_path: Path) -> None:
     assert [path for path in paths if changed.entries[path] != cache.entries[path]] == paths[:1]
 
 
-def test_all_pictures_that_cannot_be_read_are_named_at_once(tmp_path: Path) -> None:
+def test_all_images_that_cannot_be_read_are_named_at_once(tmp_path: Path) -> None:
     good = tmp_path / "good.png"
     Image.fromarray(draw(40, 40)).save(good)
     (tmp_path / "bad.png").write_bytes(good.read_bytes()[:99])
     paths = [str(tmp_path / name) for name in ("bad.png", "good.png", "absent.png")]
-    with pytest.raises(aigciqa.DatabaseError, match=r"(?s)2 of 3 pictures can't be read:.*bad.png.*absent.png"):
+    with pytest.raises(aigciqa.DatabaseError, match=r"(?s)2 of 3 images can't be read:.*bad.png.*absent.png"):
         build_cache(paths, SPEC, tmp_path / "cache", workers=2, progress=False)
     assert len(list((tmp_path / "cache").iterdir())) == 1  # the good one's
 
@@ -269,7 +269,7 @@ def test_the_example_trains_on_ratings_of_ones_own(root: Path, tmp_path: Path) -
     line += ["--start", "none", "--frozen", "--epochs", "1", "--metric", "fr-resnet18"]
     done = subprocess.run(line, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "figures on 4 pictures that were not trained on:" in done.stdout
+    assert "figures on 4 images that were not trained on:" in done.stdout
     assert (tmp_path / "head" / "config.json").exists()
 
 

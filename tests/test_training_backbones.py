@@ -14,8 +14,8 @@ from torch import Tensor, nn
 import aigciqa
 from aigciqa import backbones, registry
 from aigciqa.backbones import Backbone, register_backbone
-from aigciqa.registry import register_metric
 from aigciqa.cpu.convolution import use_products
+from aigciqa.registry import register_metric
 from aigciqa.training.activation_checkpointing import recomputing_forward
 from aigciqa.training.trainer import Settings, Trainee
 

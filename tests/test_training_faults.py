@@ -29,10 +29,10 @@ from aigciqa import backbones, registry
 from aigciqa.backbones import Backbone, register_backbone
 from aigciqa.checkpoints.format import write_checkpoint
 from aigciqa.cli.train import main as command
-from aigciqa.utils.files import locked
 from aigciqa.registry import register_metric
 from aigciqa.training import trainer
 from aigciqa.training.trainer import Settings, train
+from aigciqa.utils.files import locked
 from tests.test_surroundings import SURROUNDINGS
 
 COUNT = 20

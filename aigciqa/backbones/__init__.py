@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from aigciqa.backbones.base import Backbone, OptionError
+from aigciqa.errors import InputError
 
 _MODULES = {
     "inceptionv4": "inceptionv4",
@@ -40,7 +41,7 @@ def build_backbone(name: str, **options: Any) -> Backbone:
         OptionError: an option that the backbone does not have, or a value that it does not take.
     """
     if name not in backbone_names():
-        raise ValueError(f"unknown backbone {name!r}; expected one of: {', '.join(backbone_names())}")
+        raise InputError(f"unknown backbone {name!r}; expected one of: {', '.join(backbone_names())}")
     build = _REGISTERED.get(name) or importlib.import_module(f"aigciqa.backbones.{_MODULES[name]}").build
     known = list(inspect.signature(build).parameters)[1:]
     unknown = sorted(options.keys() - known)
@@ -65,5 +66,5 @@ def register_backbone(name: str, build: Callable[..., Backbone]) -> None:
         ValueError: there is a backbone of that name.
     """
     if name in backbone_names():
-        raise ValueError(f"there is a backbone {name!r} already: give yours another name")
+        raise InputError(f"there is a backbone {name!r} already: give yours another name")
     _REGISTERED[name] = build

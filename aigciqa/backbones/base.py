@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from aigciqa.errors import InputError
 
-class OptionError(ValueError):
+
+class OptionError(InputError):
     """An option that a backbone does not have, or a value that it does not take."""
 
 

@@ -1,6 +1,6 @@
 """Natural-scene statistics of sampled blocks: the backbone of the embedded metrics, in plain torch.
 
-A picture is looked at in about 4 x 4 evenly spaced blocks of 96 x 96 pixels. Of each block come some 150 statistics, at
+An image is looked at in about 4 x 4 evenly spaced blocks of 96 x 96 pixels. Of each block come some 150 statistics, at
 three scales: the distribution of mean-subtracted contrast-normalised (MSCN) luma and of its neighbour products (the
 idea of BRISQUE and NIQE, by moment ratios instead of fitted distributions), local contrast, gradients, the spectrum's
 shape, periodic patterns, blocking, colour. The features are their mean, their spread and a mean that favours textured
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from aigciqa.backbones.base import Backbone
+from aigciqa.errors import InputError
 
 BLOCK = 96
 SCALES = 3
@@ -28,12 +29,12 @@ ALIGNMENT = 8
 #: Cells of a quality map: their side in pixels, and the most of them along a side.
 CELL = 32
 MOST_CELLS = 32
-#: Side of the luma thumbnail by which a full-reference head sees whether two pictures are aligned.
+#: Side of the luma thumbnail by which a full-reference head sees whether two images are aligned.
 THUMBNAIL = 16
 BANDS = 18
 #: What `block_statistics` says of a block, which is not asked to count: a metric is built without computing.
 STATISTICS = 144
-#: Variance of an 8-bit picture's rounding and a little more: what is below it is not seen.
+#: Variance of an 8-bit image's rounding and a little more: what is below it is not seen.
 FLOOR = 0.25
 
 
@@ -42,14 +43,14 @@ def build(name: str, presentation: str = "common") -> Backbone:
 
     Args:
         name: `"lite"`.
-        presentation: `"common"` (pictures come at one short side) or `"native"` (as they are). The statistics are the
+        presentation: `"common"` (images come at one short side) or `"native"` (as they are). The statistics are the
             same; what differs is the preprocessing and hence the trained values.
 
     Raises:
         ValueError: another presentation.
     """
     if presentation not in ("common", "native"):
-        raise ValueError(f"presentation is {presentation!r}; expected 'common' or 'native'")
+        raise InputError(f"presentation is {presentation!r}; expected 'common' or 'native'")
     return LiteBackbone()
 
 
@@ -95,7 +96,7 @@ class LiteBackbone(Backbone):
             return torch.cat([normalised, maps[:, self.statistics :].mean(dim=(2, 3))], dim=1)
 
     def dense(self, images: Tensor) -> Tensor:
-        """Statistics (B, statistics, h, w) of one block around each cell of 32 pixels (larger in large pictures)."""
+        """Statistics (B, statistics, h, w) of one block around each cell of 32 pixels (larger in large images)."""
         with torch.autocast(images.device.type, enabled=False):
             images = images.float()
             rows, columns = (cell_origins(length) for length in images.shape[-2:])
@@ -131,7 +132,7 @@ def squash(values: Tensor, center: Tensor, scale: Tensor) -> Tensor:
 
 
 def thumbnail(images: Tensor) -> Tensor:
-    """Luma (B, THUMBNAIL**2) in [0, 1] of pictures (B, 3, H, W), whatever their shape."""
+    """Luma (B, THUMBNAIL**2) in [0, 1] of images (B, 3, H, W), whatever their shape."""
     height, width = images.shape[-2:]
     if height % THUMBNAIL or width % THUMBNAIL:
         small = functional.adaptive_avg_pool2d(images, THUMBNAIL)

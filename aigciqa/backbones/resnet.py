@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import nn
 
 from aigciqa.backbones.base import Backbone
+from aigciqa.errors import InputError
 
 
 class ResNet(nn.Sequential, Backbone):
@@ -42,5 +43,5 @@ def build(name: str, negative_slope: float = 0.0) -> Backbone:
         ValueError: no number in [0, 1).
     """
     if isinstance(negative_slope, bool) or not isinstance(negative_slope, (int, float)) or not 0 <= negative_slope < 1:
-        raise ValueError(f"negative_slope is {negative_slope!r}; expected a number in [0, 1)")
+        raise InputError(f"negative_slope is {negative_slope!r}; expected a number in [0, 1)")
     return ResNet(name, negative_slope)

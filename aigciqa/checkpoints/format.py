@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from aigciqa.backbones import backbone_names
-from aigciqa.errors import AlteredError, CheckpointError, TruncatedError
-from aigciqa.utils.files import replacing
+from aigciqa.errors import AlteredError, CheckpointError, InputError, TruncatedError
 from aigciqa.registry import METRICS, SCORE_RANGES, Kind, MetricSpec, Preprocess
+from aigciqa.utils.files import replacing
 
 FORMAT = 1
 CONFIG_FILE = "config.json"
@@ -84,7 +84,7 @@ class MetricConfig:
         options: the backbone's options.
         dimensions: what the head predicts, in the order of its outputs.
         score_range: dimension -> (lowest, highest).
-        preprocess: how pictures are presented.
+        preprocess: how images are presented.
         license: SPDX identifier of the weights' licence; None where none was stated.
         training: database, protocol, split seed, hyper-parameters.
         results: correlations with confidence intervals.
@@ -261,7 +261,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"the key {key[:100]!r} comes twice")
+            raise InputError(f"the key {key[:100]!r} comes twice")
         found[key] = value
     return found
 

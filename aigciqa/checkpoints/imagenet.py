@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from aigciqa.checkpoints.format import check_tensors, file_sha256, read_tensors
-from aigciqa.errors import AlteredError, CheckpointError, OfflineError, ServerError, UnreachableError
 from aigciqa.checkpoints.pickles import is_state_dict, read_pickle, without_classifier
+from aigciqa.errors import AlteredError, CheckpointError, InputError, OfflineError, ServerError, UnreachableError
 
 if TYPE_CHECKING:
     from aigciqa.metric import Metric
@@ -67,7 +67,7 @@ def load_imagenet(
     """
     name = metric.config.backbone
     if name == "lite":
-        raise ValueError(f"{metric.name} has no ImageNet weights: its backbone has nothing to learn from them")
+        raise InputError(f"{metric.name} has no ImageNet weights: its backbone has nothing to learn from them")
     if file is not None:
         path = Path(os.path.expanduser(file))
         states = _read_file(path)
@@ -76,7 +76,7 @@ def load_imagenet(
     elif name in _MEMBERS:
         path, states = _torchvision(name, cache_dir, local_files_only)
     else:
-        raise ValueError(f"no ImageNet weights are known for the backbone {name}: pass a file")
+        raise InputError(f"no ImageNet weights are known for the backbone {name}: pass a file")
     states = without_classifier(states)
     expected = metric.backbone.state_dict()
     check_tensors(states, expected, f"{path} for {name}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aigciqa.cli.common import Command, check_output, checked, computing_options, load_metrics, say
+from aigciqa.errors import InputError
 from aigciqa.registry import METRICS, SCORE_RANGES, metric_info
 from aigciqa.tables.text import printable
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 EXIT_SCORED, EXIT_ERRORS = 0, 1
 DEFAULT_PROTOCOL = "prompt-disjoint"
-#: Of the pictures that could not be scored, these many are named.
+#: Of the images that could not be scored, these many are named.
 SHOWN = 5
 
 
@@ -46,7 +47,7 @@ SHOWN = 5
 @click.option("--fold", type=int, metavar="N", help="Part of --protocol k-fold that is the test part.")
 @click.option(
     "--part", type=click.Choice(["test", "validation", "train", "all"]), default="test", show_default=True,
-    help="Pictures to score; all: the whole database.",
+    help="Images to score; all: the whole database.",
 )  # fmt: skip
 @click.option(
     "--dimension", "dimensions", multiple=True, type=click.Choice(list(SCORE_RANGES)),
@@ -88,11 +89,11 @@ def main(
 ) -> None:
     """Compare metrics with the people who rated DATABASE, which lies in the folder ROOT.
 
-    SRCC, PLCC (as it is, and after a fitted logistic), KRCC and RMSE with 95% intervals, over all pictures, per
+    SRCC, PLCC (as it is, and after a fitted logistic), KRCC and RMSE with 95% intervals, over all images, per
     generator and within prompts; tests between metrics; the PKU-I2IQA paper's figures beside ours where it has them.
 
     The table goes to standard output, progress and warnings to standard error. Exit status: 0 all scored, 1 some
-    pictures could not be, 2 usage error.
+    images could not be, 2 usage error.
     """
     from aigciqa import evaluation as package
     from aigciqa.databases import load_database
@@ -118,7 +119,7 @@ def main(
     setting, samples = checked(_choose, database, heads, part, protocol, seed, _given(folds=folds, fold=fold))
     _check_references(heads, samples)
     if part != "train":
-        _warn_of_seen_pictures(heads, database, samples)
+        _warn_of_seen_images(heads, database, samples)
 
     warnings.filterwarnings("ignore", module="PIL")  # oddities of files that Pillow copes with
     found = _predict(heads, samples, batch_size, workers, quiet)
@@ -203,7 +204,7 @@ def _choose(
     split = database.split(protocol or DEFAULT_PROTOCOL, seed=seed or 0, **options)
     samples: Sequence[Sample] = getattr(split, part)
     if not samples:
-        raise ValueError(f"the {part} part of the protocol {split.protocol} is empty")
+        raise InputError(f"the {part} part of the protocol {split.protocol} is empty")
     return Setting(database.name, split.protocol, part, split.seed, split.digest), samples
 
 
@@ -225,10 +226,10 @@ def _check_dimensions(
 def _check_references(heads: Mapping[str, Metric], samples: Sequence[Sample]) -> None:
     needing = [label for label, metric in heads.items() if metric.requires_reference]
     if needing and not any(sample.reference for sample in samples):
-        raise click.UsageError(f"{needing[0]} compares with image prompts, and these pictures have none: use nr-lite")
+        raise click.UsageError(f"{needing[0]} compares with image prompts, and these images have none: use nr-lite")
 
 
-def _warn_of_seen_pictures(heads: Mapping[str, Metric], database: Database, samples: Sequence[Sample]) -> None:
+def _warn_of_seen_images(heads: Mapping[str, Metric], database: Database, samples: Sequence[Sample]) -> None:
     from aigciqa.evaluation.provenance import Training, seen_warning
 
     for label, metric in heads.items():

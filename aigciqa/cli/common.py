@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from aigciqa.utils.paths import at_home
-from aigciqa.registry import metric_info
+from aigciqa.errors import InputError
 from aigciqa.records import Item
+from aigciqa.registry import metric_info
 from aigciqa.tables.text import printable
+from aigciqa.utils.paths import at_home
 
 if TYPE_CHECKING:
     from aigciqa.metric import Metric
@@ -163,7 +164,7 @@ def load_metrics(
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {device}: {str(error).splitlines()[0]}") from None
+        raise InputError(f"--device {device}: {str(error).splitlines()[0]}") from None
     return [create_metric(name, weights=weights, device=device, dtype=dtype, dimension=dimension) for name in names]
 
 
@@ -173,8 +174,8 @@ def check_references(names: Sequence[str], reference: str | None, first: Item, s
     Args:
         names: of the metrics.
         reference: what -r says.
-        first: the first picture.
-        sources: where pictures come from, as given.
+        first: the first image.
+        sources: where images come from, as given.
     """
     from aigciqa.scoring import archives
     from aigciqa.scoring.sources import MANIFEST_SUFFIXES

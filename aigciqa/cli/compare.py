@@ -23,10 +23,10 @@ from aigciqa.cli.common import (
     load_metrics,
     say,
 )
-from aigciqa.utils.paths import absolute
+from aigciqa.records import Item
 from aigciqa.registry import METRICS, SCORE_RANGES
 from aigciqa.utils.object_stores import is_url
-from aigciqa.records import Item
+from aigciqa.utils.paths import absolute
 
 if TYPE_CHECKING:
     from aigciqa.compare.groups import Group, Result
@@ -91,7 +91,7 @@ def main(
     A, B and so on are folders of images, which are scored, or tables that aigciqa-score -o wrote (.csv, .json, .jsonl,
     .parquet): each is a group. A single table is divided by its column group.
 
-    The comparison goes to standard output, progress to standard error. Exit status: 0 compared, 1 pictures could not
+    The comparison goes to standard output, progress to standard error. Exit status: 0 compared, 1 images could not
     be scored or a group is below --fail-below, 2 usage error.
     """
     from aigciqa.compare import text as group_tables

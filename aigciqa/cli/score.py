@@ -32,11 +32,11 @@ from aigciqa.cli.common import (
     terminate,
 )
 from aigciqa.errors import LockedError
-from aigciqa.utils.files import locked
-from aigciqa.registry import METRICS, SCORE_RANGES
-from aigciqa.utils.object_stores import is_url
 from aigciqa.records import Item, Record
+from aigciqa.registry import METRICS, SCORE_RANGES
 from aigciqa.tables.text import printable
+from aigciqa.utils.files import locked
+from aigciqa.utils.object_stores import is_url
 
 if TYPE_CHECKING:
     from aigciqa.metric import Metric
@@ -56,7 +56,7 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
         return
     click.echo(f"{'metric':<16}{'reference':<11}{'input':<26}{'dimensions':<50}weights")
     for spec in METRICS.values():
-        crop = "whole picture" if spec.input_size is None else f"centre {spec.input_size} x {spec.input_size}"
+        crop = "whole image" if spec.input_size is None else f"centre {spec.input_size} x {spec.input_size}"
         weights = "in the package" if spec.embedded else "Hugging Face Hub"
         reference = "needed" if spec.requires_reference else "none"
         size = f"{spec.preprocess.resize} px, {crop}"

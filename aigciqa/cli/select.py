@@ -1,4 +1,4 @@
-"""`aigciqa-select`: pictures chosen by their scores, into a folder or as a list."""
+"""`aigciqa-select`: images chosen by their scores, into a folder or as a list."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aigciqa.cli.common import EXIT_INTERRUPTED, Command, check_output, checked, say
-from aigciqa.utils.paths import absolute
-from aigciqa.utils.object_stores import is_url
+from aigciqa.compare.selection import Criteria, Selection, bucket, select
+from aigciqa.errors import InputError
 from aigciqa.scoring import provenance
 from aigciqa.scoring.sinks import OUTPUT_SUFFIXES, FileSink
 from aigciqa.scoring.sources import SourceError
 from aigciqa.tables.scores import Table, below_common_folder, is_table, read_table, rows_of
-from aigciqa.compare.selection import Criteria, Selection, bucket, select
 from aigciqa.tables.text import printable
+from aigciqa.utils.object_stores import is_url
+from aigciqa.utils.paths import absolute
 from aigciqa.utils.place_files import LASTING, Step, move
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     Row = Mapping[str, Any]
 
 EXIT_DONE, EXIT_ERRORS = 0, 1
-#: Of the pictures that could not be put in place, these many are named.
+#: Of the images that could not be put in place, these many are named.
 _SHOWN = 20
 _LABELS = {"there": "already there", "different": "another file is there", "gone": "no such file any more"}
 
@@ -62,7 +63,7 @@ def _edges(_context: click.Context, _parameter: click.Parameter, value: str | No
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text} is not finite")
+        raise InputError(f"{text} is not finite")
     return number
 
 

@@ -1,4 +1,4 @@
-"""`aigciqa-train`: a database of rated pictures becomes a head."""
+"""`aigciqa-train`: a database of rated images becomes a head."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def _dimensions(_context: click.Context, _parameter: click.Parameter, given: tup
     "--dimensions", "-d", multiple=True, callback=_dimensions, metavar="D[,D...]",
     help="Opinion scores to learn, jointly. [default: all that the database has]",
 )  # fmt: skip
-@click.option("--epochs", type=click.IntRange(min=1), default=100, help="Times that all pictures are seen.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=8, help="Pictures per step.")
+@click.option("--epochs", type=click.IntRange(min=1), default=100, help="Times that all images are seen.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=8, help="Images per step.")
 @click.option("--learning-rate", "--lr", type=float, default=1e-4, help="Adam's step size.")
 @click.option("--weight-decay", type=float, default=1e-5, help="Adam's weight decay.")
 @click.option("--accumulate", type=click.IntRange(min=1), default=1, help="Steps whose gradients are added up.")
@@ -127,8 +127,8 @@ def _train(
     """Train; what the library complains of becomes an error of the command."""
     import aigciqa
     from aigciqa.errors import LockedError, TrainingError, WeightsError
-    from aigciqa.utils.hardware import keep_memory
     from aigciqa.training.trainer import Settings, train
+    from aigciqa.utils.hardware import keep_memory
 
     keep_memory(not settings["recompute"])
     try:

@@ -1,4 +1,4 @@
-"""Groups of scored pictures against each other: matched by prompt, compared by each metric and dimension."""
+"""Groups of scored images against each other: matched by prompt, compared by each metric and dimension."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from aigciqa.errors import InputError
 from aigciqa.stats.groups import MIN_MATCHED, Difference, Margin, Scores, Standing, differences, margins, standings
-from aigciqa.utils.paths import absolute, name_key
-from aigciqa.utils.object_stores import is_url
 from aigciqa.tables.scores import Table, below_common_folder
+from aigciqa.utils.object_stores import is_url
+from aigciqa.utils.paths import absolute, name_key
 
 Row = Mapping[str, Any]
 
@@ -56,10 +57,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Matching:
-    """How the pictures of groups belong together.
+    """How the images of groups belong together.
 
     Attributes:
-        rule: what two pictures of one prompt have in common; None if groups can't be matched.
+        rule: what two images of one prompt have in common; None if groups can't be matched.
         keys: group -> the prompt of each of its rows; empty without a rule.
     """
 
@@ -102,7 +103,7 @@ class Result:
 
     Attributes:
         groups: all of them, in the order they were given.
-        matching: of their pictures.
+        matching: of their images.
         blocks: one for each metric and dimension that two groups at least have scores of.
         alone: metrics and dimensions that only one group has scores of, with its name.
         baseline: the group that others are compared with; None: all pairs.
@@ -118,7 +119,7 @@ class Result:
 
     @property
     def failures(self) -> list[tuple[str, Row]]:
-        """(group, row) of all pictures that could not be scored."""
+        """(group, row) of all images that could not be scored."""
         return [(group.name, row) for group in self.groups for row in group.failures]
 
     @property
@@ -146,7 +147,7 @@ def compare(
     names = [group.name for group in groups]
     check_names(names, baseline)
     if share is not None and baseline is None:
-        raise ValueError(f"a share of {share} of what? Name the baseline: one of {', '.join(names)}")
+        raise InputError(f"a share of {share} of what? Name the baseline: one of {', '.join(names)}")
     matching = match(groups)
     blocks = []
     alone: list[tuple[str, str, str]] = []
@@ -158,7 +159,7 @@ def compare(
         else:
             blocks.append(_block(metric, dimension, scores, baseline, share))
     if not blocks:
-        raise ValueError(f"no two groups have scores of the same metric: {_shown(alone)}")
+        raise InputError(f"no two groups have scores of the same metric: {_shown(alone)}")
     return Result(tuple(groups), matching, tuple(blocks), tuple(alone), baseline, share)
 
 
@@ -168,15 +169,15 @@ def check_names(names: Sequence[str], baseline: str | None) -> None:
     At least two, of different names; the baseline one of them; without one, not too many.
     """
     if len(names) < 2 or len(set(names)) < len(names):
-        raise ValueError(f"at least two groups of different names are compared; got {', '.join(names) or 'none'}")
+        raise InputError(f"at least two groups of different names are compared; got {', '.join(names) or 'none'}")
     if baseline is not None and baseline not in names:
-        raise ValueError(f"the baseline {baseline!r} is none of the groups: {', '.join(names)}")
+        raise InputError(f"the baseline {baseline!r} is none of the groups: {', '.join(names)}")
     if baseline is None and len(names) > GROUP_LIMIT:
-        raise ValueError(f"at most {GROUP_LIMIT} groups are compared pair by pair; of {len(names)}, name a baseline")
+        raise InputError(f"at most {GROUP_LIMIT} groups are compared pair by pair; of {len(names)}, name a baseline")
 
 
 def match(groups: Sequence[Group]) -> Matching:
-    """Find what tells the pictures of one prompt.
+    """Find what tells the images of one prompt.
 
     By their reference if all that have scores have one and groups share some: by its path, or, where no two groups
     share a path, by its file name. Otherwise by the image's relative path, with or without its suffix, whichever
@@ -294,13 +295,13 @@ def _check_share(label: str, baseline: str, found: Iterable[Margin]) -> None:
     """Raise ValueError where a share of the baseline says nothing."""
     for each in found:
         if math.isnan(each.baseline_mean):
-            raise ValueError(
+            raise InputError(
                 f"{label}: the baseline {baseline!r} has no scores of it: "
                 "leave it out with -m or --dimension, or score the baseline by it"
             )
         if each.n and each.baseline_mean <= 0:
             over = f" over the {each.n} prompts that {each.name} has, too" if each.matched else ""
-            raise ValueError(
+            raise InputError(
                 f"{label}: the baseline's mean is {each.baseline_mean:.3f}{over}; a share needs one above 0"
             )
 

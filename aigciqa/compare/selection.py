@@ -1,4 +1,4 @@
-"""Which pictures of a table of scores: thresholds, the best or worst, a list, buckets by score."""
+"""Which images of a table of scores: thresholds, the best or worst, a list, buckets by score."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Criteria:
-    """What is asked for; a picture has to meet all of it.
+    """What is asked for; an image has to meet all of it.
 
     Attributes:
         dimension: the score that ranks and divides.
@@ -23,7 +23,7 @@ class Criteria:
         keep: how many are kept, best or worst first; None: all, in the table's order.
         best: whether the highest scores are kept, or the lowest.
         per_group: whether so many are kept of each group.
-        listed: absolute paths of the only pictures to choose from; None: all.
+        listed: absolute paths of the only images to choose from; None: all.
     """
 
     dimension: str
@@ -41,10 +41,10 @@ class Selection:
 
     Attributes:
         rows: the chosen ones.
-        offered: how many pictures there were to choose from.
+        offered: how many images there were to choose from.
         unscored: how many of them lack a score that is asked for; none of these is chosen.
-        repeated: rows left out because an earlier one is of the same picture.
-        missing: how many of the listed pictures are not in the table.
+        repeated: rows left out because an earlier one is of the same image.
+        missing: how many of the listed images are not in the table.
     """
 
     rows: tuple[Row, ...]
@@ -57,14 +57,14 @@ class Selection:
 def select(rows: Sequence[Row], criteria: Criteria) -> Selection:
     """Choose rows of one metric. Of equal scores, the earlier row is chosen."""
     named = [row for row in rows if row["image"]]
-    pictures: dict[str, Row] = {}
+    images: dict[str, Row] = {}
     for row in named:
-        pictures.setdefault(absolute(row["image"]), row)
+        images.setdefault(absolute(row["image"]), row)
     listed = criteria.listed
     if listed is None:
-        offered = [*pictures.values(), *(row for row in rows if not row["image"])]
+        offered = [*images.values(), *(row for row in rows if not row["image"])]
     else:
-        offered = [row for path, row in pictures.items() if path in listed]
+        offered = [row for path, row in images.items() if path in listed]
     wanted = {criteria.dimension, *criteria.minimum, *criteria.maximum}
     scored = [row for row in offered if row["image"] and all(row[name] is not None for name in wanted)]
     chosen = [row for row in scored if _within(row, criteria)]
@@ -72,8 +72,8 @@ def select(rows: Sequence[Row], criteria: Criteria) -> Selection:
         rows=tuple(_ranked(chosen, criteria)),
         offered=len(offered),
         unscored=len(offered) - len(scored),
-        repeated=len(named) - len(pictures),
-        missing=len(listed - pictures.keys()) if listed is not None else 0,
+        repeated=len(named) - len(images),
+        missing=len(listed - images.keys()) if listed is not None else 0,
     )
 
 
@@ -81,7 +81,7 @@ def bucket(score: float, edges: Sequence[float]) -> str:
     """Name of the bucket of a score; a score on an edge is in the upper one.
 
     Args:
-        score: of a picture.
+        score: of an image.
         edges: ascending.
     """
     place = bisect.bisect_right(edges, score)

@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from types import MappingProxyType
 
-from aigciqa.stats.groups import MIN_MATCHED, MIN_PROVING, Difference, Margin, Standing
 from aigciqa.compare.groups import Block, Result
-from aigciqa.utils.paths import shown
+from aigciqa.stats.groups import MIN_MATCHED, MIN_PROVING, Difference, Margin, Standing
 from aigciqa.tables.text import (
     Table,
     aligned,
@@ -27,12 +26,13 @@ from aigciqa.tables.text import (
     write_text,
     writer_of,
 )
+from aigciqa.utils.paths import shown
 
 _CSV_COLUMNS = (
     "metric", "dimension", "first", "second", "first_mean", "second_mean", "prompts", "matched", "difference", "low",
     "high", "win_rate", "p_value", "is_significant",
 )  # fmt: skip
-#: Of the pictures that could not be scored, these many are named.
+#: Of the images that could not be scored, these many are named.
 _SHOWN = 10
 #: Relative difference from their mean that equal scores can have.
 _ROUNDING = 1e-12
@@ -113,7 +113,7 @@ def write_result(result: Result, path: str | os.PathLike[str]) -> None:
 
 
 def how(result: Result) -> str:
-    """What was compared and how pictures were matched, in a few lines."""
+    """What was compared and how images were matched, in a few lines."""
     return f"{len(result.groups)} groups.\n{_matched_text(result)}\nIn brackets: 95% intervals, by resampling prompts."
 
 
@@ -151,14 +151,14 @@ def _matched_text(result: Result) -> str:
     counts = [each.n for each in found if each.matched]
     if not counts:
         return (
-            f"Pictures are not matched: no two groups have {MIN_MATCHED} prompts or more in common that their paths or "
+            f"Images are not matched: no two groups have {MIN_MATCHED} prompts or more in common that their paths or "
             "references show."
         )
     least, most = min(counts), max(counts)
     number = str(most) if least == most else f"{least} to {most}"
     rest = f"; {len(found) - len(counts)} of {len(found)} pairs can't be" if len(counts) < len(found) else ""
     few = f" Fewer than {MIN_PROVING} prompts prove nothing." if most < MIN_PROVING else ""
-    return f"Pictures are matched by their {result.matching.rule}: {number} prompts in common{rest}.{few}"
+    return f"Images are matched by their {result.matching.rule}: {number} prompts in common{rest}.{few}"
 
 
 def _tables(result: Result, block: Block) -> list[Table]:

@@ -86,7 +86,7 @@ def _rows(maps: Tensor) -> Tensor:
 
 
 def _maps(rows: Tensor, like: Tensor) -> Tensor:
-    """The inverse of `_rows`: as many pictures and positions as `like` has."""
+    """The inverse of `_rows`: as many images and positions as `like` has."""
     return rows.view(like.shape[0], *like.shape[2:], -1).permute(0, 3, 1, 2)
 
 

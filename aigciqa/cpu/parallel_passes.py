@@ -1,4 +1,4 @@
-"""Generated pictures and prompts through a backbone at the same time, each on half of the cores."""
+"""Generated images and prompts through a backbone at the same time, each on half of the cores."""
 
 from __future__ import annotations
 

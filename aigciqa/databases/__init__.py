@@ -1,4 +1,4 @@
-"""Databases of rated AI-generated pictures, in the layouts their authors publish.
+"""Databases of rated AI-generated images, in the layouts their authors publish.
 
     db = aigciqa.load_database("agiqa-3k", "AGIQA-3K")
     split = db.split("prompt-disjoint", seed=0)
@@ -20,6 +20,7 @@ from typing import Any
 
 from aigciqa.databases.base import Database, DatabaseSpec, Sample
 from aigciqa.databases.splits import Split
+from aigciqa.errors import InputError
 from aigciqa.utils.paths import absolute
 
 __all__ = ["Database", "DatabaseSpec", "Sample", "Split", "database_info", "list_databases", "load_database"]
@@ -57,7 +58,7 @@ def database_info(name: str) -> DatabaseSpec:
 
 
 def load_database(name: str, root: str | os.PathLike[str], **options: Any) -> Database:
-    """Read a database's labels; its layout is checked, and that every picture is there, but none is opened.
+    """Read a database's labels; its layout is checked, and that every image is there, but none is opened.
 
     Args:
         name: one of `list_databases()`.
@@ -83,5 +84,5 @@ def _module(name: str) -> Any:
     if name not in _MODULES:
         near = difflib.get_close_matches(str(name).lower(), _MODULES, n=2)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-        raise ValueError(f"unknown database {name!r}{hint} Known databases: {', '.join(_MODULES)}.")
+        raise InputError(f"unknown database {name!r}{hint} Known databases: {', '.join(_MODULES)}.")
     return importlib.import_module(f"aigciqa.databases.{_MODULES[name]}")

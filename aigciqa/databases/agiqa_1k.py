@@ -1,14 +1,14 @@
-"""AGIQA-1K: 1,080 pictures made from 720 text prompts by two models."""
+"""AGIQA-1K: 1,080 images made from 720 text prompts by two models."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from aigciqa.databases.base import Database, DatabaseSpec, Sample, as_group, check_pictures, named, open_root, prefix
+from aigciqa.databases.base import Database, DatabaseSpec, Sample, as_group, check_images, named, open_root, prefix
 from aigciqa.databases.labels import Reader, Table
 
 LABELS = "AIGC_MOS_Zscore.xlsx"
-PICTURES = "file/"
+IMAGES = "file/"
 SPEC = DatabaseSpec(
     name="agiqa-1k",
     title="AGIQA-1K",
@@ -17,13 +17,13 @@ SPEC = DatabaseSpec(
     source="Zhang et al. 2023, arXiv:2303.12618",
     layout={
         LABELS: "a spreadsheet with the columns Image, Prompt, MOS",
-        PICTURES: "the pictures (*.jpg), the content of file.zip",
+        IMAGES: "the images (*.jpg), the content of file.zip",
     },
     score_range={"quality": (0.0, 5.0)},
     protocols=("prompt-disjoint", "k-fold", "paper"),
     published="shuffled",
 )
-#: The published labels list this picture twice, with two scores, and `dreamStudio_8_5_0_0.jpg` not at all. Which score
+#: The published labels list this image twice, with two scores, and `dreamStudio_8_5_0_0.jpg` not at all. Which score
 #: is whose can't be told: both rows stay, as they do in the published split.
 TWICE = "dreamStudio_8_9_1_1.jpg"
 #: What the authors' other table (AIGC_all.csv) calls it.
@@ -42,7 +42,7 @@ def load(root: Path) -> Database:
         reader = Reader(root, problems)
         table = reader.spreadsheet(LABELS, ("Image", "Prompt", "MOS"))
         samples = _samples(root, reader, table) if table else ()
-        check_pictures(problems, LABELS, samples, repeated={TWICE: 2, ALSO_CALLED: 2})
+        check_images(problems, LABELS, samples, repeated={TWICE: 2, ALSO_CALLED: 2})
     problems.raise_any()
     return Database(SPEC, root, samples, SPEC.score_range)
 
@@ -52,7 +52,7 @@ def _samples(root: Path, reader: Reader, table: Table) -> tuple[Sample, ...]:
     return named(
         (
             Sample(
-                image=str(_picture(root, name)),
+                image=str(_image(root, name)),
                 reference=None,
                 prompt=prompt,
                 generator=prefix(name),
@@ -65,7 +65,7 @@ def _samples(root: Path, reader: Reader, table: Table) -> tuple[Sample, ...]:
     )
 
 
-def _picture(root: Path, name: str) -> Path:
-    path = root / PICTURES / name
+def _image(root: Path, name: str) -> Path:
+    path = root / IMAGES / name
     other = path.with_name(ALSO_CALLED)
     return other if name == TWICE and not path.is_file() and other.is_file() else path

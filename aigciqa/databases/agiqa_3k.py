@@ -1,4 +1,4 @@
-"""AGIQA-3K: 2,982 pictures made from 300 text prompts by six models."""
+"""AGIQA-3K: 2,982 images made from 300 text prompts by six models."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from aigciqa.databases.base import (
     DatabaseSpec,
     Sample,
     as_group,
-    check_pictures,
+    check_images,
     named,
     open_root,
     prefix,
@@ -18,7 +18,7 @@ from aigciqa.databases.base import (
 from aigciqa.databases.labels import Reader, Table
 
 LABELS = "data.csv"
-PICTURES = "image/"
+IMAGES = "image/"
 SCORES = {"mos_quality": "quality", "mos_align": "correspondence"}
 SPEC = DatabaseSpec(
     name="agiqa-3k",
@@ -28,7 +28,7 @@ SPEC = DatabaseSpec(
     source="Li et al. 2023, arXiv:2306.04717",
     layout={
         LABELS: "a table with the columns name, prompt, mos_quality, mos_align",
-        PICTURES: "the pictures (*.jpg)",
+        IMAGES: "the images (*.jpg)",
     },
     score_range=same_range(0.0, 5.0, *SCORES.values()),
     protocols=("prompt-disjoint", "k-fold", "paper"),
@@ -48,7 +48,7 @@ def load(root: Path) -> Database:
         reader = Reader(root, problems)
         table = reader.csv(LABELS, ("name", "prompt", *SCORES))
         samples = _samples(root, reader, table) if table else ()
-        check_pictures(problems, LABELS, samples)
+        check_images(problems, LABELS, samples)
     problems.raise_any()
     return Database(SPEC, root, samples, SPEC.score_range)
 
@@ -59,7 +59,7 @@ def _samples(root: Path, reader: Reader, table: Table) -> tuple[Sample, ...]:
     return named(
         (
             Sample(
-                image=str(root / PICTURES / name),
+                image=str(root / IMAGES / name),
                 reference=None,
                 prompt=prompt,
                 generator=prefix(name),

@@ -1,4 +1,4 @@
-"""AIGCIQA2023: 2,400 pictures: four of each of 100 text prompts by each of six models."""
+"""AIGCIQA2023: 2,400 images: four of each of 100 text prompts by each of six models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from aigciqa.databases.base import (
 from aigciqa.databases.labels import Reader
 from aigciqa.utils.paths import shown
 
-PICTURES = "Image/allimg/"
+IMAGES = "Image/allimg/"
 LABELS = {
     "quality": "DATA/MOS/mosz1.mat",
     "authenticity": "DATA/MOS/mosz2.mat",
@@ -33,11 +33,11 @@ KEY = "MOSz"
 PROMPTS = "prompt.xlsx"
 #: The authors' own list of prompts: no header; challenge, category, prompt.
 AUTHORS_PROMPTS = "AIGCIQA2023_Prompts.xlsx"
-#: Model and file name of each picture, in the order of the labels; no header.
+#: Model and file name of each image, in the order of the labels; no header.
 INDEX = "pic-index.xlsx"
 #: Where the spreadsheets are looked for.
 FOLDERS = ("", "DATA/", "DATA/MOS/")
-#: The order of the labels, which the index confirms: by model, then prompt, then picture.
+#: The order of the labels, which the index confirms: by model, then prompt, then image.
 GENERATORS = ("Controlnet", "DALLE", "Glide", "Lafite", "stable-diffusion", "Unidiffuser")
 PER_PROMPT = 4
 SPEC = DatabaseSpec(
@@ -47,7 +47,7 @@ SPEC = DatabaseSpec(
     licence="not stated",
     source="Wang et al. 2023, arXiv:2307.00211",
     layout={
-        PICTURES: "the pictures (<number>.png)",
+        IMAGES: "the images (<number>.png)",
         **{where: f"{dimension}: a MATLAB file with the key {KEY}, n x 1" for dimension, where in LABELS.items()},
         PROMPTS: f"a spreadsheet with the column prompt, or the authors' {AUTHORS_PROMPTS}",
     },
@@ -59,7 +59,7 @@ SPEC = DatabaseSpec(
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a picture comes from: the model, and the number of its prompt, from 0; None where that is not known."""
+    """Where an image comes from: the model, and the number of its prompt, from 0; None where that is not known."""
 
     generator: str | None
     prompt: int | None
@@ -71,57 +71,57 @@ def load(root: Path) -> Database:
     Raises:
         DatabaseError: the folder is not the database as published.
     """
-    problems = open_root(SPEC, root, (PICTURES, *LABELS.values()))
+    problems = open_root(SPEC, root, (IMAGES, *LABELS.values()))
     reader = Reader(root, problems)
     labels = {name: reader.matrix(where, KEY) for name, where in LABELS.items() if problems.has(where)}
-    pictures = _pictures(root, problems) if problems.has(PICTURES) else []
-    origins = _origins(reader, len(pictures))
+    images = _images(root, problems) if problems.has(IMAGES) else []
+    origins = _origins(reader, len(images))
     prompts = _prompts(reader, origins)
     scores = [numbers for numbers in labels.values() if numbers is not None]
     for dimension, numbers in labels.items():
-        if numbers is not None and pictures and len(numbers) != len(pictures):
+        if numbers is not None and images and len(numbers) != len(images):
             problems.add(
-                LABELS[dimension], f"{counted(numbers, 'label')}, but {PICTURES} holds {counted(pictures, 'picture')}"
+                LABELS[dimension], f"{counted(numbers, 'label')}, but {IMAGES} holds {counted(images, 'image')}"
             )
     problems.raise_any()
     samples = named(
         (
             Sample(
-                image=str(picture),
+                image=str(image),
                 reference=None,
                 prompt=prompt,
                 generator=origin.generator,
                 group=as_group(prompt),
                 scores=with_overall(dict(zip(LABELS, values, strict=True))),
             )
-            for picture, prompt, origin, *values in zip(pictures, prompts, origins, *scores, strict=True)
+            for image, prompt, origin, *values in zip(images, prompts, origins, *scores, strict=True)
         ),
         root,
     )
     return Database(SPEC, root, samples, SPEC.score_range)
 
 
-def _pictures(root: Path, problems: Problems) -> list[Path]:
-    """The pictures, sorted by number. A gap would give every picture after it another one's labels: it is noted."""
-    paths = list((root / PICTURES).glob("*.png"))
+def _images(root: Path, problems: Problems) -> list[Path]:
+    """The images, sorted by number. A gap would give every image after it another one's labels: it is noted."""
+    paths = list((root / IMAGES).glob("*.png"))
     others = sorted(path.name for path in paths if not re.fullmatch(r"\d+", path.stem, re.ASCII))
     if others:
-        problems.add(PICTURES, f"{counted(others, 'picture')} not called by a number: {shown(others)}")
+        problems.add(IMAGES, f"{counted(others, 'image')} not called by a number: {shown(others)}")
     numbered = sorted((int(path.stem), path) for path in paths if path.name not in others)
     numbers = [number for number, _ in numbered]
     if not numbers:
-        problems.add(PICTURES, "no pictures (<number>.png)")
+        problems.add(IMAGES, "no images (<number>.png)")
     expected = range(min(1, *numbers, 1), max(numbers, default=0) + 1)
     absent = [f"{number}.png" for number in sorted(set(expected) - set(numbers))]
     if absent:
-        problems.add(PICTURES, f"{counted(absent, 'picture')} missing: {shown(absent)}")
+        problems.add(IMAGES, f"{counted(absent, 'image')} missing: {shown(absent)}")
     if len(set(numbers)) < len(numbers):
-        problems.add(PICTURES, "several pictures have the same number (as 1.png and 01.png have)")
+        problems.add(IMAGES, "several images have the same number (as 1.png and 01.png have)")
     return [path for _, path in numbered]
 
 
 def _origins(reader: Reader, count: int) -> list[Origin]:
-    """Model and prompt of each picture: from the authors' index where it is there, else from the published order."""
+    """Model and prompt of each image: from the authors' index where it is there, else from the published order."""
     where = _find(reader.root, INDEX)
     table = reader.spreadsheet(where, header=False) if where else None
     if table is None:
@@ -135,7 +135,7 @@ def _origins(reader: Reader, count: int) -> list[Origin]:
     if wrong:
         reader.problems.add(table.where, f"{counted(wrong, 'file name')} without a prompt's number: {shown(wrong)}")
     if count and len(names) != count:
-        reader.problems.add(table.where, f"{counted(names, 'row')}, but {PICTURES} holds {count} pictures")
+        reader.problems.add(table.where, f"{counted(names, 'row')}, but {IMAGES} holds {count} images")
     return [Origin(model, int(number[1]) if number else None) for model, number in zip(models, numbers, strict=True)]
 
 
@@ -149,7 +149,7 @@ def _published_order(count: int) -> list[Origin]:
 
 
 def _prompts(reader: Reader, origins: Sequence[Origin]) -> list[str]:
-    """The text prompt of each picture, from a list of one a picture or one a prompt."""
+    """The text prompt of each image, from a list of one an image or one a prompt."""
     own, authors = _find(reader.root, PROMPTS), _find(reader.root, AUTHORS_PROMPTS)
     if own:
         table = reader.spreadsheet(own, ("prompt",))
@@ -167,7 +167,7 @@ def _prompts(reader: Reader, origins: Sequence[Origin]) -> list[str]:
     if origins and (len(numbers) < len(origins) or len(texts) <= max(numbers)):
         reader.problems.add(
             table.where,
-            f"{counted(texts, 'prompt')}; expected one for each of the {len(origins)} pictures, or one a prompt",
+            f"{counted(texts, 'prompt')}; expected one for each of the {len(origins)} images, or one a prompt",
         )
         return []
     return [texts[number] for number in numbers]

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from aigciqa.errors import DatabaseError
-from aigciqa.utils.paths import shown
 from aigciqa.images.parquet import place_of
+from aigciqa.utils.paths import shown
 
 if TYPE_CHECKING:
     from aigciqa.databases.splits import Split
@@ -23,17 +23,17 @@ DIMENSIONS = (*SUMMED, "overall")
 
 @dataclass(frozen=True)
 class Sample:
-    """One rated picture.
+    """One rated image.
 
     Attributes:
-        image: absolute path of the generated picture; where that lies in a Parquet file, see `aigciqa.images.parquet`.
+        image: absolute path of the generated image; where that lies in a Parquet file, see `aigciqa.images.parquet`.
         reference: absolute path of its image prompt; None where it was made from text alone.
         prompt: its text prompt, if the database has it.
         generator: the model that made it, as the database's files call it.
         group: its image prompt, else its text prompt: samples of one group belong on one side of a split.
         scores: dimension -> mean opinion score, on the database's own scale.
-        name: of the row in the database: the picture's path below the root, with `/`; `#2` follows in the second row
-            of the same picture.
+        name: of the row in the database: the image's path below the root, with `/`; `#2` follows in the second row
+            of the same image.
     """
 
     image: str
@@ -97,12 +97,12 @@ class Database:
 
     @property
     def dimensions(self) -> tuple[str, ...]:
-        """What its pictures were rated for."""
+        """What its images were rated for."""
         return tuple(self.score_range)
 
     @property
     def generators(self) -> tuple[str, ...]:
-        """The models that made the pictures, sorted; empty where the database does not tell."""
+        """The models that made the images, sorted; empty where the database does not tell."""
         return tuple(sorted({sample.generator for sample in self.samples if sample.generator is not None}))
 
     @property
@@ -207,14 +207,14 @@ def open_root(spec: DatabaseSpec, root: Path, required: Iterable[str]) -> Proble
     return problems
 
 
-def check_pictures(
+def check_images(
     problems: Problems, where: str, samples: Sequence[Sample], repeated: Mapping[str, int] | None = None
 ) -> None:
-    """Note pictures and image prompts that are not there, and pictures that are rated twice.
+    """Note images and image prompts that are not there, and images that are rated twice.
 
     Args:
         where: the file that lists them.
-        repeated: picture's file name -> how often the published labels list it, where that is known to be more than
+        repeated: image's file name -> how often the published labels list it, where that is known to be more than
             once.
     """
     folders = {
@@ -222,14 +222,14 @@ def check_pictures(
         *(str(problems.root / path) for path in problems.spec.layout),
     }  # the paths of rows without a name
     counts = Counter(sample.image for sample in samples if sample.image not in folders)
-    _check_there(problems, where, "pictures", counts)
+    _check_there(problems, where, "images", counts)
     references = {sample.reference for sample in samples if sample.reference is not None}
     _check_there(problems, where, "image prompts", references - folders)
     allowed = repeated or {}
     twice = [path for path, count in counts.items() if count > 1 and count != allowed.get(Path(path).name)]
     if twice:
         named = shown([below(problems.root, path) for path in twice])
-        problems.add(where, f"{counted(twice, 'picture')} listed more than once: {named}")
+        problems.add(where, f"{counted(twice, 'image')} listed more than once: {named}")
 
 
 def _check_there(problems: Problems, where: str, what: str, paths: Collection[str]) -> None:

@@ -9,13 +9,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from aigciqa.databases.base import Sample
+from aigciqa.errors import InputError
 from aigciqa.images.decode import load_image
 from aigciqa.images.preprocess import present_image
 from aigciqa.registry import Preprocess
 
 
-class PictureDataset(Dataset[dict[str, Tensor]]):
-    """Rated pictures as a backbone is shown them, before `aigciqa.images.preprocess.normalize`.
+class ImageDataset(Dataset[dict[str, Tensor]]):
+    """Rated images as a backbone is shown them, before `aigciqa.images.preprocess.normalize`.
 
     Items are dictionaries of tensors: `"image"`, uint8 (3, h, w); `"reference"`, the same of the image prompt, where
     asked for; `"target"`, float32 (number of dimensions,).
@@ -24,25 +25,25 @@ class PictureDataset(Dataset[dict[str, Tensor]]):
     def __init__(
         self, samples: Sequence[Sample], dimensions: Sequence[str], preprocess: Preprocess, references: bool = False
     ) -> None:
-        """Check that the samples have what is asked for; no picture is opened.
+        """Check that the samples have what is asked for; no image is opened.
 
         Args:
             samples: a part of a split.
             dimensions: the scores that `"target"` holds, in this order.
-            preprocess: how pictures are presented; a metric's own.
+            preprocess: how images are presented; a metric's own.
             references: whether items have the image prompt.
 
         Raises:
             ValueError: no samples, a dimension they were not rated for, or no image prompt.
         """
         if not samples or not dimensions:
-            raise ValueError(f"no {'dimensions' if samples else 'samples'} to make a data set of")
+            raise InputError(f"no {'dimensions' if samples else 'samples'} to make a data set of")
         for sample in samples:
             unrated = [name for name in dimensions if name not in sample.scores]
             if unrated:
-                raise ValueError(f"{sample.image} is not rated for {unrated[0]!r}; rated: {', '.join(sample.scores)}")
+                raise InputError(f"{sample.image} is not rated for {unrated[0]!r}; rated: {', '.join(sample.scores)}")
             if references and sample.reference is None:
-                raise ValueError(f"{sample.image} has no image prompt; use a no-reference metric, or a part that has")
+                raise InputError(f"{sample.image} has no image prompt; use a no-reference metric, or a part that has")
         self.samples = tuple(samples)
         self.dimensions = tuple(dimensions)
         self.preprocess = preprocess
@@ -52,10 +53,10 @@ class PictureDataset(Dataset[dict[str, Tensor]]):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Read a sample's pictures.
+        """Read a sample's images.
 
         Raises:
-            ImageError: a picture can't be read.
+            ImageError: an image can't be read.
         """
         sample = self.samples[index]
         item = {

@@ -1,4 +1,4 @@
-"""Your own ratings: pictures anywhere and a manifest `.csv` beside them, or pictures in a `.parquet` manifest."""
+"""Your own ratings: images anywhere and a manifest `.csv` beside them, or images in a `.parquet` manifest."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from aigciqa.images import parquet as parquet_images
 from aigciqa.databases.base import (
     DIMENSIONS,
     SUMMED,
@@ -16,27 +15,29 @@ from aigciqa.databases.base import (
     Sample,
     as_group,
     below,
-    check_pictures,
+    check_images,
     named,
     open_root,
     with_overall,
 )
 from aigciqa.databases.labels import Reader, Table
-from aigciqa.utils.paths import absolute, shown
+from aigciqa.errors import InputError
+from aigciqa.images import parquet as parquet_images
 from aigciqa.scoring.sources import spelled
+from aigciqa.utils.paths import absolute, shown
 
 MANIFEST = "manifest.csv"
 #: Of scores in a table, at most.
 ROUNDING = 0.02
 SPEC = DatabaseSpec(
     name="folder",
-    title="The folder of rated pictures",
+    title="The folder of rated images",
     homepage="",
     licence="your own",
     source="your own ratings",
     layout={
         MANIFEST: "a table with the column image, one or more of quality, authenticity, correspondence, overall, and "
-        "optionally reference, prompt, generator, group; pictures' paths are relative to it"
+        "optionally reference, prompt, generator, group; images' paths are relative to it"
     },
     score_range={},
     protocols=("prompt-disjoint", "k-fold"),
@@ -47,7 +48,7 @@ SPEC = DatabaseSpec(
 def load(
     root: Path, manifest: str | None = None, score_range: Mapping[str, tuple[float, float]] | None = None
 ) -> Database:
-    """Read a folder of rated pictures.
+    """Read a folder of rated images.
 
     Args:
         root: the folder, or the manifest itself.
@@ -70,7 +71,7 @@ def load(
         read = reader.parquet if name.lower().endswith(parquet_images.SUFFIX) else reader.csv
         table = read(name, ("image",))
         samples = _samples(root, reader, table) if table else ()
-        check_pictures(problems, name, samples)
+        check_images(problems, name, samples)
     problems.raise_any()
     options = {} if name == MANIFEST else {"manifest": name}
     return Database(SPEC, root, samples, _ranges(samples, score_range or {}), options)
@@ -130,9 +131,9 @@ def _ranges(samples: tuple[Sample, ...], given: Mapping[str, tuple[float, float]
     ranges = {dimension: (min(scores), max(scores)) for dimension, scores in columns.items()}
     for dimension, (low, high) in given.items():
         if dimension not in ranges:
-            raise ValueError(f"score_range for {dimension!r}, which is not rated; rated: {', '.join(ranges)}")
+            raise InputError(f"score_range for {dimension!r}, which is not rated; rated: {', '.join(ranges)}")
         if not low <= ranges[dimension][0] <= ranges[dimension][1] <= high:
-            raise ValueError(f"score_range of {dimension!r} is {(low, high)}, but scores are in {ranges[dimension]}")
+            raise InputError(f"score_range of {dimension!r} is {(low, high)}, but scores are in {ranges[dimension]}")
     if all(name in given for name in SUMMED) and all(map(_is_summed, samples)):
         ranges["overall"] = (sum(given[name][0] for name in SUMMED), sum(given[name][1] for name in SUMMED))
     return {**ranges, **{dimension: (float(low), float(high)) for dimension, (low, high) in given.items()}}

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from aigciqa.images import parquet as parquet_images
-from aigciqa.tables.csv_text import CsvError, from_windows, read_csv
 from aigciqa.databases.base import Problems, counted
-from aigciqa.utils.paths import shown
+from aigciqa.images import parquet as parquet_images
 from aigciqa.scoring.sources import is_image_name
+from aigciqa.tables.csv_text import CsvError, from_windows, read_csv
+from aigciqa.utils.paths import shown
 
 #: A number with a decimal comma, as a spreadsheet writes it in much of Europe.
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+(,\d+)?\s*")

@@ -1,4 +1,4 @@
-"""PKU-I2IQA: 1,600 pictures made from 200 image prompts by Midjourney and Stable Diffusion 1.5."""
+"""PKU-I2IQA: 1,600 images made from 200 image prompts by Midjourney and Stable Diffusion 1.5."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aigciqa.databases.base import (
     DatabaseSpec,
     Problems,
     Sample,
-    check_pictures,
+    check_images,
     counted,
     named,
     open_root,
@@ -23,7 +23,7 @@ from aigciqa.databases.labels import Reader, Table
 from aigciqa.utils.paths import shown
 
 LABELS = "I2IQA_annotation.xlsx"
-PICTURES = "Generated_image/All/"
+IMAGES = "Generated_image/All/"
 PROMPTS = "Image_prompt/"
 SCORES = {"MOS_q": "quality", "MOS_a": "authenticity", "MOS_c": "correspondence"}
 SPEC = DatabaseSpec(
@@ -35,7 +35,7 @@ SPEC = DatabaseSpec(
     layout={
         LABELS: "a spreadsheet with the columns Generated_image, Image_prompt, Text_prompt, MOS_q, MOS_a, MOS_c and, "
         "if it has one, a final score",
-        PICTURES: "the generated pictures (*.jpg)",
+        IMAGES: "the generated images (*.jpg)",
         PROMPTS: "the image prompts (*.jpg)",
     },
     score_range={**same_range(0.0, 5.0, *SUMMED), "overall": (0.0, 15.0)},
@@ -58,7 +58,7 @@ def load(root: Path) -> Database:
         reader = Reader(root, problems)
         table = reader.spreadsheet(LABELS, ("Generated_image", "Image_prompt", "Text_prompt", *SCORES))
         samples = _samples(root, reader, table) if table else ()
-        check_pictures(problems, LABELS, samples)
+        check_images(problems, LABELS, samples)
     problems.raise_any()
     return Database(SPEC, root, samples, SPEC.score_range)
 
@@ -74,13 +74,13 @@ def _samples(root: Path, reader: Reader, table: Table) -> tuple[Sample, ...]:
     if unknown:
         reader.problems.add(
             LABELS,
-            f"no generator known of {counted(unknown, 'picture')}, whose names begin neither with MJ_ nor with SD_ and "
+            f"no generator known of {counted(unknown, 'image')}, whose names begin neither with MJ_ nor with SD_ and "
             f"which are in neither or both of Generated_image/MJ and /SD: {shown(unknown)}",
         )
     return named(
         (
             Sample(
-                image=str(root / PICTURES / image),
+                image=str(root / IMAGES / image),
                 reference=str(root / PROMPTS / reference),
                 prompt=prompt or None,
                 generator=generator,
@@ -101,7 +101,7 @@ def _samples(root: Path, reader: Reader, table: Table) -> tuple[Sample, ...]:
 
 
 def _generator(root: Path, image: str) -> str | None:
-    """What made a picture: the prefix of its file name says, else the folder that holds it too."""
+    """What made an image: the prefix of its file name says, else the folder that holds it too."""
     model = prefix(image)
     if model in GENERATORS:
         return model

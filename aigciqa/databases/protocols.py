@@ -1,6 +1,6 @@
 """How samples are divided: as published, and so that no prompt falls on two sides.
 
-In the published protocols pictures of one prompt fall on both sides, and the epoch is chosen on the test set. Results
+In the published protocols images of one prompt fall on both sides, and the epoch is chosen on the test set. Results
 got with them compare with the papers' tables; results got with `prompt-disjoint` tell how a metric does on prompts it
 has not seen.
 """
@@ -18,6 +18,7 @@ import numpy as np
 from aigciqa.databases.base import Database, Sample, below
 from aigciqa.databases.copies import originals
 from aigciqa.databases.splits import Split, warn_of_copies
+from aigciqa.errors import InputError
 from aigciqa.utils.paths import shown
 
 #: Of the groups; what is left trains.
@@ -40,7 +41,7 @@ def make_split(database: Database, protocol: str, seed: int = 0, **options: Any)
         ValueError: a protocol the database does not have, too few samples or groups, or a wrong option.
     """
     if protocol not in database.protocols:
-        raise ValueError(
+        raise InputError(
             f"database {database.name!r} has no protocol {protocol!r}; it has: {', '.join(database.protocols)}"
         )
     _check_integer("seed", seed, 0)
@@ -53,7 +54,7 @@ def make_split(database: Database, protocol: str, seed: int = 0, **options: Any)
     options = {**defaults, **options}
     train, validation, test = divide(database, seed, **options)
     if not (train and validation and test):
-        raise ValueError(
+        raise InputError(
             f"protocol {protocol!r} leaves nothing to {'train on' if not train else 'test on'}: "
             f"{database.name!r} has {len(database.samples)} samples here"
         )
@@ -77,7 +78,7 @@ def _prompt_disjoint(database: Database, seed: int) -> Parts:
     of_sample = _joined_groups(database)
     groups = _permuted(of_sample, seed)
     if len(groups) < 3:
-        raise ValueError(f"'prompt-disjoint' needs at least 3 prompts; {database.name!r} has {len(groups)} here")
+        raise InputError(f"'prompt-disjoint' needs at least 3 prompts; {database.name!r} has {len(groups)} here")
     tested = max(1, round(TEST_SHARE * len(groups)))
     chosen = tested + max(1, round(VALIDATION_SHARE * len(groups)))
     return _by_group(database.samples, of_sample, validation=groups[tested:chosen], test=groups[:tested])
@@ -89,10 +90,10 @@ def _k_fold(database: Database, seed: int, folds: int = 5, fold: int = 0) -> Par
     _check_integer("folds", folds, 2)
     _check_integer("fold", fold, 0)
     if fold >= folds:
-        raise ValueError(f"fold={fold}: expected 0 to {folds - 1}, for there are {folds} folds")
+        raise InputError(f"fold={fold}: expected 0 to {folds - 1}, for there are {folds} folds")
     needed = 4 if folds == 2 else folds  # one fold tests, one prompt or more chooses, one or more trains
     if len(groups) < needed:
-        raise ValueError(f"{folds} folds need at least {needed} prompts; {database.name!r} has {len(groups)} here")
+        raise InputError(f"{folds} folds need at least {needed} prompts; {database.name!r} has {len(groups)} here")
     test = groups[fold::folds]
     rest = [group for index, group in enumerate(groups) if index % folds != fold]
     share = VALIDATION_SHARE / (1 - TEST_SHARE)
@@ -211,4 +212,4 @@ def _check_integer(name: str, value: object, lowest: int) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} is an integer; got {value!r}")
     if not lowest <= value < 2**32:
-        raise ValueError(f"{name}={value}: expected {lowest} to {2**32 - 1}")
+        raise InputError(f"{name}={value}: expected {lowest} to {2**32 - 1}")

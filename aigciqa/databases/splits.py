@@ -16,8 +16,8 @@ from typing import Any
 from aigciqa.databases.base import Database, Sample, below, counted
 from aigciqa.databases.copies import originals
 from aigciqa.errors import DatabaseError
-from aigciqa.utils.paths import shown
 from aigciqa.tables.text import write_text
+from aigciqa.utils.paths import shown
 
 FORMAT = 1
 PARTS = ("train", "validation", "test")

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+from aigciqa.evaluation.evaluate import Comparison as Comparison
+from aigciqa.evaluation.evaluate import Evaluation as Evaluation
+from aigciqa.evaluation.evaluate import Predictions as Predictions
+from aigciqa.evaluation.evaluate import Result as Result
+from aigciqa.evaluation.evaluate import Setting as Setting
+from aigciqa.evaluation.evaluate import evaluate as evaluate
+from aigciqa.evaluation.evaluate import predict as predict
+from aigciqa.evaluation.paper import Published as Published
+from aigciqa.evaluation.paper import published as published
+from aigciqa.evaluation.scores import ScoreTable as ScoreTable
 from aigciqa.stats.correlations import Agreement as Agreement
 from aigciqa.stats.correlations import Interval as Interval
 from aigciqa.stats.correlations import Logistic as Logistic
@@ -13,16 +23,6 @@ from aigciqa.stats.correlations import plcc_fitted as plcc_fitted
 from aigciqa.stats.correlations import rmse_fitted as rmse_fitted
 from aigciqa.stats.correlations import srcc as srcc
 from aigciqa.stats.correlations import srcc_within as srcc_within
-from aigciqa.evaluation.evaluate import Comparison as Comparison
-from aigciqa.evaluation.evaluate import Evaluation as Evaluation
-from aigciqa.evaluation.evaluate import Predictions as Predictions
-from aigciqa.evaluation.evaluate import Result as Result
-from aigciqa.evaluation.evaluate import Setting as Setting
-from aigciqa.evaluation.evaluate import evaluate as evaluate
-from aigciqa.evaluation.evaluate import predict as predict
-from aigciqa.evaluation.paper import Published as Published
-from aigciqa.evaluation.paper import published as published
-from aigciqa.evaluation.scores import ScoreTable as ScoreTable
 from aigciqa.stats.significance import Test as Test
 from aigciqa.stats.significance import steiger as steiger
 from aigciqa.stats.significance import williams as williams

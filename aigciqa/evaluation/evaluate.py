@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aigciqa.errors import InputError
 from aigciqa.evaluation import paper
-
+from aigciqa.records import Item
+from aigciqa.registry import METRICS, SCORE_RANGES
 from aigciqa.stats import bootstrap
 from aigciqa.stats.correlations import MIN_SAMPLES, Agreement, Interval, agreement, srcc, srcc_within
 from aigciqa.stats.significance import MIN_SAMPLES as MIN_COMPARED
 from aigciqa.stats.significance import Test, steiger, williams
-from aigciqa.registry import METRICS, SCORE_RANGES
-from aigciqa.records import Item
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +36,7 @@ class Predictions:
 
     Attributes:
         label: how tables name it.
-        scores: dimension -> (n,), NaN where a picture could not be scored.
+        scores: dimension -> (n,), NaN where an image could not be scored.
         errors: why it could not, per sample; None if it was.
         metric: name in the table of metrics; None of any other metric.
         lower_better: whether low scores are good; agreement is then that of the negated scores.
@@ -80,8 +80,8 @@ class Result:
         metric: label of the predictions.
         dimension: of the opinion scores.
         agreement: over all samples scored.
-        within: mean SRCC among the pictures of one prompt.
-        generators: the agreement for each generator with at least three pictures.
+        within: mean SRCC among the images of one prompt.
+        generators: the agreement for each generator with at least three images.
         published: the paper's row for the same metric, database, protocol and dimension.
         failed: samples that could not be scored.
     """
@@ -199,7 +199,7 @@ def predict(
     from aigciqa.scoring.engine import score_files
 
     if not metrics or not samples:
-        raise ValueError(f"nothing to score: {len(metrics)} metrics and {len(samples)} samples")
+        raise InputError(f"nothing to score: {len(metrics)} metrics and {len(samples)} samples")
     loaded = as_metrics(metrics.values(), device=device, dtype=dtype)
     items = (
         Item(os.fspath(sample.image), None if sample.reference is None else os.fspath(sample.reference), sample.group)
@@ -250,7 +250,7 @@ def evaluate(
     predictions = _predictions(metrics, samples, batch_size, workers, device, dtype)
     labels = [each.label for each in predictions]
     if len(set(labels)) < len(labels):
-        raise ValueError(f"every metric needs a label of its own; got {', '.join(labels)}")
+        raise InputError(f"every metric needs a label of its own; got {', '.join(labels)}")
     setting = setting or Setting()
     chosen = _dimensions(predictions, samples, dimensions)
     pool = _Pool(samples, setting, resamples, seed)
@@ -281,8 +281,8 @@ class _Pool:
         rows = np.flatnonzero(np.isfinite(scores) & np.isfinite(mos))
         if len(rows) < MIN_SAMPLES:
             why = next((error for error in predictions.errors if error is not None), "they have no opinion scores")
-            raise ValueError(
-                f"{predictions.label} has {dimension} scores of {len(rows)} of {len(scores)} pictures; a correlation "
+            raise InputError(
+                f"{predictions.label} has {dimension} scores of {len(rows)} of {len(scores)} images; a correlation "
                 f"takes at least {MIN_SAMPLES}. The first problem: {why}"
             )
         return Result(
@@ -355,14 +355,14 @@ def _predictions(
     given = [metrics] if isinstance(metrics, (str, Metric, Predictions)) else list(metrics)
     run = {(each if isinstance(each, str) else each.name): each for each in given if not isinstance(each, Predictions)}
     if len(run) < sum(not isinstance(each, Predictions) for each in given):
-        raise ValueError("the same metric twice: call aigciqa.evaluation.predict with a label for each")
+        raise InputError("the same metric twice: call aigciqa.evaluation.predict with a label for each")
     made = iter(
         predict(run, samples, batch_size=batch_size, workers=workers, device=device, dtype=dtype) if run else ()
     )
     predictions = [each if isinstance(each, Predictions) else next(made) for each in given]
     for each in predictions:
         if len(each.errors) != len(samples):
-            raise ValueError(f"{each.label}: predictions of {len(each.errors)} samples, not of these {len(samples)}")
+            raise InputError(f"{each.label}: predictions of {len(each.errors)} samples, not of these {len(samples)}")
     return predictions
 
 
@@ -376,10 +376,10 @@ def _dimensions(
         for name in asked:
             if name not in names:
                 whose = "no metric here predicts it" if name in rated else f"the ratings are of {', '.join(rated)}"
-                raise ValueError(f"can't evaluate {name!r}: {whose}")
+                raise InputError(f"can't evaluate {name!r}: {whose}")
         return list(dict.fromkeys(asked))
     if not names:
-        raise ValueError(
+        raise InputError(
             f"nothing to compare: the metrics predict {', '.join(sorted(predicted)) or 'nothing'}, the ratings are of "
             f"{', '.join(sorted(rated)) or 'nothing'}"
         )

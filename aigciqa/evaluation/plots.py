@@ -1,4 +1,4 @@
-"""An evaluation as pictures: scores against opinion scores, and the agreement for each generator."""
+"""An evaluation as images: scores against opinion scores, and the agreement for each generator."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def scatter(evaluation: Evaluation, result: Result) -> Figure:
 
 
 def per_generator(results: Sequence[Result]) -> Figure:
-    """SRCC of metrics, of one dimension, for each generator and over all pictures: bars with 95% intervals."""
+    """SRCC of metrics, of one dimension, for each generator and over all images: bars with 95% intervals."""
     names = sorted({name for result in results for name in result.generators})
     rows = [*names, "all"]
     height = 0.8 / len(results)

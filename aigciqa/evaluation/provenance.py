@@ -1,4 +1,4 @@
-"""What a head says it was trained on, and whether it has seen the pictures it is to be judged by."""
+"""What a head says it was trained on, and whether it has seen the images it is to be judged by."""
 
 from __future__ import annotations
 
@@ -58,17 +58,17 @@ def seen_warning(label: str, training: Training, database: Database, samples: Se
     try:
         split = database.split(training.protocol, seed=training.seed, **training.options)
     except (TypeError, ValueError) as error:
-        return f"{named}, which can't be made again here ({error}): it may have been trained on these pictures"
+        return f"{named}, which can't be made again here ({error}): it may have been trained on these images"
     if training.split and split.digest != training.split:
         return (
             f"{named}, but that split has another digest here ({split.digest[:12]}, recorded {training.split[:12]}): "
-            "labels or options differ, and it may have been trained on these pictures"
+            "labels or options differ, and it may have been trained on these images"
         )
     evaluated = {sample.image for sample in samples}
     trained = evaluated & {sample.image for sample in split.train}
     if trained:
-        return f"{named}: {len(trained)} of these {len(evaluated)} pictures are among those it was trained on"
+        return f"{named}: {len(trained)} of these {len(evaluated)} images are among those it was trained on"
     chosen = evaluated & {sample.image for sample in split.validation}
     if chosen:
-        return f"{named}: its epoch was chosen on {len(chosen)} of these {len(evaluated)} pictures"
+        return f"{named}: its epoch was chosen on {len(chosen)} of these {len(evaluated)} images"
     return None

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aigciqa.tables.csv_text import read_csv
 from aigciqa.databases.base import below
+from aigciqa.errors import InputError
 from aigciqa.evaluation.evaluate import Predictions
-from aigciqa.utils.paths import name_key, real, shown
 from aigciqa.registry import METRICS, known_dimensions
 from aigciqa.scoring.sources import is_image_name
+from aigciqa.tables.csv_text import read_csv
+from aigciqa.utils.paths import name_key, real, shown
 
 if TYPE_CHECKING:
     from aigciqa.databases import Sample
@@ -54,25 +55,23 @@ class ScoreTable:
         """
         path = Path(path)
         if path.suffix.lower() != ".csv":
-            raise ValueError(f"{path}: a table of scores is a .csv file")
+            raise InputError(f"{path}: a table of scores is a .csv file")
         try:
             lines = [[cell.strip(" ") for cell in cells] for _, cells in read_csv(path, "image", is_image_name)]
         except OSError as error:
-            raise ValueError(f"{path}: {error}") from None
+            raise InputError(f"{path}: {error}") from None
         header, cells = (lines[0], lines[1:]) if lines else ([], [])
         rows = tuple(dict(itertools.zip_longest(header, line[: len(header)], fillvalue="")) for line in cells)
         if "image" not in header or not rows:
-            raise ValueError(
-                f"{path}: expected a column image and a row per picture; got {', '.join(header) or 'none'}"
-            )
+            raise InputError(f"{path}: expected a column image and a row per image; got {', '.join(header) or 'none'}")
         if len(set(header)) < len(header):
             twice = next(name for name in header if header.count(name) > 1)
-            raise ValueError(f"{path} has two columns {twice!r}: rename one")
+            raise InputError(f"{path} has two columns {twice!r}: rename one")
         known = known_dimensions()
         dimensions = [name for name in header if name in known]
         columns = tuple(name for name in header if name not in (*_NOT_SCORES, *dimensions))
         if not dimensions and not columns:
-            raise ValueError(f"{path} has no column of scores: {', '.join(header)}")
+            raise InputError(f"{path} has no column of scores: {', '.join(header)}")
         metrics: dict[str, tuple[Row, ...]] = {}
         if dimensions and "metric" in header:
             names = dict.fromkeys(row["metric"] for row in rows)
@@ -109,11 +108,11 @@ class ScoreTable:
             lower_better: whether low scores are good.
 
         Raises:
-            ValueError: no such metric, two rows of one picture, or what is not a number.
+            ValueError: no such metric, two rows of one image, or what is not a number.
         """
         if name not in self:
             known = ", ".join([*self.metrics, *self.columns])
-            raise ValueError(f"{self.path} has no scores of {name!r}; it has {known}")
+            raise InputError(f"{self.path} has no scores of {name!r}; it has {known}")
         rows = self.metrics.get(name, self.rows)
         columns = (
             {each: each for each in rows[0] if each in known_dimensions() and any(row[each] for row in rows)}
@@ -138,7 +137,7 @@ class ScoreTable:
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
-            raise ValueError(f"{self.path}: {row['image']} has {row[column]!r} in the column {column!r}, not a number")
+            raise InputError(f"{self.path}: {row['image']} has {row[column]!r} in the column {column!r}, not a number")
         return value
 
 
@@ -163,7 +162,7 @@ class _Finder:
         for row in rows:
             for path in {_resolved(row["image"]), _resolved(root.resolve() / row["image"])}:
                 if path in self.by_path:
-                    raise ValueError(f"{table} has two rows of {row['image']}")
+                    raise InputError(f"{table} has two rows of {row['image']}")
                 self.by_path[path] = row
             parts = name_key(row["image"]).split("/")
             if parts[-1] not in self.names:  # a path of Windows, perhaps

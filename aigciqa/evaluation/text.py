@@ -10,8 +10,8 @@ from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any
 
-from aigciqa.stats.correlations import Agreement, Interval
 from aigciqa.evaluation.evaluate import Comparison, Evaluation, Result
+from aigciqa.stats.correlations import Agreement, Interval
 from aigciqa.tables.text import Table as Table
 from aigciqa.tables.text import aligned as aligned
 from aigciqa.tables.text import csv_lines, probability, rounded, with_interval, without_nan, writer_of
@@ -108,7 +108,7 @@ def caption(evaluation: Evaluation) -> str:
         f"seed {setting.seed}" if setting.seed is not None else "",
         f"split {setting.split[:12]}" if setting.split else "",
     ]
-    count = f"{len(evaluation.samples)} pictures of {len(groups)} prompts"
+    count = f"{len(evaluation.samples)} images of {len(groups)} prompts"
     named = ", ".join(filter(None, where))
     notes = "".join(f" Note: {note}." for note in evaluation.notes)
     return f"{f'{named}: ' if named else ''}{count}. In brackets: 95% intervals, by resampling prompts.{notes}"
@@ -133,7 +133,7 @@ def to_latex(evaluation: Evaluation) -> str:
 
 
 def to_csv(evaluation: Evaluation) -> str:
-    """One row per metric, dimension and generator (empty: all pictures), every figure with its bounds."""
+    """One row per metric, dimension and generator (empty: all images), every figure with its bounds."""
     rows = [row for result in evaluation.results for row in _csv_rows(evaluation, result)]
     return csv_lines(rows, list(rows[0]))
 
@@ -155,7 +155,7 @@ def to_dict(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def predictions_csv(evaluation: Evaluation) -> str:
-    """A row per picture and metric: the columns of `aigciqa-score`, the generator, and each rating as `mos_*`."""
+    """A row per image and metric: the columns of `aigciqa-score`, the generator, and each rating as `mos_*`."""
     dimensions = list(dict.fromkeys(result.dimension for result in evaluation.results))
     rows = []
     for each in evaluation.predictions:

@@ -3,7 +3,7 @@
 No-reference: a small ensemble of perceptrons, soft decision trees, and the distance to a multivariate Gaussian of
 pristine photographs (NIQE's idea), added before the last sigmoid.
 
-Full-reference: two experts. The one for *aligned* pictures (the same picture, changed) reads how the statistics moved,
+Full-reference: two experts. The one for *aligned* images (the same image, changed) reads how the statistics moved,
 with soft decision trees and a plain distance of the textured statistics. The one for *other* references (another
 photograph of the subject, which is what image prompts mostly are) is the no-reference head, corrected by what the
 reference says. A gate looks at how alike the two luma thumbnails are.
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from aigciqa.backbones.lite import THUMBNAIL, squash
+from aigciqa.errors import InputError
 from aigciqa.heads.base import Head
 
 LARGEST = 5.0
@@ -28,10 +29,10 @@ HIDDEN = (64, 32)
 MAP_HIDDEN = (64, 24)
 GAUSSIAN_FEATURES = 48
 TREES, DEPTH = 480, 3
-#: Shallow trees add up what single statistics say; on pictures unlike the training ones they err less than deep ones.
+#: Shallow trees add up what single statistics say; on images unlike the training ones they err less than deep ones.
 ALIGNED_TREES, ALIGNED_DEPTH = 3200, 2
 CORRECTION_HIDDEN = (24, 12)
-#: Distance of textured statistics below which two pictures are as good as the same.
+#: Distance of textured statistics below which two images are as good as the same.
 NEAR = 0.02
 
 
@@ -48,7 +49,7 @@ def build_lite_head(kind: str, feature_dim: int, outputs: int, presentation: str
         ValueError: more than one output.
     """
     if outputs != 1:
-        raise ValueError(f"a lite head predicts one dimension; got {outputs}")
+        raise InputError(f"a lite head predicts one dimension; got {outputs}")
     statistics = (feature_dim - THUMBNAIL**2) // 3
     return NoReferenceHead(statistics) if kind == "nr" else FullReferenceHead(statistics)
 
@@ -210,7 +211,7 @@ class FullReferenceHead(LiteHead):
         self.register_buffer("mix", torch.tensor([0.5, -0.5, 0.0, 0.1]))
 
     def split(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Statistics of the generated picture and of the reference (B, 3 C each), and how alike (B,) the two look."""
+        """Statistics of the generated image and of the reference (B, 3 C each), and how alike (B,) the two look."""
         generated, reference = features.chunk(2, dim=1)
         likeness = thumbnail_likeness(generated[:, self.pooled :], reference[:, self.pooled :])
         return generated[:, : self.pooled], reference[:, : self.pooled], likeness
@@ -221,7 +222,7 @@ class FullReferenceHead(LiteHead):
         return torch.cat([moved[:, : self.statistics], moved[:, 2 * self.statistics :]], dim=1)
 
     def aligned(self, generated: Tensor, reference: Tensor) -> Tensor:
-        """Logit (B,) of a picture against the picture it was made from."""
+        """Logit (B,) of an image against the image it was made from."""
         moved = self.moved(generated, reference)
         size = moved.abs()
         learned = self.trees(torch.cat([moved, size], dim=1))
@@ -231,7 +232,7 @@ class FullReferenceHead(LiteHead):
         return logits
 
     def other(self, generated: Tensor, reference: Tensor) -> Tensor:
-        """Logit (B,) of a picture against another picture of its subject."""
+        """Logit (B,) of an image against another image of its subject."""
         correction = self.correction(torch.cat([generated, generated - reference], dim=1))
         logits: Tensor = self.quality(generated) + self.mix[3].float() * correction
         return logits

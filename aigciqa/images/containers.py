@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image
 
+from aigciqa.errors import InputError
 from aigciqa.images.colour import MAX_PROFILE
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
-#: Chunks of a PNG on which its picture depends: pixels, transparency, orientation.
-_PICTURE = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"eXIf", b"IEND"})
+#: Chunks of a PNG on which its image depends: pixels, transparency, orientation.
+_IMAGE = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"eXIf", b"IEND"})
 #: Chunks that name its colours, and how long they are at least; a damaged one is as good as none.
 _COLOURS = {b"gAMA": 4, b"sRGB": 1, b"iCCP": 3}
 #: Chunks whose content is of no interest, so that damage to it does no harm.
@@ -55,7 +56,7 @@ _TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 
 
 
 def without_metadata(data: bytes) -> tuple[bytes, bytes | None]:
-    """A file without what its picture does not depend on, where Pillow would refuse it for that.
+    """A file without what its image does not depend on, where Pillow would refuse it for that.
 
     Pillow reads it all, and refuses a PNG, JPEG, JPEG 2000, TIFF, GIF or WebP for long text and for damaged metadata.
 
@@ -63,23 +64,23 @@ def without_metadata(data: bytes) -> tuple[bytes, bytes | None]:
         The file, and the ICC profile of a PNG.
 
     Raises:
-        ValueError: a PNG is truncated, or what its picture depends on is damaged.
+        ValueError: a PNG is truncated, or what its image depends on is damaged.
     """
     if data.startswith(PNG_SIGNATURE):
-        return _picture_of_png(data)
+        return _image_of_png(data)
     if data.startswith(_JPEG_SIGNATURE):
-        return _picture_of_jpeg(data), None
+        return _image_of_jpeg(data), None
     if data.startswith(_JPEG2000_SIGNATURE):
-        return _picture_of_jpeg2000(data), None
+        return _image_of_jpeg2000(data), None
     if data.startswith(_GIF_SIGNATURES):
-        return _picture_of_gif(data), None
+        return _image_of_gif(data), None
     if data.startswith(b"RIFF") and data.startswith(b"WEBP", 8):
-        return _picture_of_webp(data), None
-    return _picture_of_tiff(data) if data[:4] in _TIFF_SIGNATURES else data, None
+        return _image_of_webp(data), None
+    return _image_of_tiff(data) if data[:4] in _TIFF_SIGNATURES else data, None
 
 
 def is_whole(image: Image.Image, data: bytes) -> bool:
-    """Whether a picture has all its data, for the formats in which Pillow decodes what there is."""
+    """Whether an image has all its data, for the formats in which Pillow decodes what there is."""
     if image.format == "JPEG2000":
         return _codestream(data).endswith(b"\xff\xd9")  # without the end mark, later tiles may be missing
     if data.startswith((b"P2", b"P3")):
@@ -91,7 +92,7 @@ def is_whole(image: Image.Image, data: bytes) -> bool:
     return True
 
 
-def _picture_of_png(data: bytes) -> tuple[bytes, bytes | None]:
+def _image_of_png(data: bytes) -> tuple[bytes, bytes | None]:
     view = memoryview(data)
     parts, profile = [view[: len(PNG_SIGNATURE)]], None
     for kind, start, end in _chunks(data):
@@ -108,8 +109,8 @@ def _picture_of_png(data: bytes) -> tuple[bytes, bytes | None]:
             if is_sound and (kind != b"zTXt" or _inflated(data[start + 8 : end - 4], _MAX_TEXT) is not None):
                 parts.append(view[start:end])
         elif not is_sound:
-            raise ValueError(f"broken PNG: the checksum of its chunk {kind.decode()} is wrong")
-        elif kind in _PICTURE:
+            raise InputError(f"broken PNG: the checksum of its chunk {kind.decode()} is wrong")
+        elif kind in _IMAGE:
             parts.append(view[start:end])
     return _joined(parts, data), profile
 
@@ -124,13 +125,13 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     start, kind = len(PNG_SIGNATURE), b""
     while kind != b"IEND":
         if start + 12 > len(data):
-            raise ValueError("truncated PNG: its data end early")
+            raise InputError("truncated PNG: its data end early")
         length, kind = struct.unpack_from(">I4s", data, start)
         if not kind.isalpha():
-            raise ValueError(f"broken PNG: no chunk is of the kind {kind!r}")
+            raise InputError(f"broken PNG: no chunk is of the kind {kind!r}")
         end = start + 12 + length
         if end > len(data):
-            raise ValueError("truncated PNG: its data end early")
+            raise InputError("truncated PNG: its data end early")
         yield kind, start, end
         start = end
 
@@ -170,7 +171,7 @@ def _has_all_rows(data: bytes) -> bool:
     return expected <= 0
 
 
-def _picture_of_jpeg(data: bytes) -> bytes:
+def _image_of_jpeg(data: bytes) -> bytes:
     """A JPEG without comments and without application segments that don't matter, or are too short for what they are.
 
     Where its segments don't follow each other, it is left to Pillow as it is.
@@ -194,7 +195,7 @@ def _picture_of_jpeg(data: bytes) -> bytes:
     return _joined((*parts, view[start:]), data)
 
 
-def _picture_of_tiff(data: bytes) -> bytes:
+def _image_of_tiff(data: bytes) -> bytes:
     """A TIFF in which entries of its first directory whose text is not in the file are of no known type.
 
     Pillow reads no directory beyond such an entry.
@@ -211,7 +212,7 @@ def _picture_of_tiff(data: bytes) -> bytes:
     return data if changed is None else bytes(changed)
 
 
-def _picture_of_jpeg2000(data: bytes) -> bytes:
+def _image_of_jpeg2000(data: bytes) -> bytes:
     """A JPEG 2000 file without the boxes of metadata, of which openjpeg can't skip long ones.
 
     In its header, boxes of the resolution and those too short to name a colour space are of no known kind.
@@ -226,7 +227,7 @@ def _picture_of_jpeg2000(data: bytes) -> bytes:
     return data if changed is None else bytes(changed)
 
 
-def _picture_of_gif(data: bytes) -> bytes:
+def _image_of_gif(data: bytes) -> bytes:
     """A GIF without extensions before its first image that hold nothing, or no control of four bytes."""
     view, start = memoryview(data), 13
     if len(data) > start and data[10] & 0x80:
@@ -243,7 +244,7 @@ def _picture_of_gif(data: bytes) -> bytes:
     return _joined((*parts, view[start:]), data)
 
 
-def _picture_of_webp(data: bytes) -> bytes:
+def _image_of_webp(data: bytes) -> bytes:
     """A WebP with the length of its file where it names a longer one, though all its chunks are whole."""
     start = 12
     while start + 8 <= len(data):

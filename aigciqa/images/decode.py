@@ -1,4 +1,4 @@
-"""From a path, a PIL image or an array to an RGB picture, or an error that says why not: never a guess."""
+"""From a path, a PIL image or an array to an RGB image, or an error that says why not: never a guess."""
 
 from __future__ import annotations
 
@@ -16,14 +16,12 @@ from typing import IO, Any
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from aigciqa.errors import ImageError, InputError
 from aigciqa.images import libtiff
-
 from aigciqa.images import parquet as parquet_images
-
-from aigciqa.utils import object_stores as remote
 from aigciqa.images.colour import grey_levels, to_srgb
 from aigciqa.images.containers import is_whole, without_metadata
-from aigciqa.errors import ImageError
+from aigciqa.utils import object_stores as remote
 from aigciqa.utils.memory import Share
 from aigciqa.utils.paths import at_home
 
@@ -33,7 +31,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO", "AVIF", "J
 MAX_PIXELS = 178_956_970
 #: Pillow takes time that grows with the square of the width for some formats' rows.
 MAX_SIDE = 262_144
-#: Pixels from one byte: deflate expands bilevel pixels by 8,256. Only small pictures may exceed it.
+#: Pixels from one byte: deflate expands bilevel pixels by 8,256. Only small images may exceed it.
 MAX_EXPANSION = 10_000
 SMALL_PIXELS = 4096 * 4096
 #: As many pixels of four 16-bit channels, uncompressed: a longer file is not read at all.
@@ -46,10 +44,10 @@ STRIPE_PIXELS = 2**20
 
 
 def load_image(source: str | os.PathLike[str] | IO[bytes] | Image.Image | np.ndarray) -> Image.Image:
-    """Read a picture as an RGB PIL image.
+    """Read an image as an RGB PIL image.
 
     EXIF orientation is applied, alpha composited over white, the first frame of an animation taken; 16-bit, palette,
-    bilevel, grey and CMYK pictures are converted, and colours that an ICC profile or a PNG's gamma names are brought to
+    bilevel, grey and CMYK images are converted, and colours that an ICC profile or a PNG's gamma names are brought to
     sRGB. Arrays are taken to be in sRGB.
 
     Args:
@@ -57,8 +55,8 @@ def load_image(source: str | os.PathLike[str] | IO[bytes] | Image.Image | np.nda
             image, or uint8 array (H, W), (H, W, 1) or (H, W, 3).
 
     Raises:
-        ImageError: the picture can't be read; the message says which and why.
-        TypeError: not a picture at all.
+        ImageError: the image can't be read; the message says which and why.
+        TypeError: not an image at all.
         ValueError: an array of another shape.
     """
     if isinstance(source, np.ndarray):
@@ -89,7 +87,7 @@ def read_content(source: str | os.PathLike[str], reserve: Callable[[int], object
         reserve: called with how many bytes there are, before they are read; of Parquet, which says so only then, after.
 
     Raises:
-        ImageError: it can't be read, or is longer than any picture allowed.
+        ImageError: it can't be read, or is longer than any image allowed.
     """
     if isinstance(source, str) and remote.is_url(source):
         return _fetch(source, reserve)
@@ -110,7 +108,7 @@ def load_content(data: bytes, name: str, *, at_least: int | None = None, share: 
         data: of the whole file.
         name: what errors call it.
         at_least: a JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size, as long as its short side keeps so many
-            pixels: several times as fast, and not quite the same picture.
+            pixels: several times as fast, and not quite the same image.
         share: of the memory for decoding, where the caller holds it until it has used the pixels; else it is held until
             they are decoded.
 
@@ -126,7 +124,7 @@ def load_content(data: bytes, name: str, *, at_least: int | None = None, share: 
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: not a picture in a format that can be read ({', '.join(FORMATS)})") from None
+        raise ImageError(f"{name}: not an image in a format that can be read ({', '.join(FORMATS)})") from None
     except Exception as error:  # decoders raise anything on broken data, SyntaxError and struct.error included
         raise ImageError(f"{name}: {_reason(error)}") from error
 
@@ -137,7 +135,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)):
-        raise ValueError(f"expected an array (H, W, 3), or (H, W) for grey; got shape {array.shape}")
+        raise InputError(f"expected an array (H, W, 3), or (H, W) for grey; got shape {array.shape}")
     return Image.fromarray(array).convert("RGB")
 
 
@@ -194,12 +192,12 @@ def _from_bytes(data: bytes, name: str, at_least: int | None, share: Share) -> I
         share.take(image.width * image.height * BYTES_PER_PIXEL.get(image.format or "", MOST_BYTES_PER_PIXEL))
         picture = _decode(image, name)
         if not is_whole(image, data):
-            raise ImageError(f"{name}: the picture is truncated: its data ends early")
+            raise ImageError(f"{name}: the image is truncated: its data ends early")
         return picture
 
 
 class _StrictDecoders:
-    """While entered, Pillow raises on truncated pictures, even if `ImageFile.LOAD_TRUNCATED_IMAGES` was set.
+    """While entered, Pillow raises on truncated images, even if `ImageFile.LOAD_TRUNCATED_IMAGES` was set.
 
     Training scripts set it for the whole process. Several threads may be inside at a time.
     """
@@ -318,5 +316,5 @@ def _upright(image: Image.Image) -> Image.Image:
     try:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
         return ImageOps.exif_transpose(image) if turned else image
-    except Exception:  # the pixels are good: viewers, too, show a picture whose EXIF block is broken
+    except Exception:  # the pixels are good: viewers, too, show an image whose EXIF block is broken
         return image

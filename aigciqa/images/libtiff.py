@@ -12,6 +12,8 @@ from typing import IO
 
 from PIL import Image
 
+from aigciqa.errors import InputError
+
 #: Compressions of a TIFF for which libtiff carries on after an error, or Pillow passes over it.
 PRINTED = frozenset({"tiff_ccitt", "group3", "group4", "tiff_jpeg", "jpeg", "lzma"})
 #: An error of one of their decoders. No other thread decodes them meanwhile.
@@ -50,7 +52,7 @@ def load(image: Image.Image) -> None:
         with contextlib.suppress(OSError), open(_STDERR, "wb", closefd=False) as stderr:
             stderr.write(others)
     if found := _ERROR.search(text):
-        raise ValueError(f"broken TIFF: {found[0].decode(errors='replace').strip()}") from failure
+        raise InputError(f"broken TIFF: {found[0].decode(errors='replace').strip()}") from failure
     if failure is not None:
         raise failure
 

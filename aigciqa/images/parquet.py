@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from aigciqa.errors import InputError
+
 SUFFIX = ".parquet"
 #: Images, and bytes of them, that are kept for threads that come a little late.
 _KEPT_IMAGES, _KEPT_BYTES = 32, 8 << 20
@@ -80,7 +82,7 @@ class _Reader:
         names = [self.file.schema.column(number).path for number in range(len(self.file.schema.names))]
         found = [name for name in (column, f"{column}.bytes") if name in names]
         if not found:
-            raise ValueError(f"no images in the column {column!r}")
+            raise InputError(f"no images in the column {column!r}")
         self.column = found[0]
         self.rows: list[range] = []
         for number in range(self.file.num_row_groups):
@@ -95,7 +97,7 @@ class _Reader:
         with self.lock:
             content = self._content(row)
         if content is None:
-            raise ValueError(f"row {row} has no image in the column {self.column.partition('.')[0]!r}")
+            raise InputError(f"row {row} has no image in the column {self.column.partition('.')[0]!r}")
         return content
 
     def _content(self, row: int) -> bytes | None:
@@ -103,7 +105,7 @@ class _Reader:
             return self.kept[row]
         group = next((number for number, rows in enumerate(self.rows) if row in rows), None)
         if group is None:
-            raise ValueError(f"no row {row}: there are {self.rows[-1].stop if self.rows else 0}")
+            raise InputError(f"no row {row}: there are {self.rows[-1].stop if self.rows else 0}")
         last = next(reversed(self.kept), -1)
         if not (last < row and last in self.rows[group]):
             self.reading, self.kept = self._read(group), {}
@@ -113,7 +115,7 @@ class _Reader:
                 del self.kept[next(iter(self.kept))]
             if number == row:
                 return content
-        raise ValueError(f"row {row} is missing")
+        raise InputError(f"row {row} is missing")
 
     def _held(self) -> int:
         return sum(len(content or b"") for content in self.kept.values())

@@ -1,6 +1,6 @@
-"""From pictures and tensors to the pixels a backbone sees.
+"""From images and tensors to the pixels a backbone sees.
 
-Two ways lead there. Decoded pictures go through Pillow and stay 8-bit until the network (`present_image`), so that
+Two ways lead there. Decoded images go through Pillow and stay 8-bit until the network (`present_image`), so that
 scores equal those of the paper authors' torchvision pipeline. Tensors go through torch's antialiased resize
 (`check_tensor`, `present_tensor`), so that gradients reach them. `normalize` ends both.
 """
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from aigciqa.errors import ImageError
+from aigciqa.errors import ImageError, InputError
 from aigciqa.registry import Preprocess
 
 #: A longer strip can't be presented at a common short side: its resized long side would not fit in memory.
@@ -52,12 +52,12 @@ def check_tensor(images: Tensor) -> Tensor:
     if images.dim() == 3:
         images = images.unsqueeze(0)
     if images.dim() != 4:
-        raise ValueError(f"expected a tensor (B, 3, H, W) or (3, H, W); got shape {shape}")
+        raise InputError(f"expected a tensor (B, 3, H, W) or (3, H, W); got shape {shape}")
     if images.shape[1] not in (1, 3):
         hint = "; move the channels first with .permute(2, 0, 1)" if shape[-1] in (1, 3) else ""
-        raise ValueError(f"expected 3 channels (RGB) or 1 (grey); got {images.shape[1]} in shape {shape}{hint}")
+        raise InputError(f"expected 3 channels (RGB) or 1 (grey); got {images.shape[1]} in shape {shape}{hint}")
     if 0 in shape:
-        raise ValueError(f"nothing to score: empty tensor of shape {shape}")
+        raise InputError(f"nothing to score: empty tensor of shape {shape}")
     if images.is_floating_point() and not torch.compiler.is_compiling():
         _check_range(images)
     return images.expand(-1, 3, -1, -1)
@@ -85,7 +85,7 @@ def present_tensor(images: Tensor, spec: Preprocess) -> Tensor:
 
 
 def visible_box(height: int, width: int, spec: Preprocess) -> tuple[float, float, float, float]:
-    """The part of a picture that the backbone sees: (left, top, right, bottom) in the picture's own pixels."""
+    """The part of an image that the backbone sees: (left, top, right, bottom) in the image's own pixels."""
     if spec.crop is None:
         return 0.0, 0.0, float(width), float(height)
     left, top, right, bottom = map(float, _crop_box(height, width, _resized(height, width, spec), spec.crop))
@@ -104,7 +104,7 @@ def normalize(images: Tensor, spec: Preprocess) -> Tensor:
 def _check_range(images: Tensor) -> None:
     low, high = (float(value) for value in torch.aminmax(images.detach()))
     if low != low or high != high or high == float("inf") or low == float("-inf"):
-        raise ValueError("image tensor holds NaN or infinity")
+        raise InputError("image tensor holds NaN or infinity")
     if low < -RANGE_TOLERANCE or high > 1 + RANGE_TOLERANCE:
         if low >= 0 and high <= 255:
             hint = "divide by 255, or pass uint8"
@@ -112,7 +112,7 @@ def _check_range(images: Tensor) -> None:
             hint = "it looks like [-1, 1]: use (x + 1) / 2"
         else:
             hint = "bring it to [0, 1], for example with .clamp(0, 1)"
-        raise ValueError(f"float image tensors are in [0, 1]; got values from {low:.4g} to {high:.4g}; {hint}")
+        raise InputError(f"float image tensors are in [0, 1]; got values from {low:.4g} to {high:.4g}; {hint}")
 
 
 def _resized(height: int, width: int, spec: Preprocess) -> tuple[int, int]:
@@ -135,7 +135,7 @@ def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def _resize_and_crop(image: Image.Image, size: tuple[int, int], crop: int) -> Image.Image:
-    """The centre of the resized picture; where nothing has to be rounded for it, the rest is not even computed."""
+    """The centre of the resized image; where nothing has to be rounded for it, the rest is not even computed."""
     down, across = Fraction(image.height, size[0]), Fraction(image.width, size[1])
     box = _crop_box(image.height, image.width, size, crop)
     if down == across >= 1 and all(_is_exact(value) for value in (down, across, *box)):
@@ -146,7 +146,7 @@ def _resize_and_crop(image: Image.Image, size: tuple[int, int], crop: int) -> Im
 
 
 def _crop_box(height: int, width: int, size: tuple[int, int], crop: int) -> tuple[Fraction, ...]:
-    """The centre of a picture resized to `size`, in the picture's own pixels: left, top, right, bottom."""
+    """The centre of an image resized to `size`, in the image's own pixels: left, top, right, bottom."""
     down, across = Fraction(height, size[0]), Fraction(width, size[1])
     top, left = _crop_origin(size, crop)
     return left * across, top * down, (left + crop) * across, (top + crop) * down
@@ -170,7 +170,7 @@ def _eight_bit(images: Tensor, size: tuple[int, int]) -> Tensor:
 
     Args:
         images: (B, 3, H, W) in [0, 1].
-        size: height and width to come to; the picture's own just rounds it.
+        size: height and width to come to; the image's own just rounds it.
 
     Returns:
         (B, 3, *size), multiples of 1 / 255.
@@ -197,9 +197,9 @@ def _eight_bit_exact(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def as_list(images: Any) -> list[Any]:
-    """One picture or a list of pictures -> a list of pictures."""
+    """One image or a list of images -> a list of images."""
     if isinstance(images, (list, tuple)):
         if not images:
-            raise ValueError("nothing to score: empty list")
+            raise InputError("nothing to score: empty list")
         return list(images)
     return [images]

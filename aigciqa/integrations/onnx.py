@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 import aigciqa
-from aigciqa.utils.files import replacing
-from aigciqa.metric import Metric, create_metric, undisturbed
+from aigciqa.errors import InputError
 from aigciqa.images.preprocess import normalize
+from aigciqa.metric import Metric, create_metric, undisturbed
+from aigciqa.utils.files import replacing
 
 try:
     import onnxruntime
@@ -26,8 +27,8 @@ except ImportError:
 
 #: How far the file's scores may lie from the metric's.
 TOLERANCE = 1e-4
-#: Input of metrics that see whole pictures: their common short side, squared.
-WHOLE_PICTURE = (512, 512)
+#: Input of metrics that see whole images: their common short side, squared.
+WHOLE_IMAGE = (512, 512)
 
 
 def export_onnx(
@@ -47,7 +48,7 @@ def export_onnx(
     Args:
         metric: a `Metric`, or the name of one that has weights.
         path: of the file; what is there is replaced once the new one has been checked.
-        size: (height, width) of the input, of metrics that see whole pictures; 512 x 512 if absent.
+        size: (height, width) of the input, of metrics that see whole images; 512 x 512 if absent.
         reference_features: FR: in place of `references` take `reference_features`, (batch, D), and give also the
             images' `features`, (batch, D), so that a prompt that is used often is encoded once.
 
@@ -60,15 +61,15 @@ def export_onnx(
     metric = create_metric(metric) if isinstance(metric, str) else metric
     height, width = _input_size(metric, size)
     if reference_features and not metric.requires_reference:
-        raise ValueError(f"{metric.name} takes no reference; a metric that does: fr-{metric.config.backbone}")
+        raise InputError(f"{metric.name} takes no reference; a metric that does: fr-{metric.config.backbone}")
     with undisturbed("cpu"), torch.autocast("cpu", enabled=False):
         graph = _Graph(copy.deepcopy(metric).cpu(), reference_features)
-        # Pictures of few frequencies: uniform noise is far from anything that is scored.
+        # Images of few frequencies: uniform noise is far from anything that is scored.
         coarse = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-        pictures = nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)
-        inputs = [pictures[:2]]
+        images = nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)
+        inputs = [images[:2]]
         if metric.requires_reference:
-            inputs.append(graph.encode(pictures[2:]) if reference_features else pictures[2:])
+            inputs.append(graph.encode(images[2:]) if reference_features else images[2:])
         with replacing(path) as unfinished:  # what can't be written fails before the work
             _write(graph, inputs, unfinished)
             _check(graph, inputs, unfinished)
@@ -77,14 +78,14 @@ def export_onnx(
 def _input_size(metric: Metric, size: tuple[int, int] | None) -> tuple[int, int]:
     crop = metric.config.preprocess.crop
     if crop is None:
-        return size or WHOLE_PICTURE
+        return size or WHOLE_IMAGE
     if size is not None and tuple(size) != (crop, crop):
-        raise ValueError(f"{metric.name} sees {crop} x {crop} pixels; got size {size}: leave it out")
+        raise InputError(f"{metric.name} sees {crop} x {crop} pixels; got size {size}: leave it out")
     return crop, crop
 
 
 class _Graph(nn.Module):
-    """What the file computes: scores of pictures that have been resized and cropped."""
+    """What the file computes: scores of images that have been resized and cropped."""
 
     def __init__(self, metric: Metric, reference_features: bool) -> None:
         super().__init__()

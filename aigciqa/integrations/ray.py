@@ -1,6 +1,6 @@
 """Scoring on Ray Data: the engine of `score_files` in a pool of actors, on one machine or on a cluster.
 
-    dataset = read_pictures("s3://bucket/shards/", kind="webdataset")
+    dataset = read_images("s3://bucket/shards/", kind="webdataset")
     score_dataset(dataset, "nr-resnet50", num_gpus=1, concurrency=8).write_parquet("s3://bucket/scores")
 
 Ray's workers need this library, too: `pip install 'aigciqa[ray]'` on every node, or in the runtime environment.
@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from aigciqa.utils import object_stores as remote
-from aigciqa.tables.csv_text import SWALLOWED, plain, swallows
-from aigciqa.scoring import archives
+from aigciqa.errors import InputError
 from aigciqa.records import Item
+from aigciqa.scoring import archives
 from aigciqa.scoring.sinks import arrow_table, columns_of, dimensions_of, to_row
 from aigciqa.scoring.sources import IMAGE_SUFFIXES, MANIFEST_COLUMNS, beside, is_image_name
+from aigciqa.tables.csv_text import SWALLOWED, plain, swallows
+from aigciqa.utils import object_stores as remote
 
 try:
     import pyarrow.csv
@@ -33,25 +34,25 @@ if TYPE_CHECKING:
     import pandas
 
     from aigciqa.metric import Metric
-    from aigciqa.scoring.engine import Engine
     from aigciqa.records import Content
+    from aigciqa.scoring.engine import Engine
 
 Kind = Literal["images", "webdataset", "csv", "jsonl", "parquet"]
 _KINDS: dict[str, Kind] = {".tar": "webdataset", ".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
 
 
-def read_pictures(source: str | list[str], *, kind: Kind | None = None, **options: Any) -> ray.data.Dataset:
-    """Read pictures, or a table that names them, with the reader of Ray Data that fits.
+def read_images(source: str | list[str], *, kind: Kind | None = None, **options: Any) -> ray.data.Dataset:
+    """Read images, or a table that names them, with the reader of Ray Data that fits.
 
     Args:
         source: path or URL of a file or folder, or several of one kind.
-        kind: `"images"` (files of pictures), `"webdataset"` (tar archives), `"csv"`, `"jsonl"` or `"parquet"` (tables
+        kind: `"images"` (files of images), `"webdataset"` (tar archives), `"csv"`, `"jsonl"` or `"parquet"` (tables
             with a column `image`: paths, URLs or the bytes of files; and optionally `reference` and `group`). By the
             suffix if absent; a folder without one holds images.
         options: for Ray's reader, such as `override_num_blocks` or `filesystem`.
 
     Returns:
-        A dataset for `score_dataset`. Pictures that Ray has read are in the column `image`, their names in `path`;
+        A dataset for `score_dataset`. Images that Ray has read are in the column `image`, their names in `path`;
         those of tables are read by the actors that score them. Relative paths in a table are relative to it, or, where
         there is no such file, to the current folder.
     """
@@ -96,23 +97,23 @@ def score_dataset(
     Args:
         dataset: with a column `image`: a path or URL, the bytes of a file, or pixels, uint8 (H, W, 3), as
             `ray.data.read_images` gives them; optionally `reference`, the same; `group`; and `path`, the name of a
-            picture that is in memory.
+            image that is in memory.
         metric: a name, a `Metric`, or several of them.
         weights: of a metric given by name, as `create_metric` takes them.
         dimension: the one to score; all of the metrics' if absent.
         dtype: what metrics given by name compute in, as `create_metric` takes it; `"auto"` is up to the actors' device
             and goes for every metric.
         device: where actors compute; `"cuda"` if they have a GPU, else the CPU.
-        batch_size: pictures per pass through the network, as `score_files` takes it.
+        batch_size: images per pass through the network, as `score_files` takes it.
         workers: decoding threads of an actor; as many as CPUs if absent.
-        rows: pictures per call of an actor; some batches, so that their decoding overlaps with the network.
+        rows: images per call of an actor; some batches, so that their decoding overlaps with the network.
         concurrency: how many actors; (lowest, highest) lets Ray decide.
         num_cpus: of an actor, the threads of its network, too. Ray's readers need some CPUs beside the actors.
         num_gpus: of an actor.
 
     Returns:
         A dataset with the columns of the tables that `aigciqa-score` writes: `image`, `reference`, `group`, `metric`,
-        the dimensions, `error`; a row per picture and metric. A picture that can't be scored has an `error`.
+        the dimensions, `error`; a row per image and metric. An image that can't be scored has an `error`.
 
     Raises:
         ValueError, TypeError, WeightsError: as `create_metric`; a metric without the dimension; `weights`, or a `dtype`
@@ -123,7 +124,7 @@ def score_dataset(
     metrics = as_metrics(metric, weights=weights, dtype=None if dtype == "auto" else dtype)
     for each in metrics:
         if dimension is not None and dimension not in each.dimensions:
-            raise ValueError(f"dimension is one of {', '.join(each.dimensions)}; got {dimension!r}")
+            raise InputError(f"dimension is one of {', '.join(each.dimensions)}; got {dimension!r}")
     low, high = (concurrency, concurrency) if isinstance(concurrency, int) else concurrency
     setup = Setup(metrics, dtype == "auto", device or ("cuda" if num_gpus else None), batch_size, workers, num_cpus)
     return dataset.map_batches(
@@ -145,10 +146,10 @@ class Setup:
         metrics: on the CPU.
         fast: compute in what the device is fastest in; else as the metrics were made.
         device: where; where they are if absent.
-        batch_size: pictures per pass through the network.
+        batch_size: images per pass through the network.
         workers: decoding threads; as many as CPUs if absent.
         cpus: of the actor.
-        strict: stop at the first picture that can't be scored.
+        strict: stop at the first image that can't be scored.
         folder: which relative paths are relative to, if there is such a folder where the actor runs.
     """
 
@@ -165,8 +166,8 @@ class Setup:
         """The engine, in the process that is to score."""
         import torch
 
-        from aigciqa.utils.hardware import fast_dtype
         from aigciqa.scoring.engine import Engine
+        from aigciqa.utils.hardware import fast_dtype
 
         if os.path.isdir(self.folder):
             os.chdir(self.folder)
@@ -192,12 +193,12 @@ class _BatchScorer:
 
 def _items(batch: Mapping[str, np.ndarray]) -> Iterator[Item]:
     if "image" not in batch:
-        raise ValueError(f"the dataset has no column 'image'; it has: {', '.join(batch)}")
+        raise InputError(f"the dataset has no column 'image'; it has: {', '.join(batch)}")
     nothing = itertools.repeat(None)
     columns = (batch.get(name, nothing) for name in ("image", "path", "reference", "group"))
     for image, path, reference, group in zip(*columns, strict=False):
-        name, content = _picture(image)
-        prompt, prompt_content = _picture(reference)
+        name, content = _image(image)
+        prompt, prompt_content = _image(reference)
         name = name or _text(path) or ""
         missing = None if name or content is not None else "the column 'image' is empty"
         opened = (each for each, held in ((name, content), (prompt or "", prompt_content)) if held is None)
@@ -205,9 +206,9 @@ def _items(batch: Mapping[str, np.ndarray]) -> Iterator[Item]:
         yield Item(name, prompt, _text(group), missing, None, content, prompt_content)
 
 
-def _picture(cell: Any) -> tuple[str | None, Content | None]:
-    """The name and the content of a picture, as far as a cell has them."""
-    if isinstance(cell, Mapping):  # as Hugging Face's data sets keep pictures in Parquet
+def _image(cell: Any) -> tuple[str | None, Content | None]:
+    """The name and the content of an image, as far as a cell has them."""
+    if isinstance(cell, Mapping):  # as Hugging Face's data sets keep images in Parquet
         return _text(cell.get("path")), cell.get("bytes")
     if isinstance(cell, (bytes, np.ndarray)):
         return None, cell
@@ -226,14 +227,14 @@ def _from_files(files: pyarrow.Table, scheme: str) -> pyarrow.Table:
 
 
 def _from_samples(samples: pandas.DataFrame, scheme: str) -> pyarrow.Table:
-    """Pictures of WebDataset samples, as the command finds them in the archive."""
+    """Images of WebDataset samples, as the command finds them in the archive."""
     rows = []
     for row in samples.to_dict("records"):
         named = {f"{row['__key__']}.{suffix}": content for suffix, content in row.items() if isinstance(content, bytes)}
-        members = sorted(each for each in named.items() if archives.is_picture(each[0], IMAGE_SUFFIXES))
-        for picture in archives.pictures_of(members, bytes):
-            path = f"{scheme}{row['__url__']}/{picture.name}"
-            rows.append({"image": picture.content, "path": path, "reference": picture.reference_content})
+        members = sorted(each for each in named.items() if archives.is_image(each[0], IMAGE_SUFFIXES))
+        for image in archives.images_of(members, bytes):
+            path = f"{scheme}{row['__url__']}/{image.name}"
+            rows.append({"image": image.content, "path": path, "reference": image.reference_content})
     types = {"image": pyarrow.binary(), "path": pyarrow.string(), "reference": pyarrow.binary()}
     return pyarrow.Table.from_pylist(rows, schema=pyarrow.schema(types))
 
@@ -247,12 +248,12 @@ def _from_table(batch: pyarrow.Table, scheme: str, is_csv: bool) -> dict[str, li
     """The columns that count of a table, which `path` names."""
     paths, names = batch["path"].to_pylist(), [name for name in batch.column_names if name != "path"]
     if "image" not in names:
-        raise ValueError(f"{paths[0] if paths else 'a table'} has no column 'image'; it has: {', '.join(names)}")
+        raise InputError(f"{paths[0] if paths else 'a table'} has no column 'image'; it has: {', '.join(names)}")
     if is_csv:
         place = names.index("image")
         for path, *row in zip(paths, *(batch[name].to_pylist() for name in names), strict=True):
             if swallows([cell if isinstance(cell, str) else "" for cell in row], place, ",", is_image_name):
-                raise ValueError(f"{path}: {SWALLOWED}")
+                raise InputError(f"{path}: {SWALLOWED}")
     folders = [scheme + os.path.dirname(path) for path in paths]
     cells = {name: batch[name].to_pylist() for name in MANIFEST_COLUMNS if name in batch.column_names}
     if is_csv:

@@ -18,9 +18,9 @@ import ray.data
 
 from aigciqa.errors import ImageError
 from aigciqa.integrations.ray import Setup
+from aigciqa.records import Item, Record
 from aigciqa.scoring import archives
 from aigciqa.scoring.parts import Parts
-from aigciqa.records import Item, Record
 from aigciqa.scoring.sinks import is_same, refuse_changed, rows_ahead, scores_of, to_row, utf8
 from aigciqa.scoring.sources import Found, SourceError, opened
 
@@ -43,7 +43,7 @@ def score_shards(
         give: makes items of it.
         setup: of the actors; how many CPUs they have is up to the cluster.
         parts: where they write.
-        size: pictures in a part; an archive, or a Parquet file with images in it, is a part, whatever it holds.
+        size: images in a part; an archive, or a Parquet file with images in it, is a part, whatever it holds.
         resume: read parts that are in the folder instead of scoring them again; else they are removed.
 
     Yields:
@@ -51,7 +51,7 @@ def score_shards(
 
     Raises:
         SourceError: the parts are of another run, or the cluster can't be reached or has no GPU and one is needed.
-        ImageError: a picture can't be scored, and `setup.strict` is set.
+        ImageError: an image can't be scored, and `setup.strict` is set.
         OSError: a part can't be written.
     """
     context = ray.data.DataContext.get_current()
@@ -191,7 +191,7 @@ class _ShardScorer:
         return _Result(records)
 
     def _written(self, number: int, found: Sequence[Found]) -> list[Record] | None:
-        """Records of the shard's part; None if it is not there, or has fewer pictures than the shard.
+        """Records of the shard's part; None if it is not there, or has fewer images than the shard.
 
         Raises:
             SourceError: it is another run's.

@@ -21,9 +21,9 @@ except ImportError:
 
 
 class MeanScore(torchmetrics.Metric):
-    """Mean score of all pictures since the last `reset`, those of all processes where there are several.
+    """Mean score of all images since the last `reset`, those of all processes where there are several.
 
-    Its memory does not grow with the number of pictures, which is exact up to 16,777,216 (2 to the 24th).
+    Its memory does not grow with the number of images, which is exact up to 16,777,216 (2 to the 24th).
 
     Args:
         metric: a `Metric`, or what `create_metric` takes as a name.
@@ -47,7 +47,7 @@ class MeanScore(torchmetrics.Metric):
         self.to(self.metric.device)
 
     def update(self, images: Any, reference: Any = None) -> None:
-        """Score pictures.
+        """Score images.
 
         Args:
             images: in any form a `Metric` takes.

@@ -1,4 +1,4 @@
-"""Rows of scores, gathered picture by picture."""
+"""Rows of scores, gathered image by image."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ MAP_SIDE = 32
 LEVELS = 255
 
 
-class Picture(NamedTuple):
-    """A picture of the report; pictures of one prompt are compared with each other."""
+class Image(NamedTuple):
+    """An image of the report; images of one prompt are compared with each other."""
 
     image: str
     reference: str | None
@@ -46,7 +46,7 @@ class Column:
     Attributes:
         metric: its name.
         dimension: its name.
-        values: (pictures,), NaN where a picture has no such score.
+        values: (images,), NaN where an image has no such score.
     """
 
     metric: str
@@ -92,7 +92,7 @@ class SmallMap:
 class Collection:
     """What a report shows, gathered while rows come.
 
-    Takes less than a kilobyte for a picture with its map.
+    Takes less than a kilobyte for an image with its map.
 
     Args:
         columns: of the rows, as `aigciqa.scoring.sinks.columns_of` makes them.
@@ -100,18 +100,18 @@ class Collection:
 
     def __init__(self, columns: Sequence[str]) -> None:
         self.dimensions = scores_of(columns)
-        self.pictures: list[Picture] = []
+        self.images: list[Image] = []
         self.failures: list[Failure] = []
         self.failed: Counter[tuple[str, str]] = Counter()  # by metric and group
         self.maps: dict[tuple[int, str], SmallMap] = {}
         self._values: dict[tuple[str, str], array[float]] = {}
         self._scored: dict[str, bytearray] = {}
-        self._places: dict[Picture, int] = {}
+        self._places: dict[Image, int] = {}
 
     def add(self, row: Mapping[str, Any], quality_map: NDArray[Any] | None = None) -> None:
         """Take a row as `write_report` does, and the map of its score if there is one."""
         reference, metric = row["reference"] or None, row["metric"]
-        picture = Picture(row["image"], reference, row["group"] or "", row.get("prompt", reference) or None)
+        picture = Image(row["image"], reference, row["group"] or "", row.get("prompt", reference) or None)
         if row["error"] is not None:
             self.failed[metric, picture.group] += 1
             if len(self.failures) < FAILURE_LIMIT:
@@ -127,8 +127,8 @@ class Collection:
             self.maps[place, metric] = SmallMap.of(quality_map)
 
     def sizes(self) -> Counter[str]:
-        """Group -> how many pictures it has, in order of appearance."""
-        sizes = Counter(picture.group for picture in self.pictures)
+        """Group -> how many images it has, in order of appearance."""
+        sizes = Counter(picture.group for picture in self.images)
         for _, group in self.failed:
             sizes.setdefault(group, 0)
         return sizes
@@ -137,18 +137,18 @@ class Collection:
         """The columns of scores, in order of their metrics' first rows."""
         found = []
         for (metric, dimension), values in self._values.items():
-            whole = np.full(len(self.pictures), math.nan)
+            whole = np.full(len(self.images), math.nan)
             whole[: len(values)] = values
             found.append(Column(metric, dimension, whole))
         return found
 
-    def _place(self, picture: Picture, metric: str) -> int:
-        """Where a picture is; one that a metric has scored before is listed again."""
+    def _place(self, picture: Image, metric: str) -> int:
+        """Where an image is; one that a metric has scored before is listed again."""
         scored = self._scored.setdefault(metric, bytearray())
         place = self._places.get(picture)
         if place is None or (place < len(scored) and scored[place]):
-            place = self._places[picture] = len(self.pictures)
-            self.pictures.append(picture)
+            place = self._places[picture] = len(self.images)
+            self.images.append(picture)
         scored.extend(bytes(place + 1 - len(scored)))
         scored[place] = 1
         return place

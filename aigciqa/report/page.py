@@ -1,4 +1,4 @@
-"""The page: a template filled with the figures, the pictures and the scripts, written in one piece."""
+"""The page: a template filled with the figures, the images and the scripts, written in one piece."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 import aigciqa
-from aigciqa.utils.files import replacing
+from aigciqa.errors import InputError
 from aigciqa.report import sections
 from aigciqa.report.collection import FAILURE_LIMIT, Collection
 from aigciqa.report.payload import payload, select_gallery
 from aigciqa.report.thumbnails import Thumbnails
 from aigciqa.tables.text import percent, probability, rounded
+from aigciqa.utils.files import replacing
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -41,13 +42,13 @@ def write_report(
 ) -> Path:
     """Write a report of rows of scores.
 
-    The file takes the place of an earlier one once it is complete. Where the thumbnails of the pictures are more than
+    The file takes the place of an earlier one once it is complete. Where the thumbnails of the images are more than
     16 MB, they go to a folder beside it: `report_files` for `report.html`.
 
     Args:
         path: ends in `.html`.
-        rows: as `aigciqa.scoring.sinks.to_row` makes them; their pictures are looked for on disk. By the key `prompt`,
-            else by the reference, pictures of groups are matched. A score that is not finite counts as none.
+        rows: as `aigciqa.scoring.sinks.to_row` makes them; their images are looked for on disk. By the key `prompt`,
+            else by the reference, images of groups are matched. A score that is not finite counts as none.
         columns: of the rows.
         maps: the quality map (h, w) of each row, or None.
         title: of the page.
@@ -123,9 +124,9 @@ def check_target(path: str | os.PathLike[str]) -> None:
         ImportError, ValueError: as `write_report`.
     """
     if Path(path).suffix.lower() != ".html":
-        raise ValueError(f"{os.fspath(path)!r}: a report ends in .html")
+        raise InputError(f"{os.fspath(path)!r}: a report ends in .html")
     if Path(path).is_dir():
-        raise ValueError(f"{os.fspath(path)!r} is a folder; name a file")
+        raise InputError(f"{os.fspath(path)!r} is a folder; name a file")
     _environment()
     _bokeh()
 
@@ -135,7 +136,7 @@ def _render(report: Report, thumbnails: Thumbnails) -> str:
     columns = collection.columns()
     members = sections.members_of(collection)
     gallery = select_gallery(collection, columns)
-    images = [collection.pictures[place].image for place in gallery.places]
+    images = [collection.images[place].image for place in gallery.places]
     thumbnails.make([*images, *gallery.references])
     data = payload(collection, columns, members, gallery, report.path.parent) | {"inline": thumbnails.is_inline}
     environment = _environment()

@@ -13,13 +13,13 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from aigciqa.utils import object_stores as remote
 from aigciqa.plotting import COLOURS, colour_map
 from aigciqa.registry import METRICS
 from aigciqa.report.collection import LEVELS, Collection, Column, SmallMap
 from aigciqa.report.sections import Members, coloured, histogram
+from aigciqa.utils import object_stores as remote
 
-#: Pictures in the gallery. With more, a third are the lowest of the first column, a third the highest, and a third are
+#: Images in the gallery. With more, a third are the lowest of the first column, a third the highest, and a third are
 #: drawn at random from all.
 GALLERY_LIMIT = 10_000
 #: Percentiles of the maps' lowest and highest scores that the colours span: an outlier would take the contrast away.
@@ -29,10 +29,10 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Gallery:
-    """The pictures that are shown.
+    """The images that are shown.
 
     Attributes:
-        places: of the pictures, ascending.
+        places: of the images, ascending.
         sample: those of them that were drawn at random, as positions in `places`; all if nothing was left out.
         references: the distinct references.
     """
@@ -43,8 +43,8 @@ class Gallery:
 
 
 def select_gallery(collection: Collection, columns: Sequence[Column]) -> Gallery:
-    """All pictures, or of very many a part."""
-    count = len(collection.pictures)
+    """All images, or of very many a part."""
+    count = len(collection.images)
     if count <= GALLERY_LIMIT or not columns:
         places, drawn = list(range(count)), list(range(count))
     else:
@@ -54,7 +54,7 @@ def select_gallery(collection: Collection, columns: Sequence[Column]) -> Gallery
         ordered = ordered[: np.count_nonzero(np.isfinite(columns[0].values))]
         places = sorted({*drawn, *ordered[:third].tolist(), *ordered[-third:].tolist()})
     position = {place: index for index, place in enumerate(places)}
-    references = dict.fromkeys(collection.pictures[place].reference for place in places)
+    references = dict.fromkeys(collection.images[place].reference for place in places)
     return Gallery(
         places, sorted(position[place] for place in drawn), [each for each in references if each is not None]
     )
@@ -69,11 +69,11 @@ def payload(
         collection: all rows.
         columns: its scores.
         members: its listed groups.
-        gallery: the pictures to show.
+        gallery: the images to show.
         folder: the page's own, to which links are relative.
     """
-    pictures = [collection.pictures[place] for place in gallery.places]
-    groups = list(dict.fromkeys(picture.group for picture in pictures))
+    images = [collection.images[place] for place in gallery.places]
+    groups = list(dict.fromkeys(image.group for image in images))
     group_index = {group: index for index, group in enumerate(groups)}
     reference_index = {reference: index for index, reference in enumerate(gallery.references)}
     return {
@@ -89,12 +89,10 @@ def payload(
         ],
         "groups": groups,
         "coloured": coloured(members),
-        "images": [picture.image for picture in pictures],
-        "links": [_link(picture.image, folder) for picture in pictures],
-        "group": [group_index[picture.group] for picture in pictures],
-        "reference": [
-            None if picture.reference is None else reference_index[picture.reference] for picture in pictures
-        ],
+        "images": [image.image for image in images],
+        "links": [_link(image.image, folder) for image in images],
+        "group": [group_index[image.group] for image in images],
+        "reference": [None if image.reference is None else reference_index[image.reference] for image in images],
         "references": gallery.references,
         "referenceLinks": [_link(reference, folder) for reference in gallery.references],
         "sample": gallery.sample,
@@ -120,7 +118,7 @@ def _link(path: str, folder: Path) -> str | None:
 
 
 def _maps(collection: Collection, gallery: Gallery) -> dict[str, Any]:
-    """Metric -> its maps, all in one scale of colours, and the part of a picture that they cover."""
+    """Metric -> its maps, all in one scale of colours, and the part of an image that they cover."""
     found: dict[str, dict[int, SmallMap]] = {}
     metrics = list(dict.fromkeys(metric for _, metric in collection.maps))
     for position, place in enumerate(gallery.places):

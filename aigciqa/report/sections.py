@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from aigciqa.stats.groups import Difference, Scores, Standing, differences, standings
 from aigciqa.report.collection import Collection, Column
+from aigciqa.stats.groups import Difference, Scores, Standing, differences, standings
 
 #: Groups that are listed; with more, the largest.
 GROUP_LIMIT = 200
@@ -30,7 +30,7 @@ class Line:
     Attributes:
         standing: its figures.
         failed: its rows without a score.
-        worst: place of the picture with the lowest score; None without scores.
+        worst: place of the image with the lowest score; None without scores.
     """
 
     standing: Standing
@@ -45,7 +45,7 @@ class Panel:
     Attributes:
         column: the scores.
         lines: by group, best mean first.
-        total: all pictures.
+        total: all images.
         pairs: how groups differ.
         differences: (first, second) -> how they differ, both ways round.
         low: lowest score of all.
@@ -77,7 +77,7 @@ class Histogram:
 
     Attributes:
         edges: of the bins.
-        counts: for each coloured group the pictures in each bin, then those of the other groups.
+        counts: for each coloured group the images in each bin, then those of the other groups.
     """
 
     edges: list[float]
@@ -85,13 +85,13 @@ class Histogram:
 
 
 def members_of(collection: Collection) -> dict[str, NDArray[np.intp]]:
-    """Group -> places of its pictures, for the listed groups, in order of appearance."""
+    """Group -> places of its images, for the listed groups, in order of appearance."""
     sizes = collection.sizes()
     largest = {group for group, _ in sizes.most_common(GROUP_LIMIT)}
     places: dict[str, list[int]] = {group: [] for group in sizes if group in largest}
-    for place, picture in enumerate(collection.pictures):
-        if picture.group in places:
-            places[picture.group].append(place)
+    for place, image in enumerate(collection.images):
+        if image.group in places:
+            places[image.group].append(place)
     return {group: np.array(listed, dtype=np.intp) for group, listed in places.items()}
 
 
@@ -99,7 +99,7 @@ def panels(
     collection: Collection, columns: Sequence[Column], members: Members, baseline: str | None = None
 ) -> list[Panel]:
     """What there is to say of each column; all groups are compared with the baseline, or the best with each other."""
-    prompts = [picture.prompt for picture in collection.pictures]
+    prompts = [image.prompt for image in collection.images]
     keys = {group: _keys(prompts, places) for group, places in members.items()}
     everything = np.arange(len(prompts))
     all_keys = _keys(prompts, everything)

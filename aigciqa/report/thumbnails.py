@@ -1,4 +1,4 @@
-"""Small copies of pictures, inside the page or, where they are many, in a folder beside it."""
+"""Small copies of images, inside the page or, where they are many, in a folder beside it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from aigciqa.utils import object_stores as remote
 from aigciqa.images.decode import load_content, read_content
+from aigciqa.utils import object_stores as remote
 
 #: Longest side of a thumbnail.
 SIDE = 256
@@ -97,7 +97,7 @@ class Thumbnails:
 
 
 def thumbnail(path: str) -> bytes:
-    """A picture as a small JPEG; empty if it can't be read."""
+    """An image as a small JPEG; empty if it can't be read."""
     try:
         if remote.refusal(path) is not None:  # the table may be a stranger's
             return b""

@@ -21,6 +21,7 @@ from typing import TypeVar
 
 from PIL import Image
 
+from aigciqa.errors import InputError
 from aigciqa.images.decode import FORMATS, MAX_BYTES, readable_formats
 from aigciqa.scoring import budget, tar
 from aigciqa.scoring.tar import ArchiveError
@@ -41,12 +42,12 @@ _START = 2**16
 Member = TypeVar("Member")
 
 
-class MemberError(ValueError):
+class MemberError(InputError):
     """A member that can't be read; others can."""
 
 
 @dataclass(frozen=True)
-class Picture:
+class ArchiveImage:
     """An image of a sample: the names of its member and of its reference's, and what is in them.
 
     Attributes:
@@ -66,7 +67,7 @@ class Picture:
     reference_error: str | None = None
 
 
-def pictures(path: str, suffixes: Collection[str]) -> Iterator[Picture]:
+def images(path: str, suffixes: Collection[str]) -> Iterator[ArchiveImage]:
     """Images of an archive, a file or a URL, in its order.
 
     Args:
@@ -77,7 +78,7 @@ def pictures(path: str, suffixes: Collection[str]) -> Iterator[Picture]:
         ArchiveError: it can't be read, or not to its end; all that came before has been given.
     """
     with tar.opened(path) as stream:
-        yield from pictures_of(_candidates(stream, suffixes), partial(_content, stream), attrgetter("size"))
+        yield from images_of(_candidates(stream, suffixes), partial(_content, stream), attrgetter("size"))
 
 
 def has_references(path: str, suffixes: Collection[str]) -> bool:
@@ -85,12 +86,12 @@ def has_references(path: str, suffixes: Collection[str]) -> bool:
     try:
         with tar.opened(path) as stream:
             names = (member.name for member in tar.members(stream))
-            return any(_split(name)[1].startswith(REFERENCE_PREFIX) for name in names if is_picture(name, suffixes))
+            return any(_split(name)[1].startswith(REFERENCE_PREFIX) for name in names if is_image(name, suffixes))
     except ArchiveError:
         return False
 
 
-def is_picture(name: str, suffixes: Collection[str]) -> bool:
+def is_image(name: str, suffixes: Collection[str]) -> bool:
     """Whether a member is an image, by its name; hidden files, as macOS adds them, are none."""
     return posixpath.splitext(name)[1].lower() in suffixes and not posixpath.basename(name).startswith(".")
 
@@ -100,11 +101,11 @@ def is_usable(name: str) -> bool:
     return len(name) <= MAX_NAME and "\0" not in name and ".." not in name.replace("\\", "/").split("/")
 
 
-def pictures_of(
+def images_of(
     members: Iterable[tuple[str, Member]],
     read: Callable[[Member], bytes],
     size_of: Callable[[Member], int] = len,  # type: ignore[assignment]  # of bytes
-) -> Iterator[Picture]:
+) -> Iterator[ArchiveImage]:
     """Images among named members that are images, whose contents `read` gives, or raises `MemberError`.
 
     A sample ends at a member with another name up to the first dot; one with more dots already at another with more.
@@ -144,7 +145,7 @@ class _Part:
     error: str | None = None
 
 
-def _of_sample(key: str, parts: Sequence[_Part]) -> Iterator[Picture]:
+def _of_sample(key: str, parts: Sequence[_Part]) -> Iterator[ArchiveImage]:
     """Images of one sample."""
     references = [part for part in parts if part.suffix.startswith(REFERENCE_PREFIX)]
     problems = [f"reference {key}.{part.suffix}: {part.error}" for part in references if part.error is not None]
@@ -157,9 +158,9 @@ def _of_sample(key: str, parts: Sequence[_Part]) -> Iterator[Picture]:
             continue
         name, content = f"{key}.{part.suffix}", part.content if part.error is None else None
         if problems:
-            yield Picture(name, content, error=part.error, reference_error=problems[0])
+            yield ArchiveImage(name, content, error=part.error, reference_error=problems[0])
         else:
-            yield Picture(name, content, f"{key}.{references[0].suffix}", references[0].content, part.error)
+            yield ArchiveImage(name, content, f"{key}.{references[0].suffix}", references[0].content, part.error)
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -180,7 +181,7 @@ def _candidates(stream: tar.Stream, suffixes: Collection[str]) -> Iterator[tuple
     """The members that are images by their names, or archives, each with why it can't be read."""
     seen: set[int] = set()  # hashes, which take less
     for member in tar.members(stream):
-        if member.kind == tarfile.DIRTYPE or not is_picture(member.name, (*suffixes, SUFFIX)):
+        if member.kind == tarfile.DIRTYPE or not is_image(member.name, (*suffixes, SUFFIX)):
             continue
         same = hash(posixpath.normpath(f"/{member.name.lstrip('/')}"))
         problem = _problem(member)

@@ -1,4 +1,4 @@
-"""From files to presented pictures, in threads, none of which can hold up a run for ever."""
+"""From files to presented images, in threads, none of which can hold up a run for ever."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ import torch
 from PIL import ExifTags, Image
 from torch import Tensor
 
+from aigciqa.errors import ImageError
 from aigciqa.images.colour import is_srgb
 from aigciqa.images.decode import MAX_PIXELS, load_content, load_image, read_content
-from aigciqa.errors import ImageError
-from aigciqa.utils.memory import Budget, Share
 from aigciqa.images.preprocess import present_image, present_tensor
 from aigciqa.registry import Preprocess
 from aigciqa.scoring import budget
+from aigciqa.utils.memory import Budget, Share
 
 if TYPE_CHECKING:
     from aigciqa.records import Content
 
 Decoder = Literal["pillow", "draft", "nvjpeg"]
 DECODERS: tuple[Decoder, ...] = ("pillow", "draft", "nvjpeg")
-#: A picture that takes longer to read and decode is given up: its disk or its decoder hangs.
+#: An image that takes longer to read and decode is given up: its disk or its decoder hangs.
 DECODE_SECONDS = 120.0
-#: How often that is checked while a picture is waited for, and how much a longer gap counts.
+#: How often that is checked while an image is waited for, and how much a longer gap counts.
 TICK_SECONDS = 1.0
 #: How long a run that ends waits for its threads.
 CLOSE_SECONDS = 2.0
 #: A JPEG file that ends otherwise may be truncated.
 _END_OF_IMAGE = b"\xff\xd9"
 
-#: A picture presented in each way asked for, uint8 (3, h, w); or why it can't be.
+#: An image presented in each way asked for, uint8 (3, h, w); or why it can't be.
 Presented: TypeAlias = "dict[Preprocess, Tensor] | str"
 #: Decodes; called with its shares of the encoded images that are held and of the memory for decoding.
 _Work: TypeAlias = "Callable[[Share, Share], Presented]"
 
 
 class _Clock:
-    """The time that this process ran while someone waited for a picture.
+    """The time that this process ran while someone waited for an image.
 
     A gap between two looks at it counts as a tick at most: the process was stopped meanwhile (Ctrl-Z, a batch system),
     or nobody waited.
@@ -67,7 +67,7 @@ _CLOCK = _Clock()
 
 
 class Decoding:
-    """A picture on its way.
+    """An image on its way.
 
     Args:
         name: what errors call it.
@@ -125,11 +125,11 @@ class Decoding:
 class DecoderPool:
     """Threads that decode.
 
-    A thread that hangs in a decoder, or in a read from a dead disk, can't be ended. Its picture is given up, another
+    A thread that hangs in a decoder, or in a read from a dead disk, can't be ended. Its image is given up, another
     thread takes its place, and being a daemon it does not keep the process alive.
 
     Args:
-        workers: how many threads; with 0, pictures are decoded where they are submitted.
+        workers: how many threads; with 0, images are decoded where they are submitted.
         decoder: one of `DECODERS`.
         device: where `nvjpeg` decodes.
     """
@@ -145,7 +145,7 @@ class DecoderPool:
             self._start_thread()
 
     def submit(self, name: str, content: Content | None, specs: tuple[Preprocess, ...]) -> Decoding:
-        """Have a picture decoded and presented in each of some ways; a content waits for room in the budget."""
+        """Have an image decoded and presented in each of some ways; a content waits for room in the budget."""
         size = 0 if content is None else len(content) if isinstance(content, bytes) else content.nbytes
         given, read = Share(self.budget, "given"), Share(self.budget, "read")
         while size and not given.take(size, min(TICK_SECONDS, DECODE_SECONDS)):
@@ -159,14 +159,14 @@ class DecoderPool:
         return decoding
 
     def result(self, decoding: Decoding) -> Presented:
-        """Wait for a picture."""
+        """Wait for an image."""
         while (presented := decoding.wait(min(TICK_SECONDS, DECODE_SECONDS))) is None:
             self._give_up_overdue()
         self.unfinished.discard(decoding)
         return presented
 
     def close(self) -> None:
-        """End the threads; whoever waits for a picture is told so. One that hangs is not waited for."""
+        """End the threads; whoever waits for an image is told so. One that hangs is not waited for."""
         for decoding in list(self.unfinished):
             decoding.settle(f"{decoding.name}: the run was stopped")
         for _ in range(self.workers):
@@ -202,7 +202,7 @@ def _present(
     decoder: Decoder,
     device: torch.device,
 ) -> Presented:
-    """A picture presented in each way, or why it can't be."""
+    """An image presented in each way, or why it can't be."""
     try:
         try:
             if content is None:
@@ -221,7 +221,7 @@ def _present(
         return f"{name}: {error}"
     except MemoryError:
         return f"{name}: not enough memory to decode it"
-    except Exception as error:  # no thread ends with its picture
+    except Exception as error:  # no thread ends with its image
         return f"{name}: {type(error).__name__}: {error}"
 
 

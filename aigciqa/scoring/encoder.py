@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from aigciqa.backbones.base import Backbone
-from aigciqa.metric import Metric
 from aigciqa.cpu.fusion import fold_normalisation, fuse_convolutions
+from aigciqa.metric import Metric
 
 #: Feature maps as the features are pooled from them, or as `Metric.quality_map` draws from.
 Maps = Literal["coarse", "dense"]
@@ -29,7 +29,7 @@ _TOLERANCE, _TOLERANCE_TF32, _TOLERANCE_HALF = 1e-3, 1e-2, 0.1
 
 
 class Encoder:
-    """Features of presented pictures, for all metrics that share a backbone.
+    """Features of presented images, for all metrics that share a backbone.
 
     Of a convolutional backbone it keeps a copy whose batch normalisation is folded into the convolutions, channels last
     in memory, its weights in the dtype the metric computes in; on a CPU, convolutions also add and rectify. `lite` runs
@@ -49,7 +49,7 @@ class Encoder:
             self.network = self._rearranged() if _has_convolutions(metric.backbone) else None
 
     def encode(self, pixels: Tensor, maps: Maps | None = None) -> tuple[Tensor, Tensor | None]:
-        """Read pictures presented by `present_image`.
+        """Read images presented by `present_image`.
 
         Args:
             pixels: uint8 (B, 3, h, w), on the CPU or the metric's device.
@@ -176,7 +176,7 @@ def _obstacle(backbone: nn.Module) -> str | None:
 
 
 def _are_equal(one: Metric, other: Metric) -> bool:
-    """Whether two metrics have the same features of every picture."""
+    """Whether two metrics have the same features of every image."""
     facts = [
         (m.config.backbone, m.config.options, m.config.preprocess, m.autocast_dtype, m.device) for m in (one, other)
     ]

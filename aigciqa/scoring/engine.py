@@ -18,25 +18,25 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from aigciqa.errors import ImageError
-from aigciqa.utils.hardware import check_huge_pages, settle_threads
+from aigciqa.errors import ImageError, InputError
 from aigciqa.metric import Metric, as_metrics
+from aigciqa.records import Item, Record
 from aigciqa.scoring.decoding import DECODERS, Decoder, DecoderPool, Decoding, Presented
 from aigciqa.scoring.encoder import Encoder, Maps, encoders
-from aigciqa.records import Item, Record
+from aigciqa.utils.hardware import check_huge_pages, settle_threads
 
 if TYPE_CHECKING:
     from typing import TypeAlias
 
     import numpy as np
 
-    from aigciqa.registry import Preprocess
     from aigciqa.records import Content
+    from aigciqa.registry import Preprocess
 
     PathLike: TypeAlias = "str | os.PathLike[str]"
 
 DEFAULT_BATCH = {"cpu": 8, "cuda": 64}
-#: Metrics that see whole pictures at their own size hold few of them in memory at once.
+#: Metrics that see whole images at their own size hold few of them in memory at once.
 DEFAULT_BATCH_NATIVE = 4
 MAX_WORKERS = 8
 #: What a network takes for each pixel that it sees, at most: the first feature maps of VGG in float32, several times.
@@ -45,7 +45,7 @@ BYTES_PER_PIXEL = 1024
 MEMORY_SHARE = 0.25
 #: Networks that run side by side on a CPU; more would take more memory for little gain.
 MAX_LANES = 8
-#: References kept decoded or encoded; an image prompt is usually shared by pictures that stand near each other.
+#: References kept decoded or encoded; an image prompt is usually shared by images that stand near each other.
 MAX_REFERENCES = 1024
 
 
@@ -74,17 +74,17 @@ def score_files(
         images: any iterable of paths, or of `Item` objects, which carry reference and group of their own.
         metric: a name, a `Metric`, or several of them; several share the decoding.
         references: one path for all images, or as many paths as there are images. The own reference of an `Item` wins.
-        batch_size: pictures per pass through the network. If absent, 8 on a CPU, and up to 64 on a GPU, as its free
-            memory allows; 4 where pictures are seen at their own size. Halved for pictures that do not fit in memory.
+        batch_size: images per pass through the network. If absent, 8 on a CPU, and up to 64 on a GPU, as its free
+            memory allows; 4 where images are seen at their own size. Halved for images that do not fit in memory.
         workers: decoding threads; 0 decodes in the caller's thread. One per core if absent, at most 8.
         dtype: what metrics given by name compute in, as `create_metric` takes it; float32 if absent.
         device: where metrics given by name compute; the CPU if absent.
-        strict: raise at the first picture that can't be scored.
+        strict: raise at the first image that can't be scored.
         maps: give each record its `quality_map`. `"coarse"`: from the feature maps that the score is made of, which
             costs next to nothing; `"dense"`: what `Metric.quality_map` draws. The two differ for `lite` alone, whose
             dense maps take several times as long as the scores.
         decoder: what decodes JPEG files; other formats are always Pillow's. `"pillow"`: exactly; `"draft"`: Pillow at
-            1/2, 1/4 or 1/8 of the size where the metrics see no more than that, faster for large pictures; `"nvjpeg"`:
+            1/2, 1/4 or 1/8 of the size where the metrics see no more than that, faster for large images; `"nvjpeg"`:
             on the GPU, which then also resizes. The latter two move scores (docs: speed and memory).
 
     Yields:
@@ -92,27 +92,27 @@ def score_files(
 
     Raises:
         ValueError, TypeError: unusable arguments; `dtype` or `device` together with a `Metric`, which has its own.
-        ImageError: a picture can't be scored, and `strict` is set.
+        ImageError: an image can't be scored, and `strict` is set.
         Exception: whatever `images` raises, when all that came before is scored.
     """
     if isinstance(images, (str, os.PathLike)):
         raise TypeError(f"images is an iterable of paths; for one file pass [{os.fspath(images)!r}]")
     if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size is 1 or more; got {batch_size}")
+        raise InputError(f"batch_size is 1 or more; got {batch_size}")
     if workers is not None and workers < 0:
-        raise ValueError(f"workers is 0 (decode in this thread) or more; got {workers}")
+        raise InputError(f"workers is 0 (decode in this thread) or more; got {workers}")
     metrics = as_metrics(metric, device=device, dtype=dtype)
     if maps not in (None, "coarse", "dense"):
-        raise ValueError(f"maps is None, 'coarse' or 'dense'; got {maps!r}")
+        raise InputError(f"maps is None, 'coarse' or 'dense'; got {maps!r}")
     if decoder not in DECODERS:
-        raise ValueError(f"decoder is one of {', '.join(DECODERS)}; got {decoder!r}")
+        raise InputError(f"decoder is one of {', '.join(DECODERS)}; got {decoder!r}")
     if decoder == "nvjpeg" and any(each.device.type != "cuda" for each in metrics):
-        raise ValueError(
+        raise InputError(
             f"decoder 'nvjpeg' needs metrics on a CUDA device; {metrics[0].name} is on {metrics[0].device}"
         )
     if references is not None and not any(each.requires_reference for each in metrics):
         names = ", ".join(each.name for each in metrics)
-        raise ValueError(f"references were given, but {names} takes none; a metric that does: fr-lite")
+        raise InputError(f"references were given, but {names} takes none; a metric that does: fr-lite")
     if references is None:
         needing = [each.name for each in metrics if each.requires_reference]
         items: Iterable[Item] = (_unpaired(image, needing) for image in images)
@@ -133,23 +133,23 @@ def _run_once(build: Callable[[], Engine], items: Iterable[Item]) -> Generator[R
 
 def _unpaired(image: PathLike | Item, full_reference: list[str]) -> Item:
     if full_reference and not isinstance(image, Item):
-        raise ValueError(f"{full_reference[0]} compares with a reference (the image prompt): pass references=")
+        raise InputError(f"{full_reference[0]} compares with a reference (the image prompt): pass references=")
     return _item(image, None)
 
 
 def _paired(images: Iterable[PathLike | Item], references: Sequence[PathLike]) -> Iterator[Item]:
     """Items of images and references; raises ValueError where their numbers differ."""
     if isinstance(images, Sequence) and len(images) != len(references):
-        raise ValueError(f"{len(images)} images but {len(references)} references: pass one for each, or one for all")
+        raise InputError(f"{len(images)} images but {len(references)} references: pass one for each, or one for all")
     rest = iter(references)
     count = 0
     for count, image in enumerate(images, 1):
         try:
             yield _item(image, os.fspath(next(rest)))
         except StopIteration:
-            raise ValueError(f"{len(references)} references for at least {count} images") from None
+            raise InputError(f"{len(references)} references for at least {count} images") from None
     if count < len(references):
-        raise ValueError(f"{count} images but {len(references)} references: pass one for each, or one for all")
+        raise InputError(f"{count} images but {len(references)} references: pass one for each, or one for all")
 
 
 def _item(image: PathLike | Item, reference: str | None) -> Item:
@@ -162,7 +162,7 @@ def _item(image: PathLike | Item, reference: str | None) -> Item:
 
 
 @dataclass(eq=False)
-class _Picture:
+class _Image:
     """A file on its way: decoding, then, if it is a reference, encoded."""
 
     name: str
@@ -175,13 +175,13 @@ class _Picture:
 @dataclass
 class _Entry:
     item: Item
-    image: _Picture | None
-    reference: _Picture | None
+    image: _Image | None
+    reference: _Image | None
 
 
 @dataclass(frozen=True)
 class _Encoded:
-    """What the network says of a picture: features (D,), and feature maps (C, h, w) where they are wanted."""
+    """What the network says of an image: features (D,), and feature maps (C, h, w) where they are wanted."""
 
     features: Tensor
     maps: Tensor | None
@@ -224,14 +224,14 @@ class Engine:
         if is_on_cpu and any(each.network is not None for each in self.encoders):
             check_huge_pages()
         self.batch_size = math.ceil(batch_size / self.lane_count)
-        self.fitting: dict[tuple[Encoder, torch.Size], int] = {}  # smaller batches, of pictures that need much memory
+        self.fitting: dict[tuple[Encoder, torch.Size], int] = {}  # smaller batches, of images that need much memory
         with_reference = [
             each for each, metric in zip(self.encoders, metrics, strict=True) if metric.requires_reference
         ]
         self.specs = tuple(dict.fromkeys(each.spec for each in self.encoders))
         self.reference_specs = tuple(dict.fromkeys(each.spec for each in with_reference))
         self.reference_encoders = frozenset(with_reference)
-        self.references: OrderedDict[tuple[Any, ...], _Picture] = OrderedDict()
+        self.references: OrderedDict[tuple[Any, ...], _Image] = OrderedDict()
 
     def run(self, items: Iterable[Item]) -> Generator[Record, None, None]:
         """Score a stream of items, lazily; a record per item and metric, in order."""
@@ -295,11 +295,11 @@ class Engine:
 
     def _submit(
         self, path: str | None, content: Content | None, specs: tuple[Preprocess, ...], key: tuple[Any, ...] = ()
-    ) -> _Picture:
+    ) -> _Image:
         name = path or ("" if content is None else "bytes")
-        return _Picture(name, self.pool.submit(name, content, specs), key)
+        return _Image(name, self.pool.submit(name, content, specs), key)
 
-    def _reference(self, item: Item) -> _Picture:
+    def _reference(self, item: Item) -> _Image:
         content = item.reference_content
         key = _version(item.reference or "") if content is None else _digest(content)
         reference = self.references.pop(key, None)
@@ -336,7 +336,7 @@ class Engine:
                 self.references.pop(entry.reference.key, None)  # whose pixels nothing may ever need
         return [record for row in zip(*columns, strict=True) for record in row]
 
-    def _presented(self, picture: _Picture | None) -> Presented:
+    def _presented(self, picture: _Image | None) -> Presented:
         decoding = picture.decoding if picture is not None else None
         return self.pool.result(decoding) if decoding is not None else {}
 
@@ -348,7 +348,7 @@ class Engine:
         encoded: dict[int, _Encoded],
         errors: list[str | None],
     ) -> list[Record]:
-        """Records of a batch by one metric, from what the network says of its pictures."""
+        """Records of a batch by one metric, from what the network says of its images."""
         good = [index for index, error in enumerate(errors) if error is None]
         kept: dict[int, Tensor] = {}
         if metric.requires_reference:
@@ -384,12 +384,12 @@ class Engine:
             for index, entry in enumerate(entries)
         ]
 
-    def _encode_references(self, encoder: Encoder, pictures: Sequence[_Picture | None]) -> list[Tensor | None]:
+    def _encode_references(self, encoder: Encoder, images: Sequence[_Image | None]) -> list[Tensor | None]:
         """Features (D,) of references, each distinct one encoded once, whichever lane needs it first.
 
         None of one that does not fit in memory.
         """
-        wanted = [picture for picture in pictures if picture is not None]
+        wanted = [picture for picture in images if picture is not None]
         fresh = {id(picture): picture for picture in wanted if encoder not in picture.features}
         with ExitStack() as locks:
             for _, picture in sorted(fresh.items()):  # in one order: two lanes never wait for each other
@@ -403,9 +403,9 @@ class Engine:
         return [picture.features[encoder] for picture in wanted]
 
     def _encode(self, encoder: Encoder, pixels: list[Tensor], maps: Maps | None = None) -> list[_Encoded | None]:
-        """What the network says of presented pictures of any shapes, in batches of equal shape.
+        """What the network says of presented images of any shapes, in batches of equal shape.
 
-        None of a picture that does not fit in memory even alone.
+        None of an image that does not fit in memory even alone.
         """
         groups: dict[torch.Size, list[int]] = {}
         for index, picture in enumerate(pixels):
@@ -464,7 +464,7 @@ def _too_large(name: str, encoder: Encoder) -> str:
 def _placed(
     metric: Metric, maps: Sequence[Tensor | None], features: Tensor, references: Tensor | None
 ) -> Iterator[np.ndarray]:
-    """Quality maps of pictures with feature maps (C, h, w) and features (B, D); none where no maps were kept."""
+    """Quality maps of images with feature maps (C, h, w) and features (B, D); none where no maps were kept."""
     kept = [each for each in maps if each is not None]
     if len({each.shape for each in kept}) == 1:  # at once
         yield from metric.place(torch.stack(kept), features, references).numpy(force=True)
@@ -475,9 +475,9 @@ def _placed(
         yield metric.place(each[None], features[one], reference)[0].numpy(force=True)
 
 
-def _stacked(pictures: list[Tensor]) -> Tensor:
-    """(B, 3, h, w) of pictures (3, h, w), channels last in memory as they are."""
-    return torch.stack([picture.permute(1, 2, 0) for picture in pictures]).permute(0, 3, 1, 2)
+def _stacked(images: list[Tensor]) -> Tensor:
+    """(B, 3, h, w) of images (3, h, w), channels last in memory as they are."""
+    return torch.stack([picture.permute(1, 2, 0) for picture in images]).permute(0, 3, 1, 2)
 
 
 def _version(path: str) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Quality maps as files: of every picture an overlay to look at, and the map itself."""
+"""Quality maps as files: of every image an overlay to look at, and the map itself."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from aigciqa.utils import object_stores as remote
-from aigciqa.images.decode import load_content, load_image
 from aigciqa.errors import ImageError
-from aigciqa.utils.files import replacing
-from aigciqa.utils.paths import absolute, check_inside, real
+from aigciqa.images.decode import load_content, load_image
 from aigciqa.plotting import overlay
 from aigciqa.scoring import budget
 from aigciqa.scoring.sources import SourceError
+from aigciqa.utils import object_stores as remote
+from aigciqa.utils.files import replacing
+from aigciqa.utils.paths import absolute, check_inside, real
 
 if TYPE_CHECKING:
     from aigciqa.metric import Metric
@@ -52,7 +52,7 @@ def _is_below(below: str, folder: str) -> bool:
 class MapFolder:
     """A folder of quality maps.
 
-    Of the picture `a/b.jpg` by `nr-lite` it holds `a/b.jpg.nr-lite.png`, the overlay, and `a/b.jpg.nr-lite.npy`, the
+    Of the image `a/b.jpg` by `nr-lite` it holds `a/b.jpg.nr-lite.png`, the overlay, and `a/b.jpg.nr-lite.npy`, the
     scores (h, w), each whole or not there. With a second reference, they are `a/b.jpg.2.nr-lite.png` and so on: of what
     reference an overlay is, it says itself. A map that can't be written is counted and never ends the run.
 
@@ -72,7 +72,7 @@ class MapFolder:
     def __init__(self, folder: str, metrics: Sequence[Metric], resume: bool) -> None:
         self.folder = Path(folder)
         self.metrics = {metric.name: metric for metric in metrics}
-        self.contents: dict[str, bytes] = {}  # of pictures on their way that are no files
+        self.contents: dict[str, bytes] = {}  # of images on their way that are no files
         self.failed = 0
         self.first_failure = ""
         try:
@@ -95,7 +95,7 @@ class MapFolder:
             yield item
 
     def write(self, record: Record) -> None:
-        """Write the map of a picture that was scored."""
+        """Write the map of an image that was scored."""
         if record.quality_map is not None:
             try:
                 self._write(record.image, record.reference, record.metric, record.quality_map)
@@ -160,10 +160,10 @@ def _reference_of(overlay: Path) -> str | None:
 def _reduced(content: bytes) -> bytes:
     """An image as large as its overlay is going to be; empty if it can't be read."""
     try:
-        picture = load_content(content, "")
+        image = load_content(content, "")
     except ImageError:  # nor can it be scored
         return b""
-    picture.thumbnail((MAX_SIDE, MAX_SIDE))
+    image.thumbnail((MAX_SIDE, MAX_SIDE))
     stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=90)
+    image.save(stream, "JPEG", quality=90)
     return stream.getvalue()

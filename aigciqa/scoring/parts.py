@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aigciqa.utils import object_stores as remote
 from aigciqa.scoring import provenance
 from aigciqa.scoring.sinks import Row, arrow_table
 from aigciqa.scoring.sources import SourceError, import_parquet
+from aigciqa.utils import object_stores as remote
 
 SUFFIX = ".parquet"
 _PART = re.compile(r"part-\d{8}\.parquet")

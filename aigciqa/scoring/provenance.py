@@ -10,9 +10,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import aigciqa
+from aigciqa.scoring.sources import SourceError
 from aigciqa.utils import object_stores as remote
 from aigciqa.utils.files import replacing
-from aigciqa.scoring.sources import SourceError
 
 if TYPE_CHECKING:
     from aigciqa.metric import Metric

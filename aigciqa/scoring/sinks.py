@@ -19,13 +19,14 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from aigciqa.tables.csv_text import csv_line, plain
-from aigciqa.utils.files import replacing
+from aigciqa.errors import InputError
+from aigciqa.records import Item, Record
 from aigciqa.registry import SCORE_RANGES
 from aigciqa.scoring import provenance
-from aigciqa.records import Item, Record
 from aigciqa.scoring.sources import SourceError, import_parquet, read_rows
+from aigciqa.tables.csv_text import csv_line, plain
 from aigciqa.tables.text import encoded, printable
+from aigciqa.utils.files import replacing
 
 if TYPE_CHECKING:
     from aigciqa.metric import Metric
@@ -130,7 +131,7 @@ def to_score(cell: Any) -> float | None:
     if cell is None or cell == "":
         return None
     if isinstance(cell, bool) or not isinstance(cell, (str, int, float)) or not math.isfinite(score := float(cell)):
-        raise ValueError(f"{cell!r} is not a finite number")
+        raise InputError(f"{cell!r} is not a finite number")
     return score
 
 

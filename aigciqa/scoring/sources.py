@@ -15,12 +15,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, BinaryIO, TypeAlias
 
-from aigciqa.utils import object_stores as remote
-from aigciqa.tables.csv_text import CsvError, encoding_of, from_windows, read_csv
-from aigciqa.utils.paths import absolute, at_home, name_key, shown
-from aigciqa.scoring import archives
+from aigciqa.errors import InputError
 from aigciqa.records import Item, shortened
+from aigciqa.scoring import archives
 from aigciqa.scoring.tar import ArchiveError
+from aigciqa.tables.csv_text import CsvError, encoding_of, from_windows, read_csv
+from aigciqa.utils import object_stores as remote
+from aigciqa.utils.paths import absolute, at_home, name_key, shown
 
 IMAGE_SUFFIXES = frozenset(
     f".{name}"
@@ -51,7 +52,7 @@ _NUL = "no file's name has a NUL in it"
 Skipped: TypeAlias = "dict[str, Counter[str]]"
 
 
-class SourceError(ValueError):
+class SourceError(InputError):
     """A source that can't be used at all: the command ends before it scores anything."""
 
     def __init__(self, message: str) -> None:
@@ -116,20 +117,20 @@ def told(skipped: Skipped) -> list[str]:
 def opened(found: Found) -> Iterator[Found]:
     """The items of an archive or a Parquet file, read one after the other; what is none is itself.
 
-    An archive that can't be read, or only in part, ends in an item with an error; so does one without pictures.
+    An archive that can't be read, or only in part, ends in an item with an error; so does one without images.
     """
     if not found.is_archive:
         yield found
         return
-    path, picture = found.item.image, None
+    path, image = found.item.image, None
     if path.lower().endswith(_PARQUET):
         yield from _to_its_end(path, lambda: _rows(path, _carried(_parquet_columns(path))))
         return
     try:
-        for picture in archives.pictures(path, IMAGE_SUFFIXES):
-            yield _found(path, picture)
-        if picture is None:
-            raise ArchiveError(f"{path}: no pictures in it")
+        for image in archives.images(path, IMAGE_SUFFIXES):
+            yield _found(path, image)
+        if image is None:
+            raise ArchiveError(f"{path}: no images in it")
     except ArchiveError as error:
         yield Found(Item(path, error=str(error)), found.relative)
 
@@ -141,20 +142,20 @@ def brings_references(found: Found) -> bool:
     return archives.has_references(found.item.image, IMAGE_SUFFIXES)
 
 
-def _found(path: str, picture: archives.Picture) -> Found:
+def _found(path: str, image: archives.ArchiveImage) -> Found:
     """The item of an archive's image."""
-    name = f"{path}/{picture.name}"
-    if not archives.is_usable(picture.name):
-        return Found(Item(path, error=f"{path}: {picture.name[:_SHOWN]!r}: {picture.error}"), "")
+    name = f"{path}/{image.name}"
+    if not archives.is_usable(image.name):
+        return Found(Item(path, error=f"{path}: {image.name[:_SHOWN]!r}: {image.error}"), "")
     item = Item(
         name,
-        picture.reference and f"{path}/{picture.reference}",
-        error=picture.error and f"{name}: {picture.error}",
-        reference_error=picture.reference_error and f"{name}: {picture.reference_error}",
-        content=picture.content,
-        reference_content=picture.reference_content,
+        image.reference and f"{path}/{image.reference}",
+        error=image.error and f"{name}: {image.error}",
+        reference_error=image.reference_error and f"{name}: {image.reference_error}",
+        content=image.content,
+        reference_content=image.reference_content,
     )
-    return Found(item, posixpath.normpath(picture.name))
+    return Found(item, posixpath.normpath(image.name))
 
 
 def references_from(reference: str) -> Callable[[Iterable[Found] | None], Callable[[Found], Item]]:

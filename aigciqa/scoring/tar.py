@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
+from aigciqa.errors import InputError
 from aigciqa.utils import object_stores as remote
 
 #: Extended headers of one member: names and attributes of files, together.
@@ -29,7 +30,7 @@ _MAX_DIGITS = 20
 _EXTENDED = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 
 
-class ArchiveError(ValueError):
+class ArchiveError(InputError):
     """An archive that can't be read to its end."""
 
 

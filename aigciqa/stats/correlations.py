@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from aigciqa.errors import InputError
 from aigciqa.stats import bootstrap
 
 Array = NDArray[np.float64]
@@ -65,14 +66,14 @@ class Agreement:
     """How well scores agree with MOS.
 
     Attributes:
-        n: how many pictures.
-        groups: how many units were resampled: prompt groups, or pictures where no groups were given.
+        n: how many images.
+        groups: how many units were resampled: prompt groups, or images where no groups were given.
         srcc: Spearman's rank correlation.
         plcc: Pearson's correlation of the scores as they are.
         plcc_fitted: Pearson's correlation after the logistic of the VQEG.
         krcc: Kendall's rank correlation, tau-b.
         rmse: root mean square error after the logistic, in MOS; the division is by n.
-        mapping: the logistic; None where scores or MOS are constant, or there are fewer than four pictures.
+        mapping: the logistic; None where scores or MOS are constant, or there are fewer than four images.
     """
 
     n: int
@@ -161,9 +162,9 @@ def srcc_within(
     resamples: int = bootstrap.RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """Mean SRCC among the pictures of one prompt: does the metric find the better of several tries?
+    """Mean SRCC among the images of one prompt: does the metric find the better of several tries?
 
-    Groups of one picture, and those whose MOS are all equal, have no ranking and are left out; a group whose scores
+    Groups of one image, and those whose MOS are all equal, have no ranking and are left out; a group whose scores
     are all equal counts 0. The interval resamples groups. NaN where no group is left.
 
     Raises:
@@ -193,14 +194,14 @@ def agreement(
 ) -> Agreement:
     """All figures, with 95% intervals by the percentile bootstrap.
 
-    Pictures of one prompt are not independent: where groups are given, whole groups are resampled. The logistic is
+    Images of one prompt are not independent: where groups are given, whole groups are resampled. The logistic is
     not fitted anew in each resample: centre and width stay those of all samples, height and offset follow, which is
     Pearson's correlation with the mapped scores. Intervals are NaN where there is but one group.
 
     Args:
         scores: (n,), n >= 3.
         mos: (n,).
-        groups: of each picture, such as its prompt; None resamples pictures.
+        groups: of each image, such as its prompt; None resamples images.
         resamples: how many; 0 leaves the intervals NaN.
         seed: of the resampling.
 
@@ -283,20 +284,20 @@ def _checked(scores: ArrayLike, mos: ArrayLike) -> tuple[Array, Array]:
     x, y = np.asarray(scores, dtype=np.float64), np.asarray(mos, dtype=np.float64)
     for name, values in (("scores", x), ("MOS", y)):
         if values.ndim != 1:
-            raise ValueError(f"{name} are one number per picture, (n,); got the shape {values.shape}")
+            raise InputError(f"{name} are one number per image, (n,); got the shape {values.shape}")
     if len(x) != len(y):
-        raise ValueError(f"{len(x)} scores but {len(y)} MOS: pass one of each per picture")
+        raise InputError(f"{len(x)} scores but {len(y)} MOS: pass one of each per image")
     if len(x) < MIN_SAMPLES:
-        raise ValueError(f"a correlation takes at least {MIN_SAMPLES} pictures; got {len(x)}")
+        raise InputError(f"a correlation takes at least {MIN_SAMPLES} images; got {len(x)}")
     for name, values in (("scores", x), ("MOS", y)):
         if bad := int(np.sum(~np.isfinite(values))):
-            raise ValueError(f"{bad} of {len(values)} {name} are NaN or infinite: leave those pictures out")
+            raise InputError(f"{bad} of {len(values)} {name} are NaN or infinite: leave those images out")
     return x, y
 
 
 def _checked_groups(groups: Sequence[Hashable], n: int) -> Sequence[Hashable]:
     if len(groups) != n:
-        raise ValueError(f"{len(groups)} groups for {n} scores: pass one per picture")
+        raise InputError(f"{len(groups)} groups for {n} scores: pass one per image")
     return groups
 
 

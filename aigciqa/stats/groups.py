@@ -1,6 +1,6 @@
 """Groups of scores against each other: means with intervals, differences, win rates, significance.
 
-Pictures of one prompt are not independent: an easy prompt is easy for every generator, and for each of its pictures.
+Images of one prompt are not independent: an easy prompt is easy for every generator, and for each of its images.
 So prompts are what is resampled, and where two groups have the same prompts, their difference is that within prompts.
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aigciqa.errors import InputError
 from aigciqa.stats import bootstrap
 
 Array = NDArray[np.float64]
@@ -53,9 +54,9 @@ class Scores:
 
     def __post_init__(self) -> None:
         if np.ndim(self.values) != 1:
-            raise ValueError(f"scores are a one-dimensional array; got one of shape {np.shape(self.values)}")
+            raise InputError(f"scores are a one-dimensional array; got one of shape {np.shape(self.values)}")
         if self.keys is not None and len(self.keys) != len(self.values):
-            raise ValueError(f"{len(self.values)} scores but {len(self.keys)} keys: give each score its prompt")
+            raise InputError(f"{len(self.values)} scores but {len(self.keys)} keys: give each score its prompt")
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def differences(groups: Mapping[str, Scores], *, baseline: str | None = None) ->
         ValueError: the baseline is no group.
     """
     if baseline is not None and baseline not in groups:
-        raise ValueError(f"the baseline {baseline!r} is none of the groups: {', '.join(groups)}")
+        raise InputError(f"the baseline {baseline!r} is none of the groups: {', '.join(groups)}")
     samples = {name: _Sample.of(scores) for name, scores in groups.items()}
     if baseline is None:
         pairs = list(itertools.combinations(samples, 2))

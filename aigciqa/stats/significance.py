@@ -1,7 +1,7 @@
 """Is one metric better than another? Tests between two correlations that share a variable: MOS.
 
-Both metrics score the same pictures, so their correlations with MOS are dependent. The tests take the pictures as
-independent draws from a normal distribution: with several pictures of a prompt they are too sure, and the paired
+Both metrics score the same images, so their correlations with MOS are dependent. The tests take the images as
+independent draws from a normal distribution: with several images of a prompt they are too sure, and the paired
 bootstrap by groups (`evaluate`) is the one to trust.
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+
+from aigciqa.errors import InputError
 
 MIN_SAMPLES = 4
 
@@ -35,10 +37,10 @@ def williams(first: float, second: float, between: float, n: int) -> Test:
         first: correlation of the first metric with MOS.
         second: correlation of the second metric with MOS.
         between: correlation of the two metrics.
-        n: pictures; n - 3 degrees of freedom.
+        n: images; n - 3 degrees of freedom.
 
     Raises:
-        ValueError: fewer than four pictures, or correlations no three variables can have.
+        ValueError: fewer than four images, or correlations no three variables can have.
     """
     from scipy.stats import t
 
@@ -75,10 +77,10 @@ def steiger(first: float, second: float, between: float, n: int) -> Test:
 def _check(first: float, second: float, between: float, n: int) -> float:
     """The determinant of the correlation matrix; raises ValueError where there is no such matrix."""
     if n < MIN_SAMPLES:
-        raise ValueError(f"the test takes at least {MIN_SAMPLES} pictures; got {n}")
+        raise InputError(f"the test takes at least {MIN_SAMPLES} images; got {n}")
     if not all(abs(value) <= 1 for value in (first, second, between)):
-        raise ValueError(f"correlations are within [-1, 1]; got {first}, {second} and {between}")
+        raise InputError(f"correlations are within [-1, 1]; got {first}, {second} and {between}")
     determinant = 1 - first**2 - second**2 - between**2 + 2 * first * second * between
     if determinant < -1e-9:
-        raise ValueError(f"no three variables have the correlations {first}, {second} and {between}")
+        raise InputError(f"no three variables have the correlations {first}, {second} and {between}")
     return max(determinant, 0.0)

@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
+from aigciqa.errors import InputError
+
 Cell = TypeVar("Cell")
 
 #: What a spreadsheet takes for a formula (OWASP, "CSV injection"), after any apostrophes.
@@ -24,7 +26,7 @@ _MARKS = ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 SWALLOWED = "a cell holds what looks like rows of the file: is there a quotation mark too many?"
 
 
-class CsvError(ValueError):
+class CsvError(InputError):
     """Text that is not CSV; the message names the file and the line."""
 
 

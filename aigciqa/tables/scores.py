@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aigciqa.utils.paths import absolute
 from aigciqa.registry import SCORE_RANGES, known_dimensions
 from aigciqa.scoring import provenance
 from aigciqa.scoring.sinks import LEADING_COLUMNS, OUTPUT_SUFFIXES, columns_of, to_score
 from aigciqa.scoring.sources import SourceError, read_rows
+from aigciqa.utils.paths import absolute
 
 
 @dataclass(frozen=True)

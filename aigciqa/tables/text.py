@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from aigciqa.errors import InputError
 from aigciqa.tables.csv_text import csv_line
 from aigciqa.utils.files import replacing
 
@@ -118,7 +119,7 @@ def writer_of(path: str | os.PathLike[str], writers: Mapping[str, Writer], what:
     """
     suffix = Path(path).suffix.lower()
     if suffix not in writers:
-        raise ValueError(f"{os.fspath(path)!r}: the {what} ends in one of {', '.join(writers)}")
+        raise InputError(f"{os.fspath(path)!r}: the {what} ends in one of {', '.join(writers)}")
     return writers[suffix]
 
 

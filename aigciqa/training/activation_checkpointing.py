@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 from aigciqa.backbones.base import Backbone
+from aigciqa.errors import InputError
 
 #: A module that holds more of the backbone's parameters is not recomputed as a whole, but the blocks in it are.
 LARGEST_SHARE = 0.5
@@ -72,7 +73,7 @@ class _Recomputed:
         """Raise ValueError if a block would be computed again from something else."""
         for module, tensor, version in self.inputs:
             if tensor._version != version:
-                raise ValueError(
+                raise InputError(
                     f"recompute: the input of {self.names[module]!r} is changed in place, so that the maps of it can't "
                     "be computed again: let the backbone change a copy, or train without recompute"
                 )

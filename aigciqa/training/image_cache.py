@@ -20,15 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigciqa import __version__
-
+from aigciqa.errors import DatabaseError, ImageError
 from aigciqa.images import parquet as parquet_images
 from aigciqa.images.decode import load_image
-from aigciqa.errors import DatabaseError, ImageError
-from aigciqa.utils.files import replacing
 from aigciqa.images.preprocess import present_image
 from aigciqa.registry import Preprocess
+from aigciqa.utils.files import replacing
 
-#: Of many pictures that can't be read, an error names these first ones.
+#: Of many images that can't be read, an error names these first ones.
 SHOWN = 10
 #: Height, width, and a CRC-32 of both, of the file's name and of the pixels, which follow.
 _HEADER = struct.Struct("<III")
@@ -56,7 +55,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class PictureCache:
+class ImageCache:
     """Resized images on disk. Any number of threads and processes may read it.
 
     Attributes:
@@ -86,7 +85,7 @@ class PictureCache:
         return np.frombuffer(rows, np.uint8).reshape(side, entry.width, 3)[:, left : left + side]
 
 
-def build_cache(paths: Iterable[str], spec: Preprocess, folder: Path, *, workers: int, progress: bool) -> PictureCache:
+def build_cache(paths: Iterable[str], spec: Preprocess, folder: Path, *, workers: int, progress: bool) -> ImageCache:
     """Decode and resize images into a cache; those it holds already are checked, and made anew if damaged.
 
     Args:
@@ -121,8 +120,8 @@ def build_cache(paths: Iterable[str], spec: Preprocess, folder: Path, *, workers
     if bad:
         more = f"\n- and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
         listed = "\n- ".join(bad[:SHOWN])
-        raise DatabaseError(f"{len(bad)} of {len(distinct)} pictures can't be read:\n- {listed}{more}")
-    return PictureCache({path: entry for path, entry in entries.items() if isinstance(entry, Entry)})
+        raise DatabaseError(f"{len(bad)} of {len(distinct)} images can't be read:\n- {listed}{more}")
+    return ImageCache({path: entry for path, entry in entries.items() if isinstance(entry, Entry)})
 
 
 def _make(folder: Path) -> None:

@@ -12,8 +12,8 @@ import torch
 
 from aigciqa.databases.base import below
 from aigciqa.databases.splits import PARTS, Split
+from aigciqa.errors import CheckpointError, InputError
 from aigciqa.images.decode import read_content
-from aigciqa.errors import CheckpointError
 from aigciqa.utils.files import replacing
 from aigciqa.utils.paths import shown
 
@@ -98,7 +98,7 @@ def _changed_split(state: Mapping[str, Any], split: Split) -> list[str]:
 def _refuse(path: Path, changed: list[str]) -> None:
     if changed:
         differing = ", ".join(changed)
-        raise ValueError(f"the run of {path} differs in {differing}: train as it did, or in another folder")
+        raise InputError(f"the run of {path} differs in {differing}: train as it did, or in another folder")
 
 
 def _sha256(path: str) -> str:

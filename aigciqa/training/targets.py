@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from aigciqa.errors import InputError
 from aigciqa.stats.correlations import MIN_SAMPLES
 
 if TYPE_CHECKING:
@@ -73,16 +74,16 @@ def check_ratings(split: Split, dimensions: Sequence[str]) -> None:
     """
     for part, samples, fewest in (("training", split.train, 1), ("validation", split.validation, MIN_SAMPLES)):
         if len(samples) < fewest:
-            raise ValueError(
+            raise InputError(
                 f"the {part} part has {len(samples)} images, and at least {fewest} are needed: rate more images, or "
                 "split them another way"
             )
         for name in dimensions:
             scores = {sample.scores[name] for sample in samples}
             if not all(map(math.isfinite, scores)):
-                raise ValueError(f"ratings of {name} in the {part} part are NaN or infinite; expected numbers")
+                raise InputError(f"ratings of {name} in the {part} part are NaN or infinite; expected numbers")
             if len(scores) == 1:
-                raise ValueError(
+                raise InputError(
                     f"all {len(samples)} images of the {part} part have the same {name}, {scores.pop():g}: leave "
                     f"{name} out of the dimensions, rate more images, or split them another way (another seed)"
                 )

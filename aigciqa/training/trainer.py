@@ -1,7 +1,7 @@
 """Training of the paper's metrics: `aigciqa-train` as a function.
 
 As published (PKU-I2IQA, section 5): Adam, learning rate 1e-4, weight decay 1e-5, batch 8, mean squared error, random
-crop and horizontal flip of every picture for itself, 100 epochs, the epoch with the best SRCC. Opinion scores are
+crop and horizontal flip of every image for itself, 100 epochs, the epoch with the best SRCC. Opinion scores are
 learnt in standard deviations from their mean, so that their unit does not matter; on the paper's scale of five points
 one is about a point. Beyond that: several dimensions jointly, a frozen backbone, mixed precision, several devices
 (Lightning Fabric), early stopping, and runs that go on after being killed as if nothing had happened.
@@ -38,17 +38,17 @@ from aigciqa.checkpoints.format import (
     read_config,
     write_checkpoint,
 )
-from aigciqa.errors import CheckpointError, TrainingError
-from aigciqa.utils.files import locked, replacing
-from aigciqa.metric import Metric, create_metric
-from aigciqa.images.preprocess import normalize
-from aigciqa.registry import Preprocess
 from aigciqa.cpu.convolution import use_products
-from aigciqa.training.image_cache import PictureCache, Pixels, build_cache, default_folder
-from aigciqa.training.activation_checkpointing import recomputing_forward
 from aigciqa.cpu.parallel_passes import SideBySide
+from aigciqa.errors import CheckpointError, InputError, TrainingError
+from aigciqa.images.preprocess import normalize
+from aigciqa.metric import Metric, create_metric
+from aigciqa.registry import Preprocess
+from aigciqa.training.activation_checkpointing import recomputing_forward
+from aigciqa.training.image_cache import ImageCache, Pixels, build_cache, default_folder
 from aigciqa.training.state import check_images, digests, facts_of, read_state, save_state
 from aigciqa.training.targets import Targets, check_ratings
+from aigciqa.utils.files import locked, replacing
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 #: Files of a run, below `training/` in the head's folder.
 STATE_FILE, LOG_FILE, SPLIT_FILE = "state.pt", "log.csv", "split.json"
-#: Pictures per pass when nothing is learned from them.
+#: Images per pass when nothing is learned from them.
 EVALUATION_BATCH = 32
 
 
@@ -72,11 +72,11 @@ class Settings:
         metric: name of the metric to train.
         dimensions: opinion scores to learn, jointly where there are several.
         epochs: passes over the training part.
-        batch_size: pictures per step, over all devices.
+        batch_size: images per step, over all devices.
         learning_rate, weight_decay: Adam's.
         accumulate: steps whose gradients are added up before the weights move.
         patience: epochs without a better SRCC after which to stop; None trains all epochs.
-        seed: of the head's initial weights, of the order of the pictures, of crops and flips.
+        seed: of the head's initial weights, of the order of the images, of crops and flips.
         start: the weights to start from: `"imagenet"`, `"none"` (random), or a folder, repo or ImageNet file.
         frozen: train the head alone, on features computed once (centre crop).
         dtype: what the network computes in: `"float32"`, or mixed with `"bfloat16"` or `"float16"`.
@@ -99,16 +99,16 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not self.dimensions or len(set(self.dimensions)) < len(self.dimensions):
-            raise ValueError(f"dimensions are one or more distinct names; got {self.dimensions}")
+            raise InputError(f"dimensions are one or more distinct names; got {self.dimensions}")
         for name in ("epochs", "batch_size", "accumulate"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is 1 or more; got {getattr(self, name)}")
+                raise InputError(f"{name} is 1 or more; got {getattr(self, name)}")
         if self.patience is not None and self.patience < 1:
-            raise ValueError(f"patience is 1 or more; got {self.patience}")
+            raise InputError(f"patience is 1 or more; got {self.patience}")
         if not 0 < self.learning_rate < math.inf or not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"learning rate {self.learning_rate}, weight decay {self.weight_decay}: not positive")
+            raise InputError(f"learning rate {self.learning_rate}, weight decay {self.weight_decay}: not positive")
         if self.dtype not in PRECISIONS:
-            raise ValueError(f"dtype is one of {', '.join(PRECISIONS)}; got {self.dtype!r}")
+            raise InputError(f"dtype is one of {', '.join(PRECISIONS)}; got {self.dtype!r}")
 
 
 @dataclass
@@ -157,7 +157,7 @@ def train(
         resume: go on with the run that `output` holds; one that was killed in its first epoch begins anew.
         devices: how many to use, each a process of its own.
         device: `"auto"`, `"cpu"`, `"cuda"` or `"mps"`.
-        cache: where decoded pictures are kept; see `picture_cache.default_folder`.
+        cache: where decoded images are kept; see `image_cache.default_folder`.
         workers: decoding threads; one per core if absent.
         license: SPDX identifier of the weights' licence.
         tensorboard: also log to `training/tensorboard`.
@@ -172,12 +172,12 @@ def train(
         FileExistsError: `output` holds a head or a run, and `resume` is not set; or a README of yours.
         FileNotFoundError: nothing to resume.
         LockedError: another run writes to `output`.
-        DatabaseError: pictures can't be read.
+        DatabaseError: images can't be read.
         TrainingError: it diverged; the best epoch before that is kept.
     """
     absent = [name for name in settings.dimensions if name not in database.dimensions]
     if absent:
-        raise ValueError(f"{database.name} was not rated for {absent[0]}; it has: {', '.join(database.dimensions)}")
+        raise InputError(f"{database.name} was not rated for {absent[0]}; it has: {', '.join(database.dimensions)}")
     check_ratings(split, settings.dimensions)
     fabric = _launched(settings, device, devices)
     folder = Path(output).expanduser()
@@ -191,7 +191,7 @@ def train(
         state = read_state(state_file, _plain(settings), split) if state_file.exists() else None
         targets = Targets.of(split.train, settings.dimensions)
         metric = _initial(settings, database, targets, state)
-        paths = [path for sample in (*split.train, *split.validation) for path in _pictures(sample, metric)]
+        paths = [path for sample in (*split.train, *split.validation) for path in _images(sample, metric)]
         workers = workers or os.cpu_count() or 1
         with fabric.rank_zero_first():
             pictures = build_cache(
@@ -204,7 +204,7 @@ def train(
         images = digests(paths, split.root, workers)
         learner = Learner(fabric, metric, settings, split.train, pictures)
         if not learner.batches(1):
-            raise ValueError(f"{len(split.train)} images to train on can't be shared by {fabric.world_size} devices")
+            raise InputError(f"{len(split.train)} images to train on can't be shared by {fabric.world_size} devices")
         run = _Run(learner, split, folder, replace(metric.config, license=license), images, progress)
         if state is not None:
             check_images(state_file, state, images)
@@ -235,17 +235,17 @@ def _launched(settings: Settings, device: str, devices: int) -> Fabric:
     try:
         fabric = Fabric(accelerator=device, devices=devices, precision=PRECISIONS[settings.dtype])  # type: ignore[arg-type]
     except RuntimeError as error:
-        raise ValueError(f"device {device}: {error}") from None
+        raise InputError(f"device {device}: {error}") from None
     fabric.launch()
     if settings.batch_size % fabric.world_size:
-        raise ValueError(f"batches of {settings.batch_size} images can't be shared by {fabric.world_size} devices")
+        raise InputError(f"batches of {settings.batch_size} images can't be shared by {fabric.world_size} devices")
     return fabric
 
 
 def _write_results(folder: Path, split: Split, device: str, workers: int | None) -> None:
     """Add the figures on the test part to the head's config and card."""
-    from aigciqa.stats.correlations import MIN_SAMPLES
     from aigciqa.evaluation.evaluate import evaluate
+    from aigciqa.stats.correlations import MIN_SAMPLES
 
     if len(split.test) < MIN_SAMPLES:
         return
@@ -271,7 +271,7 @@ def _initial(settings: Settings, database: Database, targets: Targets, state: di
         torch.manual_seed(settings.seed)
         template = create_metric(settings.metric, weights=None)
         if settings.metric.endswith("-lite"):
-            raise ValueError(f"{settings.metric} is trained by examples/train_lite.py; expected a metric of the paper")
+            raise InputError(f"{settings.metric} is trained by examples/train_lite.py; expected a metric of the paper")
         config = replace(
             template.config,
             dimensions=settings.dimensions,
@@ -299,7 +299,7 @@ def _with_start(metric: Metric, start: str, targets: Targets) -> Metric:
         return load_imagenet(metric, path)
     given = Metric.from_pretrained(start)
     if given.config.backbone != config.backbone:
-        raise ValueError(f"{start} has the backbone {given.config.backbone}; expected {config.backbone}")
+        raise InputError(f"{start} has the backbone {given.config.backbone}; expected {config.backbone}")
     started = Metric(replace(config, options=given.config.options))
     started.backbone.load_state_dict(given.backbone.state_dict())
     started.head.load_state_dict(metric.head.state_dict())
@@ -309,12 +309,12 @@ def _with_start(metric: Metric, start: str, targets: Targets) -> Metric:
     return started
 
 
-def _pictures(sample: Sample, metric: Metric) -> list[str]:
+def _images(sample: Sample, metric: Metric) -> list[str]:
     """The files of a sample that a metric reads."""
     if not metric.requires_reference:
         return [sample.image]
     if sample.reference is None:
-        raise ValueError(f"{sample.image} has no image prompt, and {metric.name} needs one: train an nr- metric")
+        raise InputError(f"{sample.image} has no image prompt, and {metric.name} needs one: train an nr- metric")
     return [sample.image, sample.reference]
 
 
@@ -355,7 +355,7 @@ def _changed_card(folder: Path) -> str | None:
 
 
 class Trainee(nn.Module):
-    """What learns: presented pictures in, targets out, in training mode where the metric is pinned to evaluation."""
+    """What learns: presented images in, targets out, in training mode where the metric is pinned to evaluation."""
 
     def __init__(self, metric: Metric, settings: Settings, device: torch.device) -> None:
         super().__init__()
@@ -378,7 +378,7 @@ class Trainee(nn.Module):
             self.passes = SideBySide(self.backbone, self.encode, torch.bfloat16 if is_mixed else torch.float32)
 
     def encode(self, backbone: Backbone, pixels: Tensor) -> Tensor:
-        """Features (B, D) of pictures, uint8 (B, 3, h, w)."""
+        """Features (B, D) of images, uint8 (B, 3, h, w)."""
         images = normalize(pixels.float().div_(255), self.spec)
         if self.blocked:
             images = images.to_mkldnn()
@@ -388,10 +388,10 @@ class Trainee(nn.Module):
         return features
 
     def forward(self, generated: Tensor, reference: Tensor | None = None) -> Tensor:
-        """Targets (B, n), as found, of uint8 pictures (B, 3, h, w), or of their features (B, D).
+        """Targets (B, n), as found, of uint8 images (B, 3, h, w), or of their features (B, D).
 
-        The pictures of a pair go through the backbone apart, as in the paper authors' script: batch normalisation sees
-        generated pictures and prompts one after the other.
+        The images of a pair go through the backbone apart, as in the paper authors' script: batch normalisation sees
+        generated images and prompts one after the other.
         """
         parts = [part for part in (generated, reference) if part is not None]
         if parts[0].dim() == 2:
@@ -408,13 +408,13 @@ class Learner:
     """A metric, what it learns from, and how: steps of training, and scores of what it has learnt so far."""
 
     def __init__(
-        self, fabric: Fabric, metric: Metric, settings: Settings, samples: Sequence[Sample], pictures: PictureCache
+        self, fabric: Fabric, metric: Metric, settings: Settings, samples: Sequence[Sample], images: ImageCache
     ) -> None:
-        """Args as `train` has them; `metric`'s head is to give targets, and `pictures` holds those of the samples."""
+        """Args as `train` has them; `metric`'s head is to give targets, and `images` holds those of the samples."""
         self.fabric = fabric
         self.settings = settings
         self.samples = samples
-        self.pictures = pictures
+        self.images = images
         self.spec = metric.config.preprocess
         self.with_reference = metric.requires_reference
         self.targets = Targets.of(samples, settings.dimensions)
@@ -428,7 +428,7 @@ class Learner:
         self.features: dict[str, Tensor] = {}
 
     def steps(self, epoch: int) -> Iterator[tuple[float, int]]:
-        """Train through an epoch, from 1: the loss of each step, and of how many pictures it is."""
+        """Train through an epoch, from 1: the loss of each step, and of how many images it is."""
         self.trainee.train()
         if self.settings.frozen:
             self.trainee.backbone.eval()
@@ -467,7 +467,7 @@ class Learner:
 
     @torch.no_grad()
     def scores(self, samples: Sequence[Sample]) -> NDArray[np.float64]:
-        """Scores (n, dimensions) of other samples in the cache, each distinct picture encoded once."""
+        """Scores (n, dimensions) of other samples in the cache, each distinct image encoded once."""
         self.trainee.eval()
         columns = self._columns(samples)
         self._encode([path for column in columns for path in column])
@@ -478,12 +478,12 @@ class Learner:
         return scores
 
     def _columns(self, samples: Sequence[Sample]) -> list[list[str]]:
-        """Paths of the generated pictures, and of the references if the metric reads them."""
+        """Paths of the generated images, and of the references if the metric reads them."""
         columns = [[sample.image for sample in samples]]
         return [*columns, [str(sample.reference) for sample in samples]] if self.with_reference else columns
 
     def _inputs(self, chosen: NDArray[np.int64], rng: np.random.Generator) -> list[Tensor]:
-        """What the model reads: a part for each column of pictures, or their features if the backbone is frozen."""
+        """What the model reads: a part for each column of images, or their features if the backbone is frozen."""
         columns = self._columns([self.samples[int(number)] for number in chosen])
         if not self.settings.frozen:
             return [_stack([self._augmented(path, rng) for path in column]) for column in columns]
@@ -493,22 +493,22 @@ class Learner:
     def _augmented(self, path: str, rng: np.random.Generator) -> Pixels:
         """A random crop, mirrored or not."""
         side = _crop(self.spec)
-        height, width = self.pictures.size(path)
+        height, width = self.images.size(path)
         top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
-        pixels = self.pictures.crop(path, top, left, side)
+        pixels = self.images.crop(path, top, left, side)
         return pixels[:, ::-1] if rng.random() < 0.5 else pixels
 
     def _centre(self, path: str) -> Pixels:
         side = _crop(self.spec)
-        top, left = (round((length - side) / 2.0) for length in self.pictures.size(path))
-        return self.pictures.crop(path, top, left, side)
+        top, left = (round((length - side) / 2.0) for length in self.images.size(path))
+        return self.images.crop(path, top, left, side)
 
     def _features_of(self, paths: Sequence[str]) -> Tensor:
         return torch.stack([self.features[path] for path in paths])
 
     @torch.no_grad()
     def _encode(self, paths: Sequence[str]) -> None:
-        """Keep the features of the centre crops of pictures that have none yet."""
+        """Keep the features of the centre crops of images that have none yet."""
         missing = [path for path in dict.fromkeys(paths) if path not in self.features]
         for start in range(0, len(missing), EVALUATION_BATCH):
             part = missing[start : start + EVALUATION_BATCH]
@@ -588,11 +588,11 @@ class _Run:
             leave=False,
             disable=None if self.bars else True,
         )
-        for loss, pictures in steps:
+        for loss, images in steps:
             if not math.isfinite(loss):
                 steps.close()
                 raise self._diverged(f"the loss is {loss}")
-            total, count = total + loss * pictures, count + pictures
+            total, count = total + loss * images, count + images
         return total / count
 
     def _diverged(self, what: str) -> TrainingError:
@@ -697,9 +697,9 @@ class _Run:
         return SummaryWriter(self.folder / "training" / "tensorboard")
 
 
-def _stack(pictures: Sequence[Pixels]) -> Tensor:
+def _stack(images: Sequence[Pixels]) -> Tensor:
     """uint8 (B, 3, h, w), channels last in memory."""
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
 
 def _crop(spec: Preprocess) -> int:

@@ -1,4 +1,4 @@
-"""The paper's table of all pictures: every fourth is tested, the others train.
+"""The paper's table of all images: every fourth is tested, the others train.
 
     python examples/paper_tables/all.py PKU-I2IQA
 

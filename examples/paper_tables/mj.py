@@ -1,4 +1,4 @@
-"""The paper's table of the pictures by Midjourney alone.
+"""The paper's table of the images by Midjourney alone.
 
     python examples/paper_tables/mj.py PKU-I2IQA
 

@@ -1,4 +1,4 @@
-"""The paper's table of the pictures by Stable Diffusion alone.
+"""The paper's table of the images by Stable Diffusion alone.
 
     python examples/paper_tables/sd.py PKU-I2IQA
 

@@ -1,4 +1,4 @@
-"""A Space: upload a picture, see its scores and where in it they come from. Runs on a CPU, without a network.
+"""A Space: upload an image, see its scores and where in it they come from. Runs on a CPU, without a network.
 
 pip install gradio -r requirements.txt && python app.py
 """
@@ -23,10 +23,10 @@ def load(name: str) -> aigciqa.Metric:
 
 
 def score(image: str | None, prompt: str | None, name: str) -> tuple[list[list[str | float]], Figure]:
-    """Score a picture.
+    """Score an image.
 
     Args:
-        image: path of the generated picture.
+        image: path of the generated image.
         prompt: path of its image prompt; only full-reference metrics look at it.
         name: of the metric.
 
@@ -34,7 +34,7 @@ def score(image: str | None, prompt: str | None, name: str) -> tuple[list[list[s
         A row of `HEADER` for each dimension, and a plot of the quality map.
     """
     if image is None:
-        raise gradio.Error("Upload a generated picture first.")
+        raise gradio.Error("Upload a generated image first.")
     metric = load(name)
     if metric.requires_reference and prompt is None:
         raise gradio.Error(f"{name} compares with the image prompt: upload it as well, or choose another metric.")
@@ -54,16 +54,16 @@ def ask_for_prompt(name: str) -> gradio.Image:
     return gradio.Image(visible=aigciqa.metric_info(name).requires_reference)
 
 
-with gradio.Blocks(title="How good is this picture?", analytics_enabled=False) as app:
+with gradio.Blocks(title="How good is this image?", analytics_enabled=False) as app:
     gradio.Markdown(
-        "# How good is this picture?\n"
+        "# How good is this image?\n"
         "Quality of AI-generated images, measured by [aigciqa](https://arxiv.org/abs/2311.15556). Bright places in the "
         "map are where quality is lost. The metrics see blur, noise, compression and lost texture; they don't see "
         "meaning or anatomy."
     )
     with gradio.Row():
         with gradio.Column():
-            image = gradio.Image(type="filepath", label="Generated picture")
+            image = gradio.Image(type="filepath", label="Generated image")
             prompt = gradio.Image(type="filepath", label="Image prompt it was made from", visible=False)
             name = gradio.Dropdown(METRICS, value=METRICS[0], label="Metric")
             button = gradio.Button("Score", variant="primary")

@@ -5,7 +5,7 @@ const data = JSON.parse(byId("data").textContent);
 const thumbnails = byId("thumbnails").textContent.split("\n");
 
 const MIN_CARD = 190; // pixels; a card with an image prompt is wider by half
-const TEXT_HEIGHT = 64; // of a card, below the picture
+const TEXT_HEIGHT = 64; // of a card, below the image
 const GAP = 14;
 const OVERSCAN_ROWS = 2;
 const PRINTED_CARDS = 48;
@@ -41,7 +41,7 @@ function dot(colour) {
   return made;
 }
 
-/** Where the thumbnail of a picture is; empty if it could not be read. */
+/** Where the thumbnail of an image is; empty if it could not be read. */
 function thumbnail(index) {
   const source = thumbnails[index];
   return source && data.inline ? `data:image/jpeg;base64,${source}` : source;
@@ -81,7 +81,7 @@ function startTheme(onChange) {
 
 // ---- gallery
 
-/** The pictures that match the controls, in their order, and the cards that are in view. */
+/** The images that match the controls, in their order, and the cards that are in view. */
 class Gallery {
   constructor(open) {
     this.open = open;
@@ -176,13 +176,13 @@ class Gallery {
     this.bounds = [Number(byId("low").value), Number(byId("high").value)]; // which browsers round
   }
 
-  /** What the sliders ask for; one at its end asks for nothing, also of pictures without the score. */
+  /** What the sliders ask for; one at its end asks for nothing, also of images without the score. */
   get threshold() {
     const [low, high] = ["low", "high"].map((id) => Number(byId(id).value));
     return [low > this.bounds[0] ? low : -Infinity, high < this.bounds[1] ? high : Infinity];
   }
 
-  /** Find the pictures that match, put them in order and show the first. */
+  /** Find the images that match, put them in order and show the first. */
   apply() {
     const words = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
     const group = byId("group").value;
@@ -206,7 +206,7 @@ class Gallery {
       byId(id).setAttribute("aria-valuetext", byId(`${id}-text`).value);
     }
     byId("status").textContent =
-      `${this.order.length.toLocaleString("en")} of ${data.images.length.toLocaleString("en")} pictures`;
+      `${this.order.length.toLocaleString("en")} of ${data.images.length.toLocaleString("en")} images`;
     byId("export").disabled = this.order.length === 0;
     this.list.classList.toggle("empty", this.order.length === 0);
     this.active = 0;
@@ -225,7 +225,7 @@ class Gallery {
       this.order.sort((one, other) => sign * compare(one, other));
       return;
     }
-    const missing = sign * Infinity; // pictures without the score come last
+    const missing = sign * Infinity; // images without the score come last
     const value = (index) => values[index] ?? missing;
     this.order.sort((one, other) => (value(one) === value(other) ? one - other : sign * (value(one) - value(other))));
   }
@@ -389,7 +389,7 @@ function quoted(text) {
   return /[",\r\n]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell;
 }
 
-// ---- one picture, large
+// ---- one image, large
 
 class Viewer {
   constructor() {
@@ -409,7 +409,7 @@ class Viewer {
     byId("map-toggle").addEventListener("change", () => this.drawMap());
     byId("map-metric").addEventListener("change", () => this.drawMap());
     byId("opacity").addEventListener("input", () => this.drawMap());
-    byId("full-toggle").addEventListener("change", () => this.drawPictures());
+    byId("full-toggle").addEventListener("change", () => this.drawImages());
     for (const id of ["viewer-image", "viewer-reference"]) {
       byId(id).addEventListener("load", (event) => fit(event.target));
       byId(id).addEventListener("error", (event) => this.onMissing(event.target));
@@ -420,7 +420,7 @@ class Viewer {
     byId("map-metric").closest("[data-if]").hidden = metrics.length < 2;
   }
 
-  /** Show a picture of an order; `closed` hears at which one the dialog was closed. */
+  /** Show an image of an order; `closed` hears at which one the dialog was closed. */
   open(order, position, closed) {
     Object.assign(this, { order, position, closed });
     this.draw();
@@ -480,18 +480,18 @@ class Viewer {
         element("dd", {}, value),
       ]),
     );
-    this.drawPictures();
+    this.drawImages();
     this.drawMap();
   }
 
   /** The previews; where asked for, the files themselves in their stead. */
-  drawPictures() {
+  drawImages() {
     const { index } = this;
     const reference = data.reference[index];
     const full = byId("full-toggle").checked;
     byId("full-note").textContent = full ? "" : "Shown: the preview in this report, at most 256 pixels wide or high.";
     show(byId("viewer-image"), thumbnail(index), full ? data.links[index] : null);
-    byId("viewer-image").alt = `Generated picture ${fileName(data.images[index])}`;
+    byId("viewer-image").alt = `Generated image ${fileName(data.images[index])}`;
     byId("reference-figure").hidden = reference === null;
     if (reference === null) return;
     show(byId("viewer-reference"), referenceThumbnail(index), full ? data.referenceLinks[reference] : null);
@@ -517,7 +517,7 @@ class Viewer {
     byId("map-toggle").disabled = !maps;
     byId("map-note").textContent = maps
       ? isOn && !shape
-        ? "No map of this picture by this metric."
+        ? "No map of this image by this metric."
         : ""
       : "This run made no quality maps.";
     if (!isShown) return;
@@ -551,14 +551,14 @@ function show(image, preview, link) {
   image.src = link ?? preview;
 }
 
-/** Give the frame the picture's shape; a small preview fills it. */
+/** Give the frame the image's shape; a small preview fills it. */
 function fit(image) {
   image.parentElement.style.setProperty("--ratio", image.naturalWidth / image.naturalHeight);
   const maps = data.maps[byId("map-metric").value];
   if (image.id === "viewer-image" && maps) cover(byId("overlay"), maps.crop, image);
 }
 
-/** Lay the map over the part of the picture that the metric sees: all, or the centre square of a share of its side. */
+/** Lay the map over the part of the image that the metric sees: all, or the centre square of a share of its side. */
 function cover(canvas, crop, image) {
   const { naturalWidth: width, naturalHeight: height } = image;
   const side = crop === null ? null : crop * Math.min(width, height);
@@ -575,8 +575,8 @@ function cover(canvas, crop, image) {
 
 /** Histogram and scatter plot, by Bokeh. They are drawn after the page is there, and drawn anew when something changes. */
 class Charts {
-  constructor(openPicture) {
-    this.openPicture = openPicture;
+  constructor(openImage) {
+    this.openImage = openImage;
     this.hidden = new Set(); // groups, as places in `names`
     this.names = [...data.coloured];
     const hasOthers = data.columns.some((column) => column.histogram.counts.at(-1).some(Boolean));
@@ -620,7 +620,7 @@ class Charts {
   drawHistogram() {
     const column = data.columns[byId("histogram-column")?.value ?? 0];
     const { edges, counts } = column.histogram;
-    const figure = this.figure(column.label, "Share of the group\u2019s pictures");
+    const figure = this.figure(column.label, "Share of the group\u2019s images");
     for (const [place] of this.names.entries()) {
       if (this.hidden.has(place)) continue;
       const bins = counts[place];
@@ -653,8 +653,8 @@ class Charts {
       this.points(figure, indices, across, up, resolved(`--group-${this.colour(place)}`));
     }
     byId("scatter-note").textContent = both.length
-      ? `${both.length.toLocaleString("en")} pictures with both scores; a click on a point shows its picture.`
-      : "No picture has both scores.";
+      ? `${both.length.toLocaleString("en")} images with both scores; a click on a point shows its image.`
+      : "No image has both scores.";
     this.scatter = render(figure, byId("scatter-chart"), this.scatter);
   }
 
@@ -685,7 +685,7 @@ class Charts {
     source.selected.properties.indices.change.connect(() => {
       const chosen = indices[source.selected.indices[0]];
       source.selected.indices = [];
-      if (chosen !== undefined) this.openPicture(chosen);
+      if (chosen !== undefined) this.openImage(chosen);
     });
   }
 
@@ -756,8 +756,8 @@ function start() {
     viewer.open(gallery.order, position, (last) => gallery.focus(last)),
   );
   const openAlone = (index) => viewer.open([index], 0, null);
-  for (const button of document.querySelectorAll("[data-picture]")) {
-    button.addEventListener("click", () => openAlone(Number(button.dataset.picture)));
+  for (const button of document.querySelectorAll("[data-image]")) {
+    button.addEventListener("click", () => openAlone(Number(button.dataset.image)));
   }
   charts = new Charts(openAlone);
   const idle = window.requestIdleCallback ?? ((call) => setTimeout(call, 200));

@@ -14,7 +14,7 @@ CLOSE = 0.02
 
 TITLES = {
     "nr-lite": "nr-lite: embedded no-reference quality",
-    "nr-lite-native": "nr-lite, native presentation: embedded no-reference quality at the picture's own pixels",
+    "nr-lite-native": "nr-lite, native presentation: embedded no-reference quality at the image's own pixels",
     "fr-lite": "fr-lite: embedded full-reference quality",
 }
 USES = {
@@ -23,9 +23,9 @@ USES = {
     "fr-lite": 'aigciqa.create_metric("fr-lite")("out.png", "prompt.png")',
 }
 PRESENTATIONS = {
-    "nr-lite": "the common size: short side 512 pixels, as people see generated pictures at one display size",
-    "nr-lite-native": "native: the picture's own pixels, as people see compressed photographs at 1:1",
-    "fr-lite": "the common size: short side 512 pixels, picture and reference alike",
+    "nr-lite": "the common size: short side 512 pixels, as people see generated images at one display size",
+    "nr-lite-native": "native: the image's own pixels, as people see compressed photographs at 1:1",
+    "fr-lite": "the common size: short side 512 pixels, image and reference alike",
 }
 
 
@@ -118,12 +118,12 @@ score = {USES[variant]}
 def _data(facts: Mapping[str, object]) -> str:
     listed = "\n".join(f"- `{name}`: {degradation(name).summary}" for name in names())
     made = _wrapped(f"""
-{facts["pictures"]:,} pictures made from {facts["photographs"]} photographs (DreamBooth's subjects, CC BY 4.0, and the
+{facts["images"]:,} images made from {facts["photographs"]} photographs (DreamBooth's subjects, CC BY 4.0, and the
 Kodak PhotoCD suite); {facts["held_out"]} photographs of other subjects are held out, and every figure on photographs
-below is on those. Each picture is a photograph degraded by one to three of these, or pristine:""")
+below is on those. Each image is a photograph degraded by one to three of these, or pristine:""")
     labelled = _wrapped("""
-The label of a degraded picture is half the mean rank of full-reference metrics (VIF, GMSD, MDSI, HaarPSI) and half the
-strength of its degradations. No person judged any of them, and no picture of the sets with human judgements below was
+The label of a degraded image is half the mean rank of full-reference metrics (VIF, GMSD, MDSI, HaarPSI) and half the
+strength of its degradations. No person judged any of them, and no image of the sets with human judgements below was
 trained on; they were looked at more than a hundred times while choosing among designs, mixing weights among them, so
 their figures are optimistic.
 
@@ -137,15 +137,15 @@ def _scope(variant: str, tables: Mapping[str, Table]) -> str:
     text = """
 It sees blur, upsampling, blocking, noise, over-smoothing, ringing, over-sharpening and the regular patterns of
 decoders. It does not see meaning: anatomy, hands, text, perspective, prompt fidelity, beauty. Shapes bent or swapped
-without a change of texture (warps, swirls) it hardly sees. Among pictures of one good generator its ranking is near
-chance. Made-up texture that is crisp (the look of a GAN) can score higher than the truth. A picture that is meant to be
+without a change of texture (warps, swirls) it hardly sees. Among images of one good generator its ranking is near
+chance. Made-up texture that is crisp (the look of a GAN) can score higher than the truth. An image that is meant to be
 soft, flat or grainy scores lower than one that is crisp. As a loss it can be gamed: raise it together with something
 that holds on to the content."""
     if variant == "fr-lite":
         text += f"""
 
-The reference matters in two ways. Where it is the same picture (a compressed, restored or upscaled version against its
-original), the score says how far the statistics moved. Where it is another picture (an image prompt), the score is
+The reference matters in two ways. Where it is the same image (a compressed, restored or upscaled version against its
+original), the score says how far the statistics moved. Where it is another image (an image prompt), the score is
 the no-reference one with a small correction: it does not say whether the prompt was followed.
 {_beside_no_reference(tables.get("other_reference"))}"""
     if variant != "nr-lite":
@@ -167,11 +167,11 @@ well as nr-lite alone or better, but by {min(gains):.3f} to {max(gains):.3f} onl
 
 def _validation() -> str:
     text = _wrapped("""
-Each figure is that of the shipped weights with its 95% interval (1,000 resamples of photographs, pictures or pairs);
+Each figure is that of the shipped weights with its 95% interval (1,000 resamples of photographs, images or pairs);
 then the values of all seeds. Controls are measures of a line that need no training, or published values on the same
-pictures: MS-SSIM, VIF and PSNR see the original, hyperIQA is a network without reference, trained on people's ratings.
-All pictures of gan-compression have one size, and so have those made of held-out photographs, which are not files
-either: the picture's size, and the file's, would say nothing there.""")
+images: MS-SSIM, VIF and PSNR see the original, hyperIQA is a network without reference, trained on people's ratings.
+All images of gan-compression have one size, and so have those made of held-out photographs, which are not files
+either: the image's size, and the file's, would say nothing there.""")
     return f"## Validation\n\n{text}"
 
 

@@ -1,12 +1,12 @@
-"""Seeded degradations of a picture, each with a strength from 1 (slight) to 5 (severe).
+"""Seeded degradations of an image, each with a strength from 1 (slight) to 5 (severe).
 
-What goes wrong in generated, restored and compressed pictures, drawn on photographs, so that a metric can be trained
+What goes wrong in generated, restored and compressed images, drawn on photographs, so that a metric can be trained
 without a single human judgement: blurs, resampling, over-smoothing, codecs, noises, over-sharpening and ringing, colour
 quantisation, local warps, shuffled patches, the block and checkerboard patterns of decoders, the look of super-
 resolution and invented texture.
 
-A picture is a float tensor (3, H, W), RGB in [0, 1]; so is what comes back, of the same size, on the 8-bit grid. The
-same seed and name give the same picture, and the same seed at another strength gives the same flaw made stronger (the
+An image is a float tensor (3, H, W), RGB in [0, 1]; so is what comes back, of the same size, on the 8-bit grid. The
+same seed and name give the same image, and the same seed at another strength gives the same flaw made stronger (the
 same noise louder, the same warp further), so that strengths of one seed form a ladder.
 
     worse = degrade(photo, "jpeg", 3, seed=7)
@@ -26,19 +26,21 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.nn import functional
 
+from aigciqa.errors import InputError
+
 MIN_STRENGTH, MAX_STRENGTH = 1.0, 5.0
 Degrade = Callable[[Tensor, float, np.random.Generator], Tensor]
 
 
 @dataclass(frozen=True)
 class Degradation:
-    """One way a picture goes wrong.
+    """One way an image goes wrong.
 
     Attributes:
         name: what `degrade` calls it.
         family: blur, resample, smooth, codec, noise, sharpen, colour, geometry or decoder.
         summary: what it does, in a few words.
-        function: (picture, strength, generator) -> picture, not yet rounded.
+        function: (image, strength, generator) -> image, not yet rounded.
     """
 
     name: str
@@ -71,12 +73,12 @@ def degradation(name: str) -> Degradation:
         ValueError: unknown name.
     """
     if name not in _TABLE:
-        raise ValueError(f"unknown degradation {name!r}; expected one of: {', '.join(_TABLE)}")
+        raise InputError(f"unknown degradation {name!r}; expected one of: {', '.join(_TABLE)}")
     return _TABLE[name]
 
 
 def degrade(image: Tensor, name: str, strength: float, *, seed: int) -> Tensor:
-    """Degrade a picture.
+    """Degrade an image.
 
     Args:
         image: (3, H, W), RGB in [0, 1].
@@ -91,16 +93,16 @@ def degrade(image: Tensor, name: str, strength: float, *, seed: int) -> Tensor:
         ValueError: unknown name, strength outside [1, 5] or a tensor of another shape.
     """
     if image.ndim != 3 or image.shape[0] != 3:
-        raise ValueError(f"image has shape {tuple(image.shape)}; expected (3, H, W)")
+        raise InputError(f"image has shape {tuple(image.shape)}; expected (3, H, W)")
     if not MIN_STRENGTH <= strength <= MAX_STRENGTH:
-        raise ValueError(f"strength is {strength}; expected a number from {MIN_STRENGTH:g} to {MAX_STRENGTH:g}")
+        raise InputError(f"strength is {strength}; expected a number from {MIN_STRENGTH:g} to {MAX_STRENGTH:g}")
     function = degradation(name).function
     result = function(image.float(), float(strength), np.random.default_rng(seed))
     return result.clamp(0, 1).mul(255).round().div(255)
 
 
 def degrade_chain(image: Tensor, steps: Iterable[Step]) -> Tensor:
-    """Degrade a picture by several steps, one after the other."""
+    """Degrade an image by several steps, one after the other."""
     for step in steps:
         image = degrade(image, step.name, step.strength, seed=step.seed)
     return image
@@ -344,7 +346,7 @@ def _swirl(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     return _displace(image, flow)
 
 
-@_register("geometry", "small patches swapped with neighbours, on 3% to 60% of the picture")
+@_register("geometry", "small patches swapped with neighbours, on 3% to 60% of the image")
 def _patch_shuffle(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     height, width = image.shape[1:]
     side = min(int(rng.integers(8, 21)), height, width)
@@ -558,5 +560,5 @@ def _to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray(array.contiguous().numpy())
 
 
-def _from_pil(picture: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
+def _from_pil(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255

@@ -1,6 +1,6 @@
 """Fitting the heads of the embedded metrics to features and labels. Used by `examples/train_lite.py`.
 
-Targets are shares of the range of scores: a pristine photograph's is 0.9 (4.5 of 5), the worst picture's near 0.1.
+Targets are shares of the range of scores: a pristine photograph's is 0.9 (4.5 of 5), the worst image's near 0.1.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ BEST, WORST = 0.9, 0.1
 
 @dataclass(frozen=True)
 class Set:
-    """Pictures in groups of one size: each group is a view, its pristine picture first.
+    """Images in groups of one size: each group is a view, its pristine image first.
 
     Attributes:
-        targets: (G, n) in [0, 1], the share of the range each picture deserves.
-        order: (G, n, n) booleans: the first picture is better than the second for sure or by its label.
+        targets: (G, n) in [0, 1], the share of the range each image deserves.
+        order: (G, n, n) booleans: the first image is better than the second for sure or by its label.
     """
 
     targets: Tensor
@@ -36,10 +36,10 @@ def make_set(labels: Tensor, ladders: Tensor, strengths: Tensor, margin: float =
 
     Args:
         labels: (G, n) in [0, 1].
-        ladders: (G, n), number of the ladder or -1; pictures of one ladder are ordered by strength whatever their
+        ladders: (G, n), number of the ladder or -1; images of one ladder are ordered by strength whatever their
         labels.
         strengths: (G, n), 0 for pristine.
-        margin: by how much labels must differ to order two pictures.
+        margin: by how much labels must differ to order two images.
     """
     same = (ladders[:, :, None] == ladders[:, None, :]) & (ladders[:, :, None] >= 0)
     weaker = strengths[:, :, None] < strengths[:, None, :]
@@ -127,8 +127,8 @@ def fit_ensemble(
 
     Args:
         folds: (G,), numbers from 0 to one less than the folds, of which there are no more than members.
-        dropout: share of the inputs dropped at each step, the same for all pictures.
-        noise: standard deviation of the Gaussian noise added to the inputs: people's pictures differ from ours.
+        dropout: share of the inputs dropped at each step, the same for all images.
+        noise: standard deviation of the Gaussian noise added to the inputs: people's images differ from ours.
 
     Returns:
         (G, n), what the members that did not see a group say of it.
@@ -159,25 +159,25 @@ def fit_blocks(
     seed: int,
     noise: float = 0.3,
     margin: float = 0.05,
-    pictures: int = 48,
+    images: int = 48,
 ) -> None:
-    """Fit perceptrons to single blocks of pictures that are degraded in places.
+    """Fit perceptrons to single blocks of images that are degraded in places.
 
     Args:
-        blocks: (G, n, k, C), normalised statistics of the k blocks of n pictures of a view, the pristine one first.
+        blocks: (G, n, k, C), normalised statistics of the k blocks of n images of a view, the pristine one first.
         targets: (G, n).
         noise: standard deviation of the Gaussian noise added to the statistics.
-        margin: by how much targets of two blocks of a picture must differ to order them.
-        pictures: composed at every step, each of the pristine picture and a degraded one, block by block.
+        margin: by how much targets of two blocks of an image must differ to order them.
+        images: composed at every step, each of the pristine image and a degraded one, block by block.
     """
     generator = torch.Generator().manual_seed(seed)
     count, size = blocks.shape[1:3]
 
     def compose() -> tuple[Tensor, Tensor]:
-        view = torch.randint(len(blocks), (pictures,), generator=generator)
-        other = torch.randint(count, (pictures,), generator=generator)
-        share = torch.rand(pictures, 1, generator=generator)
-        degraded = torch.rand(pictures, size, generator=generator) < share
+        view = torch.randint(len(blocks), (images,), generator=generator)
+        other = torch.randint(count, (images,), generator=generator)
+        share = torch.rand(images, 1, generator=generator)
+        degraded = torch.rand(images, size, generator=generator) < share
         mixed = torch.where(degraded[:, :, None], blocks[view, other], blocks[view, 0])
         goals = torch.where(degraded, targets[view, other][:, None], targets[view, 0][:, None])
         return mixed + noise * torch.randn(mixed.shape, generator=generator), goals
@@ -304,8 +304,8 @@ def affine_calibration(best: Tensor, worst: Tensor, high: float = BEST, low: flo
     """Slope and offset of a logit, so that medians fall where they should.
 
     Args:
-        best: logits of pristine pictures, the sigmoid of whose median becomes `high`.
-        worst: logits of the worst pictures, the sigmoid of whose median becomes `low`.
+        best: logits of pristine images, the sigmoid of whose median becomes `high`.
+        worst: logits of the worst images, the sigmoid of whose median becomes `low`.
     """
     top, bottom = math.log(high / (1 - high)), math.log(low / (1 - low))
     middle = float(best.median())

@@ -44,7 +44,7 @@ class HeldOut:
 
     Attributes:
         ladders: of every photograph, each degradation at five strengths.
-        chains: pictures as those that were trained on, with labels.
+        chains: images as those that were trained on, with labels.
         patches: pristine photographs with a degraded square.
     """
 
@@ -65,12 +65,12 @@ def draw_held_out(photos: Sequence[Photo], settings: Settings, cache: Path, work
 
 
 def features_of(item: PhotoFeatures, fitted: Fitted) -> Tensor:
-    """Features (n, D) of a photograph's pictures."""
+    """Features (n, D) of a photograph's images."""
     return _features(item.maps, item.thumbnails, fitted)
 
 
 def scores_of(features: Tensor, fitted: Fitted, variant: str, reference: Tensor | None = None) -> Tensor:
-    """Scores (n,) of features (n, D); the reference is the first picture unless given, (D,)."""
+    """Scores (n,) of features (n, D); the reference is the first image unless given, (D,)."""
     head = fitted.heads[variant]
     if isinstance(head, FullReferenceHead):
         beside = features[0] if reference is None else reference
@@ -104,7 +104,7 @@ def _ladder_shares(scores: Tensor) -> Array:
 
 @torch.no_grad()
 def label_agreement(chains: TrainingData, fitted: Fitted, variant: str) -> Figure:
-    """SRCC with the labels of pictures like those that were trained on."""
+    """SRCC with the labels of images like those that were trained on."""
     return spearman(_chain_scores(chains, fitted, variant).flatten().numpy(), chains.orders.targets.flatten().numpy())
 
 
@@ -119,7 +119,7 @@ def plain_label_agreement(chains: TrainingData) -> dict[str, Figure]:
 
 @torch.no_grad()
 def calibration(held_out: HeldOut, fitted: Fitted, variant: str) -> dict[str, Figure]:
-    """Mean scores of pristine photographs, of the worst pictures by label, and at the greatest strengths."""
+    """Mean scores of pristine photographs, of the worst images by label, and at the greatest strengths."""
     scores = [scores_of(features_of(item, fitted), fitted, variant) for item in held_out.ladders]
     targets = held_out.chains.orders.targets
     worst = _chain_scores(held_out.chains, fitted, variant)[targets <= torch.quantile(targets, WORST_SHARE)]
@@ -143,7 +143,7 @@ def _features(maps: Tensor, thumbnails: Tensor, fitted: Fitted) -> Tensor:
 
 @torch.no_grad()
 def identity_is_best(ladders: Sequence[PhotoFeatures], fitted: Fitted) -> Figure:
-    """Share of degraded pictures that fr-lite scores no higher than the reference itself."""
+    """Share of degraded images that fr-lite scores no higher than the reference itself."""
     scores = [scores_of(features_of(item, fitted), fitted, "fr-lite") for item in ladders]
     return mean_figure([float((values[1:] <= values[0]).double().mean()) for values in scores])
 
@@ -153,7 +153,7 @@ def other_reference(ladders: Sequence[PhotoFeatures], fitted: Fitted) -> dict[st
     """Pristine over moderately degraded, with another photograph of the subject as reference, and without one.
 
     Returns:
-        `fr-lite`, `nr-lite`, the controls, and `taken for the same picture` (how often the gate errs); empty if no
+        `fr-lite`, `nr-lite`, the controls, and `taken for the same image` (how often the gate errs); empty if no
         subject has two photographs.
     """
     features = [features_of(item, fitted) for item in ladders]
@@ -169,7 +169,7 @@ def other_reference(ladders: Sequence[PhotoFeatures], fitted: Fitted) -> dict[st
             for name, found in values.items():
                 shares.setdefault(name, []).append(float((found[0] > found[moderate]).double().mean()))
             taken = _share_taken_for_same(features[i], features[j][0], fitted)
-            shares.setdefault("taken for the same picture", []).append(taken)
+            shares.setdefault("taken for the same image", []).append(taken)
     return {name: mean_figure(shares[name]) for name in sorted(shares)}
 
 
@@ -207,15 +207,15 @@ def patch_photo(photo: Photo, cache: Path) -> list[Patched]:
 
 @torch.no_grad()
 def _draw_patches(photo: Photo) -> list[tuple[Tensor, Tensor, Tensor]]:
-    backbone, picture = LiteBackbone(), _at_short_side(photo)
+    backbone, image = LiteBackbone(), _at_short_side(photo)
     rng = np.random.default_rng(seed_of("map", photo.name))
     side = int(rng.integers(160, 224))
-    top, left = (int(rng.integers(0, length - side + 1)) // 8 * 8 for length in picture.shape[1:])
-    mask = torch.zeros(picture.shape[1:], dtype=torch.bool)
+    top, left = (int(rng.integers(0, length - side + 1)) // 8 * 8 for length in image.shape[1:])
+    mask = torch.zeros(image.shape[1:], dtype=torch.bool)
     mask[top : top + side, left : left + side] = True
     made = []
     for name in MAP_DEGRADATIONS:
-        pixels = torch.where(mask, degrade(picture, name, MAP_STRENGTH, seed=1), picture)[None]
+        pixels = torch.where(mask, degrade(image, name, MAP_STRENGTH, seed=1), image)[None]
         made.append((mask, backbone.dense(pixels), backbone(pixels).contiguous()))
     return made
 

@@ -21,10 +21,10 @@ def gan_compression(folder: Path, score: Callable[[Path, Path], float]) -> dict[
 
     Args:
         folder: holds `jdg.csv` and `images/`.
-        score: (picture, its original) -> score.
+        score: (image, its original) -> score.
 
     Returns:
-        `srcc` with Bradley-Terry scores of the pictures, `pairs` (share of pairs whose majority agrees), `votes`.
+        `srcc` with Bradley-Terry scores of the images, `pairs` (share of pairs whose majority agrees), `votes`.
     """
     files = {_content_key(path.stem): path for path in sorted((folder / "images").rglob("*.png"))}
     pairs = [pair for pair in _judgements(folder / "jdg.csv") if pair[0] in files and pair[1] in files]
@@ -70,7 +70,7 @@ def published_agreement(folder: Path, column: str, sign: float = 1.0) -> dict[st
 
 
 def bradley_terry(pairs: Sequence[Judged], prior: float = 0.1) -> dict[str, float]:
-    """Log strengths of pictures from pairs, contents apart; each pair gets `prior` votes either way."""
+    """Log strengths of images from pairs, contents apart; each pair gets `prior` votes either way."""
     strengths: dict[str, float] = {}
     contents: dict[str, list[Judged]] = {}
     for pair in pairs:
@@ -130,7 +130,7 @@ def resolution_compression(folder: Path, score: Callable[[Path], float]) -> dict
 # Trivial controls
 
 
-def picture_height(path: Path) -> float:
+def image_height(path: Path) -> float:
     """Pixels from top to bottom."""
     with Image.open(path) as image:
         return float(image.height)
@@ -148,7 +148,7 @@ def sharpness_ratio(path: Path) -> float:
     return float(np.square(np.diff(luma, 2, axis=1)).mean() / (np.square(np.diff(luma, axis=1)).mean() + 1))
 
 
-def smaller_picture(path: Path) -> float:
+def smaller_image(path: Path) -> float:
     """Minus the number of pixels."""
     with Image.open(path) as image:
         return -float(image.width * image.height)

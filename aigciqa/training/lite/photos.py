@@ -1,7 +1,7 @@
-"""What the embedded metrics learn from: photographs, degraded pictures of them, and labels nobody had to give.
+"""What the embedded metrics learn from: photographs, degraded images of them, and labels nobody had to give.
 
 A *view* is a square crop of a photograph reduced to a working size. A *sample* is a view with a chain of degradations,
-done at the view's own scale or at another (a smaller picture shown larger, a larger one shown smaller). Its label mixes
+done at the view's own scale or at another (a smaller image shown larger, a larger one shown smaller). Its label mixes
 what full-reference metrics say of it (VIF, GMSD, MDSI, HaarPSI of `piq`, each turned into ranks) with how strongly it
 was degraded.
 """
@@ -48,12 +48,12 @@ class Photo:
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture to be made.
+    """An image to be made.
 
     Attributes:
         view: which view of the photograph.
         zoom: linear size at which the chain is applied, as a multiple of the view's.
-        steps: the chain; none of them is a pristine picture.
+        steps: the chain; none of them is a pristine image.
         ladder: number of the ladder it is a rung of, or -1.
     """
 
@@ -166,22 +166,22 @@ class PhotoViews:
         return torch.from_numpy(np.array(crop)).permute(2, 0, 1).float() / 255
 
     def draw(self, sample: Sample) -> Tensor:
-        """The picture (3, SIDE, SIDE) of a sample, on the 8-bit grid."""
-        picture = degrade_chain(self.render(sample.view, sample.zoom), sample.steps)
+        """The image (3, SIDE, SIDE) of a sample, on the 8-bit grid."""
+        image = degrade_chain(self.render(sample.view, sample.zoom), sample.steps)
         if sample.zoom == 1:
-            return picture
+            return image
         resized = torch.nn.functional.interpolate(
-            picture[None], (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False
+            image[None], (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False
         )[0]
         return resized.clamp(0, 1).mul(255).round().div(255)
 
 
-def full_reference_scores(picture: Tensor, pristine: Tensor) -> NDArray[np.float32]:
-    """What `METRICS` say of a picture, higher is better; both (3, H, W) in [0, 1]."""
+def full_reference_scores(image: Tensor, pristine: Tensor) -> NDArray[np.float32]:
+    """What `METRICS` say of an image, higher is better; both (3, H, W) in [0, 1]."""
     import piq
 
     with torch.no_grad():
-        values = [float(getattr(piq, name)(picture[None], pristine[None])) for name in METRICS]
+        values = [float(getattr(piq, name)(image[None], pristine[None])) for name in METRICS]
     signs = (1, -1, -1, 1)
     return np.array([sign * value for sign, value in zip(signs, values, strict=True)], dtype=np.float32)
 
@@ -189,7 +189,7 @@ def full_reference_scores(picture: Tensor, pristine: Tensor) -> NDArray[np.float
 def mixed_labels(scores: NDArray[np.float32], severity: NDArray[np.float32]) -> NDArray[np.float32]:
     """Labels in [0, 1] from full-reference scores (N, 4) and severities (N,): half ranks, half strength.
 
-    A severity of 0 marks a pristine picture, whose label is 1.
+    A severity of 0 marks a pristine image, whose label is 1.
     """
     degraded = severity > 0
     ranks = np.zeros_like(scores)

@@ -23,10 +23,9 @@ from tqdm import tqdm
 
 from aigciqa.backbones.lite import LiteBackbone, pool_statistics, squash
 from aigciqa.checkpoints.format import MetricConfig, write_checkpoint
-from aigciqa.utils.files import replacing
 from aigciqa.heads.lite import NEAR, FullReferenceHead, LiteHead, NoReferenceHead, Quality
 from aigciqa.registry import SCORE_RANGES, Preprocess
-from aigciqa.training.lite.fitting import fitting
+from aigciqa.training.lite import fitting
 from aigciqa.training.lite.photos import (
     Photo,
     PhotoViews,
@@ -35,6 +34,7 @@ from aigciqa.training.lite.photos import (
     mixed_labels,
     training_plan,
 )
+from aigciqa.utils.files import replacing
 
 VERSION = 2
 COMMON_SIZE = Preprocess(resize=512, crop=None, max_side=4096, eight_bit=True)
@@ -52,7 +52,7 @@ class Settings:
     Attributes:
         views, ladders, chains: of each photograph to train on; see `training_plan`.
         steps: of the perceptrons.
-        seed: of the fits; the pictures are the same for every seed.
+        seed: of the fits; the images are the same for every seed.
     """
 
     views: int = 2
@@ -64,7 +64,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class PhotoFeatures:
-    """What is kept of a photograph's pictures.
+    """What is kept of a photograph's images.
 
     Attributes:
         photo: the photograph.
@@ -83,7 +83,7 @@ class PhotoFeatures:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Features of all views of all photographs to train on, in groups of one view (G) of n pictures.
+    """Features of all views of all photographs to train on, in groups of one view (G) of n images.
 
     Attributes:
         maps: (G, n, C, 16).
@@ -117,7 +117,7 @@ class Fitted:
 
 
 def training_data(photos: Sequence[Photo], settings: Settings, cache: Path, workers: int, label: str) -> TrainingData:
-    """Draw the pictures to train on (or to check with) and label them.
+    """Draw the images to train on (or to check with) and label them.
 
     Args:
         cache: folder to keep features in; what it holds already is not drawn again.
@@ -184,12 +184,12 @@ def _draw_features(photo: Photo, plan: Sequence[Sample], scored: bool) -> tuple[
     pristine: dict[int, Tensor] = {}
     maps, scores = [], []
     for sample in plan:
-        picture = views.draw(sample)
+        image = views.draw(sample)
         if not sample.steps:
-            pristine[sample.view] = picture
+            pristine[sample.view] = image
         with torch.no_grad():
-            maps.append(backbone(picture[None]))
-        measured = full_reference_scores(picture, pristine[sample.view]) if scored and sample.steps else np.zeros(4)
+            maps.append(backbone(image[None]))
+        measured = full_reference_scores(image, pristine[sample.view]) if scored and sample.steps else np.zeros(4)
         scores.append(torch.from_numpy(measured).float())
     whole = torch.cat(maps)
     count = backbone.statistics
@@ -226,7 +226,7 @@ def facts(data: TrainingData, photographs: int, held_out: int) -> dict[str, obje
         "recipe_version": VERSION,
         "photographs": photographs,
         "held_out": held_out,
-        "pictures": data.orders.targets.numel(),
+        "images": data.orders.targets.numel(),
         "seed": 0,
         "torch": torch.__version__,
     }
@@ -311,21 +311,21 @@ def _calibrate_quality(quality: Quality, weights: tuple[float, float, float], sa
     quality.mix.copy_(torch.tensor([*(slope * weight for weight in weights), offset]))
 
 
-#: The worst pictures are those with the lowest labels: this share of all.
+#: The worst images are those with the lowest labels: this share of all.
 WORST_SHARE = 0.05
 #: Where the medians of scores go, as shares of the range, so that the means come near 0.9 and 0.1: they lie inside.
 BEST_MEDIAN, WORST_MEDIAN = 0.94, 0.06
 
 
 def _calibration(logits: Tensor, data: TrainingData, best_median: float) -> tuple[float, float]:
-    """Slope and offset by which pristine pictures and those with the lowest targets come where they should."""
+    """Slope and offset by which pristine images and those with the lowest targets come where they should."""
     targets = data.orders.targets
     worst = targets <= torch.quantile(targets, WORST_SHARE)
     return fitting.affine_calibration(logits[targets == targets.max()], logits[worst], best_median, WORST_MEDIAN)
 
 
 def _fit_blocks(head: LiteHead, data: TrainingData, settings: Settings) -> None:
-    """The head on single blocks, from pictures that are degraded in some of their blocks and pristine in the others."""
+    """The head on single blocks, from images that are degraded in some of their blocks and pristine in the others."""
     center, scale = fitting.fit_normalisation(data.maps.movedim(2, -1).flatten(0, -2))
     head.blocks.center.copy_(center)
     head.blocks.scale.copy_(scale)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from aigciqa.metric import Metric
-from aigciqa.training.lite.fitting import held_out as photographs
-from aigciqa.training.lite.fitting import human_judgements as judged
+from aigciqa.training.lite import held_out as photographs
+from aigciqa.training.lite import human_judgements as judged
 from aigciqa.training.lite.cards import Tables
 from aigciqa.training.lite.figures import Figure
 from aigciqa.training.lite.held_out import HeldOut
@@ -15,8 +15,8 @@ from aigciqa.training.lite.recipe import VARIANTS, Fitted
 
 PUBLISHED = ("MS-SSIM", "VIF", "PSNR", "hyperIQA")
 CONTROLS = {
-    "picture height": judged.picture_height,
-    "smaller picture": judged.smaller_picture,
+    "image height": judged.image_height,
+    "smaller image": judged.smaller_image,
     "file size": judged.file_size,
     "sharpness ratio": judged.sharpness_ratio,
 }
@@ -102,7 +102,7 @@ class Validation:
 
     def _measure_references(self, fitted: Fitted) -> None:
         share = photographs.identity_is_best(self._held_out.ladders, fitted)
-        title = "Degraded pictures that score no higher than the reference itself"
+        title = "Degraded images that score no higher than the reference itself"
         self._add("fr-lite", "identity", title, {"share": share})
         rows = photographs.other_reference(self._held_out.ladders, fitted)
         if rows:
@@ -120,19 +120,19 @@ class Validation:
             self._add(variant, f"gan_compression_{key}", title, {variant: rows[key]}, controls)
         if metric.requires_reference:
             return
-        rows = judged.resolution_compression(resolution, lambda picture: float(metric(picture)))
+        rows = judged.resolution_compression(resolution, lambda image: float(metric(image)))
         for key, title in RESOLUTION.items():
             controls = {name: figures[key] for name, figures in self._resolution.items() if key in figures}
             self._add(variant, f"resolution_compression_{key}", title, {variant: rows[key]}, controls)
 
 
 def _scorer(metric: Metric) -> Callable[[Path, Path], float]:
-    """A function of a picture and its original; a metric without reference ignores the latter."""
+    """A function of an image and its original; a metric without reference ignores the latter."""
     if metric.requires_reference:
-        return lambda picture, original: float(metric(picture, original))
-    return _without_original(lambda picture: float(metric(picture)))
+        return lambda image, original: float(metric(image, original))
+    return _without_original(lambda image: float(metric(image)))
 
 
 def _without_original(score: Callable[[Path], float]) -> Callable[[Path, Path], float]:
-    """A function of a picture, as one of a picture and its original."""
-    return lambda picture, original: score(picture)
+    """A function of an image, as one of an image and its original."""
+    return lambda image, original: score(image)

@@ -19,7 +19,7 @@ from PIL import Image
 import aigciqa
 from aigciqa.cli.train import main as command
 from aigciqa.registry import METRICS
-from aigciqa.training.image_cache import PictureCache, build_cache
+from aigciqa.training.image_cache import ImageCache, build_cache
 from aigciqa.training.lite.recipe import kept
 from tests.conftest import draw
 from tests.lookalikes import write_folder
@@ -37,7 +37,7 @@ def images(tmp_path: Path) -> list[str]:
     return list(map(str, paths))
 
 
-def build(paths: list[str], folder: Path) -> PictureCache:
+def build(paths: list[str], folder: Path) -> ImageCache:
     return build_cache(paths, SPEC, folder, workers=2, progress=False)
 
 
