@@ -86,9 +86,9 @@ def test_the_file_of_an_embedded_metric_gives_its_scores_at_its_size(name: str, 
     path = tmp_path / "metric.onnx"
     export_onnx(name, path, size=(512, 554))
     images, *prompts = inputs(metric, batch=3)
-    pictures = [preprocessed(metric, images)] + [preprocessed(metric, images.flip(0)) for _ in prompts]
-    assert pictures[0].shape == (3, 3, 512, 554)
-    found = run(path, **dict(zip(("images", "references"), pictures, strict=False)))
+    shown = [preprocessed(metric, images)] + [preprocessed(metric, images.flip(0)) for _ in prompts]
+    assert shown[0].shape == (3, 3, 512, 554)
+    found = run(path, **dict(zip(("images", "references"), shown, strict=False)))
     expected = metric(images, *(images.flip(0) for _ in prompts))
     np.testing.assert_allclose(found["quality"], expected.numpy(), atol=1e-4)
 
