@@ -38,7 +38,7 @@ from turns import Contestant, answer, medians
 import aigciqa
 from aigciqa.databases.base import Sample
 from aigciqa.images.decode import load_image
-from aigciqa.images.preprocess import present_image
+from aigciqa.images.preprocess import preprocess_image
 from aigciqa.metric import Metric
 from aigciqa.scoring.encoder import Encoder
 from aigciqa.training.image_cache import build_cache
@@ -158,7 +158,7 @@ class Loop:
         )
 
     def batch(self, paths: Sequence[str | None]) -> Tensor:
-        """Presented images."""
+        """Preprocessed images."""
         return torch.stack([self.transform(Image.open(str(path)).convert("RGB")) for path in paths])
 
     @torch.no_grad()
@@ -202,12 +202,13 @@ def limit(metric: Metric, images: int) -> Contestant:
 def tensors(metric: Metric, paths: Sequence[str]) -> Contestant:
     """Score batches in memory, each with one prompt if the metric needs it."""
     spec = metric.config.preprocess
-    batch = torch.stack([present_image(load_image(path), spec) for path in paths[:BATCH]]).contiguous()
+    batch = torch.stack([preprocess_image(load_image(path), spec) for path in paths[:BATCH]]).contiguous()
+    parts = (batch, batch[:1]) if metric.requires_reference else (batch,)
 
     def run() -> None:
         for _ in range(len(paths) // BATCH):
-            features = metric.encode_presented(batch)
-            metric.regress(features, metric.encode_presented(batch[:1]) if metric.requires_reference else None)
+            features, *prompt = (metric.backbone.pool(metric.feature_maps(part)) for part in parts)
+            metric.regress(features, *prompt)
 
     return run
 
@@ -281,10 +282,10 @@ def profile(options: argparse.Namespace, metric: Metric, items: list[aigciqa.Ite
     """One metric's stages."""
     spec, encoder = metric.config.preprocess, Encoder(metric)
     images = [load_image(item.image) for item in items]
-    batch = torch.stack([present_image(image, spec) for image in images[:BATCH]])
+    batch = torch.stack([preprocess_image(image, spec) for image in images[:BATCH]])
     stages: dict[str, Callable[[], object]] = {
         "decode": lambda: [load_image(item.image) for item in items],
-        "resize": lambda: [present_image(image, spec) for image in images],
+        "resize": lambda: [preprocess_image(image, spec) for image in images],
         "network": lambda: [encoder.encode(batch) for _ in range(len(items) // BATCH)],
         "all": lambda: engine(metric, items, "pillow"),
     }

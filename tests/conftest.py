@@ -75,6 +75,11 @@ def inputs(metric: aigciqa.Metric, batch: int = 2, height: int = 240, width: int
     return (images, draw_tensor(batch, height + 30, width - 40, seed=50)) if metric.requires_reference else (images,)
 
 
+def plain_features(metric: aigciqa.Metric, pixels: torch.Tensor) -> torch.Tensor:
+    """Features (B, D) of preprocessed images, uint8 (B, 3, h, w), by the network as it is, not rearranged."""
+    return metric.backbone.pool(metric.feature_maps(pixels))
+
+
 @pytest.fixture(scope="session")
 def heads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Folders of untrained heads: a small one of each kind."""

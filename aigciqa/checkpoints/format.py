@@ -84,7 +84,7 @@ class MetricConfig:
         options: the backbone's options.
         dimensions: what the head predicts, in the order of its outputs.
         score_range: dimension -> (lowest, highest).
-        preprocess: how images are presented.
+        preprocess: how images are preprocessed.
         license: SPDX identifier of the weights' licence; None where none was stated.
         training: database, protocol, split seed, hyper-parameters.
         results: correlations with confidence intervals.

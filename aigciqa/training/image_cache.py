@@ -23,7 +23,7 @@ from aigciqa import __version__
 from aigciqa.errors import DatabaseError, ImageError
 from aigciqa.images import parquet as parquet_images
 from aigciqa.images.decode import load_image
-from aigciqa.images.preprocess import present_image
+from aigciqa.images.preprocess import preprocess_image
 from aigciqa.registry import Preprocess
 from aigciqa.utils.files import replacing
 
@@ -138,7 +138,7 @@ def _entry(path: str, spec: Preprocess, folder: Path) -> Entry | str:
     if kept is not None:
         return kept
     try:
-        pixels = present_image(load_image(path), spec).permute(1, 2, 0).numpy()
+        pixels = preprocess_image(load_image(path), spec).permute(1, 2, 0).numpy()
     except ImageError as error:
         return str(error)
     height, width = pixels.shape[:2]

@@ -355,7 +355,7 @@ def _changed_card(folder: Path) -> str | None:
 
 
 class Trainee(nn.Module):
-    """What learns: presented images in, targets out, in training mode where the metric is pinned to evaluation."""
+    """What learns: preprocessed images in, targets out, in training mode where the metric is pinned to evaluation."""
 
     def __init__(self, metric: Metric, settings: Settings, device: torch.device) -> None:
         super().__init__()
