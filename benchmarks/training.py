@@ -259,7 +259,7 @@ def stepping(options: argparse.Namespace) -> Contestant:
     ]
     if options.way == "loop":
         return Loop(options.metric, samples).steps().__next__
-    keep_memory("recompute" not in WAYS[options.way])  # as `aigciqa-train` does
+    keep_memory("recompute" not in WAYS[options.way])  # as `aigciqa train` does
     return endless(ours(options, samples, options.folder, **WAYS[options.way])).__next__
 
 

@@ -16,10 +16,6 @@ from pathlib import Path
 import aigciqa
 
 DATABASE = "agiqa-3k"
-COMMANDS = {
-    f"aigciqa-{name}": (sys.executable, "-c", f"from aigciqa.cli.{name} import main; main(prog_name='aigciqa-{name}')")
-    for name in ("train", "benchmark")
-}
 
 
 def main() -> None:
@@ -28,14 +24,14 @@ def main() -> None:
     head = options.output
     if not (head / "config.json").exists():
         run(
-            "aigciqa-train", DATABASE, str(options.root), "-m", options.metric, "--protocol", options.protocol,
+            "train", DATABASE, str(options.root), "-m", options.metric, "--protocol", options.protocol,
             "--epochs", str(options.epochs), "--start", options.pretrained, "--seed", str(options.seed),
             "-o", str(head),
         )  # fmt: skip
-    # Protocol and seed are in the head: the benchmark takes them from there.
+    # Protocol and seed are in the head: the evaluation takes them from there.
     run(
-        "aigciqa-benchmark", DATABASE, str(options.root), "-m", options.metric, "--weights", str(head),
-        "-o", str(head / "benchmark.md"), "--plots", str(head / "plots"), "--predictions", str(head / "test.csv"),
+        "evaluate", DATABASE, str(options.root), "-m", options.metric, "--weights", str(head),
+        "-o", str(head / "evaluation.md"), "--plots", str(head / "plots"), "--predictions", str(head / "test.csv"),
     )  # fmt: skip
 
 
@@ -52,10 +48,10 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(command: str, *options: str) -> None:
+def run(*arguments: str) -> None:
     """Show a command, then run it."""
-    print(command, *options, file=sys.stderr, flush=True)
-    done = subprocess.run([*COMMANDS[command], *options])
+    print("aigciqa", *arguments, file=sys.stderr, flush=True)
+    done = subprocess.run([sys.executable, "-m", "aigciqa", *arguments])
     if done.returncode:
         sys.exit(done.returncode)
 

@@ -1,4 +1,4 @@
-"""`aigciqa-compare` and what it is made of: groups, their matching by prompt, the tables."""
+"""`aigciqa compare` and what it is made of: groups, their matching by prompt, the tables."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def table(path: Path, *parts: Sequence[Mapping[str, Any]]) -> str:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(main, arguments, prog_name="aigciqa-compare")
+    return CliRunner().invoke(main, arguments, prog_name="aigciqa compare")
 
 
 class TestMatching:

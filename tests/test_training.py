@@ -1,4 +1,4 @@
-"""`aigciqa-train`: what a run learns from, keeps, resumes and refuses."""
+"""`aigciqa train`: what a run learns from, keeps, resumes and refuses."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.conftest import draw
 from tests.lookalikes import write_folder
 
 SPEC = METRICS["nr-resnet18"].preprocess
-TRAIN = [sys.executable, "-c", "from aigciqa.cli.train import main; main(prog_name='aigciqa-train')"]
+TRAIN = [sys.executable, "-m", "aigciqa", "train"]
 
 
 @pytest.fixture(scope="module")
@@ -200,9 +200,7 @@ def test_two_processes_train_as_one(root: Path, cache: Path, tmp_path: Path) -> 
     one = run(root, cache, tmp_path / "one", metric="nr-resnet18", epochs=1, batch_size=4)
     arguments = ["folder", str(root), "-m", "nr-resnet18", "--start", "none", "-d", "quality,overall", "--frozen"]
     arguments += ["--epochs", "1", "--lr", "1e-3", "--batch-size", "4", "--cache", str(cache), "--device", "cpu"]
-    script = tmp_path / "train.py"
-    script.write_text("from aigciqa.cli.train import main\nif __name__ == '__main__':\n    main()\n")
-    line = [sys.executable, str(script), *arguments, "-o", str(tmp_path / "two"), "--devices", "2", "--quiet"]
+    line = [*TRAIN, *arguments, "-o", str(tmp_path / "two"), "--devices", "2", "--quiet"]
     done = subprocess.run(line, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     two = aigciqa.create_metric("nr-resnet18", weights=tmp_path / "two")

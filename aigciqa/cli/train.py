@@ -1,4 +1,4 @@
-"""`aigciqa-train`: a database of rated images becomes a head."""
+"""`aigciqa train`: a database of rated images becomes a head."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
-from aigciqa.cli.common import EXIT_INTERRUPTED, EXIT_TERMINATED, Command, Terminated, say, terminate
+from aigciqa.cli.common import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated, command, say, terminate
 from aigciqa.registry import SCORE_RANGES, list_metrics
 
 EXIT_FAILED = 1
@@ -25,7 +25,7 @@ def _dimensions(_context: click.Context, _parameter: click.Parameter, given: tup
     return names
 
 
-@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@command("train")
 @click.argument("database", metavar="DATABASE")
 @click.argument("root", metavar="ROOT", type=click.Path(path_type=Path))
 @click.option(
@@ -71,7 +71,6 @@ def _dimensions(_context: click.Context, _parameter: click.Parameter, given: tup
 @click.option("--tensorboard", is_flag=True, help="Also log to DIR/training/tensorboard.")
 @click.option("--resume", is_flag=True, help="Go on with the run that DIR holds.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-@click.version_option(package_name="aigciqa")
 def main(
     database: str,
     root: Path,
@@ -90,7 +89,9 @@ def main(
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Train METRIC on the database of this name in the folder ROOT; its head comes to DIR.
+    """Train a metric on a database of rated images.
+
+    DATABASE is its name, ROOT the folder it lies in, DIR the folder of the new checkpoint.
 
     The defaults are those of the PKU-I2IQA paper, except for the split: prompts of the test part are never seen, and
     the epoch is chosen on a validation part (--protocol paper does as the paper does). A run that was killed goes on
@@ -118,7 +119,7 @@ def main(
     except Terminated:
         _stop("terminated", output, EXIT_TERMINATED)
     if not quiet:
-        say(f"{output}: use it with weights={str(output)!r}, publish it with aigciqa-publish")
+        say(f"{output}: use it with weights={str(output)!r}, publish it with aigciqa publish")
 
 
 def _train(
@@ -149,7 +150,7 @@ def _train(
 
 
 def _stop(why: str, output: Path, status: int) -> NoReturn:
-    say(f"aigciqa-train: {why}{_kept(output)}")
+    say(f"aigciqa train: {why}{_kept(output)}")
     sys.exit(status)
 
 

@@ -112,7 +112,7 @@ def score_dataset(
         num_gpus: of an actor.
 
     Returns:
-        A dataset with the columns of the tables that `aigciqa-score` writes: `image`, `reference`, `group`, `metric`,
+        A dataset with the columns of the tables that `aigciqa score` writes: `image`, `reference`, `group`, `metric`,
         the dimensions, `error`; a row per image and metric. An image that can't be scored has an `error`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Training of the paper's metrics: `aigciqa-train` as a function.
+"""Training of the paper's metrics: `aigciqa train` as a function.
 
 As published (PKU-I2IQA, section 5): Adam, learning rate 1e-4, weight decay 1e-5, batch 8, mean squared error, random
 crop and horizontal flip of every image for itself, 100 epochs, the epoch with the best SRCC. Opinion scores are
@@ -146,7 +146,7 @@ def train(
     """Train a metric on the training part of a split, and keep the epoch that does best on the validation part.
 
     After every epoch the state is on disk: a run that was killed goes on with `resume`, and on the CPU ends bit for bit
-    where it would have ended. The folder is a head that `create_metric`, `aigciqa-score` and `aigciqa-publish` take;
+    where it would have ended. The folder is a head that `create_metric`, `aigciqa score` and `aigciqa publish` take;
     what else the run keeps is below `training/` in it.
 
     Args:

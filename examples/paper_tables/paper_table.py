@@ -20,7 +20,7 @@ DATABASE = "pku-i2iqa"
 KINDS = ("nr", "fr")
 BACKBONES = ("vgg16", "vgg19", "resnet18", "resnet50", "inceptionv4")
 DIMENSIONS = ("quality", "authenticity", "correspondence", "overall")
-TRAIN = (sys.executable, "-c", "from aigciqa.cli.train import main; main(prog_name='aigciqa-train')")
+TRAIN = (sys.executable, "-m", "aigciqa", "train")
 
 
 def main(protocol: str, description: str) -> None:
@@ -91,7 +91,7 @@ def runs(options: argparse.Namespace) -> Sequence[str]:
 
 
 def train(folder: Path, name: str, protocol: str, dimensions: str, options: argparse.Namespace) -> None:
-    """Train a head by `aigciqa-train`, or what is left of it."""
+    """Train a head by `aigciqa train`, or what is left of it."""
     if epochs_done(folder) >= options.epochs:
         return
     command = [
@@ -101,7 +101,7 @@ def train(folder: Path, name: str, protocol: str, dimensions: str, options: argp
         *(["--device", options.device] if options.device else []),
         *(["--resume"] if epochs_done(folder) else []),
     ]  # fmt: skip
-    print("aigciqa-train", *command, file=sys.stderr, flush=True)
+    print("aigciqa train", *command, file=sys.stderr, flush=True)
     subprocess.run([*TRAIN, *command], check=True, stdout=sys.stderr)
 
 
