@@ -112,18 +112,18 @@ def test_sources(write_images: Write, tmp_path: Path) -> None:
     write_images("gen", "b.png", "a.png", "deep/er/c.png", "[1].png")
     (tmp_path / "gen" / "loop").symlink_to(tmp_path / "gen")
 
-    def images(*arguments: str, stdin: bytes = b"") -> list[str]:
+    def listed(*arguments: str, stdin: bytes = b"") -> list[str]:
         done = call_command(*arguments, *LITE, cwd=tmp_path, stdin=stdin)
         assert done.returncode == 0, done.stderr
         return [row["image"] for row in table(done.stdout)]
 
     everything = ["gen/[1].png", "gen/a.png", "gen/b.png", "gen/deep/er/c.png"]
-    assert images("gen") == everything
-    assert images("gen/*.png") == everything[:3]
-    assert images("gen/**/c.png") == everything[3:]
-    assert images("gen/[1].png") == everything[:1]
-    assert images("gen/b.png", "gen/deep", "gen/a.png") == ["gen/b.png", "gen/deep/er/c.png", "gen/a.png"]
-    assert images("-", stdin=b"gen/b.png\ngen/a.png\r\n\n") == ["gen/b.png", "gen/a.png"]
+    assert listed("gen") == everything
+    assert listed("gen/*.png") == everything[:3]
+    assert listed("gen/**/c.png") == everything[3:]
+    assert listed("gen/[1].png") == everything[:1]
+    assert listed("gen/b.png", "gen/deep", "gen/a.png") == ["gen/b.png", "gen/deep/er/c.png", "gen/a.png"]
+    assert listed("-", stdin=b"gen/b.png\ngen/a.png\r\n\n") == ["gen/b.png", "gen/a.png"]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
