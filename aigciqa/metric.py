@@ -195,7 +195,7 @@ class Metric(nn.Module):
     def _loaded(cls, head: HeadFolder | hub.HubHead, source: str, metric: str | None, **options: Any) -> Metric:
         """The metric of a head's files, each checked before it is used."""
         try:
-            config, facts = checkpoint.read_config(head.config_file())
+            config, metadata = checkpoint.read_config(head.config_file())
             if metric is not None and config.metric != metric:
                 raise WrongMetricError(f"{source} holds a head for {config.metric!r}, not for {metric!r}")
             if config.metric not in METRICS:
@@ -210,8 +210,8 @@ class Metric(nn.Module):
             with torch.random.fork_rng(devices=[]):
                 loaded = cls(config, device=blank, **options)
             expected = loaded.state_dict()
-            checkpoint.check_size(facts, expected, source)
-            tensors = checkpoint.read_tensors(head.weights_file(facts))
+            checkpoint.check_size(metadata, expected, source)
+            tensors = checkpoint.read_tensors(head.weights_file(metadata))
             checkpoint.check_tensors(tensors, expected, source)
         except OptionError as error:
             raise head.refusal(CheckpointError(f"config.json: 'backbone.options': {str(error)[:300]}")) from error

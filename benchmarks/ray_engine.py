@@ -1,10 +1,10 @@
-"""The scoring engine on Ray against the same engine in this process, in turns, start-up excluded.
+"""The scoring engine on Ray against the same engine in this process, interleaved, start-up excluded.
 
     python benchmarks/ray_engine.py [--metric nr-resnet50] [--dtype auto] [--threads 2] [--images 288] [--repeats 3]
 
 Files are JPEG, 512 x 512, quality 92. Both are timed from the end of a first part of the images to the end of the
 last; on Ray, that is when the parts are written, so a cluster's start and its actor's do not count. A cluster of its
-own is started for each turn, with as many CPUs as there are threads, and runs only then. Weights are random.
+own is started each time, with as many CPUs as there are threads, and runs only then. Weights are random.
 
 It also prints what a plan of a large run needs: what a decoding thread does, how fast the driver lists a manifest and
 takes in records, and bytes per image.

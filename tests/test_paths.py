@@ -187,8 +187,8 @@ class TestMaps:
             assert found.mean() == pytest.approx(float(row["quality"]), abs=1e-4)
 
     def test_of_an_object_and_a_file_are_two(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        picture = Image.fromarray(draw(64, 64))
-        monkeypatch.setattr(maps, "load_image", lambda _path: picture)
+        drawn = Image.fromarray(draw(64, 64))
+        monkeypatch.setattr(maps, "load_image", lambda _path: drawn)
         metric = aigciqa.create_metric("nr-lite")
         folder = maps.MapFolder(str(tmp_path / "maps"), [metric], resume=False)
         names = ("s3://b/x.png", "s3/b/x.png", "_url/s3/b/x.png")

@@ -157,10 +157,10 @@ def clean() -> Iterator[None]:
 @pytest.mark.parametrize("form", ["path", "PIL image", "array", "tensor", "batch of one", "list of one"])
 def test_the_plot_shows_the_image_its_score_and_a_colour_bar(form: str) -> None:
     path = PROMPTS / "chelsea.jpg"
-    picture = load_image(path)
-    tensor = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)
+    loaded = load_image(path)
+    tensor = torch.from_numpy(np.asarray(loaded).copy()).permute(2, 0, 1)
     image = {
-        "path": path, "PIL image": picture, "array": np.asarray(picture), "tensor": tensor / 255,
+        "path": path, "PIL image": loaded, "array": np.asarray(loaded), "tensor": tensor / 255,
         "batch of one": tensor[None], "list of one": [str(path)],
     }[form]  # fmt: skip
     ax = aigciqa.plot_quality_map(image, "nr-lite")

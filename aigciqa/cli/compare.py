@@ -93,7 +93,7 @@ def main(
     The comparison goes to standard output, progress to standard error. Exit status: 0 compared, 1 images could not
     be scored or a group is below --fail-below, 2 usage error.
     """
-    from aigciqa.compare import text as group_tables
+    from aigciqa.compare import text
     from aigciqa.compare.groups import Group, check_names, compare
     from aigciqa.tables.scores import is_table, read_table
     from aigciqa.tables.text import encoded
@@ -105,7 +105,7 @@ def main(
     check_output("-o", output, [*arguments, reference])
     check_output("--report", report, [*arguments, reference])
     if output is not None:
-        checked(group_tables.check_suffix, output)
+        checked(text.check_suffix, output)
     if report is not None:
         from aigciqa.report import check_target
 
@@ -143,9 +143,9 @@ def main(
     try:
         with contextlib.ExitStack() as last:  # a closed pipe costs no file, a full disk no output
             if output is None or not quiet:
-                last.callback(click.echo, encoded(group_tables.WRITERS[form](result)), nl=False)
+                last.callback(click.echo, encoded(text.WRITERS[form](result)), nl=False)
             if output is not None:
-                group_tables.write_result(result, output)
+                text.write_result(result, output)
             if report is not None:
                 _write_report(report, result, compared)
     except OSError as error:

@@ -98,11 +98,11 @@ def main(
     """
     from aigciqa import evaluation as package
     from aigciqa.databases import load_database
-    from aigciqa.evaluation import text as tables
+    from aigciqa.evaluation import text
     from aigciqa.plotting import require_matplotlib
 
     if output is not None:
-        checked(tables.check_suffix, output)
+        checked(text.check_suffix, output)
     if plots is not None:
         checked(require_matplotlib)
     options = _given(subset=subset, manifest=manifest)
@@ -277,15 +277,15 @@ def _evaluate(
 def _write(
     evaluation: Evaluation, output: str | None, plots: Path | None, predictions: Path | None, quiet: bool
 ) -> None:
-    from aigciqa.evaluation import text as tables
+    from aigciqa.evaluation import text
     from aigciqa.evaluation.plots import write_plots
 
     if output is None or not quiet:
-        click.echo(tables.to_terminal(evaluation), nl=False)
+        click.echo(text.to_terminal(evaluation), nl=False)
     if output is not None:
-        tables.write_report(evaluation, output)
+        text.write_report(evaluation, output)
     if predictions is not None:
-        tables.write_text(predictions, tables.predictions_csv(evaluation))
+        text.write_text(predictions, text.predictions_csv(evaluation))
     if plots is not None:
         write_plots(evaluation, plots)
 

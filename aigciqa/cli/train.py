@@ -48,7 +48,9 @@ def _dimensions(_context: click.Context, _parameter: click.Parameter, given: tup
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, help="Images per step.")
 @click.option("--learning-rate", "--lr", type=float, default=1e-4, help="Adam's step size.")
 @click.option("--weight-decay", type=float, default=1e-5, help="Adam's weight decay.")
-@click.option("--accumulate", type=click.IntRange(min=1), default=1, help="Steps whose gradients are added up.")
+@click.option(
+    "--gradient-accumulation", type=click.IntRange(min=1), default=1, help="Steps whose gradients are added up."
+)
 @click.option("--patience", type=click.IntRange(min=1), help="Stop after so many epochs without a better SRCC.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the split, the head, the order and the crops.")
 @click.option(
@@ -62,7 +64,11 @@ def _dimensions(_context: click.Context, _parameter: click.Parameter, given: tup
     default="float32",
     help="What the network computes in; not float32: mixed precision.",
 )
-@click.option("--recompute", is_flag=True, help="Keep fewer feature maps: less memory, more time, the same outcome.")
+@click.option(
+    "--activation-checkpointing",
+    is_flag=True,
+    help="Keep fewer feature maps: less memory, more time, the same outcome.",
+)
 @click.option("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps.")
 @click.option("--devices", type=click.IntRange(min=1), default=1, help="How many of them; each is a process.")
 @click.option("--cache", type=click.Path(path_type=Path), metavar="DIR", help="Where decoded images are kept.")
@@ -131,7 +137,7 @@ def _train(
     from aigciqa.training.trainer import Settings, train
     from aigciqa.utils.hardware import keep_memory
 
-    keep_memory(not settings["recompute"])
+    keep_memory(not settings["activation_checkpointing"])
     try:
         data = aigciqa.load_database(database, root)
         split = data.split(protocol, seed=settings["seed"]) if protocol else data.split(seed=settings["seed"])

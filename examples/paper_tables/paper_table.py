@@ -13,8 +13,7 @@ from tqdm import tqdm
 
 import aigciqa
 from aigciqa.databases import Sample, load_database
-from aigciqa.evaluation import Predictions, Setting, evaluate, predict
-from aigciqa.evaluation import text as tables
+from aigciqa.evaluation import Predictions, Setting, evaluate, predict, text
 
 DATABASE = "pku-i2iqa"
 KINDS = ("nr", "fr")
@@ -45,10 +44,10 @@ def main(protocol: str, description: str) -> None:
         dimensions=options.dimensions,
         setting=Setting(DATABASE, split.protocol, "test", split.seed, split.digest),
     )
-    print(tables.caption(evaluation))
-    print(tables.aligned(tables.agreement_table(evaluation.results, intervals=False)))
+    print(text.caption(evaluation))
+    print(text.aligned(text.agreement_table(evaluation.results, intervals=False)))
     if options.output is not None:
-        tables.write_report(evaluation, options.output)
+        text.write_report(evaluation, options.output)
     if evaluation.failures:
         sys.exit(f"{len(evaluation.failures)} scores are missing; the first: {evaluation.failures[0][2]}")
 
@@ -74,7 +73,7 @@ def arguments(description: str) -> argparse.Namespace:
     parser.add_argument("-o", "--output", help="also write the table: .csv, .json, .md or .tex")
     options = parser.parse_args()
     if options.output is not None:
-        tables.check_suffix(options.output)
+        text.check_suffix(options.output)
     return options
 
 
