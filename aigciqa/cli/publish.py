@@ -1,4 +1,4 @@
-"""`aigciqa-publish`: a head on disk becomes a repo on the Hugging Face Hub."""
+"""`aigciqa-publish`: a checkpoint on disk becomes a repo on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from aigciqa.cli.common import Command, say
 )
 @click.version_option(package_name="aigciqa")
 def main(folder: Path, repo: str, private: bool, revision: str | None, message: str) -> None:
-    """Publish the head in DIR as the Hub repo REPO ("org/name"), made if absent.
+    """Publish the checkpoint in DIR as the Hub repo REPO ("org/name"), made if absent.
 
-    The head is loaded and checked first; then its config.json, model.safetensors and README.md (the model card, where
-    ORG/NAME becomes REPO) are uploaded in one commit, and nothing else. Needs a token with the right to write: `hf auth
-    login`, or HF_TOKEN. HF_ENDPOINT names another Hub. Exit status: 0 published, 1 not published, 2 usage error.
+    The checkpoint is loaded and checked first; then its config.json, model.safetensors and README.md (the model card,
+    where ORG/NAME becomes REPO) are uploaded in one commit, and nothing else. Needs a token with the right to write:
+    `hf auth login`, or HF_TOKEN. HF_ENDPOINT names another Hub. Exit status: 0 published, 1 not published, 2 usage
+    error.
     """
     from aigciqa.checkpoints import hub
     from aigciqa.errors import CheckpointError, HubError

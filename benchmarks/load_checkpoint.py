@@ -1,9 +1,10 @@
-"""What loading a cached head costs: time against building the module and reading the file, and memory against its size.
+"""What loading a cached checkpoint costs.
 
-    python benchmarks/load_head.py [METRIC ...]
+    python benchmarks/load_checkpoint.py [METRIC ...]
 
-For each metric an untrained head is published to the cache of a temporary folder as a pinned commit. Times are medians
-of turns taken in one process; memory is a process's peak above what it had after its imports.
+Time is compared with building the module and reading the file, memory with the file's size. For each metric an
+untrained checkpoint is put into the cache of a temporary folder as a pinned commit. Times are medians of interleaved
+cases in one process; memory is a process's peak above what it had after its imports.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from aigciqa.metric import Metric
 
 DEFAULTS = ("nr-resnet18", "fr-resnet50", "nr-vgg16")
 COMMIT = hashlib.sha1(b"a commit").hexdigest()
-REPO = "org/head"
+REPO = "org/name"
 
 
 def main() -> None:
@@ -43,8 +44,8 @@ def main() -> None:
     print(f"{'metric':16}{'MB':>7}{'cached s':>10}{'plain s':>9}{'ratio':>7}{'memory':>8}")
     for name in options.metrics:
         with tempfile.TemporaryDirectory() as cache:
-            head = fill_cache(name, Path(cache))
-            weights = head / WEIGHTS_FILE
+            folder = fill_cache(name, Path(cache))
+            weights = folder / WEIGHTS_FILE
             cached, plain = seconds(
                 (lambda: aigciqa.create_metric(name, weights=f"{REPO}@{COMMIT}", cache_dir=cache)),  # noqa: B023
                 (lambda: build_and_read(name, weights)),  # noqa: B023
@@ -57,7 +58,7 @@ def main() -> None:
 
 
 def fill_cache(name: str, cache: Path) -> Path:
-    """Put an untrained head where huggingface_hub keeps a commit; returns its folder."""
+    """Put an untrained checkpoint where huggingface_hub keeps a commit; returns its folder."""
     folder = cache / f"models--{REPO.replace('/', '--')}" / "snapshots" / COMMIT
     aigciqa.create_metric(name, weights=None).save_pretrained(folder)
     return folder
