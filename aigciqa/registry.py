@@ -57,6 +57,7 @@ class MetricSpec:
         dimensions: what the head predicts; the first is the main one.
         source: where the model is described.
         embedded: variant -> folder of weights inside the package; empty where weights come from the Hub.
+        head: kind of the head.
         lower_better: always False: higher scores are better.
     """
 
@@ -68,6 +69,7 @@ class MetricSpec:
     dimensions: tuple[str, ...]
     source: str
     embedded: Mapping[str, str] = field(default_factory=dict)
+    head: str = "regression"
     lower_better: bool = False
 
     @property
@@ -120,6 +122,7 @@ _TABLE = (
         dimensions=("quality",),
         source="natural-scene statistics, trained without human labels (aigciqa)",
         embedded={"default": "nr-lite", "native": "nr-lite-native"},
+        head="lite",
     ),
     MetricSpec(
         name="fr-lite",
@@ -130,6 +133,7 @@ _TABLE = (
         dimensions=("quality",),
         source="natural-scene statistics, trained without human labels (aigciqa)",
         embedded={"default": "fr-lite"},
+        head="lite",
     ),
     _paper("nr", "resnet18", 512, _CROP_224),
     _paper("fr", "resnet18", 512, _CROP_224),
