@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aigciqa.checkpoints.card import is_other_readme
 from aigciqa.checkpoints.config import MetricConfig
 from aigciqa.checkpoints.format import CARD_FILE, CONFIG_FILE, check_tensors, file_sha256, write_checkpoint
 from aigciqa.checkpoints.pickles import is_state_dict, read_pickle, without_classifier

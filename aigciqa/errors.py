@@ -24,7 +24,7 @@ class TrainingError(RuntimeError):
 
 
 class WeightsError(Exception):
-    """Weights could not be loaded. If they are on the Hub, the message names the repo, the endpoint and the ways out."""
+    """Weights could not be loaded. For those of the Hub, the message names the repo, the endpoint and the ways out."""
 
 
 class CheckpointError(WeightsError, InputError):

@@ -25,7 +25,7 @@ from aigciqa.checkpoints.repo import or_cached
 from aigciqa.errors import InputError, WrongMetricError
 from aigciqa.heads import build_head
 from aigciqa.images.decode import load_image
-from aigciqa.images.preprocess import as_list, check_tensor, normalize, present_image, present_tensor
+from aigciqa.images.preprocess import as_list, check_tensor, normalize, preprocess_image, preprocess_tensor
 from aigciqa.registry import METRICS, metric_info
 from aigciqa.utils.hardware import fast_dtype, settle_threads
 
@@ -376,7 +376,7 @@ class Metric(nn.Module):
         covers what the metric sees (the centre crop, where there is one).
 
         Args:
-            image: images, as for calling the metric. Whole images presented at unequal sizes make unequal maps:
+            image: images, as for calling the metric. Whole images of unequal sizes make unequal maps:
                 pass those one at a time.
 
         Returns:
@@ -390,15 +390,10 @@ class Metric(nn.Module):
             pixels = batches[0][1]
             features = self._features(pixels)
             references = self._references(reference, reference_features, len(pixels))
-            return self.place(self._maps(pixels, dense=True), features, references)
+            return self.score_map(self._maps(pixels, dense=True), features, references)
 
-    def encode_presented(self, pixels: Tensor) -> Tensor:
-        """Features (B, D) of images presented by `preprocess.present_image`: uint8 (B, 3, h, w)."""
-        with self._alone():
-            return self._features(self._normalized(pixels))
-
-    def presented_maps(self, pixels: Tensor, *, dense: bool = False) -> Tensor:
-        """Feature maps (B, C, h, w) of images presented by `preprocess.present_image`: uint8 (B, 3, h, w).
+    def feature_maps(self, pixels: Tensor, *, dense: bool = False) -> Tensor:
+        """Feature maps (B, C, h, w) of images preprocessed by `preprocess.preprocess_image`: uint8 (B, 3, h, w).
 
         Args:
             dense: those that `quality_map` is drawn from, where they are finer than what features are pooled from.
@@ -407,11 +402,11 @@ class Metric(nn.Module):
             return self._maps(self._normalized(pixels), dense)
 
     @torch.no_grad()
-    def place(self, maps: Tensor, features: Tensor, reference_features: Tensor | None = None) -> Tensor:
+    def score_map(self, maps: Tensor, features: Tensor, reference_features: Tensor | None = None) -> Tensor:
         """The main dimension's score, place by place, float32 (B, h, w); its mean over (h, w) is the score.
 
         Args:
-            maps: of the generated images, as `presented_maps` gives them.
+            maps: of the generated images, as `feature_maps` gives them.
             features: of the generated images, (B, D).
             reference_features: FR: of their references, (B, D) or (1, D).
         """
@@ -507,25 +502,25 @@ class Metric(nn.Module):
     def _batches(self, images: Any) -> list[tuple[list[int], Tensor]]:
         """What the backbone sees, in batches of equal shape, each with the positions of its images."""
         if isinstance(images, Tensor):
-            pixels = self._present(images)
+            pixels = self._preprocess(images)
             return [(list(range(pixels.shape[0])), pixels)]
         groups: dict[torch.Size, list[tuple[int, Tensor]]] = {}
         for index, image in enumerate(as_list(images)):
-            pixels = self._present(image)
+            pixels = self._preprocess(image)
             if pixels.shape[0] != 1:
                 raise InputError(f"a list holds single images (3, H, W); item {index} is a batch of {len(pixels)}")
             groups.setdefault(pixels.shape, []).append((index, pixels))
         return [([i for i, _ in group], torch.cat([p for _, p in group])) for group in groups.values()]
 
-    def _present(self, image: Any) -> Tensor:
+    def _preprocess(self, image: Any) -> Tensor:
         """One image, or a batch in one tensor, as the backbone sees it: (B, 3, h, w)."""
         if not isinstance(image, Tensor):
-            return self._normalized(present_image(load_image(image), self.config.preprocess)[None])
+            return self._normalized(preprocess_image(load_image(image), self.config.preprocess)[None])
         pixels = self._unit(check_tensor(image))
-        return normalize(present_tensor(pixels, self.config.preprocess), self.config.preprocess)
+        return normalize(preprocess_tensor(pixels, self.config.preprocess), self.config.preprocess)
 
-    def _normalized(self, presented: Tensor) -> Tensor:
-        return normalize(self._unit(presented), self.config.preprocess)
+    def _normalized(self, preprocessed: Tensor) -> Tensor:
+        return normalize(self._unit(preprocessed), self.config.preprocess)
 
     def _unit(self, images: Tensor) -> Tensor:
         """On the metric's device, float32, in [0, 1]."""

@@ -12,15 +12,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import safetensors.torch
+from interleaved import Case, medians
 
 import aigciqa
 from aigciqa.checkpoints.config import MetricConfig
@@ -45,13 +44,12 @@ def main() -> None:
     print(f"{'metric':16}{'MB':>7}{'cached s':>10}{'plain s':>9}{'ratio':>7}{'memory':>8}")
     for name in options.metrics:
         with tempfile.TemporaryDirectory() as cache:
-            folder = fill_cache(name, Path(cache))
-            weights = folder / WEIGHTS_FILE
-            cached, plain = seconds(
-                (lambda: aigciqa.create_metric(name, weights=f"{REPO}@{COMMIT}", cache_dir=cache)),  # noqa: B023
-                (lambda: build_and_read(name, weights)),  # noqa: B023
-                options.repeats,
-            )
+            weights = fill_cache(name, Path(cache)) / WEIGHTS_FILE
+            cases: dict[str, Case] = {
+                "cached": partial(aigciqa.create_metric, name, weights=f"{REPO}@{COMMIT}", cache_dir=cache),
+                "plain": partial(build_and_read, name, weights),
+            }
+            cached, plain = medians(cases, options.repeats).values()
             size = weights.stat().st_size
             command = [sys.executable, __file__, name, "--peak", cache]
             grown = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
@@ -68,17 +66,6 @@ def fill_cache(name: str, cache: Path) -> Path:
 def build_and_read(name: str, weights: Path) -> object:
     """What can't be left out: a module with its weights, and the file's tensors."""
     return Metric(MetricConfig.from_spec(aigciqa.metric_info(name))), safetensors.torch.load_file(weights)
-
-
-def seconds(first: Callable[[], object], second: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Median seconds of two functions that take turns, after a turn that does not count."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(repeats + 1):
-        for function, spent in zip((first, second), times, strict=True):
-            start = time.perf_counter()
-            function()
-            spent.append(time.perf_counter() - start)
-    return statistics.median(times[0][1:]), statistics.median(times[1][1:])
 
 
 def peak(name: str, cache: str) -> int:

@@ -16,10 +16,6 @@ from pathlib import Path
 import aigciqa
 
 DATABASE = "agiqa-3k"
-COMMANDS = {
-    f"aigciqa-{name}": (sys.executable, "-c", f"from aigciqa.cli.{name} import main; main(prog_name='aigciqa-{name}')")
-    for name in ("train", "benchmark")
-}
 
 
 def main() -> None:
@@ -28,14 +24,15 @@ def main() -> None:
     folder = options.output
     if not (folder / "config.json").exists():
         run(
-            "aigciqa-train", DATABASE, str(options.root), "-m", options.metric, "--protocol", options.protocol,
+            "train", DATABASE, str(options.root), "-m", options.metric, "--protocol", options.protocol,
             "--epochs", str(options.epochs), "--start", options.pretrained, "--seed", str(options.seed),
             "-o", str(folder),
         )  # fmt: skip
-    # Protocol and seed are in the checkpoint: the benchmark takes them from there.
+    # Protocol and seed are in the checkpoint: the evaluation takes them from there.
     run(
-        "aigciqa-benchmark", DATABASE, str(options.root), "-m", options.metric, "--weights", str(folder),
-        "-o", str(folder / "benchmark.md"), "--plots", str(folder / "plots"), "--predictions", str(folder / "test.csv"),
+        "evaluate", DATABASE, str(options.root), "-m", options.metric, "--weights", str(folder),
+        "-o", str(folder / "evaluation.md"),
+        "--plots", str(folder / "plots"), "--predictions", str(folder / "test.csv"),
     )  # fmt: skip
 
 
@@ -52,10 +49,10 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(command: str, *options: str) -> None:
+def run(*arguments: str) -> None:
     """Show a command, then run it."""
-    print(command, *options, file=sys.stderr, flush=True)
-    done = subprocess.run([*COMMANDS[command], *options])
+    print("aigciqa", *arguments, file=sys.stderr, flush=True)
+    done = subprocess.run([sys.executable, "-m", "aigciqa", *arguments])
     if done.returncode:
         sys.exit(done.returncode)
 

@@ -1,4 +1,4 @@
-"""Training of the paper's metrics: `aigciqa-train` as a function.
+"""Training of the paper's metrics: `aigciqa train` as a function.
 
 As published (PKU-I2IQA, section 5): Adam, learning rate 1e-4, weight decay 1e-5, batch 8, mean squared error, random
 crop and horizontal flip of every image for itself, 100 epochs, the epoch with the best SRCC. Opinion scores are
@@ -38,9 +38,9 @@ from aigciqa.errors import CheckpointError, InputError, TrainingError
 from aigciqa.images.preprocess import normalize
 from aigciqa.metric import Metric, create_metric, load_imagenet
 from aigciqa.registry import Preprocess
-from aigciqa.training.activation_checkpointing import recomputing_forward
+from aigciqa.training.activation_checkpointing import checkpointed_forward
 from aigciqa.training.image_cache import ImageCache, Pixels, build_cache, default_folder
-from aigciqa.training.state import check_images, digests, facts_of, read_state, save_state
+from aigciqa.training.state import check_images, digests, read_state, save_state, split_metadata
 from aigciqa.training.targets import Targets, check_ratings
 from aigciqa.utils.files import locked, replacing
 
@@ -68,13 +68,14 @@ class Settings:
         epochs: passes over the training part.
         batch_size: images per step, over all devices.
         learning_rate, weight_decay: Adam's.
-        accumulate: steps whose gradients are added up before the weights move.
+        gradient_accumulation: steps whose gradients are added up before the weights move.
         patience: epochs without a better SRCC after which to stop; None trains all epochs.
         seed: of the head's initial weights, of the order of the images, of crops and flips.
         start: the weights to start from: `"imagenet"`, `"none"` (random), or a folder, repo or ImageNet file.
         frozen: train the head alone, on features computed once (centre crop).
         dtype: what the network computes in: `"float32"`, or mixed with `"bfloat16"` or `"float16"`.
-        recompute: compute feature maps twice instead of keeping them: less memory, more time, the same outcome.
+        activation_checkpointing: compute feature maps twice instead of keeping them: less memory, more time, the same
+            outcome.
     """
 
     metric: str
@@ -83,18 +84,18 @@ class Settings:
     batch_size: int = 8
     learning_rate: float = 1e-4
     weight_decay: float = 1e-5
-    accumulate: int = 1
+    gradient_accumulation: int = 1
     patience: int | None = None
     seed: int = 0
     start: str = "imagenet"
     frozen: bool = False
     dtype: str = "float32"
-    recompute: bool = False
+    activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         if not self.dimensions or len(set(self.dimensions)) < len(self.dimensions):
             raise InputError(f"dimensions are one or more distinct names; got {self.dimensions}")
-        for name in ("epochs", "batch_size", "accumulate"):
+        for name in ("epochs", "batch_size", "gradient_accumulation"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is 1 or more; got {getattr(self, name)}")
         if self.patience is not None and self.patience < 1:
@@ -140,7 +141,7 @@ def train(
     """Train a metric on the training part of a split, and keep the epoch that does best on the validation part.
 
     After every epoch the state is on disk: a run that was killed goes on with `resume`, and on the CPU ends bit for bit
-    where it would have ended. The folder is a checkpoint for `create_metric`, `aigciqa-score` and `aigciqa-publish`;
+    where it would have ended. The folder is a checkpoint for `create_metric`, `aigciqa score` and `aigciqa publish`;
     what else the run keeps is below `training/` in it.
 
     Args:
@@ -188,7 +189,7 @@ def train(
         paths = [path for sample in (*split.train, *split.validation) for path in _images(sample, metric)]
         workers = workers or os.cpu_count() or 1
         with fabric.rank_zero_first():
-            pictures = build_cache(
+            pixels = build_cache(
                 paths,
                 metric.config.preprocess,
                 Path(cache).expanduser() if cache is not None else default_folder(),
@@ -196,7 +197,7 @@ def train(
                 progress=progress and fabric.is_global_zero,
             )
         images = digests(paths, split.root, workers)
-        learner = Learner(fabric, metric, settings, split.train, pictures)
+        learner = Learner(fabric, metric, settings, split.train, pixels)
         if not learner.batches(1):
             raise InputError(f"{len(split.train)} images to train on can't be shared by {fabric.world_size} devices")
         run = _Run(learner, split, folder, replace(metric.config, license=license), images, progress)
@@ -347,11 +348,11 @@ def _changed_card(folder: Path) -> str | None:
 
 
 class Trainee(nn.Module):
-    """What learns: presented images in, targets out, in training mode where the metric is pinned to evaluation."""
+    """What learns: preprocessed images in, targets out, in training mode where the metric is pinned to evaluation."""
 
     def __init__(self, metric: Metric, settings: Settings, device: torch.device) -> None:
         super().__init__()
-        self.recompute = settings.recompute
+        self.activation_checkpointing = settings.activation_checkpointing
         is_on_cpu = device.type == "cpu"
         has_layout = is_on_cpu and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         self.blocked = has_layout and metric.backbone.has_blocked_layout and settings.dtype == "float32"
@@ -374,8 +375,8 @@ class Trainee(nn.Module):
         images = normalize(pixels.float().div_(255), self.spec)
         if self.blocked:
             images = images.to_mkldnn()
-        again = self.recompute and torch.is_grad_enabled()
-        maps = recomputing_forward(backbone, images) if again else backbone(images)
+        again = self.activation_checkpointing and torch.is_grad_enabled()
+        maps = checkpointed_forward(backbone, images) if again else backbone(images)
         features: Tensor = backbone.pool((maps.to_dense() if self.blocked else maps).float())
         return features
 
@@ -436,9 +437,9 @@ class Learner:
             found = self.model(*(part.to(self.fabric.device) for part in self._inputs(mine, rng)))
             # Lightning gives them in the default dtype
             loss = (found.float() - self.wanted[mine].to(found.device)).square().mean()
-            moves = (step + 1) % self.settings.accumulate == 0 or step + 1 == len(batches)
+            moves = (step + 1) % self.settings.gradient_accumulation == 0 or step + 1 == len(batches)
             with self.fabric.no_backward_sync(self.model, enabled=not moves):
-                self.fabric.backward(loss / self.settings.accumulate)
+                self.fabric.backward(loss / self.settings.gradient_accumulation)
             if moves:
                 self.optimizer.step()
                 self.optimizer.zero_grad()
@@ -530,7 +531,7 @@ class _Run:
         self.config = config
         self.bars = progress and self.fabric.is_global_zero
         self.progress = Progress()
-        self.trained_on = {**facts_of(split), "images": images}
+        self.trained_on = {**split_metadata(split), "images": images}
 
     def go(self, tensorboard: bool) -> None:
         """Train what is left of the epochs.
@@ -660,10 +661,10 @@ class _Run:
 
     def _write_head(self) -> None:
         """The checkpoint's folder, of the weights as they are."""
-        config = replace(self.config, training=self._facts())
+        config = replace(self.config, training=self._metadata())
         write_checkpoint(self.folder, config, self.learner.weights(), _changed_card(self.folder))
 
-    def _facts(self) -> dict[str, Any]:
+    def _metadata(self) -> dict[str, Any]:
         """What the checkpoint's config says of its training."""
         settings = {key: value for key, value in _plain(self.settings).items() if key not in ("metric", "dimensions")}
         return {
@@ -701,5 +702,5 @@ def _crop(spec: Preprocess) -> int:
 
 def _plain(settings: Settings) -> dict[str, Any]:
     """Settings as JSON and weights-only pickles keep them."""
-    facts: dict[str, Any] = json.loads(json.dumps(asdict(settings), allow_nan=False))
-    return facts
+    metadata: dict[str, Any] = json.loads(json.dumps(asdict(settings), allow_nan=False))
+    return metadata

@@ -13,14 +13,13 @@ from tqdm import tqdm
 
 import aigciqa
 from aigciqa.databases import Sample, load_database
-from aigciqa.evaluation import Predictions, Setting, evaluate, predict
-from aigciqa.evaluation import text as tables
+from aigciqa.evaluation import Predictions, Setting, evaluate, predict, text
 
 DATABASE = "pku-i2iqa"
 KINDS = ("nr", "fr")
 BACKBONES = ("vgg16", "vgg19", "resnet18", "resnet50", "inceptionv4")
 DIMENSIONS = ("quality", "authenticity", "correspondence", "overall")
-TRAIN = (sys.executable, "-c", "from aigciqa.cli.train import main; main(prog_name='aigciqa-train')")
+TRAIN = (sys.executable, "-m", "aigciqa", "train")
 
 
 def main(protocol: str, description: str) -> None:
@@ -45,10 +44,10 @@ def main(protocol: str, description: str) -> None:
         dimensions=options.dimensions,
         setting=Setting(DATABASE, split.protocol, "test", split.seed, split.digest),
     )
-    print(tables.caption(evaluation))
-    print(tables.aligned(tables.agreement_table(evaluation.results, intervals=False)))
+    print(text.caption(evaluation))
+    print(text.aligned(text.agreement_table(evaluation.results, intervals=False)))
     if options.output is not None:
-        tables.write_report(evaluation, options.output)
+        text.write_report(evaluation, options.output)
     if evaluation.failures:
         sys.exit(f"{len(evaluation.failures)} scores are missing; the first: {evaluation.failures[0][2]}")
 
@@ -76,7 +75,7 @@ def arguments(description: str) -> argparse.Namespace:
     parser.add_argument("-o", "--output", help="also write the table: .csv, .json, .md or .tex")
     options = parser.parse_args()
     if options.output is not None:
-        tables.check_suffix(options.output)
+        text.check_suffix(options.output)
     return options
 
 
@@ -93,7 +92,7 @@ def runs(options: argparse.Namespace) -> Sequence[str]:
 
 
 def train(folder: Path, name: str, protocol: str, dimensions: str, options: argparse.Namespace) -> None:
-    """Train a checkpoint by `aigciqa-train`, or what is left of it."""
+    """Train a checkpoint by `aigciqa train`, or what is left of it."""
     if epochs_done(folder) >= options.epochs:
         return
     command = [
@@ -103,7 +102,7 @@ def train(folder: Path, name: str, protocol: str, dimensions: str, options: argp
         *(["--device", options.device] if options.device else []),
         *(["--resume"] if epochs_done(folder) else []),
     ]  # fmt: skip
-    print("aigciqa-train", *command, file=sys.stderr, flush=True)
+    print("aigciqa train", *command, file=sys.stderr, flush=True)
     subprocess.run([*TRAIN, *command], check=True, stdout=sys.stderr)
 
 
