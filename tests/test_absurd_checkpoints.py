@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 
 import aigciqa
 from aigciqa import errors
-from aigciqa.checkpoints.format import MetricConfig, write_checkpoint
+from aigciqa.checkpoints.config import MetricConfig
+from aigciqa.checkpoints.format import write_checkpoint
 from aigciqa.cli.convert import main as convert_command
 from aigciqa.cli.publish import main as publish_command
 from aigciqa.registry import METRICS

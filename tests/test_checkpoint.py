@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 
 import aigciqa
 from aigciqa import errors
-from aigciqa.checkpoints.format import MetricConfig, model_card
+from aigciqa.checkpoints.card import model_card
+from aigciqa.checkpoints.config import MetricConfig
 from aigciqa.registry import METRICS
 from tests.conftest import draw_tensor, untrained
 

@@ -211,7 +211,7 @@ def test_what_a_converted_head_says_of_itself(small: Path, tmp_path: Path) -> No
     )
     config = metric.config
     assert config.options == {"negative_slope": 0.01}
-    assert config.score_range == {"overall": (0, 15)}
+    assert config.score_ranges == {"overall": (0, 15)}
     assert (config.license, config.training["epoch"], config.training["rho_best"]) == ("MIT", 17, 0.8125)
     assert config.training["script"] == "github.com/jiquan123/AIGIQA4K"
     card = (tmp_path / "head" / "README.md").read_text()

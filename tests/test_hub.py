@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 import aigciqa
 from aigciqa import errors
-from aigciqa.checkpoints.hub import Repo
+from aigciqa.checkpoints.repo import Repo
 from aigciqa.cli.publish import main as publish_command
 from aigciqa.heads import RegressionHead
 from tests.conftest import draw_tensor, untrained

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 import aigciqa
 from aigciqa import errors
-from aigciqa.checkpoints.hub import Repo
+from aigciqa.checkpoints.repo import Repo
 from aigciqa.cli.publish import main as publish_command
 from tests.conftest import draw_tensor, untrained
 from tests.hub_server import TOKEN, Fault, Files, Hub, serve

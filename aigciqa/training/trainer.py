@@ -29,20 +29,14 @@ from torch import Tensor, nn
 
 from aigciqa import __version__
 from aigciqa.backbones.base import Backbone
-from aigciqa.checkpoints.format import (
-    CARD_FILE,
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    MetricConfig,
-    model_card,
-    read_config,
-    write_checkpoint,
-)
+from aigciqa.checkpoints.card import model_card
+from aigciqa.checkpoints.config import MetricConfig, read_config
+from aigciqa.checkpoints.format import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, write_checkpoint
 from aigciqa.cpu.convolution import use_products
 from aigciqa.cpu.parallel_passes import SideBySide
 from aigciqa.errors import CheckpointError, InputError, TrainingError
 from aigciqa.images.preprocess import normalize
-from aigciqa.metric import Metric, create_metric
+from aigciqa.metric import Metric, create_metric, load_imagenet
 from aigciqa.registry import Preprocess
 from aigciqa.training.activation_checkpointing import checkpointed_forward
 from aigciqa.training.image_cache import ImageCache, Pixels, build_cache, default_folder
@@ -276,7 +270,7 @@ def _initial(settings: Settings, database: Database, targets: Targets, state: di
         config = replace(
             template.config,
             dimensions=settings.dimensions,
-            score_range={name: database.score_range[name] for name in settings.dimensions},
+            score_ranges={name: database.score_range[name] for name in settings.dimensions},
         )
         metric = Metric(config if state is None else replace(config, options=state["options"]))
     if state is not None:
@@ -288,8 +282,6 @@ def _initial(settings: Settings, database: Database, targets: Targets, state: di
 
 def _with_start(metric: Metric, start: str, targets: Targets) -> Metric:
     """A metric with the weights to start from; from a checkpoint of the same kind and dimensions, the head's too."""
-    from aigciqa.checkpoints.imagenet import load_imagenet
-
     config = metric.config
     if start == "imagenet":
         return load_imagenet(metric)
@@ -305,7 +297,7 @@ def _with_start(metric: Metric, start: str, targets: Targets) -> Metric:
     started.backbone.load_state_dict(given.backbone.state_dict())
     started.head.load_state_dict(metric.head.state_dict())
     if given.config.kind == config.kind and given.dimensions == config.dimensions:
-        ranges = [[each.score_range[name] for name in config.dimensions] for each in (given.config, config)]
+        ranges = [[each.score_ranges[name] for name in config.dimensions] for each in (given.config, config)]
         started.load_state_dict(targets.from_scores(given.state_dict(), *ranges))
     return started
 

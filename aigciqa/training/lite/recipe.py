@@ -22,7 +22,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from aigciqa.backbones.lite import LiteBackbone, pool_statistics, squash
-from aigciqa.checkpoints.format import MetricConfig, write_checkpoint
+from aigciqa.checkpoints.config import MetricConfig
+from aigciqa.checkpoints.format import write_checkpoint
 from aigciqa.heads.lite import NEAR, FullReferenceHead, LiteHead, NoReferenceHead, Quality
 from aigciqa.registry import SCORE_RANGES, Preprocess
 from aigciqa.training.lite import fitting
@@ -428,8 +429,9 @@ def write_variant(
         kind="fr" if metric.startswith("fr") else "nr",
         backbone="lite",
         options={"presentation": "native" if native else "common"},
+        head="lite",
         dimensions=("quality",),
-        score_range={"quality": SCORE_RANGES["quality"]},
+        score_ranges={"quality": SCORE_RANGES["quality"]},
         preprocess=NATIVE_SIZE if native else COMMON_SIZE,
         license="Apache-2.0",
         training=training or {},
