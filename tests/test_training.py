@@ -25,7 +25,7 @@ from aigciqa.backbones import build_backbone
 from aigciqa.cli.train import main as command
 from aigciqa.cpu.convolution import use_products
 from aigciqa.images.decode import load_image
-from aigciqa.images.preprocess import preprocess_image
+from aigciqa.images.preprocess import Preprocessor
 from aigciqa.registry import METRICS
 from aigciqa.training.activation_checkpointing import checkpointed_forward
 from aigciqa.training.image_cache import build_cache
@@ -81,7 +81,7 @@ def test_cached_images_are_those_that_the_metric_sees(tmp_path: Path) -> None:
     for path in paths:
         height, width = cache.size(path)
         assert min(height, width) == 256
-        expected = preprocess_image(load_image(path), SPEC).permute(1, 2, 0).numpy()
+        expected = Preprocessor(SPEC).image(load_image(path)).permute(1, 2, 0).numpy()
         top, left = round((height - 224) / 2.0), round((width - 224) / 2.0)
         assert np.array_equal(cache.crop(path, top, left, 224), expected)
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").iterdir()}

@@ -23,7 +23,7 @@ from aigciqa import __version__
 from aigciqa.errors import DatabaseError, ImageError
 from aigciqa.images import parquet
 from aigciqa.images.decode import load_image
-from aigciqa.images.preprocess import preprocess_image
+from aigciqa.images.preprocess import Preprocessor
 from aigciqa.registry import Preprocess
 from aigciqa.utils.files import replacing
 
@@ -90,7 +90,7 @@ def build_cache(paths: Iterable[str], spec: Preprocess, folder: Path, *, workers
 
     Args:
         paths: of the images; each is kept once.
-        spec: how the metric presents images; its crop is left to the reader.
+        spec: how the metric preprocesses images; its crop is left to the reader.
         folder: where caches are kept, made if absent.
         workers: decoding threads.
         progress: whether to show a bar.
@@ -138,7 +138,7 @@ def _entry(path: str, spec: Preprocess, folder: Path) -> Entry | str:
     if kept is not None:
         return kept
     try:
-        pixels = preprocess_image(load_image(path), spec).permute(1, 2, 0).numpy()
+        pixels = Preprocessor(spec).image(load_image(path)).permute(1, 2, 0).numpy()
     except ImageError as error:
         return str(error)
     height, width = pixels.shape[:2]

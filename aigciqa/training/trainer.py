@@ -34,9 +34,10 @@ from aigciqa.checkpoints.config import MetricConfig, read_config
 from aigciqa.checkpoints.format import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, write_checkpoint
 from aigciqa.cpu.convolution import use_products
 from aigciqa.cpu.parallel_passes import SideBySide
+from aigciqa.create import create_metric, load_imagenet
 from aigciqa.errors import CheckpointError, InputError, TrainingError
-from aigciqa.images.preprocess import normalize
-from aigciqa.metric import Metric, create_metric, load_imagenet
+from aigciqa.images.preprocess import Preprocessor
+from aigciqa.metric import Metric
 from aigciqa.registry import Preprocess
 from aigciqa.training.activation_checkpointing import checkpointed_forward
 from aigciqa.training.image_cache import ImageCache, Pixels, build_cache, default_folder
@@ -362,7 +363,7 @@ class Trainee(nn.Module):
         layout = torch.contiguous_format if self.blocked else torch.channels_last
         self.backbone = metric.backbone.to(memory_format=layout).requires_grad_(not settings.frozen)
         self.head = metric.head
-        self.spec: Preprocess = metric.config.preprocess
+        self.preprocessor = Preprocessor(metric.config.preprocess)
         has_cores = is_on_cpu and torch.get_num_threads() > 1
         has_pairs = metric.requires_reference and not settings.frozen
         # Fabric takes bfloat16 on the CPU where float16 was asked for.
@@ -375,7 +376,7 @@ class Trainee(nn.Module):
 
     def encode(self, backbone: Backbone, pixels: Tensor) -> Tensor:
         """Features (B, D) of images, uint8 (B, 3, h, w)."""
-        images = normalize(pixels.float().div_(255), self.spec)
+        images = self.preprocessor.normalize(pixels)
         if self.blocked:
             images = images.to_mkldnn()
         again = self.activation_checkpointing and torch.is_grad_enabled()
