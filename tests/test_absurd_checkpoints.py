@@ -97,7 +97,7 @@ def nested(depth: int) -> Any:
         (lambda c: c.update(training={"note": "\ud800"}), "'training.note' holds half of a character"),
         (lambda c: c.update(training={"\ud800\x1b": 1}), r"'training.\\ud800\\x1b' holds half of a character"),
         (lambda c: c.update(license="MIT\u0661"), "'license' is"),
-        (lambda c: c.update(metric="x" * 9999), "'metric' is 'xxx.*a metric's name"),
+        (lambda c: c.update(metric="x" * 9999), "'metric' is 'xxx.*a name of at most"),
         (lambda c: c.update(size=0), "'size' is 0"),
     ],
 )
@@ -163,11 +163,11 @@ def test_a_config_is_a_file_and_ends(head: Path) -> None:
     config = head / "config.json"
     config.unlink()
     config.mkdir()
-    refused(head, r"config.json is no file")
+    refused(head, r"config.json is not a file")
     if hasattr(os, "mkfifo"):
         config.rmdir()
         os.mkfifo(config)  # would never end
-        refused(head, r"config.json is no file")
+        refused(head, r"config.json is not a file")
 
 
 def change_weights(head: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
@@ -283,7 +283,7 @@ def test_publish_follows_no_link_out_of_the_folder(head: Path) -> None:
 def test_a_card_that_is_no_text_is_not_published(head: Path) -> None:
     (head / "README.md").write_bytes(b"\xff\xfe caf\xe9")
     done = CliRunner().invoke(publish_command, [str(head), "org/head"])
-    assert (done.exit_code, "README.md is no text in UTF-8" in done.output) == (2, True)
+    assert (done.exit_code, "README.md is not text in UTF-8" in done.output) == (2, True)
 
 
 @pytest.fixture
@@ -307,9 +307,9 @@ def test_convert_and_save_keep_a_readme_that_is_no_card(
     (folder / "README.md").write_text("# My project\n")
     arguments = [str(tmp_path / "best.pt"), "-m", "nr-resnet18", "-d", "quality", "-o", str(folder)]
     done = CliRunner().invoke(convert_command, arguments)
-    assert (done.exit_code, "has a README.md that is no model card" in done.output) == (2, True)
+    assert (done.exit_code, "has a README.md that is not a model card" in done.output) == (2, True)
     assert "--overwrite" in done.output
-    with pytest.raises(FileExistsError, match=r"has a README.md that is no model card: name another folder"):
+    with pytest.raises(FileExistsError, match=r"has a README.md that is not a model card: name another folder"):
         aigciqa.create_metric("nr-lite").save_pretrained(folder)
     assert [path.read_text() for path in folder.iterdir()] == ["# My project\n"]
     assert CliRunner().invoke(convert_command, [*arguments, "--overwrite"]).exit_code == 0

@@ -96,7 +96,9 @@ def test_configs_survive_json(name: str) -> None:
         (lambda c: c["backbone"].update(name="os"), "'backbone.name' is 'os'; expected one of"),
         (lambda c: c["backbone"].update(name=["resnet18"]), "'backbone.name' is"),
         (lambda c: c.update(dimensions=[]), "'dimensions' is"),
-        (lambda c: c.update(dimensions=["beauty"]), r"'dimensions' is.*quality, authenticity"),
+        (lambda c: c.update(dimensions=["beauty"]), "'score_range' is.*every dimension"),
+        (lambda c: c.update(dimensions=["beau\nty"]), "'dimensions' is.*printable"),
+        (lambda c: c.update(dimensions=[""]), "'dimensions' is.*distinct names"),
         (lambda c: c.update(dimensions=["quality", "quality"]), "'dimensions' is.*distinct"),
         (lambda c: c["score_range"].pop("quality"), "'score_range' is.*every dimension"),
         (lambda c: c["score_range"].update(quality=[5, 0]), "'score_range' is"),
@@ -113,7 +115,7 @@ def test_configs_survive_json(name: str) -> None:
         (lambda c: c.pop("sha256"), "'sha256' is absent"),
         (lambda c: c.update(sha256="../../etc/passwd"), "'sha256' is.*64 hexadecimal digits"),
         (lambda c: c.update(size=-1), "'size' is -1; expected a number of bytes"),
-        (lambda c: c.update(size=10**13), "'size' is 10,000,000,000,000; such a head has at most 1"),
+        (lambda c: c.update(size=10**13), "'size' is 10,000,000,000,000; a checkpoint of this metric has at most 1"),
     ],
 )
 def test_a_wrong_config_is_refused_by_the_key(
@@ -168,7 +170,7 @@ def test_what_is_no_safetensors_file_is_refused_though_its_hash_fits(head: Path)
 
 
 def test_what_is_no_head_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(aigciqa.CheckpointError, match=r"is not a head: it has no config.json"):
+    with pytest.raises(aigciqa.CheckpointError, match=r"is not a checkpoint: it has no config.json"):
         load(tmp_path)
     (tmp_path / "config.json").write_text("[1]")
     with pytest.raises(aigciqa.CheckpointError, match="holds a list; expected an object"):
