@@ -97,7 +97,7 @@ def nested(depth: int) -> Any:
         (lambda c: c.update(training={"note": "\ud800"}), "'training.note' holds half of a character"),
         (lambda c: c.update(training={"\ud800\x1b": 1}), r"'training.\\ud800\\x1b' holds half of a character"),
         (lambda c: c.update(license="MIT\u0661"), "'license' is"),
-        (lambda c: c.update(metric="x" * 9999), "'metric' is 'xxx.*a name of at most"),
+        (lambda c: c.update(metric="x" * 9999), "'metric' is 'xxx.*a metric's name"),
         (lambda c: c.update(size=0), "'size' is 0"),
     ],
 )
@@ -283,7 +283,7 @@ def test_publish_follows_no_link_out_of_the_folder(head: Path) -> None:
 def test_a_card_that_is_no_text_is_not_published(head: Path) -> None:
     (head / "README.md").write_bytes(b"\xff\xfe caf\xe9")
     done = CliRunner().invoke(publish_command, [str(head), "org/head"])
-    assert (done.exit_code, "README.md is not text in UTF-8" in done.output) == (2, True)
+    assert (done.exit_code, "README.md can't be read as text in UTF-8" in done.output) == (2, True)
 
 
 @pytest.fixture
