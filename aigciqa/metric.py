@@ -198,9 +198,7 @@ class Metric(nn.Module):
         self.dimension = _choose(dimension, config.dimensions)
         with undisturbed(device):
             self.backbone = build_backbone(config.backbone, **config.options)
-            self.head = build_head(
-                config.backbone, config.kind, self.backbone.feature_dim, len(config.dimensions), **config.options
-            )
+            self.head = build_head(config.head, config.kind, self.backbone.feature_dim, len(config.dimensions))
         self.requires_grad_(not as_loss)
         self.eval()
 
@@ -240,11 +238,8 @@ class Metric(nn.Module):
         with checkpoint.explained():
             config, weights = checkpoint.read_config()
             _check_metric(config, metric, checkpoint.source)
-            # Shapes without memory, whose values come from the file; for lite, random ones thrown away: it is small,
-            # and for them the meta device would import half of torch, more than a second.
-            blank = "cpu" if config.backbone == "lite" else "meta"
             with torch.random.fork_rng(devices=[]):
-                loaded = cls(config, device=blank, **options)
+                loaded = cls(config, device="meta", **options)  # shapes without memory; the values come from the file
             tensors = checkpoint.read_tensors(weights, loaded.state_dict())
         loaded.load_state_dict(tensors, assign=True)
         return loaded

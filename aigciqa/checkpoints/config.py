@@ -139,7 +139,8 @@ class MetricConfig:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As `config.json` holds it, size and hash of the weights aside; `json` writes its tuples as lists."""
+        """As `config.json` holds it, size and hash of the weights aside."""
+        preprocess = self.preprocess
         return {
             "format": FORMAT,
             "metric": self.metric,
@@ -148,7 +149,7 @@ class MetricConfig:
             "head": self.head,
             "dimensions": list(self.dimensions),
             "score_range": {name: list(bounds) for name, bounds in self.score_ranges.items()},
-            "preprocess": asdict(self.preprocess),
+            "preprocess": {**asdict(preprocess), "mean": list(preprocess.mean), "std": list(preprocess.std)},
             "license": self.license,
             "training": dict(self.training),
             "results": dict(self.results),
