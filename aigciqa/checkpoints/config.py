@@ -6,13 +6,14 @@ import json
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from aigciqa.backbones import backbone_names
 from aigciqa.errors import CheckpointError, InputError, WrongMetricError
-from aigciqa.registry import METRICS, Kind, MetricSpec, Preprocess
+from aigciqa.heads import head_names
+from aigciqa.registry import METRICS, Kind, MetricSpec, Preprocess, check_score_ranges
 
 FORMAT = 1
 #: Bytes a `config.json` may have.
@@ -63,7 +64,7 @@ class MetricConfig:
         kind: `"nr"` or `"fr"`.
         backbone: name of the feature extractor.
         options: the backbone's options.
-        head: kind of the head, as `register_head` names it.
+        head: name of the head, as `aigciqa.heads.head_names()` lists them.
         dimensions: what the head predicts, in the order of its outputs.
         score_ranges: dimension -> (lowest, highest).
         preprocess: how images are preprocessed.
@@ -118,17 +119,19 @@ class MetricConfig:
         backbone = reader.section("backbone")
         kind = reader.choice("kind", ("nr", "fr"))
         backbone_name = backbone.choice("name", backbone_names())
-        metric = reader.name("metric", f"{kind}-{backbone_name}")
+        metric = reader.get("metric", str, f"{kind}-{backbone_name}")
+        if len(metric) > _LONGEST_NAME:
+            raise reader.error("metric", "a metric's name")
         spec = METRICS.get(metric)
-        dimensions = reader.dimensions("dimensions")
+        score_ranges = reader.score_ranges("dimensions", "score_range")
         return cls(
             metric=metric,
             kind=cast(Kind, kind),
             backbone=backbone_name,
             options=backbone.free("options"),
-            head=reader.name("head", spec.head if spec is not None else "regression"),
-            dimensions=dimensions,
-            score_ranges=reader.ranges("score_range", dimensions),
+            head=reader.choice("head", head_names(), spec.head if spec is not None else "regression"),
+            dimensions=tuple(score_ranges),
+            score_ranges=score_ranges,
             preprocess=_read_preprocess(reader.section("preprocess"), spec),
             license=reader.license("license"),
             training=reader.free("training"),
@@ -146,14 +149,7 @@ class MetricConfig:
             "head": self.head,
             "dimensions": list(self.dimensions),
             "score_range": {name: list(bounds) for name, bounds in self.score_ranges.items()},
-            "preprocess": {
-                "resize": preprocess.resize,
-                "crop": preprocess.crop,
-                "mean": list(preprocess.mean),
-                "std": list(preprocess.std),
-                "max_side": preprocess.max_side,
-                "eight_bit": preprocess.eight_bit,
-            },
+            "preprocess": {**asdict(preprocess), "mean": list(preprocess.mean), "std": list(preprocess.std)},
             "license": self.license,
             "training": dict(self.training),
             "results": dict(self.results),
@@ -262,23 +258,11 @@ class _Reader:
     def section(self, key: str) -> _Reader:
         return _Reader(self.get(key, dict), f"{self.prefix}{key}.")
 
-    def choice(self, key: str, allowed: tuple[str, ...]) -> str:
-        value = self.data.get(key)
+    def choice(self, key: str, allowed: tuple[str, ...], default: str | None = None) -> str:
+        value = self.data.get(key, default)
         if not isinstance(value, str) or value not in allowed:
             raise self.error(key, f"one of {', '.join(allowed)}")
         return value
-
-    def name(self, key: str, default: str) -> str:
-        value = self.get(key, str, default)
-        if not _is_name(value):
-            raise self.error(key, f"a name of at most {_LONGEST_NAME} printable characters")
-        return cast(str, value)
-
-    def dimensions(self, key: str) -> tuple[str, ...]:
-        names = self.get(key, list)
-        if not names or not all(map(_is_name, names)) or len(set(names)) != len(names):
-            raise self.error(key, f"distinct names of at most {_LONGEST_NAME} printable characters")
-        return tuple(names)
 
     def side(self, key: str, largest: int) -> int | None:
         value = self.get(key, int, None)
@@ -307,22 +291,27 @@ class _Reader:
             raise self.error(key, f"three finite numbers in [{low:g}, {high:g}]")
         return (float(value[0]), float(value[1]), float(value[2]))
 
-    def ranges(self, key: str, names: tuple[str, ...]) -> dict[str, tuple[float, float]]:
-        value = self.get(key, dict)
-        valid = set(value) == set(names) and all(
-            isinstance(pair, list)
-            and len(pair) == 2
-            and all(is_number(bound) and abs(bound) <= _LARGEST_SCORE for bound in pair)
-            and pair[1] - pair[0] >= _SMALLEST_RANGE
-            for pair in value.values()
-        )
-        if not valid:
+    def score_ranges(self, names_key: str, key: str) -> dict[str, tuple[float, float]]:
+        names, value = self.get(names_key, list), self.get(key, dict)
+        if not names or not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+            raise self.error(names_key, "distinct names")
+        if set(value) != set(names) or not all(map(_is_range, value.values())):
             raise self.error(key, f"[lowest, highest] of every dimension, within {_LARGEST_SCORE:,.0f} of zero")
-        return {name: (float(value[name][0]), float(value[name][1])) for name in names}
+        ranges = {name: (float(value[name][0]), float(value[name][1])) for name in names}
+        try:
+            check_score_ranges(ranges)
+        except InputError as error:
+            raise CheckpointError(f"config.json: '{self.prefix}{names_key}': {shorten(str(error))}") from error
+        return ranges
 
 
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and value.isprintable() and 0 < len(value.strip()) == len(value) <= _LONGEST_NAME
+def _is_range(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(is_number(bound) and abs(bound) <= _LARGEST_SCORE for bound in value)
+        and value[1] - value[0] >= _SMALLEST_RANGE
+    )
 
 
 def _unfit(value: Any, depth: int) -> tuple[str, str] | None:

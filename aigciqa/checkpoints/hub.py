@@ -7,22 +7,11 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from aigciqa import errors
 from aigciqa.checkpoints.card import PLACEHOLDER, model_card
 from aigciqa.checkpoints.config import LARGEST_CONFIG, WeightsFile, read_config
 from aigciqa.checkpoints.format import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, Checkpoint, LocalCheckpoint, verify
 from aigciqa.checkpoints.repo import LIBRARY, REVISION, Repo, endpoint, translated
-from aigciqa.errors import (
-    AlteredError,
-    CacheError,
-    CheckpointError,
-    InputError,
-    OfflineError,
-    RevisionNotFoundError,
-    ServerError,
-    TruncatedError,
-    UnreachableError,
-    WeightsError,
-)
 from aigciqa.registry import METRICS, default_metric
 
 DEFAULT_ORG = "aigciqa"
@@ -56,16 +45,16 @@ class HubCheckpoint(Checkpoint):
         path = self.pinned.file(WEIGHTS_FILE, largest=weights.size)
         try:
             verify(path, weights)
-        except (AlteredError, TruncatedError) as damage:
+        except (errors.AlteredError, errors.TruncatedError) as damage:
             try:
                 path = self.pinned.file(WEIGHTS_FILE, largest=weights.size, fresh=True)
-            except (UnreachableError, ServerError, OfflineError, CacheError):
+            except (errors.UnreachableError, errors.ServerError, errors.OfflineError, errors.CacheError):
                 raise damage from None
             verify(path, weights)
         self.repo.remember(self.pinned.revision)  # not before: what is remembered is complete
         return path
 
-    def refusal(self, error: CheckpointError) -> CheckpointError:
+    def refusal(self, error: errors.CheckpointError) -> errors.CheckpointError:
         text = str(error)
         if endpoint() in text:
             return error
@@ -89,7 +78,7 @@ def open_checkpoint(
         return LocalCheckpoint(folder)
     if isinstance(source, str) and text[:1] not in (".", "/", "~") and _REPO.fullmatch(text):
         return HubCheckpoint(text, metric=metric, cache_dir=cache_dir, local_files_only=local_files_only)
-    raise InputError(
+    raise errors.InputError(
         f"weights {text!r}: no such folder, and not a Hub repo 'org/name' or 'org/name@revision'; also taken are "
         "'default', 'imagenet' and None (random)"
     )
@@ -114,11 +103,11 @@ def publish_folder(folder: Path, repo_id: str, *, private: bool, revision: str |
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    def error(kind: type[WeightsError], reason: str) -> WeightsError:
+    def error(kind: type[errors.WeightsError], reason: str) -> errors.WeightsError:
         return kind(f"{repo_id!r} could not be published to {endpoint()}: {reason}\n{_LOGIN}")
 
     if revision is not None and not REVISION.fullmatch(revision):
-        raise error(RevisionNotFoundError, f"{revision!r} is not the name of a branch")
+        raise error(errors.RevisionNotFoundError, f"{revision!r} is not the name of a branch")
     files: dict[str, str | bytes] = {name: str(_inside(folder, name)) for name in (CONFIG_FILE, WEIGHTS_FILE)}
     files[CARD_FILE] = _card(folder).replace(PLACEHOLDER, repo_id).encode()
     api = HfApi(endpoint=endpoint(), **LIBRARY)
@@ -140,22 +129,20 @@ def _inside(folder: Path, name: str) -> Path:
     """A file of the folder; raises CheckpointError if it is a link to a file elsewhere."""
     path = folder.resolve() / name
     if path.resolve().parent != path.parent:
-        raise CheckpointError(f"{folder / name} is a link out of the folder and is not published: copy the file there")
+        raise errors.CheckpointError(
+            f"{folder / name} is a link out of the folder and is not published: copy the file there"
+        )
     return path
 
 
 def _card(folder: Path) -> str:
     path = _inside(folder, CARD_FILE)
-    if not path.exists():
+    if not path.is_file():
         return model_card(read_config(folder / CONFIG_FILE)[0])
     try:
-        if not path.is_file():
-            raise CheckpointError(f"{path} is not a file")
         return path.read_text(encoding="utf-8")
-    except UnicodeError as error:
-        raise CheckpointError(f"{path} is not text in UTF-8: {error}") from None
-    except OSError as error:
-        raise CheckpointError(f"{path} can't be read: {error.strerror}") from error
+    except (OSError, UnicodeError) as error:
+        raise errors.CheckpointError(f"{path} can't be read as text in UTF-8: {error}") from error
 
 
 _LOGIN = "Publishing needs a token with the right to write: `hf auth login`, or the variable HF_TOKEN."

@@ -20,21 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from aigciqa import __version__
-from aigciqa.errors import (
-    AccessError,
-    CacheError,
-    CheckpointError,
-    FileNotInRepoError,
-    OfflineError,
-    RepoNotFoundError,
-    RevisionNotFoundError,
-    ServerError,
-    TruncatedError,
-    UnreachableError,
-    UntrustedError,
-    WeightsError,
-)
+from aigciqa import __version__, errors
 from aigciqa.utils.files import replacing
 
 if TYPE_CHECKING:
@@ -45,6 +31,7 @@ REVISION = re.compile(r"(?!.*\.\.)[\w.-]+(/[\w.-]+)*", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 #: What may be a file's name everywhere: printable ASCII but for what Windows reserves.
 _ETAG = re.compile(r"(?!\.)(?:(?![<>:\"/\\|?*])[!-~]){1,128}")
+_TOKEN = "`hf auth login`, or HF_TOKEN"
 _TRUE = ("1", "ON", "YES", "TRUE")
 #: A server that is busy is asked again after so many seconds, as huggingface_hub does.
 _PAUSES = (1, 2, 4, 8)
@@ -59,10 +46,10 @@ def or_cached(fetch: Callable[[bool], T], cache_only: bool) -> T:
     """What `fetch(cache_only)` returns; where the Hub or the disk fails, what `fetch(True)` finds, with a warning."""
     try:
         return fetch(cache_only)
-    except (UnreachableError, ServerError, CacheError) as error:
+    except (errors.UnreachableError, errors.ServerError, errors.CacheError) as error:
         try:
             found = fetch(True)
-        except WeightsError:
+        except errors.WeightsError:
             raise error from None
         reason = str(error).partition("\n")[0]
         warnings.warn(f"{reason}; the cached copy is used, which may be old", RuntimeWarning, stacklevel=3)
@@ -94,7 +81,7 @@ class Repo:
 
     def __post_init__(self) -> None:
         if not REVISION.fullmatch(self.revision):
-            raise self._error(RevisionNotFoundError, "that is not the name of a branch, tag or commit")
+            raise self._error(errors.RevisionNotFoundError, "that is not the name of a branch, tag or commit")
 
     def __str__(self) -> str:
         return repr(self.repo_id if self.revision == "main" else f"{self.repo_id}@{self.revision}")
@@ -120,13 +107,12 @@ class Repo:
         if cached is not None and not fresh and (offline or _COMMIT.fullmatch(self.revision)):
             return cached
         if offline:
-            raise self._error(
-                OfflineError, f"{name} is not in the cache, and downloads are off (HF_HUB_OFFLINE, local_files_only)"
-            )
+            reason = f"{name} is not in the cache, and downloads are off (HF_HUB_OFFLINE, local_files_only)"
+            raise self._error(errors.OfflineError, reason)
         for pause in _PAUSES if cached is None else ():
             try:
                 return self._fetched(name, largest, fresh)
-            except ServerError as error:
+            except errors.ServerError as error:
                 if _status(error.__cause__) not in _BUSY:
                     raise
             time.sleep(pause)
@@ -142,7 +128,7 @@ class Repo:
         """
         from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 
-        with self._explained():
+        with translated(self._error):
             url = hf_hub_url(self.repo_id, name, revision=self.revision, endpoint=endpoint())
             found = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT, **LIBRARY)
             if not _COMMIT.fullmatch(found.commit_hash or ""):
@@ -169,7 +155,7 @@ class Repo:
     def _cached(self, name: str) -> Path | None:
         from huggingface_hub import try_to_load_from_cache
 
-        with self._explained():
+        with translated(self._error):
             path = try_to_load_from_cache(self.repo_id, name, cache_dir=self._cache, revision=self.revision)
         return Path(path) if isinstance(path, str) else None
 
@@ -179,7 +165,7 @@ class Repo:
         if metadata.size is not None and metadata.size > largest:
             raise _too_large(name, metadata.size, largest)
         path = self._folder / "snapshots" / str(metadata.commit_hash) / name
-        with self._explained():
+        with translated(self._error):
             if fresh or not path.exists():
                 self._download(name, metadata, path, largest, fresh)
         return path
@@ -222,19 +208,13 @@ class Repo:
         """Where the cache keeps the repo."""
         return self._cache / f"models--{self.repo_id.replace('/', '--')}"
 
-    def _error(self, kind: type[WeightsError], reason: str) -> WeightsError:
+    def _error(self, kind: type[errors.WeightsError], reason: str) -> errors.WeightsError:
         return kind(f"the weights {self} could not be loaded from {endpoint()}: {reason}\n{self.ways_out}".rstrip())
 
-    def _untrusted(self, name: str, header: str, value: str | None, expected: str) -> WeightsError:
+    def _untrusted(self, name: str, header: str, value: str | None, expected: str) -> errors.WeightsError:
         found = "absent" if value is None else repr(value[:200])
         reason = f"the server's answer was not trusted. Its {header} for {name} is {found}; expected {expected}"
-        return self._error(UntrustedError, f"{reason}. Nothing was written")
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn what huggingface_hub and its HTTP library raise into our errors."""
-        with translated(self._error):
-            yield
+        return self._error(errors.UntrustedError, f"{reason}. Nothing was written")
 
 
 class _Bounded(io.BufferedWriter):
@@ -250,8 +230,8 @@ class _Bounded(io.BufferedWriter):
         return super().write(data)
 
 
-def _too_large(name: str, size: int, largest: int) -> CheckpointError:
-    return CheckpointError(f"{name} has {size:,} bytes; expected at most {largest:,}")
+def _too_large(name: str, size: int, largest: int) -> errors.CheckpointError:
+    return errors.CheckpointError(f"{name} has {size:,} bytes; expected at most {largest:,}")
 
 
 def _link(blob: Path, path: Path) -> None:
@@ -283,11 +263,11 @@ def _offline() -> bool:
 
 
 @contextmanager
-def translated(error_of: Callable[[type[WeightsError], str], WeightsError]) -> Iterator[None]:
+def translated(error_of: Callable[[type[errors.WeightsError], str], errors.WeightsError]) -> Iterator[None]:
     """Turn what huggingface_hub and its HTTP library raise into our errors, worded by `error_of`."""
     try:
         yield
-    except WeightsError:
+    except errors.WeightsError:
         raise
     except Exception as error:  # a server can bring an HTTP library to raise nearly anything
         raise error_of(*_reason(error)) from error
@@ -298,34 +278,33 @@ def _status(error: BaseException | None) -> int | None:
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
-def _reason(error: BaseException) -> tuple[type[WeightsError], str]:
+def _reason(error: BaseException) -> tuple[type[errors.WeightsError], str]:
     """Kind of a failure, and a sentence."""
-    from huggingface_hub import errors
+    from huggingface_hub import errors as hub_errors
 
     status = _status(error)
     first_line = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-    if isinstance(error, errors.GatedRepoError) or status == 403:
-        return AccessError, (
-            "access is restricted: ask for it on the repo's page, and log in (`hf auth login`, or HF_TOKEN)"
-        )
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return RepoNotFoundError, "no such repo, or a private one that needs a token (`hf auth login`, or HF_TOKEN)"
-    if isinstance(error, errors.HFValidationError):
-        return RepoNotFoundError, f"that is not the name of a repo: {first_line}"
-    if isinstance(error, errors.RevisionNotFoundError):
-        return RevisionNotFoundError, "the repo has no such branch, tag or commit"
-    if isinstance(error, errors.EntryNotFoundError):
-        return FileNotInRepoError, "the repo lacks a file that every checkpoint has (config.json, model.safetensors)"
+    if isinstance(error, hub_errors.GatedRepoError) or status == 403:
+        return errors.AccessError, f"access is restricted: ask for it on the repo's page, and log in ({_TOKEN})"
+    if isinstance(error, hub_errors.RepositoryNotFoundError):
+        return errors.RepoNotFoundError, f"no such repo, or a private one that needs a token ({_TOKEN})"
+    if isinstance(error, hub_errors.HFValidationError):
+        return errors.RepoNotFoundError, f"that is not the name of a repo: {first_line}"
+    if isinstance(error, hub_errors.RevisionNotFoundError):
+        return errors.RevisionNotFoundError, "the repo has no such branch, tag or commit"
+    if isinstance(error, hub_errors.EntryNotFoundError):
+        return errors.FileNotInRepoError, "the repo lacks a file of a checkpoint (config.json, model.safetensors)"
     if status == 401:
-        return AccessError, "the token (`hf auth login`, HF_TOKEN) was refused"
+        return errors.AccessError, f"the token ({_TOKEN}) was refused"
     if status is not None:
-        return ServerError, f"the server answered {status}{' (too many requests)' if status == 429 else ''}: try later"
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        return OfflineError, "huggingface_hub is in offline mode (HF_HUB_OFFLINE)"
+        why = " (too many requests)" if status == 429 else ""
+        return errors.ServerError, f"the server answered {status}{why}: try later"
+    if isinstance(error, hub_errors.OfflineModeIsEnabled):
+        return errors.OfflineError, "huggingface_hub is in offline mode (HF_HUB_OFFLINE)"
     if isinstance(error, OSError) and "Consistency check failed" in first_line:
-        return TruncatedError, f"the download ended early: {first_line}"
+        return errors.TruncatedError, f"the download ended early: {first_line}"
     if isinstance(error, OSError) and (error.filename is not None or error.errno in _DISK):
-        return CacheError, f"the cache can't be used: {error}"
-    if isinstance(error, (OSError, errors.HTTPError)):  # type: ignore[attr-defined]  # of the HTTP library in use
-        return UnreachableError, f"it can't be reached ({first_line})"
-    return ServerError, f"its answer was not understood ({type(error).__name__}: {first_line[:200]})"
+        return errors.CacheError, f"the cache can't be used: {error}"
+    if isinstance(error, (OSError, hub_errors.HTTPError)):  # type: ignore[attr-defined]  # of the HTTP library in use
+        return errors.UnreachableError, f"it can't be reached ({first_line})"
+    return errors.ServerError, f"its answer was not understood ({type(error).__name__}: {first_line[:200]})"
