@@ -24,7 +24,7 @@ from torch import Tensor
 from aigciqa.backbones import backbone_names
 from aigciqa.errors import AlteredError, CheckpointError, InputError, TruncatedError
 from aigciqa.registry import METRICS, SCORE_RANGES, Kind, MetricSpec, Preprocess
-from aigciqa.utils.files import replacing
+from aigciqa.utils.files import write_file
 
 FORMAT = 1
 CONFIG_FILE = "config.json"
@@ -197,9 +197,9 @@ def write_checkpoint(
     MetricConfig.from_dict(json.loads(json.dumps(entry)))
     text = json.dumps(entry, indent=2, ensure_ascii=False, allow_nan=False)
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / CARD_FILE, (card if card is not None else model_card(config)).encode())
-    _replace(folder / WEIGHTS_FILE, data)
-    _replace(folder / CONFIG_FILE, f"{text}\n".encode())
+    write_file(folder / CARD_FILE, (card if card is not None else model_card(config)).encode())
+    write_file(folder / WEIGHTS_FILE, data)
+    write_file(folder / CONFIG_FILE, f"{text}\n".encode())
 
 
 def is_foreign(card: Path) -> bool:
@@ -549,8 +549,3 @@ def _cut(text: str, most: int = 200) -> str:
 def _some(names: list[str], most: int = 5) -> str:
     listed = ", ".join(map(repr, names[:most]))
     return listed if len(names) <= most else f"{listed} and {len(names) - most} more"
-
-
-def _replace(path: Path, data: bytes) -> None:
-    with replacing(path) as partial:
-        partial.write_bytes(data)

@@ -25,7 +25,7 @@ from aigciqa.images import parquet
 from aigciqa.images.decode import load_image
 from aigciqa.images.preprocess import preprocess_image
 from aigciqa.registry import Preprocess
-from aigciqa.utils.files import replacing
+from aigciqa.utils.files import write_file
 
 #: Of many images that can't be read, an error names these first ones.
 SHOWN = 10
@@ -144,8 +144,7 @@ def _entry(path: str, spec: Preprocess, folder: Path) -> Entry | str:
     height, width = pixels.shape[:2]
     content = pixels.tobytes()
     try:
-        with replacing(file) as partial:
-            partial.write_bytes(_HEADER.pack(height, width, _checksum(file, height, width, content)) + content)
+        write_file(file, _HEADER.pack(height, width, _checksum(file, height, width, content)) + content)
     except OSError as error:
         raise DatabaseError(
             f"{file}: the image cache can't be written: {error.strerror}; make room, or choose another place for it"

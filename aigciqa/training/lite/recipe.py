@@ -34,7 +34,7 @@ from aigciqa.training.lite.photos import (
     mixed_labels,
     training_plan,
 )
-from aigciqa.utils.files import replacing
+from aigciqa.utils.files import write_file
 
 VERSION = 2
 COMMON_SIZE = Preprocess(resize=512, crop=None, max_side=4096, eight_bit=True)
@@ -149,8 +149,7 @@ def kept(cache: Path, key: Sequence[Any], make: Callable[[], Any]) -> Any:
         buffer = io.BytesIO()
         torch.save(make(), buffer)
         content = buffer.getvalue()
-        with replacing(file) as partial:
-            partial.write_bytes(_checksum(content) + content)
+        write_file(file, _checksum(content) + content)
     return torch.load(io.BytesIO(content), weights_only=True)
 
 
