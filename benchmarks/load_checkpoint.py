@@ -1,9 +1,10 @@
-"""What loading a cached checkpoint costs: time, against building the module and reading the file, and memory.
+"""What loading a cached checkpoint costs.
 
     python benchmarks/load_checkpoint.py [METRIC ...]
 
-For each metric an untrained checkpoint is put into the cache of a temporary folder as a pinned commit. Times are
-medians of interleaved calls in one process; memory is a process's peak above what it had after its imports.
+Time is compared with building the module and reading the file, memory with the file's size. For each metric an
+untrained checkpoint is put into the cache of a temporary folder as a pinned commit. Times are medians of interleaved
+cases in one process; memory is a process's peak above what it had after its imports.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from aigciqa.metric import Metric
 
 DEFAULTS = ("nr-resnet18", "fr-resnet50", "nr-vgg16")
 COMMIT = hashlib.sha1(b"a commit").hexdigest()
-REPO = "org/checkpoint"
+REPO = "org/name"
 
 
 def main() -> None:

@@ -290,7 +290,9 @@ def test_the_whole_way_from_a_database_to_a_published_head(tmp_path: Path) -> No
     script = re.search(r"```bash\n(.*?)```", text, re.DOTALL)
     assert script is not None
     small = (
-        script[1].replace("resnet50", "resnet18").replace(" -o head", " -o head --start none --epochs 1 --cache cache")
+        script[1]
+        .replace("resnet50", "resnet18")
+        .replace(" -o checkpoint", " -o checkpoint --start none --epochs 1 --cache cache")
     )
     with serve() as (address, hub):
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

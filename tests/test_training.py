@@ -175,7 +175,7 @@ def test_more_epochs_may_be_asked_for_but_no_other_change(root: Path, cache: Pat
         run(root, cache, tmp_path / "head", resume=True, learning_rate=1e-5, seed=7)
     with pytest.raises(FileNotFoundError, match="nothing to resume"):
         run(root, cache, tmp_path / "absent", resume=True)
-    with pytest.raises(FileExistsError, match="holds a run or a head already"):
+    with pytest.raises(FileExistsError, match="holds a run or a checkpoint already"):
         run(root, cache, tmp_path / "head")
 
 

@@ -207,7 +207,7 @@ def is_foreign(card: Path) -> bool:
     return card.is_file() and _CARD_MARK not in card.read_text(encoding="utf-8", errors="replace")[:2000]
 
 
-class HeadFolder:
+class LocalCheckpoint:
     """A head on disk."""
 
     def __init__(self, folder: Path) -> None:

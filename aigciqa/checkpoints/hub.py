@@ -295,7 +295,7 @@ def _origin(url: str) -> tuple[str, str]:
     return parts.scheme, parts.netloc
 
 
-class HubHead:
+class HubCheckpoint:
     """A head in a repo: config and weights of one commit."""
 
     def __init__(

@@ -172,7 +172,7 @@ def load_metrics(
 
     Raises:
         ValueError: no such device, or what `create_metric` refuses.
-        WeightsError: weights that can't be had.
+        WeightsError: the weights could not be loaded.
     """
     import torch
 

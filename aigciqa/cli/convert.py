@@ -1,4 +1,4 @@
-"""`aigciqa convert`: a checkpoint of the paper authors' training script becomes a head of ours."""
+"""`aigciqa convert`: a checkpoint of the paper authors' training script becomes one of ours."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _METRICS = [name for name in list_metrics() if not name.endswith("-lite")]
     "-d", "--dimension", required=True, type=click.Choice(list(SCORE_RANGES)), help="Opinion score it was trained on."
 )
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write.", metavar="DIR")
-@click.option("--license", metavar="SPDX", help="Licence of the weights, such as Apache-2.0.")
-@click.option("--overwrite", is_flag=True, help="Replace a head that DIR holds, and any README.md.")
+@click.option("--license", metavar="SPDX", help="License of the weights, such as Apache-2.0.")
+@click.option("--overwrite", is_flag=True, help="Replace a checkpoint that DIR holds, and any README.md.")
 def main(pt_file: Path, metric: str, dimension: str, output: Path, license: str | None, overwrite: bool) -> None:
     """Convert a .pt file of the PKU-I2IQA authors' training script.
 

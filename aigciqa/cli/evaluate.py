@@ -190,7 +190,7 @@ def _choose(
     seed: int | None,
     options: Mapping[str, Any],
 ) -> tuple[Setting, Sequence[Sample]]:
-    """The samples to score; by the split of the first head that was trained on the database, unless one is named."""
+    """The samples to score; by the split of the first checkpoint trained on the database, unless one is named."""
     from aigciqa.evaluation.evaluate import Setting
     from aigciqa.evaluation.provenance import Training
 

@@ -1,4 +1,4 @@
-"""`aigciqa publish`: a head on disk becomes a repo on the Hugging Face Hub."""
+"""`aigciqa publish`: a checkpoint on disk becomes a repo on the Hugging Face Hub."""
 
 from __future__ import annotations
 

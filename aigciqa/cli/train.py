@@ -1,4 +1,4 @@
-"""`aigciqa train`: a database of rated images becomes a head."""
+"""`aigciqa train`: a database of rated images becomes a checkpoint."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _dimensions(_context: click.Context, _parameter: click.Parameter, given: tup
     help="What to train, such as fr-resnet50.",
 )
 @click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder of the head."
+    "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder of the checkpoint."
 )
 @click.option("--protocol", metavar="P", help="How the database is split. [default: prompt-disjoint]")
 @click.option(
@@ -55,7 +55,7 @@ def _dimensions(_context: click.Context, _parameter: click.Parameter, given: tup
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the split, the head, the order and the crops.")
 @click.option(
     "--start", default="imagenet", metavar="W",
-    help="Weights to start from: imagenet, none, a head's folder or repo, or an ImageNet file.",
+    help="Weights to start from: imagenet, none, a checkpoint's folder or repo, or an ImageNet file.",
 )  # fmt: skip
 @click.option("--frozen", is_flag=True, help="Train the head alone, on features computed once.")
 @click.option(
@@ -73,7 +73,7 @@ def _dimensions(_context: click.Context, _parameter: click.Parameter, given: tup
 @click.option("--devices", type=click.IntRange(min=1), default=1, help="How many of them; each is a process.")
 @click.option("--cache", type=click.Path(path_type=Path), metavar="DIR", help="Where decoded images are kept.")
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Decoding threads. [default: one per core]")
-@click.option("--license", metavar="SPDX", help="Licence of the weights.")
+@click.option("--license", metavar="SPDX", help="License of the weights.")
 @click.option("--tensorboard", is_flag=True, help="Also log to DIR/training/tensorboard.")
 @click.option("--resume", is_flag=True, help="Go on with the run that DIR holds.")
 @click.option("--quiet", is_flag=True, help="No progress.")

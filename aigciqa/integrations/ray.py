@@ -90,7 +90,7 @@ def score_dataset(
 ) -> ray.data.Dataset:
     """Score a dataset, lazily, in a pool of actors that hold the metrics.
 
-    The metrics are made here and sent to the actors, so heads are read or downloaded once. Each actor decodes and
+    The metrics are made here and sent to the actors, so checkpoints are read or downloaded once. Each actor decodes and
     encodes a reference once (it remembers the latest 1,024). An actor that dies is replaced, and what it was scoring
     scored again.
 

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from aigciqa.stats.correlations import Agreement
 
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
-#: Files of a run, below `training/` in the head's folder.
+#: Files of a run, below `training/` in the checkpoint's folder.
 STATE_FILE, LOG_FILE, SPLIT_FILE = "state.pt", "log.csv", "split.json"
 #: Images per pass when nothing is learned from them.
 EVALUATION_BATCH = 32
@@ -147,14 +147,14 @@ def train(
     """Train a metric on the training part of a split, and keep the epoch that does best on the validation part.
 
     After every epoch the state is on disk: a run that was killed goes on with `resume`, and on the CPU ends bit for bit
-    where it would have ended. The folder is a head that `create_metric`, `aigciqa score` and `aigciqa publish` take;
+    where it would have ended. The folder is a checkpoint for `create_metric`, `aigciqa score` and `aigciqa publish`;
     what else the run keeps is below `training/` in it.
 
     Args:
         database: where the samples are from.
         split: its parts to train on and to choose the epoch on.
         settings: what to train, and how.
-        output: folder of the head, made if absent.
+        output: folder of the checkpoint, made if absent.
         resume: go on with the run that `output` holds; one that was killed in its first epoch begins anew.
         devices: how many to use, each a process of its own.
         device: `"auto"`, `"cpu"`, `"cuda"` or `"mps"`.
@@ -170,7 +170,7 @@ def train(
     Raises:
         ValueError: unusable settings, dimensions the database does not have, ratings that are all equal, fewer than
             three images to choose the epoch on, or a run to resume that is one of other settings, images or ratings.
-        FileExistsError: `output` holds a head or a run, and `resume` is not set; or a README of yours.
+        FileExistsError: `output` holds a checkpoint or a run, and `resume` is not set; or a README of yours.
         FileNotFoundError: nothing to resume.
         LockedError: another run writes to `output`.
         DatabaseError: images can't be read.
@@ -244,7 +244,7 @@ def _launched(settings: Settings, device: str, devices: int) -> Fabric:
 
 
 def _write_results(folder: Path, split: Split, device: str, workers: int | None) -> None:
-    """Add the figures on the test part to the head's config and card."""
+    """Add the figures on the test part to the checkpoint's config and card."""
     from aigciqa.evaluation.evaluate import evaluate
     from aigciqa.stats.correlations import MIN_SAMPLES
 
@@ -287,7 +287,7 @@ def _initial(settings: Settings, database: Database, targets: Targets, state: di
 
 
 def _with_start(metric: Metric, start: str, targets: Targets) -> Metric:
-    """A metric with the weights to start from; from a head of the same kind and dimensions, the head's too."""
+    """A metric with the weights to start from; from a checkpoint of the same kind and dimensions, the head's too."""
     from aigciqa.checkpoints.imagenet import load_imagenet
 
     config = metric.config
@@ -322,7 +322,7 @@ def _images(sample: Sample, metric: Metric) -> list[str]:
 def _check_folder(folder: Path, resume: bool) -> None:
     """Raise unless the folder is new, or has a run to go on with.
 
-    The state is written before the head: a run without it was killed in its first epoch, and has nothing to lose.
+    The state is written before the checkpoint: a run without it was killed in its first epoch, and has nothing to lose.
     """
     state, has_head = folder / "training" / STATE_FILE, (folder / CONFIG_FILE).exists()
     if resume and state.exists():
@@ -331,7 +331,7 @@ def _check_folder(folder: Path, resume: bool) -> None:
         what = state.relative_to(folder)
         raise FileNotFoundError(f"nothing to resume in {folder}: it holds no {what}; train anew in another folder")
     if state.exists() or has_head:
-        raise FileExistsError(f"{folder} holds a run or a head already: resume it, or name another folder")
+        raise FileExistsError(f"{folder} holds a run or a checkpoint already: resume it, or name another folder")
     for name in (CARD_FILE, WEIGHTS_FILE):
         if (folder / name).exists():
             raise FileExistsError(f"{folder / name} would be replaced: move it away, or name another folder")
@@ -346,7 +346,7 @@ def _prepare_folder(folder: Path, split: Split, resume: bool) -> None:
 
 
 def _changed_card(folder: Path) -> str | None:
-    """The head's card, if someone has changed it since it was written: it is kept."""
+    """The checkpoint's card, if someone has changed it since it was written: it is kept."""
     try:
         card = (folder / CARD_FILE).read_bytes().decode()
         config, _ = read_config(folder / CONFIG_FILE)
@@ -631,7 +631,7 @@ class _Run:
         progress.history.append(row)
         if mean > progress.best or not progress.best_epoch:
             progress.best, progress.best_epoch = mean if math.isfinite(mean) else -math.inf, progress.epoch
-        self._save_state()  # before the head: whatever a run is killed in, it goes on from here
+        self._save_state()  # before the checkpoint: whatever a run is killed in, it goes on from here
         self._write_outcome()
         if writer is not None:
             for name, value in row.items():
@@ -655,7 +655,7 @@ class _Run:
         save_state(self.folder / "training" / STATE_FILE, state)
 
     def _write_outcome(self) -> None:
-        """The head, if the last epoch is the best, and the log."""
+        """The checkpoint, if the last epoch is the best, and the log."""
         if self.progress.best_epoch == self.progress.epoch:
             self._write_head()
         self._write_log()
@@ -668,12 +668,12 @@ class _Run:
             rows.writerows({**row, "epoch": int(row["epoch"])} for row in self.progress.history)
 
     def _write_head(self) -> None:
-        """The head's folder, of the weights as they are."""
+        """The checkpoint's folder, of the weights as they are."""
         config = replace(self.config, training=self._metadata())
         write_checkpoint(self.folder, config, self.learner.weights(), _changed_card(self.folder))
 
     def _metadata(self) -> dict[str, Any]:
-        """What the head's config says of its training."""
+        """What the checkpoint's config says of its training."""
         settings = {key: value for key, value in _plain(self.settings).items() if key not in ("metric", "dimensions")}
         return {
             "database": self.split.database,

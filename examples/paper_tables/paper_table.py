@@ -34,10 +34,10 @@ def main(protocol: str, description: str) -> None:
     split = database.split(protocol)
     predictions = []
     for name in metrics(options):
-        heads = {label: options.heads / protocol / name / label for label in runs(options)}
-        for label, folder in heads.items():
+        checkpoints = {label: options.checkpoints / protocol / name / label for label in runs(options)}
+        for label, folder in checkpoints.items():
             train(folder, name, protocol, label, options)
-        predictions.append(predicted(name, heads, split.test, options))
+        predictions.append(predicted(name, checkpoints, split.test, options))
     evaluation = evaluate(
         predictions,
         split.test,
@@ -60,7 +60,9 @@ def arguments(description: str) -> argparse.Namespace:
         "a day on one GPU. What is trained is kept: a run that is broken off goes on where it stopped.",
     )
     parser.add_argument("root", type=Path, help="folder of PKU-I2IQA")
-    parser.add_argument("--heads", type=Path, default=Path("heads"), help="where heads are kept [heads]")
+    parser.add_argument(
+        "--checkpoints", type=Path, default=Path("checkpoints"), help="where they are kept [checkpoints]"
+    )
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--backbones", nargs="+", choices=BACKBONES, default=BACKBONES)
     parser.add_argument("--dimensions", nargs="+", choices=DIMENSIONS, default=DIMENSIONS)
@@ -85,12 +87,12 @@ def metrics(options: argparse.Namespace) -> Iterator[str]:
 
 
 def runs(options: argparse.Namespace) -> Sequence[str]:
-    """Name of each head of a model: the dimensions it learns."""
+    """Name of each checkpoint of a model: the dimensions it learns."""
     return [",".join(options.dimensions)] if options.joint else options.dimensions
 
 
 def train(folder: Path, name: str, protocol: str, dimensions: str, options: argparse.Namespace) -> None:
-    """Train a head by `aigciqa train`, or what is left of it."""
+    """Train a checkpoint by `aigciqa train`, or what is left of it."""
     if epochs_done(folder) >= options.epochs:
         return
     command = [
@@ -105,7 +107,7 @@ def train(folder: Path, name: str, protocol: str, dimensions: str, options: argp
 
 
 def epochs_done(folder: Path) -> int:
-    """Whole epochs that a head was trained, by its log."""
+    """Whole epochs that a checkpoint was trained, by its log."""
     log = folder / "training" / "log.csv"
     if not log.exists():
         return 0
@@ -113,11 +115,13 @@ def epochs_done(folder: Path) -> int:
         return sum(1 for _ in csv.DictReader(stream))
 
 
-def predicted(name: str, heads: dict[str, Path], samples: Sequence[Sample], options: argparse.Namespace) -> Predictions:
-    """Scores by a model's heads, in one pass, as those of one metric."""
+def predicted(
+    name: str, checkpoints: dict[str, Path], samples: Sequence[Sample], options: argparse.Namespace
+) -> Predictions:
+    """Scores by a model's checkpoints, in one pass, as those of one metric."""
     loaded = {
         label: aigciqa.create_metric(name, weights=folder, device=options.device, dtype=options.dtype)
-        for label, folder in heads.items()
+        for label, folder in checkpoints.items()
     }
     with tqdm(total=len(loaded) * len(samples), desc=name, unit="score", leave=False, disable=None) as bar:
         found = predict(loaded, samples, progress=bar.update)
