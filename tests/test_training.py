@@ -29,7 +29,8 @@ from aigciqa.images.preprocess import preprocess_image
 from aigciqa.registry import METRICS
 from aigciqa.training.activation_checkpointing import checkpointed_forward
 from aigciqa.training.image_cache import build_cache
-from aigciqa.training.trainer import Settings, Trainee, train
+from aigciqa.training.learner import Trainee
+from aigciqa.training.trainer import Settings, train
 from tests.conftest import draw
 from tests.lookalikes import write_folder
 

@@ -17,7 +17,8 @@ from aigciqa.backbones import Backbone, register_backbone
 from aigciqa.cpu.convolution import use_products
 from aigciqa.registry import register_metric
 from aigciqa.training.activation_checkpointing import checkpointed_forward
-from aigciqa.training.trainer import Settings, Trainee
+from aigciqa.training.learner import Trainee
+from aigciqa.training.settings import Settings
 
 
 class Block(nn.Module):
