@@ -15,7 +15,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aigciqa.checkpoints.imagenet import load_imagenet as load_imagenet
     from aigciqa.convert import convert_checkpoint as convert_checkpoint
     from aigciqa.databases import Database as Database
     from aigciqa.databases import Sample as Sample
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from aigciqa.errors import WeightsError as WeightsError
     from aigciqa.metric import Metric as Metric
     from aigciqa.metric import create_metric as create_metric
+    from aigciqa.metric import load_imagenet as load_imagenet
     from aigciqa.plotting import plot_quality_map as plot_quality_map
     from aigciqa.records import Item as Item
     from aigciqa.records import Record as Record
@@ -62,7 +62,7 @@ _HOME = {
     "list_databases": "aigciqa.databases",
     "list_metrics": "aigciqa.registry",
     "load_database": "aigciqa.databases",
-    "load_imagenet": "aigciqa.checkpoints.imagenet",
+    "load_imagenet": "aigciqa.metric",
     "metric_info": "aigciqa.registry",
     "plot_quality_map": "aigciqa.plotting",
     "score_files": "aigciqa.scoring.engine",

@@ -15,12 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aigciqa.backbones import OptionError, build_backbone
-from aigciqa.checkpoints import format as checkpoint
+from aigciqa.backbones import build_backbone
 from aigciqa.checkpoints import hub
-from aigciqa.checkpoints.format import LocalCheckpoint, MetricConfig
-from aigciqa.checkpoints.imagenet import load_imagenet
-from aigciqa.errors import CheckpointError, InputError, WrongMetricError
+from aigciqa.checkpoints.card import is_other_readme
+from aigciqa.checkpoints.config import MetricConfig
+from aigciqa.checkpoints.format import CARD_FILE, Checkpoint, LocalCheckpoint, write_checkpoint
+from aigciqa.checkpoints.imagenet import imagenet_weights
+from aigciqa.checkpoints.repo import or_cached
+from aigciqa.errors import InputError, WrongMetricError
 from aigciqa.heads import build_head
 from aigciqa.images.decode import load_image
 from aigciqa.images.preprocess import as_list, check_tensor, normalize, preprocess_image, preprocess_tensor
@@ -93,6 +95,47 @@ def create_metric(
     )
 
 
+def load_imagenet(
+    metric: Metric,
+    file: str | os.PathLike[str] | None = None,
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+) -> Metric:
+    """Give a metric's backbone ImageNet weights, to start training from; the head stays as it is.
+
+    Args:
+        metric: one with a backbone of the paper.
+        file: a `.pth` or `.safetensors` file to take instead of the published one. A hash in its name
+            (`-f37072fd.pth`) is checked.
+        cache_dir: where downloads are kept; torch's and huggingface_hub's own places if absent.
+        local_files_only: take downloads from there only.
+
+    Returns:
+        The metric.
+
+    Raises:
+        ValueError: no ImageNet weights are known for the backbone.
+        AlteredError: the file does not have the hash that it should have.
+        CheckpointError: the file can't be read, or is another network's.
+        HubError: the file could not be loaded: offline, unreachable.
+
+    Example::
+
+        metric = aigciqa.create_metric("fr-resnet50", weights=None)
+        aigciqa.load_imagenet(metric, "resnet50-0676ba61.pth")
+    """
+    weights = imagenet_weights(
+        metric.config.backbone,
+        metric.backbone.state_dict(),
+        file,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+    )
+    metric.backbone.load_state_dict(weights)
+    return metric
+
+
 def as_metrics(metric: str | Metric | Iterable[str | Metric], **options: Any) -> list[Metric]:
     """Metrics, those given by name created.
 
@@ -155,9 +198,7 @@ class Metric(nn.Module):
         self.dimension = _choose(dimension, config.dimensions)
         with undisturbed(device):
             self.backbone = build_backbone(config.backbone, **config.options)
-            self.head = build_head(
-                config.backbone, config.kind, self.backbone.feature_dim, len(config.dimensions), **config.options
-            )
+            self.head = build_head(config.head, config.kind, self.backbone.feature_dim, len(config.dimensions))
         self.requires_grad_(not as_loss)
         self.eval()
 
@@ -185,41 +226,21 @@ class Metric(nn.Module):
         """
 
         def load(cache_only: bool) -> Metric:
-            head = _locate(source, metric, cache_dir, cache_only)
-            return cls._loaded(head, str(source), metric, dimension=dimension, as_loss=as_loss, dtype=dtype)
+            checkpoint = _locate(source, metric, cache_dir, cache_only)
+            return cls._loaded(checkpoint, metric, dimension=dimension, as_loss=as_loss, dtype=dtype)
 
-        loaded = hub.or_cached(load, local_files_only)
+        loaded = or_cached(load, local_files_only)
         return loaded if device is None else loaded.to(device)
 
     @classmethod
-    def _loaded(
-        cls, head: LocalCheckpoint | hub.HubCheckpoint, source: str, metric: str | None, **options: Any
-    ) -> Metric:
-        """The metric of a checkpoint's files, each checked before it is used."""
-        try:
-            config, metadata = checkpoint.read_config(head.config_file())
-            if metric is not None and config.metric != metric:
-                raise WrongMetricError(f"{source} holds a checkpoint for {config.metric!r}, not for {metric!r}")
-            if config.metric not in METRICS:
-                known = "no metric of this version, and none that was registered"
-                raise WrongMetricError(f"{source} holds a checkpoint for {config.metric!r}: {known}")
-            spec = METRICS[config.metric]
-            if (config.kind, config.backbone) != (spec.kind, spec.backbone):
-                names = f"'kind' and 'backbone.name' are {config.kind} and {config.backbone}"
-                raise WrongMetricError(f"{source}: 'metric' is {spec.name!r}, but {names}")
-            # Shapes without memory, whose values come from the file; for lite, random ones thrown away: it is small,
-            # and for them the meta device would import half of torch, more than a second.
-            blank = "cpu" if config.backbone == "lite" else "meta"
+    def _loaded(cls, checkpoint: Checkpoint, metric: str | None, **options: Any) -> Metric:
+        """The metric of a checkpoint, every file checked before it is used."""
+        with checkpoint.explained():
+            config, weights = checkpoint.read_config()
+            _check_metric(config, metric, checkpoint.source)
             with torch.random.fork_rng(devices=[]):
-                loaded = cls(config, device=blank, **options)
-            expected = loaded.state_dict()
-            checkpoint.check_size(metadata, expected, source)
-            tensors = checkpoint.read_tensors(head.weights_file(metadata))
-            checkpoint.check_tensors(tensors, expected, source)
-        except OptionError as error:
-            raise head.refusal(CheckpointError(f"config.json: 'backbone.options': {str(error)[:300]}")) from error
-        except CheckpointError as error:
-            raise head.refusal(error) from error
+                loaded = cls(config, device="meta", **options)  # shapes without memory; the values come from the file
+            tensors = checkpoint.read_tensors(weights, loaded.state_dict())
         loaded.load_state_dict(tensors, assign=True)
         return loaded
 
@@ -234,9 +255,9 @@ class Metric(nn.Module):
             CheckpointError: weights that are NaN or infinite, or a config that could not be loaded.
         """
         folder = os.path.expanduser(folder)
-        if checkpoint.is_foreign(Path(folder, checkpoint.CARD_FILE)):
-            raise FileExistsError(f"{folder} has a README.md that is no model card: name another folder")
-        checkpoint.write_checkpoint(folder, self.config, self.state_dict())
+        if is_other_readme(Path(folder, CARD_FILE)):
+            raise FileExistsError(f"{folder} has a README.md that is not a model card: name another folder")
+        write_checkpoint(folder, self.config, self.state_dict())
 
     def push_to_hub(
         self,
@@ -290,7 +311,7 @@ class Metric(nn.Module):
     @property
     def score_range(self) -> tuple[float, float]:
         """(lowest, highest) mean opinion score of the main dimension. A regressed score may leave it slightly."""
-        return self.config.score_range[self.dimension]
+        return self.config.score_ranges[self.dimension]
 
     @property
     def lower_better(self) -> bool:
@@ -550,12 +571,25 @@ def _choose(dimension: str | None, dimensions: tuple[str, ...]) -> str:
     return dimension or dimensions[0]
 
 
+def _check_metric(config: MetricConfig, metric: str | None, source: str) -> None:
+    """Raise WrongMetricError unless a checkpoint is of the metric asked for, and of one that is known."""
+    if metric is not None and config.metric != metric:
+        raise WrongMetricError(f"{source} holds a checkpoint for {config.metric!r}, not for {metric!r}")
+    if config.metric not in METRICS:
+        known = "no metric of this version, and none that was registered"
+        raise WrongMetricError(f"{source} holds a checkpoint for {config.metric!r}: {known}")
+    spec = METRICS[config.metric]
+    if (config.kind, config.backbone) != (spec.kind, spec.backbone):
+        names = f"'kind' and 'backbone.name' are {config.kind} and {config.backbone}"
+        raise WrongMetricError(f"{source}: 'metric' is {spec.name!r}, but {names}")
+
+
 def _locate(
     source: str | os.PathLike[str],
     metric: str | None,
     cache_dir: str | os.PathLike[str] | None,
     local_files_only: bool,
-) -> LocalCheckpoint | hub.HubCheckpoint:
+) -> Checkpoint:
     """Where a checkpoint is: a folder, else a Hub repo."""
     text = os.fspath(source)
     folder = Path(os.path.expanduser(text))

@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 
 import aigciqa
 from aigciqa import errors
-from aigciqa.checkpoints.format import MetricConfig, write_checkpoint
+from aigciqa.checkpoints.config import MetricConfig
+from aigciqa.checkpoints.format import write_checkpoint
 from aigciqa.cli.convert import main as convert_command
 from aigciqa.cli.publish import main as publish_command
 from aigciqa.registry import METRICS
@@ -162,11 +163,11 @@ def test_a_config_is_a_file_and_ends(head: Path) -> None:
     config = head / "config.json"
     config.unlink()
     config.mkdir()
-    refused(head, r"config.json is no file")
+    refused(head, r"config.json is not a file")
     if hasattr(os, "mkfifo"):
         config.rmdir()
         os.mkfifo(config)  # would never end
-        refused(head, r"config.json is no file")
+        refused(head, r"config.json is not a file")
 
 
 def change_weights(head: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
@@ -282,7 +283,7 @@ def test_publish_follows_no_link_out_of_the_folder(head: Path) -> None:
 def test_a_card_that_is_no_text_is_not_published(head: Path) -> None:
     (head / "README.md").write_bytes(b"\xff\xfe caf\xe9")
     done = CliRunner().invoke(publish_command, [str(head), "org/head"])
-    assert (done.exit_code, "README.md is no text in UTF-8" in done.output) == (2, True)
+    assert (done.exit_code, "README.md can't be read as text in UTF-8" in done.output) == (2, True)
 
 
 @pytest.fixture
@@ -306,9 +307,9 @@ def test_convert_and_save_keep_a_readme_that_is_no_card(
     (folder / "README.md").write_text("# My project\n")
     arguments = [str(tmp_path / "best.pt"), "-m", "nr-resnet18", "-d", "quality", "-o", str(folder)]
     done = CliRunner().invoke(convert_command, arguments)
-    assert (done.exit_code, "has a README.md that is no model card" in done.output) == (2, True)
+    assert (done.exit_code, "has a README.md that is not a model card" in done.output) == (2, True)
     assert "--overwrite" in done.output
-    with pytest.raises(FileExistsError, match=r"has a README.md that is no model card: name another folder"):
+    with pytest.raises(FileExistsError, match=r"has a README.md that is not a model card: name another folder"):
         aigciqa.create_metric("nr-lite").save_pretrained(folder)
     assert [path.read_text() for path in folder.iterdir()] == ["# My project\n"]
     assert CliRunner().invoke(convert_command, [*arguments, "--overwrite"]).exit_code == 0

@@ -18,9 +18,12 @@ from safetensors.torch import load_file, save_file
 
 import aigciqa
 from aigciqa import errors
-from aigciqa.checkpoints.format import MetricConfig, model_card
+from aigciqa.checkpoints.card import model_card
+from aigciqa.checkpoints.config import MetricConfig
 from aigciqa.registry import METRICS
 from tests.conftest import draw_tensor, untrained
+
+EMBEDDED = Path(aigciqa.__file__).parent / "checkpoints" / "embedded"
 
 
 @pytest.fixture
@@ -54,7 +57,7 @@ def test_a_head_is_three_files_that_say_what_it_is(head: Path) -> None:
     config = json.loads((head / "config.json").read_text())
     data = (head / "model.safetensors").read_bytes()
     assert config["format"] == 1
-    assert config["kind"] == "nr"
+    assert (config["kind"], config["head"]) == ("nr", "regression")
     assert config["backbone"] == {"name": "resnet18", "options": {}}
     assert config["dimensions"] == ["quality", "authenticity", "correspondence", "overall"]
     assert config["score_range"]["overall"] == [0, 15]
@@ -95,7 +98,12 @@ def test_configs_survive_json(name: str) -> None:
         (lambda c: c["backbone"].update(name="os"), "'backbone.name' is 'os'; expected one of"),
         (lambda c: c["backbone"].update(name=["resnet18"]), "'backbone.name' is"),
         (lambda c: c.update(dimensions=[]), "'dimensions' is"),
-        (lambda c: c.update(dimensions=["beauty"]), r"'dimensions' is.*quality, authenticity"),
+        (lambda c: c.update(dimensions=["beauty"]), "'score_range' is.*every dimension"),
+        (lambda c: c.update(dimensions=["quality", 3]), "'dimensions' is.*distinct names"),
+        (lambda c: c.update(dimensions=["error"], score_range={"error": [0, 1]}), "'dimensions': .* called 'error'"),
+        (lambda c: c.update(dimensions=["a\nb"], score_range={"a\nb": [0, 1]}), r"'dimensions': .* called 'a\\nb'"),
+        (lambda c: c.update(head="os.system"), "'head' is 'os.system'; expected one of lite, regression"),
+        (lambda c: c.update(head=["lite"]), "'head' is"),
         (lambda c: c.update(dimensions=["quality", "quality"]), "'dimensions' is.*distinct"),
         (lambda c: c["score_range"].pop("quality"), "'score_range' is.*every dimension"),
         (lambda c: c["score_range"].update(quality=[5, 0]), "'score_range' is"),
@@ -112,7 +120,7 @@ def test_configs_survive_json(name: str) -> None:
         (lambda c: c.pop("sha256"), "'sha256' is absent"),
         (lambda c: c.update(sha256="../../etc/passwd"), "'sha256' is.*64 hexadecimal digits"),
         (lambda c: c.update(size=-1), "'size' is -1; expected a number of bytes"),
-        (lambda c: c.update(size=10**13), "'size' is 10,000,000,000,000; such a head has at most 1"),
+        (lambda c: c.update(size=10**13), "'size' is 10,000,000,000,000; a checkpoint of this metric has at most 1"),
     ],
 )
 def test_a_wrong_config_is_refused_by_the_key(
@@ -167,7 +175,7 @@ def test_what_is_no_safetensors_file_is_refused_though_its_hash_fits(head: Path)
 
 
 def test_what_is_no_head_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(aigciqa.CheckpointError, match=r"is not a head: it has no config.json"):
+    with pytest.raises(aigciqa.CheckpointError, match=r"is not a checkpoint: it has no config.json"):
         load(tmp_path)
     (tmp_path / "config.json").write_text("[1]")
     with pytest.raises(aigciqa.CheckpointError, match="holds a list; expected an object"):
@@ -230,13 +238,36 @@ def test_a_pickle_in_a_heads_place_is_not_read(head: Path, monkeypatch: pytest.M
 
 def test_configs_without_optional_keys(head: Path) -> None:
     def strip(config: dict[str, Any]) -> None:
-        for key in ("metric", "license", "training", "results"):
+        for key in ("metric", "head", "license", "training", "results"):
             del config[key]
         del config["backbone"]["options"]
 
     edit(head, strip)
     metric = load(head)
     assert (metric.name, metric.config.license, metric.config.options) == ("nr-resnet18", None, {})
+    assert metric.config.head == "regression"
+
+
+def test_checkpoints_from_before_heads_had_names_load() -> None:
+    assert "head" not in json.loads((EMBEDDED / "nr-lite" / "config.json").read_text())
+    assert aigciqa.create_metric("nr-lite").config.head == "lite"
+
+
+def test_dimensions_of_ones_own(tmp_path: Path) -> None:
+    ranges = {"aesthetics": (1.0, 10.0), "Übersicht_2": (-1.0, 1.0)}
+    config = dataclasses.replace(
+        MetricConfig.from_spec(METRICS["nr-resnet18"]), dimensions=tuple(ranges), score_ranges=ranges
+    )
+    metric = aigciqa.Metric(config)
+    metric.save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    assert written["score_range"] == {"aesthetics": [1, 10], "Übersicht_2": [-1, 1]}
+    assert "| aesthetics | 1 to 10 |" in (tmp_path / "README.md").read_text(encoding="utf-8")
+    loaded = aigciqa.create_metric("nr-resnet18", weights=tmp_path, dimension="Übersicht_2")
+    assert (loaded.config.score_ranges, loaded.score_range) == (ranges, (-1, 1))
+    images = draw_tensor(1, 80, 80)
+    assert list(loaded.predict(images)) == ["aesthetics", "Übersicht_2"]
+    assert torch.equal(loaded.predict(images)["aesthetics"], metric(images))
 
 
 def test_loading_draws_no_random_numbers_and_keeps_gradients(head: Path) -> None:

@@ -211,7 +211,7 @@ def test_what_a_converted_head_says_of_itself(small: Path, tmp_path: Path) -> No
     )
     config = metric.config
     assert config.options == {"negative_slope": 0.01}
-    assert config.score_range == {"overall": (0, 15)}
+    assert config.score_ranges == {"overall": (0, 15)}
     assert (config.license, config.training["epoch"], config.training["rho_best"]) == ("MIT", 17, 0.8125)
     assert config.training["script"] == "github.com/jiquan123/AIGIQA4K"
     card = (tmp_path / "head" / "README.md").read_text()
@@ -231,7 +231,7 @@ def test_what_was_there_stays(small: Path, tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"metric": "fr-resnet18", "dimension": "quality", "output": tmp_path / "head"}
     aigciqa.convert_checkpoint(small, **arguments)
     before = (tmp_path / "head" / "config.json").read_bytes()
-    with pytest.raises(FileExistsError, match="holds a head already"):
+    with pytest.raises(FileExistsError, match="holds a checkpoint already"):
         aigciqa.convert_checkpoint(small, **{**arguments, "dimension": "overall"})
     assert (tmp_path / "head" / "config.json").read_bytes() == before
     aigciqa.convert_checkpoint(small, **{**arguments, "dimension": "overall"}, overwrite=True)
@@ -243,7 +243,7 @@ def test_what_was_there_stays(small: Path, tmp_path: Path) -> None:
     [
         ({"metric": "nr-resnet18"}, aigciqa.CheckpointError, r"reads 1024 features, as fr-resnet18 does; nr-resnet18"),
         ({"metric": "fr-vgg16"}, aigciqa.CheckpointError, "lacks 'backbone.features.0.bias'"),
-        ({"metric": "fr-lite"}, ValueError, "trains no fr-lite"),
+        ({"metric": "fr-lite"}, ValueError, "does not train fr-lite"),
         ({"metric": "fr-resnet"}, ValueError, "did you mean"),
         ({"dimension": "beauty"}, ValueError, "dimension is one of quality"),
     ],

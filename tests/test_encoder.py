@@ -14,7 +14,7 @@ from torch import nn
 import aigciqa
 from aigciqa import backbones
 from aigciqa.backbones import Backbone
-from aigciqa.checkpoints.format import MetricConfig
+from aigciqa.checkpoints.config import MetricConfig
 from aigciqa.cpu.fusion import FusedConvolution
 from aigciqa.images.preprocess import _resize, _resize_and_crop, _resized
 from aigciqa.metric import Metric

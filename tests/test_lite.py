@@ -16,7 +16,7 @@ from torch import Tensor
 
 import aigciqa
 from aigciqa.backbones import lite
-from aigciqa.heads.lite import FullReferenceHead, SoftTrees, build_lite_head, thumbnail_likeness
+from aigciqa.heads.lite import FullReferenceHead, SoftTrees, build, thumbnail_likeness
 from aigciqa.training.lite import fitting
 
 ROOT = Path(__file__).parent.parent
@@ -299,7 +299,7 @@ def test_options_are_checked() -> None:
     with pytest.raises(ValueError, match="presentation is 'small'; expected 'common' or 'native'"):
         lite.build("lite", presentation="small")
     with pytest.raises(ValueError, match="one dimension; got 4"):
-        build_lite_head("nr", 688, 4)
+        build("nr", 688, 4)
 
 
 # Fitting

@@ -18,7 +18,7 @@ from torch.nn.utils import parametrizations
 
 from aigciqa import backbones
 from aigciqa.backbones import Backbone
-from aigciqa.checkpoints.format import MetricConfig
+from aigciqa.checkpoints.config import MetricConfig
 from aigciqa.cpu.fusion import FusedConvolution
 from aigciqa.metric import Metric
 from aigciqa.registry import METRICS

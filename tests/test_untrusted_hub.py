@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 import aigciqa
 from aigciqa import errors
-from aigciqa.checkpoints.hub import Repo
+from aigciqa.checkpoints.repo import Repo
 from aigciqa.cli.publish import main as publish_command
 from tests.conftest import draw_tensor, untrained
 from tests.hub_server import TOKEN, Fault, Files, Hub, serve
@@ -87,7 +87,7 @@ def test_a_path_in_an_answer_is_refused(
         fetch()
     assert around() == before
     message = str(caught.value)
-    for part in ("not to be trusted", header.removeprefix("X-Linked-").replace("Etag", "ETag"), repr(value)):
+    for part in ("was not trusted", header.removeprefix("X-Linked-").replace("Etag", "ETag"), repr(value)):
         assert part in message
     hub.fault = Fault()
     fetch()
@@ -175,10 +175,10 @@ def test_a_revision_that_is_a_path_is_refused_before_anything_is_asked(
     hub.add("org/head", head)
     before = around()
     revision = revision.format(tmp=tmp_path)
-    with pytest.raises(errors.RevisionNotFoundError, match="that is no name of a branch or tag"):
+    with pytest.raises(errors.RevisionNotFoundError, match="that is not the name of a branch, tag"):
         fetch(f"org/head@{revision}")
     done = CliRunner().invoke(publish_command, [heads["nr-resnet18"], "org/other", "--revision", revision])
-    assert (done.exit_code, "is no name of a branch" in done.output) == (1, True)
+    assert (done.exit_code, "is not the name of a branch" in done.output) == (1, True)
     assert around() == before
     assert not hub.requests
 
@@ -213,7 +213,7 @@ def test_a_redirect_away_from_the_web_is_refused(
     before = around()
     for method in ("HEAD ", "GET "):
         hub.fault = Fault(redirect=address.format(tmp=tmp_path), only=method)
-        with pytest.raises(errors.HubError, match="can't be had from"):
+        with pytest.raises(errors.HubError, match="could not be loaded from"):
             Repo("org/head", cache_dir=tmp_path / "cache").file("config.json", largest=100)
     assert around() == before
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.suffix != ".lock"]

@@ -142,7 +142,7 @@ def _write(graph: _Graph, inputs: Sequence[Tensor], path: Path) -> None:
         metric=config.metric,
         kind=config.kind,
         dimensions=json.dumps(config.dimensions, allow_nan=False),
-        score_range=json.dumps(dict(config.score_range), allow_nan=False),
+        score_range=json.dumps(dict(config.score_ranges), allow_nan=False),
         preprocess=json.dumps(asdict(config.preprocess), allow_nan=False),
         license=config.license or "",
     )

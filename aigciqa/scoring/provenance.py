@@ -36,7 +36,7 @@ def describe(
     """
     import torch
 
-    ranges = {name: list(metric.config.score_range[name]) for metric in metrics for name in metric.dimensions}
+    ranges = {name: list(metric.config.score_ranges[name]) for metric in metrics for name in metric.dimensions}
     return {
         "format": FORMAT,
         "version": aigciqa.__version__,
