@@ -26,10 +26,12 @@ from PIL import Image
 from scipy.stats import spearmanr
 
 import aigciqa
-from aigciqa import backbones, registry
+from aigciqa import backbones, heads, registry
 from aigciqa.backbones import Backbone, register_backbone
 from aigciqa.checkpoints.format import write_checkpoint
 from aigciqa.cli.train import main as command
+from aigciqa.errors import InputError
+from aigciqa.heads import Head
 from aigciqa.registry import register_metric
 from aigciqa.training import loop
 from aigciqa.training.learner import Learner
@@ -169,7 +171,47 @@ def test_a_start_from_a_head_of_another_range_begins_with_its_order(root: Path, 
     np.testing.assert_allclose(predictions(further, root), 100 * predictions(given, root) + 1000, rtol=1e-3)
 
 
+class OwnHead(Head):
+    """One linear layer."""
+
+    output_layer = "last"
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.last = torch.nn.Linear(inputs, outputs)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.last(features)
+        return scores
+
+
+def test_a_head_and_a_dimension_of_ones_own_are_trained(
+    monkeypatch: pytest.MonkeyPatch, root: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(heads._REGISTERED, "own", lambda kind, dim, outputs: OwnHead(dim, outputs))
+    spec = dataclasses.replace(aigciqa.metric_info("nr-tiny"), name="nr-own", head="own")
+    monkeypatch.setitem(registry._METRICS, "nr-own", spec)
+    rated = aigciqa.load_database("folder", root)
+    samples = tuple(
+        dataclasses.replace(sample, scores={"aesthetics": 1000 + 100 * sample.scores["quality"]})
+        for sample in rated.samples
+    )
+    database = dataclasses.replace(rated, samples=samples, score_range={"aesthetics": (1000.0, 1500.0)})
+    settings = Settings("nr-own", ("aesthetics",), epochs=2, start="none", learning_rate=1e-2, batch_size=4)
+    train(database, database.split(), settings, tmp_path / "own", device="cpu", cache=tmp_path / "cache", workers=1,
+          progress=False)  # fmt: skip
+    metric = aigciqa.create_metric("nr-own", weights=tmp_path / "own")
+    assert (metric.dimensions, metric.score_range) == (("aesthetics",), (1000.0, 1500.0))
+    assert ((predictions(metric, root) > 1000) & (predictions(metric, root) < 1500)).all()
+    assert "srcc" in metric.config.results["aesthetics"]
+
+
 # What is refused
+
+
+def test_a_metric_whose_head_is_not_for_this_trainer_is_refused(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nr-lite can't be trained here: .* examples/train_lite\.py"):
+        run(root, tmp_path / "head", metric="nr-lite")
 
 
 @pytest.mark.parametrize("part", ["train", "validation"])

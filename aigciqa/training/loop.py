@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from aigciqa import __version__
-from aigciqa.checkpoints.format import MetricConfig
+from aigciqa.checkpoints.config import MetricConfig
 from aigciqa.errors import TrainingError
 from aigciqa.training.learner import Learner
 from aigciqa.training.run_folder import RunFolder

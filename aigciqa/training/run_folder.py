@@ -10,15 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from aigciqa.checkpoints.format import (
-    CARD_FILE,
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    MetricConfig,
-    model_card,
-    read_config,
-    write_checkpoint,
-)
+from aigciqa.checkpoints.card import model_card
+from aigciqa.checkpoints.config import MetricConfig, read_config
+from aigciqa.checkpoints.format import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, write_checkpoint
 from aigciqa.errors import CheckpointError
 from aigciqa.utils.files import write_file
 

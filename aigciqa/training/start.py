@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from aigciqa.checkpoints.imagenet import load_imagenet
 from aigciqa.errors import InputError
-from aigciqa.metric import Metric, create_metric
+from aigciqa.metric import Metric, create_metric, load_imagenet
 from aigciqa.training.settings import Settings
-from aigciqa.training.targets import Targets, last_layer
+from aigciqa.training.targets import Targets
 
 if TYPE_CHECKING:
     from aigciqa.databases.base import Sample
@@ -38,22 +37,22 @@ def starting_metric(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        config = replace(
-            create_metric(settings.metric, weights=None).config,
-            dimensions=settings.dimensions,
-            score_range={name: score_range[name] for name in settings.dimensions},
-        )
-        if config.preprocess.crop is None:
+        template = create_metric(settings.metric, weights=None)
+        if template.head.output_layer is None or template.config.preprocess.crop is None:
             raise InputError(
-                f"{settings.metric} can't be trained here: it has no crop, and a batch needs images of one size (the "
-                "embedded metrics are made by examples/train_lite.py)"
+                f"{settings.metric} can't be trained here: expected a head with an output_layer, and a preprocess with "
+                "a crop; the embedded metrics are made by examples/train_lite.py"
             )
+        config = replace(
+            template.config,
+            dimensions=settings.dimensions,
+            score_ranges={name: score_range[name] for name in settings.dimensions},
+        )
         metric = Metric(config if state is None else replace(config, options=state["options"]))
-    layer = last_layer(metric)
     if state is not None:
         return metric
     with torch.no_grad():  # the head starts at the mean opinion, as it would after a few steps
-        metric.get_parameter(f"{layer}.bias").zero_()
+        metric.head.get_parameter(f"{metric.head.output_layer}.bias").zero_()
     return _with_start(metric, settings.start, samples)
 
 
@@ -74,6 +73,6 @@ def _with_start(metric: Metric, start: str, samples: Sequence[Sample]) -> Metric
     started.backbone.load_state_dict(given.backbone.state_dict())
     started.head.load_state_dict(metric.head.state_dict())
     if given.config.kind == config.kind and given.dimensions == config.dimensions:
-        ranges = [[each.score_range[name] for name in config.dimensions] for each in (given.config, config)]
+        ranges = [[each.score_ranges[name] for name in config.dimensions] for each in (given.config, config)]
         started.load_state_dict(Targets.of(samples, metric).from_scores(given.state_dict(), *ranges))
     return started

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from aigciqa.errors import InputError
-from aigciqa.metric import Metric
 from aigciqa.stats.correlations import MIN_SAMPLES
 
 if TYPE_CHECKING:
     from aigciqa.databases.base import Sample
     from aigciqa.databases.splits import Split
+    from aigciqa.metric import Metric
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Targets:
 
     Attributes:
         dimensions: their names.
-        layer: name of the head's last layer in the metric's `state_dict()`.
+        layer: name of the head's output layer in the metric's `state_dict()`.
         mean: (n,) float64, of the training part's scores.
         deviation: (n,) float64, their standard deviation.
     """
@@ -39,7 +39,8 @@ class Targets:
     def of(cls, samples: Sequence[Sample], metric: Metric) -> Targets:
         """Those of the samples to train a metric on, whose scores are not all equal."""
         scores = _scores(samples, metric.dimensions)
-        return cls(metric.dimensions, last_layer(metric), scores.mean(0), scores.std(0, correction=0))
+        layer = f"head.{metric.head.output_layer}"
+        return cls(metric.dimensions, layer, scores.mean(0), scores.std(0, correction=0))
 
     def values(self, samples: Sequence[Sample]) -> Tensor:
         """Targets (samples, n), float32."""
@@ -50,13 +51,13 @@ class Targets:
         return values.cpu().double() * self.deviation + self.mean
 
     def to_scores(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """A metric's weights whose last layer gives targets -> those that give scores."""
+        """A metric's weights whose output layer gives targets -> those that give scores."""
         return self._mapped(weights, self.deviation, self.mean)
 
     def from_scores(
         self, weights: Mapping[str, Tensor], given: Sequence[tuple[float, float]], wanted: Sequence[tuple[float, float]]
     ) -> dict[str, Tensor]:
-        """A metric's weights that give scores -> those whose last layer gives targets.
+        """A metric's weights that give scores -> those whose output layer gives targets.
 
         Args:
             weights: the metric's `state_dict()`.
@@ -70,37 +71,11 @@ class Targets:
         return self._mapped(weights, factor / self.deviation, offset)
 
     def _mapped(self, weights: Mapping[str, Tensor], factor: Tensor, offset: Tensor) -> dict[str, Tensor]:
-        """Weights of a metric whose outputs are `factor * output + offset`; the last layer's are on the CPU."""
+        """Weights of a metric whose outputs are `factor * output + offset`; the output layer's are on the CPU."""
         names = f"{self.layer}.weight", f"{self.layer}.bias"
         weight, bias = (weights[name].cpu().double() for name in names)
         mapped = dict(zip(names, (weight * factor[:, None], bias * factor + offset), strict=True))
         return {**weights, **{name: value.to(weights[name].dtype) for name, value in mapped.items()}}
-
-
-@torch.no_grad()
-def last_layer(metric: Metric) -> str:
-    """Name in a metric's `state_dict()` of the linear layer whose outputs are those of the head.
-
-    Raises:
-        InputError: the head does not end in one.
-    """
-    inputs = metric.feature_dim * (2 if metric.requires_reference else 1)
-    found: dict[str, Tensor] = {}
-    linear = {name: each for name, each in metric.head.named_modules() if isinstance(each, nn.Linear)}
-    hooks = [
-        each.register_forward_hook(lambda _, __, output, name=name: found.update({name: output}))
-        for name, each in linear.items()
-    ]
-    outputs = metric.head(torch.zeros(1, inputs, dtype=torch.float32))
-    for hook in hooks:
-        hook.remove()
-    for name, output in found.items():
-        if output is outputs and linear[name].bias is not None:
-            return f"head.{name}"
-    raise InputError(
-        f"{metric.name} can't be trained here: its head does not end in a linear layer with a bias (torch.nn.Linear) "
-        "whose outputs are its own"
-    )
 
 
 def check_ratings(split: Split, dimensions: Sequence[str]) -> None:

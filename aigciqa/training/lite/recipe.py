@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from aigciqa.backbones.lite import LiteBackbone, squash
-from aigciqa.checkpoints.format import MetricConfig, write_checkpoint
+from aigciqa.checkpoints.config import MetricConfig
+from aigciqa.checkpoints.format import write_checkpoint
 from aigciqa.heads.lite import NEAR, FullReferenceHead, LiteHead, NoReferenceHead, Quality
 from aigciqa.registry import SCORE_RANGES, Preprocess
 from aigciqa.training.lite import fitting
@@ -228,9 +229,10 @@ def write_variant(
         metric=metric,
         kind="fr" if metric.startswith("fr") else "nr",
         backbone="lite",
+        head="lite",
         options={"presentation": "native" if native else "common"},
         dimensions=("quality",),
-        score_range={"quality": SCORE_RANGES["quality"]},
+        score_ranges={"quality": SCORE_RANGES["quality"]},
         preprocess=NATIVE_SIZE if native else COMMON_SIZE,
         license="Apache-2.0",
         training=training or {},
