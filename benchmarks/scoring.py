@@ -41,7 +41,8 @@ from aigciqa.images.decode import load_image
 from aigciqa.metric import Metric
 from aigciqa.scoring.encoder import Encoder
 from aigciqa.training.image_cache import build_cache
-from aigciqa.training.trainer import Learner, Settings
+from aigciqa.training.learner import Learner
+from aigciqa.training.settings import Settings
 
 PARTS = ("nr", "fr", "all", "lite", "draft", "profile", "deviation")
 PER_PROMPT = 8
