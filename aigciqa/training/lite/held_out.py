@@ -12,7 +12,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
-from aigciqa.backbones.lite import SHARPNESS, TEXTURE, LiteBackbone, squash
+from aigciqa.backbones.lite import LiteBackbone, squash
+from aigciqa.backbones.scene_statistics import SHARPNESS, TEXTURE
 from aigciqa.heads.lite import FullReferenceHead
 from aigciqa.training.lite.degradations import degrade, names
 from aigciqa.training.lite.figures import Array, Figure, mean_figure, spearman
