@@ -272,19 +272,12 @@ def test_blocks_are_spread_and_keep_jpegs_phase() -> None:
     assert len(lite.grid_origins(512, 2048)[0]) == 2
 
 
-def test_statistics_see_what_they_are_named_for() -> None:
+def test_a_blurred_block_has_less_texture() -> None:
     block = tensor(photo(0, 96))
     plain = lite.block_statistics(block)
     assert plain.shape == (1, shipped("nr-lite").backbone.statistics)
     soft = lite.block_statistics(tensor(blurred(photo(0, 96), 3)))
     assert float(soft[0, lite.TEXTURE]) < float(plain[0, lite.TEXTURE])
-    luma = 255 * block.mean(1)
-    grid = luma.clone()
-    grid[:, :, ::8] += 20
-    assert float(lite._blocking_statistics(grid)[0]) > float(lite._blocking_statistics(luma)[0]) + 0.2
-    board = luma + 8 * (-1.0) ** torch.arange(96)
-    peak = -3  # of period 2 from left to right
-    assert float(lite._spectrum_statistics(board)[peak]) > float(lite._spectrum_statistics(luma)[peak]) + 0.5
 
 
 def test_a_level_of_rounding_hardly_moves_a_score() -> None:

@@ -79,7 +79,7 @@ def train(
         The best epoch's metric.
 
     Raises:
-        ValueError: unusable settings, dimensions the database does not have, ratings that are all equal, fewer than
+        InputError: unusable settings, dimensions the database does not have, ratings that are all equal, fewer than
             three images to choose the epoch on, or a run to resume that is one of other settings, images or ratings.
         FileExistsError: `output` holds a checkpoint or a run, and `resume` is not set; or a README of yours.
         FileNotFoundError: nothing to resume.
