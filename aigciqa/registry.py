@@ -104,7 +104,6 @@ _CROP_299 = Preprocess(resize=320, crop=299, mean=_IMAGENET_MEAN, std=_IMAGENET_
 _COMMON_SIZE = Preprocess(resize=512, crop=None, max_side=4096, eight_bit=True)
 
 
-
 def _paper(kind: Kind, backbone: str, preprocess: Preprocess) -> MetricSpec:
     name, source = f"{kind}-{backbone}", f"{kind.upper()}-AIGCIQA, {PAPER}"
     return MetricSpec(name, kind, backbone, preprocess, source)
@@ -182,7 +181,7 @@ def register_metric(spec: MetricSpec) -> None:
             `aigciqa.heads.register_head`), and so are the dimensions.
 
     Raises:
-        InputError: the table has a metric of that name; no dimensions, or one with a name or a range that it can't have.
+        InputError: the table has a metric of that name; no dimensions; a dimension's name or range is not valid.
     """
     if spec.name in METRICS:
         raise InputError(f"there is a metric {spec.name!r} already: give yours another name")

@@ -124,7 +124,7 @@ class Odd(Backbone):
 @pytest.mark.parametrize("name", ["same", "reflect", "branch", "alpha", "broadcast", "number"])
 def test_other_backbones_have_their_own_features_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(backbones._REGISTERED, f"odd-{name}", Odd)
-    config = MetricConfig.from_spec(replace(METRICS["nr-resnet18"], backbone=f"odd-{name}", feature_dim=8))
+    config = MetricConfig.from_spec(replace(METRICS["nr-resnet18"], backbone=f"odd-{name}"))
     torch.manual_seed(0)
     metric = Metric(config)
     images = pixels(metric)

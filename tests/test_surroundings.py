@@ -124,7 +124,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     register_backbone("small", Small)
     for name in ("nr-small", "fr-small"):
         like = aigciqa.metric_info(name.replace("small", "resnet18"))
-        register_metric(dataclasses.replace(like, name=name, backbone="small", feature_dim=8))
+        register_metric(dataclasses.replace(like, name=name, backbone="small"))
         aigciqa.create_metric(name, weights=None).save_pretrained(folder / name)
     yield {name: str(folder / name) for name in ("nr-small", "fr-small")}
     del backbones._REGISTERED["small"], registry._METRICS["nr-small"], registry._METRICS["fr-small"]

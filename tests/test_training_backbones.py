@@ -235,7 +235,7 @@ class Normalised(Own):
 def normalised() -> Iterator[str]:
     register_backbone("normalised", Normalised)
     spec = aigciqa.metric_info("fr-resnet18")
-    register_metric(dataclasses.replace(spec, name="fr-normalised", backbone="normalised", feature_dim=4))
+    register_metric(dataclasses.replace(spec, name="fr-normalised", backbone="normalised"))
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     yield "fr-normalised"

@@ -58,7 +58,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     register_backbone("tiny", Tiny)
     spec = aigciqa.metric_info("nr-resnet18")
     small = dataclasses.replace(spec.preprocess, resize=16, crop=16)
-    register_metric(dataclasses.replace(spec, name="nr-tiny", backbone="tiny", feature_dim=8, preprocess=small))
+    register_metric(dataclasses.replace(spec, name="nr-tiny", backbone="tiny", preprocess=small))
     metric = next(each for each in command.params if each.name == "metric")
     monkeypatch.setattr(metric, "type", type(metric.type)([*metric.type.choices, "nr-tiny"]))
     yield

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from aigciqa.cli.common import command, say
-from aigciqa.registry import SCORE_RANGES, list_metrics
+from aigciqa.registry import METRICS, SCORE_RANGES
 
-_METRICS = [name for name in list_metrics() if not name.endswith("-lite")]
+_METRICS = [name for name, spec in METRICS.items() if not spec.embedded]
 
 
 @command("convert")

@@ -11,10 +11,10 @@ from typing import Any, NoReturn
 import click
 
 from aigciqa.cli.common import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated, command, say, terminate
-from aigciqa.registry import SCORE_RANGES, list_metrics
+from aigciqa.registry import METRICS, SCORE_RANGES
 
 EXIT_FAILED = 1
-_METRICS = [name for name in list_metrics() if not name.endswith("-lite")]
+_METRICS = [name for name, spec in METRICS.items() if not spec.embedded]
 
 
 def _dimensions(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:

@@ -14,10 +14,10 @@ class Head(nn.Module):
 
     Attributes:
         output_layer: name of the `nn.Linear` that gives the scores. `aigciqa.training` needs it: scores are learnt in
-            standard deviations from their mean, and this layer is rescaled afterwards. None where there is none.
+            standard deviations from their mean, and this layer is rescaled afterwards. Empty where there is none.
     """
 
-    output_layer: str | None = None
+    output_layer: str = ""
 
     def forward(self, features: Tensor) -> Tensor:
         """Scores (B, n) of features (B, D) or (B, 2 D)."""
@@ -39,6 +39,6 @@ class Head(nn.Module):
         with torch.inference_mode(False), torch.enable_grad():
             at = features.detach().clone().requires_grad_()
             (slope,) = torch.autograd.grad(self(at)[:, index].sum(), at)
-        contribution = torch.einsum("bc,bchw->bhw", slope[:, : maps.shape[1]], maps)
-        rest = self(features)[:, index] - contribution.mean(dim=(1, 2))
+        contribution: Tensor = torch.einsum("bc,bchw->bhw", slope[:, : maps.shape[1]], maps)
+        rest: Tensor = self(features)[:, index] - contribution.mean(dim=(1, 2))
         return contribution + rest[:, None, None]

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from aigciqa.databases.base import Sample
     from aigciqa.databases.splits import Split
 
-#: The last layer's parameters in a metric's `state_dict()`.
-WEIGHT, BIAS = "head.fc2.weight", "head.fc2.bias"
-
 
 @dataclass(frozen=True)
 class Targets:
@@ -47,23 +44,34 @@ class Targets:
         """Scores (B, n), float64 on the CPU, of a head's values."""
         return values.cpu().double() * self.deviation + self.mean
 
-    def to_scores(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """A metric's weights whose last layer gives targets -> those that give scores."""
-        return _mapped(weights, self.deviation, self.mean)
-
-    def from_scores(
-        self, weights: Mapping[str, Tensor], given: Sequence[tuple[float, float]], wanted: Sequence[tuple[float, float]]
-    ) -> dict[str, Tensor]:
-        """A metric's weights that give scores -> those whose last layer gives targets.
+    def to_scores(self, weights: Mapping[str, Tensor], layer: str) -> dict[str, Tensor]:
+        """A metric's weights whose output layer gives targets -> those that give scores.
 
         Args:
+            layer: the head's `output_layer`.
+        """
+        return _mapped(weights, layer, self.deviation, self.mean)
+
+    def from_scores(
+        self,
+        weights: Mapping[str, Tensor],
+        layer: str,
+        given: Sequence[tuple[float, float]],
+        wanted: Sequence[tuple[float, float]],
+    ) -> dict[str, Tensor]:
+        """A metric's weights that give scores -> those whose output layer gives targets.
+
+        Args:
+            layer: the head's `output_layer`.
             given: (lowest, highest) of each dimension's scores by these weights.
             wanted: (lowest, highest) of the scores to learn.
         """
         lows, highs = torch.tensor(given, dtype=torch.float64).T
         wanted_lows, wanted_highs = torch.tensor(wanted, dtype=torch.float64).T
         factor = (wanted_highs - wanted_lows) / (highs - lows)
-        return _mapped(weights, factor / self.deviation, (wanted_lows - lows * factor - self.mean) / self.deviation)
+        return _mapped(
+            weights, layer, factor / self.deviation, (wanted_lows - lows * factor - self.mean) / self.deviation
+        )
 
 
 def check_ratings(split: Split, dimensions: Sequence[str]) -> None:
@@ -93,8 +101,9 @@ def _scores(samples: Sequence[Sample], dimensions: Sequence[str]) -> Tensor:
     return torch.tensor([[sample.scores[name] for name in dimensions] for sample in samples], dtype=torch.float64)
 
 
-def _mapped(weights: Mapping[str, Tensor], factor: Tensor, offset: Tensor) -> dict[str, Tensor]:
-    """Weights of a metric whose outputs are `factor * output + offset`; the last layer's are on the CPU."""
-    weight, bias = (weights[name].cpu().double() for name in (WEIGHT, BIAS))
-    mapped = {WEIGHT: weight * factor[:, None], BIAS: bias * factor + offset}
+def _mapped(weights: Mapping[str, Tensor], layer: str, factor: Tensor, offset: Tensor) -> dict[str, Tensor]:
+    """Weights of a metric whose outputs are `factor * output + offset`; the output layer's are on the CPU."""
+    names = [f"head.{layer}.{kind}" for kind in ("weight", "bias")]
+    weight, bias = (weights[name].cpu().double() for name in names)
+    mapped = dict(zip(names, (weight * factor[:, None], bias * factor + offset), strict=True))
     return {**weights, **{name: value.to(weights[name].dtype) for name, value in mapped.items()}}

@@ -265,8 +265,11 @@ def _initial(settings: Settings, database: Database, targets: Targets, state: di
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         template = create_metric(settings.metric, weights=None)
-        if settings.metric.endswith("-lite"):
-            raise InputError(f"{settings.metric} is trained by examples/train_lite.py; expected a metric of the paper")
+        if not template.head.output_layer:
+            raise InputError(
+                f"{settings.metric} can't be trained here: its head has no output_layer; the embedded metrics are "
+                "trained by examples/train_lite.py"
+            )
         config = replace(
             template.config,
             dimensions=settings.dimensions,
@@ -276,7 +279,7 @@ def _initial(settings: Settings, database: Database, targets: Targets, state: di
     if state is not None:
         return metric
     with torch.no_grad():  # the head starts at the mean opinion, as it would after a few steps
-        metric.head.get_parameter("fc2.bias").zero_()
+        metric.head.get_parameter(f"{metric.head.output_layer}.bias").zero_()
     return _with_start(metric, settings.start, targets)
 
 
@@ -298,7 +301,7 @@ def _with_start(metric: Metric, start: str, targets: Targets) -> Metric:
     started.head.load_state_dict(metric.head.state_dict())
     if given.config.kind == config.kind and given.dimensions == config.dimensions:
         ranges = [[each.score_ranges[name] for name in config.dimensions] for each in (given.config, config)]
-        started.load_state_dict(targets.from_scores(given.state_dict(), *ranges))
+        started.load_state_dict(targets.from_scores(given.state_dict(), given.head.output_layer, *ranges))
     return started
 
 
@@ -456,7 +459,7 @@ class Learner:
 
     def weights(self) -> dict[str, Tensor]:
         """The metric's weights as they are now, those that give scores."""
-        return self.targets.to_scores(self.trainee.state_dict())
+        return self.targets.to_scores(self.trainee.state_dict(), self.trainee.head.output_layer)
 
     @torch.no_grad()
     def scores(self, samples: Sequence[Sample]) -> NDArray[np.float64]:
