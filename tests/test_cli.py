@@ -31,13 +31,13 @@ LITE = ["-m", "nr-lite"]
 
 
 @pytest.fixture
-def nr(heads: dict[str, str]) -> list[str]:
-    return ["-m", "nr-resnet18", "--weights", heads["nr-resnet18"]]
+def nr(checkpoints: dict[str, str]) -> list[str]:
+    return ["-m", "nr-resnet18", "--weights", checkpoints["nr-resnet18"]]
 
 
 @pytest.fixture
-def fr(heads: dict[str, str]) -> list[str]:
-    return ["-m", "fr-resnet18", "--weights", heads["fr-resnet18"]]
+def fr(checkpoints: dict[str, str]) -> list[str]:
+    return ["-m", "fr-resnet18", "--weights", checkpoints["fr-resnet18"]]
 
 
 def test_the_default_is_lite_and_the_summary_goes_to_standard_error(write_images: Write, tmp_path: Path) -> None:

@@ -130,13 +130,13 @@ def test_a_run_with_a_damaged_cache_ends_as_one_without(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "database", prompts=5, per_prompt=3, size=40)
     arguments = ["folder", str(root), "-m", "nr-resnet18", "--start", "none", "--frozen", "--epochs", "1", "--device"]
     arguments += ["cpu", "-d", "quality", "--quiet", "--cache", str(tmp_path / "cache"), "-o"]
-    heads = []
+    checkpoints = []
     for name in ("whole", "damaged"):
         assert CliRunner().invoke(command, [*arguments, str(tmp_path / name)]).exit_code == 0
-        heads.append((tmp_path / name / "model.safetensors").read_bytes())
+        checkpoints.append((tmp_path / name / "model.safetensors").read_bytes())
         for damage, file in zip(DAMAGES.values(), sorted((tmp_path / "cache").iterdir()), strict=False):
             damage(file)
-    assert heads[0] == heads[1]
+    assert checkpoints[0] == checkpoints[1]
 
 
 @pytest.mark.parametrize("damage", ["zeroed", "a pixel flipped", "the height flipped", "cut", "emptied", "gone"])

@@ -90,8 +90,8 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return sorted(map(str, folder.iterdir()))
 
 
-def created(name: str, dtype: str | None, heads: dict[str, str], **options: Any) -> aigciqa.Metric:
-    return aigciqa.create_metric(name, weights=heads.get(name, "default"), dtype=dtype, **options)
+def created(name: str, dtype: str | None, checkpoints: dict[str, str], **options: Any) -> aigciqa.Metric:
+    return aigciqa.create_metric(name, weights=checkpoints.get(name, "default"), dtype=dtype, **options)
 
 
 def everything(metric: aigciqa.Metric, paths: list[str]) -> list[Tensor]:
@@ -155,9 +155,9 @@ def test_scores_are_the_same(
 
 @pytest.mark.parametrize(("name", "dtype"), METRICS)
 def test_scores_are_the_same_with_everything_around(
-    name: str, dtype: str | None, heads: dict[str, str], paths: list[str]
+    name: str, dtype: str | None, checkpoints: dict[str, str], paths: list[str]
 ) -> None:
-    check(lambda: created(name, dtype, heads), ["autocast", "inference_mode", "float64", "meta"], paths)
+    check(lambda: created(name, dtype, checkpoints), ["autocast", "inference_mode", "float64", "meta"], paths)
 
 
 @pytest.mark.parametrize("surroundings", SURROUNDINGS)
@@ -181,8 +181,8 @@ def test_the_caller_s_settings_stay(paths: list[str]) -> None:
 
 
 @pytest.mark.parametrize(("name", "dtype"), METRICS)
-def test_gradients_are_the_same_within_autocast(name: str, dtype: str | None, heads: dict[str, str]) -> None:
-    metric = created(name, dtype, heads, as_loss=True)
+def test_gradients_are_the_same_within_autocast(name: str, dtype: str | None, checkpoints: dict[str, str]) -> None:
+    metric = created(name, dtype, checkpoints, as_loss=True)
 
     def gradient(surroundings: AbstractContextManager[Any]) -> Tensor:
         images = draw_tensor(1, 240, 240).requires_grad_()
@@ -199,9 +199,11 @@ def test_gradients_are_the_same_within_autocast(name: str, dtype: str | None, he
 
 
 @pytest.mark.parametrize(("name", "dtype"), METRICS)
-def test_what_comes_out_of_inference_mode_goes_into_a_loss(name: str, dtype: str | None, heads: dict[str, str]) -> None:
+def test_what_comes_out_of_inference_mode_goes_into_a_loss(
+    name: str, dtype: str | None, checkpoints: dict[str, str]
+) -> None:
     with torch.inference_mode():
-        metric = created(name, dtype, heads, as_loss=True)
+        metric = created(name, dtype, checkpoints, as_loss=True)
         reference = draw_tensor(1, 240, 240, seed=9)
         features = metric.encode(reference)
     images = draw_tensor(1, 240, 240).requires_grad_()

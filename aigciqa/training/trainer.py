@@ -71,7 +71,7 @@ def train(
         device: `"auto"`, `"cpu"`, `"cuda"` or `"mps"`.
         cache: where decoded images are kept; see `image_cache.default_folder`.
         workers: decoding threads; one per core if absent.
-        license: SPDX identifier of the weights' licence.
+        license: SPDX identifier of the weights' license.
         tensorboard: also log to `training/tensorboard`.
         progress: whether to show bars.
 
