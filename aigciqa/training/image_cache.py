@@ -23,7 +23,7 @@ from aigciqa import __version__
 from aigciqa.errors import DatabaseError, ImageError
 from aigciqa.images import parquet
 from aigciqa.images.decode import load_image
-from aigciqa.images.preprocess import preprocess_image
+from aigciqa.images.preprocess import Preprocessor
 from aigciqa.registry import Preprocess
 from aigciqa.utils.files import write_file
 
@@ -150,7 +150,7 @@ def _entry(path: str, spec: Preprocess, folder: Path) -> Entry | ImageError:
     if kept is not None:
         return kept
     try:
-        pixels = preprocess_image(load_image(path), spec).permute(1, 2, 0).numpy()
+        pixels = Preprocessor(spec).image(load_image(path)).permute(1, 2, 0).numpy()
     except ImageError as error:
         return error
     height, width = pixels.shape[:2]

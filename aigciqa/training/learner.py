@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from aigciqa.backbones.base import Backbone
-from aigciqa.cpu.convolution import use_products
-from aigciqa.cpu.parallel_passes import SideBySide
-from aigciqa.images.preprocess import normalize
+from aigciqa.cpu.layout import has_blocked_layout
+from aigciqa.cpu.parallel_passes import SIDE_BY_SIDE, SideBySide
 from aigciqa.metric import Metric
 from aigciqa.training.activation_checkpointing import checkpointed_forward
 from aigciqa.training.image_cache import ImageCache, Pixels
@@ -150,24 +149,22 @@ class Trainee(nn.Module):
         self.activation_checkpointing = settings.activation_checkpointing
         is_on_cpu = device.type == "cpu"
         has_layout = is_on_cpu and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        self.blocked = has_layout and metric.backbone.has_blocked_layout and settings.dtype == "float32"
+        self.blocked = has_layout and has_blocked_layout(metric.backbone) and settings.dtype == "float32"
         layout = torch.contiguous_format if self.blocked else torch.channels_last
         self.backbone = metric.backbone.to(memory_format=layout).requires_grad_(not settings.frozen)
         self.head = metric.head
-        self.spec = metric.config.preprocess
+        self.preprocessor = metric.preprocessor
         has_cores = is_on_cpu and torch.get_num_threads() > 1
         has_pairs = metric.requires_reference and not settings.frozen
         # Fabric takes bfloat16 on the CPU where float16 was asked for.
         is_mixed = is_on_cpu and settings.dtype != "float32"
-        if is_mixed and not settings.frozen:
-            use_products(self.backbone)
         self.passes: SideBySide | None = None
-        if has_cores and has_pairs and self.backbone.runs_side_by_side:
+        if has_cores and has_pairs and isinstance(self.backbone, SIDE_BY_SIDE):
             self.passes = SideBySide(self.backbone, self.encode, torch.bfloat16 if is_mixed else torch.float32)
 
     def encode(self, backbone: Backbone, pixels: Tensor) -> Tensor:
         """Features (B, D) of images, uint8 (B, 3, h, w)."""
-        images = normalize(pixels.float().div_(255), self.spec)
+        images = self.preprocessor.normalize(pixels)
         if self.blocked:
             images = images.to_mkldnn()
         again = self.activation_checkpointing and torch.is_grad_enabled()

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from aigciqa.create import create_metric, load_imagenet
 from aigciqa.errors import InputError
-from aigciqa.metric import Metric, create_metric, load_imagenet
+from aigciqa.metric import Metric
 from aigciqa.training.settings import Settings
 from aigciqa.training.targets import Targets
 
