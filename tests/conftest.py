@@ -85,7 +85,7 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture
-def images(tmp_path: Path) -> Callable[..., list[str]]:
+def write_images(tmp_path: Path) -> Callable[..., list[str]]:
     """Writes images below a folder of `tmp_path`; returns their paths, sorted."""
 
     def write(folder: str, *names: str, size: tuple[int, int] = (70, 80)) -> list[str]:

@@ -69,10 +69,10 @@ def test_contents_and_references_are_not_held_until_they_are_scored(limit: Calla
 
 
 def test_a_content_larger_than_the_budget_passes_alone(
-    images: Write, limit: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+    write_images: Write, limit: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So do files, each read when no other is held; with both kinds in turn, neither waits for the other for ever."""
-    paths = images("gen", *(f"{number}.png" for number in range(8)))
+    paths = write_images("gen", *(f"{number}.png" for number in range(8)))
     items = [
         item for path in paths for item in (aigciqa.Item(path), aigciqa.Item(path, content=Path(path).read_bytes()))
     ]
@@ -111,7 +111,7 @@ def test_a_run_that_ends_early_waits_for_nobody(limit: Callable[[int], None]) ->
 
 
 def test_one_that_hangs_is_given_up_while_others_wait_for_its_room(
-    pictures: Write, limit: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+    write_images: Write, limit: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that waited are not given up: waiting is not decoding."""
     hang, load = threading.Event(), decoding.load_content
@@ -126,7 +126,7 @@ def test_one_that_hangs_is_given_up_while_others_wait_for_its_room(
     monkeypatch.setattr(decoding, "TICK_SECONDS", 0.01)
     monkeypatch.setattr(decoding, "CLOSE_SECONDS", 0.1)
     limit(1)
-    paths = pictures("gen", "a.png", "hang.png", "z.png")
+    paths = write_images("gen", "a.png", "hang.png", "z.png")
     given = [aigciqa.Item(path, content=Path(path).read_bytes()) for path in paths]
     for images in (given, paths):
         records = list(aigciqa.score_files(images, metric="nr-lite", workers=2))

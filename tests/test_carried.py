@@ -34,9 +34,9 @@ NAMES = [f"p{index}.png" for index in range(6)]
 
 
 @pytest.fixture
-def folder(images: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(write_images: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Six images, in the current folder."""
-    images(".", *NAMES)
+    write_images(".", *NAMES)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -100,8 +100,10 @@ class TestQuotationMarks:
 class TestExcelAndWindows:
     @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
     @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-    def test_a_manifest_as_it_is_saved_there(self, folder: Path, images: Write, encoding: str, delimiter: str) -> None:
-        images("gen", "é.png", "b.png")
+    def test_a_manifest_as_it_is_saved_there(
+        self, folder: Path, write_images: Write, encoding: str, delimiter: str
+    ) -> None:
+        write_images("gen", "é.png", "b.png")
         rows = [
             (" image ", "group", "seed", "", "note"),
             ("gen\\é.png", "é ", " 7 ", "", ""),
@@ -114,8 +116,8 @@ class TestExcelAndWindows:
         assert [dict(item.extra) for item in found] == [{"seed": "7", "note": None}, {"seed": "8", "note": None}]
         assert [row["error"] for row in scored("m.csv")] == ["", ""]
 
-    def test_names_as_the_disk_has_them(self, folder: Path, images: Write) -> None:
-        images("gen", "e\u0301.png", " blank.png", "back\\slash.png")
+    def test_names_as_the_disk_has_them(self, folder: Path, write_images: Write) -> None:
+        write_images("gen", "e\u0301.png", " blank.png", "back\\slash.png")
         (folder / os.fsdecode(b"caf\xe9.png")).write_bytes((folder / "p0.png").read_bytes())
         names = [
             "gen/\xe9.png",
@@ -324,8 +326,8 @@ class TestFormulas:
         again.close()
         assert [row["image"] for row in ScoreTable.read(path).rows] == [row["image"].strip(" ") for row in rows]
 
-    def test_manifests(self, folder: Path, images: Write) -> None:
-        images("gen", "-a.png", "=b.png", "'=c.png")
+    def test_manifests(self, folder: Path, write_images: Write) -> None:
+        write_images("gen", "-a.png", "=b.png", "'=c.png")
         for name in ("-a.png", "=b.png", "'=c.png"):
             os.rename(Path("gen") / name, name)
         Path("m.csv").write_text("image\n'-a.png\n=b.png\n''=c.png\n")

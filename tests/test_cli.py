@@ -40,8 +40,8 @@ def fr(heads: dict[str, str]) -> list[str]:
     return ["-m", "fr-resnet18", "--weights", heads["fr-resnet18"]]
 
 
-def test_the_default_is_lite_and_the_summary_goes_to_standard_error(images: Write, tmp_path: Path) -> None:
-    images("gen", "b.png", "a.PNG", "sub/c.jpeg")
+def test_the_default_is_lite_and_the_summary_goes_to_standard_error(write_images: Write, tmp_path: Path) -> None:
+    write_images("gen", "b.png", "a.PNG", "sub/c.jpeg")
     (tmp_path / "gen" / "notes.txt").write_text("no image")
     done = run_command("gen", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -55,8 +55,8 @@ def test_the_default_is_lite_and_the_summary_goes_to_standard_error(images: Writ
     assert run_command("gen", "--quiet", cwd=tmp_path).stderr == ""
 
 
-def test_columns_and_scores(pictures: Write, nr: list[str]) -> None:
-    images = pictures("gen", "a.png", "b.png")
+def test_columns_and_scores(write_images: Write, nr: list[str]) -> None:
+    images = write_images("gen", "a.png", "b.png")
     done = call_command(*images, *nr)
     rows = table(done.stdout)
     assert list(rows[0]) == COLUMNS
@@ -68,8 +68,8 @@ def test_columns_and_scores(pictures: Write, nr: list[str]) -> None:
     assert [row["overall"] for row in one] == [row["overall"] for row in rows]
 
 
-def test_bad_files_are_rows_and_the_run_goes_on(pictures: Write, tmp_path: Path) -> None:
-    images = pictures("gen", "a.png", "c.png")
+def test_bad_files_are_rows_and_the_run_goes_on(write_images: Write, tmp_path: Path) -> None:
+    images = write_images("gen", "a.png", "c.png")
     bad = tmp_path / "gen" / "b.png"
     bad.write_bytes(Path(images[0]).read_bytes()[:200])
     done = call_command(images[0], str(bad), "missing.png", images[1], *LITE)
@@ -84,8 +84,8 @@ def test_bad_files_are_rows_and_the_run_goes_on(pictures: Write, tmp_path: Path)
     assert f"--strict: {bad}:" in strict.stderr
 
 
-def test_every_format_holds_the_same_table(images: Write, nr: list[str], tmp_path: Path) -> None:
-    images("gen", 'quote".png', "comma,.png", "new\nline.png", "ünï.png")
+def test_every_format_holds_the_same_table(write_images: Write, nr: list[str], tmp_path: Path) -> None:
+    write_images("gen", 'quote".png', "comma,.png", "new\nline.png", "ünï.png")
     (tmp_path / "gen" / "x.png").write_bytes(b"")
     tables: dict[str, list[dict[str, Any]]] = {}
     for suffix in ("csv", "json", "jsonl", "parquet"):
@@ -108,28 +108,28 @@ def test_every_format_holds_the_same_table(images: Write, nr: list[str], tmp_pat
     assert tables["csv"] == tables["json"] == tables["jsonl"] == tables["parquet"]
 
 
-def test_sources(pictures: Write, tmp_path: Path) -> None:
-    pictures("gen", "b.png", "a.png", "deep/er/c.png", "[1].png")
+def test_sources(write_images: Write, tmp_path: Path) -> None:
+    write_images("gen", "b.png", "a.png", "deep/er/c.png", "[1].png")
     (tmp_path / "gen" / "loop").symlink_to(tmp_path / "gen")
 
-    def images(*arguments: str, stdin: bytes = b"") -> list[str]:
+    def listed(*arguments: str, stdin: bytes = b"") -> list[str]:
         done = call_command(*arguments, *LITE, cwd=tmp_path, stdin=stdin)
         assert done.returncode == 0, done.stderr
         return [row["image"] for row in table(done.stdout)]
 
     everything = ["gen/[1].png", "gen/a.png", "gen/b.png", "gen/deep/er/c.png"]
-    assert images("gen") == everything
-    assert images("gen/*.png") == everything[:3]
-    assert images("gen/**/c.png") == everything[3:]
-    assert images("gen/[1].png") == everything[:1]
-    assert images("gen/b.png", "gen/deep", "gen/a.png") == ["gen/b.png", "gen/deep/er/c.png", "gen/a.png"]
-    assert images("-", stdin=b"gen/b.png\ngen/a.png\r\n\n") == ["gen/b.png", "gen/a.png"]
+    assert listed("gen") == everything
+    assert listed("gen/*.png") == everything[:3]
+    assert listed("gen/**/c.png") == everything[3:]
+    assert listed("gen/[1].png") == everything[:1]
+    assert listed("gen/b.png", "gen/deep", "gen/a.png") == ["gen/b.png", "gen/deep/er/c.png", "gen/a.png"]
+    assert listed("-", stdin=b"gen/b.png\ngen/a.png\r\n\n") == ["gen/b.png", "gen/a.png"]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
-def test_manifests(images: Write, fr: list[str], nr: list[str], tmp_path: Path, suffix: str) -> None:
-    images("data/gen", "a.png", "b.png")
-    images("data/prompts", "p.png")
+def test_manifests(write_images: Write, fr: list[str], nr: list[str], tmp_path: Path, suffix: str) -> None:
+    write_images("data/gen", "a.png", "b.png")
+    write_images("data/prompts", "p.png")
     rows = [
         {"image": "gen/a.png", "reference": "prompts/p.png", "group": "x", "other": 1},
         {"image": str(tmp_path / "data/gen/b.png"), "reference": "data/prompts/p.png", "group": "y", "other": 2},
@@ -156,15 +156,15 @@ def test_manifests(images: Write, fr: list[str], nr: list[str], tmp_path: Path, 
     assert table(call_command(f"data/list.{suffix}", cwd=tmp_path).stdout)[0]["metric"] == "fr-lite"
 
 
-def test_a_table_of_scores_is_a_manifest(images: Write, tmp_path: Path) -> None:
-    images("gen", "a.png", "b.png")
+def test_a_table_of_scores_is_a_manifest(write_images: Write, tmp_path: Path) -> None:
+    write_images("gen", "a.png", "b.png")
     assert call_command("gen", *LITE, "-o", "scores.csv", cwd=tmp_path).returncode == 0
     again = call_command("scores.csv", *LITE, cwd=tmp_path)
     assert again.stdout == (tmp_path / "scores.csv").read_text()
 
 
-def test_rows_of_a_manifest_that_cannot_be_read_are_error_rows(images: Write, tmp_path: Path) -> None:
-    images("gen", "a.png")
+def test_rows_of_a_manifest_that_cannot_be_read_are_error_rows(write_images: Write, tmp_path: Path) -> None:
+    write_images("gen", "a.png")
     (tmp_path / "list.jsonl").write_text('{"image": "gen/a.png"}\nnot json\n{"image": ["x"]}\n{"image": ""}\n[1]\n')
     rows = table(call_command("list.jsonl", *LITE, cwd=tmp_path).stdout)
     assert [row["error"].split(": ", 1)[-1][:20] for row in rows] == [
@@ -172,9 +172,9 @@ def test_rows_of_a_manifest_that_cannot_be_read_are_error_rows(images: Write, tm
     ]  # fmt: skip
 
 
-def test_references_are_matched_by_relative_path(images: Write, fr: list[str], tmp_path: Path) -> None:
-    images("gen", "a.png", "sub/a.png", "sub/b.png", "c.png", "only.png", "twin.png")
-    images("ref", "a.png", "sub/a.png", "sub/b.jpg", "elsewhere/c.bmp", "x/twin.png", "y/twin.png", "z.png")
+def test_references_are_matched_by_relative_path(write_images: Write, fr: list[str], tmp_path: Path) -> None:
+    write_images("gen", "a.png", "sub/a.png", "sub/b.png", "c.png", "only.png", "twin.png")
+    write_images("ref", "a.png", "sub/a.png", "sub/b.jpg", "elsewhere/c.bmp", "x/twin.png", "y/twin.png", "z.png")
     done = call_command("gen", "-r", "ref", *fr, cwd=tmp_path)
     assert done.returncode == 1
     found = {row["image"]: (row["reference"], row["error"]) for row in table(done.stdout)}
@@ -195,8 +195,8 @@ def test_references_are_matched_by_relative_path(images: Write, fr: list[str], t
     assert table(call_command("gen/a.png", "-r", "ref", cwd=tmp_path).stdout)[0]["metric"] == "fr-lite"
 
 
-def test_groups(images: Write, tmp_path: Path) -> None:
-    images("gen", "mj/a_1.png", "sd/b_2.png", "sd/none.png")
+def test_groups(write_images: Write, tmp_path: Path) -> None:
+    write_images("gen", "mj/a_1.png", "sd/b_2.png", "sd/none.png")
     done = call_command("gen", *LITE, "--group-by", "parent", cwd=tmp_path)
     assert [row["group"] for row in table(done.stdout)] == ["mj", "sd", "sd"]
     assert "sd" in done.stderr
@@ -207,9 +207,9 @@ def test_groups(images: Write, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_several_metrics_make_a_row_each(images: Write, tmp_path: Path) -> None:
-    images("gen", "a.png", "b.png")
-    images("ref", "a.png", "b.png")
+def test_several_metrics_make_a_row_each(write_images: Write, tmp_path: Path) -> None:
+    write_images("gen", "a.png", "b.png")
+    write_images("ref", "a.png", "b.png")
     done = call_command("gen", "-r", "ref", "-m", "fr-lite", "-m", "nr-lite", "--batch-size", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = [(row["image"], row["metric"]) for row in table(done.stdout)]
@@ -247,9 +247,9 @@ def test_several_metrics_make_a_row_each(images: Write, tmp_path: Path) -> None:
     ],
 )
 def test_usage_errors_end_with_two(
-    images: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], text: str
+    write_images: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], text: str
 ) -> None:
-    images("gen", "a.png")
+    write_images("gen", "a.png")
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty.csv").mkdir()
     (tmp_path / "list.csv").write_text("a,b\n1,2\n")
@@ -280,8 +280,8 @@ class TestResume:
     COUNT = 40
 
     @pytest.fixture
-    def folder(self, images: Write, tmp_path: Path) -> Path:
-        images("gen", *(f"{index:03}.png" for index in range(self.COUNT)))
+    def folder(self, write_images: Write, tmp_path: Path) -> Path:
+        write_images("gen", *(f"{index:03}.png" for index in range(self.COUNT)))
         (tmp_path / "gen" / "005.png").write_bytes(b"bad")
         return tmp_path
 
@@ -336,7 +336,7 @@ class TestResume:
         assert [row["image"] for row in table((folder / "t.csv").read_text())] == paths
 
     @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
-    def test_from_any_byte_of_the_file(self, images: Write, tmp_path: Path, suffix: str) -> None:
+    def test_from_any_byte_of_the_file(self, write_images: Write, tmp_path: Path, suffix: str) -> None:
         """The file sinks alone: every way a table can be torn."""
         from aigciqa.records import Record
         from aigciqa.scoring.sinks import FileSink, columns_of, to_row
@@ -391,11 +391,11 @@ class TestResume:
             assert (folder / "t.json").read_text() == '{"not": "a table"'
             assert sorted(path.name for path in folder.iterdir()) == ["gen", "t.json"]
 
-    def test_more_images_than_before_are_appended(self, folder: Path, images: Write) -> None:
+    def test_more_images_than_before_are_appended(self, folder: Path, write_images: Write) -> None:
         arguments = self.command("t.json")
         assert call_command(*arguments, cwd=folder).returncode == 1
         before = json.loads((folder / "t.json").read_text())
-        images("gen", "new.png")
+        write_images("gen", "new.png")
         assert call_command(*arguments, "--resume", cwd=folder).returncode == 1
         after = json.loads((folder / "t.json").read_text())
         assert after[:-1] == before
@@ -406,8 +406,8 @@ class TestResume:
         assert len(table((folder / "t.csv").read_text())) == self.COUNT
 
 
-def test_whoever_reads_the_output_may_stop_reading(images: Write, tmp_path: Path) -> None:
-    images("gen", *(f"{index}.png" for index in range(12)))
+def test_whoever_reads_the_output_may_stop_reading(write_images: Write, tmp_path: Path) -> None:
+    write_images("gen", *(f"{index}.png" for index in range(12)))
     with subprocess.Popen(
         [*COMMAND, "gen", *LITE, "--batch-size", "1"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
@@ -421,8 +421,8 @@ def test_whoever_reads_the_output_may_stop_reading(images: Write, tmp_path: Path
     assert "BrokenPipe" not in errors
 
 
-def test_a_terminal_gets_an_aligned_table(images: Write, nr: list[str], tmp_path: Path) -> None:
-    images("gen", "a.png", "b" * 60 + ".png", "e\x1b[31m.png")
+def test_a_terminal_gets_an_aligned_table(write_images: Write, nr: list[str], tmp_path: Path) -> None:
+    write_images("gen", "a.png", "b" * 60 + ".png", "e\x1b[31m.png")
     (tmp_path / "gen" / "z.png").write_bytes(b"x")
     controller, terminal = os.openpty()
     with subprocess.Popen(

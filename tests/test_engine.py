@@ -41,11 +41,11 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def mixed(images: Write) -> list[str]:
+def mixed(write_images: Write) -> list[str]:
     """Twenty images of several shapes, and three bad ones among them."""
     paths = []
     for index in range(20):
-        paths += images("mixed", f"{index:02}.png", size=[(60, 80), (80, 60), (64, 64)][index % 3])
+        paths += write_images("mixed", f"{index:02}.png", size=[(60, 80), (80, 60), (64, 64)][index % 3])
     for index in (3, 9, 10):
         Path(paths[index]).write_bytes(b"not an image")
     return paths
@@ -70,9 +70,9 @@ def test_scores_depend_neither_on_batch_size_nor_on_workers(name: str, mixed: li
                 assert record.scores["quality"] == pytest.approx(value, abs=1e-5)
 
 
-def test_full_reference_scores_are_those_of_the_metric(pictures: Write) -> None:
+def test_full_reference_scores_are_those_of_the_metric(write_images: Write) -> None:
     metric = untrained("fr-resnet18")
-    images, prompts = pictures("gen", "a.png", "b.png", "c.png"), pictures("prompts", "a.png", "x.png")
+    images, prompts = write_images("gen", "a.png", "b.png", "c.png"), write_images("prompts", "a.png", "x.png")
     references = [prompts[0], prompts[1], prompts[0]]
     expected = metric(images, references).tolist()
     assert scores_of(aigciqa.score_files(images, metric=metric, references=references)) == pytest.approx(
@@ -82,10 +82,10 @@ def test_full_reference_scores_are_those_of_the_metric(pictures: Write) -> None:
     assert scores_of(one) == pytest.approx(metric(images, [prompts[1]] * 3).tolist(), abs=1e-5)
 
 
-def test_each_reference_is_decoded_and_encoded_once(pictures: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_reference_is_decoded_and_encoded_once(write_images: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     metric = untrained("fr-resnet18")
-    images = pictures("gen", *(f"{index}.png" for index in range(9)))
-    prompts = pictures("prompts", "0.png", "1.png")
+    images = write_images("gen", *(f"{index}.png" for index in range(9)))
+    prompts = write_images("prompts", "0.png", "1.png")
     decoded = noted(monkeypatch)
     encoded: list[int] = []
     encode = Encoder.encode
@@ -100,13 +100,13 @@ def test_each_reference_is_decoded_and_encoded_once(pictures: Write, monkeypatch
     assert sum(encoded) == 11
 
 
-def test_metrics_of_one_trunk_share_its_features(pictures: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_of_one_trunk_share_its_features(write_images: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     nr = untrained("nr-resnet18")
     fr, other = copy.deepcopy(untrained("fr-resnet18")), copy.deepcopy(nr)
     fr.backbone.load_state_dict(nr.backbone.state_dict())
     with torch.no_grad():
         next(other.backbone.parameters()).add_(0.1)
-    images, prompts = pictures("gen", "a.png", "b.png", "c.png"), pictures("prompts", "a.png")
+    images, prompts = write_images("gen", "a.png", "b.png", "c.png"), write_images("prompts", "a.png")
     encoded: list[tuple[int, int]] = []
     encode = Encoder.encode
 
@@ -123,9 +123,9 @@ def test_metrics_of_one_trunk_share_its_features(pictures: Write, monkeypatch: p
     assert found == pytest.approx(alone.flatten().tolist(), abs=1e-5)
 
 
-def test_a_reference_that_changes_is_read_again(pictures: Write) -> None:
+def test_a_reference_that_changes_is_read_again(write_images: Write) -> None:
     metric = untrained("fr-resnet18")
-    images, (prompt, other) = pictures("gen", "a.png", "b.png"), pictures("prompts", "a.png", "b.png")
+    images, (prompt, other) = write_images("gen", "a.png", "b.png"), write_images("prompts", "a.png", "b.png")
 
     def items() -> Iterator[aigciqa.Item]:
         yield aigciqa.Item(images[0], prompt)
@@ -139,10 +139,10 @@ def test_a_reference_that_changes_is_read_again(pictures: Write) -> None:
     assert found == pytest.approx(expected, abs=1e-5)
 
 
-def test_forgotten_references_are_read_again(pictures: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forgotten_references_are_read_again(write_images: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "MAX_REFERENCES", 1)
     metric = untrained("fr-resnet18")
-    images, prompts = pictures("gen", "a.png", "b.png", "c.png"), pictures("prompts", "a.png", "b.png")
+    images, prompts = write_images("gen", "a.png", "b.png", "c.png"), write_images("prompts", "a.png", "b.png")
     references = [prompts[0], prompts[1], prompts[0]]
     decoded = noted(monkeypatch)
     found = scores_of(aigciqa.score_files(images, metric=metric, references=references, batch_size=1))
@@ -150,24 +150,24 @@ def test_forgotten_references_are_read_again(pictures: Write, monkeypatch: pytes
     assert sorted(decoded) == sorted(images + references)
 
 
-def test_references_of_images_that_fail_are_not_kept(pictures: Write, tmp_path: Path) -> None:
+def test_references_of_images_that_fail_are_not_kept(write_images: Write, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"bad")
-    images, prompts = pictures("gen", "a.png"), pictures("prompts", "a.png", "b.png")
+    images, prompts = write_images("gen", "a.png"), write_images("prompts", "a.png", "b.png")
     items = [aigciqa.Item(str(tmp_path / "bad.png"), prompts[0]), aigciqa.Item(images[0], prompts[1])]
     with closing(engine.Engine([untrained("fr-resnet18")], None, 0)) as scoring:
         assert [record.error is None for record in scoring.run(items)] == [False, True]
         assert [key[0] for key in scoring.references] == [prompts[1]]
 
 
-def test_a_metric_made_as_a_loss_scores_files_as_well(pictures: Write) -> None:
-    images = pictures("gen", "a.png")
+def test_a_metric_made_as_a_loss_scores_files_as_well(write_images: Write) -> None:
+    images = write_images("gen", "a.png")
     records = aigciqa.score_files(images, metric=untrained("nr-resnet18", as_loss=True))
     assert scores_of(records) == pytest.approx(untrained("nr-resnet18")(images).tolist(), abs=1e-5)
 
 
-def test_several_metrics_share_the_decoding(pictures: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_metrics_share_the_decoding(write_images: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     metrics = [untrained(name) for name in ("nr-resnet18", "nr-lite", "fr-resnet18", "fr-lite")]
-    images, prompts = pictures("gen", "a.png", "b.png"), pictures("prompts", "a.png")
+    images, prompts = write_images("gen", "a.png", "b.png"), write_images("prompts", "a.png")
     decoded = noted(monkeypatch)
     records = list(aigciqa.score_files(images, metric=metrics, references=prompts[0]))
     assert sorted(decoded) == sorted(images + prompts)
@@ -179,8 +179,8 @@ def test_several_metrics_share_the_decoding(pictures: Write, monkeypatch: pytest
         assert record.scores["quality"] == pytest.approx(alone.item(), abs=1e-5)
 
 
-def test_a_missing_or_broken_reference_is_the_error_of_its_image_alone(pictures: Write, tmp_path: Path) -> None:
-    images, prompts = pictures("gen", "a.png", "b.png", "c.png"), pictures("prompts", "a.png")
+def test_a_missing_or_broken_reference_is_the_error_of_its_image_alone(write_images: Write, tmp_path: Path) -> None:
+    images, prompts = write_images("gen", "a.png", "b.png", "c.png"), write_images("prompts", "a.png")
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"x")
     items = [
@@ -197,16 +197,16 @@ def test_a_missing_or_broken_reference_is_the_error_of_its_image_alone(pictures:
     assert (records[5].reference, records[5].group) == (prompts[0], "g")
 
 
-def test_images_may_come_from_a_generator_without_end(images: Write) -> None:
-    image = images("gen", "a.png")[0]
+def test_images_may_come_from_a_generator_without_end(write_images: Write) -> None:
+    image = write_images("gen", "a.png")[0]
     records = aigciqa.score_files(itertools.repeat(image), metric=untrained("nr-resnet18"), batch_size=2)
     assert len({next(records).image for _ in range(5)}) == 1
     records.close()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_what_came_before_a_source_fails_is_scored(pictures: Write, workers: int) -> None:
-    images = pictures("gen", *(f"{index}.png" for index in range(7)))
+def test_what_came_before_a_source_fails_is_scored(write_images: Write, workers: int) -> None:
+    images = write_images("gen", *(f"{index}.png" for index in range(7)))
 
     def source() -> Iterator[str]:
         yield from images
@@ -218,8 +218,8 @@ def test_what_came_before_a_source_fails_is_scored(pictures: Write, workers: int
         next(records)
 
 
-def test_every_error_says_which_image(images: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    strip, (image, odd) = str(tmp_path / "strip.png"), images("gen", "a.png", "odd.png")
+def test_every_error_says_which_image(write_images: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    strip, (image, odd) = str(tmp_path / "strip.png"), write_images("gen", "a.png", "odd.png")
     Image.new("RGB", (3000, 1)).save(strip)
     read = decoding.read_content
 
@@ -239,7 +239,7 @@ def test_every_error_says_which_image(images: Write, tmp_path: Path, monkeypatch
         f"{strip}: {too_long}", f"reference {strip}: {too_long}", f"{odd}: KeyError: 'what nobody expects'",
     ]  # fmt: skip
     assert [(record.error or "")[:30] for record in records[3:]] == [
-        "bytes: not an image in a form", "reference a\0b.png: embedded nu", ".: not a regular file",
+        "bytes: not an image in a forma", "reference a\0b.png: embedded nu", ".: not a regular file",
     ]  # fmt: skip
 
 
@@ -257,9 +257,11 @@ class TestMemory:
         kind = torch.cuda.OutOfMemoryError if "CUDA" in request.param else RuntimeError
         return kind(request.param)
 
-    def test_batches_shrink(self, pictures: Write, monkeypatch: pytest.MonkeyPatch, no_memory: RuntimeError) -> None:
+    def test_batches_shrink(
+        self, write_images: Write, monkeypatch: pytest.MonkeyPatch, no_memory: RuntimeError
+    ) -> None:
         metric = untrained("nr-resnet18")
-        images = pictures("gen", *(f"{index}.png" for index in range(11)))
+        images = write_images("gen", *(f"{index}.png" for index in range(11)))
         expected = metric(images).tolist()
         tried: list[int] = []
         encode = Encoder.encode
@@ -275,10 +277,10 @@ class TestMemory:
         assert found == pytest.approx(expected, abs=1e-5)
         assert tried == [8, 4, 2, 2, 2, 2, 2, 1]
 
-    def test_only_of_the_shape_that_does_not_fit(self, pictures: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_only_of_the_shape_that_does_not_fit(self, write_images: Write, monkeypatch: pytest.MonkeyPatch) -> None:
         native = aigciqa.create_metric("nr-lite", weights="native")
         sizes = {"a.png": (64, 64), "b.png": (64, 64), "c.png": (96, 96), "d.png": (96, 96)}
-        images = [pictures("gen", name, size=size)[0] for name, size in sizes.items()]
+        images = [write_images("gen", name, size=size)[0] for name, size in sizes.items()]
         tried: list[tuple[int, int]] = []
         encode = Encoder.encode
 
@@ -294,9 +296,9 @@ class TestMemory:
         assert tried == [(2, 64), (2, 96), (1, 96), (1, 96), (2, 64), (1, 96), (1, 96)]
 
     def test_an_image_that_does_not_fit_alone_is_an_error(
-        self, pictures: Write, monkeypatch: pytest.MonkeyPatch, no_memory: RuntimeError
+        self, write_images: Write, monkeypatch: pytest.MonkeyPatch, no_memory: RuntimeError
     ) -> None:
-        images, prompts = pictures("gen", "a.png", "b.png", "c.png"), pictures("prompts", "a.png", "large.png")
+        images, prompts = write_images("gen", "a.png", "b.png", "c.png"), write_images("prompts", "a.png", "large.png")
         large = {
             present_image(load_image(path), untrained("nr-resnet18").config.preprocess).sum().item()
             for path in (images[1], prompts[1])
@@ -330,18 +332,18 @@ class TestMemory:
         assert engine._default_batch([metric]) == size
 
 
-def test_a_score_that_is_no_number_is_an_error(images: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_score_that_is_no_number_is_an_error(write_images: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     metric = untrained("nr-resnet18")
     monkeypatch.setattr(metric, "regress", lambda features, _: torch.tensor([[1.0, 1, 1, 1], [1, float("nan"), 1, 1]]))
-    records = list(aigciqa.score_files(images("gen", "a.png", "b.png"), metric=metric))
+    records = list(aigciqa.score_files(write_images("gen", "a.png", "b.png"), metric=metric))
     assert records[0].error is None
     assert records[1].error is not None
     assert "not a finite number" in records[1].error
     assert records[1].scores == {}
 
 
-def test_names_create_metrics(pictures: Write) -> None:
-    images = pictures("gen", "a.png")
+def test_names_create_metrics(write_images: Write) -> None:
+    images = write_images("gen", "a.png")
     record = next(aigciqa.score_files(images, metric="nr-lite"))
     assert record.scores["quality"] == pytest.approx(aigciqa.create_metric("nr-lite")(images).item(), abs=1e-5)
 
@@ -402,11 +404,11 @@ class TestLanes:
             asked = [scoring.lanes.submit(lambda: together.wait() * 0 + torch.get_num_threads()) for _ in range(5)]
             assert sorted(each.result() for each in asked) == [1, 1, 1, 2, 2]
 
-    def test_a_reference_is_encoded_by_one_of_them(self, pictures: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_reference_is_encoded_by_one_of_them(self, write_images: Write, monkeypatch: pytest.MonkeyPatch) -> None:
         metric = untrained("fr-resnet18")
         images, prompts = (
-            pictures("gen", *(f"{index}.png" for index in range(12))),
-            pictures("prompts", "0.png", "1.png"),
+            write_images("gen", *(f"{index}.png" for index in range(12))),
+            write_images("prompts", "0.png", "1.png"),
         )
         encoded: list[int] = []
         encode = Encoder.encode
@@ -445,11 +447,11 @@ class TestLanes:
 class TestMaps:
     @pytest.mark.parametrize("maps", ["coarse", "dense"])
     @pytest.mark.parametrize("name", ["nr-resnet18", "fr-resnet18", "nr-lite", "fr-lite"])
-    def test_their_mean_is_the_score(self, pictures: Write, name: str, maps: Any) -> None:
+    def test_their_mean_is_the_score(self, write_images: Write, name: str, maps: Any) -> None:
         metric = untrained(name) if "resnet" in name else aigciqa.create_metric(name)
         images, prompts = (
-            pictures("gen", "a.png", "b.png", size=(150, 200)),
-            pictures("prompts", "a.png", size=(90, 90)),
+            write_images("gen", "a.png", "b.png", size=(150, 200)),
+            write_images("prompts", "a.png", size=(90, 90)),
         )
         references = prompts[0] if metric.requires_reference else None
         for record in aigciqa.score_files(images, metric=metric, references=references, maps=maps):
@@ -458,9 +460,9 @@ class TestMaps:
             assert record.quality_map.mean() == pytest.approx(record.scores[metric.dimension], abs=1e-4)
 
     @pytest.mark.parametrize("name", ["nr-resnet18", "nr-lite"])
-    def test_dense_ones_are_what_quality_map_draws(self, images: Write, name: str) -> None:
+    def test_dense_ones_are_what_quality_map_draws(self, write_images: Write, name: str) -> None:
         metric = untrained("nr-resnet18") if name == "nr-resnet18" else aigciqa.create_metric(name)
-        (image,) = images("gen", "a.png", size=(150, 200))
+        (image,) = write_images("gen", "a.png", size=(150, 200))
         record = next(aigciqa.score_files([image], metric=metric, maps="dense"))
         assert record.quality_map == pytest.approx(metric.quality_map(image)[0].numpy(), abs=1e-4)
         coarse = next(aigciqa.score_files([image], metric=metric, maps="coarse")).quality_map
@@ -571,10 +573,10 @@ class TestHanging:
         released.set()
 
     def test_an_image_that_takes_too_long_is_an_error_and_the_rest_is_scored(
-        self, pictures: Write, hang: threading.Event, monkeypatch: pytest.MonkeyPatch
+        self, write_images: Write, hang: threading.Event, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(decoding, "DECODE_SECONDS", 0.3)
-        images = pictures("gen", "a.png", "b.png", "hang.png", "z.png")
+        images = write_images("gen", "a.png", "b.png", "hang.png", "z.png")
         records = list(aigciqa.score_files(images, metric=untrained("nr-resnet18"), workers=1, batch_size=2))
         assert [record.error for record in records] == [
             None, None, f"{images[2]}: decoding was given up after 0.3 seconds", None,
@@ -583,10 +585,10 @@ class TestHanging:
 
     @pytest.mark.parametrize("workers", [1, 2])
     def test_so_is_a_reference_even_if_no_thread_is_left(
-        self, pictures: Write, hang: threading.Event, monkeypatch: pytest.MonkeyPatch, workers: int
+        self, write_images: Write, hang: threading.Event, monkeypatch: pytest.MonkeyPatch, workers: int
     ) -> None:
         monkeypatch.setattr(decoding, "DECODE_SECONDS", 0.3)
-        images, (prompt,) = pictures("gen", "a.png", "b.png", "c.png"), pictures("prompts", "ok.png")
+        images, (prompt,) = write_images("gen", "a.png", "b.png", "c.png"), write_images("prompts", "ok.png")
         references = [f"{index}hang.png" for index in range(workers)] + [prompt] * (3 - workers)
         records = list(aigciqa.score_files(images, metric="fr-lite", references=references, workers=workers))
         assert [record.error for record in records] == [
@@ -608,8 +610,10 @@ class TestHanging:
         assert [thread.is_alive() for thread in pool.threads] == [True, False]
         assert not hang.is_set()
 
-    def test_what_is_queued_when_a_run_ends_is_not_read(self, images: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-        (image,) = images("gen", "a.png")
+    def test_what_is_queued_when_a_run_ends_is_not_read(
+        self, write_images: Write, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (image,) = write_images("gen", "a.png")
         first, go_on = threading.Event(), threading.Event()
         read = decoding.read_content
         monkeypatch.setattr(decoding, "read_content", lambda path, *_: (first.set(), go_on.wait(), read(path))[2])
@@ -623,8 +627,8 @@ class TestHanging:
         assert {pool.result(each) for each in queued} == {f"{image}: the run was stopped"}
         assert not any(thread.is_alive() for thread in pool.threads)
 
-    def test_a_run_that_is_stopped_leaves_no_thread_waiting(self, pictures: Write, hang: threading.Event) -> None:
-        images = pictures("gen", "a.png", "hang.png", "z.png")
+    def test_a_run_that_is_stopped_leaves_no_thread_waiting(self, write_images: Write, hang: threading.Event) -> None:
+        images = write_images("gen", "a.png", "hang.png", "z.png")
         before = set(threading.enumerate())
         torch.set_num_threads(2)
         try:

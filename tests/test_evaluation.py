@@ -28,8 +28,6 @@ from aigciqa.evaluation import (
     ScoreTable,
     Setting,
     agreement,
-    bootstrap,
-    correlations,
     evaluate,
     fit_logistic,
     krcc,
@@ -42,10 +40,11 @@ from aigciqa.evaluation import (
     srcc,
     srcc_within,
     steiger,
-    tables,
     williams,
 )
+from aigciqa.evaluation import text as tables
 from aigciqa.evaluation.provenance import Training
+from aigciqa.stats import bootstrap, correlations
 from tests.conftest import draw, untrained
 
 Array = NDArray[np.float64]
@@ -687,9 +686,9 @@ def test_malformed_tables_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"is a \.csv file"):
         ScoreTable.read(tmp_path / "scores.json")
     with pytest.raises(ValueError, match="expected a column image"):
-        ScoreTable.read(write_table(tmp_path / "a.csv", "image,quality", "0.png,1"))
+        ScoreTable.read(write_table(tmp_path / "a.csv", "img,quality", "0.png,1"))
     with pytest.raises(ValueError, match="expected a column image and a row"):
-        ScoreTable.read(write_table(tmp_path / "a.csv", "image,quality"))
+        ScoreTable.read(write_table(tmp_path / "a.csv", "img,quality"))
     with pytest.raises(ValueError, match="no column of scores: image, error"):
         ScoreTable.read(write_table(tmp_path / "a.csv", "image,error", "0.png,"))
     twice = ScoreTable.read(write_table(tmp_path / "a.csv", "image,quality", "0.png,1", "/db/0.png,1"))

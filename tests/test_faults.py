@@ -41,9 +41,9 @@ ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2"}
 
 
 @pytest.fixture
-def folder(images: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(write_images: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    images("gen", *(f"{index:03}.png" for index in range(COUNT)))
+    write_images("gen", *(f"{index:03}.png" for index in range(COUNT)))
     return tmp_path
 
 

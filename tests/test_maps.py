@@ -35,8 +35,8 @@ def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_each_image_has_an_overlay_and_the_map_whose_mean_is_its_score(images: Write, here: Path) -> None:
-    images("gen", "a.png", "a.jpg", "sub/c.png", size=(120, 150))
+def test_each_image_has_an_overlay_and_the_map_whose_mean_is_its_score(write_images: Write, here: Path) -> None:
+    write_images("gen", "a.png", "a.jpg", "sub/c.png", size=(120, 150))
     done = run("gen", "-m", "nr-lite", "--maps", "out", "-o", "t.csv")
     assert done.exit_code == 0, done.stderr
     names = [f"gen/{name}.nr-lite.{suffix}" for name in ("a.jpg", "a.png", "sub/c.png") for suffix in ("npy", "png")]
@@ -53,10 +53,10 @@ def test_each_image_has_an_overlay_and_the_map_whose_mean_is_its_score(images: W
 
 
 def test_several_metrics_have_maps_of_their_own_and_large_overlays_are_reduced(
-    images: Write, here: Path, monkeypatch: pytest.MonkeyPatch
+    write_images: Write, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(maps, "MAX_SIDE", 100)
-    images("gen", "a.png", size=(150, 200))
+    write_images("gen", "a.png", size=(150, 200))
     done = run("gen/a.png", "-m", "nr-lite", "-m", "fr-lite", "-r", "gen", "--maps", "out")
     assert done.exit_code == 0, done.stderr
     assert files(here / "out") == [
@@ -67,11 +67,11 @@ def test_several_metrics_have_maps_of_their_own_and_large_overlays_are_reduced(
 
 
 def test_maps_never_leave_their_folder_and_no_two_meet(
-    images: Write, here: Path, monkeypatch: pytest.MonkeyPatch
+    write_images: Write, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (path,) = images("gen", "a.png")
+    (path,) = write_images("gen", "a.png")
     relative = path.lstrip("/")
-    images("below", relative, "_/gen/a.png", "__/gen/_a.png")
+    write_images("below", relative, "_/gen/a.png", "__/gen/_a.png")
     monkeypatch.chdir(here / "below")
     assert run("../gen", path, relative, "_", "__", "--maps", "out").exit_code == 0
     names = ("_/gen/a.png", f"_root/{relative}", relative, "__/gen/a.png", "___/gen/_a.png")
@@ -90,8 +90,8 @@ def test_images_of_an_archive_have_overlays(here: Path) -> None:
     assert overlays[0].read_bytes() == overlays[1].read_bytes()
 
 
-def test_the_maps_of_a_scored_folder_are_not_scored(images: Write, here: Path) -> None:
-    images("gen", "a.png", "z.png")
+def test_the_maps_of_a_scored_folder_are_not_scored(write_images: Write, here: Path) -> None:
+    write_images("gen", "a.png", "z.png")
     arguments = ("gen", "--maps", "gen/maps", "-o", "t.csv")
     assert run(*arguments).exit_code == 0
     assert len(files(here / "gen" / "maps")) == 4
@@ -99,8 +99,8 @@ def test_the_maps_of_a_scored_folder_are_not_scored(images: Write, here: Path) -
     assert len((here / "t.csv").read_text().splitlines()) == 3
 
 
-def test_a_folder_with_files_in_it_is_left_alone_unless_resumed(images: Write, here: Path) -> None:
-    images("gen", "a.png", "b.png")
+def test_a_folder_with_files_in_it_is_left_alone_unless_resumed(write_images: Write, here: Path) -> None:
+    write_images("gen", "a.png", "b.png")
     (here / "out").mkdir()
     (here / "out" / "mine.txt").write_text("mine")
     arguments = ("gen", "--maps", "out", "-o", "t.csv", "--batch-size", "1")
@@ -121,8 +121,8 @@ def test_a_folder_with_files_in_it_is_left_alone_unless_resumed(images: Write, h
     assert {name: (here / "out" / name).read_bytes() for name in files(here / "out")} == whole
 
 
-def test_what_is_no_folder_to_write_in_ends_before_anything_is_scored(images: Write, here: Path) -> None:
-    images("gen", "a.png")
+def test_what_is_no_folder_to_write_in_ends_before_anything_is_scored(write_images: Write, here: Path) -> None:
+    write_images("gen", "a.png")
     (here / "file").write_text("")
     for folder in ("file", "file/below"):
         done = run("gen", "--maps", folder, "-o", "t.csv")
@@ -133,9 +133,9 @@ def test_what_is_no_folder_to_write_in_ends_before_anything_is_scored(images: Wr
 
 
 def test_a_map_that_can_not_be_written_costs_no_score(
-    images: Write, here: Path, monkeypatch: pytest.MonkeyPatch
+    write_images: Write, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images("gen", "a.png", "b.png", "c.png")
+    write_images("gen", "a.png", "b.png", "c.png")
     (here / "gen" / "bad.png").write_bytes(b"bad")
     save, save_image = np.save, Image.Image.save
     arrays: list[np.ndarray] = []

@@ -110,10 +110,10 @@ class TestReferences:
         assert error.startswith("gen/a/1.png: ")
         assert words.format(ref=ref) in error
 
-    def test_no_other_folders_reference_is_taken_by_the_commands(self, images: Write, tmp_path: Path) -> None:
+    def test_no_other_folders_reference_is_taken_by_the_commands(self, write_images: Write, tmp_path: Path) -> None:
         names = ["set1/001.png", "set1/002.png", "set2/001.png", "set2/002.png"]
-        images("gen", *names)
-        images("ref", *(name for name in names if name != "set2/001.png"))
+        write_images("gen", *names)
+        write_images("ref", *(name for name in names if name != "set2/001.png"))
         done = call_command("gen", "-r", "ref", cwd=tmp_path)
         assert done.returncode == 1
         found = {each["image"]: (each["reference"], each["error"]) for each in table(done.stdout)}
@@ -124,12 +124,12 @@ class TestReferences:
         assert piped.returncode == 1
         assert "stem is that of set1/001.png" in table(piped.stdout)[0]["error"]
 
-    def test_every_group_of_compare_is_a_tree_of_its_own(self, images: Write, tmp_path: Path) -> None:
+    def test_every_group_of_compare_is_a_tree_of_its_own(self, write_images: Write, tmp_path: Path) -> None:
         folders = []
         for group in ("one", "other"):
-            images(group, "x/1.png", "x/2.png", "x/3.png")
+            write_images(group, "x/1.png", "x/2.png", "x/3.png")
             folders.append(str(tmp_path / group))
-        images("ref", "y/1.png", "y/2.png", "z/3.png")
+        write_images("ref", "y/1.png", "y/2.png", "z/3.png")
         done = run(*folders, "-r", str(tmp_path / "ref"), "--format", "json")
         assert done.exit_code == 0, done.stderr
         assert '"matched_by": "reference"' in done.stdout

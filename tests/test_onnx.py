@@ -85,9 +85,9 @@ def test_the_file_of_an_embedded_metric_gives_its_scores_at_its_size(name: str, 
     path = tmp_path / "metric.onnx"
     export_onnx(name, path, size=(512, 554))
     images, *prompts = inputs(metric, batch=3)
-    pictures = [presented(metric, images)] + [presented(metric, images.flip(0)) for _ in prompts]
-    assert pictures[0].shape == (3, 3, 512, 554)
-    found = run(path, **dict(zip(("images", "references"), pictures, strict=False)))
+    preprocessed = [presented(metric, images)] + [presented(metric, images.flip(0)) for _ in prompts]
+    assert preprocessed[0].shape == (3, 3, 512, 554)
+    found = run(path, **dict(zip(("images", "references"), preprocessed, strict=False)))
     expected = metric(images, *(images.flip(0) for _ in prompts))
     np.testing.assert_allclose(found["quality"], expected.numpy(), atol=1e-4)
 

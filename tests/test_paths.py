@@ -158,16 +158,16 @@ class TestLinks:
 
 
 class TestMaps:
-    def test_behind_a_link_into_the_scored_folder_are_not_scored(self, images: Write, tmp_path: Path) -> None:
-        images("gen", "a.png", "sub/b.png", "sub/maps/of/a.png")
+    def test_behind_a_link_into_the_scored_folder_are_not_scored(self, write_images: Write, tmp_path: Path) -> None:
+        write_images("gen", "a.png", "sub/b.png", "sub/maps/of/a.png")
         (tmp_path / "link").symlink_to(tmp_path / "gen" / "sub")
         arguments = ["-m", "nr-lite", "--maps", "link/maps", "-o", "t.csv", "--resume", "--quiet"]
         assert call_command("gen", *arguments, cwd=tmp_path).returncode == 0
         rows = table((tmp_path / "t.csv").read_text())
         assert [row["image"] for row in rows] == ["gen/a.png", "gen/sub/b.png"]
 
-    def test_of_two_references_of_an_image_are_both_kept(self, images: Write, tmp_path: Path) -> None:
-        images("gen", "a.png", "b.png", "c.png")
+    def test_of_two_references_of_an_image_are_both_kept(self, write_images: Write, tmp_path: Path) -> None:
+        write_images("gen", "a.png", "b.png", "c.png")
         arguments = ["-m", "fr-lite", "--maps", "maps", "-o", "t.csv", "--quiet"]
         manifest = tmp_path / "list.csv"
         lines = ["image,reference", "gen/a.png,gen/b.png", "gen/a.png,gen/c.png", "gen/a.png,gen/b.png"]
@@ -285,8 +285,8 @@ class TestControlCharacters:
         assert not {"\x1b", "\x9b"} & set(done.stdout + done.stderr)
         assert f"m{SHOWN}" in done.stdout + done.stderr
 
-    def test_in_the_summary_of_scores(self, images: Write, tmp_path: Path) -> None:
-        images(ESCAPE, "a.png")
+    def test_in_the_summary_of_scores(self, write_images: Write, tmp_path: Path) -> None:
+        write_images(ESCAPE, "a.png")
         done = call_command(ESCAPE, "-m", "nr-lite", "--group-by", "parent", "-o", f"{ESCAPE}.csv", cwd=tmp_path)
         assert done.returncode == 0
         assert SHOWN in done.stderr
@@ -299,8 +299,8 @@ class TestNamesThatNoFileHas:
     NAMES = ("a\0.png", "x\0/../a.png", "\ud800.png", "x\ud800/../b.png")
 
     @pytest.mark.parametrize("arguments", [["--maps", "maps"], ["--group-by", "parent"], ["--report", "r.html"]])
-    def test_in_a_manifest_are_error_rows(self, arguments: list[str], images: Write, tmp_path: Path) -> None:
-        images("gen", "a.png")
+    def test_in_a_manifest_are_error_rows(self, arguments: list[str], write_images: Write, tmp_path: Path) -> None:
+        write_images("gen", "a.png")
         manifest = [*({"image": name} for name in self.NAMES), {"image": "gen/a.png", "group": "a\0b", "note": "c\0d"}]
         (tmp_path / "list.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in manifest))
         for more in ([], ["--resume"]):
@@ -331,8 +331,8 @@ class TestNamesThatNoFileHas:
 
 
 class TestLinksThatLeadOut:
-    def test_of_a_folder_of_maps(self, images: Write, tmp_path: Path) -> None:
-        images("gen", "a.png", "b/c.png")
+    def test_of_a_folder_of_maps(self, write_images: Write, tmp_path: Path) -> None:
+        write_images("gen", "a.png", "b/c.png")
         (tmp_path / "outside").mkdir()
         (tmp_path / "maps" / "gen").mkdir(parents=True)
         (tmp_path / "maps" / "gen" / "b").symlink_to(tmp_path / "outside")

@@ -29,11 +29,11 @@ COLUMNS = columns_of(["quality"])
 
 
 @pytest.fixture
-def folder(images: Write, tmp_path: Path) -> Path:
+def folder(write_images: Write, tmp_path: Path) -> Path:
     """Four images, and two folders of references of them."""
     names = [f"{index}.png" for index in range(4)]
     for each in ("gen", "ref", "other"):
-        images(each, *names)
+        write_images(each, *names)
     return tmp_path
 
 

@@ -76,11 +76,11 @@ def png(seed: int) -> bytes:
 
 class TestCommand:
     @pytest.fixture
-    def folder(self, images: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    def folder(self, write_images: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         """Twelve images, one of them broken, their references, and an archive."""
         names = [f"{index:03}.png" for index in range(12)]
-        images("gen", *names)
-        images("ref", *names[:-1])
+        write_images("gen", *names)
+        write_images("ref", *names[:-1])
         (tmp_path / "gen" / "003.png").write_bytes(b"bad")
         pack(tmp_path / "more.tar", x__a_png=png(1), x__a_reference_png=png(2), x__b_png=png(3))
         monkeypatch.chdir(tmp_path)
@@ -108,7 +108,7 @@ class TestCommand:
         parts = sorted(path.name for path in (folder / "ray.parquet").iterdir())
         assert parts == [f"part-{number:08}.parquet" for number in range(4)]
 
-    def test_resuming_scores_what_is_missing(self, cluster: None, folder: Path, images: Write) -> None:
+    def test_resuming_scores_what_is_missing(self, cluster: None, folder: Path, write_images: Write) -> None:
         arguments = ["more.tar", "gen", "-m", "nr-lite", "-o", "scores.parquet"]
         out = folder / "scores.parquet"
         out.mkdir()
@@ -119,7 +119,7 @@ class TestCommand:
         assert sorted(times) == [f"part-{number:08}.parquet" for number in range(4)]
         (out / "part-00000001.parquet").write_bytes(b"torn")
         (out / ".part-00000001.parquet.0123abcd").write_bytes(b"torn")
-        images("gen", "new.png")  # one more for the last part, which has room
+        write_images("gen", "new.png")  # one more for the last part, which has room
         assert "nr-lite 14 1" in self.on_ray(*arguments, "--resume")
         after = table(out)
         assert_equal(after[:-1], before)

@@ -107,7 +107,7 @@ class TestContent:
 
 
 class TestArchives:
-    def test_images_of_an_archive_are_scored_in_its_order(self, images: Write, tmp_path: Path) -> None:
+    def test_images_of_an_archive_are_scored_in_its_order(self, write_images: Write, tmp_path: Path) -> None:
         path = pack(tmp_path / "a.tar", x__2_png=png(2), x__2_json=b"{}", x__1_PNG=png(1), x__bad_jpg=b"no", notes=b"n")
         rows = invoke(path, "--group-by", "parent", status=1)
         assert [row["image"] for row in rows] == [f"{path}/x/2.png", f"{path}/x/1.PNG", f"{path}/x/bad.jpg"]
@@ -289,10 +289,10 @@ class TestObjectStore:
         assert "does not exist" in row["error"]
 
 
-def test_a_table_in_parts_is_a_table_and_a_manifest(pictures: Write, tmp_path: Path) -> None:
+def test_a_table_in_parts_is_a_table_and_a_manifest(write_images: Write, tmp_path: Path) -> None:
     parts = Parts(str(tmp_path / "scores.parquet"), columns_of(["quality"]))
     parts.begin(keep=False)
-    images = pictures("gen", "a.png", "b.png", "c.png")
+    images = write_images("gen", "a.png", "b.png", "c.png")
     rows = [to_row(aigciqa.Record(image, None, "g", "m", {"quality": 2.5}), parts.columns) for image in images]
     parts.write(1, rows[2:])
     parts.write(0, rows[:2])

@@ -162,9 +162,9 @@ def test_hostile_names_are_text(page: Path) -> None:
     assert "caf\\udce9.png" in text
 
 
-def test_thumbnails(pictures: Write, page: Path, tmp_path: Path) -> None:
-    images = pictures("gen", "a.jpg", "b.png", size=(300, 600))
-    (reference,) = pictures("ref", "p.png")
+def test_thumbnails(write_images: Write, page: Path, tmp_path: Path) -> None:
+    images = write_images("gen", "a.jpg", "b.png", size=(300, 600))
+    (reference,) = write_images("ref", "p.png")
     turned = Image.fromarray(draw(300, 600))
     exif = turned.getexif()
     exif[0x0112] = 6  # the image lies on its side
@@ -192,10 +192,10 @@ def test_thumbnails(pictures: Write, page: Path, tmp_path: Path) -> None:
 
 
 def test_many_thumbnails_go_to_a_folder(
-    pictures: Write, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write_images: Write, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(thumbnails, "INLINE_BYTES", 4000)
-    images = pictures("gen", *(f"{number}.jpg" for number in range(6)))
+    images = write_images("gen", *(f"{number}.jpg" for number in range(6)))
     rows = [row(image, 1.0) for image in [*images[:3], "missing.png", *images[3:]]]
     write_report(page, rows, COLUMNS)
     folder = tmp_path / "report_files"
@@ -322,10 +322,10 @@ def test_a_row_takes_less_than_a_kilobyte() -> None:
 
 
 def test_a_failure_leaves_the_earlier_report_whole(
-    images: Write, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write_images: Write, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(thumbnails, "INLINE_BYTES", 1000)
-    rows = [row(image, 1.0) for image in images("gen", "a.jpg", "b.jpg")]
+    rows = [row(image, 1.0) for image in write_images("gen", "a.jpg", "b.jpg")]
     write_report(page, rows, COLUMNS)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
@@ -357,9 +357,9 @@ def test_targets(tmp_path: Path) -> None:
         Report(tmp_path / "folder.html", COLUMNS)
 
 
-def test_the_command_writes_a_report(images: Write, tmp_path: Path) -> None:
-    images("gen", "x/a.jpg", "x/b.jpg", "y/a.jpg", "y/b.jpg")
-    images("ref", "a.jpg", "b.jpg")
+def test_the_command_writes_a_report(write_images: Write, tmp_path: Path) -> None:
+    write_images("gen", "x/a.jpg", "x/b.jpg", "y/a.jpg", "y/b.jpg")
+    write_images("ref", "a.jpg", "b.jpg")
     (tmp_path / "gen" / "y" / "bad.jpg").write_bytes(b"")
     arguments = [
         "gen/x",
@@ -397,8 +397,8 @@ def test_the_command_writes_a_report(images: Write, tmp_path: Path) -> None:
     assert list(again["maps"]["fr-lite"]["levels"]) == ["2", "3"]  # the first two were scored before
 
 
-def test_scores_outlive_a_report_that_fails(images: Write, tmp_path: Path) -> None:
-    images("gen", "a.jpg")
+def test_scores_outlive_a_report_that_fails(write_images: Write, tmp_path: Path) -> None:
+    write_images("gen", "a.jpg")
     (tmp_path / "file").write_text("not a folder")
     done = call_command("gen", "-o", "scores.json", "--report", "file/report.html", cwd=tmp_path)
     assert done.returncode == 1
@@ -409,8 +409,8 @@ def test_scores_outlive_a_report_that_fails(images: Write, tmp_path: Path) -> No
     assert "a report ends in .html" in refused.stderr
 
 
-def test_an_interrupted_run_leaves_no_report(images: Write, tmp_path: Path) -> None:
-    (image,) = images("gen", "a.jpg")
+def test_an_interrupted_run_leaves_no_report(write_images: Write, tmp_path: Path) -> None:
+    (image,) = write_images("gen", "a.jpg")
     process = subprocess.Popen(
         [*COMMAND, "-", "-o", "scores.csv", "--batch-size", "1", "--report", "report.html"],
         cwd=tmp_path,

@@ -27,9 +27,9 @@ Write = Callable[..., list[str]]
 
 
 @pytest.fixture
-def folder(images: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(write_images: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three images, in the current folder."""
-    images(".", "p0.png", "p1.png", "p2.png")
+    write_images(".", "p0.png", "p1.png", "p2.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -89,9 +89,9 @@ def test_images_in_structs_with_more_in_them_are_read(folder: Path) -> None:
     assert run("m.parquet").exit_code == 0
 
 
-def test_scores_of_windows_paths_are_found(folder: Path, images: Write) -> None:
-    images("db/a", "0.png", "1.png")
-    images("db/b", "0.png", "1.png")
+def test_scores_of_windows_paths_are_found(folder: Path, write_images: Write) -> None:
+    write_images("db/a", "0.png", "1.png")
+    write_images("db/b", "0.png", "1.png")
     rows = [f"{each}/{number}.png" for each in "ab" for number in (0, 1)]
     (folder / "db" / "manifest.csv").write_text("image,prompt,quality\n" + "".join(f"{row},x,3\n" for row in rows))
     paths = ["D:\\runs\\db\\" + row.replace("/", "\\") for row in rows]
@@ -101,9 +101,9 @@ def test_scores_of_windows_paths_are_found(folder: Path, images: Write) -> None:
     assert list(found.scores["quality"]) == [0, 1, 2, 3]
 
 
-def test_compare_says_what_it_skips(folder: Path, images: Write) -> None:
+def test_compare_says_what_it_skips(folder: Path, write_images: Write) -> None:
     for each in "ab":
-        images(each, "0.png", "1.png")
+        write_images(each, "0.png", "1.png")
         (folder / each / "2.heic").touch()
     done = CliRunner().invoke(compare.main, ["a", "b"])
     assert (done.exit_code, "skipped in folders: 2 .heic" in done.stderr) == (0, True)
@@ -141,10 +141,10 @@ class TestResume:
         assert table.read_text() == whole
 
     def test_the_same_names_below_another_folder_are_other_images(
-        self, folder: Path, images: Write, monkeypatch: pytest.MonkeyPatch
+        self, folder: Path, write_images: Write, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for each in ("one", "two"):
-            images(each, "p0.png", "p1.png")
+            write_images(each, "p0.png", "p1.png")
         arguments = ["p0.png", "p1.png", "-o", "../t.csv"]
         monkeypatch.chdir(folder / "one")
         assert run(*arguments).exit_code == 0
@@ -162,7 +162,7 @@ class TestResume:
         assert run(*arguments, "--resume").exit_code == 0  # all of it may be moved
 
     def test_absolute_paths_are_the_same_anywhere(
-        self, folder: Path, images: Write, monkeypatch: pytest.MonkeyPatch
+        self, folder: Path, write_images: Write, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         arguments = [str(folder / "p0.png"), "-o", str(folder / "t.csv")]
         assert run(*arguments).exit_code == 0

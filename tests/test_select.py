@@ -185,7 +185,7 @@ class TestWhich:
         ],
     )
     def test_usage_errors(self, scores: str, tmp_path: Path, arguments: list[str], complaint: str) -> None:
-        (tmp_path / "no-images.csv").write_text("image\na\n")
+        (tmp_path / "no-images.csv").write_text("img\na\n")
         write(tmp_path / "urls.csv", [row("s3://bucket/1.png", 3.0)])
         done = run(*arguments)
         assert done.exit_code == 2
