@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from aigciqa.metric import Metric
+from aigciqa.stats.bootstrap import Interval
 from aigciqa.training.lite import held_out as photographs
 from aigciqa.training.lite import human_judgements as judged
 from aigciqa.training.lite.cards import Tables
-from aigciqa.training.lite.figures import Figure
 from aigciqa.training.lite.held_out import HeldOut
 from aigciqa.training.lite.recipe import VARIANTS, Fitted
 
@@ -20,7 +20,7 @@ CONTROLS = {
     "file size": judged.file_size,
     "sharpness ratio": judged.sharpness_ratio,
 }
-#: Figure of a set -> its title.
+#: Interval of a set -> its title.
 GAN = {
     "srcc": "gan-compression: SRCC with Bradley-Terry scores",
     "pairs": "gan-compression: pairs whose majority agrees",
@@ -44,7 +44,7 @@ WANTED = {
     ("nr-lite", "resolution_compression_srcc"): 0.85,
     ("nr-lite", "resolution_compression_partial"): 0.30,
 }
-Figures = Mapping[str, Figure]
+Figures = Mapping[str, Interval]
 
 
 class Validation:
