@@ -134,7 +134,7 @@ def _blocks(sums: Array, counts: Array, seed: int) -> tuple[Array, Array]:
     if len(sums) <= _BLOCKS:
         return sums, counts
     block = np.random.default_rng(seed).permutation(len(sums)) % _BLOCKS
-    return np.bincount(block, sums), np.bincount(block, counts)
+    return np.bincount(block, sums).astype(np.float64), np.bincount(block, counts).astype(np.float64)
 
 
 @functools.lru_cache(maxsize=16)  # of at most 4 MB each
