@@ -43,6 +43,8 @@ def colour_map(quality_map: NDArray[Any], low: float, high: float) -> NDArray[np
         uint8 (h, w, 3), sRGB.
 
     Example:
+        >>> import numpy as np
+        >>> from aigciqa.images.colour_maps import colour_map
         >>> colour_map(np.array([[0.0, 5.0]]), 0, 5).tolist()
         [[[251, 235, 114], [25, 13, 86]]]
     """

@@ -68,6 +68,7 @@ def write_report(
 
     Example:
         >>> import tempfile
+        >>> from aigciqa.report import write_report
         >>> columns = ["image", "reference", "group", "metric", "quality", "error"]
         >>> rows = [dict(zip(columns, [f"{name}.png", None, name, "nr-lite", 3.0, None])) for name in ("old", "new")]
         >>> write_report(f"{tempfile.mkdtemp()}/report.html", rows, columns).name

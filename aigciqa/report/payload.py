@@ -119,7 +119,7 @@ def _maps(collection: Collection, gallery: Gallery) -> dict[str, Any]:
     """Metric -> its maps, all in one scale of colours, and the part of an image that they cover."""
     positions = {index: position for position, index in enumerate(gallery.indices)}
     found: dict[str, dict[int, SmallMap]] = {}
-    for (index, metric), small in sorted(collection.maps.items(), key=lambda each: each[0][0]):
+    for (index, metric), small in collection.maps.items():
         if index in positions:
             found.setdefault(metric, {})[positions[index]] = small
     return {metric: _scaled(metric, maps) for metric, maps in found.items()}

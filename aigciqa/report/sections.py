@@ -154,10 +154,9 @@ def coloured(members: Members) -> list[str]:
 
 def histogram(column: Column, members: Members) -> Histogram:
     """The histogram of a column."""
-    values = column.values[np.isfinite(column.values)]
-    edges = np.histogram_bin_edges(values, BINS)
-    counts = [np.histogram(_finite(column.values[members[group]]), edges)[0] for group in coloured(members)]
-    rest = np.histogram(values, edges)[0] - sum(counts)
+    edges = np.histogram_bin_edges(column.values[np.isfinite(column.values)], BINS)
+    counts = [np.histogram(column.values[members[group]], edges)[0] for group in coloured(members)]
+    rest = np.histogram(column.values, edges)[0] - sum(counts)
     return Histogram(edges.round(6).tolist(), [each.tolist() for each in [*counts, rest]])
 
 
@@ -175,8 +174,3 @@ def _both_ways(found: Sequence[Difference]) -> dict[tuple[str, str], Difference]
         for each in found
     ]  # fmt: skip
     return {(each.first, each.second): each for each in [*found, *turned]}
-
-
-def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    finite: NDArray[np.float64] = values[np.isfinite(values)]
-    return finite

@@ -29,6 +29,7 @@ class Interval:
     """A figure and the ends of its 95% interval; NaN where there is none.
 
     Example:
+        >>> from aigciqa.evaluation import Interval
         >>> print(Interval(0.8125, 0.75, 0.861))
         0.812 [0.750, 0.861]
     """
@@ -51,11 +52,6 @@ def interval(
         groups: of each of the n samples, as `weights` takes them. The ends are NaN for a single group.
         resamples: how many; none leaves the ends NaN.
         seed: of the resampling.
-
-    Example:
-        >>> heights = np.array([1.0, 2.0, 4.0, 5.0])
-        >>> print(interval(lambda weight: weight @ heights / 4, groups=range(4)))
-        3.000 [1.500, 4.500]
     """
     value = float(statistic(np.ones((1, len(groups))))[0])
     if not resamples or len(set(groups)) < 2:

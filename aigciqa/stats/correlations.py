@@ -85,6 +85,12 @@ def srcc(scores: ArrayLike, mos: ArrayLike) -> float:
 
     Raises:
         InputError: unequal lengths, fewer than three, or a NaN.
+
+    Example:
+        >>> from aigciqa.evaluation import krcc, plcc, srcc
+        >>> scores, mos = [1.2, 2.0, 2.4, 3.1, 3.9, 4.4], [1.0, 2.5, 2.2, 3.0, 4.1, 4.0]
+        >>> f"{srcc(scores, mos):.3f} {plcc(scores, mos):.3f} {krcc(scores, mos):.3f}"
+        '0.886 0.962 0.733'
     """
     from scipy.stats import spearmanr
 
@@ -144,12 +150,7 @@ def rmse_fitted(scores: ArrayLike, mos: ArrayLike) -> float:
 
 
 def srcc_interval(scores: ArrayLike, mos: ArrayLike) -> Interval:
-    """`srcc` with its interval, by resampling images; arguments, NaN and errors as for `srcc`.
-
-    Example:
-        >>> print(srcc_interval([1, 2, 3, 4, 5], [1, 2, 4, 3, 5]))
-        0.900 [0.111, 1.000]
-    """
+    """`srcc` with its interval, by resampling images; arguments, NaN and errors as for `srcc`."""
     x, y = _checked(scores, mos)
     return bootstrap.interval(lambda weight: bootstrap.spearman(weight, x, y), range(len(x)))
 
@@ -169,6 +170,12 @@ def srcc_within(
 
     Raises:
         InputError: as `srcc`; or groups of another length.
+
+    Example:
+        >>> from aigciqa.evaluation import srcc_within
+        >>> found = srcc_within([1.0, 2.0, 3.0, 3.0, 3.0], [1.5, 2.0, 4.0, 1.0, 2.0], ["cat"] * 3 + ["dog"] * 2)
+        >>> found.value
+        0.5
     """
     x, y = _checked(scores, mos)
     members: dict[Hashable, list[int]] = {}
@@ -204,6 +211,12 @@ def agreement(
 
     Raises:
         InputError: unequal lengths, fewer than three, or a NaN.
+
+    Example:
+        >>> from aigciqa.evaluation import agreement
+        >>> found = agreement([1.2, 2.0, 2.4, 3.1, 3.9, 4.4], [1.0, 2.5, 2.2, 3.0, 4.1, 4.0])
+        >>> f"{found.srcc.value:.3f} of {found.n} images"
+        '0.886 of 6 images'
     """
     x, y = _checked(scores, mos)
     units = range(len(x)) if groups is None else _checked_groups(groups, len(x))

@@ -148,6 +148,8 @@ def summaries(groups: Mapping[str, Scores]) -> list[GroupSummary]:
     The other groups don't change a group's figures.
 
     Example:
+        >>> import numpy as np
+        >>> from aigciqa.stats.groups import Scores, summaries
         >>> old, new = Scores(np.array([1.0, 2.0, 3.0])), Scores(np.array([2.0, 4.0, 3.0]))
         >>> [(each.name, each.mean) for each in summaries({"old": old, "new": new})]
         [('new', 3.0), ('old', 2.0)]
@@ -169,6 +171,8 @@ def differences(groups: Mapping[str, Scores], *, baseline: str | None = None) ->
         InputError: the baseline is no group.
 
     Example:
+        >>> import numpy as np
+        >>> from aigciqa.stats.groups import Scores, differences
         >>> prompts = ("cat", "dog", "boat")
         >>> old, new = Scores(np.array([1.0, 2.0, 3.0]), prompts), Scores(np.array([2.0, 4.0, 3.0]), prompts)
         >>> (found,) = differences({"new": new, "old": old})
@@ -198,6 +202,8 @@ def non_inferiority(groups: Mapping[str, Scores], baseline: str, share: float) -
         InputError: the baseline is no group.
 
     Example:
+        >>> import numpy as np
+        >>> from aigciqa.stats.groups import Scores, non_inferiority
         >>> old, new = Scores(np.array([1.0, 2.0, 3.0])), Scores(np.array([2.0, 4.0, 3.0]))
         >>> (found,) = non_inferiority({"new": new, "old": old}, baseline="old", share=0.5)
         >>> found.mean, found.baseline_mean, found.margin

@@ -39,6 +39,7 @@ def mean_interval(scores: ArrayLike, prompts: Sequence[Any] | NDArray[Any] | Non
         prompts: of each score; None: each score is of a prompt of its own.
 
     Example:
+        >>> from aigciqa.stats.means import mean_interval
         >>> print(mean_interval([1.0, 1.5, 2.0, 4.0]))
         2.125 [1.250, 3.375]
         >>> print(mean_interval([1.0, 1.5, 2.0, 4.0], ["cat", "cat", "dog", "dog"]))

@@ -47,6 +47,7 @@ def williams(first: float, second: float, between: float, n: int) -> Test:
         InputError: fewer than four images, or correlations no three variables can have.
 
     Example:
+        >>> from aigciqa.evaluation import williams
         >>> test = williams(0.85, 0.80, between=0.90, n=100)
         >>> f"t = {test.statistic:.2f}, p = {test.p:.3f}"
         't = 2.11, p = 0.038'
@@ -68,6 +69,12 @@ def steiger(first: float, second: float, between: float, n: int) -> Test:
     """Steiger's Z test: Dunn and Clark's with a pooled covariance (Steiger 1980, Psychol. Bull. 87:245, eq. 14).
 
     Arguments and errors as for `williams`.
+
+    Example:
+        >>> from aigciqa.evaluation import steiger
+        >>> test = steiger(0.85, 0.80, between=0.90, n=100)
+        >>> f"Z = {test.statistic:.2f}, p = {test.p:.3f}"
+        'Z = 2.07, p = 0.038'
     """
     from scipy.stats import norm
 
@@ -128,12 +135,7 @@ def welch_test(difference: float, squared_errors: tuple[float, float], sizes: tu
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P values corrected for their number by Holm's step-down procedure (Holm 1979); NaN is left out.
-
-    Example:
-        >>> holm([0.01, 0.5, 0.02])
-        [0.03, 0.5, 0.04]
-    """
+    """P values corrected for their number by Holm's step-down procedure (Holm 1979); NaN is left out."""
     tested = sorted((p_value, index) for index, p_value in enumerate(p_values) if not math.isnan(p_value))
     corrected = list(p_values)
     largest = 0.0
