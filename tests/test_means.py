@@ -6,6 +6,7 @@ import json
 import math
 import re
 import tracemalloc
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from scipy import stats
 from aigciqa.report import write_report
 from aigciqa.scoring.sinks import FileSink, columns_of
 from aigciqa.scoring.summary import Summary
+from aigciqa.stats.correlations import agreement, srcc_interval
 from aigciqa.stats.means import mean_interval, prompt_of
 from tests.test_compare import run
 from tests.test_report import cells_of
@@ -84,6 +86,12 @@ def test_a_single_prompt_has_no_interval(scores: list[float], prompts: list[str]
     found = mean_interval(scores, prompts)
     assert math.isnan(found.low)
     assert math.isnan(found.high)
+
+
+def test_the_interval_of_one_correlation_is_that_among_all_figures() -> None:
+    scores, mos = RNG(0).normal(3, 1, 50), RNG(1).normal(3, 1, 50)
+    one, all_figures = srcc_interval(scores, mos), agreement(scores, mos)
+    assert (one.value, one.low, one.high) == pytest.approx(astuple(all_figures.srcc), rel=1e-12)
 
 
 def test_the_prompt_is_the_reference_else_the_given_one_else_the_image() -> None:

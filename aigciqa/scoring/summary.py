@@ -36,14 +36,6 @@ class Summary:
 
     Args:
         dimensions: the score columns.
-
-    Example:
-        >>> row = {"image": "a.png", "reference": None, "group": None, "metric": "nr-lite", "error": None}
-        >>> summary = Summary(["quality"])
-        >>> summary.add([row | {"quality": 2.0}, row | {"image": "b.png", "quality": 3.0}])
-        >>> print(*summary.lines(), sep="\\n")
-        metric   n  failed      quality (95% CI)
-        nr-lite  2       0  2.500 [2.000, 3.000]
     """
 
     def __init__(self, dimensions: Sequence[str]) -> None:
