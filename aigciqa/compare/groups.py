@@ -163,16 +163,17 @@ def compare(
         raise InputError(f"a share of {share} of what? Name the baseline: one of {', '.join(names)}")
     matching = match(groups)
     prompts = {group.name: list(map(prompt_of, group.rows)) for group in groups}
+    metrics = dict.fromkeys(row["metric"] for group in groups for row in group.rows)
     comparisons = []
     uncompared: list[tuple[str, str, str]] = []
-    for metric, dimension in _scored_dimensions(groups, dimensions):
+    for metric, dimension in itertools.product(metrics, dimensions):
         by_prompt = {group.name: _scores(group, prompts, metric, dimension) for group in groups}
         scored = [name for name, each in by_prompt.items() if np.isfinite(each.values).any()]
-        if len(scored) < 2:
+        if len(scored) > 1:
+            matched = {group.name: _scores(group, matching.keys, metric, dimension) for group in groups}
+            comparisons.append(_comparison(metric, dimension, by_prompt, matched, baseline, share))
+        elif scored:
             uncompared.append((metric, dimension, scored[0]))
-            continue
-        matched = {group.name: _scores(group, matching.keys, metric, dimension) for group in groups}
-        comparisons.append(_comparison(metric, dimension, by_prompt, matched, baseline, share))
     if not comparisons:
         raise InputError(f"no two groups have scores of the same metric: {_shown(uncompared)}")
     return Result(tuple(groups), matching, tuple(comparisons), tuple(uncompared), baseline, share)
@@ -269,19 +270,6 @@ def _matched(matching: Matching) -> int:
     keys = [frozenset(each) - {_NO_KEY} for each in matching.keys.values()]
     shared = [len(one & other) for one, other in itertools.combinations(keys, 2)]
     return sum(count for count in shared if count >= MIN_MATCHED)
-
-
-def _scored_dimensions(groups: Iterable[Group], dimensions: Sequence[str]) -> list[tuple[str, str]]:
-    """(metric, dimension) of which there are scores, metrics in the order they first appear."""
-    found = {
-        (row["metric"], name)
-        for group in groups
-        for row in group.rows
-        for name in dimensions
-        if row.get(name) is not None and math.isfinite(row[name])
-    }
-    metrics = dict.fromkeys(row["metric"] for group in groups for row in group.rows)
-    return [(metric, name) for metric in metrics for name in dimensions if (metric, name) in found]
 
 
 def _scores(group: Group, keys_of: Mapping[str, Sequence[str]], metric: str, dimension: str) -> Scores:

@@ -250,9 +250,8 @@ def _uncorrected(samples: Mapping[str, ScoresByPrompt], pairs: Sequence[Pair]) -
     """The differences of pairs of groups, each as if it were the only one."""
     inside = {pair: _differences_within(samples[pair[0]], samples[pair[1]]) for pair in pairs}
     matched = {pair: values for pair, values in inside.items() if values is not None}
-    draws = dict(
-        zip(matched, resampled_ratios([(values, np.ones(len(values))) for values in matched.values()]), strict=True)
-    )
+    totals = [(values, np.ones(len(values))) for values in matched.values()]
+    draws = dict(zip(matched, resampled_ratios(totals), strict=True))
     draws |= _independent_draws(samples, [pair for pair in pairs if pair not in matched])
     return [
         _matched_difference(pair, matched[pair], draws[pair])
@@ -270,38 +269,27 @@ def _differences_within(first: ScoresByPrompt, second: ScoresByPrompt) -> Array 
 
 def _independent_draws(samples: Mapping[str, ScoresByPrompt], pairs: Sequence[Pair]) -> dict[Pair, Array]:
     """Differences (1000,) of means of groups that are resampled independently."""
-    firsts, seconds = dict.fromkeys(pair[0] for pair in pairs), dict.fromkeys(pair[1] for pair in pairs)
-    first = dict(zip(firsts, resampled_means([samples[name] for name in firsts], _SEEDS[0]), strict=True))
-    second = dict(zip(seconds, resampled_means([samples[name] for name in seconds], _SEEDS[1]), strict=True))
-    return {pair: first[pair[0]] - second[pair[1]] for pair in pairs}
+    draws = []
+    for side, seed in enumerate(_SEEDS):
+        names = dict.fromkeys(pair[side] for pair in pairs)
+        draws.append(dict(zip(names, resampled_means([samples[name] for name in names], seed), strict=True)))
+    return {(first, second): draws[0][first] - draws[1][second] for first, second in pairs}
 
 
 def _matched_difference(pair: Pair, inside: Array, draws: Array) -> Difference:
-    return Difference(
-        *pair,
-        len(inside),
-        True,
-        float(inside.mean()),
-        *bootstrap.percentiles(draws),
-        win_rate=float(np.mean(inside > 0) + np.mean(inside == 0) / 2),
-        p_value=paired_t_test(inside),
-        is_significant=False,
-    )
+    low, high = bootstrap.percentiles(draws)
+    win_rate = float(np.mean(inside > 0) + np.mean(inside == 0) / 2)
+    p_value = paired_t_test(inside)
+    return Difference(*pair, len(inside), True, float(inside.mean()), low, high, win_rate, p_value, False)
 
 
 def _unmatched_difference(pair: Pair, first: ScoresByPrompt, second: ScoresByPrompt, draws: Array) -> Difference:
     sizes = len(first.sums), len(second.sums)
     difference = 0.0 if math.isclose(first.mean, second.mean, rel_tol=_ROUNDING) else first.mean - second.mean
-    return Difference(
-        *pair,
-        min(sizes),
-        False,
-        difference,
-        *bootstrap.percentiles(draws),
-        win_rate=_superiority(first.values, second.values),
-        p_value=welch_test(difference, (first.squared_error(), second.squared_error()), sizes),
-        is_significant=False,
-    )
+    low, high = bootstrap.percentiles(draws)
+    win_rate = _superiority(first.values, second.values)
+    p_value = welch_test(difference, (first.squared_error(), second.squared_error()), sizes)
+    return Difference(*pair, min(sizes), False, difference, low, high, win_rate, p_value, False)
 
 
 def _superiority(first: Array, second: Array) -> float:

@@ -105,10 +105,8 @@ def resampled_means(samples: Sequence[ScoresByPrompt], seed: int = 0) -> list[Ar
 
     They are drawn in the order of the scores, so that neither the rows' order nor a path's spelling matters.
     """
-    orders = [np.lexsort((sample.counts, sample.sums)) for sample in samples]
-    return resampled_ratios(
-        [(sample.sums[order], sample.counts[order]) for sample, order in zip(samples, orders, strict=True)], seed
-    )
+    ordered = [(each.sums, each.counts, np.lexsort((each.counts, each.sums))) for each in samples]
+    return resampled_ratios([(sums[order], counts[order]) for sums, counts, order in ordered], seed)
 
 
 def resampled_ratios(totals: Sequence[tuple[Array, Array]], seed: int = 0) -> list[Array]:
