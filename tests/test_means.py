@@ -6,6 +6,7 @@ import json
 import math
 import re
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from aigciqa.scoring.sinks import FileSink, columns_of
 from aigciqa.scoring.summary import Summary
 from aigciqa.stats.correlations import agreement, srcc_interval
 from aigciqa.stats.means import mean_interval, prompt_of
+from aigciqa.tables.scores import read_table
+from tests.conftest import call_command
 from tests.test_compare import run
 from tests.test_report import cells_of
 
@@ -149,3 +152,17 @@ def test_terminal_report_and_comparison_give_the_same_interval(tmp_path: Path) -
     } == terminal
     cells = {line[2]: line for line in cells_of(tmp_path / "comparison.html", 'id="summary"')[1:-1]}
     assert {name: f"{line[5]} [{line[6].replace(' to ', ', ')}]" for name, line in cells.items()} == terminal
+
+
+def test_the_command_takes_the_prompts_of_a_manifest(write_images: Callable[..., list[str]], tmp_path: Path) -> None:
+    write_images("gen", *(f"{number}.png" for number in range(5)), size=(64, 64))
+    lines = [f"gen/{number}.png,a {'cat' if number < 2 else 'dog'}" for number in range(5)]
+    (tmp_path / "images.csv").write_text("\n".join(["image,prompt", *lines]))
+    done = call_command("images.csv", "-o", "scores.csv", "--report", "report.html", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    scores = [each["quality"] for each in read_table(tmp_path / "scores.csv").rows]
+    expected = mean_interval(scores, ["cat"] * 2 + ["dog"] * 3)
+    assert str(mean_interval(scores)) != str(expected)
+    assert str(expected) in done.stderr
+    (cells,) = cells_of(tmp_path / "report.html", 'id="summary"')[1:]
+    assert f"{cells[4]} [{cells[5].replace(' to ', ', ')}]" == str(expected)
