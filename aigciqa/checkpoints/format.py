@@ -91,19 +91,15 @@ class Checkpoint:
         """The weights: one tensor for each of `expected`, which gives names, shapes and dtypes."""
         largest = 2 * sum(tensor.nbytes for tensor in expected.values()) + _SLACK
         if weights.size > largest:  # so much is not even downloaded
-            limit = f"a checkpoint of this metric has at most {largest:,} bytes"
-            raise CheckpointError(f"{self.source}: 'size' is {weights.size:,}; {limit}")
-        tensors = read_tensors(self.weights_file(weights))
+            expected_size = f"a checkpoint of this metric has at most {largest:,} bytes"
+            raise CheckpointError(f"{self.source}: 'size' is {weights.size:,}; {expected_size}")
+        tensors = read_safetensors(self.weights_file(weights))
         check_tensors(tensors, expected, self.source)
         return tensors
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Let errors within the block say which checkpoint they are about.
-
-        Raises:
-            CheckpointError: the config names an option that the backbone does not take, or any other such error.
-        """
+        """Let errors within the block say which checkpoint they are about, and turn an OptionError into one of them."""
         try:
             yield
         except OptionError as error:
@@ -164,8 +160,8 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a verified `model.safetensors` into memory of its own: what later happens to the file changes nothing."""
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read a verified file into memory of its own: what later happens to the file changes nothing."""
     from safetensors import SafetensorError
     from safetensors.torch import load, load_file
 

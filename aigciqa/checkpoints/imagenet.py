@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from aigciqa.checkpoints.format import check_tensors, file_sha256, read_tensors
+from aigciqa.checkpoints.format import check_tensors, file_sha256, read_safetensors
 from aigciqa.checkpoints.pickles import is_state_dict, read_pickle, without_classifier
 from aigciqa.checkpoints.repo import Repo, or_cached
 from aigciqa.errors import AlteredError, CheckpointError, InputError, OfflineError, ServerError, UnreachableError
@@ -71,7 +71,7 @@ def imagenet_weights(
 def _read_file(path: Path) -> dict[str, Tensor]:
     _check_hash(path)
     if path.suffix == ".safetensors":
-        return read_tensors(path)
+        return read_safetensors(path)
     states: dict[str, Tensor] = read_pickle(path)
     if not is_state_dict(states):
         raise CheckpointError(f"{path} is not a state dict")
@@ -131,4 +131,4 @@ def _inception(cache_dir: str | os.PathLike[str] | None, local_files_only: bool)
         return path
 
     path = or_cached(fetch, local_files_only)
-    return path, read_tensors(path)
+    return path, read_safetensors(path)
