@@ -65,7 +65,7 @@ def plot_quality_map(image: Any, metric: str | Metric, reference: Any = None, *,
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, Normalize
 
-    from aigciqa.metric import create_metric
+    from aigciqa.create import create_metric
 
     metric = create_metric(metric) if isinstance(metric, str) else metric
     maps = metric.quality_map(image, reference)
@@ -89,19 +89,19 @@ def plot_quality_map(image: Any, metric: str | Metric, reference: Any = None, *,
 
 
 def overlay(
-    image: Image.Image, quality_map: NDArray[np.float32], presentation: Preprocess, low: float, high: float
+    image: Image.Image, quality_map: NDArray[np.float32], preprocess: Preprocess, low: float, high: float
 ) -> Image.Image:
     """An image under its quality map, which covers what the metric sees of it; the rest is left as it is.
 
     Args:
         image: RGB.
         quality_map: scores (h, w), float32.
-        presentation: how the metric is shown images.
+        preprocess: how the metric preprocesses images.
         low, high: as `colour_map` takes them.
     """
-    from aigciqa.images.preprocess import visible_box
+    from aigciqa.images.preprocess import Preprocessor
 
-    left, top, right, bottom = map(round, visible_box(image.height, image.width, presentation))
+    left, top, right, bottom = map(round, Preprocessor(preprocess).visible_box(image.height, image.width))
     scores = Image.fromarray(quality_map).resize((right - left, bottom - top), Image.Resampling.BILINEAR)
     colours = Image.fromarray(colour_map(np.asarray(scores), low, high))
     below = image.crop((left, top, right, bottom)).convert("L").convert("RGB")

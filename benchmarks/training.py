@@ -31,7 +31,8 @@ from aigciqa.databases.base import Sample
 from aigciqa.evaluation.evaluate import predict
 from aigciqa.metric import Metric
 from aigciqa.training.image_cache import build_cache
-from aigciqa.training.trainer import PRECISIONS, Learner, Settings
+from aigciqa.training.learner import Learner
+from aigciqa.training.settings import PRECISIONS, Settings
 from aigciqa.utils.hardware import keep_memory
 
 PARTS = ("steps", "targets", "evaluation", "frozen", "memory")

@@ -89,7 +89,7 @@ def nested(depth: int) -> Any:
         ),
         (lambda c: c["backbone"]["options"].update(presentation="x" * 9999), "'backbone.options': presentation is 'x"),
         (lambda c: c["backbone"]["options"].update({"x" * 9999: 1}), "'backbone.options': .* has no option"),
-        (lambda c: c.update(kind="fr"), "'metric' is 'nr-lite', but 'kind' and 'backbone.name' are fr and lite"),
+        (lambda c: c.update(kind="fr"), "'kind' is 'fr'; expected 'nr', for 'nr-lite'"),
         (lambda c: c.update(training={"a": {"b": nested(900)}}), r"'training.a.b.0.0.* is nested more than 16 times"),
         (lambda c: c.update(results={"quality": {"srcc": [0.5, NAN, 1]}}), "'results.quality.srcc.1' is nan"),
         (lambda c: c.update(results={"quality": -INFINITY}), "'results.quality' is -inf; expected a finite number"),

@@ -20,7 +20,7 @@ import aigciqa
 from aigciqa.cli.train import main as command
 from aigciqa.registry import METRICS
 from aigciqa.training.image_cache import ImageCache, build_cache
-from aigciqa.training.lite.recipe import kept
+from aigciqa.training.lite.training_data import kept
 from tests.conftest import draw
 from tests.lookalikes import write_folder
 

@@ -352,7 +352,7 @@ def test_folds_keep_subjects_together() -> None:
 def test_orders_follow_ladders_before_labels() -> None:
     labels = torch.tensor([[1.0, 0.5, 0.6, 0.2]])
     ladders, strengths = torch.tensor([[-1, 0, 0, -1]]), torch.tensor([[0.0, 1.0, 2.0, 3.0]])
-    order = fitting.make_set(labels, ladders, strengths).order[0]
+    order = fitting.make_labels(labels, ladders, strengths).order[0]
     assert bool(order[1, 2])
     assert not bool(order[2, 1])
     assert bool(order[0, 3])

@@ -15,8 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import aigciqa
-from aigciqa import backbones, registry
-from aigciqa import metric as metrics
+from aigciqa import backbones, create, registry
 from aigciqa.backbones import Backbone, register_backbone
 from aigciqa.databases import Sample
 from aigciqa.evaluation import evaluate, predict
@@ -263,7 +262,7 @@ def test_options_that_a_metric_would_ignore_are_refused_on_ray(option: dict[str,
 
 def test_options_go_to_metrics_given_by_name(paths: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[dict[str, Any]] = []
-    monkeypatch.setattr(metrics, "create_metric", _noting(made, aigciqa.create_metric))
+    monkeypatch.setattr(create, "create_metric", _noting(made, aigciqa.create_metric))
     list(aigciqa.score_files(paths, metric="nr-lite", dtype="bfloat16", device="cpu"))
     list(aigciqa.score_files(paths, metric="nr-lite"))
     assert made == [{"device": "cpu", "dtype": "bfloat16"}, {}]

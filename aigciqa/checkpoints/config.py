@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from aigciqa.backbones import backbone_names
-from aigciqa.errors import CheckpointError, InputError
+from aigciqa.errors import CheckpointError, InputError, WrongMetricError
 from aigciqa.heads import head_names
 from aigciqa.registry import METRICS, Kind, MetricSpec, Preprocess, check_score_ranges
 
@@ -178,6 +178,23 @@ def read_config(path: Path) -> tuple[MetricConfig, WeightsFile]:
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} holds a {type(data).__name__}; expected an object")
     return MetricConfig.from_dict(data), WeightsFile.from_dict(data)
+
+
+def check_metric(config: MetricConfig, metric: str | None, source: str) -> None:
+    """Raise WrongMetricError unless a checkpoint is of the metric asked for, and of one that is known."""
+    if metric is not None and config.metric != metric:
+        raise WrongMetricError(f"{source} holds a checkpoint for {config.metric!r}, not for {metric!r}")
+    if config.metric not in METRICS:
+        known = "no metric of this version, and none that was registered"
+        raise WrongMetricError(f"{source} holds a checkpoint for {config.metric!r}: {known}")
+    spec = METRICS[config.metric]
+    for key, found, expected in (
+        ("kind", config.kind, spec.kind),
+        ("backbone.name", config.backbone, spec.backbone),
+        ("head", config.head, spec.head),
+    ):
+        if found != expected:
+            raise WrongMetricError(f"{source}: {key!r} is {found!r}; expected {expected!r}, for {spec.name!r}")
 
 
 def shorten(text: str, most: int = 200) -> str:

@@ -23,7 +23,7 @@ from aigciqa.backbones import OptionError
 from aigciqa.checkpoints.card import model_card
 from aigciqa.checkpoints.config import MetricConfig, WeightsFile, read_config, shorten
 from aigciqa.errors import AlteredError, CheckpointError, TruncatedError
-from aigciqa.utils.files import replacing
+from aigciqa.utils.files import write_file
 from aigciqa.utils.paths import shown
 
 CONFIG_FILE = "config.json"
@@ -63,8 +63,7 @@ def write_checkpoint(
         CONFIG_FILE: f"{text}\n".encode(),
     }
     for name, content in files.items():
-        with replacing(folder / name) as unfinished:
-            unfinished.write_bytes(content)
+        write_file(folder / name, content)
 
 
 class Checkpoint:

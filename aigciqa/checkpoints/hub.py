@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
 from aigciqa import errors
 from aigciqa.checkpoints.card import PLACEHOLDER, model_card
 from aigciqa.checkpoints.config import LARGEST_CONFIG, WeightsFile, read_config
-from aigciqa.checkpoints.format import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, Checkpoint, verify
+from aigciqa.checkpoints.format import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, Checkpoint, LocalCheckpoint, verify
 from aigciqa.checkpoints.repo import LIBRARY, REVISION, Repo, endpoint, translated
 from aigciqa.registry import METRICS, default_metric
 
 DEFAULT_ORG = "aigciqa"
+_REPO = re.compile(r"[\w.-]+/[\w.-]+(@.+)?", re.ASCII)
 
 
 def default_repo(metric: str) -> str:
@@ -57,6 +59,29 @@ class HubCheckpoint(Checkpoint):
         if endpoint() in text:
             return error
         return type(error)(f"the weights {self.repo} from {endpoint()} were refused: {text}\n{self.repo.ways_out}")
+
+
+def open_checkpoint(
+    source: str | os.PathLike[str],
+    metric: str | None,
+    cache_dir: str | os.PathLike[str] | None,
+    local_files_only: bool,
+) -> Checkpoint:
+    """A checkpoint: a folder if there is one of that name, else a Hub repo.
+
+    Raises:
+        InputError: neither.
+    """
+    text = os.fspath(source)
+    folder = Path(os.path.expanduser(text))
+    if folder.is_dir():
+        return LocalCheckpoint(folder)
+    if isinstance(source, str) and text[:1] not in (".", "/", "~") and _REPO.fullmatch(text):
+        return HubCheckpoint(text, metric=metric, cache_dir=cache_dir, local_files_only=local_files_only)
+    raise errors.InputError(
+        f"weights {text!r}: no such folder, and not a Hub repo 'org/name' or 'org/name@revision'; also taken are "
+        "'default', 'imagenet' and None (random)"
+    )
 
 
 def publish_folder(folder: Path, repo_id: str, *, private: bool, revision: str | None, commit_message: str) -> str:

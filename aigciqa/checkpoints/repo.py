@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aigciqa import __version__, errors
-from aigciqa.utils.files import replacing
+from aigciqa.utils.files import replacing, write_file
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileMetadata
@@ -149,8 +149,7 @@ class Repo:
         with suppress(OSError):  # a cache that can't be written served all the same
             if not path.exists() or path.read_bytes() != commit.encode():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with replacing(path) as unfinished:
-                    unfinished.write_text(commit)
+                write_file(path, commit.encode())
 
     def _cached(self, name: str) -> Path | None:
         from huggingface_hub import try_to_load_from_cache

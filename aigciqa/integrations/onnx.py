@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 import aigciqa
+from aigciqa.create import create_metric
 from aigciqa.errors import InputError
-from aigciqa.images.preprocess import normalize
-from aigciqa.metric import Metric, create_metric, undisturbed
+from aigciqa.metric import Metric
 from aigciqa.utils.files import replacing
+from aigciqa.utils.hardware import undisturbed
 
 try:
     import onnxruntime
@@ -111,7 +112,7 @@ class _Graph(nn.Module):
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         backbone = self.metric.backbone
-        return backbone.pool(backbone(normalize(images, self.metric.config.preprocess)))
+        return backbone.pool(backbone(self.metric.preprocessor.normalize(images)))
 
     def _scores(self, features: Tensor) -> tuple[Tensor, ...]:
         scores: Tensor = self.metric.head(features)

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aigciqa.metric import Metric, create_metric
+from aigciqa.create import create_metric
+from aigciqa.metric import Metric
 
 try:
     import torchmetrics

@@ -22,7 +22,7 @@ from aigciqa.report.collection import FAILURE_LIMIT, Collection
 from aigciqa.report.payload import payload, select_gallery
 from aigciqa.report.thumbnails import Thumbnails
 from aigciqa.tables.text import percent, probability, rounded
-from aigciqa.utils.files import replacing
+from aigciqa.utils.files import write_file
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -108,8 +108,7 @@ class Report:
         try:
             page = _render(self, thumbnails)
             # Lone surrogates are bytes of a file's name that are not UTF-8; in the script's data they are escapes.
-            with replacing(self.path) as partial:
-                partial.write_bytes(page.encode("utf-8", "backslashreplace"))
+            write_file(self.path, page.encode("utf-8", "backslashreplace"))
         except BaseException:
             thumbnails.discard()
             raise

@@ -143,10 +143,10 @@ def _scaled(metric: str, maps: dict[int, SmallMap]) -> dict[str, Any]:
 
 def _seen(metric: str) -> float | None:
     """Side of the centre square that a metric sees, as a share of the short side; None if it sees all."""
-    presentation = METRICS[metric].preprocess if metric in METRICS else None
-    if presentation is None or presentation.crop is None or presentation.resize is None:
+    preprocess = METRICS[metric].preprocess if metric in METRICS else None
+    if preprocess is None or preprocess.crop is None or preprocess.resize is None:
         return None
-    return presentation.crop / presentation.resize
+    return preprocess.crop / preprocess.resize
 
 
 def _levels(small: SmallMap, low: float, high: float) -> str:
