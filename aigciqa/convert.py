@@ -125,7 +125,6 @@ def _config(
         training["rho_best"] = round(float(content["rho_best"]), 6)
     return replace(
         MetricConfig.from_spec(spec),
-        dimensions=(dimension,),
         score_ranges={dimension: SCORE_RANGES[dimension]},
         options=_OPTIONS[spec.backbone],
         license=license,

@@ -257,9 +257,7 @@ def test_checkpoints_that_name_no_head_load() -> None:
 
 def test_dimensions_of_ones_own(tmp_path: Path) -> None:
     ranges = {"aesthetics": (1.0, 10.0), "Übersicht_2": (-1.0, 1.0)}
-    config = dataclasses.replace(
-        MetricConfig.from_spec(METRICS["nr-resnet18"]), dimensions=tuple(ranges), score_ranges=ranges
-    )
+    config = dataclasses.replace(MetricConfig.from_spec(METRICS["nr-resnet18"]), score_ranges=ranges)
     metric = aigciqa.Metric(config)
     metric.save_pretrained(tmp_path)
     written = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
