@@ -234,6 +234,8 @@ def _read_preprocess(reader: _Reader, spec: MetricSpec | None) -> Preprocess:
 
 
 _MISSING = object()
+#: JSON's types, in error messages.
+_NAMES = {bool: "true or false", dict: "an object", int: "a whole number", list: "a list", str: "a string"}
 
 
 class _Reader:
@@ -252,7 +254,7 @@ class _Reader:
         if value is None and default is not _MISSING:
             return default
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise self.error(key, f"a {kind.__name__}")
+            raise self.error(key, _NAMES[kind])
         return value
 
     def section(self, key: str) -> _Reader:
