@@ -46,7 +46,6 @@ def starting_metric(
             )
         config = replace(
             template.config,
-            dimensions=settings.dimensions,
             score_ranges={name: score_range[name] for name in settings.dimensions},
         )
         metric = Metric(config if state is None else replace(config, options=state["options"]))
