@@ -96,7 +96,7 @@ def score_dataset(
 
     Args:
         dataset: with a column `image`: a path or URL, the bytes of a file, or pixels, uint8 (H, W, 3), as
-            `ray.data.read_images` gives them; optionally `reference`, the same; `group`; and `path`, the name of a
+            `ray.data.read_images` gives them; optionally `reference`, the same; `group`; and `path`, the name of an
             image that is in memory.
         metric: a name, a `Metric`, or several of them.
         weights: of a metric given by name, as `create_metric` takes them.
