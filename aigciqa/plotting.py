@@ -15,6 +15,7 @@ from PIL import Image
 from aigciqa.errors import InputError
 from aigciqa.images.decode import load_image
 from aigciqa.registry import Preprocess
+from aigciqa.utils.extras import needs_extra
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,7 +58,7 @@ def plot_quality_map(image: Any, metric: str | Metric, reference: Any = None, *,
         The axes, in the image's pixels.
 
     Raises:
-        ImportError: matplotlib is missing; it says how to install it.
+        MissingExtraError: matplotlib is missing.
         TypeError, ValueError: as calling the metric; several images.
     """
     require_matplotlib()
@@ -127,11 +128,9 @@ def colour_map(quality_map: NDArray[Any], low: float, high: float) -> NDArray[np
 
 
 def require_matplotlib() -> Any:
-    """The module; raises ImportError that says how to install it."""
-    try:
+    """The module; raises MissingExtraError."""
+    with needs_extra("plot", "plots need matplotlib"):
         import matplotlib
-    except ImportError:
-        raise ImportError("plots are drawn by matplotlib: pip install 'aigciqa[plot]'") from None
     return matplotlib
 
 

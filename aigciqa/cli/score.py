@@ -31,7 +31,7 @@ from aigciqa.cli.common import (
     say,
     terminate,
 )
-from aigciqa.errors import LockedError
+from aigciqa.errors import InputError, LockedError
 from aigciqa.records import Item, Record
 from aigciqa.registry import METRICS, SCORE_RANGES
 from aigciqa.tables.text import printable
@@ -420,5 +420,5 @@ def _report(path: str, columns: Sequence[str]) -> Report:
 def _checked_rows(rows: Iterable[Any]) -> Iterator[Any]:
     try:
         yield from rows
-    except ValueError as error:
+    except InputError as error:
         raise click.UsageError(str(error)) from None

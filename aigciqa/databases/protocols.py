@@ -37,8 +37,8 @@ def make_split(database: Database, protocol: str, seed: int = 0, **options: Any)
     """Divide a database's samples into a part to train on, one to choose the epoch on, and one to test on.
 
     Raises:
-        TypeError: an option the protocol does not have, or a seed that is no integer.
-        ValueError: a protocol the database does not have, too few samples or groups, or a wrong option.
+        InputError: a protocol the database does not have, too few samples or groups, or a wrong option.
+        TypeError: a seed that is no integer.
     """
     if protocol not in database.protocols:
         raise InputError(
@@ -50,7 +50,7 @@ def make_split(database: Database, protocol: str, seed: int = 0, **options: Any)
     unknown = [name for name in options if name not in defaults]
     if unknown:
         has = f"its options: {', '.join(defaults)}" if defaults else "it has none"
-        raise TypeError(f"protocol {protocol!r} has no option {unknown[0]!r}; {has}")
+        raise InputError(f"protocol {protocol!r} has no option {unknown[0]!r}; {has}")
     options = {**defaults, **options}
     train, validation, test = divide(database, seed, **options)
     if not (train and validation and test):
