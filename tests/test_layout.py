@@ -26,6 +26,5 @@ def test_no_file_is_long_without_a_reason() -> None:
 
 
 def test_imports_go_down(capsys: pytest.CaptureFixture[str]) -> None:
-    assert lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True, no_logo=True) == 0, (
-        capsys.readouterr().out
-    )
+    status = lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True, no_logo=True)
+    assert status == 0, capsys.readouterr().out
