@@ -697,8 +697,8 @@ class TestProtocols:
         ("options", "kind", "said"),
         [
             ({"seed": -1}, ValueError, "seed=-1: expected 0 to"),
-            ({"seed": 1.5}, TypeError, "seed is an integer; got 1.5"),
-            ({"seed": True}, TypeError, "seed is an integer; got True"),
+            ({"seed": 1.5}, InputError, "seed is an integer; got 1.5"),
+            ({"seed": True}, InputError, "seed is an integer; got True"),
             ({"folds": 3}, InputError, "'prompt-disjoint' has no option 'folds'; it has none"),
             ({"protocol": "k-fold", "fold": 5}, ValueError, "fold=5: expected 0 to 4, for there are 5 folds"),
             ({"protocol": "k-fold", "folds": 1}, ValueError, "folds=1: expected 2 to"),

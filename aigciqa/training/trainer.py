@@ -230,12 +230,12 @@ def _alone(device: str) -> Iterator[None]:
 
 
 def _launched(settings: Settings, device: str, devices: int) -> Fabric:
-    """The devices; raises ValueError where there are none of that kind, or they can't share a batch."""
+    """The devices; raises InputError where there are none of that kind, or they can't share a batch."""
     from lightning_fabric import Fabric
 
     try:
         fabric = Fabric(accelerator=device, devices=devices, precision=PRECISIONS[settings.dtype])  # type: ignore[arg-type]
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, ImportError) as error:  # none here, no such kind, no driver's package
         raise InputError(f"device {device}: {error}") from None
     fabric.launch()
     if settings.batch_size % fabric.world_size:
