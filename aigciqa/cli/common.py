@@ -30,7 +30,7 @@ EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143  # 128 + the signal's number, as sh
 _COMPUTING = (
     click.option("--device", metavar="D", help="Where to compute: cpu, cuda, cuda:1, mps. [default: cpu]"),
     click.option(
-        "--dtype", type=click.Choice(["float32", "bfloat16", "float16", "auto"]), default="float32", show_default=True,
+        "--dtype", type=click.Choice(["float32", "bfloat16", "float16", "auto"]), default="float32",
         help="What the network computes in; auto: bfloat16 where the device is built for it.",
     ),
     click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images per pass through the network."),
@@ -39,11 +39,17 @@ _COMPUTING = (
     ),
 )  # fmt: skip
 
-
 #: Of every command. Defaults are shown where there are any.
 SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}
 VERSION = click.version_option(package_name="aigciqa")
 
+reference_option = click.option(
+    "-r", "--reference", metavar="PATH",
+    help="Image prompt of all images, or a folder of them, matched by relative path, else by stem.",
+)  # fmt: skip
+report_option = click.option(
+    "--report", metavar="FILE.html", help="Write a report to look at: figures, charts and a gallery."
+)
 license_option = click.option("--license", metavar="SPDX", help="License of the weights, such as Apache-2.0.")
 
 #: An argument that begins with `~`, or an option and its value that does: shells leave the `~` of the latter.

@@ -21,6 +21,8 @@ from aigciqa.cli.common import (
     complain,
     computing_options,
     load_metrics,
+    reference_option,
+    report_option,
     writing,
 )
 from aigciqa.records import Item
@@ -48,20 +50,17 @@ _NO_GROUP = "(no group)"
     help="Metric to score images with, or to take of tables; may be given more than once. "
     "[default: those of the tables; else nr-lite, or fr-lite with -r]",
 )  # fmt: skip
-@click.option(
-    "-r", "--reference", metavar="PATH",
-    help="Image prompt of all images, or a folder of them, matched by relative path, else by stem.",
-)  # fmt: skip
+@reference_option
 @click.option("--baseline", metavar="NAME", help="Compare the others with this one. [default: all pairs]")
 @click.option(
     "--fail-below", type=click.FloatRange(min=0, min_open=True), metavar="SHARE",
     help="Exit with status 1 if a group's mean is below this share of the baseline's, such as 0.95.",
 )  # fmt: skip
 @click.option("-o", "--output", metavar="FILE", help="Write the comparison: .md, .json or .csv.")
-@click.option("--report", metavar="FILE.html", help="Write a report to look at: figures, charts and a gallery.")
+@report_option
 @click.option(
     "--format", "form", type=click.Choice(["terminal", "markdown", "json", "csv"]), default="terminal",
-    show_default=True, help="What goes to standard output.",
+    help="What goes to standard output.",
 )  # fmt: skip
 @computing_options
 @click.option("--weights", default="default", metavar="W", help="Variant, folder or Hub repo of the weights.")

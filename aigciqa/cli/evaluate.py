@@ -21,7 +21,7 @@ from aigciqa.cli.common import (
     writing,
 )
 from aigciqa.errors import InputError
-from aigciqa.registry import METRICS, SCORE_RANGES, metric_info
+from aigciqa.registry import METRICS, metric_info
 from aigciqa.tables.text import printable
 
 if TYPE_CHECKING:
@@ -54,11 +54,11 @@ SHOWN = 5
 @click.option("--folds", type=int, metavar="N", help="Parts of --protocol k-fold.")
 @click.option("--fold", type=int, metavar="N", help="Part of --protocol k-fold that is the test part.")
 @click.option(
-    "--part", type=click.Choice(["test", "validation", "train", "all"]), default="test", show_default=True,
+    "--part", type=click.Choice(["test", "validation", "train", "all"]), default="test",
     help="Images to score; all: the whole database.",
 )  # fmt: skip
 @click.option(
-    "--dimension", "dimensions", multiple=True, type=click.Choice(list(SCORE_RANGES)),
+    "--dimension", "dimensions", multiple=True, metavar="D",
     help="Opinion score to compare with; may be given more than once. [default: all that database and metric share]",
 )  # fmt: skip
 @click.option("--subset", metavar="S", help="Subset of pku-aigiqa-4k: all, i2i or t2i.")

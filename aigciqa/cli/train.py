@@ -22,15 +22,10 @@ from aigciqa.cli.common import (
     terminate,
     trainable_metric_option,
 )
-from aigciqa.registry import SCORE_RANGES
 
 
 def _dimensions(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
-    names = tuple(name for part in given for name in part.split(",") if name)
-    unknown = [name for name in names if name not in SCORE_RANGES]
-    if unknown:
-        raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(SCORE_RANGES)}")
-    return names
+    return tuple(name for part in given for name in part.split(",") if name)
 
 
 @command("train")
