@@ -41,7 +41,7 @@ def plot_quality_map(image: Any, metric: str | Metric, reference: Any = None, *,
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, Normalize
 
-    from aigciqa.metric import create_metric
+    from aigciqa.create import create_metric
 
     metric = create_metric(metric) if isinstance(metric, str) else metric
     maps = metric.quality_map(image, reference)

@@ -36,9 +36,8 @@ def own_metric(monkeypatch: pytest.MonkeyPatch) -> None:
     """A registered metric with a dimension of its own, for one test."""
     monkeypatch.setattr(registry, "_METRICS", dict(registry.METRICS))
     monkeypatch.setattr(registry, "METRICS", registry._METRICS)
-    register_metric(
-        dataclasses.replace(aigciqa.metric_info("nr-resnet18"), name="nr-mine", dimensions=("aesthetics", "quality"))
-    )
+    ranges = {"aesthetics": (1, 10), "quality": (0, 5)}
+    register_metric(dataclasses.replace(aigciqa.metric_info("nr-resnet18"), name="nr-mine", score_ranges=ranges))
 
 
 def write(path: Path, text: str) -> str:

@@ -65,7 +65,7 @@ def test_the_module_is_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(sys, "argv", ["-m", "select", "--version"])
     with pytest.raises(SystemExit) as stopped:
-        runpy.run_module("aigciqa", run_name="__main__")
+        runpy.run_module("aigciqa.cli", run_name="__main__")
     assert stopped.value.code == 0
 
 

@@ -62,9 +62,7 @@ class Small(Backbone):
 def small() -> Iterator[str]:
     """The name of a metric on a backbone of our own."""
     register_backbone("small", Small)
-    register_metric(
-        dataclasses.replace(aigciqa.metric_info("nr-resnet18"), name="nr-small", backbone="small", feature_dim=3)
-    )
+    register_metric(dataclasses.replace(aigciqa.metric_info("nr-resnet18"), name="nr-small", backbone="small"))
     yield "nr-small"
     del backbones._REGISTERED["small"], registry._METRICS["nr-small"]
 
@@ -90,7 +88,7 @@ def test_names_that_are_taken_are_refused() -> None:
 def test_a_metric_on_a_backbone_of_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry._METRICS, "nr-mine", None)  # so that it is taken out in the end
     del registry._METRICS["nr-mine"]
-    one = dataclasses.replace(aigciqa.metric_info("nr-resnet18"), name="nr-mine", dimensions=("authenticity",))
+    one = dataclasses.replace(aigciqa.metric_info("nr-resnet18"), name="nr-mine", score_ranges={"authenticity": (0, 5)})
     register_metric(one)
     assert aigciqa.list_metrics("*-mine") == ["nr-mine"]
     metric = aigciqa.create_metric("nr-mine", weights=None)

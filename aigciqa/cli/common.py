@@ -216,7 +216,7 @@ def load_metrics(
     """
     import torch
 
-    from aigciqa.metric import create_metric
+    from aigciqa.create import create_metric
 
     try:
         torch.empty(0, device=device)

@@ -26,7 +26,7 @@ from aigciqa.cli.common import (
     writing,
 )
 from aigciqa.records import Item
-from aigciqa.registry import METRICS, SCORE_RANGES
+from aigciqa.registry import METRICS, SCORE_RANGES, default_metric
 from aigciqa.utils.object_stores import is_url
 from aigciqa.utils.paths import absolute
 
@@ -177,7 +177,7 @@ class _Scorer:
             self.pair[folder] = references(self.found[folder]) if references else lambda found: found.item
         for line in sources.told(skipped):
             complain(line)
-        names = names or ("fr-lite" if reference is not None else "nr-lite",)
+        names = names or (default_metric("nr" if reference is None else "fr"),)
         check_references(names, reference, Item(""), folders)
         self.metrics: list[Metric] = load_metrics(names, weights, device, dtype, dimension)
         self.dimensions = [dimension] if dimension else dimensions_of(self.metrics)

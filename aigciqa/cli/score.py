@@ -35,7 +35,7 @@ from aigciqa.cli.common import (
 )
 from aigciqa.errors import InputError, LockedError
 from aigciqa.records import Item, Record
-from aigciqa.registry import METRICS, SCORE_RANGES
+from aigciqa.registry import METRICS, SCORE_RANGES, default_metric
 from aigciqa.tables.text import printable
 from aigciqa.utils.files import locked
 from aigciqa.utils.object_stores import is_url
@@ -177,7 +177,7 @@ def main(
     has_reference = reference is not None or first.reference is not None
     if not (names or has_reference):  # of an archive they may come later, and its images must not get another metric
         has_reference = sources.brings_references(taken[-1])
-    names = names or ("fr-lite" if has_reference else "nr-lite",)
+    names = names or (default_metric("fr" if has_reference else "nr"),)
     check_references(names, reference, first, images)
 
     warnings.filterwarnings("ignore", module="PIL")  # oddities of files that Pillow copes with

@@ -196,7 +196,7 @@ def predict(
         batch_size, workers, device, dtype: as for `aigciqa.score_files`.
         progress: called after every score.
     """
-    from aigciqa.metric import as_metrics
+    from aigciqa.create import as_metrics
     from aigciqa.scoring.engine import score_files
 
     if not metrics or not samples:

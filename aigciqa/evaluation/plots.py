@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from aigciqa.evaluation.evaluate import Evaluation, Predictions, Result
 from aigciqa.plotting import require_matplotlib
+from aigciqa.utils.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,7 +79,9 @@ def write_plots(
         for name, figure in figures.items():
             for suffix in formats:
                 paths.append(folder / f"{name}.{suffix}")
-                figure.savefig(paths[-1], dpi=_DPI, metadata={"Date": None} if suffix == "svg" else None)
+                metadata = {"Date": None} if suffix == "svg" else None
+                with replacing(paths[-1]) as unfinished:
+                    figure.savefig(unfinished, dpi=_DPI, format=suffix, metadata=metadata)
     return paths
 
 

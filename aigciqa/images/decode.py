@@ -79,7 +79,7 @@ def load_image(source: str | os.PathLike[str] | IO[bytes] | Image.Image | np.nda
 
 
 def read_content(source: str | os.PathLike[str], reserve: Callable[[int], object] = lambda size: None) -> bytes:
-    """The bytes of a file, of an object that a URL names, or of an image inside a Parquet file (`parquet_images`).
+    """The bytes of a file, of an object that a URL names, or of an image inside a Parquet file.
 
     Args:
         source: path or URL.

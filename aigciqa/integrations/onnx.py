@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 import aigciqa
+from aigciqa.create import create_metric
 from aigciqa.errors import InputError
-from aigciqa.images.preprocess import normalize
-from aigciqa.metric import Metric, create_metric, undisturbed
+from aigciqa.metric import Metric
 from aigciqa.utils.extras import needs_extra
 from aigciqa.utils.files import replacing
+from aigciqa.utils.hardware import undisturbed
 
 with needs_extra("onnx", "ONNX files need onnxruntime and onnxscript"):
     import onnxruntime
@@ -110,7 +111,7 @@ class _Graph(nn.Module):
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         backbone = self.metric.backbone
-        return backbone.pool(backbone(normalize(images, self.metric.config.preprocess)))
+        return backbone.pool(backbone(self.metric.preprocessor.normalize(images)))
 
     def _scores(self, features: Tensor) -> tuple[Tensor, ...]:
         scores: Tensor = self.metric.head(features)
@@ -141,7 +142,7 @@ def _write(graph: _Graph, inputs: Sequence[Tensor], path: Path) -> None:
         metric=config.metric,
         kind=config.kind,
         dimensions=json.dumps(config.dimensions, allow_nan=False),
-        score_range=json.dumps(dict(config.score_range), allow_nan=False),
+        score_range=json.dumps(dict(config.score_ranges), allow_nan=False),
         preprocess=json.dumps(asdict(config.preprocess), allow_nan=False),
         license=config.license or "",
     )

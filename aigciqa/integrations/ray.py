@@ -118,7 +118,7 @@ def score_dataset(
         ValueError, TypeError, WeightsError: as `create_metric`; a metric without the dimension; `weights`, or a `dtype`
             other than `"auto"`, together with a `Metric`, which has its own.
     """
-    from aigciqa.metric import as_metrics
+    from aigciqa.create import as_metrics
 
     metrics = as_metrics(metric, weights=weights, dtype=None if dtype == "auto" else dtype)
     for each in metrics:

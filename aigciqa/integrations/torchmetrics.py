@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aigciqa.metric import Metric, create_metric
+from aigciqa.create import create_metric
+from aigciqa.metric import Metric
 from aigciqa.utils.extras import needs_extra
 
 with needs_extra("torchmetrics", "MeanScore needs torchmetrics"):

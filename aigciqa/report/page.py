@@ -24,7 +24,7 @@ from aigciqa.report.payload import payload, select_gallery
 from aigciqa.report.thumbnails import Thumbnails
 from aigciqa.tables.text import percent, probability, rounded
 from aigciqa.utils.extras import needs_extra
-from aigciqa.utils.files import replacing
+from aigciqa.utils.files import write_file
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -122,8 +122,7 @@ class Report:
         try:
             page = _render(self, thumbnails)
             # Lone surrogates are bytes of a file's name that are not UTF-8; in the script's data they are escapes.
-            with replacing(self.path) as partial:
-                partial.write_bytes(page.encode("utf-8", "backslashreplace"))
+            write_file(self.path, page.encode("utf-8", "backslashreplace"))
         except BaseException:
             thumbnails.discard()
             raise
