@@ -15,6 +15,14 @@ class DatabaseError(InputError):
     """A database that is not on disk as its authors publish it; the message lists every problem that was found."""
 
 
+class MissingExtraError(ImportError):
+    """A package is missing that one of the extras installs; the message says which."""
+
+
+class OutputExistsError(InputError, FileExistsError):
+    """What is to be written is there already; the message says what to do."""
+
+
 class LockedError(OSError):
     """A file or folder that another run is writing."""
 

@@ -16,6 +16,7 @@ import aigciqa
 from aigciqa.training.lite import degradations as dg
 from aigciqa.training.lite import photos as photos_module
 from aigciqa.training.lite import recipe, training_data
+from aigciqa.training.lite.image_filters import shock
 
 SEEDLESS = {"gaussian_blur", "lens_blur", "pixelate", "alias", "bilateral", "mean_shift", "median", "guided_smooth"}
 SEEDLESS |= {"webp", "ringing", "quantise", "posterise", "painterly"}
@@ -189,7 +190,7 @@ def test_painterly_keeps_an_edge_and_loses_texture() -> None:
 
 def test_an_upscaler_makes_blurred_edges_steep() -> None:
     ramp = torch.linspace(-12, 12, 60).sigmoid().expand(3, 60, 60)
-    steep = dg._shock(ramp, rounds=6, sigma=1.0)
+    steep = shock(ramp, rounds=6, sigma=1.0)
     assert steep.diff(dim=2).max() > 2 * ramp.diff(dim=2).max()
     assert float(steep.max() - steep.min()) <= float(ramp.max() - ramp.min()) + 1e-6
 

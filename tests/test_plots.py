@@ -14,9 +14,9 @@ from matplotlib import pyplot
 from PIL import Image, ImageFilter
 
 import aigciqa
+from aigciqa.images.colour_maps import COLOURS, colour_map, overlay
 from aigciqa.images.decode import load_image
 from aigciqa.images.preprocess import Preprocessor
-from aigciqa.plotting import COLOURS, colour_map, overlay
 from aigciqa.registry import METRICS
 from tests.conftest import draw, draw_tensor
 

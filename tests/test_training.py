@@ -23,6 +23,7 @@ from scipy.stats import spearmanr
 import aigciqa
 from aigciqa.backbones import build_backbone
 from aigciqa.cli.train import main as command
+from aigciqa.errors import InputError, OutputExistsError
 from aigciqa.images.decode import load_image
 from aigciqa.images.preprocess import Preprocessor
 from aigciqa.registry import METRICS
@@ -173,9 +174,9 @@ def test_more_epochs_may_be_asked_for_but_no_other_change(root: Path, cache: Pat
     assert [row["loss"] for row in log(tmp_path / "head")] == [row["loss"] for row in log(tmp_path / "straight")]
     with pytest.raises(ValueError, match="differs in learning_rate, seed"):
         run(root, cache, tmp_path / "head", resume=True, learning_rate=1e-5, seed=7)
-    with pytest.raises(FileNotFoundError, match="nothing to resume"):
+    with pytest.raises(InputError, match="nothing to resume"):
         run(root, cache, tmp_path / "absent", resume=True)
-    with pytest.raises(FileExistsError, match="holds a run or a checkpoint already"):
+    with pytest.raises(OutputExistsError, match="holds a run or a checkpoint already"):
         run(root, cache, tmp_path / "head")
 
 

@@ -128,7 +128,7 @@ def build_cache(paths: Iterable[str], spec: Preprocess, folder: Path, *, workers
         entries = dict(zip(distinct, found, strict=True))
     finally:
         pool.shutdown(cancel_futures=True)
-    bad = [entry for entry in entries.values() if isinstance(entry, str)]
+    bad = [str(entry) for entry in entries.values() if isinstance(entry, ImageError)]
     if bad:
         more = f"\n- and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
         listed = "\n- ".join(bad[:SHOWN])
@@ -143,7 +143,7 @@ def _make(folder: Path) -> None:
         raise DatabaseError(f"{folder}: no place for the image cache: {error.strerror}; choose another") from error
 
 
-def _entry(path: str, spec: Preprocess, folder: Path) -> Entry | str:
+def _entry(path: str, spec: Preprocess, folder: Path) -> Entry | ImageError:
     """An image's entry, made if it is absent or damaged; or why the image can't be read."""
     file = folder / f"{_name(path, spec)}.rgb"
     kept = _kept(file)
@@ -152,7 +152,7 @@ def _entry(path: str, spec: Preprocess, folder: Path) -> Entry | str:
     try:
         pixels = Preprocessor(spec).image(load_image(path)).permute(1, 2, 0).numpy()
     except ImageError as error:
-        return str(error)
+        return error
     height, width = pixels.shape[:2]
     content = pixels.tobytes()
     try:

@@ -23,7 +23,7 @@ from aigciqa.training.targets import Targets
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from aigciqa.databases.base import Sample
+    from aigciqa.databases import Sample
 
 #: Images per pass when nothing is learned from them.
 EVALUATION_BATCH = 32

@@ -23,8 +23,7 @@ from aigciqa.training.run_folder import RunFolder
 from aigciqa.training.state import save_state, split_metadata
 
 if TYPE_CHECKING:
-    from aigciqa.databases.base import Sample
-    from aigciqa.databases.splits import Split
+    from aigciqa.databases import Sample, Split
 
 
 @dataclass

@@ -13,11 +13,12 @@ from torch import Tensor
 from aigciqa.checkpoints.card import model_card
 from aigciqa.checkpoints.config import MetricConfig, read_config
 from aigciqa.checkpoints.format import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, write_checkpoint
-from aigciqa.errors import CheckpointError
+from aigciqa.errors import CheckpointError, InputError, OutputExistsError
+from aigciqa.utils.extras import needs_extra
 from aigciqa.utils.files import write_file
 
 if TYPE_CHECKING:
-    from aigciqa.databases.splits import Split
+    from aigciqa.databases import Split
 
 
 class RunFolder:
@@ -43,22 +44,22 @@ class RunFolder:
         lose.
 
         Raises:
-            FileNotFoundError: nothing to resume.
-            FileExistsError: a run or a checkpoint is there, or a file that a checkpoint would replace.
+            InputError: nothing to resume.
+            OutputExistsError: a run or a checkpoint is there, or a file that a checkpoint would replace.
         """
         has_checkpoint = (self.path / CONFIG_FILE).exists()
         if resume and self.state_file.exists():
             return
         if resume and (has_checkpoint or not self.split_file.exists()):
             what = self.state_file.relative_to(self.path)
-            raise FileNotFoundError(
-                f"nothing to resume in {self.path}: it holds no {what}; train anew in another folder"
-            )
+            raise InputError(f"nothing to resume in {self.path}: it holds no {what}; train anew in another folder")
         if self.state_file.exists() or has_checkpoint:
-            raise FileExistsError(f"{self.path} holds a run or a checkpoint already: resume it, or name another folder")
+            raise OutputExistsError(
+                f"{self.path} holds a run or a checkpoint already: resume it, or name another folder"
+            )
         for name in (CARD_FILE, WEIGHTS_FILE):
             if (self.path / name).exists():
-                raise FileExistsError(f"{self.path / name} would be replaced: move it away, or name another folder")
+                raise OutputExistsError(f"{self.path / name} would be replaced: move it away, or name another folder")
 
     def prepare(self, split: Split, resume: bool) -> None:
         """Make the folder of a new run; what another run has done to it since it was checked is seen here."""
@@ -81,10 +82,8 @@ class RunFolder:
 
     def tensorboard(self) -> Any:
         """A writer of TensorBoard's event files."""
-        try:
+        with needs_extra("train", "--tensorboard needs tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ImportError("--tensorboard needs tensorboard: pip install aigciqa[train]") from error
         return SummaryWriter(self.path / "training" / "tensorboard")
 
     def _changed_card(self) -> str | None:

@@ -20,9 +20,6 @@ class Settings:
     The paper's recipe is the default: Adam on the mean squared error, 100 epochs, batches of 8. Every image is cropped
     at random and mirrored half of the time.
 
-        >>> Settings("nr-resnet18", ("quality",), epochs=30, patience=10).learning_rate
-        0.0001
-
     Attributes:
         metric: name of the metric to train.
         dimensions: opinion scores to learn, jointly where there are several.
@@ -40,6 +37,12 @@ class Settings:
 
     Raises:
         InputError: a value out of range.
+
+    Example:
+        >>> from aigciqa.training.settings import Settings
+        >>> settings = Settings("nr-resnet18", ("quality",), epochs=30, patience=10)
+        >>> settings.batch_size, settings.learning_rate
+        (8, 0.0001)
     """
 
     metric: str

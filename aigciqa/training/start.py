@@ -16,7 +16,7 @@ from aigciqa.training.settings import Settings
 from aigciqa.training.targets import Targets
 
 if TYPE_CHECKING:
-    from aigciqa.databases.base import Sample
+    from aigciqa.databases import Sample
 
 
 def starting_metric(

@@ -1,4 +1,4 @@
-"""What a run of training is gone on with: its state after the last whole epoch, and what it was trained on."""
+"""The state of a run after its last whole epoch, from which the run goes on, and the check that it is the same run."""
 
 from __future__ import annotations
 

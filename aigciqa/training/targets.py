@@ -14,8 +14,7 @@ from aigciqa.errors import InputError
 from aigciqa.stats.correlations import MIN_SAMPLES
 
 if TYPE_CHECKING:
-    from aigciqa.databases.base import Sample
-    from aigciqa.databases.splits import Split
+    from aigciqa.databases import Sample, Split
     from aigciqa.metric import Metric
 
 

@@ -30,13 +30,13 @@ from aigciqa.training.settings import Settings as Settings
 from aigciqa.training.start import starting_metric
 from aigciqa.training.state import check_images, digests, read_state
 from aigciqa.training.targets import check_ratings
+from aigciqa.utils.extras import needs_extra
 from aigciqa.utils.files import locked
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from aigciqa.databases.base import Database, Sample
-    from aigciqa.databases.splits import Split
+    from aigciqa.databases import Database, Sample, Split
     from aigciqa.stats.correlations import Agreement
 
 
@@ -79,10 +79,9 @@ def train(
         The best epoch's metric.
 
     Raises:
-        ValueError: unusable settings, dimensions the database does not have, ratings that are all equal, fewer than
-            three images to choose the epoch on, or a run to resume that is one of other settings, images or ratings.
-        FileExistsError: `output` holds a checkpoint or a run, and `resume` is not set; or a README of yours.
-        FileNotFoundError: nothing to resume.
+        InputError: unusable settings, dimensions the database does not have, ratings that are all equal, fewer than
+            three images to choose the epoch on, nothing to resume, or a run of other settings, images or ratings.
+        OutputExistsError: `output` holds a checkpoint or a run, and `resume` is not set; or a README of yours.
         LockedError: another run writes to `output`.
         DatabaseError: images can't be read.
         TrainingError: it diverged; the best epoch before that is kept.
@@ -128,11 +127,12 @@ def train(
 
 def _launched(settings: Settings, device: str, devices: int) -> Fabric:
     """The devices; raises InputError where there are none of that kind, or they can't share a batch."""
-    from lightning_fabric import Fabric
+    with needs_extra("train", "training needs lightning-fabric"):
+        from lightning_fabric import Fabric
 
     try:
         fabric = Fabric(accelerator=device, devices=devices, precision=PRECISIONS[settings.dtype])  # type: ignore[arg-type]
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, ImportError) as error:  # none here, no such kind, no driver's package
         raise InputError(f"device {device}: {error}") from None
     fabric.launch()
     if settings.batch_size % fabric.world_size:

@@ -78,7 +78,13 @@ _TABLE: dict[str, Degradation] = {}
 
 
 def names() -> tuple[str, ...]:
-    """The names `degrade` takes, in a fixed order."""
+    """The names `degrade` takes, in a fixed order.
+
+    Example:
+        >>> from aigciqa.training.lite.degradations import names
+        >>> names()[:3]
+        ('gaussian_blur', 'lens_blur', 'motion_blur')
+    """
     return tuple(_TABLE)
 
 
@@ -86,7 +92,7 @@ def degradation(name: str) -> Degradation:
     """The degradation of that name.
 
     Raises:
-        ValueError: unknown name.
+        InputError: unknown name.
     """
     if name not in _TABLE:
         raise InputError(f"unknown degradation {name!r}; expected one of: {', '.join(_TABLE)}")
@@ -106,7 +112,15 @@ def degrade(image: Tensor, name: str, strength: float, *, seed: int) -> Tensor:
         (3, H, W) in [0, 1], on the 8-bit grid.
 
     Raises:
-        ValueError: unknown name, strength outside [1, 5] or a tensor of another shape.
+        InputError: unknown name, strength outside [1, 5] or a tensor of another shape.
+
+    Example:
+        >>> import torch
+        >>> from aigciqa.training.lite.degradations import degrade
+        >>> grey = torch.full((3, 32, 32), 0.5)
+        >>> noisy = degrade(grey, "gaussian_noise", 3, seed=7)
+        >>> noisy.shape, bool(noisy.std() > grey.std())
+        (torch.Size([3, 32, 32]), True)
     """
     if image.ndim != 3 or image.shape[0] != 3:
         raise InputError(f"image has shape {tuple(image.shape)}; expected (3, H, W)")
