@@ -20,7 +20,7 @@ from aigciqa.checkpoints.format import CARD_FILE, CONFIG_FILE, check_tensors, fi
 from aigciqa.checkpoints.pickles import is_state_dict, read_pickle, without_classifier
 from aigciqa.errors import CheckpointError, InputError, OutputExistsError
 from aigciqa.metric import Metric
-from aigciqa.registry import SCORE_RANGES, MetricSpec, metric_info
+from aigciqa.registry import MetricSpec, metric_info
 
 SCRIPT = "github.com/jiquan123/AIGIQA4K"
 #: The backbones that the script trains, and their options: its ResNet18 has LeakyReLU inside the residual blocks.
@@ -70,10 +70,10 @@ def convert_checkpoint(
         score = metric("out.png", "prompt.png")
     """
     spec = metric_info(metric)
-    if spec.backbone not in _OPTIONS:
+    if spec.backbone not in _OPTIONS or spec.head != "regression":
         raise InputError(f"the paper's script does not train {metric}; expected nr- or fr- and {', '.join(_OPTIONS)}")
-    if dimension not in SCORE_RANGES:
-        raise InputError(f"dimension is one of {', '.join(SCORE_RANGES)}; got {dimension!r}")
+    if dimension not in spec.score_ranges:
+        raise InputError(f"dimension is one of {', '.join(spec.dimensions)}; got {dimension!r}")
     output = Path(os.path.expanduser(output))
     if not overwrite:
         if (output / CONFIG_FILE).exists():
@@ -125,8 +125,7 @@ def _config(
         training["rho_best"] = round(float(content["rho_best"]), 6)
     return replace(
         MetricConfig.from_spec(spec),
-        dimensions=(dimension,),
-        score_ranges={dimension: SCORE_RANGES[dimension]},
+        score_ranges={dimension: spec.score_ranges[dimension]},
         options=_OPTIONS[spec.backbone],
         license=license,
         training=training,

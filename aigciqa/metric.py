@@ -239,7 +239,7 @@ class Metric(nn.Module):
             return features[torch.tensor(order, device=features.device).argsort()]
 
     def quality_map(self, image: Any, reference: Any = None, *, reference_features: Tensor | None = None) -> Tensor:
-        """The main dimension's score, place by place, of what the metric sees (the centre crop, where there is one).
+        """The main dimension's score, position by position, over what the metric sees (the centre crop, if it has one).
 
         The paper's heads are piecewise linear in a spatial mean of features: with slope w and offset b at that mean,
         w . f(y, x) + b averages exactly to the score. A reference adds to b. For `lite`: from its block statistics.
@@ -274,7 +274,7 @@ class Metric(nn.Module):
 
     @torch.no_grad()
     def score_map(self, maps: Tensor, features: Tensor, reference_features: Tensor | None = None) -> Tensor:
-        """The main dimension's score, place by place, float32 (B, h, w); its mean over (h, w) is the score.
+        """The main dimension's score, position by position, float32 (B, h, w); its mean over (h, w) is the score.
 
         Args:
             maps: of the generated images, as `feature_maps` gives them.
