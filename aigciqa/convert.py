@@ -18,9 +18,9 @@ from aigciqa.checkpoints.card import is_other_readme
 from aigciqa.checkpoints.config import MetricConfig
 from aigciqa.checkpoints.format import CARD_FILE, CONFIG_FILE, check_tensors, file_sha256, write_checkpoint
 from aigciqa.checkpoints.pickles import is_state_dict, read_pickle, without_classifier
-from aigciqa.errors import CheckpointError, InputError
+from aigciqa.errors import CheckpointError, InputError, OutputExistsError
 from aigciqa.metric import Metric
-from aigciqa.registry import SCORE_RANGES, MetricSpec, metric_info
+from aigciqa.registry import MetricSpec, metric_info
 
 SCRIPT = "github.com/jiquan123/AIGIQA4K"
 #: The backbones that the script trains, and their options: its ResNet18 has LeakyReLU inside the residual blocks.
@@ -61,7 +61,7 @@ def convert_checkpoint(
 
     Raises:
         ValueError: unknown metric or dimension, or a metric that is not the paper's.
-        FileExistsError: `output` holds a checkpoint, or a `README.md` that is not a model card.
+        OutputExistsError: `output` holds a checkpoint, or a `README.md` that is not a model card.
         CheckpointError: not such a file, another metric's, or one with NaN or infinite weights.
 
     Example::
@@ -70,16 +70,16 @@ def convert_checkpoint(
         score = metric("out.png", "prompt.png")
     """
     spec = metric_info(metric)
-    if spec.backbone not in _OPTIONS:
+    if spec.backbone not in _OPTIONS or spec.head != "regression":
         raise InputError(f"the paper's script does not train {metric}; expected nr- or fr- and {', '.join(_OPTIONS)}")
-    if dimension not in SCORE_RANGES:
-        raise InputError(f"dimension is one of {', '.join(SCORE_RANGES)}; got {dimension!r}")
+    if dimension not in spec.score_ranges:
+        raise InputError(f"dimension is one of {', '.join(spec.dimensions)}; got {dimension!r}")
     output = Path(os.path.expanduser(output))
     if not overwrite:
         if (output / CONFIG_FILE).exists():
-            raise FileExistsError(f"{output} holds a checkpoint already: name another folder, or allow to replace it")
+            raise OutputExistsError(f"{output} holds a checkpoint already: name another folder, or allow to replace it")
         if is_other_readme(output / CARD_FILE):
-            raise FileExistsError(
+            raise OutputExistsError(
                 f"{output} has a README.md that is not a model card: name another folder, or allow to replace it"
             )
     path = Path(os.path.expanduser(pt_file))
@@ -125,8 +125,7 @@ def _config(
         training["rho_best"] = round(float(content["rho_best"]), 6)
     return replace(
         MetricConfig.from_spec(spec),
-        dimensions=(dimension,),
-        score_ranges={dimension: SCORE_RANGES[dimension]},
+        score_ranges={dimension: spec.score_ranges[dimension]},
         options=_OPTIONS[spec.backbone],
         license=license,
         training=training,

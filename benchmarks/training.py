@@ -159,7 +159,7 @@ def ours(options: argparse.Namespace, samples: list[Sample], folder: Path, count
     chosen = Settings(options.metric, DIMENSIONS[:count], batch_size=BATCH, **settings)
     given = aigciqa.create_metric(options.metric, weights=None)
     ranges = {name: given.config.score_ranges[name] for name in chosen.dimensions}
-    metric = Metric(dataclasses.replace(given.config, dimensions=chosen.dimensions, score_ranges=ranges))
+    metric = Metric(dataclasses.replace(given.config, score_ranges=ranges))
     paths = [path for sample in samples for path in (sample.image, str(sample.reference))]
     images = build_cache(paths, metric.config.preprocess, folder / "cache", workers=2, progress=False)
     fabric = Fabric(accelerator="cpu", devices=1, precision=PRECISIONS[chosen.dtype])  # type: ignore[arg-type]

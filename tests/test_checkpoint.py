@@ -88,13 +88,13 @@ def test_configs_survive_json(name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda c: c.pop("format"), "'format' is absent; expected a int"),
+        (lambda c: c.pop("format"), "'format' is absent; expected a whole number"),
         (lambda c: c.update(format=2), "'format' is 2; this version reads 1: upgrade"),
         (lambda c: c.update(format=True), "'format' is True"),
         (lambda c: c.update(kind="xr"), "'kind' is 'xr'; expected one of nr, fr"),
         (lambda c: c.update(metric=3), "'metric' is 3"),
         (lambda c: c.update(metric="nr-vgg16"), "holds a checkpoint for 'nr-vgg16', not for 'nr-resnet18'"),
-        (lambda c: c.update(backbone="resnet18"), "'backbone' is 'resnet18'; expected a dict"),
+        (lambda c: c.update(backbone="resnet18"), "'backbone' is 'resnet18'; expected an object"),
         (lambda c: c["backbone"].update(name="os"), "'backbone.name' is 'os'; expected one of"),
         (lambda c: c["backbone"].update(name=["resnet18"]), "'backbone.name' is"),
         (lambda c: c.update(dimensions=[]), "'dimensions' is"),
@@ -257,9 +257,7 @@ def test_checkpoints_that_name_no_head_load() -> None:
 
 def test_dimensions_of_ones_own(tmp_path: Path) -> None:
     ranges = {"aesthetics": (1.0, 10.0), "Übersicht_2": (-1.0, 1.0)}
-    config = dataclasses.replace(
-        MetricConfig.from_spec(METRICS["nr-resnet18"]), dimensions=tuple(ranges), score_ranges=ranges
-    )
+    config = dataclasses.replace(MetricConfig.from_spec(METRICS["nr-resnet18"]), score_ranges=ranges)
     metric = aigciqa.Metric(config)
     metric.save_pretrained(tmp_path)
     written = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))

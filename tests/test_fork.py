@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from aigciqa.backbones.lite import BLOCK, STATISTICS, block_statistics
+from aigciqa.backbones.scene_statistics import BLOCK, STATISTICS, block_statistics
 from tests.conftest import draw_tensor
 
 CODE = """

@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 import aigciqa
-from aigciqa.backbones import lite
+from aigciqa.backbones import lite, scene_statistics
 from aigciqa.heads.lite import FullReferenceHead, SoftTrees, build, thumbnail_likeness
 from aigciqa.training.lite import fitting
 
@@ -262,18 +262,24 @@ def test_blocks_are_spread_and_keep_jpegs_phase() -> None:
     for height, width in ((512, 512), (512, 2000), (300, 97), (16, 16), (1, 4000)):
         rows, columns = lite.grid_origins(height, width)
         assert all(origin % 8 == 0 for origin in rows + columns)
-        assert max(rows) + lite.BLOCK <= max(height, lite.BLOCK)
-        assert max(columns) + lite.BLOCK <= max(width, lite.BLOCK)
+        assert max(rows) + scene_statistics.BLOCK <= max(height, scene_statistics.BLOCK)
+        assert max(columns) + scene_statistics.BLOCK <= max(width, scene_statistics.BLOCK)
     assert len(lite.grid_origins(512, 2048)[1]) == 8
     assert len(lite.grid_origins(512, 2048)[0]) == 2
 
 
-def test_a_blurred_block_has_less_texture() -> None:
+def test_statistics_see_what_they_are_named_for() -> None:
     block = tensor(photo(0, 96))
-    plain = lite.block_statistics(block)
+    plain = scene_statistics.block_statistics(block)
     assert plain.shape == (1, shipped("nr-lite").backbone.statistics)
-    soft = lite.block_statistics(tensor(blurred(photo(0, 96), 3)))
-    assert float(soft[0, lite.TEXTURE]) < float(plain[0, lite.TEXTURE])
+    soft = scene_statistics.block_statistics(tensor(blurred(photo(0, 96), 3)))
+    assert float(soft[0, scene_statistics.TEXTURE]) < float(plain[0, scene_statistics.TEXTURE])
+    steps, period_2 = -20, -23  # positions: steps at JPEG's phase, and the peak of period 2, both from left to right
+    grid = block.clone()
+    grid[..., ::8] += 20 / 255
+    assert float(scene_statistics.block_statistics(grid)[0, steps]) > float(plain[0, steps]) + 0.2
+    board = block + 8 / 255 * (-1.0) ** torch.arange(96)
+    assert float(scene_statistics.block_statistics(board)[0, period_2]) > float(plain[0, period_2]) + 0.5
 
 
 def test_a_level_of_rounding_hardly_moves_a_score() -> None:

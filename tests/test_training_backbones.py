@@ -236,4 +236,4 @@ def test_normalisations_count_what_both_passes_saw(normalised: str) -> None:
         found.append({"scores": scores.detach(), **gradients, **dict(trainee.named_buffers())})
     assert found[0].keys() == found[1].keys()
     for name, value in found[0].items():
-        torch.testing.assert_close(found[1][name], value, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: name + text)
+        torch.testing.assert_close(found[1][name], value, rtol=1e-4, atol=3e-5, msg=lambda text, name=name: name + text)

@@ -65,8 +65,7 @@ class MetricConfig:
         backbone: name of the feature extractor.
         options: the backbone's options.
         head: name of the head, as `aigciqa.heads.head_names()` lists them.
-        dimensions: what the head predicts, in the order of its outputs.
-        score_ranges: dimension -> (lowest, highest).
+        score_ranges: dimension -> (lowest, highest), in the order of the head's outputs.
         preprocess: how images are preprocessed.
         license: SPDX identifier of the weights' license; None where none was stated.
         training: database, protocol, split seed, hyper-parameters.
@@ -83,13 +82,17 @@ class MetricConfig:
     kind: Kind
     backbone: str
     head: str
-    dimensions: tuple[str, ...]
     score_ranges: Mapping[str, tuple[float, float]]
     preprocess: Preprocess
     options: Mapping[str, Any] = field(default_factory=dict)
     license: str | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     results: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """What the head predicts, in the order of its outputs."""
+        return tuple(self.score_ranges)
 
     @classmethod
     def from_spec(cls, spec: MetricSpec) -> MetricConfig:
@@ -99,7 +102,6 @@ class MetricConfig:
             kind=spec.kind,
             backbone=spec.backbone,
             head=spec.head,
-            dimensions=spec.dimensions,
             score_ranges=spec.score_ranges,
             preprocess=spec.preprocess,
         )
@@ -123,15 +125,13 @@ class MetricConfig:
         if len(metric) > _LONGEST_NAME:
             raise reader.error("metric", "a metric's name")
         spec = METRICS.get(metric)
-        score_ranges = reader.score_ranges("dimensions", "score_range")
         return cls(
             metric=metric,
             kind=cast(Kind, kind),
             backbone=backbone_name,
             options=backbone.free("options"),
             head=reader.choice("head", head_names(), spec.head if spec is not None else "regression"),
-            dimensions=tuple(score_ranges),
-            score_ranges=score_ranges,
+            score_ranges=reader.score_ranges("dimensions", "score_range"),
             preprocess=_read_preprocess(reader.section("preprocess"), spec),
             license=reader.license("license"),
             training=reader.free("training"),
@@ -234,6 +234,8 @@ def _read_preprocess(reader: _Reader, spec: MetricSpec | None) -> Preprocess:
 
 
 _MISSING = object()
+#: JSON's types, in error messages.
+_NAMES = {bool: "true or false", dict: "an object", int: "a whole number", list: "a list", str: "a string"}
 
 
 class _Reader:
@@ -252,7 +254,7 @@ class _Reader:
         if value is None and default is not _MISSING:
             return default
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise self.error(key, f"a {kind.__name__}")
+            raise self.error(key, _NAMES[kind])
         return value
 
     def section(self, key: str) -> _Reader:

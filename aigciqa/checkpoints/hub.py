@@ -12,6 +12,7 @@ from aigciqa.checkpoints.card import PLACEHOLDER, model_card
 from aigciqa.checkpoints.config import LARGEST_CONFIG, WeightsFile, read_config
 from aigciqa.checkpoints.format import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, Checkpoint, LocalCheckpoint, verify
 from aigciqa.checkpoints.repo import LIBRARY, REVISION, Repo, endpoint, translated
+from aigciqa.registry import METRICS, default_metric
 
 DEFAULT_ORG = "aigciqa"
 _REPO = re.compile(r"[\w.-]+/[\w.-]+(@.+)?", re.ASCII)
@@ -148,9 +149,10 @@ _LOGIN = "Publishing needs a token with the right to write: `hf auth login`, or 
 
 
 def _ways_out(metric: str | None) -> str:
-    lite = f"{metric[:2]}-lite" if metric else "nr-lite"
+    spec = METRICS.get(metric or "")
+    embedded = default_metric("nr" if spec is None else spec.kind)
     return (
         "Ways out: weights='org/name' or weights='./folder' of a checkpoint you have; weights=None for random ones; "
-        f"create_metric({lite!r}), which needs no download; or a cache filled on a machine with network "
+        f"create_metric({embedded!r}), which needs no download; or a cache filled on a machine with network "
         "(cache_dir=, HF_HOME; HF_ENDPOINT names a mirror)."
     )

@@ -28,10 +28,12 @@ from aigciqa.cli.common import (
     command,
     computing_options,
     load_metrics,
+    reference_option,
+    report_option,
     say,
     terminate,
 )
-from aigciqa.errors import LockedError
+from aigciqa.errors import InputError, LockedError
 from aigciqa.records import Item, Record
 from aigciqa.registry import METRICS, SCORE_RANGES, default_metric
 from aigciqa.tables.text import printable
@@ -70,12 +72,9 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
     "-m", "--metric", "names", multiple=True, metavar="METRIC",
     help="Metric to use; may be given more than once. [default: nr-lite, or fr-lite where there is a reference]",
 )  # fmt: skip
-@click.option(
-    "-r", "--reference", metavar="PATH",
-    help="Image prompt of all images, or a folder of them, matched by relative path, else by stem.",
-)  # fmt: skip
+@reference_option
 @click.option("-o", "--output", metavar="FILE", help="Write a table: .csv, .json, .jsonl or .parquet.")
-@click.option("--report", metavar="FILE.html", help="Write a report to look at: figures, charts and a gallery.")
+@report_option
 @click.option("--maps", metavar="DIR", help="Write quality maps: where in each image the score comes from.")
 @computing_options
 @click.option(
@@ -416,5 +415,5 @@ def _report(path: str, columns: Sequence[str]) -> Report:
 def _checked_rows(rows: Iterable[Any]) -> Iterator[Any]:
     try:
         yield from rows
-    except ValueError as error:
+    except InputError as error:
         raise click.UsageError(str(error)) from None

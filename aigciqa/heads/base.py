@@ -1,4 +1,4 @@
-"""What every head is: features in, scores out, and the scores place by place."""
+"""What every head is: features in, scores out, and the scores position by position."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def score_map(self, maps: Tensor, features: Tensor, index: int) -> Tensor:
-        """The score of one dimension, place by place: the head's slope at the features, applied to each place.
+        """The score of one dimension, position by position: the head's slope at the features, applied at each position.
 
-        A score of a piecewise linear head, such as one with ReLU, is split into places without remainder.
+        A score of a piecewise linear head, such as one with ReLU, is split among the positions without remainder.
 
         Args:
             maps: (B, C, h, w), the generated image's dense feature maps, whose mean over (h, w) is its D = C features.

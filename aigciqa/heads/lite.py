@@ -152,9 +152,9 @@ class LiteHead(Head):
 
     def score_map(self, maps: Tensor, features: Tensor, index: int) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):
-            places: Tensor = self.blocks(maps[:, : self.statistics].float())
+            cells: Tensor = self.blocks(maps[:, : self.statistics].float())
             score: Tensor = self(features)[:, index]
-            return places + (score - places.mean(dim=(1, 2)))[:, None, None]
+            return cells + (score - cells.mean(dim=(1, 2)))[:, None, None]
 
 
 class Quality(nn.Module):

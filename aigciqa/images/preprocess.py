@@ -66,7 +66,7 @@ class Preprocessor:
         Returns:
             (B, 3, h, w) in [0, 1].
         """
-        images = images / 255.0 if images.dtype == torch.uint8 else images
+        images = images.to(torch.float32) / 255.0 if images.dtype == torch.uint8 else images
         height, width = images.shape[-2:]
         size = _resized(height, width, self.spec)
         if self.spec.eight_bit:

@@ -39,14 +39,13 @@ def starting_metric(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         template = create_metric(settings.metric, weights=None)
-        if template.head.output_layer is None or template.config.preprocess.crop is None:
+        if not template.head.output_layer or template.config.preprocess.crop is None:
             raise InputError(
                 f"{settings.metric} can't be trained here: expected a head with an output_layer, and a preprocess with "
                 "a crop; the embedded metrics are made by examples/train_lite.py"
             )
         config = replace(
             template.config,
-            dimensions=settings.dimensions,
             score_ranges={name: score_range[name] for name in settings.dimensions},
         )
         metric = Metric(config if state is None else replace(config, options=state["options"]))

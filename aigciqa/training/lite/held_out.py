@@ -12,7 +12,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
-from aigciqa.backbones.lite import SHARPNESS, TEXTURE, LiteBackbone, squash
+from aigciqa.backbones.lite import LiteBackbone, squash
+from aigciqa.backbones.scene_statistics import SHARPNESS, TEXTURE
 from aigciqa.heads.lite import FullReferenceHead
 from aigciqa.stats.bootstrap import Array, Interval
 from aigciqa.stats.correlations import srcc_interval

@@ -231,7 +231,6 @@ def write_variant(
         backbone="lite",
         head="lite",
         options={"presentation": "native" if native else "common"},
-        dimensions=("quality",),
         score_ranges={"quality": SCORE_RANGES["quality"]},
         preprocess=NATIVE_SIZE if native else COMMON_SIZE,
         license="Apache-2.0",
