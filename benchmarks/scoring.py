@@ -36,7 +36,7 @@ from torchvision import transforms
 from turns import Contestant, answer, medians
 
 import aigciqa
-from aigciqa.databases.base import Sample
+from aigciqa.databases.sample import Sample
 from aigciqa.images.decode import load_image
 from aigciqa.images.preprocess import present_image
 from aigciqa.metric import Metric

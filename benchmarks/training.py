@@ -28,7 +28,7 @@ from torchvision import transforms
 from turns import Contestant, Player, answer, medians
 
 import aigciqa
-from aigciqa.databases.base import Sample
+from aigciqa.databases.sample import Sample
 from aigciqa.evaluation.evaluate import predict
 from aigciqa.metric import Metric
 from aigciqa.training.image_cache import build_cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import signal
@@ -19,6 +20,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import aigciqa
+from aigciqa import registry
 from aigciqa.cli import score
 
 # One test worker a core, one thread a worker; the processes that tests start read the variable.
@@ -118,3 +120,13 @@ def call_command(*arguments: str, cwd: Path | None = None, stdin: bytes = b"") -
             patch.chdir(cwd)
         done = CliRunner().invoke(score.main, arguments, input=stdin, prog_name="aigciqa-score")
     return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def own_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registered metric with a dimension of its own, for one test."""
+    monkeypatch.setattr(registry, "_METRICS", dict(registry.METRICS))
+    monkeypatch.setattr(registry, "METRICS", registry._METRICS)
+    registry.register_metric(
+        dataclasses.replace(aigciqa.metric_info("nr-resnet18"), name="nr-mine", dimensions=("aesthetics", "quality"))
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import json
 from pathlib import Path
@@ -13,11 +12,8 @@ import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
 
-import aigciqa
-from aigciqa import registry
 from aigciqa.cli import select
 from aigciqa.evaluation import ScoreTable
-from aigciqa.registry import register_metric
 from aigciqa.scoring.sinks import dimensions_of
 from aigciqa.tables.scores import read_table
 from tests.test_compare import run
@@ -29,16 +25,6 @@ b/1.png,,b,nr-lite,21,2.0,,a dog
 b/2.png,,b,nr-lite,22,2.5,,a dog
 """
 OWN = "image,group,aesthetics,seed\na/1.png,a,7,1\na/2.png,a,8,2\nb/1.png,b,6,3\nb/2.png,b,5,4\n"
-
-
-@pytest.fixture
-def own_metric(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A registered metric with a dimension of its own, for one test."""
-    monkeypatch.setattr(registry, "_METRICS", dict(registry.METRICS))
-    monkeypatch.setattr(registry, "METRICS", registry._METRICS)
-    register_metric(
-        dataclasses.replace(aigciqa.metric_info("nr-resnet18"), name="nr-mine", dimensions=("aesthetics", "quality"))
-    )
 
 
 def write(path: Path, text: str) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from aigciqa.databases.base import Sample
+from aigciqa.databases.sample import Sample
 from aigciqa.errors import InputError
 from aigciqa.images.decode import load_image
 from aigciqa.images.preprocess import present_image

@@ -11,13 +11,16 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from aigciqa.databases.base import Database, Sample, below, counted
 from aigciqa.databases.copies import originals
+from aigciqa.databases.sample import Sample, below
 from aigciqa.errors import DatabaseError
 from aigciqa.tables.text import write_text
-from aigciqa.utils.paths import shown
+from aigciqa.utils.paths import counted, shown
+
+if TYPE_CHECKING:
+    from aigciqa.databases.database import Database
 
 FORMAT = 1
 PARTS = ("train", "validation", "test")
@@ -141,7 +144,7 @@ class Split:
 
 
 def warn_of_copies(split: Split) -> None:
-    """Warn of images that are on two sides of a split, under two names or in two rows."""
+    """Warn of images that are in two parts of a split, under two names or in two rows."""
     sides = [split.train, split.test] if split.selected_on_test else [split.train, split.validation, split.test]
     copied = originals(sample.image for side in sides for sample in side)
     seen: dict[str, Sample] = {}

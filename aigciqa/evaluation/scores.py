@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aigciqa.databases.base import below
+from aigciqa.databases.sample import below
 from aigciqa.errors import InputError
 from aigciqa.evaluation.evaluate import Predictions
 from aigciqa.registry import METRICS, known_dimensions

@@ -14,7 +14,7 @@ from aigciqa.errors import InputError
 from aigciqa.stats.correlations import MIN_SAMPLES
 
 if TYPE_CHECKING:
-    from aigciqa.databases.base import Sample
+    from aigciqa.databases.sample import Sample
     from aigciqa.databases.splits import Split
 
 #: The last layer's parameters in a metric's `state_dict()`.

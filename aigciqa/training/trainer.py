@@ -53,7 +53,7 @@ from aigciqa.utils.files import locked, replacing
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from aigciqa.databases.base import Database, Sample
+    from aigciqa.databases import Database, Sample
     from aigciqa.databases.splits import Split
     from aigciqa.stats.correlations import Agreement
 
