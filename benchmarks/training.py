@@ -29,7 +29,7 @@ from turns import Contestant, Player, answer, medians
 
 import aigciqa
 from aigciqa.databases.sample import Sample
-from aigciqa.evaluation.evaluate import predict
+from aigciqa.evaluation import predict
 from aigciqa.metric import Metric
 from aigciqa.training.image_cache import build_cache
 from aigciqa.training.trainer import PRECISIONS, Learner, Settings

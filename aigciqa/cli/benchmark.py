@@ -17,8 +17,7 @@ from aigciqa.tables.text import printable
 
 if TYPE_CHECKING:
     from aigciqa.databases import Database, Sample
-    from aigciqa.evaluation.evaluate import Evaluation, Predictions, Setting
-    from aigciqa.evaluation.scores import ScoreTable
+    from aigciqa.evaluation import Evaluation, PrecomputedScores, Predictions, Setting
     from aigciqa.metric import Metric
 
 EXIT_SCORED, EXIT_ERRORS = 0, 1
@@ -50,12 +49,18 @@ SHOWN = 5
     help="Images to score; all: the whole database.",
 )  # fmt: skip
 @click.option(
-    "--dimension", "dimensions", multiple=True, type=click.Choice(list(SCORE_RANGES)),
-    help="Opinion score to compare with; may be given more than once. [default: all that database and metric share]",
+    "--dimension", "dimensions", multiple=True, metavar="D",
+    help=f"Opinion score to compare with: {', '.join(SCORE_RANGES)}, or one of your own; may be given more than once. "
+    "[default: all that database and metric share]",
 )  # fmt: skip
 @click.option("--subset", metavar="S", help="Subset of pku-aigiqa-4k: all, i2i or t2i.")
 @click.option("--manifest", metavar="FILE", help="Manifest of the database folder.")
-@click.option("--scores", metavar="FILE.csv", type=click.Path(path_type=Path), help="Table of scores made before.")
+@click.option(
+    "--scores",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Table of scores made before: .csv, .json, .jsonl or .parquet.",
+)
 @click.option("--lower-better", multiple=True, metavar="METRIC", help="A metric of --scores whose low scores are good.")
 @click.option("-o", "--output", metavar="FILE", help="Write the report: .csv, .json, .md or .tex.")
 @click.option("--plots", metavar="DIR", type=click.Path(path_type=Path), help="Draw scatter and per-generator plots.")
@@ -105,11 +110,16 @@ def main(
     if plots is not None:
         checked(require_matplotlib)
     options = _given(subset=subset, manifest=manifest)
+    if database_name == "folder":
+        options["dimensions"] = dimensions
     database = checked(lambda: load_database(database_name, root, **options))
     read = (*database.spec.layout, *database.options.values())
     for option, path in (("-o", output), ("--predictions", predictions)):
         check_output(option, path, [scores, *(database.root / name for name in read if isinstance(name, str))])
-    table = checked(package.ScoreTable.read, scores) if scores is not None else None
+    table: PrecomputedScores | None = None
+    if scores is not None:
+        rated = database.dimensions
+        table = checked(lambda: package.PrecomputedScores.read(scores, dimensions=rated, columns=names))
     names = _names(names, table)
     for name in lower_better:
         if table is None or name not in names or name not in table:
@@ -146,7 +156,7 @@ def main(
     sys.exit(_report_failures(evaluation.failures))
 
 
-def _names(names: Sequence[str], table: ScoreTable | None) -> tuple[str, ...]:
+def _names(names: Sequence[str], table: PrecomputedScores | None) -> tuple[str, ...]:
     """The metrics asked for; all of the table if none."""
     if not names and table is not None:
         if not table.metrics:
@@ -163,7 +173,7 @@ def _names(names: Sequence[str], table: ScoreTable | None) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _heads(names: Sequence[str], weights: Sequence[str], table: ScoreTable | None) -> list[tuple[str, str, str]]:
+def _heads(names: Sequence[str], weights: Sequence[str], table: PrecomputedScores | None) -> list[tuple[str, str, str]]:
     """(label, metric, weights) of the metrics to be run."""
     run = [name for name in names if table is None or name not in table]
     if weights and len(weights) != len(run):
@@ -190,7 +200,7 @@ def _choose(
     options: Mapping[str, Any],
 ) -> tuple[Setting, Sequence[Sample]]:
     """The samples to score; by the split of the first head that was trained on the database, unless one is named."""
-    from aigciqa.evaluation.evaluate import Setting
+    from aigciqa.evaluation import Setting
     from aigciqa.evaluation.provenance import Training
 
     if part == "all":
@@ -209,7 +219,7 @@ def _choose(
 
 
 def _check_dimensions(
-    dimensions: Sequence[str], database: Database, heads: Mapping[str, Metric], table: ScoreTable | None
+    dimensions: Sequence[str], database: Database, heads: Mapping[str, Metric], table: PrecomputedScores | None
 ) -> None:
     """Refuse before anything is scored what could not be compared after."""
     for name in dimensions:
@@ -245,7 +255,7 @@ def _predict(
     """Label -> predictions of the metrics to be run."""
     from tqdm import tqdm
 
-    from aigciqa.evaluation.evaluate import predict
+    from aigciqa.evaluation import predict
 
     if not heads:
         return {}
@@ -278,13 +288,14 @@ def _write(
 ) -> None:
     from aigciqa.evaluation import text as tables
     from aigciqa.evaluation.plots import write_plots
+    from aigciqa.tables.text import write_text
 
     if output is None or not quiet:
         click.echo(tables.to_terminal(evaluation), nl=False)
     if output is not None:
         tables.write_report(evaluation, output)
     if predictions is not None:
-        tables.write_text(predictions, tables.predictions_csv(evaluation))
+        write_text(predictions, tables.predictions_csv(evaluation))
     if plots is not None:
         write_plots(evaluation, plots)
 

@@ -11,11 +11,9 @@ from types import MappingProxyType
 
 from aigciqa.compare.groups import Block, Result
 from aigciqa.stats.groups import MIN_MATCHED, MIN_PROVING, Difference, Margin, Standing
+from aigciqa.tables.csv_text import csv_lines
 from aigciqa.tables.text import (
-    Table,
-    aligned,
-    csv_lines,
-    markdown,
+    TextTable,
     markdown_text,
     percent,
     printable,
@@ -43,7 +41,7 @@ def to_terminal(result: Result) -> str:
     parts = [how(result)]
     for block in result.blocks:
         tables = _tables(result, block)
-        parts += [printable(block.label), *(f"{table.title}\n{aligned(table)}" for table in tables)]
+        parts += [printable(block.label), *(f"{table.title}\n{table.aligned()}" for table in tables)]
     return "\n\n".join(filter(None, [*parts, "\n".join(notes(result))])) + "\n"
 
 
@@ -54,7 +52,7 @@ def to_markdown(result: Result) -> str:
         tables = _tables(result, block)
         parts += [
             f"## {markdown_text(printable(block.label))}",
-            *(f"### {each.title}\n\n{markdown(each)}" for each in tables),
+            *(f"### {each.title}\n\n{each.markdown()}" for each in tables),
         ]
     return "\n\n".join([*parts, *map(markdown_text, notes(result))]) + "\n"
 
@@ -161,12 +159,12 @@ def _matched_text(result: Result) -> str:
     return f"Images are matched by their {result.matching.rule}: {number} prompts in common{rest}.{few}"
 
 
-def _tables(result: Result, block: Block) -> list[Table]:
+def _tables(result: Result, block: Block) -> list[TextTable]:
     failed = {group.name: sum(row["metric"] == block.metric for row in group.failures) for group in result.groups}
     return [_standings_table(block.standings, failed), _differences_table(block.differences)]
 
 
-def _standings_table(found: tuple[Standing, ...], failed: Mapping[str, int]) -> Table:
+def _standings_table(found: tuple[Standing, ...], failed: Mapping[str, int]) -> TextTable:
     header = ("group", "n", "failed", "mean", "median", "worst")
     rows = tuple(
         (
@@ -175,10 +173,10 @@ def _standings_table(found: tuple[Standing, ...], failed: Mapping[str, int]) -> 
         )
         for each in found
     )  # fmt: skip
-    return Table("Means", header, rows, left=1)
+    return TextTable("Means", header, rows, left=1)
 
 
-def _differences_table(found: tuple[Difference, ...]) -> Table:
+def _differences_table(found: tuple[Difference, ...]) -> TextTable:
     header = ("first", "second", "prompts", "first − second", "first wins", "p", "significant")
     rows = tuple(
         (
@@ -188,7 +186,7 @@ def _differences_table(found: tuple[Difference, ...]) -> Table:
         )
         for each in found
     )  # fmt: skip
-    return Table("Differences", header, rows, left=2)
+    return TextTable("Differences", header, rows, left=2)
 
 
 def _verdict(result: Result, block: Block, found: Margin) -> str:

@@ -10,27 +10,28 @@ from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any
 
-from aigciqa.evaluation.evaluate import Comparison, Evaluation, Result
+from aigciqa.evaluation.results import Comparison, Evaluation, Result
 from aigciqa.stats.correlations import Agreement, Interval
-from aigciqa.tables.text import Table as Table
-from aigciqa.tables.text import aligned as aligned
-from aigciqa.tables.text import csv_lines, probability, rounded, with_interval, without_nan, writer_of
-from aigciqa.tables.text import markdown as markdown
-from aigciqa.tables.text import write_text as write_text
+from aigciqa.tables.csv_text import csv_lines
+from aigciqa.tables.text import (
+    TextTable,
+    probability,
+    rounded,
+    with_interval,
+    without_nan,
+    write_text,
+    writer_of,
+)
 
 #: Decimals of the paper's figures in tables to be read, and in CSV.
 PAPER_DECIMALS, CSV_DECIMALS = 4, 6
 _SETTING = ("database", "protocol", "part", "seed", "split")
 _IDENTITY = (*_SETTING, "metric", "dimension", "generator", "n", "groups", "failed")
-_LATEX = MappingProxyType(
-    {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$",
-     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "→": r"$\rightarrow$", "<": "$<$", ">": "$>$"}
-)  # fmt: skip
 
 
 def agreement_table(
     results: Sequence[Result], *, intervals: bool = True, title: str = "Agreement with people"
-) -> Table:
+) -> TextTable:
     """A row per metric and dimension; the paper's row beside ours where there is one.
 
     Args:
@@ -55,10 +56,10 @@ def agreement_table(
             show(ours.plcc_fitted), show(ours.krcc), show(ours.rmse), show(result.within),
         )  # fmt: skip
 
-    return Table(title, header, tuple(map(row, results)), left=2)
+    return TextTable(title, header, tuple(map(row, results)), left=2)
 
 
-def generator_table(results: Sequence[Result], *, intervals: bool = True) -> Table:
+def generator_table(results: Sequence[Result], *, intervals: bool = True) -> TextTable:
     """A row per metric, dimension and generator."""
     show = _interval if intervals else _value
     header = ("metric", "dimension", "generator", "n", "SRCC", "PLCC", "PLCC fitted", "KRCC", "RMSE")
@@ -70,10 +71,10 @@ def generator_table(results: Sequence[Result], *, intervals: bool = True) -> Tab
         for result in results
         for name, ours in result.generators.items()
     )  # fmt: skip
-    return Table("Per generator", header, rows, left=3)
+    return TextTable("Per generator", header, rows, left=3)
 
 
-def comparison_table(comparisons: Sequence[Comparison]) -> Table:
+def comparison_table(comparisons: Sequence[Comparison]) -> TextTable:
     """A row per pair of metrics and dimension."""
     header = ("first", "second", "dimension", "n", "SRCC first − second", "Williams t", "p", "Steiger Z", "p")
     rows = tuple(
@@ -84,10 +85,10 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
         )
         for each in comparisons
     )  # fmt: skip
-    return Table("Differences between metrics", header, rows, left=3)
+    return TextTable("Differences between metrics", header, rows, left=3)
 
 
-def sections(evaluation: Evaluation, *, intervals: bool = True) -> list[Table]:
+def sections(evaluation: Evaluation, *, intervals: bool = True) -> list[TextTable]:
     """All tables of an evaluation that have rows; arguments as for `agreement_table`."""
     tables = (
         agreement_table(evaluation.results, intervals=intervals),
@@ -117,18 +118,18 @@ def caption(evaluation: Evaluation) -> str:
 def to_terminal(evaluation: Evaluation) -> str:
     """Aligned text, with the intervals of SRCC only."""
     tables = sections(evaluation, intervals=False)
-    return "\n\n".join([caption(evaluation), *(f"{table.title}\n{aligned(table)}" for table in tables)]) + "\n"
+    return "\n\n".join([caption(evaluation), *(f"{table.title}\n{table.aligned()}" for table in tables)]) + "\n"
 
 
 def to_markdown(evaluation: Evaluation) -> str:
     """Markdown tables under headings."""
-    parts = [caption(evaluation), *(f"## {table.title}\n\n{markdown(table)}" for table in sections(evaluation))]
+    parts = [caption(evaluation), *(f"## {table.title}\n\n{table.markdown()}" for table in sections(evaluation))]
     return "\n\n".join(parts) + "\n"
 
 
 def to_latex(evaluation: Evaluation) -> str:
     r"""LaTeX `tabular`s, to be `\input`; they need no package."""
-    parts = [f"% {caption(evaluation)}", *(f"% {each.title}\n{latex(each)}" for each in sections(evaluation))]
+    parts = [f"% {caption(evaluation)}", *(f"% {each.title}\n{each.latex()}" for each in sections(evaluation))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -193,19 +194,6 @@ def write_report(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
         OSError: it can't be written.
     """
     write_text(path, writer_of(path, WRITERS, "report")(evaluation))
-
-
-def latex(table: Table) -> str:
-    """A table as a `tabular` with rules above, below and under the header."""
-    columns = "l" * table.left + "r" * (len(table.header) - table.left)
-    lines = [" & ".join(map(_latex_cell, line)) + r" \\" for line in (table.header, *table.rows)]
-    return "\n".join(
-        [rf"\begin{{tabular}}{{{columns}}}", r"\hline", lines[0], r"\hline", *lines[1:], r"\hline", r"\end{tabular}"]
-    )
-
-
-def _latex_cell(cell: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in cell)
 
 
 def _interval(interval: Interval, *, signed: bool = False) -> str:

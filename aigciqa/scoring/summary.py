@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aigciqa.tables.text import Table, aligned
+from aigciqa.tables.text import TextTable
 
 #: Two-sided 95% points of Student's t for 1 to 30 degrees of freedom; the normal distribution's is 1.960.
 _T95 = (
@@ -88,7 +88,7 @@ class Summary:
             )
             for (metric, group), line in self.groups.items()
         )  # fmt: skip
-        return aligned(Table("Summary", header, rows, left=2 if grouped else 1)).split("\n")
+        return TextTable("Summary", header, rows, left=2 if grouped else 1).aligned().split("\n")
 
     def _scored(self, line: _Line) -> int:
         return max((moments.count for moments in line.moments.values()), default=0)

@@ -8,8 +8,8 @@ import io
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from aigciqa.errors import InputError
 
@@ -47,6 +47,11 @@ def csv_line(cells: Iterable[object]) -> str:
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\r\n").writerow(map(protected, cells))  # with "\n", a cell's "\r" stays unquoted
     return buffer.getvalue()[:-2] + "\n"
+
+
+def csv_lines(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Rows as CSV with a header."""
+    return "".join(map(csv_line, (columns, *([row[name] for name in columns] for row in rows))))
 
 
 def from_windows(text: str) -> str:

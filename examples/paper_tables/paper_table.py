@@ -46,7 +46,7 @@ def main(protocol: str, description: str) -> None:
         setting=Setting(DATABASE, split.protocol, "test", split.seed, split.digest),
     )
     print(tables.caption(evaluation))
-    print(tables.aligned(tables.agreement_table(evaluation.results, intervals=False)))
+    print(tables.agreement_table(evaluation.results, intervals=False).aligned())
     if options.output is not None:
         tables.write_report(evaluation, options.output)
     if evaluation.failures:
