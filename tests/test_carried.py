@@ -24,7 +24,7 @@ from aigciqa.scoring.sinks import FileSink, columns_of, to_row
 from aigciqa.scoring.sources import SourceError, open_sources, opened, read_rows
 from aigciqa.tables.csv_text import csv_line, csv_lines, plain, protected
 from aigciqa.tables.scores import read_table
-from aigciqa.utils import object_stores as remote
+from aigciqa.utils import object_stores
 from tests.conftest import call_command
 
 Write = Callable[..., list[str]]
@@ -355,7 +355,7 @@ class TestAddresses:
         ],
     )
     def test_what_may_be_named(self, url: str, allowed: bool) -> None:
-        assert (remote.refusal(url) is None) == allowed
+        assert (object_stores.refusal(url) is None) == allowed
 
     @pytest.mark.parametrize("column", ["image", "reference"])
     def test_nothing_is_asked(self, folder: Path, monkeypatch: pytest.MonkeyPatch, column: str) -> None:

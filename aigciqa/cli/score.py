@@ -1,4 +1,4 @@
-"""`aigciqa-score`: scores of files, folders, manifests, as a table."""
+"""`aigciqa score`: scores of files, folders, manifests, as a table."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ import click
 from aigciqa.cli.common import (
     EXIT_INTERRUPTED,
     EXIT_TERMINATED,
-    Command,
     Terminated,
     check_metrics,
     check_output,
     check_references,
     checked,
+    command,
     computing_options,
     load_metrics,
     say,
@@ -64,7 +64,7 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
     context.exit(EXIT_SCORED)
 
 
-@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
+@command("score")
 @click.argument("images", nargs=-1, metavar="IMAGE...")
 @click.option(
     "-m", "--metric", "names", multiple=True, metavar="METRIC",
@@ -100,7 +100,6 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
 @click.option("--dimension", type=click.Choice(list(SCORE_RANGES)), help="Write this dimension only.")
 @click.option("--quiet", is_flag=True, help="No progress and no summary.")
 @click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_metrics, help="List metrics.")
-@click.version_option(package_name="aigciqa")
 def main(
     images: tuple[str, ...],
     names: tuple[str, ...],
@@ -352,7 +351,7 @@ class _Run:
         self._say(f"maps in {self.maps.folder}")
         if self.maps.failed:
             failures = f"{self.maps.failed} maps could not be written, but all scores have been"
-            say(f"aigciqa-score: {failures}; the first: {self.maps.first_failure}")
+            say(f"aigciqa score: {failures}; the first: {self.maps.first_failure}")
         return self.maps.failed
 
     def _write_report(self) -> int:
@@ -371,7 +370,7 @@ class _Run:
         return EXIT_SCORED
 
     def _without_report(self, why: str, status: int) -> int:
-        say(f"aigciqa-score: no report, but all scores have been written: {why}")
+        say(f"aigciqa score: no report, but all scores have been written: {why}")
         return status
 
     def _stopped(self, why: str, status: int) -> int:
@@ -381,7 +380,7 @@ class _Run:
             if self.file.is_there:
                 kept = f"; the rows so far are in {self.file.journal}, and --resume goes on from there"
             self.file.abandon()
-        say(f"aigciqa-score: {why}{kept}")
+        say(f"aigciqa score: {why}{kept}")
         return status
 
     def _say(self, *lines: str) -> None:

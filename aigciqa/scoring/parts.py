@@ -16,7 +16,7 @@ from typing import Any
 from aigciqa.scoring import provenance
 from aigciqa.scoring.sinks import Row, arrow_table
 from aigciqa.scoring.sources import SourceError, import_parquet
-from aigciqa.utils import object_stores as remote
+from aigciqa.utils import object_stores
 
 SUFFIX = ".parquet"
 _PART = re.compile(r"part-\d{8}\.parquet")
@@ -43,9 +43,9 @@ class Parts:
         Raises:
             SourceError: something else is there, or with `keep`, parts of another run.
         """
-        filesystem, folder = remote.resolve(self.path)
+        filesystem, folder = object_stores.resolve(self.path)
         filesystem.create_dir(folder, recursive=True)
-        names = remote.names_in(self.path)
+        names = object_stores.names_in(self.path)
         strange = [name for name in names if not (_PART.fullmatch(name) or _UNFINISHED.fullmatch(name))]
         if strange:
             raise SourceError(f"{self.path!r} is a folder that holds {strange[0]!r}; name another for the scores")
@@ -67,7 +67,7 @@ class Parts:
         Raises:
             SourceError: there are some.
         """
-        parts = [name for name in remote.names_in(self.path) if _PART.fullmatch(name)]
+        parts = [name for name in object_stores.names_in(self.path) if _PART.fullmatch(name)]
         if parts and parts[-1] >= _name(count):
             raise self.of_another_run(f"it has {parts[-1]}, this run {count} parts")
 
@@ -77,7 +77,7 @@ class Parts:
         Raises:
             SourceError: it has other columns.
         """
-        filesystem, folder = remote.resolve(self.path)
+        filesystem, folder = object_stores.resolve(self.path)
         try:
             with filesystem.open_input_file(f"{folder}/{_name(number)}") as file:
                 table = import_parquet().read_table(file)
@@ -90,7 +90,7 @@ class Parts:
 
     def write(self, number: int, rows: Iterable[Row]) -> None:
         """Write a part; it is there whole when this returns, also if others write it at the same time."""
-        filesystem, folder = remote.resolve(self.path)
+        filesystem, folder = object_stores.resolve(self.path)
         unfinished = f"{folder}/.{_name(number)}.{uuid.uuid4().hex}"
         with filesystem.open_output_stream(unfinished) as file:
             import_parquet().write_table(arrow_table(rows, self.columns), file)
@@ -98,7 +98,7 @@ class Parts:
 
     def written(self, number: int) -> float:
         """When a part was written, in seconds since 1970."""
-        filesystem, folder = remote.resolve(self.path)
+        filesystem, folder = object_stores.resolve(self.path)
         moment = filesystem.get_file_info(f"{folder}/{_name(number)}").mtime_ns
         return float("inf") if moment is None else moment / 1e9
 
@@ -108,8 +108,8 @@ class Parts:
         Raises:
             OSError: some of so many parts are not there.
         """
-        filesystem, folder = remote.resolve(self.path)
-        names = remote.names_in(self.path)
+        filesystem, folder = object_stores.resolve(self.path)
+        names = object_stores.names_in(self.path)
         for name in filter(_UNFINISHED.fullmatch, names):
             filesystem.delete_file(f"{folder}/{name}")
         gone = sorted({_name(number) for number in range(count)} - set(names))
@@ -136,12 +136,12 @@ class PartsSink:
     def __init__(self, path: str, columns: Sequence[str], made_by: Mapping[str, Any] | None = None) -> None:
         if not path.lower().endswith(SUFFIX):
             raise SourceError(f"{path!r}: --engine ray writes a folder of Parquet files; its name ends in {SUFFIX}")
-        if not remote.is_url(path):
+        if not object_stores.is_url(path):
             if Path(path).is_file():
                 raise SourceError(f"{path!r} is a file; --engine ray writes a folder of parts: name another")
             import_parquet()
         self.path = self.journal = path
-        self.parts = Parts(path if remote.is_url(path) else str(Path(path).absolute()), tuple(columns), made_by)
+        self.parts = Parts(path if object_stores.is_url(path) else str(Path(path).absolute()), tuple(columns), made_by)
         self.is_there = True  # part by part
 
     def start(self) -> None:
