@@ -323,7 +323,7 @@ class TestFormulas:
         again = FileSink(str(path), columns)
         assert list(again.recover(iter(rows), 1)) == expected
         again.close()
-        assert [row["image"] for row in PrecomputedScores.read(path).rows] == [row["image"].strip(" ") for row in rows]
+        assert [row["image"] for row in PrecomputedScores.read(path).rows] == [row["image"].strip() for row in rows]
 
     def test_manifests(self, folder: Path, write_images: Write) -> None:
         write_images("gen", "-a.png", "=b.png", "'=c.png")

@@ -9,7 +9,7 @@ from aigciqa.databases.database import Database
 from aigciqa.databases.labels import Labels, read_samples
 from aigciqa.databases.problems import open_root
 from aigciqa.databases.sample import Sample, as_group, generator_in
-from aigciqa.databases.spec import DatabaseSpec, same_range
+from aigciqa.databases.spec import DatabaseSpec
 
 LABELS = "data.csv"
 IMAGES = "image/"
@@ -24,7 +24,7 @@ SPEC = DatabaseSpec(
         LABELS: "a table with the columns name, prompt, mos_quality, mos_align",
         IMAGES: "the images (*.jpg)",
     },
-    score_range=same_range(0.0, 5.0, *SCORES.values()),
+    score_range=dict.fromkeys(SCORES.values(), (0.0, 5.0)),
     protocols=("prompt-disjoint", "k-fold", "paper"),
     published="shuffled",
 )

@@ -11,7 +11,7 @@ from aigciqa.databases.database import Database
 from aigciqa.databases.labels import read_labels, read_matrix_labels
 from aigciqa.databases.problems import Problems, open_root
 from aigciqa.databases.sample import SUMMED, Sample, as_group, with_names, with_overall
-from aigciqa.databases.spec import DatabaseSpec, same_range
+from aigciqa.databases.spec import DatabaseSpec
 from aigciqa.utils.paths import counted, shown
 
 IMAGES = "Image/allimg/"
@@ -42,7 +42,7 @@ SPEC = DatabaseSpec(
         **{where: f"{dimension}: a MATLAB file with the key {KEY}, n x 1" for dimension, where in LABELS.items()},
         PROMPTS: f"a spreadsheet with the column prompt, or the authors' {AUTHORS_PROMPTS}",
     },
-    score_range={**same_range(0.0, 100.0, *SUMMED), "overall": (0.0, 300.0)},
+    score_range={**dict.fromkeys(SUMMED, (0.0, 100.0)), "overall": (0.0, 300.0)},
     protocols=("prompt-disjoint", "k-fold", "paper"),
     published="shuffled",
 )

@@ -10,7 +10,7 @@ from aigciqa.databases.database import Database
 from aigciqa.databases.labels import Labels, read_samples
 from aigciqa.databases.problems import open_root
 from aigciqa.databases.sample import SUMMED, Sample, as_group, generator_in, with_overall
-from aigciqa.databases.spec import DatabaseSpec, same_range
+from aigciqa.databases.spec import DatabaseSpec
 from aigciqa.errors import InputError
 from aigciqa.utils.paths import counted, shown
 
@@ -30,7 +30,7 @@ SPEC = DatabaseSpec(
         IMAGES: "the generated images (*.jpg)",
         PROMPTS: "the image prompts (*.jpg)",
     },
-    score_range={**same_range(0.0, 5.0, *SUMMED), "overall": (0.0, 15.0)},
+    score_range={**dict.fromkeys(SUMMED, (0.0, 5.0)), "overall": (0.0, 15.0)},
     protocols=("prompt-disjoint", "k-fold", "paper"),
     published="every fourth",
 )

@@ -37,8 +37,3 @@ class DatabaseSpec:
     score_range: Mapping[str, tuple[float, float]]
     protocols: tuple[str, ...]
     published: Literal["every fourth", "shuffled"] | None
-
-
-def same_range(low: float, high: float, *dimensions: str) -> dict[str, tuple[float, float]]:
-    """The same range for each dimension."""
-    return dict.fromkeys(dimensions, (low, high))

@@ -25,8 +25,6 @@ from aigciqa.tables.text import (
 
 #: Decimals of the paper's figures in tables to be read, and in CSV.
 PAPER_DECIMALS, CSV_DECIMALS = 4, 6
-_SETTING = ("database", "protocol", "part", "seed", "split")
-_IDENTITY = (*_SETTING, "metric", "dimension", "generator", "n", "groups", "failed")
 
 
 def agreement_table(
@@ -244,12 +242,10 @@ def _csv_rows(evaluation: Evaluation, result: Result) -> Iterable[dict[str, Any]
 
 
 def _csv_figures(evaluation: Evaluation, result: Result, ours: Agreement, generator: str | None) -> dict[str, Any]:
-    setting = asdict(evaluation.setting)
-    failed = result.failed if generator is None else None
-    identity = (
-        *(setting[name] for name in _SETTING), result.metric, result.dimension, generator, ours.n, ours.groups, failed
-    )  # fmt: skip
-    row = dict(zip(_IDENTITY, identity, strict=True))
+    row: dict[str, Any] = {
+        **asdict(evaluation.setting), "metric": result.metric, "dimension": result.dimension, "generator": generator,
+        "n": ours.n, "groups": ours.groups, "failed": result.failed if generator is None else None,
+    }  # fmt: skip
     for name, interval in ours.intervals().items():
         row |= _spread(name, interval)
     return row

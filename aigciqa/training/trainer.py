@@ -9,7 +9,6 @@ one is about a point. Beyond that: several dimensions jointly, a frozen backbone
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -44,11 +43,13 @@ from aigciqa.errors import CheckpointError, InputError, TrainingError
 from aigciqa.images.preprocess import normalize
 from aigciqa.metric import Metric, create_metric
 from aigciqa.registry import Preprocess
+from aigciqa.tables.csv_text import csv_lines
+from aigciqa.tables.text import write_text
 from aigciqa.training.activation_checkpointing import checkpointed_forward
 from aigciqa.training.image_cache import ImageCache, Pixels, build_cache, default_folder
 from aigciqa.training.state import check_images, digests, read_state, save_state, split_metadata
 from aigciqa.training.targets import Targets, check_ratings
-from aigciqa.utils.files import locked, replacing
+from aigciqa.utils.files import locked
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -661,11 +662,8 @@ class _Run:
         self._write_log()
 
     def _write_log(self) -> None:
-        path = self.folder / "training" / LOG_FILE
-        with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-            rows = csv.DictWriter(file, list(self.progress.history[0]))
-            rows.writeheader()
-            rows.writerows({**row, "epoch": int(row["epoch"])} for row in self.progress.history)
+        rows = [{**row, "epoch": int(row["epoch"])} for row in self.progress.history]
+        write_text(self.folder / "training" / LOG_FILE, csv_lines(rows, list(rows[0])))
 
     def _write_head(self) -> None:
         """The checkpoint's folder, of the weights as they are."""
