@@ -333,6 +333,11 @@ class TestFolder:
         assert database.score_range == {"quality": (1.0, 2.0), "aesthetics": (1.0, 10.0)}
         assert "no column 'beauty'; found: 'image'" in error("folder", tmp_path, dimensions=["beauty"])
 
+    def test_a_sum_may_be_named_too(self, tmp_path: Path) -> None:
+        header = ("image", "quality", "authenticity", "correspondence")
+        self.write(tmp_path, header, ("a.png", "1", "2", "3"))
+        assert load_database("folder", tmp_path, dimensions=["overall"]).samples[0].scores["overall"] == 6
+
     @pytest.mark.usefixtures("own_metric")
     def test_dimensions_of_a_registered_metric_are_read(self, tmp_path: Path) -> None:
         self.write(tmp_path, ("image", "aesthetics"), ("a.png", "7"))

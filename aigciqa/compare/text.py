@@ -1,4 +1,4 @@
-"""What `groups.compare` found, as text: for the terminal and Markdown to be read, CSV and JSON to be computed with."""
+"""A comparison of groups as text: for the terminal, Markdown, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ _WRITERS_OF_FILES = MappingProxyType({".md": to_markdown, ".json": to_json, ".cs
 
 
 def check_suffix(path: str | os.PathLike[str]) -> None:
-    """Raise ValueError for a file of a kind that can't be written."""
+    """Raise InputError for a file of a kind that can't be written."""
     writer_of(path, _WRITERS_OF_FILES, "comparison")
 
 
@@ -104,7 +104,7 @@ def write_result(result: Result, path: str | os.PathLike[str]) -> None:
     """Write a comparison to a file ending in `.md`, `.json` or `.csv`; its folder is made if absent.
 
     Raises:
-        ValueError: another ending.
+        InputError: another ending.
         OSError: it can't be written.
     """
     write_text(path, writer_of(path, _WRITERS_OF_FILES, "comparison")(result))
@@ -116,7 +116,7 @@ def how(result: Result) -> str:
 
 
 def notes(result: Result) -> Iterator[str]:
-    """What has to be known besides: the verdict, what could not be scored or compared."""
+    """The verdicts, and what could not be scored or compared."""
     yield from (_verdict(result, block, each) for block in result.blocks for each in block.margins)
     for block in result.blocks:
         yield from _too_little(block)
@@ -130,7 +130,7 @@ def notes(result: Result) -> Iterator[str]:
 
 
 def _too_little(block: Block) -> Iterator[str]:
-    """What its figures can't be read for."""
+    """Warnings of figures that say nothing: of one score, or of equal scores."""
     scored = [each for each in block.standings if each.n]
     label = printable(block.label)
     single = [printable(each.name) for each in scored if each.n == 1]

@@ -18,6 +18,15 @@ from aigciqa.errors import InputError
 class Database:
     """A database on disk: its labels, read and checked. `load_database` makes it.
 
+    Example:
+        >>> from pathlib import Path
+        >>> from aigciqa import Database, Sample, database_info
+        >>> rows = [(f"{n}.png", f"prompt {n}", {"quality": n / 2}) for n in range(10)]
+        >>> samples = tuple(Sample(f"/db/{name}", None, None, None, group, mos, name) for name, group, mos in rows)
+        >>> split = Database(database_info("folder"), Path("/db"), samples, {"quality": (0.0, 5.0)}).split(seed=0)
+        >>> len(split.train), len(split.validation), len(split.test)
+        (6, 2, 2)
+
     Attributes:
         spec: what is known of it without its files.
         root: its folder, absolute.

@@ -20,6 +20,17 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
 
     Items are dictionaries of tensors: `"image"`, uint8 (3, h, w); `"reference"`, the same of the image prompt, where
     asked for; `"target"`, float32 (number of dimensions,).
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from PIL import Image
+        >>> from aigciqa import Sample, metric_info
+        >>> path = str(pathlib.Path(tempfile.mkdtemp()) / "a.png")
+        >>> Image.new("RGB", (300, 280)).save(path)
+        >>> samples = [Sample(path, None, None, None, "a prompt", {"quality": 3.5})]
+        >>> item = ImageDataset(samples, ["quality"], metric_info("nr-resnet50").preprocess)[0]
+        >>> item["image"].shape, item["target"]
+        (torch.Size([3, 224, 224]), tensor([3.5000]))
     """
 
     def __init__(

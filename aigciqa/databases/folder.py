@@ -69,9 +69,8 @@ def load(
     name = manifest or _only_manifest(root)
     ranges = score_range or {}
     problems = open_root(replace(SPEC, layout={name: SPEC.layout[MANIFEST]}), root, [name])
-    samples = read_samples(
-        problems, name, ("image", *dimensions), lambda labels: _samples(labels, {*dimensions, *ranges})
-    )
+    columns = ("image", *(dimension for dimension in dimensions if dimension != "overall"))  # which may be the sum
+    samples = read_samples(problems, name, columns, lambda labels: _samples(labels, {*dimensions, *ranges}))
     problems.raise_any()
     options = {} if name == MANIFEST else {"manifest": name}
     return Database(SPEC, root, samples, _ranges(samples, ranges), options)

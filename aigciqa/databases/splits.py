@@ -28,7 +28,14 @@ PARTS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Split:
-    """The samples to train on, to choose the epoch on, and to test on.
+    """The samples to train on, to choose the epoch on, and to test on. `Database.split` makes it.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from aigciqa import Sample, Split
+        >>> one, two = (Sample(f"/db/{n}.png", None, None, None, n, {"quality": 1.0}, f"{n}.png") for n in "ab")
+        >>> print(Split("folder", "paper", None, {}, Path("/db"), (one,), (two,), (two,), selected_on_test=True))
+        folder, paper: 1 to train, the epoch is chosen on the test part, 1 to test (99cfffa1789d)
 
     Attributes:
         database: name of the database.

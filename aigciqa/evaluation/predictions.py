@@ -75,6 +75,16 @@ def predict(
 
     Raises:
         InputError: no metrics or no samples.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from PIL import Image
+        >>> from aigciqa import Sample
+        >>> path = str(pathlib.Path(tempfile.mkdtemp()) / "a.png")
+        >>> Image.new("RGB", (64, 64)).save(path)
+        >>> (lite,) = predict({"mine": "nr-lite"}, [Sample(path, None, None, None, "a prompt", {"quality": 3.5})])
+        >>> lite.label, lite.scores["quality"].shape, lite.errors
+        ('mine', (1,), (None,))
     """
     from aigciqa.metric import as_metrics
     from aigciqa.scoring.engine import score_files

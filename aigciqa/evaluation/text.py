@@ -1,4 +1,4 @@
-"""An evaluation as tables: for the terminal, Markdown and LaTeX to be read, CSV and JSON to be computed with."""
+"""An evaluation as text: for the terminal, Markdown, LaTeX, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -27,15 +27,12 @@ from aigciqa.tables.text import (
 PAPER_DECIMALS, CSV_DECIMALS = 4, 6
 
 
-def agreement_table(
-    results: Sequence[Result], *, intervals: bool = True, title: str = "Agreement with people"
-) -> TextTable:
+def agreement_table(results: Sequence[Result], *, intervals: bool = True) -> TextTable:
     """A row per metric and dimension; the paper's row beside ours where there is one.
 
     Args:
         results: to be shown, in order.
         intervals: of every figure; otherwise of SRCC only.
-        title: of the table.
     """
     paper = any(each.published is not None for each in results)
     beside = ("paper", "diff") if paper else ()
@@ -54,7 +51,7 @@ def agreement_table(
             show(ours.plcc_fitted), show(ours.krcc), show(ours.rmse), show(result.within),
         )  # fmt: skip
 
-    return TextTable(title, header, tuple(map(row, results)), left=2)
+    return TextTable("Agreement with people", header, tuple(map(row, results)), left=2)
 
 
 def generator_table(results: Sequence[Result], *, intervals: bool = True) -> TextTable:
@@ -139,18 +136,14 @@ def to_csv(evaluation: Evaluation) -> str:
 
 def to_json(evaluation: Evaluation) -> str:
     """Everything but the single predictions; what is NaN is null."""
-    return json.dumps(without_nan(to_dict(evaluation)), indent=2, allow_nan=False) + "\n"
-
-
-def to_dict(evaluation: Evaluation) -> dict[str, Any]:
-    """Everything but the single predictions, as plain values."""
-    return {
+    found = {
         **asdict(evaluation.setting),
         "samples": len(evaluation.samples),
         "results": [_result(each) for each in evaluation.results],
         "comparisons": [asdict(each) for each in evaluation.comparisons],
         "failures": [dict(zip(("metric", "image", "error"), each, strict=True)) for each in evaluation.failures],
     }
+    return json.dumps(without_nan(found), indent=2, allow_nan=False) + "\n"
 
 
 def predictions_csv(evaluation: Evaluation) -> str:
@@ -180,7 +173,7 @@ WRITERS: Mapping[str, Callable[[Evaluation], str]] = MappingProxyType(
 
 
 def check_suffix(path: str | os.PathLike[str]) -> None:
-    """Raise ValueError for a report of a kind that can't be written."""
+    """Raise InputError for a report of a kind that can't be written."""
     writer_of(path, WRITERS, "report")
 
 
@@ -188,7 +181,7 @@ def write_report(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
     """Write an evaluation to a file ending in `.csv`, `.json`, `.md` or `.tex`; its folder is made if absent.
 
     Raises:
-        ValueError: another ending.
+        InputError: another ending.
         OSError: it can't be written.
     """
     write_text(path, writer_of(path, WRITERS, "report")(evaluation))
