@@ -45,7 +45,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
             references: whether items have the image prompt.
 
         Raises:
-            ValueError: no samples, a dimension they were not rated for, or no image prompt.
+            InputError: no samples, a dimension they were not rated for, or no image prompt.
         """
         if not samples or not dimensions:
             raise InputError(f"no {'dimensions' if samples else 'samples'} to make a data set of")

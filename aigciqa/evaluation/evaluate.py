@@ -89,9 +89,7 @@ class _Pool:
         self.setting = setting
         self.resamples = resamples
         self.seed = seed
-        self.groups: list[Hashable] = [
-            number if sample.group is None else sample.group for number, sample in enumerate(samples)
-        ]
+        self.groups = [sample.group for sample in samples]
 
     def result(self, predictions: Predictions, dimension: str) -> Result:
         scores, mos = predictions.oriented(dimension), opinions(self.samples, dimension)
@@ -145,7 +143,7 @@ class _Pool:
         low, high = bootstrap.percentiles(np.concatenate(draws)) if draws else (math.nan, math.nan)
         return Interval(srcc(x, mos) - srcc(y, mos), low, high)
 
-    def _groups(self, rows: Iterable[int]) -> list[Hashable]:
+    def _groups(self, rows: Iterable[int]) -> list[str]:
         return [self.groups[row] for row in rows]
 
     def _generators(self, rows: Iterable[int]) -> dict[str, list[int]]:
