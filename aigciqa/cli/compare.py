@@ -281,18 +281,19 @@ def _write_report(path: str, result: Result, dimensions: Sequence[str]) -> None:
     columns = columns_of(dimensions)
     blank = dict.fromkeys(columns)
     rows = (
-        {**blank, **(group.table.located(row) if group.table is not None else row), "group": group.name, "prompt": key}
+        {**blank, **(group.table.located(row) if group.table is not None else row), "group": group.name}
         for group in result.groups
-        for row, key in zip(group.rows, result.matching.keys.get(group.name, [None] * len(group.rows)), strict=True)
+        for row in group.rows
     )
+    matches = (key for group in result.groups for key in result.matching.keys.get(group.name, [""] * len(group.rows)))
     names = [group.name for group in result.groups]
     title = ", ".join(names) if len(names) <= _TITLE_NAMES else f"{len(names)} groups"
-    write_report(path, rows, columns, title=f"Comparison of {title}", baseline=result.baseline)
+    write_report(path, rows, columns, matches=matches, title=f"Comparison of {title}", baseline=result.baseline)
 
 
 def _status(result: Result) -> int:
     """The exit status; says on standard error why it is not 0."""
-    below = dict.fromkeys(f"{each.name} ({block.label})" for block, each in result.below)
+    below = dict.fromkeys(f"{each.name} ({comparison.label})" for comparison, each in result.below)
     if below:
         say(f"aigciqa compare: below {result.share:g} of the baseline: {', '.join(below)}")
     if result.failures:

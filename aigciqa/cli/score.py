@@ -285,7 +285,7 @@ class _Run:
                     sink.write([row])
                 self.summary.add([row])
                 if self.report is not None:
-                    self.report.add(self._scores(row), record.quality_map)
+                    self.report.add(row, record.quality_map)
                 self.bar.update()
             sink.close()
         except BrokenPipeError:  # whoever read our output has enough
@@ -334,15 +334,11 @@ class _Run:
         for row in _checked_rows(self.file.recover(expected, len(self.names), resumed)):
             self.summary.add([row])
             if self.report is not None:
-                self.report.add(self._scores(row))
+                self.report.add(row)
             self.bar.update()
         if self.summary.rows:
             self._say(f"resuming after {self.summary.rows} rows in {self.file.path}")
         return self.file
-
-    def _scores(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """A row without what manifests say besides."""
-        return {name: row[name] for name in self.columns[: self.columns.index("error") + 1]}
 
     def _failed_maps(self) -> int:
         """How many maps could not be written; says so, and where the others are."""

@@ -12,8 +12,8 @@ from aigciqa.evaluation.results import Comparison as Comparison
 from aigciqa.evaluation.results import Evaluation as Evaluation
 from aigciqa.evaluation.results import Result as Result
 from aigciqa.evaluation.results import Setting as Setting
+from aigciqa.stats.bootstrap import Interval as Interval
 from aigciqa.stats.correlations import Agreement as Agreement
-from aigciqa.stats.correlations import Interval as Interval
 from aigciqa.stats.correlations import Logistic as Logistic
 from aigciqa.stats.correlations import agreement as agreement
 from aigciqa.stats.correlations import fit_logistic as fit_logistic

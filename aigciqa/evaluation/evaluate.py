@@ -16,7 +16,8 @@ from aigciqa.evaluation.predictions import Array, Predictions, opinions, predict
 from aigciqa.evaluation.results import Comparison, Evaluation, Result, Setting
 from aigciqa.registry import METRICS, SCORE_RANGES
 from aigciqa.stats import bootstrap
-from aigciqa.stats.correlations import MIN_SAMPLES, Agreement, Interval, agreement, srcc, srcc_within
+from aigciqa.stats.bootstrap import Interval
+from aigciqa.stats.correlations import MIN_SAMPLES, Agreement, agreement, srcc, srcc_within
 from aigciqa.stats.significance import MIN_SAMPLES as MIN_COMPARED
 from aigciqa.stats.significance import steiger, williams
 

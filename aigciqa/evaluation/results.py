@@ -11,7 +11,8 @@ import numpy as np
 
 from aigciqa.evaluation.paper import Published
 from aigciqa.evaluation.predictions import Predictions, opinions
-from aigciqa.stats.correlations import Agreement, Interval
+from aigciqa.stats.bootstrap import Interval
+from aigciqa.stats.correlations import Agreement
 from aigciqa.stats.significance import Test
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from types import MappingProxyType
 from typing import Any
 
 from aigciqa.evaluation.results import Comparison, Evaluation, Result
-from aigciqa.stats.correlations import Agreement, Interval
+from aigciqa.stats.bootstrap import Interval
+from aigciqa.stats.correlations import Agreement
 from aigciqa.tables.csv_text import csv_lines
 from aigciqa.tables.text import (
     TextTable,
