@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +16,6 @@ from aigciqa.evaluation.predictions import Array, Predictions, opinions, predict
 from aigciqa.evaluation.results import Comparison, Evaluation, Result, Setting
 from aigciqa.registry import METRICS, SCORE_RANGES
 from aigciqa.stats import bootstrap
-from aigciqa.stats.bootstrap import Interval
 from aigciqa.stats.correlations import MIN_SAMPLES, Agreement, agreement, srcc, srcc_within
 from aigciqa.stats.significance import MIN_SAMPLES as MIN_COMPARED
 from aigciqa.stats.significance import steiger, williams
@@ -125,24 +124,21 @@ class _Pool:
         ours, theirs, between = srcc(x, mos), srcc(y, mos), srcc(x, y)
         if not all(map(math.isfinite, (ours, theirs, between))):
             return None
+        difference = bootstrap.interval(
+            lambda weights: bootstrap.spearman(weights, x, mos) - bootstrap.spearman(weights, y, mos),
+            self._groups(rows),
+            self.resamples,
+            self.seed,
+        )
         return Comparison(
             first=first.label,
             second=second.label,
             dimension=dimension,
             n=len(rows),
-            difference=self._difference(x, y, mos, self._groups(rows)),
+            difference=difference,
             williams=williams(ours, theirs, between, len(rows)),
             steiger=steiger(ours, theirs, between, len(rows)),
         )
-
-    def _difference(self, x: Array, y: Array, mos: Array, groups: Sequence[Hashable]) -> Interval:
-        """SRCC of x less that of y, and its interval from resamples that both share."""
-        draws = [
-            bootstrap.spearman(weight, x, mos) - bootstrap.spearman(weight, y, mos)
-            for weight in bootstrap.weights(groups, self.resamples, self.seed)
-        ]
-        low, high = bootstrap.percentiles(np.concatenate(draws)) if draws else (math.nan, math.nan)
-        return Interval(srcc(x, mos) - srcc(y, mos), low, high)
 
     def _groups(self, rows: Iterable[int]) -> list[str]:
         return [self.groups[row] for row in rows]
