@@ -65,7 +65,7 @@ class Record:
         metric: name of the metric.
         scores: dimension -> score; empty if `error` is set.
         error: why the image could not be scored, at most 500 characters; None if it was.
-        quality_map: where maps were asked for, the score of the metric's main dimension place by place, float32
+        quality_map: where maps were asked for, the score of the metric's main dimension position by position, float32
             (h, w), whose mean is that score.
         extra: the item's.
     """

@@ -31,7 +31,6 @@ from scoring import draw, items_of
 
 import aigciqa
 from aigciqa.images.decode import load_image
-from aigciqa.images.preprocess import preprocess_image
 from aigciqa.integrations.ray import Setup
 from aigciqa.integrations.shards import row, score_shards, shards
 from aigciqa.metric import Metric
@@ -102,7 +101,7 @@ def print_costs(items: Sequence[aigciqa.Item], metric: Metric, folder: Path) -> 
     """What a plan of a large run needs to know: a decoding thread, the driver, the bytes."""
     start = time.perf_counter()
     for item in items:
-        preprocess_image(load_image(item.image), metric.config.preprocess)
+        metric.preprocessor.image(load_image(item.image))
     decoded = len(items) / (time.perf_counter() - start)
 
     manifest = folder / "manifest.csv"

@@ -1,4 +1,4 @@
-"""What the tests share: images drawn in code, metrics built once, heads on disk, the command as a real process."""
+"""What the tests share: images drawn in code, metrics built once, checkpoints, the command as a real process."""
 
 from __future__ import annotations
 
@@ -83,9 +83,9 @@ def plain_features(metric: aigciqa.Metric, pixels: torch.Tensor) -> torch.Tensor
 
 
 @pytest.fixture(scope="session")
-def heads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Folders of untrained heads: a small one of each kind."""
-    folder = tmp_path_factory.mktemp("heads")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Folders of untrained checkpoints: a small one of each kind."""
+    folder = tmp_path_factory.mktemp("checkpoints")
     for name in ("nr-resnet18", "fr-resnet18"):
         untrained(name).save_pretrained(folder / name)
     return {name: str(folder / name) for name in ("nr-resnet18", "fr-resnet18")}
@@ -132,6 +132,7 @@ def own_metric(monkeypatch: pytest.MonkeyPatch) -> None:
     """A registered metric with a dimension of its own, for one test."""
     monkeypatch.setattr(registry, "_METRICS", dict(registry.METRICS))
     monkeypatch.setattr(registry, "METRICS", registry._METRICS)
+    ranges = {"aesthetics": (1, 10), "quality": (0, 5)}
     registry.register_metric(
-        dataclasses.replace(aigciqa.metric_info("nr-resnet18"), name="nr-mine", dimensions=("aesthetics", "quality"))
+        dataclasses.replace(aigciqa.metric_info("nr-resnet18"), name="nr-mine", score_ranges=ranges)
     )

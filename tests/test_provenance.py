@@ -84,13 +84,13 @@ class TestResume:
         assert (folder / name).read_bytes() == kept
         assert (folder / f"{name}.meta.json").read_bytes() == made_by
 
-    def test_a_folder_of_other_weights_is_refused(self, folder: Path, heads: dict[str, str]) -> None:
+    def test_a_folder_of_other_weights_is_refused(self, folder: Path, checkpoints: dict[str, str]) -> None:
         nr = ["-m", "nr-resnet18", "--dimension", "quality", "--weights"]
-        begin(folder, *nr, heads["nr-resnet18"])
+        begin(folder, *nr, checkpoints["nr-resnet18"])
         aigciqa.create_metric("nr-resnet18", weights=None).save_pretrained(folder / "new")
         done = call_command("gen", *nr, "new", "-o", "t.csv", "--resume", cwd=folder)
         assert (done.returncode, "weights of nr-resnet18 was " in done.stderr) == (2, True)
-        shutil.copytree(heads["nr-resnet18"], folder / "copy")  # the same, from elsewhere
+        shutil.copytree(checkpoints["nr-resnet18"], folder / "copy")  # the same, from elsewhere
         assert call_command("gen", *nr, "copy", "-o", "t.csv", "--resume", cwd=folder).returncode == 0
 
     def test_rows_of_another_manifest_are_refused(self, folder: Path) -> None:

@@ -19,15 +19,9 @@ class Backbone(nn.Module):
 
     Attributes:
         feature_dim: D, the length of the feature vector of one image.
-        has_blocked_layout: whether all its operations exist for tensors in oneDNN's own layout (`Tensor.to_mkldnn`),
-            in which a CPU trains it fastest in float32.
-        runs_side_by_side: whether two passes may run at the same time in training: nothing is random, and nothing but
-            batch normalisation keeps a state.
     """
 
     feature_dim: int
-    has_blocked_layout = False
-    runs_side_by_side = False
 
     def forward(self, images: Tensor) -> Tensor:
         """Feature maps of preprocessed images.

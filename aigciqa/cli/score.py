@@ -28,12 +28,14 @@ from aigciqa.cli.common import (
     command,
     computing_options,
     load_metrics,
+    reference_option,
+    report_option,
     say,
     terminate,
 )
-from aigciqa.errors import LockedError
+from aigciqa.errors import InputError, LockedError
 from aigciqa.records import Item, Record
-from aigciqa.registry import METRICS, SCORE_RANGES
+from aigciqa.registry import METRICS, SCORE_RANGES, default_metric
 from aigciqa.tables.text import printable
 from aigciqa.utils.files import locked
 from aigciqa.utils.object_stores import is_url
@@ -70,12 +72,9 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
     "-m", "--metric", "names", multiple=True, metavar="METRIC",
     help="Metric to use; may be given more than once. [default: nr-lite, or fr-lite where there is a reference]",
 )  # fmt: skip
-@click.option(
-    "-r", "--reference", metavar="PATH",
-    help="Image prompt of all images, or a folder of them, matched by relative path, else by stem.",
-)  # fmt: skip
+@reference_option
 @click.option("-o", "--output", metavar="FILE", help="Write a table: .csv, .json, .jsonl or .parquet.")
-@click.option("--report", metavar="FILE.html", help="Write a report to look at: figures, charts and a gallery.")
+@report_option
 @click.option("--maps", metavar="DIR", help="Write quality maps: where in each image the score comes from.")
 @computing_options
 @click.option(
@@ -178,7 +177,7 @@ def main(
     has_reference = reference is not None or first.reference is not None
     if not (names or has_reference):  # of an archive they may come later, and its images must not get another metric
         has_reference = sources.brings_references(taken[-1])
-    names = names or ("fr-lite" if has_reference else "nr-lite",)
+    names = names or (default_metric("fr" if has_reference else "nr"),)
     check_references(names, reference, first, images)
 
     warnings.filterwarnings("ignore", module="PIL")  # oddities of files that Pillow copes with
@@ -416,5 +415,5 @@ def _report(path: str, columns: Sequence[str]) -> Report:
 def _checked_rows(rows: Iterable[Any]) -> Iterator[Any]:
     try:
         yield from rows
-    except ValueError as error:
+    except InputError as error:
         raise click.UsageError(str(error)) from None

@@ -83,7 +83,7 @@ def load_database(name: str, root: str | os.PathLike[str], **options: Any) -> Da
 
     Raises:
         DatabaseError: the folder is not the database as published; the message lists every problem that was found.
-        ImportError: a package of the extra `train` is missing.
+        MissingExtraError: a package of the extra `train` is missing.
         InputError: unknown name, an option the database does not have, or an unknown value of one.
     """
     load: Callable[..., Database] = _module(name).load

@@ -70,8 +70,7 @@ class Database:
             options: `folds=5` and `fold=0` for `"k-fold"`.
 
         Raises:
-            TypeError: a seed or an option that is no integer.
-            InputError: a protocol the database does not have, too few groups, or a wrong option.
+            InputError: a protocol the database does not have, too few groups, or a wrong option or seed.
         """
         if protocol not in self.protocols:
             raise InputError(

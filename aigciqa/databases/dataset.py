@@ -11,12 +11,12 @@ from torch.utils.data import Dataset
 from aigciqa.databases.sample import Sample
 from aigciqa.errors import InputError
 from aigciqa.images.decode import load_image
-from aigciqa.images.preprocess import preprocess_image
+from aigciqa.images.preprocess import Preprocessor
 from aigciqa.registry import Preprocess
 
 
 class ImageDataset(Dataset[dict[str, Tensor]]):
-    """Rated images as a backbone is shown them, before `aigciqa.images.preprocess.normalize`.
+    """Rated images, preprocessed for a backbone up to `aigciqa.images.preprocess.Preprocessor.normalize`.
 
     Items are dictionaries of tensors: `"image"`, uint8 (3, h, w); `"reference"`, the same of the image prompt, where
     asked for; `"target"`, float32 (number of dimensions,).
@@ -57,7 +57,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
                 raise InputError(f"{sample.image} has no image prompt; use a no-reference metric, or a part that has")
         self.samples = tuple(samples)
         self.dimensions = tuple(dimensions)
-        self.preprocess = preprocess
+        self.preprocessor = Preprocessor(preprocess)
         self.references = references
 
     def __len__(self) -> int:
@@ -79,4 +79,4 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         return item
 
     def _preprocess(self, path: str) -> Tensor:
-        return preprocess_image(load_image(path), self.preprocess)
+        return self.preprocessor.image(load_image(path))

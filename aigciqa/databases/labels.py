@@ -97,7 +97,7 @@ def read_labels(problems: Problems, where: str, columns: Sequence[str] = (), hea
         header: whether the first row of a spreadsheet names the columns; they are numbered otherwise.
 
     Raises:
-        ImportError: openpyxl or pyarrow is missing.
+        MissingExtraError: openpyxl or pyarrow is missing.
     """
     path = problems.root / where
 

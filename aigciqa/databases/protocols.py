@@ -57,8 +57,7 @@ def checked_options(protocol: str, seed: int, options: Mapping[str, Any]) -> dic
     """The options of a protocol, with the defaults of those that are not given.
 
     Raises:
-        TypeError: a seed or an option that is no integer.
-        InputError: an option the protocol does not have, or a seed out of range.
+        InputError: an option the protocol does not have, or a number that is no integer or out of range.
     """
     _check_integer("seed", seed, 0)
     parameters = inspect.signature(BY_PROMPT[protocol]).parameters if protocol in BY_PROMPT else {}
@@ -165,6 +164,6 @@ def _by_group(
 
 def _check_integer(name: str, value: object, lowest: int) -> None:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} is an integer; got {value!r}")
+        raise InputError(f"{name} is an integer; got {value!r}")
     if not lowest <= int(value) < 2**32:
         raise InputError(f"{name}={value}: expected {lowest} to {2**32 - 1}")

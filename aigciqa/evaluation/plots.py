@@ -14,6 +14,7 @@ import numpy as np
 from aigciqa.evaluation.predictions import Array, Predictions, opinions
 from aigciqa.evaluation.results import Evaluation, Result
 from aigciqa.plotting import require_matplotlib
+from aigciqa.utils.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +59,7 @@ def write_plots(
         The files: `scatter-<metric>-<dimension>.*` and, where samples name generators, `generators-<dimension>.*`.
 
     Raises:
-        ImportError: matplotlib is missing; it says how to install it.
+        MissingExtraError: matplotlib is missing.
         OSError: a file can't be written.
     """
     require_matplotlib()
@@ -77,7 +78,9 @@ def write_plots(
         for name, figure in figures.items():
             for suffix in formats:
                 paths.append(folder / f"{name}.{suffix}")
-                figure.savefig(paths[-1], dpi=_DPI, metadata={"Date": None} if suffix == "svg" else None)
+                metadata = {"Date": None} if suffix == "svg" else None
+                with replacing(paths[-1]) as unfinished:
+                    figure.savefig(unfinished, dpi=_DPI, format=suffix, metadata=metadata)
     return paths
 
 

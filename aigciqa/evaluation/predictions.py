@@ -86,7 +86,7 @@ def predict(
         >>> lite.label, lite.scores["quality"].shape, lite.errors
         ('mine', (1,), (None,))
     """
-    from aigciqa.metric import as_metrics
+    from aigciqa.create import as_metrics
     from aigciqa.scoring.engine import score_files
 
     if not metrics or not samples:

@@ -60,7 +60,7 @@ def seen_warning(label: str, training: Training, database: Database, samples: Se
     named = f"{label} was trained on {training.database}, protocol {training.protocol}, seed {training.seed}"
     try:
         split = database.split(training.protocol, seed=training.seed, **training.options)
-    except (TypeError, InputError) as error:
+    except InputError as error:
         return f"{named}, which can't be made again here ({error}): it may have been trained on these images"
     if training.split and split.digest != training.split:
         return (

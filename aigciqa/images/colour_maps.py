@@ -64,9 +64,9 @@ def overlay(
         preprocess: how the metric prepares images.
         low, high: as `colour_map` takes them.
     """
-    from aigciqa.images.preprocess import visible_box  # imports torch
+    from aigciqa.images.preprocess import Preprocessor  # imports torch
 
-    left, top, right, bottom = map(round, visible_box(image.height, image.width, preprocess))
+    left, top, right, bottom = map(round, Preprocessor(preprocess).visible_box(image.height, image.width))
     scores = Image.fromarray(quality_map).resize((right - left, bottom - top), Image.Resampling.BILINEAR)
     colours = Image.fromarray(colour_map(np.asarray(scores), low, high))
     below = image.crop((left, top, right, bottom)).convert("L").convert("RGB")

@@ -23,12 +23,11 @@ from aigciqa.scoring.sinks import arrow_table, columns_of, dimensions_of, to_row
 from aigciqa.scoring.sources import IMAGE_SUFFIXES, MANIFEST_COLUMNS, beside, is_image_name
 from aigciqa.tables.csv_text import SWALLOWED, plain, swallows
 from aigciqa.utils import object_stores
+from aigciqa.utils.extras import needs_extra
 
-try:
+with needs_extra("ray", "scoring on Ray needs Ray Data"):
     import pyarrow.csv
     import ray.data
-except ImportError:
-    raise ImportError("scoring on Ray needs Ray Data: pip install 'aigciqa[ray]'") from None
 
 if TYPE_CHECKING:
     import pandas
@@ -119,7 +118,7 @@ def score_dataset(
         ValueError, TypeError, WeightsError: as `create_metric`; a metric without the dimension; `weights`, or a `dtype`
             other than `"auto"`, together with a `Metric`, which has its own.
     """
-    from aigciqa.metric import as_metrics
+    from aigciqa.create import as_metrics
 
     metrics = as_metrics(metric, weights=weights, dtype=None if dtype == "auto" else dtype)
     for each in metrics:

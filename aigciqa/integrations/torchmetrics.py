@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aigciqa.metric import Metric, create_metric
+from aigciqa.create import create_metric
+from aigciqa.metric import Metric
+from aigciqa.utils.extras import needs_extra
 
-try:
+with needs_extra("torchmetrics", "MeanScore needs torchmetrics"):
     import torchmetrics
-except ImportError:
-    raise ImportError("this needs torchmetrics: pip install 'aigciqa[torchmetrics]'") from None
 
 
 class MeanScore(torchmetrics.Metric):

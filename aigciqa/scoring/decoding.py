@@ -18,7 +18,7 @@ from torch import Tensor
 from aigciqa.errors import ImageError
 from aigciqa.images.colour import is_srgb
 from aigciqa.images.decode import MAX_PIXELS, load_content, load_image, read_content
-from aigciqa.images.preprocess import preprocess_image, preprocess_tensor
+from aigciqa.images.preprocess import Preprocessor
 from aigciqa.registry import Preprocess
 from aigciqa.scoring import budget
 from aigciqa.utils.memory import Budget, Share
@@ -216,7 +216,7 @@ def _preprocess(
                 image = load_content(content, name, at_least=at_least, share=memory)
         except ImageError as error:  # which names the file
             return str(error)
-        return {spec: preprocess_image(image, spec) for spec in specs}
+        return {spec: Preprocessor(spec).image(image) for spec in specs}
     except (TypeError, ValueError) as error:  # pixels of another type or shape
         return f"{name}: {error}"
     except MemoryError:
@@ -226,7 +226,7 @@ def _preprocess(
 
 
 def _smallest_side(specs: tuple[Preprocess, ...]) -> int | None:
-    """How many pixels of the short side all presentations can be made from; None if one sees them all."""
+    """How many pixels of the short side every way of preprocessing needs; None if one sees them all."""
     sides = [spec.resize for spec in specs if spec.resize is not None]
     return max(sides) if len(sides) == len(specs) else None
 
@@ -245,7 +245,7 @@ def _preprocess_on(device: torch.device, content: bytes, specs: tuple[Preprocess
         data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
         levels: Tensor = decode_jpeg(data, mode=ImageReadMode.RGB, device=device)
         pixels = levels[None].float() / 255
-        return {spec: _to_bytes(preprocess_tensor(pixels, spec))[0] for spec in specs}
+        return {spec: _to_bytes(Preprocessor(spec).tensor(pixels))[0] for spec in specs}
     except Exception:  # broken data, no memory left on the device, a shape that can't be preprocessed
         return None
 

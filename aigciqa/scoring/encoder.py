@@ -40,16 +40,11 @@ class Encoder:
         self.metric = metric
         self.spec = metric.config.preprocess
         self.has_dense_maps = type(metric.backbone).dense is not Backbone.dense
-        mean, std = (
-            torch.tensor(each, dtype=torch.float32, device=metric.device).view(3, 1, 1)
-            for each in (self.spec.mean, self.spec.std)
-        )
-        self.scale, self.shift = 1 / (255 * std), -mean / std
         with torch.inference_mode(), metric.autocast(None):
             self.network = self._rearranged() if _has_convolutions(metric.backbone) else None
 
     def encode(self, pixels: Tensor, maps: Maps | None = None) -> tuple[Tensor, Tensor | None]:
-        """Read images preprocessed by `preprocess_image`.
+        """Read images preprocessed by `Preprocessor.image`.
 
         Args:
             pixels: uint8 (B, 3, h, w), on the CPU or the metric's device.
@@ -78,7 +73,7 @@ class Encoder:
         return maps.float()
 
     def _normalized(self, pixels: Tensor) -> Tensor:
-        return torch.addcmul(self.shift, pixels.to(self.metric.device).float(), self.scale)
+        return self.metric.preprocessor.normalize(pixels.to(self.metric.device))
 
     @property
     def _dtype(self) -> torch.dtype:

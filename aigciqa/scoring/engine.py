@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from aigciqa.create import as_metrics
 from aigciqa.errors import ImageError, InputError
-from aigciqa.metric import Metric, as_metrics
+from aigciqa.metric import Metric
 from aigciqa.records import Item, Record
 from aigciqa.scoring.decoding import DECODERS, Decoder, DecoderPool, Decoding, Preprocessed
 from aigciqa.scoring.encoder import Encoder, Maps, encoders

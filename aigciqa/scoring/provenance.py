@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import aigciqa
 from aigciqa.scoring.sources import SourceError
 from aigciqa.utils import object_stores
-from aigciqa.utils.files import replacing
+from aigciqa.utils.files import write_file
 
 if TYPE_CHECKING:
     from aigciqa.metric import Metric
@@ -36,7 +36,7 @@ def describe(
     """
     import torch
 
-    ranges = {name: list(metric.config.score_range[name]) for metric in metrics for name in metric.dimensions}
+    ranges = {name: list(metric.config.score_ranges[name]) for metric in metrics for name in metric.dimensions}
     return {
         "format": FORMAT,
         "version": aigciqa.__version__,
@@ -68,8 +68,7 @@ def write(table: str, made_by: Mapping[str, Any]) -> None:
         with filesystem.open_output_stream(name) as stream:
             stream.write(data)
         return
-    with replacing(path) as unfinished:
-        unfinished.write_bytes(data)
+    write_file(path, data)
 
 
 def copy(table: str, other: str) -> None:

@@ -21,6 +21,7 @@ from aigciqa.scoring import archives
 from aigciqa.scoring.tar import ArchiveError
 from aigciqa.tables.csv_text import CsvError, encoding_of, from_windows, read_csv
 from aigciqa.utils import object_stores
+from aigciqa.utils.extras import needs_extra
 from aigciqa.utils.paths import absolute, at_home, name_key, shown
 
 IMAGE_SUFFIXES = frozenset(
@@ -649,11 +650,9 @@ def _open_parquet(path: str) -> Any:
 
 
 def import_parquet() -> Any:
-    """pyarrow's parquet module, which is in the extra `parquet`."""
-    try:
+    """pyarrow's parquet module."""
+    with needs_extra("parquet", "Parquet files need pyarrow"):
         from pyarrow import parquet
-    except ImportError:
-        raise SourceError("Parquet files need pyarrow: pip install 'aigciqa[parquet]'") from None
     return parquet
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from aigciqa.images import parquet as parquet_images
 from aigciqa.tables.columns import ColumnTable, TableError
 from aigciqa.tables.csv_text import CsvError, from_windows, read_csv
+from aigciqa.utils.extras import needs_extra
 from aigciqa.utils.paths import counted, shown
 
 
@@ -21,12 +22,10 @@ def read_spreadsheet(path: Path, columns: Sequence[str] = (), header: bool = Tru
     """The first sheet of an `.xlsx` file; `columns` and `header` as for `ColumnTable.of`.
 
     Raises:
-        ImportError: openpyxl is missing.
+        MissingExtraError: openpyxl is missing.
     """
-    try:
+    with needs_extra("train", "Spreadsheets need openpyxl"):
         import openpyxl
-    except ImportError:
-        raise ImportError("Spreadsheets need openpyxl: pip install 'aigciqa[train]'") from None
     try:
         with contextlib.closing(openpyxl.load_workbook(path, read_only=True, data_only=True)) as book:
             sheet = book.worksheets[0]
@@ -58,12 +57,10 @@ def read_parquet_columns(path: Path, columns: Sequence[str]) -> ColumnTable:
     """A `.parquet` file; its images stay in it, and their cells are paths of them (`aigciqa.images.parquet`).
 
     Raises:
-        ImportError: pyarrow is missing.
+        MissingExtraError: pyarrow is missing.
     """
-    try:
+    with needs_extra("parquet", "Parquet files need pyarrow"):
         from pyarrow import parquet
-    except ImportError:
-        raise ImportError("Parquet files need pyarrow: pip install 'aigciqa[parquet]'") from None
     try:
         with parquet.ParquetFile(path) as file:
             cells = {field.name: _parquet_column(path, file, field) for field in file.schema_arrow}

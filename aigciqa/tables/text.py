@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from aigciqa.errors import InputError
-from aigciqa.utils.files import replacing
+from aigciqa.utils.files import write_file
 
 Writer = TypeVar("Writer")
 
@@ -137,8 +137,7 @@ def writer_of(path: str | os.PathLike[str], writers: Mapping[str, Writer], what:
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a file, whole or not at all, making its folder if absent."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial:
-        partial.write_bytes(encoded(text))
+    write_file(path, encoded(text))
 
 
 def encoded(text: str) -> bytes:

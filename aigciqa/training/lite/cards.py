@@ -80,7 +80,7 @@ def card(variant: str, tables: Mapping[str, Table], metadata: Mapping[str, objec
     Args:
         variant: which.
         tables: what was measured.
-        metadata: what `recipe.metadata` says of the data.
+        metadata: what `training_data.metadata` says of the data.
     """
     parts = [_head(variant), _data(metadata), _scope(variant, tables), _validation()]
     parts += [_table(table) for table in tables.values()]

@@ -12,16 +12,16 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
-from aigciqa.backbones.lite import SHARPNESS, TEXTURE, LiteBackbone, squash
+from aigciqa.backbones.lite import LiteBackbone, squash
+from aigciqa.backbones.scene_statistics import SHARPNESS, TEXTURE
 from aigciqa.heads.lite import FullReferenceHead
 from aigciqa.stats.bootstrap import Array, Interval
 from aigciqa.stats.correlations import srcc_interval
 from aigciqa.stats.means import mean_interval
 from aigciqa.training.lite.degradations import degrade, names
 from aigciqa.training.lite.photos import SHORT_SIDE, STRENGTHS, Photo, ladder_plan, seed_of
-from aigciqa.training.lite.recipe import (
-    WORST_SHARE,
-    Fitted,
+from aigciqa.training.lite.recipe import WORST_SHARE, Fitted
+from aigciqa.training.lite.training_data import (
     PhotoFeatures,
     Settings,
     TrainingData,
@@ -108,12 +108,12 @@ def _ladder_shares(scores: Tensor) -> Array:
 def label_agreement(chains: TrainingData, fitted: Fitted, variant: str) -> Interval:
     """SRCC with the labels of images like those that were trained on."""
     scores = _chain_scores(chains, fitted, variant)
-    return srcc_interval(scores.flatten().numpy(), chains.orders.targets.flatten().numpy())
+    return srcc_interval(scores.flatten().numpy(), chains.labels.targets.flatten().numpy())
 
 
 def plain_label_agreement(chains: TrainingData) -> dict[str, Interval]:
     """The same of trivial controls."""
-    labels = chains.orders.targets.flatten().numpy()
+    labels = chains.labels.targets.flatten().numpy()
     return {
         control: srcc_interval(chains.maps[:, :, index].mean(dim=2).flatten().numpy(), labels)
         for control, index in PLAIN.items()
@@ -124,7 +124,7 @@ def plain_label_agreement(chains: TrainingData) -> dict[str, Interval]:
 def calibration(held_out: HeldOut, fitted: Fitted, variant: str) -> dict[str, Interval]:
     """Mean scores of pristine photographs, of the worst images by label, and at the greatest strengths."""
     scores = [scores_of(features_of(item, fitted), fitted, variant) for item in held_out.ladders]
-    targets = held_out.chains.orders.targets
+    targets = held_out.chains.labels.targets
     worst = _chain_scores(held_out.chains, fitted, variant)[targets <= torch.quantile(targets, WORST_SHARE)]
     return {
         "pristine": mean_interval([float(values[0]) for values in scores]),
