@@ -26,8 +26,7 @@ from aigciqa.tables.text import printable
 
 if TYPE_CHECKING:
     from aigciqa.databases import Database, Sample
-    from aigciqa.evaluation.evaluate import Evaluation, Predictions, Setting
-    from aigciqa.evaluation.scores import ScoreTable
+    from aigciqa.evaluation import Evaluation, PrecomputedScores, Predictions, Setting
     from aigciqa.metric import Metric
 
 DEFAULT_PROTOCOL = "prompt-disjoint"
@@ -63,7 +62,12 @@ SHOWN = 5
 )  # fmt: skip
 @click.option("--subset", metavar="S", help="Subset of pku-aigiqa-4k: all, i2i or t2i.")
 @click.option("--manifest", metavar="FILE", help="Manifest of the database folder.")
-@click.option("--scores", metavar="FILE.csv", type=click.Path(path_type=Path), help="Table of scores made before.")
+@click.option(
+    "--scores",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Table of scores made before: .csv, .json, .jsonl or .parquet.",
+)
 @click.option("--lower-better", multiple=True, metavar="METRIC", help="A metric of --scores whose low scores are good.")
 @click.option("-o", "--output", metavar="FILE", help="Write the report: .csv, .json, .md or .tex.")
 @click.option("--plots", metavar="DIR", type=click.Path(path_type=Path), help="Draw scatter and per-generator plots.")
@@ -104,7 +108,6 @@ def main(
     The table goes to standard output, progress and warnings to standard error. Exit status: 0 all scored, 1 some
     images could not be, 2 usage error.
     """
-    from aigciqa import evaluation as package
     from aigciqa.databases import load_database
     from aigciqa.evaluation import text
     from aigciqa.plotting import require_matplotlib
@@ -113,11 +116,16 @@ def main(
         text.check_suffix(output)
     if plots is not None:
         require_matplotlib()
-    database = load_database(database_name, root, **_given(subset=subset, manifest=manifest))
+    options = _given(subset=subset, manifest=manifest)
+    if database_name == "folder":
+        options["dimensions"] = dimensions
+    database = load_database(database_name, root, **options)
     read = (*database.spec.layout, *database.options.values())
     for option, path in (("-o", output), ("--predictions", predictions)):
         check_output(option, path, [scores, *(database.root / name for name in read if isinstance(name, str))])
-    table = package.ScoreTable.read(scores) if scores is not None else None
+    table: PrecomputedScores | None = None
+    if scores is not None:
+        table = PrecomputedScores.read(scores, dimensions=database.dimensions, columns=names)
     names = _names(names, table)
     for name in lower_better:
         if table is None or name not in names or name not in table:
@@ -149,7 +157,7 @@ def main(
     sys.exit(_report_failures(evaluation.failures))
 
 
-def _names(names: Sequence[str], table: ScoreTable | None) -> tuple[str, ...]:
+def _names(names: Sequence[str], table: PrecomputedScores | None) -> tuple[str, ...]:
     """The metrics asked for; all of the table if none."""
     if not names and table is not None:
         if not table.metrics:
@@ -166,7 +174,9 @@ def _names(names: Sequence[str], table: ScoreTable | None) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _to_run(names: Sequence[str], weights: Sequence[str], table: ScoreTable | None) -> list[tuple[str, str, str]]:
+def _to_run(
+    names: Sequence[str], weights: Sequence[str], table: PrecomputedScores | None
+) -> list[tuple[str, str, str]]:
     """(label, metric, weights) of the metrics to be run."""
     run = [name for name in names if table is None or name not in table]
     if weights and len(weights) != len(run):
@@ -193,7 +203,7 @@ def _choose(
     options: Mapping[str, Any],
 ) -> tuple[Setting, Sequence[Sample]]:
     """The samples to score; by the split of the first checkpoint trained on the database, unless one is named."""
-    from aigciqa.evaluation.evaluate import Setting
+    from aigciqa.evaluation import Setting
     from aigciqa.evaluation.provenance import Training
 
     if part == "all":
@@ -212,7 +222,7 @@ def _choose(
 
 
 def _check_dimensions(
-    dimensions: Sequence[str], database: Database, metrics: Mapping[str, Metric], table: ScoreTable | None
+    dimensions: Sequence[str], database: Database, metrics: Mapping[str, Metric], table: PrecomputedScores | None
 ) -> None:
     """Refuse before anything is scored what could not be compared after."""
     for name in dimensions:
@@ -248,7 +258,7 @@ def _predict(
     """Label -> predictions of the metrics to be run."""
     from tqdm import tqdm
 
-    from aigciqa.evaluation.evaluate import predict
+    from aigciqa.evaluation import predict
 
     if not metrics:
         return {}
@@ -281,13 +291,14 @@ def _write(
 ) -> None:
     from aigciqa.evaluation import text
     from aigciqa.evaluation.plots import write_plots
+    from aigciqa.tables.text import write_text
 
     if output is None or not quiet:
         click.echo(text.to_terminal(evaluation), nl=False)
     if output is not None:
         text.write_report(evaluation, output)
     if predictions is not None:
-        text.write_text(predictions, text.predictions_csv(evaluation))
+        write_text(predictions, text.predictions_csv(evaluation))
     if plots is not None:
         write_plots(evaluation, plots)
 

@@ -1,4 +1,4 @@
-"""What a checkpoint says it was trained on, and whether it has seen the images it is to be judged by."""
+"""What a checkpoint says it was trained on, and whether it has seen the images it is evaluated on."""
 
 from __future__ import annotations
 
@@ -38,21 +38,22 @@ class Training:
         database, protocol = training.get("database"), training.get("protocol")
         if not isinstance(database, str) or not isinstance(protocol, str):
             return None
-        seed, split, options = training.get("seed"), training.get("split"), training.get("options")
+        seed, split, given = training.get("seed"), training.get("split"), training.get("options")
+        options = given if isinstance(given, Mapping) else {}
         return cls(
             database,
             protocol,
             seed if isinstance(seed, int) else 0,
             split if isinstance(split, str) else "",
-            {name: options[name] for name in _PROTOCOL_OPTIONS if isinstance(options, Mapping) and name in options},
+            {name: options[name] for name in _PROTOCOL_OPTIONS if isinstance(options.get(name), int)},
         )
 
 
 def seen_warning(label: str, training: Training, database: Database, samples: Sequence[Sample]) -> str | None:
-    """Why figures of these samples flatter a checkpoint: it was trained, or its epoch chosen, on some of them.
+    """A warning if a checkpoint was trained on some of the samples, or its epoch chosen on them: its figures flatter.
 
-    The checkpoint's split is made again; where that does not give the digest the checkpoint recorded, nothing can be
-    said for sure, and that is the warning. None where it has seen none of them, or is of another database.
+    The checkpoint's split is made again. If its digest is not the recorded one, nobody can tell, and the warning says
+    so. None if the checkpoint has seen none of the samples, or was trained on another database.
     """
     if training.database != database.name:
         return None

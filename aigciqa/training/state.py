@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from aigciqa.databases.base import below
+from aigciqa.databases.sample import below
 from aigciqa.databases.splits import PARTS, Split
 from aigciqa.errors import CheckpointError, InputError
 from aigciqa.images.decode import read_content

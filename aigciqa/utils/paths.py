@@ -54,3 +54,8 @@ def shown(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
+
+
+def counted(things: Sequence[object], noun: str) -> str:
+    """How many there are, in words."""
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
