@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from aigciqa.backbones import OptionError, build_backbone
 from aigciqa.checkpoints import format as checkpoint
 from aigciqa.checkpoints import hub
-from aigciqa.checkpoints.format import HeadFolder, MetricConfig
+from aigciqa.checkpoints.format import LocalCheckpoint, MetricConfig
 from aigciqa.checkpoints.imagenet import load_imagenet
 from aigciqa.errors import CheckpointError, InputError, WrongMetricError
 from aigciqa.heads import build_head
 from aigciqa.images.decode import load_image
-from aigciqa.images.preprocess import as_list, check_tensor, normalize, present_image, present_tensor
+from aigciqa.images.preprocess import as_list, check_tensor, normalize, preprocess_image, preprocess_tensor
 from aigciqa.registry import METRICS, metric_info
 from aigciqa.utils.hardware import fast_dtype, settle_threads
 
@@ -65,10 +65,10 @@ def create_metric(
 
     Raises:
         ValueError: unknown name, weights, dtype or dimension.
-        WeightsError: the weights can't be had. Its kinds: `CheckpointError` (malformed; altered, truncated or another
-            metric's, each with a class of its own in `aigciqa.errors`) and `HubError` (no such repo, revision or file;
-            no access; offline; unreachable; refused by the server; an answer that is not to be trusted; a cache that
-            can't be written).
+        WeightsError: the weights could not be loaded. Its kinds: `CheckpointError` (malformed; altered, truncated or
+            another metric's, each with a class of its own in `aigciqa.errors`) and `HubError` (no such repo, revision
+            or file; no access; offline; unreachable; refused by the server; an answer that is not to be trusted; a
+            cache that can't be written).
     """
     spec = metric_info(name)
     dtype = fast_dtype(device) if dtype == "auto" else dtype
@@ -175,11 +175,11 @@ class Metric(nn.Module):
         local_files_only: bool = False,
         metric: str | None = None,
     ) -> Metric:
-        """Load a head from a folder or a Hub repo.
+        """Load a checkpoint from a folder or a Hub repo.
 
         Args:
             source: a folder, or `"org/name"` or `"org/name@revision"`.
-            metric: the metric the head must be for, if that matters.
+            metric: name of the metric that the checkpoint must hold; any if absent.
 
         The other arguments are `create_metric`'s. Raises as `create_metric` does.
         """
@@ -192,14 +192,17 @@ class Metric(nn.Module):
         return loaded if device is None else loaded.to(device)
 
     @classmethod
-    def _loaded(cls, head: HeadFolder | hub.HubHead, source: str, metric: str | None, **options: Any) -> Metric:
-        """The metric of a head's files, each checked before it is used."""
+    def _loaded(
+        cls, head: LocalCheckpoint | hub.HubCheckpoint, source: str, metric: str | None, **options: Any
+    ) -> Metric:
+        """The metric of a checkpoint's files, each checked before it is used."""
         try:
-            config, facts = checkpoint.read_config(head.config_file())
+            config, metadata = checkpoint.read_config(head.config_file())
             if metric is not None and config.metric != metric:
-                raise WrongMetricError(f"{source} holds a head for {config.metric!r}, not for {metric!r}")
+                raise WrongMetricError(f"{source} holds a checkpoint for {config.metric!r}, not for {metric!r}")
             if config.metric not in METRICS:
-                raise WrongMetricError(f"{source} holds a head for {config.metric!r}, which this version does not know")
+                known = "no metric of this version, and none that was registered"
+                raise WrongMetricError(f"{source} holds a checkpoint for {config.metric!r}: {known}")
             spec = METRICS[config.metric]
             if (config.kind, config.backbone) != (spec.kind, spec.backbone):
                 names = f"'kind' and 'backbone.name' are {config.kind} and {config.backbone}"
@@ -210,8 +213,8 @@ class Metric(nn.Module):
             with torch.random.fork_rng(devices=[]):
                 loaded = cls(config, device=blank, **options)
             expected = loaded.state_dict()
-            checkpoint.check_size(facts, expected, source)
-            tensors = checkpoint.read_tensors(head.weights_file(facts))
+            checkpoint.check_size(metadata, expected, source)
+            tensors = checkpoint.read_tensors(head.weights_file(metadata))
             checkpoint.check_tensors(tensors, expected, source)
         except OptionError as error:
             raise head.refusal(CheckpointError(f"config.json: 'backbone.options': {str(error)[:300]}")) from error
@@ -224,10 +227,10 @@ class Metric(nn.Module):
         """Write `config.json`, `model.safetensors` and a model card, for `create_metric(name, weights=folder)`.
 
         Args:
-            folder: made if absent; an earlier head in it is replaced.
+            folder: made if absent; an earlier checkpoint in it is replaced.
 
         Raises:
-            FileExistsError: the folder's `README.md` is no model card of a head.
+            FileExistsError: the folder's `README.md` is not the model card of a checkpoint.
             CheckpointError: weights that are NaN or infinite, or a config that could not be loaded.
         """
         folder = os.path.expanduser(folder)
@@ -243,7 +246,7 @@ class Metric(nn.Module):
         revision: str | None = None,
         commit_message: str = "Upload with aigciqa",
     ) -> str:
-        """Publish the head as a Hub repo, made if absent, in one commit.
+        """Publish the checkpoint as a Hub repo, made if absent, in one commit.
 
         Args:
             repo_id: `"org/name"`.
@@ -347,7 +350,7 @@ class Metric(nn.Module):
         covers what the metric sees (the centre crop, where there is one).
 
         Args:
-            image: images, as for calling the metric. Whole images presented at unequal sizes make unequal maps:
+            image: images, as for calling the metric. Whole images of unequal sizes make unequal maps:
                 pass those one at a time.
 
         Returns:
@@ -361,15 +364,10 @@ class Metric(nn.Module):
             pixels = batches[0][1]
             features = self._features(pixels)
             references = self._references(reference, reference_features, len(pixels))
-            return self.place(self._maps(pixels, dense=True), features, references)
+            return self.score_map(self._maps(pixels, dense=True), features, references)
 
-    def encode_presented(self, pixels: Tensor) -> Tensor:
-        """Features (B, D) of images presented by `preprocess.present_image`: uint8 (B, 3, h, w)."""
-        with self._alone():
-            return self._features(self._normalized(pixels))
-
-    def presented_maps(self, pixels: Tensor, *, dense: bool = False) -> Tensor:
-        """Feature maps (B, C, h, w) of images presented by `preprocess.present_image`: uint8 (B, 3, h, w).
+    def feature_maps(self, pixels: Tensor, *, dense: bool = False) -> Tensor:
+        """Feature maps (B, C, h, w) of images preprocessed by `preprocess.preprocess_image`: uint8 (B, 3, h, w).
 
         Args:
             dense: those that `quality_map` is drawn from, where they are finer than what features are pooled from.
@@ -378,11 +376,11 @@ class Metric(nn.Module):
             return self._maps(self._normalized(pixels), dense)
 
     @torch.no_grad()
-    def place(self, maps: Tensor, features: Tensor, reference_features: Tensor | None = None) -> Tensor:
+    def score_map(self, maps: Tensor, features: Tensor, reference_features: Tensor | None = None) -> Tensor:
         """The main dimension's score, place by place, float32 (B, h, w); its mean over (h, w) is the score.
 
         Args:
-            maps: of the generated images, as `presented_maps` gives them.
+            maps: of the generated images, as `feature_maps` gives them.
             features: of the generated images, (B, D).
             reference_features: FR: of their references, (B, D) or (1, D).
         """
@@ -478,25 +476,25 @@ class Metric(nn.Module):
     def _batches(self, images: Any) -> list[tuple[list[int], Tensor]]:
         """What the backbone sees, in batches of equal shape, each with the positions of its images."""
         if isinstance(images, Tensor):
-            pixels = self._present(images)
+            pixels = self._preprocess(images)
             return [(list(range(pixels.shape[0])), pixels)]
         groups: dict[torch.Size, list[tuple[int, Tensor]]] = {}
         for index, image in enumerate(as_list(images)):
-            pixels = self._present(image)
+            pixels = self._preprocess(image)
             if pixels.shape[0] != 1:
                 raise InputError(f"a list holds single images (3, H, W); item {index} is a batch of {len(pixels)}")
             groups.setdefault(pixels.shape, []).append((index, pixels))
         return [([i for i, _ in group], torch.cat([p for _, p in group])) for group in groups.values()]
 
-    def _present(self, image: Any) -> Tensor:
+    def _preprocess(self, image: Any) -> Tensor:
         """One image, or a batch in one tensor, as the backbone sees it: (B, 3, h, w)."""
         if not isinstance(image, Tensor):
-            return self._normalized(present_image(load_image(image), self.config.preprocess)[None])
+            return self._normalized(preprocess_image(load_image(image), self.config.preprocess)[None])
         pixels = self._unit(check_tensor(image))
-        return normalize(present_tensor(pixels, self.config.preprocess), self.config.preprocess)
+        return normalize(preprocess_tensor(pixels, self.config.preprocess), self.config.preprocess)
 
-    def _normalized(self, presented: Tensor) -> Tensor:
-        return normalize(self._unit(presented), self.config.preprocess)
+    def _normalized(self, preprocessed: Tensor) -> Tensor:
+        return normalize(self._unit(preprocessed), self.config.preprocess)
 
     def _unit(self, images: Tensor) -> Tensor:
         """On the metric's device, float32, in [0, 1]."""
@@ -557,14 +555,14 @@ def _locate(
     metric: str | None,
     cache_dir: str | os.PathLike[str] | None,
     local_files_only: bool,
-) -> HeadFolder | hub.HubHead:
-    """Where a head is: a folder, else a Hub repo."""
+) -> LocalCheckpoint | hub.HubCheckpoint:
+    """Where a checkpoint is: a folder, else a Hub repo."""
     text = os.fspath(source)
     folder = Path(os.path.expanduser(text))
     if folder.is_dir():
-        return HeadFolder(folder)
+        return LocalCheckpoint(folder)
     if isinstance(source, str) and text[:1] not in (".", "/", "~") and _REPO.fullmatch(text):
-        return hub.HubHead(text, metric=metric, cache_dir=cache_dir, local_files_only=local_files_only)
+        return hub.HubCheckpoint(text, metric=metric, cache_dir=cache_dir, local_files_only=local_files_only)
     raise InputError(
         f"weights {text!r}: no such folder, and not a Hub repo 'org/name' or 'org/name@revision'; also taken are "
         "'default', 'imagenet' and None (random)"

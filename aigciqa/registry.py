@@ -25,7 +25,7 @@ PAPER = "PKU-I2IQA (Yuan et al. 2023, arXiv:2311.15556)"
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How an image is presented to a backbone. Part of the metric and of its checkpoint.
+    """How images are preprocessed for a backbone. Part of the metric and of its checkpoint.
 
     Attributes:
         resize: pixels of the short side after a bilinear antialiased resize; None leaves the image as it is.
@@ -53,7 +53,7 @@ class MetricSpec:
         kind: `"nr"` (no reference) or `"fr"` (full reference: the image prompt).
         backbone: name of the feature extractor.
         feature_dim: D, the length of one image's features.
-        preprocess: how images are presented to the backbone.
+        preprocess: how images are preprocessed for the backbone.
         dimensions: what the head predicts; the first is the main one.
         source: where the model is described.
         embedded: variant -> folder of weights inside the package; empty where weights come from the Hub.

@@ -1,4 +1,4 @@
-"""What `import aigciqa` adds to `import torch`, and how long `aigciqa-score --help` takes: medians of paired runs.
+"""What `import aigciqa` adds to `import torch`, and how long `aigciqa score --help` takes: medians of paired runs.
 
 python benchmarks/import_time.py
 """
@@ -30,7 +30,7 @@ def main() -> None:
         helping.append(seconds(HELP))
     print(f"import torch                   {statistics.median(torch_alone):.3f} s")
     print(f"import aigciqa adds            {statistics.median(added):.3f} s (at most 0.15)")
-    print(f"aigciqa-score --help           {statistics.median(helping):.3f} s (at most 0.6)")
+    print(f"aigciqa score --help           {statistics.median(helping):.3f} s (at most 0.6)")
 
 
 if __name__ == "__main__":

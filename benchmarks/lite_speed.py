@@ -6,28 +6,15 @@ python benchmarks/lite_speed.py [--threads 2] [--repeats 15]
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections.abc import Sequence
+from functools import partial
 
 import torch
-from torch import Tensor
+from interleaved import medians
 
 import aigciqa
 
 SIZES = (512, 1024)
 WANTED = {512: 5.0, 1024: 2.5}
-
-
-def milliseconds(metrics: Sequence[aigciqa.Metric], images: Sequence[Tensor], repeats: int) -> list[float]:
-    """Median milliseconds of each metric; they take turns, so that a busy machine slows all of them."""
-    times: list[list[float]] = [[] for _ in metrics]
-    for _ in range(repeats + 2):
-        for metric, spent in zip(metrics, times, strict=True):
-            start = time.perf_counter()
-            metric(*images)
-            spent.append(time.perf_counter() - start)
-    return [1e3 * statistics.median(spent[2:]) for spent in times]
 
 
 def main() -> None:
@@ -43,7 +30,8 @@ def main() -> None:
         paper = aigciqa.create_metric(f"{kind}-resnet50", weights=None)
         for size in SIZES:
             images = [torch.rand(1, 3, size, size) for _ in range(2 if kind == "fr" else 1)]
-            fast, slow = milliseconds((lite, paper), images, options.repeats)
+            cases = {"lite": partial(lite, *images), "paper": partial(paper, *images)}
+            fast, slow = (1e3 * seconds for seconds in medians(cases, options.repeats).values())
             print(f"{kind}-lite  {size:5} {fast:8.1f} {slow:12.1f} {slow / fast:6.1f} {WANTED[size]:7.1f}")
 
 

@@ -1,10 +1,10 @@
-"""The scoring engine on Ray against the same engine in this process, in turns, start-up excluded.
+"""The scoring engine on Ray against the same engine in this process, interleaved, start-up excluded.
 
     python benchmarks/ray_engine.py [--metric nr-resnet50] [--dtype auto] [--threads 2] [--images 288] [--repeats 3]
 
 Files are JPEG, 512 x 512, quality 92. Both are timed from the end of a first part of the images to the end of the
 last; on Ray, that is when the parts are written, so a cluster's start and its actor's do not count. A cluster of its
-own is started for each turn, with as many CPUs as there are threads, and runs only then. Weights are random.
+own is started each time, with as many CPUs as there are threads, and runs only then. Weights are random.
 
 It also prints what a plan of a large run needs: what a decoding thread does, how fast the driver lists a manifest and
 takes in records, and bytes per image.
@@ -31,7 +31,7 @@ from scoring import draw, items_of
 
 import aigciqa
 from aigciqa.images.decode import load_image
-from aigciqa.images.preprocess import present_image
+from aigciqa.images.preprocess import preprocess_image
 from aigciqa.integrations.ray import Setup
 from aigciqa.integrations.shards import row, score_shards, shards
 from aigciqa.metric import Metric
@@ -102,7 +102,7 @@ def print_costs(items: Sequence[aigciqa.Item], metric: Metric, folder: Path) -> 
     """What a plan of a large run needs to know: a decoding thread, the driver, the bytes."""
     start = time.perf_counter()
     for item in items:
-        present_image(load_image(item.image), metric.config.preprocess)
+        preprocess_image(load_image(item.image), metric.config.preprocess)
     decoded = len(items) / (time.perf_counter() - start)
 
     manifest = folder / "manifest.csv"

@@ -4,8 +4,8 @@
 
 PART is one or more of nr-lite, nr-resnet50, fr-lite, ..., and paint; nr-lite, nr-resnet50 and paint by default.
 Images are 512 x 512, JPEG of quality 92 or PNG, from four groups, with a prompt for every four; a hundred are
-distinct. Scoring without and with a report take turns, a hundred images at a time. The share is what maps, rows and
-page cost of what scoring costs alone. Weights are random where there are none; what is timed does not depend on them.
+distinct. Scoring without and with a report are interleaved, a hundred images at a time. The share is what maps, rows
+and page cost of what scoring costs alone. Weights are random where there are none; no time depends on them.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ with:
 - one by one: one image at a time, as command lines of metric libraries do it;
 - limit: the bare network, batch normalisation folded, channels last, on tensors that are in memory.
 
-Each is a process of its own, and they take turns. The first two run without the huge pages that `import aigciqa` asks
-for, and so does "small pages": the engine in a process whose torch made a tensor before that import.
+Each is a process of its own, and they are interleaved. The first two run without the huge pages that `import aigciqa`
+asks for, and so does "small pages": the engine in a process whose torch made a tensor before that import.
 Weights are random, since what is timed does not depend on them; where scores are compared, a short training came first.
 """
 
@@ -27,18 +27,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from interleaved import Case, medians_of_processes, serve
 from lightning_fabric import Fabric
 from PIL import Image
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torchvision import transforms
-from turns import Contestant, answer, medians
 
 import aigciqa
 from aigciqa.databases.base import Sample
 from aigciqa.images.decode import load_image
-from aigciqa.images.preprocess import present_image
+from aigciqa.images.preprocess import preprocess_image
 from aigciqa.metric import Metric
 from aigciqa.scoring.encoder import Encoder
 from aigciqa.training.image_cache import build_cache
@@ -63,12 +63,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--images", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--contestant", nargs=3, help=argparse.SUPPRESS, metavar=("WAY", "METRIC", "FOLDER"))
+    parser.add_argument("--case", nargs=3, help=argparse.SUPPRESS, metavar=("WAY", "METRIC", "FOLDER"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    if options.contestant:
-        way, name, folder = options.contestant
-        answer(contestant(way, name, items_of(Path(folder)), options.threads))
+    if options.case:
+        way, name, folder = options.case
+        serve(case_of(way, name, items_of(Path(folder)), options.threads))
         return
     with tempfile.TemporaryDirectory() as folder:
         for part in options.parts:
@@ -108,19 +108,19 @@ def noise(item: aigciqa.Item) -> float:
     return float(Path(item.image).stem.split("-")[1])
 
 
-def rates(options: argparse.Namespace, folder: Path, contestants: dict[str, tuple[str, str]]) -> dict[str, float]:
-    """Median images per second of contestants: name -> (way, metric)."""
+def rates(options: argparse.Namespace, folder: Path, cases: dict[str, tuple[str, str]]) -> dict[str, float]:
+    """Median images per second of cases: name -> (way, metric)."""
     draw(folder, options.images)
     common = ["--threads", str(options.threads)]
-    calls = {name: [*common, "--contestant", *facts, str(folder)] for name, facts in contestants.items()}
-    found = medians(__file__, calls, (*BY_HAND, *SMALL_PAGES), options.repeats)
+    calls = {name: [*common, "--case", *way, str(folder)] for name, way in cases.items()}
+    found = medians_of_processes(__file__, calls, (*BY_HAND, *SMALL_PAGES), options.repeats)
     per_second = {name: options.images / seconds for name, seconds in found.items()}
     print("images/s: " + ", ".join(f"{name} {rate:.1f}" for name, rate in per_second.items()), flush=True)
     return per_second
 
 
-def contestant(way: str, name: str, items: list[aigciqa.Item], threads: int) -> Contestant:
-    """What a contestant's process does once it is asked to."""
+def case_of(way: str, name: str, items: list[aigciqa.Item], threads: int) -> Case:
+    """What a case's process does once it is asked to."""
     metric = aigciqa.create_metric(
         name, weights="default" if name.endswith("lite") else None, dtype="auto" if way.endswith("auto") else "float32"
     )
@@ -158,7 +158,7 @@ class Loop:
         )
 
     def batch(self, paths: Sequence[str | None]) -> Tensor:
-        """Presented images."""
+        """Preprocessed images."""
         return torch.stack([self.transform(Image.open(str(path)).convert("RGB")) for path in paths])
 
     @torch.no_grad()
@@ -184,7 +184,7 @@ def engine(metric: Metric, items: Sequence[aigciqa.Item], decoder: str) -> float
     return seconds * len(items) / len(rest)
 
 
-def limit(metric: Metric, images: int) -> Contestant:
+def limit(metric: Metric, images: int) -> Case:
     """The bare network on images in memory: batch normalisation folded, channels last, no more."""
     dtype = metric.autocast_dtype or torch.float32
     network = fuse(metric.backbone).to(dtype=dtype).to(memory_format=torch.channels_last)
@@ -199,15 +199,16 @@ def limit(metric: Metric, images: int) -> Contestant:
     return run
 
 
-def tensors(metric: Metric, paths: Sequence[str]) -> Contestant:
+def tensors(metric: Metric, paths: Sequence[str]) -> Case:
     """Score batches in memory, each with one prompt if the metric needs it."""
     spec = metric.config.preprocess
-    batch = torch.stack([present_image(load_image(path), spec) for path in paths[:BATCH]]).contiguous()
+    batch = torch.stack([preprocess_image(load_image(path), spec) for path in paths[:BATCH]]).contiguous()
+    parts = (batch, batch[:1]) if metric.requires_reference else (batch,)
 
     def run() -> None:
         for _ in range(len(paths) // BATCH):
-            features = metric.encode_presented(batch)
-            metric.regress(features, metric.encode_presented(batch[:1]) if metric.requires_reference else None)
+            features, *prompt = (metric.backbone.pool(metric.feature_maps(part)) for part in parts)
+            metric.regress(features, *prompt)
 
     return run
 
@@ -281,10 +282,10 @@ def profile(options: argparse.Namespace, metric: Metric, items: list[aigciqa.Ite
     """One metric's stages."""
     spec, encoder = metric.config.preprocess, Encoder(metric)
     images = [load_image(item.image) for item in items]
-    batch = torch.stack([present_image(image, spec) for image in images[:BATCH]])
+    batch = torch.stack([preprocess_image(image, spec) for image in images[:BATCH]])
     stages: dict[str, Callable[[], object]] = {
         "decode": lambda: [load_image(item.image) for item in items],
-        "resize": lambda: [present_image(image, spec) for image in images],
+        "resize": lambda: [preprocess_image(image, spec) for image in images],
         "network": lambda: [encoder.encode(batch) for _ in range(len(items) // BATCH)],
         "all": lambda: engine(metric, items, "pillow"),
     }

@@ -12,20 +12,19 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from interleaved import Case, CaseProcess, medians, medians_of_processes, serve
 from lightning_fabric import Fabric
 from PIL import Image
 from torch import Tensor
 from torchvision import transforms
-from turns import Contestant, Player, answer, medians
 
 import aigciqa
 from aigciqa.databases.base import Sample
@@ -40,9 +39,9 @@ DIMENSIONS = ("quality", "authenticity", "correspondence", "overall")
 #: Ways of training whose memory is compared with the loop's.
 WAYS: dict[str, dict[str, Any]] = {
     "float32": {},
-    "float32, recompute": {"recompute": True},
+    "float32, checkpointing": {"activation_checkpointing": True},
     "bfloat16": {"dtype": "bfloat16"},
-    "bfloat16, recompute": {"dtype": "bfloat16", "recompute": True},
+    "bfloat16, checkpointing": {"dtype": "bfloat16", "activation_checkpointing": True},
 }
 PER_PROMPT = 8
 BATCH = 8
@@ -53,7 +52,7 @@ def main() -> None:
     options = arguments()
     torch.set_num_threads(options.threads)
     if options.way:
-        answer(stepping(options))
+        serve(stepping(options))
         return
     with tempfile.TemporaryDirectory() as folder:
         samples = draw_database(Path(folder), options.images)
@@ -172,23 +171,12 @@ def endless(learner: Learner) -> Iterator[object]:
         yield from learner.steps(epoch)
 
 
-def turns(options: argparse.Namespace, contestants: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Median seconds of each; they take turns, so that a busy machine slows all of them."""
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(options.steps + 1):
-        for name, step in contestants.items():
-            start = time.perf_counter()
-            step()
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(spent[1:]) for name, spent in times.items()}
-
-
 def compare_steps(options: argparse.Namespace, samples: list[Sample], folder: Path) -> str:
     """Steps a second, each way in a process of its own."""
     ours(options, samples, folder)  # fills the cache of images
     ways = ("loop", "float32", "bfloat16")
     calls = {way: arguments_of(options, folder, way) for way in ways}
-    found = medians(__file__, calls, ways, options.steps)
+    found = medians_of_processes(__file__, calls, ways, options.steps)
     ratios = ", ".join(f"{name} {found['loop'] / found[name]:.2f}x" for name in ways[1:])
     return f"{ratios} the loop's steps per second (wanted 1.35x, and 2.4x in bfloat16)"
 
@@ -196,7 +184,7 @@ def compare_steps(options: argparse.Namespace, samples: list[Sample], folder: Pa
 def compare_targets(options: argparse.Namespace, samples: list[Sample], folder: Path) -> str:
     """Four targets at once against one."""
     one, four = (endless(ours(options, samples, folder, count)) for count in (1, 4))
-    found = turns(options, {"one": one.__next__, "four": four.__next__})
+    found = medians({"one": one.__next__, "four": four.__next__}, options.steps)
     return f"training four targets jointly costs {found['four'] / found['one']:.2f}x that of one (wanted at most 1.1x)"
 
 
@@ -207,10 +195,10 @@ def compare_evaluation(options: argparse.Namespace, samples: list[Sample], folde
     metrics = {
         dtype: aigciqa.create_metric(options.metric, weights=None, dtype=dtype) for dtype in ("float32", "bfloat16")
     }
-    contestants: dict[str, Callable[[], object]] = {"loop": lambda: loop.evaluate(count)}
+    cases: dict[str, Case] = {"loop": lambda: loop.evaluate(count)}
     for dtype, metric in metrics.items():
-        contestants[dtype] = lambda metric=metric: predict({"ours": metric}, samples[:count])  # type: ignore[misc]
-    found = turns(options, contestants)
+        cases[dtype] = lambda metric=metric: predict({"ours": metric}, samples[:count])  # type: ignore[misc]
+    found = medians(cases, options.steps)
     ratios = ", ".join(f"{dtype} {4 * found['loop'] / found[dtype]:.1f}x" for dtype in metrics)
     return f"{ratios} the loop's four evaluations, {count} images, {PER_PROMPT} per prompt (wanted 15x in bfloat16)"
 
@@ -223,7 +211,7 @@ def compare_frozen(options: argparse.Namespace, samples: list[Sample], folder: P
     list(learner.steps(2))
     frozen = time.perf_counter() - start
     steps = Loop(options.metric, samples).steps()
-    found = turns(options, {"loop": steps.__next__})["loop"] * len(samples) / BATCH
+    found = medians({"loop": steps.__next__}, options.steps)["loop"] * len(samples) / BATCH
     return f"{found / frozen:.0f}x the loop's epoch, the loop's taken from its steps (wanted 50x)"
 
 
@@ -232,11 +220,11 @@ def compare_memory(options: argparse.Namespace, samples: list[Sample], folder: P
     ours(options, samples, folder)  # fills the cache of images
     peaks = {}
     for way in ("loop", *WAYS):
-        with Player(__file__, arguments_of(options, folder, way), is_plain=True) as player:
-            player.wait_until_ready()
+        with CaseProcess(__file__, arguments_of(options, folder, way), is_plain=True) as process:
+            process.wait_until_ready()
             for _ in range(5):
-                player.run()
-            peaks[way] = player.peak()
+                process.run()
+            peaks[way] = process.peak()
     loop = peaks.pop("loop")
     shares = ", ".join(f"{way} {each / loop:.1%} ({each / 1e6:.0f} MB)" for way, each in peaks.items())
     return f"{shares} of the loop's {loop / 1e6:.0f} MB; {options.images} images (wanted at most 15% at 4,000)"
@@ -248,7 +236,7 @@ def arguments_of(options: argparse.Namespace, folder: Path, way: str) -> list[st
     return [*line, "--folder", str(folder), "--way", way]
 
 
-def stepping(options: argparse.Namespace) -> Contestant:
+def stepping(options: argparse.Namespace) -> Case:
     """Training, a step at a time, on the images that were drawn."""
     pairs = [(f"{number}.jpg", f"prompt{number // PER_PROMPT}.jpg") for number in range(options.images)]
     samples = [
@@ -259,7 +247,7 @@ def stepping(options: argparse.Namespace) -> Contestant:
     ]
     if options.way == "loop":
         return Loop(options.metric, samples).steps().__next__
-    keep_memory("recompute" not in WAYS[options.way])  # as `aigciqa-train` does
+    keep_memory("activation_checkpointing" not in WAYS[options.way])  # as `aigciqa train` does
     return endless(ours(options, samples, options.folder, **WAYS[options.way])).__next__
 
 

@@ -84,8 +84,8 @@ def _make_report(app: Sphinx, exception: Exception | None) -> None:
     folder = Path(app.outdir, "example-report")
     for name in ("generated", "prompts"):
         shutil.copytree(Path(app.srcdir, "../examples/images", name), folder / name, dirs_exist_ok=True)
-    command = [Path(sys.executable).with_name("aigciqa-score"), "generated", "-r", "prompts", "--group-by", "parent"]
-    subprocess.run([*command, "--report", "index.html", "-o", "scores.csv", "--quiet"], cwd=folder, check=True)
+    score = [sys.executable, "-m", "aigciqa", "score", "generated", "-r", "prompts", "--group-by", "parent"]
+    subprocess.run([*score, "--report", "index.html", "-o", "scores.csv", "--quiet"], cwd=folder, check=True)
 
 
 def setup(app: Sphinx) -> None:

@@ -1,6 +1,6 @@
 """Train a metric on AGIQA-3K, for quality and correspondence in one model, and compare it with people.
 
-    python examples/agiqa_3k.py AGIQA-3K --output heads/agiqa-3k
+    python examples/agiqa_3k.py AGIQA-3K --output checkpoints/agiqa-3k
 
 AGIQA-3K has no image prompts, so the metric is a no-reference one. By default prompts of the test part are never seen
 (`--protocol paper` does as the paper's training code). Needs the database and `pip install aigciqa[train]`.
@@ -16,26 +16,23 @@ from pathlib import Path
 import aigciqa
 
 DATABASE = "agiqa-3k"
-COMMANDS = {
-    f"aigciqa-{name}": (sys.executable, "-c", f"from aigciqa.cli.{name} import main; main(prog_name='aigciqa-{name}')")
-    for name in ("train", "benchmark")
-}
 
 
 def main() -> None:
     """Run both commands."""
     options = arguments()
-    head = options.output
-    if not (head / "config.json").exists():
+    folder = options.output
+    if not (folder / "config.json").exists():
         run(
-            "aigciqa-train", DATABASE, str(options.root), "-m", options.metric, "--protocol", options.protocol,
+            "train", DATABASE, str(options.root), "-m", options.metric, "--protocol", options.protocol,
             "--epochs", str(options.epochs), "--start", options.pretrained, "--seed", str(options.seed),
-            "-o", str(head),
+            "-o", str(folder),
         )  # fmt: skip
-    # Protocol and seed are in the head: the benchmark takes them from there.
+    # Protocol and seed are in the checkpoint: the evaluation takes them from there.
     run(
-        "aigciqa-benchmark", DATABASE, str(options.root), "-m", options.metric, "--weights", str(head),
-        "-o", str(head / "benchmark.md"), "--plots", str(head / "plots"), "--predictions", str(head / "test.csv"),
+        "evaluate", DATABASE, str(options.root), "-m", options.metric, "--weights", str(folder),
+        "-o", str(folder / "evaluation.md"),
+        "--plots", str(folder / "plots"), "--predictions", str(folder / "test.csv"),
     )  # fmt: skip
 
 
@@ -43,7 +40,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("root", type=Path, help="folder of AGIQA-3K")
-    parser.add_argument("--output", type=Path, default=Path("heads/agiqa-3k"), help="folder of the head")
+    parser.add_argument("--output", type=Path, default=Path("checkpoints/agiqa-3k"), help="folder of the checkpoint")
     parser.add_argument("--metric", choices=aigciqa.list_metrics("nr-[!l]*"), default="nr-resnet50")
     parser.add_argument("--protocol", choices=("prompt-disjoint", "paper"), default="prompt-disjoint")
     parser.add_argument("--epochs", type=int, default=100)
@@ -52,10 +49,10 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(command: str, *options: str) -> None:
+def run(*arguments: str) -> None:
     """Show a command, then run it."""
-    print(command, *options, file=sys.stderr, flush=True)
-    done = subprocess.run([*COMMANDS[command], *options])
+    print("aigciqa", *arguments, file=sys.stderr, flush=True)
+    done = subprocess.run([sys.executable, "-m", "aigciqa", *arguments])
     if done.returncode:
         sys.exit(done.returncode)
 

@@ -25,8 +25,7 @@ from tqdm import tqdm
 
 import aigciqa
 from aigciqa.databases import Sample
-from aigciqa.evaluation import Predictions, Setting, evaluate, plots, predict
-from aigciqa.evaluation import text as tables
+from aigciqa.evaluation import Predictions, Setting, evaluate, plots, predict, text
 from aigciqa.images.decode import load_image
 
 #: piq's function -> whether low values are good. All compare with a reference and need no download.
@@ -64,9 +63,9 @@ def main() -> None:
         dimensions=dimensions if options.dimensions else None,
         setting=Setting(database.name, split.protocol, "test", split.seed, split.digest),
     )
-    print(tables.to_terminal(evaluation), end="")
+    print(text.to_terminal(evaluation), end="")
     if options.output is not None:
-        tables.write_report(evaluation, options.output)
+        text.write_report(evaluation, options.output)
     if options.plots is not None:
         plots.write_plots(evaluation, options.plots)
 

@@ -38,11 +38,11 @@ def main() -> None:
         for variant in recipe.VARIANTS:
             recipe.write_variant(cache / f"seed-{seed}", variant, fitted)
         validation.measure(fitted, cache / f"seed-{seed}")
-    facts = recipe.facts(data, len(training), len(held_out))
+    metadata = recipe.metadata(data, len(training), len(held_out))
     for variant in recipe.VARIANTS:
         tables = validation.tables[variant].tables
         digest = recipe.write_variant(
-            options.out, variant, fits[0], facts, results(tables), card(variant, tables, facts)
+            options.out, variant, fits[0], metadata, results(tables), card(variant, tables, metadata)
         )
         print(f"{options.out / variant}: sha256 {digest}")
 

@@ -1,6 +1,6 @@
-"""Train a metric on ratings of your own: a CSV of images and mean opinion scores becomes a head.
+"""Train a metric on ratings of your own: a CSV of images and mean opinion scores becomes a checkpoint.
 
-    python examples/train_on_your_ratings.py ratings.csv --output head [--metric nr-resnet18] [--epochs 30]
+    python examples/train_on_your_ratings.py ratings.csv --output checkpoint [--metric nr-resnet18] [--epochs 30]
 
 `ratings.csv` has the columns `image` and one or more of `quality`, `authenticity`, `correspondence`, `overall`, and
 optionally `reference` (the image prompt, which fr- metrics need), `prompt`, `generator` and `group`. Paths are relative
@@ -18,13 +18,13 @@ from aigciqa.training.trainer import Settings, train
 
 
 def main() -> None:
-    """Train, then show what the head says of images it has not seen."""
+    """Train, then show what the metric says of images it has not seen."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ratings", type=Path, help="the CSV file")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the head")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the checkpoint")
     parser.add_argument("--metric", default="nr-resnet18")
     parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--start", default="imagenet", help="imagenet, none, a head or an ImageNet file")
+    parser.add_argument("--start", default="imagenet", help="imagenet, none, a checkpoint or an ImageNet file")
     parser.add_argument("--frozen", action="store_true", help="train the head alone: fast, and enough for few ratings")
     options = parser.parse_args()
 

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import aigciqa
-from aigciqa.cli import score
+from aigciqa.cli.main import main
 
 # One test worker a core, one thread a worker; the processes that tests start read the variable.
 torch.set_num_threads(1)
@@ -29,7 +29,7 @@ os.environ.update(HF_HUB_DISABLE_XET="1", HF_TOKEN="hf_test", NO_PROXY="127.0.0.
 # A job in the background ignores it, and so would the processes that tests start and stop.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-COMMAND = (sys.executable, "-c", "from aigciqa.cli.score import main; main(prog_name='aigciqa-score')")
+COMMAND = (sys.executable, "-m", "aigciqa", "score")
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +75,11 @@ def inputs(metric: aigciqa.Metric, batch: int = 2, height: int = 240, width: int
     return (images, draw_tensor(batch, height + 30, width - 40, seed=50)) if metric.requires_reference else (images,)
 
 
+def plain_features(metric: aigciqa.Metric, pixels: torch.Tensor) -> torch.Tensor:
+    """Features (B, D) of preprocessed images, uint8 (B, 3, h, w), by the network as it is, not rearranged."""
+    return metric.backbone.pool(metric.feature_maps(pixels))
+
+
 @pytest.fixture(scope="session")
 def heads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Folders of untrained heads: a small one of each kind."""
@@ -99,7 +104,7 @@ def write_images(tmp_path: Path) -> Callable[..., list[str]]:
 
 
 def run_command(*arguments: str, cwd: Path | None = None, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
-    """`aigciqa-score` as a process of its own."""
+    """`aigciqa score` as a process of its own."""
     done = subprocess.run(
         [*COMMAND, *arguments],
         cwd=cwd,
@@ -112,9 +117,9 @@ def run_command(*arguments: str, cwd: Path | None = None, stdin: bytes = b"") ->
 
 
 def call_command(*arguments: str, cwd: Path | None = None, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
-    """`aigciqa-score` within this process: as `run_command`, without the seconds that loading torch takes."""
+    """`aigciqa score` within this process: as `run_command`, without the seconds that loading torch takes."""
     with pytest.MonkeyPatch.context() as patch:
         if cwd is not None:
             patch.chdir(cwd)
-        done = CliRunner().invoke(score.main, arguments, input=stdin, prog_name="aigciqa-score")
+        done = CliRunner().invoke(main, ["score", *arguments], input=stdin, prog_name="aigciqa")
     return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)

@@ -355,6 +355,6 @@ def test_paths_of_windows_are_never_looked_up_on_the_hub(path: str, monkeypatch:
     def network(*_args: object, **_options: object) -> None:
         raise AssertionError("looked up on the Hub")
 
-    monkeypatch.setattr("aigciqa.checkpoints.hub.HubHead", network)
+    monkeypatch.setattr("aigciqa.checkpoints.hub.HubCheckpoint", network)
     with pytest.raises(ValueError, match="no such folder"):
         aigciqa.create_metric("nr-resnet18", weights=path)

@@ -28,7 +28,7 @@ from aigciqa.tables.csv_text import csv_line, plain, protected
 from aigciqa.tables.formats import read_rows
 from aigciqa.tables.scores import read_table
 from aigciqa.tables.text import csv_lines
-from aigciqa.utils import object_stores as remote
+from aigciqa.utils import object_stores
 from tests.conftest import call_command
 
 Write = Callable[..., list[str]]
@@ -359,7 +359,7 @@ class TestAddresses:
         ],
     )
     def test_what_may_be_named(self, url: str, allowed: bool) -> None:
-        assert (remote.refusal(url) is None) == allowed
+        assert (object_stores.refusal(url) is None) == allowed
 
     @pytest.mark.parametrize("column", ["image", "reference"])
     def test_nothing_is_asked(self, folder: Path, monkeypatch: pytest.MonkeyPatch, column: str) -> None:

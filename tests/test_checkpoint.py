@@ -90,7 +90,7 @@ def test_configs_survive_json(name: str) -> None:
         (lambda c: c.update(format=True), "'format' is True"),
         (lambda c: c.update(kind="xr"), "'kind' is 'xr'; expected one of nr, fr"),
         (lambda c: c.update(metric=3), "'metric' is 3"),
-        (lambda c: c.update(metric="nr-vgg16"), "holds a head for 'nr-vgg16', not for 'nr-resnet18'"),
+        (lambda c: c.update(metric="nr-vgg16"), "holds a checkpoint for 'nr-vgg16', not for 'nr-resnet18'"),
         (lambda c: c.update(backbone="resnet18"), "'backbone' is 'resnet18'; expected a dict"),
         (lambda c: c["backbone"].update(name="os"), "'backbone.name' is 'os'; expected one of"),
         (lambda c: c["backbone"].update(name=["resnet18"]), "'backbone.name' is"),
@@ -185,7 +185,7 @@ def test_paths_are_never_taken_for_repos(monkeypatch: pytest.MonkeyPatch, tmp_pa
     def network(*_args: object, **_kwargs: object) -> None:
         raise AssertionError("looked up on the Hub")
 
-    monkeypatch.setattr("aigciqa.checkpoints.hub.HubHead", network)
+    monkeypatch.setattr("aigciqa.checkpoints.hub.HubCheckpoint", network)
     monkeypatch.chdir(tmp_path)
     for path in ("./org/name", "/org/name", "~/org/name", "../org", Path("org/name"), "no-slash", "a/b/c"):
         with pytest.raises(ValueError, match="no such folder"):

@@ -1,4 +1,4 @@
-"""`aigciqa-score`, often as a real process: sources, references, tables, exit statuses, resuming."""
+"""`aigciqa score`, often as a real process: sources, references, tables, exit statuses, resuming."""
 
 from __future__ import annotations
 
@@ -271,7 +271,7 @@ def test_list_and_version() -> None:
     listed = call_command("--list")
     assert listed.returncode == 0
     assert len(listed.stdout.splitlines()) == 13
-    assert call_command("--version").stdout.startswith("aigciqa-score, version 0.")
+    assert call_command("--version").stdout.startswith("aigciqa, version 0.")
 
 
 class TestResume:

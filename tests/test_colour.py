@@ -218,7 +218,7 @@ class TestScores:
         specs = (untrained("nr-resnet18").config.preprocess,)
         for profile, times in ((None, 1), (built_in, 2), (P3, 2)):
             content = saved(RGB, "JPEG", icc_profile=profile).getvalue()
-            decoding._present_on(torch.device("cpu"), content, specs)
+            decoding._preprocess_on(torch.device("cpu"), content, specs)
             assert len(seen) == times
 
 

@@ -1,4 +1,4 @@
-"""`aigciqa-compare` and what it is made of: groups, their matching by prompt, the tables."""
+"""`aigciqa compare` and what it is made of: groups, their matching by prompt, the tables."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def table(path: Path, *parts: Sequence[Mapping[str, Any]]) -> str:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(main, arguments, prog_name="aigciqa-compare")
+    return CliRunner().invoke(main, arguments, prog_name="aigciqa compare")
 
 
 class TestMatching:
@@ -296,10 +296,10 @@ class TestTables:
         assert "nr-lite" not in done.stdout
 
     def test_the_report_finds_images_beside_the_table(
-        self, tmp_path: Path, images: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, write_images: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        images("a", "1.png", "2.png")
-        images("b", "1.png", "2.png")
+        write_images("a", "1.png", "2.png")
+        write_images("b", "1.png", "2.png")
         path = table(tmp_path / "scores.csv", rows("a", 3, 3, group="a")[1:], rows("b", 3, 3, group="b")[1:])
         monkeypatch.chdir("/")
         done = run(path, "--report", str(tmp_path / "report.html"))
@@ -389,10 +389,10 @@ class TestFolders:
     """The command over folders of images."""
 
     def test_folders_are_scored_and_matched(
-        self, tmp_path: Path, images: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, write_images: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for folder in ("prompts", "one", "two"):
-            images(folder, "x/1.png", "x/2.png", "y/1.png")
+            write_images(folder, "x/1.png", "x/2.png", "y/1.png")
         (tmp_path / "two/y/torn.png").write_bytes(b"no image")
         monkeypatch.chdir(tmp_path)
         done = run("one", "two", "-r", "prompts", "-m", "fr-lite", "-m", "nr-lite", "--format", "json")
@@ -412,9 +412,9 @@ class TestFolders:
         assert [block["metric"] for block in json.loads(alone.stdout)["blocks"]] == ["fr-lite"]
 
     def test_a_folder_against_an_earlier_table_is_scored_by_its_metrics(
-        self, tmp_path: Path, images: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, write_images: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        images("run/out", "1.png", "2.png")
+        write_images("run/out", "1.png", "2.png")
         monkeypatch.chdir(tmp_path)
         table(tmp_path / "out.csv", [row(f"elsewhere/{n}.png", 3.0, metric="nr-lite") for n in (1, 2, 3)])
         done = run("run/out", "out.csv", "--baseline", "out.csv", "--dimension", "quality", "--format", "json")
@@ -424,20 +424,20 @@ class TestFolders:
         assert [(block["metric"], block["differences"][0]["n"]) for block in found["blocks"]] == [("nr-lite", 2)]
 
     def test_a_folder_and_a_table_of_one_are_matched_by_the_same_paths(
-        self, tmp_path: Path, images: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, write_images: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         names = ["x/a/1.png", "x/a/2.png", "x/b/1.png", "x/b/2.png"]
-        images("new", *names)
+        write_images("new", *names)
         monkeypatch.chdir(tmp_path)
         table(tmp_path / "old.csv", [row(f"old/{name}", 3.0) for name in names])
         found = json.loads(run("new", "old.csv", "--dimension", "quality", "--format", "json").stdout)
         assert (found["matched_by"], found["blocks"][0]["differences"][0]["n"]) == ("relative path", 4)
 
     def test_nothing_is_scored_before_what_is_wrong_is_said(
-        self, tmp_path: Path, images: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, write_images: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        images("one", "1.png")
-        images("two", "1.png")
+        write_images("one", "1.png")
+        write_images("two", "1.png")
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr("aigciqa.cli.compare._Scorer", None)
         for arguments, complaint in (
@@ -463,13 +463,13 @@ class TestFolders:
     def test_usage_errors(
         self,
         tmp_path: Path,
-        images: Callable[..., list[str]],
+        write_images: Callable[..., list[str]],
         arguments: list[str],
         complaint: str,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        images("one", "1.png")
-        images("two", "1.png")
+        write_images("one", "1.png")
+        write_images("two", "1.png")
         (tmp_path / "empty").mkdir()
         monkeypatch.chdir(tmp_path)
         done = run(*arguments)

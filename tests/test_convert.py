@@ -315,8 +315,8 @@ def test_a_truncated_checkpoint_is_refused(small: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_command(small: Path, tmp_path: Path) -> None:
     arguments = [str(small), "-m", "fr-resnet18", "-d", "quality", "-o", str(tmp_path / "head")]
-    code = "from aigciqa.cli.convert import main; main(prog_name='aigciqa-convert')"
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-m", "aigciqa", "convert", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout.strip()) == (0, str(tmp_path / "head")), done.stderr
     assert "create_metric('fr-resnet18', weights=" in done.stderr
     again = CliRunner().invoke(convert_command, arguments)

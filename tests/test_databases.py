@@ -827,7 +827,7 @@ class TestSplitFiles:
 class TestDataset:
     spec = METRICS["fr-resnet18"].preprocess
 
-    def test_items_are_presented_images_and_targets(self, originals: dict[str, Path]) -> None:
+    def test_items_are_preprocessed_images_and_targets(self, originals: dict[str, Path]) -> None:
         samples = load_database("pku-i2iqa", originals["pku-i2iqa"]).split().train
         data = ImageDataset(samples, ("overall", "quality"), self.spec, references=True)
         assert len(data) == len(samples)

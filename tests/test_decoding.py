@@ -115,7 +115,7 @@ class TestBudget:
         for path in paths:
             Image.fromarray(RGB).save(path)
         lock, inside, most = threading.Lock(), [0], [0]
-        present = decoding.present_image
+        present = decoding.preprocess_image
 
         def watched(*arguments: object) -> torch.Tensor:
             with lock:
@@ -128,7 +128,7 @@ class TestBudget:
                 with lock:
                     inside[0] -= 1
 
-        monkeypatch.setattr(decoding, "present_image", watched)
+        monkeypatch.setattr(decoding, "preprocess_image", watched)
         pool = decoding.DecoderPool(4, "pillow", torch.device("cpu"))
         spec = Preprocess(resize=None, crop=None)
         results = [pool.result(each) for each in [pool.submit(str(path), None, (spec,)) for path in paths]]
@@ -260,12 +260,12 @@ def test_one_that_hangs_gives_its_memory_back(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(decoding, "DECODE_SECONDS", 0.4)
     monkeypatch.setattr(decoding, "TICK_SECONDS", 0.01)
     monkeypatch.setattr(memory.DECODING, "limit", 1)
-    released, present = threading.Event(), decoding.present_image
+    released, present = threading.Event(), decoding.preprocess_image
     names = [str(tmp_path / name) for name in ("hangs.png", "next.png")]
     for name, size in zip(names, (2, 3), strict=True):
         Image.new("RGB", (size, size)).save(name)
     monkeypatch.setattr(
-        decoding, "present_image", lambda image, spec: (image.width == 2 and released.wait()) or present(image, spec)
+        decoding, "preprocess_image", lambda image, spec: (image.width == 2 and released.wait()) or present(image, spec)
     )
     pool = decoding.DecoderPool(2, "pillow", torch.device("cpu"))
     spec = Preprocess(resize=None, crop=None)

@@ -21,6 +21,7 @@ from aigciqa.metric import Metric
 from aigciqa.registry import METRICS, Preprocess
 from aigciqa.scoring.encoder import Encoder, encoders
 from aigciqa.utils.hardware import fast_dtype
+from tests.conftest import plain_features
 
 
 def trained(name: str, dtype: str = "float32", seed: int = 0) -> Metric:
@@ -46,7 +47,7 @@ def test_features_are_the_metric_s_own(name: str) -> None:
     metric = trained(name) if name != "nr-lite" else aigciqa.create_metric(name)
     before = {key: value.clone() for key, value in metric.state_dict().items()}
     images = pixels(metric)
-    expected = metric.encode_presented(images)
+    expected = plain_features(metric, images)
     found, _ = Encoder(metric).encode(images)
     assert found.dtype == torch.float32
     assert (found - expected).abs().max() <= 2e-6 * expected.abs().max()
@@ -78,7 +79,7 @@ def test_leaky_activations_are_fused_too() -> None:
                 module.weight.fill_(0.5)
     images = pixels(metric)
     encoder = Encoder(metric)
-    expected = metric.encode_presented(images)
+    expected = plain_features(metric, images)
     found, _ = encoder.encode(images)
     fused = [module.activation for module in encoder.network.modules() if isinstance(module, FusedConvolution)]  # type: ignore[union-attr]
     assert ("leaky_relu", [0.3]) in fused
@@ -91,7 +92,7 @@ def test_without_onednn_the_network_stays_as_it_is(monkeypatch: pytest.MonkeyPat
     encoder = Encoder(metric)
     assert any(isinstance(module, nn.Conv2d) for module in encoder.network.modules())  # type: ignore[union-attr]
     images = pixels(metric)
-    expected = metric.encode_presented(images)
+    expected = plain_features(metric, images)
     assert (encoder.encode(images)[0] - expected).abs().max() <= 2e-6 * expected.abs().max()
 
 
@@ -127,7 +128,7 @@ def test_other_backbones_have_their_own_features_too(name: str, monkeypatch: pyt
     torch.manual_seed(0)
     metric = Metric(config)
     images = pixels(metric)
-    expected = metric.encode_presented(images)
+    expected = plain_features(metric, images)
     assert (Encoder(metric).encode(images)[0] - expected).abs().max() <= 2e-6 * expected.abs().max()
 
 
@@ -135,7 +136,7 @@ def test_other_backbones_have_their_own_features_too(name: str, monkeypatch: pyt
 def test_bfloat16_differs_little(name: str) -> None:
     metric = trained(name, dtype="bfloat16")
     images = pixels(metric)
-    expected = trained(name).encode_presented(images)
+    expected = plain_features(trained(name), images)
     found, _ = Encoder(metric).encode(images)
     assert found.dtype == torch.float32
     assert 0 < (found - expected).norm() <= 0.02 * expected.norm()

@@ -20,7 +20,7 @@ from PIL import Image
 
 import aigciqa
 from aigciqa.images.decode import load_image
-from aigciqa.images.preprocess import present_image
+from aigciqa.images.preprocess import preprocess_image
 from aigciqa.scoring import decoding, engine
 from aigciqa.scoring.encoder import Encoder
 from tests.conftest import draw, untrained
@@ -300,7 +300,7 @@ class TestMemory:
     ) -> None:
         images, prompts = write_images("gen", "a.png", "b.png", "c.png"), write_images("prompts", "a.png", "large.png")
         large = {
-            present_image(load_image(path), untrained("nr-resnet18").config.preprocess).sum().item()
+            preprocess_image(load_image(path), untrained("nr-resnet18").config.preprocess).sum().item()
             for path in (images[1], prompts[1])
         }
         encode = Encoder.encode
@@ -536,7 +536,7 @@ class TestDecoders:
         for name in ("plain.jpg", "turned.jpg", "other.png"):
             found = pool.result(pool.submit(str(tmp_path / name), None, (spec,)))
             assert not isinstance(found, str)
-            exact = present_image(load_image(tmp_path / name), spec)
+            exact = preprocess_image(load_image(tmp_path / name), spec)
             assert (found[spec].int() - exact.int()).abs().float().mean() < 1
         assert len(decoded) == 1
         cut = pool.result(pool.submit(str(tmp_path / "cut.jpg"), None, (spec,)))

@@ -731,7 +731,7 @@ def test_plots_are_drawn(evaluation: Evaluation, tmp_path: Path) -> None:
     assert [path.read_bytes() for path in again] == [path.read_bytes() for path in paths]
 
 
-def test_plots_of_few_facts(tmp_path: Path) -> None:
+def test_plots_of_few_values(tmp_path: Path) -> None:
     samples = [dataclasses.replace(sample, generator=None) for sample in make_samples(12)]
     flat = Predictions("flat", {"quality": np.ones(12)}, (None,) * 12, lower_better=True)
     paths = plots.write_plots(evaluate(flat, samples, resamples=10), tmp_path, formats=["svg"])

@@ -1,4 +1,4 @@
-"""`aigciqa-score` as a real process on a machine that lets it down: what is scored is kept, and the status says so."""
+"""`aigciqa score` as a real process on a machine that lets it down: what is scored is kept, and the status says so."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ decoding.read_content = lambda path, _: threading.Event().wait() if "hang" in pa
 {more}
 from aigciqa.cli.score import main
 from aigciqa.scoring.sources import open_sources
-main(prog_name="aigciqa-score")
+main(prog_name="aigciqa score")
 """
 SCORE = ["gen", "-m", "nr-lite", "-o", "t.csv", "--batch-size", "4"]
 #: Two threads, so that networks run side by side in lanes.

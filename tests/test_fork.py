@@ -51,8 +51,8 @@ print("done")
 if hasattr(os, "fork"):
 
     @pytest.mark.slow
-    def test_a_metric_scores_in_a_forked_process(images: Callable[..., list[str]], heads: dict[str, str]) -> None:
-        path = images("images", "a.png", size=(300, 300))[0]
+    def test_a_metric_scores_in_a_forked_process(write_images: Callable[..., list[str]], heads: dict[str, str]) -> None:
+        path = write_images("images", "a.png", size=(300, 300))[0]
         done = subprocess.run(
             [sys.executable, "-c", CODE, path, heads["nr-resnet18"]],
             env={**os.environ, "OMP_NUM_THREADS": "2"}, capture_output=True, text=True, timeout=600,

@@ -57,11 +57,11 @@ def test_nothing_is_said_where_huge_pages_are_or_are_not_wanted(
 
 
 def test_scoring_on_a_cpu_looks_at_it(
-    on_request: None, monkeypatch: pytest.MonkeyPatch, images: Callable[..., list[str]]
+    on_request: None, monkeypatch: pytest.MonkeyPatch, write_images: Callable[..., list[str]]
 ) -> None:
     monkeypatch.setattr(hardware, "_flags", lambda address: set())
     with pytest.warns(UserWarning, match="torch made its first tensor before aigciqa was imported"):
-        list(aigciqa.score_files(images("images", "a.png"), metric=untrained("nr-resnet18")))
+        list(aigciqa.score_files(write_images("images", "a.png"), metric=untrained("nr-resnet18")))
 
 
 @pytest.mark.parametrize("given", [None, "0"])

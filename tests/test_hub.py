@@ -294,7 +294,9 @@ def test_a_bit_flipped_on_the_way_is_noticed(
 
 def test_another_metrics_head_is_refused(hub: Hub, heads: dict[str, str], fetch: Callable[..., aigciqa.Metric]) -> None:
     hub.add("org/head", read_files(heads["fr-resnet18"]))
-    check_failure(fetch, "org/head", errors.WrongMetricError, "holds a head for 'fr-resnet18', not for 'nr-resnet18'")
+    check_failure(
+        fetch, "org/head", errors.WrongMetricError, "holds a checkpoint for 'fr-resnet18', not for 'nr-resnet18'"
+    )
     assert not [request for request in asked(hub) if "model.safetensors" in request]
 
 

@@ -15,7 +15,7 @@ import aigciqa
 from aigciqa.cli.score import main
 from aigciqa.images.decode import load_image
 from aigciqa.scoring.sources import open_sources
-from aigciqa.utils import object_stores as remote
+from aigciqa.utils import object_stores
 from tests.conftest import draw
 
 IMAGE = Image.fromarray(draw(70, 80))
@@ -52,8 +52,8 @@ class TestFolders:
         assert [found.relative for found in opener()] == ["a.png", "sub/b.png"]
 
     def test_in_an_object_store_as_well(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(remote, "is_folder", lambda _: True)
-        monkeypatch.setattr(remote, "files_below", lambda _: ["._a.png", "a.png", "sub/._b.png", "sub/c.heic"])
+        monkeypatch.setattr(object_stores, "is_folder", lambda _: True)
+        monkeypatch.setattr(object_stores, "files_below", lambda _: ["._a.png", "a.png", "sub/._b.png", "sub/c.heic"])
         skipped: dict = {}
         (opener,) = open_sources(["s3://bucket/x"], io.BytesIO(), skipped)
         assert [found.item.image for found in opener()] == ["s3://bucket/x/a.png"]

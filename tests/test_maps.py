@@ -1,4 +1,4 @@
-"""`aigciqa-score --maps`: what is written, where, and what happens where it can't be."""
+"""`aigciqa score --maps`: what is written, where, and what happens where it can't be."""
 
 from __future__ import annotations
 

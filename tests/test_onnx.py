@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import aigciqa
-from aigciqa.images.preprocess import present_tensor
+from aigciqa.images.preprocess import preprocess_tensor
 from aigciqa.integrations import onnx
 from aigciqa.integrations.onnx import export_onnx
 from tests.conftest import inputs, untrained
@@ -27,9 +27,9 @@ def run(path: Path, **feed: Tensor) -> dict[str, np.ndarray]:
     return dict(zip(names, session.run(names, {name: each.numpy() for name, each in feed.items()}), strict=True))
 
 
-def presented(metric: aigciqa.Metric, images: Tensor) -> Tensor:
+def preprocessed(metric: aigciqa.Metric, images: Tensor) -> Tensor:
     """Images as users of the file present them: resized, cropped, in [0, 1]."""
-    return present_tensor(images, metric.config.preprocess)
+    return preprocess_tensor(images, metric.config.preprocess)
 
 
 def check(metric: aigciqa.Metric, path: Path, **size: Any) -> None:
@@ -40,7 +40,8 @@ def check(metric: aigciqa.Metric, path: Path, **size: Any) -> None:
 
 def compare(metric: aigciqa.Metric, path: Path) -> None:
     batch = inputs(metric, batch=3)
-    found = run(path, **dict(zip(("images", "references"), (presented(metric, each) for each in batch), strict=False)))
+    given = (preprocessed(metric, each) for each in batch)
+    found = run(path, **dict(zip(("images", "references"), given, strict=False)))
     expected = metric.predict(*batch)
     assert list(found) == list(metric.dimensions)
     for dimension, scores in expected.items():
@@ -85,9 +86,9 @@ def test_the_file_of_an_embedded_metric_gives_its_scores_at_its_size(name: str, 
     path = tmp_path / "metric.onnx"
     export_onnx(name, path, size=(512, 554))
     images, *prompts = inputs(metric, batch=3)
-    preprocessed = [presented(metric, images)] + [presented(metric, images.flip(0)) for _ in prompts]
-    assert preprocessed[0].shape == (3, 3, 512, 554)
-    found = run(path, **dict(zip(("images", "references"), preprocessed, strict=False)))
+    shown = [preprocessed(metric, images)] + [preprocessed(metric, images.flip(0)) for _ in prompts]
+    assert shown[0].shape == (3, 3, 512, 554)
+    found = run(path, **dict(zip(("images", "references"), shown, strict=False)))
     expected = metric(images, *(images.flip(0) for _ in prompts))
     np.testing.assert_allclose(found["quality"], expected.numpy(), atol=1e-4)
 
@@ -98,10 +99,10 @@ def test_a_prompt_is_encoded_once_by_the_file_itself(tmp_path: Path) -> None:
     export_onnx(metric, tmp_path / "metric.onnx", reference_features=True)
     images, prompts = inputs(metric)
     none = torch.zeros(2, metric.feature_dim)
-    features = run(tmp_path / "metric.onnx", images=presented(metric, prompts), reference_features=none)["features"]
+    features = run(tmp_path / "metric.onnx", images=preprocessed(metric, prompts), reference_features=none)["features"]
     np.testing.assert_allclose(features, metric.encode(prompts).numpy(), atol=1e-4)
     found = run(
-        tmp_path / "metric.onnx", images=presented(metric, images), reference_features=torch.from_numpy(features)
+        tmp_path / "metric.onnx", images=preprocessed(metric, images), reference_features=torch.from_numpy(features)
     )
     for dimension, scores in metric.predict(images, prompts).items():
         np.testing.assert_allclose(found[dimension], scores.numpy(), atol=1e-4)
@@ -111,7 +112,7 @@ def test_a_prompt_is_encoded_once_by_the_file_itself(tmp_path: Path) -> None:
 def test_a_loss_of_half_precision_is_exported_as_the_metric_it_is(tmp_path: Path) -> None:
     metric = aigciqa.create_metric("nr-resnet18", weights=None, as_loss=True, dtype="bfloat16")
     export_onnx(metric, tmp_path / "metric.onnx")
-    images = presented(metric, inputs(metric)[0])
+    images = preprocessed(metric, inputs(metric)[0])
     plain = aigciqa.create_metric("nr-resnet18", weights=None)
     plain.load_state_dict(metric.state_dict())
     np.testing.assert_allclose(

@@ -12,7 +12,7 @@ import torch
 import aigciqa
 from aigciqa.backbones import build_backbone
 from aigciqa.registry import METRICS
-from tests.conftest import COMMAND, untrained
+from tests.conftest import untrained
 
 HEAVY = ("torch", "torchvision", "pretrainedmodels", "pandas", "huggingface_hub", "pyarrow", "timm", "scipy")
 
@@ -34,7 +34,7 @@ def test_an_embedded_metric_needs_no_torchvision_nor_hub() -> None:
 
 
 def test_help_answers_without_torch() -> None:
-    code = COMMAND[2].replace("main(prog", "main(['--help'], standalone_mode=False, prog")
+    code = "from aigciqa.cli.main import main; main(['score', '--help'], 'aigciqa', standalone_mode=False)"
     assert not modules_after(f"import sys; sys.stdout, out = sys.stderr, sys.stdout; {code}; sys.stdout = out") & set(
         HEAVY
     )

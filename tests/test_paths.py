@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import aigciqa
-from aigciqa.cli import benchmark, compare, convert, publish, score, select, train
+from aigciqa.cli import compare, convert, evaluate, publish, score, select, train
 from aigciqa.databases import load_database
 from aigciqa.records import Item, Record
 from aigciqa.scoring import maps
@@ -84,14 +84,14 @@ class TestInputsAreNotOverwritten:
         assert (folder / "old.csv").read_text().startswith("metric,dimension")
 
     @pytest.mark.parametrize("option", ["-o", "--predictions"])
-    def test_by_benchmark(self, option: str, tmp_path: Path) -> None:
+    def test_by_evaluate(self, option: str, tmp_path: Path) -> None:
         root = lookalikes.write_folder(tmp_path / "own", prompts=4)
         scores = tmp_path / "s.csv"
         scores.write_text("image,mine\nx.png,1\n")
         for path in (scores, root / "manifest.csv"):
             before = path.read_bytes()
             arguments = ["folder", str(root), "--scores", str(scores), "-m", "mine", option, str(path)]
-            done = run(benchmark, *arguments)
+            done = run(evaluate, *arguments)
             assert (done.exit_code, "would overwrite" in done.stderr) == (2, True)
             assert path.read_bytes() == before
 
@@ -187,8 +187,8 @@ class TestMaps:
             assert found.mean() == pytest.approx(float(row["quality"]), abs=1e-4)
 
     def test_of_an_object_and_a_file_are_two(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        picture = Image.fromarray(draw(64, 64))
-        monkeypatch.setattr(maps, "load_image", lambda _path: picture)
+        drawn = Image.fromarray(draw(64, 64))
+        monkeypatch.setattr(maps, "load_image", lambda _path: drawn)
         metric = aigciqa.create_metric("nr-lite")
         folder = maps.MapFolder(str(tmp_path / "maps"), [metric], resume=False)
         names = ("s3://b/x.png", "s3/b/x.png", "_url/s3/b/x.png")
@@ -208,9 +208,9 @@ class TestWhatIsNoFile:
         os.mkfifo(tmp_path / "pipe.png")
         scores = tmp_path / "t.csv"
         scores.write_text(TABLE + f"{tmp_path}/pipe.png,a,nr-lite,3,\n{tmp_path}/pipe.png,b,nr-lite,3,\n")
-        command = "from aigciqa.cli.compare import main; main()"
+        command = [sys.executable, "-m", "aigciqa", "compare"]
         arguments = [str(scores), "--report", str(tmp_path / "r.html"), "--quiet"]
-        done = subprocess.run([sys.executable, "-c", command, *arguments], capture_output=True, timeout=60)
+        done = subprocess.run([*command, *arguments], capture_output=True, timeout=60)
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "r.html").exists()
 
@@ -253,7 +253,7 @@ class TestControlCharacters:
             (score, [".", "-r", ESCAPE]),
             (score, [f"--{ESCAPE}"]),
             (select, [f"{ESCAPE}.csv"]),
-            (benchmark, [ESCAPE, "."]),
+            (evaluate, [ESCAPE, "."]),
             (convert, [ESCAPE, "-m", "fr-resnet50", "-d", "quality", "-o", "x"]),
             (publish, [ESCAPE, "org/name"]),
             (train, [ESCAPE, ".", "-m", "nr-resnet18", "-o", "x"]),
@@ -281,7 +281,7 @@ class TestControlCharacters:
         images = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
         rows = [f"{image},m{ESCAPE},{number}," for number, image in enumerate(images)]
         (tmp_path / "s.csv").write_text("\n".join(["image,metric,quality,error", *rows]) + f"\n{ESCAPE},o,,{ESCAPE}\n")
-        done = run(benchmark, "folder", str(root), "--part", "all", "--scores", str(tmp_path / "s.csv"))
+        done = run(evaluate, "folder", str(root), "--part", "all", "--scores", str(tmp_path / "s.csv"))
         assert not {"\x1b", "\x9b"} & set(done.stdout + done.stderr)
         assert f"m{SHOWN}" in done.stdout + done.stderr
 

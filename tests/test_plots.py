@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter
 
 import aigciqa
 from aigciqa.images.decode import load_image
-from aigciqa.images.preprocess import normalize, present_image, present_tensor
+from aigciqa.images.preprocess import normalize, preprocess_image, preprocess_tensor
 from aigciqa.plotting import COLOURS, colour_map, overlay
 from aigciqa.registry import METRICS
 from tests.conftest import draw, draw_tensor
@@ -109,7 +109,7 @@ def test_the_map_of_a_head_that_reads_one_sum_is_that_sum_at_every_place() -> No
     pixels = draw_tensor(1, 224, 224)
     pixels[..., 112:, :112] = 0.5
     presentation = metric.config.preprocess
-    sums = metric.backbone(normalize(present_tensor(pixels, presentation), presentation)).sum(dim=1)
+    sums = metric.backbone(normalize(preprocess_tensor(pixels, presentation), presentation)).sum(dim=1)
     torch.testing.assert_close(metric.quality_map(pixels), 7 - sums)
 
 
@@ -136,10 +136,10 @@ def test_the_overlay_lies_over_what_the_metric_sees(name: str, size: tuple[int, 
 
     marked = np.zeros((*size, 3), np.uint8)
     marked[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = 255
-    seen = present_image(Image.fromarray(marked), presentation)
+    seen = preprocess_image(Image.fromarray(marked), presentation)
     assert seen[:, 2:-2, 2:-2].min() > 250  # all of it is covered ...
     marked[rows[0] + 1 : rows[-1], columns[0] + 1 : columns[-1]] = 0
-    seen = present_image(Image.fromarray(marked), presentation)
+    seen = preprocess_image(Image.fromarray(marked), presentation)
     assert all(edge.float().mean() > 40 for edge in (seen[:, 0], seen[:, -1], seen[..., 0], seen[..., -1]))  # ... just
 
     luma = np.asarray(shown.convert("L"))[rows[0] : rows[-1] + 1, columns]
@@ -157,10 +157,10 @@ def clean() -> Iterator[None]:
 @pytest.mark.parametrize("form", ["path", "PIL image", "array", "tensor", "batch of one", "list of one"])
 def test_the_plot_shows_the_image_its_score_and_a_colour_bar(form: str) -> None:
     path = PROMPTS / "chelsea.jpg"
-    picture = load_image(path)
-    tensor = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)
+    loaded = load_image(path)
+    tensor = torch.from_numpy(np.asarray(loaded).copy()).permute(2, 0, 1)
     image = {
-        "path": path, "PIL image": picture, "array": np.asarray(picture), "tensor": tensor / 255,
+        "path": path, "PIL image": loaded, "array": np.asarray(loaded), "tensor": tensor / 255,
         "batch of one": tensor[None], "list of one": [str(path)],
     }[form]  # fmt: skip
     ax = aigciqa.plot_quality_map(image, "nr-lite")

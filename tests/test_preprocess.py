@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision import transforms
 
 from aigciqa.images.decode import load_image
-from aigciqa.images.preprocess import check_tensor, normalize, present_image, present_tensor
+from aigciqa.images.preprocess import check_tensor, normalize, preprocess_image, preprocess_tensor
 from aigciqa.registry import METRICS, Preprocess
 from tests.conftest import draw
 
@@ -34,13 +34,13 @@ def torchvisions(image: Image.Image, spec: Preprocess) -> torch.Tensor:
 
 
 def ours(image: Image.Image, spec: Preprocess) -> torch.Tensor:
-    return normalize(present_image(image, spec)[None] / 255.0, spec)[0]
+    return normalize(preprocess_image(image, spec)[None] / 255.0, spec)[0]
 
 
 @pytest.mark.parametrize("name", PAPER)
 @settings(max_examples=40, deadline=None)
 @given(height=sides, width=sides, seed=st.integers(0, 9))
-def test_files_are_presented_as_torchvision_does(name: str, height: int, width: int, seed: int) -> None:
+def test_files_are_preprocessed_as_torchvision_does(name: str, height: int, width: int, seed: int) -> None:
     image = Image.fromarray(draw(height, width, seed))
     spec = METRICS[name].preprocess
     torch.testing.assert_close(ours(image, spec), torchvisions(image, spec), rtol=0, atol=1e-6)
@@ -56,18 +56,18 @@ def test_sizes_where_rounding_bites(name: str, size: tuple[int, int]) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(height=sides, width=sides, seed=st.integers(0, 9), name=st.sampled_from(["nr-resnet50", "nr-lite"]))
-def test_tensors_are_presented_nearly_as_files_are(height: int, width: int, seed: int, name: str) -> None:
+def test_tensors_are_preprocessed_nearly_as_files_are(height: int, width: int, seed: int, name: str) -> None:
     spec = METRICS[name].preprocess
     image = draw(height, width, seed)
     tensor = torch.from_numpy(image).permute(2, 0, 1)[None] / 255.0
-    presented = present_tensor(check_tensor(tensor), spec)[0]
-    reference = present_image(Image.fromarray(image), spec) / 255.0
-    assert presented.shape == reference.shape
-    difference = (presented - reference).abs()
+    preprocessed = preprocess_tensor(check_tensor(tensor), spec)[0]
+    reference = preprocess_image(Image.fromarray(image), spec) / 255.0
+    assert preprocessed.shape == reference.shape
+    difference = (preprocessed - reference).abs()
     assert difference.max() < 2.01 / 255  # two roundings to 8 bits, one for each direction
     if spec.eight_bit:
         assert (difference > 1e-4).float().mean() < 0.02  # on the same grid, and almost everywhere on the same level
-        assert torch.equal(presented * 255, (presented * 255).round())
+        assert torch.equal(preprocessed * 255, (preprocessed * 255).round())
 
 
 @settings(max_examples=80, deadline=None)
@@ -96,17 +96,17 @@ def test_alpha_is_composited_over_white() -> None:
     assert loaded[1, 0].tolist() == [227, 127, 127]
 
 
-def test_strips_are_presented_at_the_common_size_within_bounds() -> None:
+def test_strips_are_preprocessed_at_the_common_size_within_bounds() -> None:
     spec = METRICS["nr-lite"].preprocess
     for width, height in ((5000, 1), (1, 5000), (5000, 40)):
-        presented = present_image(Image.new("RGB", (width, height)), spec)
-        assert max(presented.shape) == 4096
-        assert min(presented.shape[1:]) == max(1, 4096 * min(width, height) // 5000)
+        preprocessed = preprocess_image(Image.new("RGB", (width, height)), spec)
+        assert max(preprocessed.shape) == 4096
+        assert min(preprocessed.shape[1:]) == max(1, 4096 * min(width, height) // 5000)
 
 
 def test_rounding_to_eight_bits_lets_gradients_through() -> None:
     spec = METRICS["nr-lite"].preprocess
     tensor = torch.rand(1, 3, 30, 40, requires_grad=True)
-    present_tensor(tensor, spec).sum().backward()
+    preprocess_tensor(tensor, spec).sum().backward()
     assert tensor.grad is not None
     assert (tensor.grad > 0).all()

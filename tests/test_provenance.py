@@ -300,8 +300,8 @@ class TestStreams:
             raise KeyboardInterrupt
 
         monkeypatch.setattr("aigciqa.scoring.sources.open_sources", interrupted)
-        done = CliRunner().invoke(score.main, [str(folder / "gen"), "-m", "nr-lite"], prog_name="aigciqa-score")
-        assert (done.exit_code, done.stderr.strip()) == (signal.SIGINT + 128, "aigciqa-score: interrupted")
+        done = CliRunner().invoke(score.main, [str(folder / "gen"), "-m", "nr-lite"], prog_name="aigciqa score")
+        assert (done.exit_code, done.stderr.strip()) == (signal.SIGINT + 128, "aigciqa score: interrupted")
 
 
 def test_the_hash_is_of_the_weights_alone() -> None:

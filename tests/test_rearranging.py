@@ -23,6 +23,7 @@ from aigciqa.cpu.fusion import FusedConvolution
 from aigciqa.metric import Metric
 from aigciqa.registry import METRICS
 from aigciqa.scoring.encoder import Encoder, encoders
+from tests.conftest import plain_features
 
 
 class Parts(Backbone):
@@ -229,7 +230,7 @@ def pixels(count: int = 2) -> Tensor:
 
 
 def check(metric: Metric, encoder: Encoder, tolerance: float = 2e-6) -> None:
-    expected = metric.encode_presented(pixels())
+    expected = plain_features(metric, pixels())
     found, _ = encoder.encode(pixels())
     assert (found - expected).norm() <= tolerance * expected.norm()
 

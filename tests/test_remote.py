@@ -24,7 +24,7 @@ from aigciqa.scoring.maps import MapFolder
 from aigciqa.scoring.parts import Parts
 from aigciqa.tables.columns import columns_of, to_row
 from aigciqa.tables.scores import read_table
-from aigciqa.utils import object_stores as remote
+from aigciqa.utils import object_stores
 from aigciqa.utils.memory import Share
 from tests.conftest import draw
 from tests.test_cli import table
@@ -215,8 +215,8 @@ class TestObjectStore:
                 patch.setenv(name, "test")
             patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
             patch.setenv("AWS_ENDPOINT_URL", endpoint)
-            remote._filesystem.cache_clear()  # a worker may come back to this class, and the server is another then
-            filesystem, _ = remote.resolve("s3://images")
+            object_stores._filesystem.cache_clear()  # the server is another one if a worker comes back
+            filesystem, _ = object_stores.resolve("s3://images")
             contents = {"gen/b.png": png(2), "gen/a c?#%20.png": png(1), "gen/x/d.png": b"no", "gen/n.txt": b"n"}
             contents |= {"ref/b.png": png(3), "ref/a c?#%20.png": png(4)}
             for key, content in contents.items():
@@ -237,7 +237,7 @@ class TestObjectStore:
         def denied(url: str) -> list[str]:
             raise OSError("AWS Error ACCESS_DENIED")
 
-        monkeypatch.setattr(remote, "files_below", denied)
+        monkeypatch.setattr(object_stores, "files_below", denied)
         rows = invoke(f"{bucket}/gen", f"{bucket}/gen/b.png", status=1)
         assert [row["error"] for row in rows] == [f"{bucket}/gen: AWS Error ACCESS_DENIED", ""]
 
@@ -247,7 +247,7 @@ class TestObjectStore:
         assert table(done.stdout)[0]["reference"] == f"{bucket}/ref/b.png"
 
     def test_archives(self, bucket: str, tmp_path: Path) -> None:
-        filesystem, name = remote.resolve(f"{bucket}/a.tar")
+        filesystem, name = object_stores.resolve(f"{bucket}/a.tar")
         with filesystem.open_output_stream(name) as file:
             file.write(Path(pack(tmp_path / "a.tar", a_png=png(1))).read_bytes())
         assert [row["image"] for row in invoke(f"{bucket}/a.tar")] == [f"{bucket}/a.tar/a.png"]
@@ -275,14 +275,14 @@ class TestObjectStore:
         for number in (0, 1, 1):
             parts.write(number, rows)
         assert parts.read(1) == rows
-        assert remote.names_in(parts.path) == ["part-00000000.parquet", "part-00000001.parquet"]
+        assert object_stores.names_in(parts.path) == ["part-00000000.parquet", "part-00000001.parquet"]
         parts.check(2)
         with pytest.raises(SourceError, match=r"is of another run: it has part-00000001.parquet, this run 1 parts"):
             parts.check(1)
         with pytest.raises(SourceError, match="is of another run: its columns are image, "):
             Parts(parts.path, columns_of(["overall"])).read(0)
         parts.begin(keep=False)
-        assert remote.names_in(parts.path) == []
+        assert object_stores.names_in(parts.path) == []
 
     def test_what_is_not_there_is_a_row(self, bucket: str) -> None:
         row = invoke(f"{bucket}/none.png", status=1)[0]
@@ -299,17 +299,17 @@ def test_a_table_in_parts_is_a_table_and_a_manifest(write_images: Write, tmp_pat
     parts.write(0, rows[:2])
     (tmp_path / "scores.parquet" / ".part-00000002.parquet.0a").write_bytes(b"torn")
     parts.finish()
-    assert remote.names_in(parts.path) == ["part-00000000.parquet", "part-00000001.parquet"]
+    assert object_stores.names_in(parts.path) == ["part-00000000.parquet", "part-00000001.parquet"]
     assert list(read_table(parts.path).rows) == rows
     assert [(row["image"], row["group"]) for row in invoke(f"{parts.path}/")] == [(image, "g") for image in images]
 
 
 def test_urls() -> None:
-    assert all(map(remote.is_url, ["s3://b/k", "gs://b", "file:///tmp/x", "abfs://c@a/x"]))
-    assert not any(map(remote.is_url, ["a.png", "/a//b", "C:/x", "s3:/x", "a b://x"]))
-    assert remote.resolve("file:///tmp/a%20b")[1] == "/tmp/a%20b"
+    assert all(map(object_stores.is_url, ["s3://b/k", "gs://b", "file:///tmp/x", "abfs://c@a/x"]))
+    assert not any(map(object_stores.is_url, ["a.png", "/a//b", "C:/x", "s3:/x", "a b://x"]))
+    assert object_stores.resolve("file:///tmp/a%20b")[1] == "/tmp/a%20b"
     with pytest.raises(OSError, match="Unrecognized filesystem type"):
-        remote.resolve("nosuch://x/y")
+        object_stores.resolve("nosuch://x/y")
     with pytest.raises(aigciqa.ImageError, match="nosuch://x/y: Unrecognized filesystem"):
         load_image("nosuch://x/y")
 

@@ -1,4 +1,4 @@
-"""The report: what is in the file, how it is written, and `aigciqa-score --report` as a real process."""
+"""The report: what is in the file, how it is written, and `aigciqa score --report` as a real process."""
 
 from __future__ import annotations
 

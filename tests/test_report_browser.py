@@ -138,7 +138,7 @@ def test_enlarging_with_mouse_and_keys(page: Page) -> None:
         "nr-lite · quality\t3.951",
         "nr-lite · authenticity\t2.024",
     ]
-    assert "prompt6.jpg" in page.locator("#viewer-facts").inner_text()
+    assert "prompt6.jpg" in page.locator("#viewer-metadata").inner_text()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     expect(page.locator("#viewer-where")).to_have_text("4 of 120")
@@ -334,7 +334,7 @@ def test_hostile_names_are_text(tmp_path: Path, open_page: Open) -> None:  # noq
     ]
     page.locator(".card button").first.click()
     for _ in HOSTILE:
-        assert page.locator("#viewer-facts dd").first.inner_text()
+        assert page.locator("#viewer-metadata dd").first.inner_text()
         page.keyboard.press("ArrowRight")
     page.keyboard.press("Escape")
     expect(page.locator("#histogram canvas").first).to_be_attached()

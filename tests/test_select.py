@@ -1,4 +1,4 @@
-"""`aigciqa-select`: which images are chosen, and how they get into a folder."""
+"""`aigciqa select`: which images are chosen, and how they get into a folder."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(main, arguments, prog_name="aigciqa-select")
+    return CliRunner().invoke(main, arguments, prog_name="aigciqa select")
 
 
 def files(folder: str) -> dict[str, str]:
@@ -357,8 +357,8 @@ class TestInto:
 
 def test_the_installed_command(scores: str) -> None:
     """A real process, whose paths another command reads."""
-    code = "import sys; from aigciqa.cli.select import main; main(prog_name='aigciqa-select')"
-    done = subprocess.run([sys.executable, "-c", code, scores, "--top", "1"], capture_output=True, text=True)
+    command = [sys.executable, "-m", "aigciqa", "select", scores, "--top", "1"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "out/a/1.png\n")
     imports = "import sys, aigciqa.cli.select; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", imports]).returncode == 0

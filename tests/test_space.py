@@ -77,8 +77,8 @@ def test_the_readme_tells_hugging_face_what_to_run() -> None:
     import gradio
 
     _, header, _ = (SPACE / "README.md").read_text().split("---\n", 2)
-    facts = dict(re.findall(r"^(\w+): (.*)$", header, re.MULTILINE))
-    assert facts["sdk"] == "gradio"
-    assert (SPACE / facts["app_file"]).is_file()
-    assert facts["sdk_version"].split(".")[0] == gradio.__version__.split(".")[0]
-    assert len(facts["short_description"]) <= 60
+    metadata = dict(re.findall(r"^(\w+): (.*)$", header, re.MULTILINE))
+    assert metadata["sdk"] == "gradio"
+    assert (SPACE / metadata["app_file"]).is_file()
+    assert metadata["sdk_version"].split(".")[0] == gradio.__version__.split(".")[0]
+    assert len(metadata["short_description"]) <= 60

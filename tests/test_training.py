@@ -1,4 +1,4 @@
-"""`aigciqa-train`: what a run learns from, keeps, resumes and refuses."""
+"""`aigciqa train`: what a run learns from, keeps, resumes and refuses."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from aigciqa.backbones import build_backbone
 from aigciqa.cli.train import main as command
 from aigciqa.cpu.convolution import use_products
 from aigciqa.images.decode import load_image
-from aigciqa.images.preprocess import present_image
+from aigciqa.images.preprocess import preprocess_image
 from aigciqa.registry import METRICS
-from aigciqa.training.activation_checkpointing import recomputing_forward
+from aigciqa.training.activation_checkpointing import checkpointed_forward
 from aigciqa.training.image_cache import build_cache
 from aigciqa.training.trainer import Settings, Trainee, train
 from tests.conftest import draw
 from tests.lookalikes import write_folder
 
 SPEC = METRICS["nr-resnet18"].preprocess
-TRAIN = [sys.executable, "-c", "from aigciqa.cli.train import main; main(prog_name='aigciqa-train')"]
+TRAIN = [sys.executable, "-m", "aigciqa", "train"]
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_cached_images_are_those_that_the_metric_sees(tmp_path: Path) -> None:
     for path in paths:
         height, width = cache.size(path)
         assert min(height, width) == 256
-        expected = present_image(load_image(path), SPEC).permute(1, 2, 0).numpy()
+        expected = preprocess_image(load_image(path), SPEC).permute(1, 2, 0).numpy()
         top, left = round((height - 224) / 2.0), round((width - 224) / 2.0)
         assert np.array_equal(cache.crop(path, top, left, 224), expected)
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").iterdir()}
@@ -115,14 +115,18 @@ def test_a_run_leaves_a_head_that_says_how_it_came_about(root: Path, cache: Path
         "training",
     ]
     assert metric.dimensions == ("quality", "overall")
-    facts = metric.config.training
-    assert (facts["database"], facts["protocol"], facts["split"]) == ("folder", "prompt-disjoint", split.digest)
-    assert (facts["epochs"], facts["seed"], facts["frozen"], facts["optimizer"]) == (3, 0, True, "Adam")
+    metadata = metric.config.training
+    assert (metadata["database"], metadata["protocol"], metadata["split"]) == (
+        "folder",
+        "prompt-disjoint",
+        split.digest,
+    )
+    assert (metadata["epochs"], metadata["seed"], metadata["frozen"], metadata["optimizer"]) == (3, 0, True, "Adam")
     rows = log(tmp_path / "head")
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     best = max(rows, key=lambda row: float(row["srcc"]))
-    assert facts["best_epoch"] == int(best["epoch"])
-    assert facts["validation_srcc"] == pytest.approx(float(best["srcc"]), abs=1e-4)
+    assert metadata["best_epoch"] == int(best["epoch"])
+    assert metadata["validation_srcc"] == pytest.approx(float(best["srcc"]), abs=1e-4)
     assert json.loads((tmp_path / "head" / "training" / "split.json").read_text())["digest"] == split.digest
     sample = split.test[0]
     score = aigciqa.create_metric("fr-resnet18", weights=tmp_path / "head")(sample.image, sample.reference)
@@ -171,7 +175,7 @@ def test_more_epochs_may_be_asked_for_but_no_other_change(root: Path, cache: Pat
         run(root, cache, tmp_path / "head", resume=True, learning_rate=1e-5, seed=7)
     with pytest.raises(FileNotFoundError, match="nothing to resume"):
         run(root, cache, tmp_path / "absent", resume=True)
-    with pytest.raises(FileExistsError, match="holds a run or a head already"):
+    with pytest.raises(FileExistsError, match="holds a run or a checkpoint already"):
         run(root, cache, tmp_path / "head")
 
 
@@ -183,8 +187,8 @@ def test_seeds(root: Path, cache: Path, tmp_path: Path) -> None:
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_accumulated_steps_equal_a_larger_batch(root: Path, cache: Path, tmp_path: Path) -> None:
-    small = run(root, cache, tmp_path / "small", epochs=1, batch_size=4, accumulate=3, weight_decay=0.0)
+def test_accumulated_gradients_equal_a_larger_batch(root: Path, cache: Path, tmp_path: Path) -> None:
+    small = run(root, cache, tmp_path / "small", epochs=1, batch_size=4, gradient_accumulation=3, weight_decay=0.0)
     large = run(root, cache, tmp_path / "large", epochs=1, batch_size=12, weight_decay=0.0)
     torch.testing.assert_close(small.state_dict(), large.state_dict(), rtol=1e-3, atol=1e-5)
 
@@ -200,9 +204,7 @@ def test_two_processes_train_as_one(root: Path, cache: Path, tmp_path: Path) -> 
     one = run(root, cache, tmp_path / "one", metric="nr-resnet18", epochs=1, batch_size=4)
     arguments = ["folder", str(root), "-m", "nr-resnet18", "--start", "none", "-d", "quality,overall", "--frozen"]
     arguments += ["--epochs", "1", "--lr", "1e-3", "--batch-size", "4", "--cache", str(cache), "--device", "cpu"]
-    script = tmp_path / "train.py"
-    script.write_text("from aigciqa.cli.train import main\nif __name__ == '__main__':\n    main()\n")
-    line = [sys.executable, str(script), *arguments, "-o", str(tmp_path / "two"), "--devices", "2", "--quiet"]
+    line = [*TRAIN, *arguments, "-o", str(tmp_path / "two"), "--devices", "2", "--quiet"]
     done = subprocess.run(line, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     two = aigciqa.create_metric("nr-resnet18", weights=tmp_path / "two")
@@ -283,11 +285,11 @@ def test_the_example_trains_on_ratings_of_ones_own(root: Path, tmp_path: Path) -
         pytest.param("inceptionv4", 107, False, marks=pytest.mark.slow),
     ],
 )
-def test_recomputed_maps_change_no_bit(name: str, side: int, is_mixed: bool) -> None:
+def test_activation_checkpointing_changes_no_bit(name: str, side: int, is_mixed: bool) -> None:
     torch.manual_seed(0)
     images = torch.rand(2, 3, side, side)
     found = []
-    for forward in (lambda backbone: backbone(images), lambda backbone: recomputing_forward(backbone, images)):
+    for forward in (lambda backbone: backbone(images), lambda backbone: checkpointed_forward(backbone, images)):
         torch.manual_seed(1)
         backbone = build_backbone(name).train()
         if is_mixed:
@@ -297,8 +299,8 @@ def test_recomputed_maps_change_no_bit(name: str, side: int, is_mixed: bool) -> 
         maps.float().square().mean().backward()
         gradients = [parameter.grad for parameter in backbone.parameters()]
         found.append([maps, *gradients, *backbone.buffers()])
-    plain, recomputed = found
-    assert all(torch.equal(one, other) for one, other in zip(plain, recomputed, strict=True))
+    plain, checkpointed = found
+    assert all(torch.equal(one, other) for one, other in zip(plain, checkpointed, strict=True))
 
 
 @pytest.fixture
@@ -402,11 +404,11 @@ def test_what_trains_with_products_scores_as_before() -> None:
     assert torch.equal(backbone(images), maps)
 
 
-def test_recomputing_keeps_less() -> None:
+def test_activation_checkpointing_keeps_less() -> None:
     kept = []
     backbone = build_backbone("resnet18").train()
     images = torch.rand(2, 3, 64, 64)
-    for forward in (backbone, lambda images: recomputing_forward(backbone, images)):
+    for forward in (backbone, lambda images: checkpointed_forward(backbone, images)):
         sizes: dict[int, int] = {}
 
         def note(tensor: torch.Tensor, sizes: dict[int, int] = sizes) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What training does with backbones of one's own: recomputed, with matrix products, two passes at once."""
+"""What training does with backbones of one's own: activation checkpointing, matrix products, two passes at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aigciqa import backbones, registry
 from aigciqa.backbones import Backbone, register_backbone
 from aigciqa.cpu.convolution import use_products
 from aigciqa.registry import register_metric
-from aigciqa.training.activation_checkpointing import recomputing_forward
+from aigciqa.training.activation_checkpointing import checkpointed_forward
 from aigciqa.training.trainer import Settings, Trainee
 
 
@@ -151,20 +151,20 @@ def two_passes(backbone: Backbone, forward: Callable[[Tensor], Tensor]) -> list[
 
 
 @pytest.mark.parametrize("build", OWN)
-def test_recomputing_runs_the_forward_of_any_backbone(build: type[Own]) -> None:
+def test_activation_checkpointing_runs_the_forward_of_any_backbone(build: type[Own]) -> None:
     torch.manual_seed(0)
     plain = build().train()
     other = copy.deepcopy(plain)
     expected = two_passes(plain, plain)
-    found = two_passes(other, lambda images: recomputing_forward(other, images))
+    found = two_passes(other, lambda images: checkpointed_forward(other, images))
     assert all(torch.equal(one, two) for one, two in zip(found, expected, strict=True) if one is not None)
     assert not any("forward" in vars(module) for module in other.modules())
 
 
-def test_blocks_in_the_parts_of_a_trunk_are_recomputed() -> None:
+def test_blocks_in_the_parts_of_a_trunk_are_checkpointed() -> None:
     saved = []
     backbone = Nested().train()
-    for forward in (backbone, lambda images: recomputing_forward(backbone, images)):
+    for forward in (backbone, lambda images: checkpointed_forward(backbone, images)):
         sizes: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(
             lambda tensor, sizes=sizes: (sizes.append(tensor.numel()), tensor)[1], lambda tensor: tensor
@@ -176,7 +176,7 @@ def test_blocks_in_the_parts_of_a_trunk_are_recomputed() -> None:
 
 def test_a_block_that_could_not_be_computed_again_is_refused() -> None:
     with pytest.raises(ValueError, match="the input of 'block' is changed in place"):
-        recomputing_forward(Reused().train(), torch.rand(2, 3, 16, 16))
+        checkpointed_forward(Reused().train(), torch.rand(2, 3, 16, 16))
 
 
 class InPlaceProduct(Own):

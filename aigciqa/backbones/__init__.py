@@ -59,7 +59,7 @@ def register_backbone(name: str, build: Callable[..., Backbone]) -> None:
     """Add a feature extractor of your own, for the rest of this process.
 
     Args:
-        name: what a `MetricSpec` and a head's `config.json` call it.
+        name: what a `MetricSpec` and a checkpoint's `config.json` call it.
         build: called as `build(name, **options)`; returns the backbone with random weights.
 
     Raises:

@@ -50,7 +50,7 @@ _DEPTH = 16
 
 
 @dataclass(frozen=True)
-class WeightsFacts:
+class WeightsMetadata:
     """What `config.json` says of the file of weights.
 
     Attributes:
@@ -62,7 +62,7 @@ class WeightsFacts:
     sha256: str
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> WeightsFacts:
+    def from_dict(cls, data: Mapping[str, Any]) -> WeightsMetadata:
         """Check a parsed `config.json`; raises CheckpointError naming the key."""
         reader = _Reader(data)
         size, sha256 = reader.get("size", int), reader.get("sha256", str)
@@ -84,7 +84,7 @@ class MetricConfig:
         options: the backbone's options.
         dimensions: what the head predicts, in the order of its outputs.
         score_range: dimension -> (lowest, highest).
-        preprocess: how images are presented.
+        preprocess: how images are preprocessed.
         license: SPDX identifier of the weights' licence; None where none was stated.
         training: database, protocol, split seed, hyper-parameters.
         results: correlations with confidence intervals.
@@ -139,13 +139,13 @@ class MetricConfig:
             metric=metric,
             kind=cast(Kind, kind),
             backbone=name,
-            options=backbone.facts("options"),
+            options=backbone.metadata("options"),
             dimensions=dimensions,
             score_range=reader.ranges("score_range", dimensions),
             preprocess=_read_preprocess(reader.section("preprocess"), METRICS.get(metric)),
             license=reader.license("license"),
-            training=reader.facts("training"),
-            results=reader.facts("results"),
+            training=reader.metadata("training"),
+            results=reader.metadata("results"),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -192,8 +192,8 @@ def write_checkpoint(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     check_values(tensors, str(folder))
     data = save(tensors)
-    facts = WeightsFacts(len(data), hashlib.sha256(data).hexdigest())
-    entry = {**config.to_dict(), **asdict(facts)}
+    metadata = WeightsMetadata(len(data), hashlib.sha256(data).hexdigest())
+    entry = {**config.to_dict(), **asdict(metadata)}
     MetricConfig.from_dict(json.loads(json.dumps(entry)))
     text = json.dumps(entry, indent=2, ensure_ascii=False, allow_nan=False)
     folder.mkdir(parents=True, exist_ok=True)
@@ -207,7 +207,7 @@ def is_foreign(card: Path) -> bool:
     return card.is_file() and _CARD_MARK not in card.read_text(encoding="utf-8", errors="replace")[:2000]
 
 
-class HeadFolder:
+class LocalCheckpoint:
     """A head on disk."""
 
     def __init__(self, folder: Path) -> None:
@@ -221,10 +221,10 @@ class HeadFolder:
             raise CheckpointError(f"{self.folder} is not a head: it has no {CONFIG_FILE}")
         return path
 
-    def weights_file(self, facts: WeightsFacts) -> Path:
+    def weights_file(self, metadata: WeightsMetadata) -> Path:
         """`model.safetensors`, verified."""
         path = self.folder / WEIGHTS_FILE
-        verify(path, facts)
+        verify(path, metadata)
         return path
 
     def refusal(self, error: CheckpointError) -> CheckpointError:
@@ -232,7 +232,7 @@ class HeadFolder:
         return error
 
 
-def read_config(path: Path) -> tuple[MetricConfig, WeightsFacts]:
+def read_config(path: Path) -> tuple[MetricConfig, WeightsMetadata]:
     """Read and check a `config.json`.
 
     Raises:
@@ -253,7 +253,7 @@ def read_config(path: Path) -> tuple[MetricConfig, WeightsFacts]:
         raise CheckpointError(f"{path} can't be read as JSON: {error}") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} holds a {type(data).__name__}; expected an object")
-    return MetricConfig.from_dict(data), WeightsFacts.from_dict(data)
+    return MetricConfig.from_dict(data), WeightsMetadata.from_dict(data)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -266,18 +266,18 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def check_size(facts: WeightsFacts, expected: Mapping[str, Tensor], where: str) -> None:
+def check_size(metadata: WeightsMetadata, expected: Mapping[str, Tensor], where: str) -> None:
     """Raise CheckpointError if weights claim to be far larger than the metric's tensors: nothing was read yet."""
     largest = 2 * sum(tensor.nbytes for tensor in expected.values()) + _SLACK
-    if facts.size > largest:
-        raise CheckpointError(f"{where}: 'size' is {facts.size:,}; such a head has at most {largest:,} bytes")
+    if metadata.size > largest:
+        raise CheckpointError(f"{where}: 'size' is {metadata.size:,}; such a head has at most {largest:,} bytes")
 
 
 #: Bytes that a file may have beside the tensors: its header, and room to name tensors that don't belong there.
 _SLACK = 16 << 20
 
 
-def verify(path: Path, facts: WeightsFacts) -> None:
+def verify(path: Path, metadata: WeightsMetadata) -> None:
     """Raise unless a file has the size and the sha256 that its config says.
 
     Raises:
@@ -287,13 +287,13 @@ def verify(path: Path, facts: WeightsFacts) -> None:
     """
     try:
         size = path.stat().st_size
-        if size != facts.size:
-            raise TruncatedError(f"{path} has {size} bytes, its config says {facts.size}: truncated or replaced")
+        if size != metadata.size:
+            raise TruncatedError(f"{path} has {size} bytes, its config says {metadata.size}: truncated or replaced")
         found = file_sha256(path)
     except OSError as error:
         raise CheckpointError(f"{path} can't be read: {error.strerror}") from error
-    if found != facts.sha256:
-        raise AlteredError(f"{path} has sha256 {found}, its config says {facts.sha256}: it was altered")
+    if found != metadata.sha256:
+        raise AlteredError(f"{path} has sha256 {found}, its config says {metadata.sha256}: it was altered")
 
 
 def file_sha256(path: Path) -> str:
@@ -412,10 +412,10 @@ def _figure(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Facts as rows; those of a nested object are named `outer.inner`."""
+def _flat(metadata: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Metadata as rows; those of a nested object are named `outer.inner`."""
     rows: list[tuple[str, str]] = []
-    for key, value in facts.items():
+    for key, value in metadata.items():
         rows += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", _figure(value))]
     return rows
 
@@ -482,7 +482,7 @@ class _Reader:
             raise self.error(key, f"a number of pixels up to {largest}, or null")
         return cast("int | None", value)
 
-    def facts(self, key: str) -> dict[str, Any]:
+    def metadata(self, key: str) -> dict[str, Any]:
         """An object for people to read; empty if absent."""
         value: dict[str, Any] = self.get(key, dict, {})
         unfit = _unfit(value, _DEPTH)

@@ -27,7 +27,7 @@ from aigciqa.checkpoints.format import (
     LARGEST_CONFIG,
     PLACEHOLDER,
     WEIGHTS_FILE,
-    WeightsFacts,
+    WeightsMetadata,
     model_card,
     read_config,
     verify,
@@ -296,7 +296,7 @@ def _origin(url: str) -> tuple[str, str]:
     return parts.scheme, parts.netloc
 
 
-class HubHead:
+class HubCheckpoint:
     """A head in a repo: config and weights of one commit."""
 
     def __init__(
@@ -312,17 +312,17 @@ class HubHead:
         self.pinned = replace(self.repo, revision=path.parent.name)
         return path
 
-    def weights_file(self, facts: WeightsFacts) -> Path:
+    def weights_file(self, metadata: WeightsMetadata) -> Path:
         """`model.safetensors`, verified; a damaged file in the cache is downloaded once more."""
-        path = self.pinned.file(WEIGHTS_FILE, largest=facts.size)
+        path = self.pinned.file(WEIGHTS_FILE, largest=metadata.size)
         try:
-            verify(path, facts)
+            verify(path, metadata)
         except (AlteredError, TruncatedError) as damage:
             try:
-                path = self.pinned.file(WEIGHTS_FILE, largest=facts.size, fresh=True)
+                path = self.pinned.file(WEIGHTS_FILE, largest=metadata.size, fresh=True)
             except (UnreachableError, ServerError, OfflineError, CacheError):
                 raise damage from None
-            verify(path, facts)
+            verify(path, metadata)
         self.repo.remember(self.pinned.revision)  # not before: what is remembered is complete
         return path
 

@@ -37,11 +37,15 @@ _COMPUTING = (
 )  # fmt: skip
 
 
+#: Of every command. Defaults are shown where there are any.
+SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}
+VERSION = click.version_option(package_name="aigciqa")
+
 #: An argument that begins with `~`, or an option and its value that does: shells leave the `~` of the latter.
 _AT_HOME = re.compile(r"(--[\w-]+=|-\w|)(~.*)", re.DOTALL)
 
 
-class Command(click.Command):
+class _Careful(click.Command):
     """A command in whose arguments `~` is the home folder, and whose errors can't move a terminal's cursor.
 
     It ends quietly where it is interrupted before its work, and where standard streams are closed.
@@ -64,6 +68,19 @@ class Command(click.Command):
         except KeyboardInterrupt:
             say(f"{context.command_path}: interrupted")
             context.exit(EXIT_INTERRUPTED)
+
+
+class Group(_Careful, click.Group):
+    """A command with subcommands."""
+
+
+def command(name: str) -> Callable[[Callable[..., None]], click.Command]:
+    """Make a function the command `aigciqa NAME`, with `--help` and `--version`."""
+
+    def decorate(function: Callable[..., None]) -> click.Command:
+        return click.command(name, cls=_Careful, context_settings=SETTINGS)(VERSION(function))
+
+    return decorate
 
 
 def _with_home(argument: str) -> str:
@@ -155,7 +172,7 @@ def load_metrics(
 
     Raises:
         ValueError: no such device, or what `create_metric` refuses.
-        WeightsError: weights that can't be had.
+        WeightsError: the weights could not be loaded.
     """
     import torch
 

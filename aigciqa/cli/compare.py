@@ -1,4 +1,4 @@
-"""`aigciqa-compare`: generators or checkpoints against each other, from their images or from tables of scores."""
+"""`aigciqa compare`: generators or checkpoints against each other, from their images or from tables of scores."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import click
 
 from aigciqa.cli.common import (
     EXIT_INTERRUPTED,
-    Command,
     check_metrics,
     check_output,
     check_references,
     checked,
+    command,
     computing_options,
     load_metrics,
     say,
@@ -42,7 +42,7 @@ _TITLE_NAMES = 4
 _NO_GROUP = "(no group)"
 
 
-@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
+@command("compare")
 @click.argument("arguments", nargs=-1, metavar="A B...")
 @click.option(
     "-m", "--metric", "names", multiple=True, metavar="METRIC",
@@ -68,7 +68,6 @@ _NO_GROUP = "(no group)"
 @click.option("--weights", default="default", metavar="W", help="Variant, folder or Hub repo of the weights.")
 @click.option("--dimension", metavar="D", help=f"Compare this dimension only: {', '.join(SCORE_RANGES)}, or a column.")
 @click.option("--quiet", is_flag=True, help="No progress, and nothing on standard output where -o writes a file.")
-@click.version_option(package_name="aigciqa")
 def main(
     arguments: tuple[str, ...],
     names: tuple[str, ...],
@@ -88,13 +87,13 @@ def main(
 ) -> None:
     """Compare generators or checkpoints: means, differences, win rates by prompt, significance.
 
-    A, B and so on are folders of images, which are scored, or tables that aigciqa-score -o wrote (.csv, .json, .jsonl,
+    A, B and so on are folders of images, which are scored, or tables that aigciqa score -o wrote (.csv, .json, .jsonl,
     .parquet): each is a group. A single table is divided by its column group.
 
     The comparison goes to standard output, progress to standard error. Exit status: 0 compared, 1 images could not
     be scored or a group is below --fail-below, 2 usage error.
     """
-    from aigciqa.compare import text as group_tables
+    from aigciqa.compare import text
     from aigciqa.compare.groups import Group, check_names, compare
     from aigciqa.tables.scores import is_table, read_table
     from aigciqa.tables.text import encoded
@@ -106,7 +105,7 @@ def main(
     check_output("-o", output, [*arguments, reference])
     check_output("--report", report, [*arguments, reference])
     if output is not None:
-        checked(group_tables.check_suffix, output)
+        checked(text.check_suffix, output)
     if report is not None:
         from aigciqa.report import check_target
 
@@ -144,9 +143,9 @@ def main(
     try:
         with contextlib.ExitStack() as last:  # a closed pipe costs no file, a full disk no output
             if output is None or not quiet:
-                last.callback(click.echo, encoded(group_tables.WRITERS[form](result)), nl=False)
+                last.callback(click.echo, encoded(text.WRITERS[form](result)), nl=False)
             if output is not None:
-                group_tables.write_result(result, output)
+                text.write_result(result, output)
             if report is not None:
                 _write_report(report, result, compared)
     except OSError as error:
@@ -182,7 +181,7 @@ class _Scorer:
                 raise click.UsageError(f"no images in {folder}")
             self.pair[folder] = references(self.found[folder]) if references else lambda found: found.item
         for line in sources.told(skipped):
-            say(f"aigciqa-compare: {line}")
+            say(f"aigciqa compare: {line}")
         names = names or ("fr-lite" if reference is not None else "nr-lite",)
         check_references(names, reference, Item(""), folders)
         self.metrics: list[Metric] = checked(load_metrics, names, weights, device, dtype, dimension)
@@ -200,7 +199,7 @@ class _Scorer:
             with contextlib.closing(Engine(self.metrics, batch_size, workers)) as engine:
                 return {folder: self._group(engine, folder, titles[folder], quiet) for folder in self.found}
         except KeyboardInterrupt:
-            say("aigciqa-compare: interrupted")
+            say("aigciqa compare: interrupted")
             sys.exit(EXIT_INTERRUPTED)
 
     def _group(self, engine: Engine, folder: str, name: str, quiet: bool) -> Group:
@@ -295,7 +294,7 @@ def _status(result: Result) -> int:
     """The exit status; says on standard error why it is not 0."""
     below = dict.fromkeys(f"{each.name} ({block.label})" for block, each in result.below)
     if below:
-        say(f"aigciqa-compare: below {result.share:g} of the baseline: {', '.join(below)}")
+        say(f"aigciqa compare: below {result.share:g} of the baseline: {', '.join(below)}")
     if result.failures:
-        say(f"aigciqa-compare: {len(result.failures)} scores are missing")
+        say(f"aigciqa compare: {len(result.failures)} scores are missing")
     return EXIT_FAILED if below or result.failures else EXIT_COMPARED

@@ -1,4 +1,4 @@
-"""`aigciqa-convert`: a checkpoint of the paper authors' training script becomes a head of ours."""
+"""`aigciqa convert`: a checkpoint of the paper authors' training script becomes one of ours."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from aigciqa.cli.common import Command, say
+from aigciqa.cli.common import command, say
 from aigciqa.registry import SCORE_RANGES, list_metrics
 
 _METRICS = [name for name in list_metrics() if not name.endswith("-lite")]
 
 
-@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
+@command("convert")
 @click.argument("pt_file", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "-m",
@@ -26,14 +26,13 @@ _METRICS = [name for name in list_metrics() if not name.endswith("-lite")]
     "-d", "--dimension", required=True, type=click.Choice(list(SCORE_RANGES)), help="Opinion score it was trained on."
 )
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write.", metavar="DIR")
-@click.option("--license", metavar="SPDX", help="Licence of the weights, such as Apache-2.0.")
-@click.option("--overwrite", is_flag=True, help="Replace a head that DIR holds, and any README.md.")
-@click.version_option(package_name="aigciqa")
+@click.option("--license", metavar="SPDX", help="License of the weights, such as Apache-2.0.")
+@click.option("--overwrite", is_flag=True, help="Replace a checkpoint that DIR holds, and any README.md.")
 def main(pt_file: Path, metric: str, dimension: str, output: Path, license: str | None, overwrite: bool) -> None:
-    """Convert FILE, a .pt of the PKU-I2IQA authors' training script, to a head.
+    """Convert a .pt file of the PKU-I2IQA authors' training script.
 
-    DIR gets config.json, model.safetensors and README.md, a model card to be completed. FILE is read without running
-    anything in it. Exit status: 0 converted, 1 not such a file, 2 usage error.
+    FILE becomes a checkpoint in the folder DIR: config.json, model.safetensors and README.md, a model card to be
+    completed. FILE is read without running anything in it. Exit status: 0 converted, 1 not such a file, 2 usage error.
     """
     from aigciqa.convert import convert_checkpoint
     from aigciqa.errors import CheckpointError

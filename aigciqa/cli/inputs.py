@@ -1,4 +1,4 @@
-"""What the arguments of `aigciqa-score` name, as items: listed, with references and groups."""
+"""What the arguments of `aigciqa score` name, as items: listed, with references and groups."""
 
 from __future__ import annotations
 

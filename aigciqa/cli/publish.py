@@ -1,4 +1,4 @@
-"""`aigciqa-publish`: a head on disk becomes a repo on the Hugging Face Hub."""
+"""`aigciqa publish`: a checkpoint on disk becomes a repo on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from aigciqa.cli.common import Command, say
+from aigciqa.cli.common import command, say
 
 
-@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
+@command("publish")
 @click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("repo", metavar="REPO")
 @click.option("--private", is_flag=True, help="Make a new repo private.")
@@ -17,13 +17,13 @@ from aigciqa.cli.common import Command, say
 @click.option(
     "-m", "--message", default="Upload with aigciqa", show_default=True, metavar="TEXT", help="Message of the commit."
 )
-@click.version_option(package_name="aigciqa")
 def main(folder: Path, repo: str, private: bool, revision: str | None, message: str) -> None:
-    """Publish the head in DIR as the Hub repo REPO ("org/name"), made if absent.
+    """Publish a checkpoint on the Hugging Face Hub.
 
-    The head is loaded and checked first; then its config.json, model.safetensors and README.md (the model card, where
-    ORG/NAME becomes REPO) are uploaded in one commit, and nothing else. Needs a token with the right to write: `hf auth
-    login`, or HF_TOKEN. HF_ENDPOINT names another Hub. Exit status: 0 published, 1 not published, 2 usage error.
+    DIR is its folder, REPO the repo ("org/name"), made if absent. The checkpoint is loaded and checked first. Then its
+    config.json, model.safetensors and README.md (the model card, where ORG/NAME becomes REPO) are uploaded in one
+    commit, and nothing else. Needs a token with the right to write: `hf auth login`, or HF_TOKEN. HF_ENDPOINT
+    names another Hub. Exit status: 0 published, 1 not published, 2 usage error.
     """
     from aigciqa.checkpoints import hub
     from aigciqa.errors import CheckpointError, HubError

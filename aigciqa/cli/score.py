@@ -1,4 +1,4 @@
-"""`aigciqa-score`: scores of files, folders, manifests, as a table."""
+"""`aigciqa score`: scores of files, folders, manifests, as a table."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ import click
 from aigciqa.cli.common import (
     EXIT_INTERRUPTED,
     EXIT_TERMINATED,
-    Command,
     Terminated,
     check_metrics,
     check_output,
     check_references,
     checked,
+    command,
     computing_options,
     load_metrics,
     say,
@@ -65,7 +65,7 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
     context.exit(EXIT_SCORED)
 
 
-@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
+@command("score")
 @click.argument("images", nargs=-1, metavar="IMAGE...")
 @click.option(
     "-m", "--metric", "names", multiple=True, metavar="METRIC",
@@ -101,7 +101,6 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
 @click.option("--dimension", metavar="D", help=f"Write this dimension only, such as {', '.join(SCORE_RANGES)}.")
 @click.option("--quiet", is_flag=True, help="No progress and no summary.")
 @click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_metrics, help="List metrics.")
-@click.version_option(package_name="aigciqa")
 def main(
     images: tuple[str, ...],
     names: tuple[str, ...],
@@ -265,7 +264,6 @@ class _Run:
 
         from aigciqa.scoring.summary import Summary
 
-        self.command = click.get_current_context().command_path
         self.names = [metric.name for metric in metrics]
         self.columns = columns_of(dimensions)
         self.output = output
@@ -364,7 +362,7 @@ class _Run:
         hint = ""
         if self.taken and self.kept is not None and (is_url(os.fspath(self.kept)) or os.path.exists(self.kept)):
             hint = f"; the rows so far are in {self.kept}, and --resume goes on from there"
-        say(f"{self.command}: {why}{hint}")
+        say(f"aigciqa score: {why}{hint}")
         return status
 
     def _say_resumed(self) -> None:

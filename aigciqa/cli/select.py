@@ -1,4 +1,4 @@
-"""`aigciqa-select`: images chosen by their scores, into a folder or as a list."""
+"""`aigciqa select`: images chosen by their scores, into a folder or as a list."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aigciqa.cli.common import EXIT_INTERRUPTED, Command, check_output, checked, say
+from aigciqa.cli.common import EXIT_INTERRUPTED, check_output, checked, command, say
 from aigciqa.compare.selection import (
     Criteria,
     Selection,
@@ -70,7 +70,7 @@ def _finite(text: str) -> float:
     return number
 
 
-@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
+@command("select")
 @click.argument("path", metavar="TABLE")
 @click.option("-m", "--metric", metavar="METRIC", help="Whose scores, where the table has several.")
 @click.option("--dimension", metavar="D", help="The score that ranks and divides. [default: the table's first]")
@@ -98,7 +98,6 @@ def _finite(text: str) -> float:
 )
 @click.option("--apply", is_flag=True, help="Do it, with --to: without, what would be done is shown.")
 @click.option("-o", "--output", metavar="FILE", help="Write the rows as a new table: .csv, .json, .jsonl or .parquet.")
-@click.version_option(package_name="aigciqa")
 def main(
     path: str,
     metric: str | None,
@@ -115,7 +114,7 @@ def main(
     apply: bool,
     output: str | None,
 ) -> None:
-    """Select images by their scores in TABLE, which aigciqa-score -o wrote.
+    """Select images by their scores. TABLE is what aigciqa score -o wrote.
 
     The paths of the images go to standard output, a line each, or with --to the images into a folder: what would be
     done is shown first, and done with --apply. Nothing is overwritten or deleted; run again, it goes on.
@@ -159,7 +158,7 @@ def main(
     try:
         sys.exit((_place(steps, by) if apply else _show(steps, by)) or missing)
     except KeyboardInterrupt:
-        say(f"{_command()}: interrupted; what is done stays done, and the same command goes on")
+        say("aigciqa select: interrupted; what is done stays done, and the same command goes on")
         sys.exit(EXIT_INTERRUPTED)
 
 
@@ -230,9 +229,9 @@ def _place(steps: Sequence[Step], by: Method) -> int:
                 problems.append(_remedy(error, by))
                 break
     for problem in problems[:_SHOWN]:
-        say(f"{_command()}: {problem}")
+        say(f"aigciqa select: {problem}")
     if len(problems) > _SHOWN:
-        say(f"{_command()}: and {len(problems) - _SHOWN} more")
+        say(f"aigciqa select: and {len(problems) - _SHOWN} more")
     left = len(steps) - states.total()
     say(_summary(states, "done") + (f", {left} not tried" if left else ""))
     return EXIT_ERRORS if problems else EXIT_DONE
@@ -251,7 +250,3 @@ def _remedy(error: OSError, by: Method) -> str:
     if by == "hardlink":
         return "no hard link can be made there: use --by copy or --by symlink"
     return "the other files would meet the same: use another --to or --by"
-
-
-def _command() -> str:
-    return click.get_current_context().command_path

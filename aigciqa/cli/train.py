@@ -1,4 +1,4 @@
-"""`aigciqa-train`: a database of rated images becomes a head."""
+"""`aigciqa train`: a database of rated images becomes a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
-from aigciqa.cli.common import EXIT_INTERRUPTED, EXIT_TERMINATED, Command, Terminated, say, terminate
+from aigciqa.cli.common import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated, command, say, terminate
 from aigciqa.registry import SCORE_RANGES, list_metrics
 
 EXIT_FAILED = 1
@@ -25,7 +25,7 @@ def _dimensions(_context: click.Context, _parameter: click.Parameter, given: tup
     return names
 
 
-@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@command("train")
 @click.argument("database", metavar="DATABASE")
 @click.argument("root", metavar="ROOT", type=click.Path(path_type=Path))
 @click.option(
@@ -37,7 +37,7 @@ def _dimensions(_context: click.Context, _parameter: click.Parameter, given: tup
     help="What to train, such as fr-resnet50.",
 )
 @click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder of the head."
+    "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder of the checkpoint."
 )
 @click.option("--protocol", metavar="P", help="How the database is split. [default: prompt-disjoint]")
 @click.option(
@@ -48,12 +48,14 @@ def _dimensions(_context: click.Context, _parameter: click.Parameter, given: tup
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, help="Images per step.")
 @click.option("--learning-rate", "--lr", type=float, default=1e-4, help="Adam's step size.")
 @click.option("--weight-decay", type=float, default=1e-5, help="Adam's weight decay.")
-@click.option("--accumulate", type=click.IntRange(min=1), default=1, help="Steps whose gradients are added up.")
+@click.option(
+    "--gradient-accumulation", type=click.IntRange(min=1), default=1, help="Steps whose gradients are added up."
+)
 @click.option("--patience", type=click.IntRange(min=1), help="Stop after so many epochs without a better SRCC.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the split, the head, the order and the crops.")
 @click.option(
     "--start", default="imagenet", metavar="W",
-    help="Weights to start from: imagenet, none, a head's folder or repo, or an ImageNet file.",
+    help="Weights to start from: imagenet, none, a checkpoint's folder or repo, or an ImageNet file.",
 )  # fmt: skip
 @click.option("--frozen", is_flag=True, help="Train the head alone, on features computed once.")
 @click.option(
@@ -62,16 +64,19 @@ def _dimensions(_context: click.Context, _parameter: click.Parameter, given: tup
     default="float32",
     help="What the network computes in; not float32: mixed precision.",
 )
-@click.option("--recompute", is_flag=True, help="Keep fewer feature maps: less memory, more time, the same outcome.")
+@click.option(
+    "--activation-checkpointing",
+    is_flag=True,
+    help="Keep fewer feature maps: less memory, more time, the same outcome.",
+)
 @click.option("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps.")
 @click.option("--devices", type=click.IntRange(min=1), default=1, help="How many of them; each is a process.")
 @click.option("--cache", type=click.Path(path_type=Path), metavar="DIR", help="Where decoded images are kept.")
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Decoding threads. [default: one per core]")
-@click.option("--license", metavar="SPDX", help="Licence of the weights.")
+@click.option("--license", metavar="SPDX", help="License of the weights.")
 @click.option("--tensorboard", is_flag=True, help="Also log to DIR/training/tensorboard.")
 @click.option("--resume", is_flag=True, help="Go on with the run that DIR holds.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-@click.version_option(package_name="aigciqa")
 def main(
     database: str,
     root: Path,
@@ -90,7 +95,9 @@ def main(
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Train METRIC on the database of this name in the folder ROOT; its head comes to DIR.
+    """Train a metric on a database of rated images.
+
+    DATABASE is its name, ROOT the folder it lies in, DIR the folder of the new checkpoint.
 
     The defaults are those of the PKU-I2IQA paper, except for the split: prompts of the test part are never seen, and
     the epoch is chosen on a validation part (--protocol paper does as the paper does). A run that was killed goes on
@@ -118,7 +125,7 @@ def main(
     except Terminated:
         _stop("terminated", output, EXIT_TERMINATED)
     if not quiet:
-        say(f"{output}: use it with weights={str(output)!r}, publish it with aigciqa-publish")
+        say(f"{output}: use it with weights={str(output)!r}, publish it with aigciqa publish")
 
 
 def _train(
@@ -130,7 +137,7 @@ def _train(
     from aigciqa.training.trainer import Settings, train
     from aigciqa.utils.hardware import keep_memory
 
-    keep_memory(not settings["recompute"])
+    keep_memory(not settings["activation_checkpointing"])
     try:
         data = aigciqa.load_database(database, root)
         split = data.split(protocol, seed=settings["seed"]) if protocol else data.split(seed=settings["seed"])
@@ -149,7 +156,7 @@ def _train(
 
 
 def _stop(why: str, output: Path, status: int) -> NoReturn:
-    say(f"aigciqa-train: {why}{_kept(output)}")
+    say(f"aigciqa train: {why}{_kept(output)}")
     sys.exit(status)
 
 

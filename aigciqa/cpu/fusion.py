@@ -174,8 +174,8 @@ def _module(node: fx.Node | None, modules: dict[str, nn.Module]) -> nn.Module | 
 
 def _kind(node: Any) -> tuple[Any, Any]:
     """Shape and dtype of the tensor that a node gives; None twice if it gives none."""
-    facts = node.meta.get("tensor_meta") if isinstance(node, fx.Node) else None
-    return getattr(facts, "shape", None), getattr(facts, "dtype", None)
+    metadata = node.meta.get("tensor_meta") if isinstance(node, fx.Node) else None
+    return getattr(metadata, "shape", None), getattr(metadata, "dtype", None)
 
 
 def _sole_user(node: fx.Node) -> fx.Node | None:

@@ -48,7 +48,7 @@ def list_databases(pattern: str = "*") -> list[str]:
 
 
 def database_info(name: str) -> DatabaseSpec:
-    """What is known of a database without its files: where it is to be had, its layout, licence and score ranges.
+    """What is known of a database without its files: where it is to be had, its layout, license and score ranges.
 
     Raises:
         ValueError: unknown name; the message suggests near ones.

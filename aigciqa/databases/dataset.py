@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from aigciqa.databases.base import Sample
 from aigciqa.errors import InputError
 from aigciqa.images.decode import load_image
-from aigciqa.images.preprocess import present_image
+from aigciqa.images.preprocess import preprocess_image
 from aigciqa.registry import Preprocess
 
 
@@ -30,7 +30,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         Args:
             samples: a part of a split.
             dimensions: the scores that `"target"` holds, in this order.
-            preprocess: how images are presented; a metric's own.
+            preprocess: how images are preprocessed; a metric's own.
             references: whether items have the image prompt.
 
         Raises:
@@ -60,12 +60,12 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         """
         sample = self.samples[index]
         item = {
-            "image": self._present(sample.image),
+            "image": self._preprocess(sample.image),
             "target": torch.tensor([sample.scores[name] for name in self.dimensions], dtype=torch.float32),
         }
         if self.references and sample.reference is not None:
-            item["reference"] = self._present(sample.reference)
+            item["reference"] = self._preprocess(sample.reference)
         return item
 
-    def _present(self, path: str) -> Tensor:
-        return present_image(load_image(path), self.preprocess)
+    def _preprocess(self, path: str) -> Tensor:
+        return preprocess_image(load_image(path), self.preprocess)

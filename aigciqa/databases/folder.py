@@ -22,7 +22,7 @@ from aigciqa.databases.base import (
 )
 from aigciqa.databases.labels import Reader, Table
 from aigciqa.errors import InputError
-from aigciqa.images import parquet as parquet_images
+from aigciqa.images import parquet
 from aigciqa.scoring.sources import spelled
 from aigciqa.utils.paths import absolute, shown
 
@@ -68,7 +68,7 @@ def load(
     samples: tuple[Sample, ...] = ()
     if problems.has(name):
         reader = Reader(root, problems)
-        read = reader.parquet if name.lower().endswith(parquet_images.SUFFIX) else reader.csv
+        read = reader.parquet if name.lower().endswith(parquet.SUFFIX) else reader.csv
         table = read(name, ("image",))
         samples = _samples(root, reader, table) if table else ()
         check_images(problems, name, samples)
@@ -79,7 +79,7 @@ def load(
 
 def _only_manifest(root: Path) -> str:
     """The name of the manifest that is meant where none is given."""
-    for pattern in ("*.csv", f"*{parquet_images.SUFFIX}"):
+    for pattern in ("*.csv", f"*{parquet.SUFFIX}"):
         found = sorted(path.name for path in root.glob(pattern))
         if found:
             return found[0] if len(found) == 1 else MANIFEST

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from aigciqa.databases.base import Problems, counted
-from aigciqa.images import parquet as parquet_images
+from aigciqa.images import parquet
 from aigciqa.images.names import is_image_name
 from aigciqa.tables.csv_text import CsvError, from_windows, read_csv
 from aigciqa.utils.paths import shown
@@ -181,7 +181,7 @@ def _parquet_column(path: Path, file: Any, field: Any) -> list[Any]:
         return list(names)  # nothing that labels have, such as embeddings
     elif not (types.is_binary(field.type) or types.is_large_binary(field.type)):
         return list(file.read([field.name]).column(0).to_pylist())
-    return [parquet_images.path_of(path.name, field.name, row, name) for row, name in enumerate(names)]
+    return [parquet.path_of(path.name, field.name, row, name) for row, name in enumerate(names)]
 
 
 def _matrix(path: Path, key: str) -> list[float]:

@@ -1,4 +1,4 @@
-"""What a head says it was trained on, and whether it has seen the images it is to be judged by."""
+"""What a checkpoint says it was trained on, and whether it has seen the images it is to be judged by."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _PROTOCOL_OPTIONS = ("folds", "fold")
 
 @dataclass(frozen=True)
 class Training:
-    """The entry `training` of a head's config, as far as it names a split.
+    """The entry `training` of a checkpoint's config, as far as it names a split.
 
     Attributes:
         database: name of the database.
         protocol: of the split.
         seed: of the split.
-        split: its digest; empty if the head does not say.
+        split: its digest; empty if the checkpoint does not say.
         options: of the protocol: `folds` and `fold`.
     """
 
@@ -47,10 +47,10 @@ class Training:
 
 
 def seen_warning(label: str, training: Training, database: Database, samples: Sequence[Sample]) -> str | None:
-    """Why figures of these samples flatter a head: it was trained, or its epoch chosen, on some of them.
+    """Why figures of these samples flatter a checkpoint: it was trained, or its epoch chosen, on some of them.
 
-    The head's split is made again; where that does not give the digest the head recorded, nothing can be said for sure,
-    and that is the warning. None where the head has seen none of them, or is of another database.
+    The checkpoint's split is made again; where that does not give the digest the checkpoint recorded, nothing can be
+    said for sure, and that is the warning. None where it has seen none of them, or is of another database.
     """
     if training.database != database.name:
         return None

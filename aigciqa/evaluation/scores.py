@@ -1,4 +1,4 @@
-"""Tables of scores that exist already: of `aigciqa-score`, of any other metric."""
+"""Tables of scores that exist already: of `aigciqa score`, of any other metric."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def to_dict(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def predictions_csv(evaluation: Evaluation) -> str:
-    """A row per image and metric: the columns of `aigciqa-score`, the generator, and each rating as `mos_*`."""
+    """A row per image and metric: the columns of `aigciqa score`, the generator, and each rating as `mos_*`."""
     dimensions = list(dict.fromkeys(result.dimension for result in evaluation.results))
     rows = []
     for each in evaluation.predictions:

@@ -17,11 +17,10 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from aigciqa.errors import ImageError, InputError
-from aigciqa.images import libtiff
-from aigciqa.images import parquet as parquet_images
+from aigciqa.images import libtiff, parquet
 from aigciqa.images.colour import grey_levels, to_srgb
 from aigciqa.images.containers import is_whole, without_metadata
-from aigciqa.utils import object_stores as remote
+from aigciqa.utils import object_stores
 from aigciqa.utils.memory import Share
 from aigciqa.utils.paths import at_home
 
@@ -89,11 +88,11 @@ def read_content(source: str | os.PathLike[str], reserve: Callable[[int], object
     Raises:
         ImageError: it can't be read, or is longer than any image allowed.
     """
-    if isinstance(source, str) and remote.is_url(source):
+    if isinstance(source, str) and object_stores.is_url(source):
         return _fetch(source, reserve)
-    if (place := parquet_images.place_of(source)) is not None:
+    if (place := parquet.place_of(source)) is not None:
         try:
-            content = parquet_images.read_image(place)
+            content = parquet.read_image(place)
         except (ImportError, OSError, ValueError) as error:
             raise ImageError(f"{source}: {error}") from error
         reserve(len(content))
@@ -141,7 +140,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 def _fetch(url: str, reserve: Callable[[int], object]) -> bytes:
     try:
-        with remote.open_file(url) as stream:
+        with object_stores.open_file(url) as stream:
             size = stream.size()
             _check_length(url, size)
             reserve(size)
@@ -190,10 +189,10 @@ def _from_bytes(data: bytes, name: str, at_least: int | None, share: Share) -> I
             image.draft(None, (at_least, at_least))
         _check_size(image, name)
         share.take(image.width * image.height * BYTES_PER_PIXEL.get(image.format or "", MOST_BYTES_PER_PIXEL))
-        picture = _decode(image, name)
+        decoded = _decode(image, name)
         if not is_whole(image, data):
             raise ImageError(f"{name}: the image is truncated: its data ends early")
-        return picture
+        return decoded
 
 
 class _StrictDecoders:
@@ -265,10 +264,10 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
     rows = max(1, STRIPE_PIXELS // image.width)
     if rows >= image.height:
         return _to_rgb(image)
-    picture = Image.new("RGB", image.size)
+    opaque = Image.new("RGB", image.size)
     for top in range(0, image.height, rows):
-        picture.paste(_to_rgb(image.crop((0, top, image.width, min(top + rows, image.height)))), (0, top))
-    return picture
+        opaque.paste(_to_rgb(image.crop((0, top, image.width, min(top + rows, image.height)))), (0, top))
+    return opaque
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

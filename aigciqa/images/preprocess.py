@@ -1,8 +1,8 @@
 """From images and tensors to the pixels a backbone sees.
 
-Two ways lead there. Decoded images go through Pillow and stay 8-bit until the network (`present_image`), so that
+Two ways lead there. Decoded images go through Pillow and stay 8-bit until the network (`preprocess_image`), so that
 scores equal those of the paper authors' torchvision pipeline. Tensors go through torch's antialiased resize
-(`check_tensor`, `present_tensor`), so that gradients reach them. `normalize` ends both.
+(`check_tensor`, `preprocess_tensor`), so that gradients reach them. `normalize` ends both.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from torch import Tensor
 from aigciqa.errors import ImageError, InputError
 from aigciqa.registry import Preprocess
 
-#: A longer strip can't be presented at a common short side: its resized long side would not fit in memory.
+#: A longer strip can't be preprocessed at a common short side: its resized long side would not fit in memory.
 MAX_ASPECT = 1000
 #: How far a float tensor may leave [0, 1]: room for the rounding of a resize, none for a wrong range.
 RANGE_TOLERANCE = 1e-4
 
 
-def present_image(image: Image.Image, spec: Preprocess) -> Tensor:
+def preprocess_image(image: Image.Image, spec: Preprocess) -> Tensor:
     """Resize and crop an RGB image as Pillow and torchvision do.
 
     Returns:
@@ -63,7 +63,7 @@ def check_tensor(images: Tensor) -> Tensor:
     return images.expand(-1, 3, -1, -1)
 
 
-def present_tensor(images: Tensor, spec: Preprocess) -> Tensor:
+def preprocess_tensor(images: Tensor, spec: Preprocess) -> Tensor:
     """Resize and crop float images with torch; gradients flow.
 
     Args:

@@ -24,7 +24,7 @@ from aigciqa.scoring.sources import beside
 from aigciqa.tables.columns import MANIFEST_COLUMNS, columns_of, dimensions_of, to_row
 from aigciqa.tables.csv_text import SWALLOWED, plain, swallows
 from aigciqa.tables.parquet import arrow_table
-from aigciqa.utils import object_stores as remote
+from aigciqa.utils import object_stores
 
 try:
     import pyarrow.csv
@@ -60,7 +60,7 @@ def read_images(source: str | list[str], *, kind: Kind | None = None, **options:
     """
     first = source if isinstance(source, str) else source[0]
     kind = kind or _KINDS.get(os.path.splitext(first)[1].lower(), "images")
-    scheme = "".join(first.partition("://")[:2]) if remote.is_url(first) else ""  # which Ray's paths lack
+    scheme = "".join(first.partition("://")[:2]) if object_stores.is_url(first) else ""  # which Ray's paths lack
     if kind == "webdataset":
         samples = ray.data.read_webdataset(source, decoder=None, **options)
         return samples.map_batches(_from_samples, fn_args=(scheme,), batch_format="pandas", batch_size=None)
@@ -92,7 +92,7 @@ def score_dataset(
 ) -> ray.data.Dataset:
     """Score a dataset, lazily, in a pool of actors that hold the metrics.
 
-    The metrics are made here and sent to the actors, so heads are read or downloaded once. Each actor decodes and
+    The metrics are made here and sent to the actors, so checkpoints are read or downloaded once. Each actor decodes and
     encodes a reference once (it remembers the latest 1,024). An actor that dies is replaced, and what it was scoring
     scored again.
 
@@ -114,7 +114,7 @@ def score_dataset(
         num_gpus: of an actor.
 
     Returns:
-        A dataset with the columns of the tables that `aigciqa-score` writes: `image`, `reference`, `group`, `metric`,
+        A dataset with the columns of the tables that `aigciqa score` writes: `image`, `reference`, `group`, `metric`,
         the dimensions, `error`; a row per image and metric. An image that can't be scored has an `error`.
 
     Raises:
@@ -202,7 +202,7 @@ def _items(batch: Mapping[str, np.ndarray]) -> Iterator[Item]:
         name = name or _text(path) or ""
         missing = None if name or content is not None else "the column 'image' is empty"
         opened = (each for each, held in ((name, content), (prompt or "", prompt_content)) if held is None)
-        missing = missing or next(filter(None, map(remote.refusal, opened)), None)
+        missing = missing or next(filter(None, map(object_stores.refusal, opened)), None)
         yield Item(name, prompt, _text(group), missing, None, content, prompt_content)
 
 

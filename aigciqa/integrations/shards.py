@@ -1,4 +1,4 @@
-"""The engine of `aigciqa-score --engine ray`: numbered shards of the input, scored by actors and written as parts."""
+"""The engine of `aigciqa score --engine ray`: numbered shards of the input, scored by actors and written as parts."""
 
 from __future__ import annotations
 

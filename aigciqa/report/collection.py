@@ -111,13 +111,13 @@ class Collection:
     def add(self, row: Mapping[str, Any], quality_map: NDArray[Any] | None = None) -> None:
         """Take a row as `write_report` does, and the map of its score if there is one."""
         reference, metric = row["reference"] or None, row["metric"]
-        picture = Image(row["image"], reference, row["group"] or "", row.get("prompt", reference) or None)
+        image = Image(row["image"], reference, row["group"] or "", row.get("prompt", reference) or None)
         if row["error"] is not None:
-            self.failed[metric, picture.group] += 1
+            self.failed[metric, image.group] += 1
             if len(self.failures) < FAILURE_LIMIT:
-                self.failures.append(Failure(picture.image, picture.group, metric, row["error"]))
+                self.failures.append(Failure(image.image, image.group, metric, row["error"]))
             return
-        place = self._place(picture, metric)
+        place = self._place(image, metric)
         for dimension in self.dimensions:
             if row.get(dimension) is not None and math.isfinite(row[dimension]):
                 values = self._values.setdefault((metric, dimension), array("d"))
@@ -128,7 +128,7 @@ class Collection:
 
     def sizes(self) -> Counter[str]:
         """Group -> how many images it has, in order of appearance."""
-        sizes = Counter(picture.group for picture in self.images)
+        sizes = Counter(image.group for image in self.images)
         for _, group in self.failed:
             sizes.setdefault(group, 0)
         return sizes
@@ -142,13 +142,13 @@ class Collection:
             found.append(Column(metric, dimension, whole))
         return found
 
-    def _place(self, picture: Image, metric: str) -> int:
+    def _place(self, image: Image, metric: str) -> int:
         """Where an image is; one that a metric has scored before is listed again."""
         scored = self._scored.setdefault(metric, bytearray())
-        place = self._places.get(picture)
+        place = self._places.get(image)
         if place is None or (place < len(scored) and scored[place]):
-            place = self._places[picture] = len(self.images)
-            self.images.append(picture)
+            place = self._places[image] = len(self.images)
+            self.images.append(image)
         scored.extend(bytes(place + 1 - len(scored)))
         scored[place] = 1
         return place

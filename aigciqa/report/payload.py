@@ -17,7 +17,7 @@ from aigciqa.plotting import COLOURS, colour_map
 from aigciqa.registry import METRICS
 from aigciqa.report.collection import LEVELS, Collection, Column, SmallMap
 from aigciqa.report.sections import Members, coloured, histogram
-from aigciqa.utils import object_stores as remote
+from aigciqa.utils import object_stores
 
 #: Images in the gallery. With more, a third are the lowest of the first column, a third the highest, and a third are
 #: drawn at random from all.
@@ -107,7 +107,7 @@ def _numbers(values: NDArray[np.float64]) -> list[float | None]:
 
 def _link(path: str, folder: Path) -> str | None:
     """URL of a file, relative to the page where it can be; None where it is not on this machine, or no file's name."""
-    if remote.is_url(path):
+    if object_stores.is_url(path):
         return None
     try:
         return quote(os.fsencode(os.path.relpath(path, folder)).replace(os.fsencode(os.sep), b"/"))

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from aigciqa.images.decode import load_content, read_content
-from aigciqa.utils import object_stores as remote
+from aigciqa.utils import object_stores
 
 #: Longest side of a thumbnail.
 SIDE = 256
@@ -99,7 +99,7 @@ class Thumbnails:
 def thumbnail(path: str) -> bytes:
     """An image as a small JPEG; empty if it can't be read."""
     try:
-        if remote.refusal(path) is not None:  # the table may be a stranger's
+        if object_stores.refusal(path) is not None:  # the table may be a stranger's
             return b""
         return _encoded(load_content(read_content(path), path, at_least=SIDE))
     except Exception:  # decoders raise anything on broken data

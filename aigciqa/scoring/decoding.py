@@ -1,4 +1,4 @@
-"""From files to presented images, in threads, none of which can hold up a run for ever."""
+"""From files to preprocessed images, in threads, none of which can hold up a run for ever."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from aigciqa.errors import ImageError
 from aigciqa.images.colour import is_srgb
 from aigciqa.images.decode import MAX_PIXELS, load_content, load_image, read_content
-from aigciqa.images.preprocess import present_image, present_tensor
+from aigciqa.images.preprocess import preprocess_image, preprocess_tensor
 from aigciqa.registry import Preprocess
 from aigciqa.scoring import budget
 from aigciqa.utils.memory import Budget, Share
@@ -37,10 +37,10 @@ CLOSE_SECONDS = 2.0
 #: A JPEG file that ends otherwise may be truncated.
 _END_OF_IMAGE = b"\xff\xd9"
 
-#: An image presented in each way asked for, uint8 (3, h, w); or why it can't be.
-Presented: TypeAlias = "dict[Preprocess, Tensor] | str"
+#: An image preprocessed in each way asked for, uint8 (3, h, w); or why it can't be.
+Preprocessed: TypeAlias = "dict[Preprocess, Tensor] | str"
 #: Decodes; called with its shares of the encoded images that are held and of the memory for decoding.
-_Work: TypeAlias = "Callable[[Share, Share], Presented]"
+_Work: TypeAlias = "Callable[[Share, Share], Preprocessed]"
 
 
 class _Clock:
@@ -84,7 +84,7 @@ class Decoding:
         self._done = threading.Event()
         self._lock = threading.Lock()
         self._started: float | None = None
-        self._presented: Presented = {}
+        self._preprocessed: Preprocessed = {}
 
     def run(self) -> None:
         """Decode, in the caller's thread, unless there is a result."""
@@ -92,17 +92,17 @@ class Decoding:
         if self._done.is_set() or work is None:
             return
         self._started = _CLOCK.seconds()
-        presented = work(self._read, self._memory)
+        preprocessed = work(self._read, self._memory)
         del work  # and the encoded image with it, before there is said to be room for others
-        self.settle(presented)
+        self.settle(preprocessed)
 
-    def settle(self, presented: Presented, *, is_given_up: bool = False) -> bool:
+    def settle(self, preprocessed: Preprocessed, *, is_given_up: bool = False) -> bool:
         """Set the result, unless there is one; whether this call did so."""
         with self._lock:
             if self._done.is_set():
                 return False
             self.is_given_up = is_given_up
-            self._presented = presented
+            self._preprocessed = preprocessed
             self._done.set()
         for share in (self._given, self._read, self._memory):
             share.give_back()  # also of one that hangs, or still waits for its turn
@@ -117,9 +117,9 @@ class Decoding:
             return False
         return self.settle(f"{self.name}: decoding was given up after {DECODE_SECONDS:g} seconds", is_given_up=True)
 
-    def wait(self, seconds: float) -> Presented | None:
+    def wait(self, seconds: float) -> Preprocessed | None:
         """The result, or None if it takes longer."""
-        return self._presented if self._done.wait(seconds) else None
+        return self._preprocessed if self._done.wait(seconds) else None
 
 
 class DecoderPool:
@@ -136,7 +136,7 @@ class DecoderPool:
 
     def __init__(self, workers: int, decoder: Decoder, device: torch.device) -> None:
         self.workers = workers
-        self.present = partial(_present, decoder=decoder, device=device)
+        self.preprocess = partial(_preprocess, decoder=decoder, device=device)
         self.budget = Budget(budget.CONTENT_BYTES)
         self.queue: queue.SimpleQueue[Decoding | None] = queue.SimpleQueue()
         self.unfinished: set[Decoding] = set()
@@ -145,12 +145,12 @@ class DecoderPool:
             self._start_thread()
 
     def submit(self, name: str, content: Content | None, specs: tuple[Preprocess, ...]) -> Decoding:
-        """Have an image decoded and presented in each of some ways; a content waits for room in the budget."""
+        """Have an image decoded and preprocessed in each of some ways; a content waits for room in the budget."""
         size = 0 if content is None else len(content) if isinstance(content, bytes) else content.nbytes
         given, read = Share(self.budget, "given"), Share(self.budget, "read")
         while size and not given.take(size, min(TICK_SECONDS, DECODE_SECONDS)):
             self._give_up_overdue()
-        decoding = Decoding(name, partial(self.present, name, content, specs), given, read)
+        decoding = Decoding(name, partial(self.preprocess, name, content, specs), given, read)
         if self.workers:
             self.unfinished.add(decoding)
             self.queue.put(decoding)
@@ -158,12 +158,12 @@ class DecoderPool:
             decoding.run()
         return decoding
 
-    def result(self, decoding: Decoding) -> Presented:
+    def result(self, decoding: Decoding) -> Preprocessed:
         """Wait for an image."""
-        while (presented := decoding.wait(min(TICK_SECONDS, DECODE_SECONDS))) is None:
+        while (preprocessed := decoding.wait(min(TICK_SECONDS, DECODE_SECONDS))) is None:
             self._give_up_overdue()
         self.unfinished.discard(decoding)
-        return presented
+        return preprocessed
 
     def close(self) -> None:
         """End the threads; whoever waits for an image is told so. One that hangs is not waited for."""
@@ -192,7 +192,7 @@ class DecoderPool:
                 return
 
 
-def _present(
+def _preprocess(
     name: str,
     content: Content | None,
     specs: tuple[Preprocess, ...],
@@ -201,22 +201,22 @@ def _present(
     *,
     decoder: Decoder,
     device: torch.device,
-) -> Presented:
-    """An image presented in each way, or why it can't be."""
+) -> Preprocessed:
+    """An image preprocessed in each way, or why it can't be."""
     try:
         try:
             if content is None:
                 content = read_content(name, read.take)
             if isinstance(content, np.ndarray):
                 image = load_image(content)
-            elif decoder == "nvjpeg" and (presented := _present_on(device, content, specs)) is not None:
-                return presented
+            elif decoder == "nvjpeg" and (preprocessed := _preprocess_on(device, content, specs)) is not None:
+                return preprocessed
             else:
                 at_least = _smallest_side(specs) if decoder == "draft" else None
                 image = load_content(content, name, at_least=at_least, share=memory)
         except ImageError as error:  # which names the file
             return str(error)
-        return {spec: present_image(image, spec) for spec in specs}
+        return {spec: preprocess_image(image, spec) for spec in specs}
     except (TypeError, ValueError) as error:  # pixels of another type or shape
         return f"{name}: {error}"
     except MemoryError:
@@ -231,8 +231,8 @@ def _smallest_side(specs: tuple[Preprocess, ...]) -> int | None:
     return max(sides) if len(sides) == len(specs) else None
 
 
-def _present_on(device: torch.device, content: bytes, specs: tuple[Preprocess, ...]) -> Presented | None:
-    """A JPEG file decoded by nvJPEG and presented on the device; None for what is Pillow's to judge."""
+def _preprocess_on(device: torch.device, content: bytes, specs: tuple[Preprocess, ...]) -> Preprocessed | None:
+    """A JPEG file decoded by nvJPEG and preprocessed on the device; None for what is Pillow's to judge."""
     from torchvision.io import ImageReadMode, decode_jpeg
 
     try:
@@ -245,8 +245,8 @@ def _present_on(device: torch.device, content: bytes, specs: tuple[Preprocess, .
         data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
         levels: Tensor = decode_jpeg(data, mode=ImageReadMode.RGB, device=device)
         pixels = levels[None].float() / 255
-        return {spec: _to_bytes(present_tensor(pixels, spec))[0] for spec in specs}
-    except Exception:  # broken data, no memory left on the device, a shape that can't be presented
+        return {spec: _to_bytes(preprocess_tensor(pixels, spec))[0] for spec in specs}
+    except Exception:  # broken data, no memory left on the device, a shape that can't be preprocessed
         return None
 
 

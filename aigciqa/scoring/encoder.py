@@ -29,7 +29,7 @@ _TOLERANCE, _TOLERANCE_TF32, _TOLERANCE_HALF = 1e-3, 1e-2, 0.1
 
 
 class Encoder:
-    """Features of presented images, for all metrics that share a backbone.
+    """Features of preprocessed images, for all metrics that share a backbone.
 
     Of a convolutional backbone it keeps a copy whose batch normalisation is folded into the convolutions, channels last
     in memory, its weights in the dtype the metric computes in; on a CPU, convolutions also add and rectify. `lite` runs
@@ -49,14 +49,14 @@ class Encoder:
             self.network = self._rearranged() if _has_convolutions(metric.backbone) else None
 
     def encode(self, pixels: Tensor, maps: Maps | None = None) -> tuple[Tensor, Tensor | None]:
-        """Read images presented by `present_image`.
+        """Read images preprocessed by `preprocess_image`.
 
         Args:
             pixels: uint8 (B, 3, h, w), on the CPU or the metric's device.
             maps: which feature maps to return, if any.
 
         Returns:
-            Features, float32 (B, D); feature maps, float32 (B, C, h, w), whose places `Metric.place` scores.
+            Features, float32 (B, D); feature maps, float32 (B, C, h, w), whose places `Metric.score_map` scores.
         """
         with torch.inference_mode(), self.metric.autocast(None):
             read = self._maps(pixels)
@@ -64,11 +64,11 @@ class Encoder:
             if maps is None:
                 return features, None
             if maps == "dense" and self.has_dense_maps:
-                read = self.metric.presented_maps(pixels, dense=True)
+                read = self.metric.feature_maps(pixels, dense=True)
             return features, read
 
     def _maps(self, pixels: Tensor) -> Tensor:
-        return self.metric.presented_maps(pixels) if self.network is None else self._run(self.network, pixels)
+        return self.metric.feature_maps(pixels) if self.network is None else self._run(self.network, pixels)
 
     def _run(self, network: fx.GraphModule, pixels: Tensor) -> Tensor:
         device = self.metric.device

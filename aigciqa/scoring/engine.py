@@ -21,7 +21,7 @@ from torch import Tensor
 from aigciqa.errors import ImageError, InputError
 from aigciqa.metric import Metric, as_metrics
 from aigciqa.records import Item, Record
-from aigciqa.scoring.decoding import DECODERS, Decoder, DecoderPool, Decoding, Presented
+from aigciqa.scoring.decoding import DECODERS, Decoder, DecoderPool, Decoding, Preprocessed
 from aigciqa.scoring.encoder import Encoder, Maps, encoders
 from aigciqa.scoring.items import items_of
 from aigciqa.utils.hardware import check_huge_pages, settle_threads
@@ -269,8 +269,8 @@ class Engine:
 
     @torch.no_grad()  # a metric made as a loss would keep a graph
     def _score(self, entries: list[_Entry]) -> list[Record]:
-        images = [self._presented(entry.image) for entry in entries]
-        references = [self._presented(entry.reference) for entry in entries]
+        images = [self._preprocessed(entry.image) for entry in entries]
+        references = [self._preprocessed(entry.reference) for entry in entries]
         errors = [
             [_error(metric, *facts) for facts in zip(entries, images, references, strict=True)]
             for metric in self.metrics
@@ -293,7 +293,7 @@ class Engine:
                 self.references.pop(entry.reference.key, None)  # whose pixels nothing may ever need
         return [record for row in zip(*columns, strict=True) for record in row]
 
-    def _presented(self, picture: _Image | None) -> Presented:
+    def _preprocessed(self, picture: _Image | None) -> Preprocessed:
         decoding = picture.decoding if picture is not None else None
         return self.pool.result(decoding) if decoding is not None else {}
 
@@ -352,7 +352,7 @@ class Engine:
             for _, picture in sorted(fresh.items()):  # in one order: two lanes never wait for each other
                 locks.enter_context(picture.lock)
             still_fresh = [picture for picture in fresh.values() if encoder not in picture.features]
-            pixels = [_pixels(self._presented(picture), encoder) for picture in still_fresh]
+            pixels = [_pixels(self._preprocessed(picture), encoder) for picture in still_fresh]
             for picture, encoded in zip(still_fresh, self._encode(encoder, pixels), strict=True):
                 picture.features[encoder] = None if encoded is None else encoded.features
                 if picture.features.keys() == self.reference_encoders:
@@ -360,7 +360,7 @@ class Engine:
         return [picture.features[encoder] for picture in wanted]
 
     def _encode(self, encoder: Encoder, pixels: list[Tensor], maps: Maps | None = None) -> list[_Encoded | None]:
-        """What the network says of presented images of any shapes, in batches of equal shape.
+        """What the network says of preprocessed images of any shapes, in batches of equal shape.
 
         None of an image that does not fit in memory even alone.
         """
@@ -424,12 +424,12 @@ def _placed(
     """Quality maps of images with feature maps (C, h, w) and features (B, D); none where no maps were kept."""
     kept = [each for each in maps if each is not None]
     if len({each.shape for each in kept}) == 1:  # at once
-        yield from metric.place(torch.stack(kept), features, references).numpy(force=True)
+        yield from metric.score_map(torch.stack(kept), features, references).numpy(force=True)
         return
     for row, each in enumerate(kept):
         one = slice(row, row + 1)
         reference = references[one] if references is not None else None
-        yield metric.place(each[None], features[one], reference)[0].numpy(force=True)
+        yield metric.score_map(each[None], features[one], reference)[0].numpy(force=True)
 
 
 def _stacked(images: list[Tensor]) -> Tensor:
@@ -451,7 +451,7 @@ def _digest(content: Content) -> tuple[Any, ...]:
     return hashlib.sha256(data).digest(), getattr(content, "shape", None)
 
 
-def _error(metric: Metric, entry: _Entry, image: Presented, reference: Presented) -> str | None:
+def _error(metric: Metric, entry: _Entry, image: Preprocessed, reference: Preprocessed) -> str | None:
     """Why a metric can't score an entry."""
     if entry.image is None:
         return entry.item.error
@@ -464,6 +464,6 @@ def _error(metric: Metric, entry: _Entry, image: Presented, reference: Presented
     return f"reference {reference}" if isinstance(reference, str) else None
 
 
-def _pixels(presented: Presented, encoder: Encoder) -> Tensor:
-    assert not isinstance(presented, str)
-    return presented[encoder.spec]
+def _pixels(preprocessed: Preprocessed, encoder: Encoder) -> Tensor:
+    assert not isinstance(preprocessed, str)
+    return preprocessed[encoder.spec]

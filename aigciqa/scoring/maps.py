@@ -19,7 +19,7 @@ from aigciqa.errors import ImageError, SourceError
 from aigciqa.images.decode import load_content, load_image
 from aigciqa.plotting import overlay
 from aigciqa.scoring import budget
-from aigciqa.utils import object_stores as remote
+from aigciqa.utils import object_stores
 from aigciqa.utils.files import replacing
 from aigciqa.utils.paths import absolute, check_inside, real
 
@@ -115,9 +115,9 @@ class MapFolder:
             np.save(stream, quality_map)
         metric = self.metrics[name]
         content = self.contents.get(image)
-        picture = load_image(image) if content is None else load_content(content, image)
-        picture.thumbnail((MAX_SIDE, MAX_SIDE))
-        shown = overlay(picture, quality_map, metric.config.preprocess, *metric.score_range)
+        decoded = load_image(image) if content is None else load_content(content, image)
+        decoded.thumbnail((MAX_SIDE, MAX_SIDE))
+        shown = overlay(decoded, quality_map, metric.config.preprocess, *metric.score_range)
         chunks = PngInfo()
         chunks.add_itxt(_REFERENCE, said)
         with replacing(target) as partial:
@@ -129,10 +129,10 @@ class MapFolder:
         The root and `..` can't lead out of the folder: they become `_root` and `_`, `s3://` becomes `_url/s3`, and a
         folder `_...` `__...`.
         """
-        path = PurePath(image.replace("://", "/", 1) if remote.is_url(image) else image)
+        path = PurePath(image.replace("://", "/", 1) if object_stores.is_url(image) else image)
         names = {path.anchor: "_root", "..": "_"}
         parents = [names.get(part, f"_{part}" if part.startswith("_") else part) for part in path.parent.parts]
-        above = ["_url"] if remote.is_url(image) else []
+        above = ["_url"] if object_stores.is_url(image) else []
         parts = (*above, *parents, f"{path.name}{f'.{number}' if number > 1 else ''}.{metric}.png")
         if isinstance(path, PureWindowsPath):  # `C:`, of a member of an archive, would lead to another drive
             parts = tuple(part.replace(":", "_") for part in parts)

@@ -18,7 +18,7 @@ from aigciqa.scoring.resume import of_another_run
 from aigciqa.tables import provenance
 from aigciqa.tables.columns import Row
 from aigciqa.tables.parquet import SUFFIX, import_parquet, write_parquet
-from aigciqa.utils import object_stores as remote
+from aigciqa.utils import object_stores
 
 _PART = re.compile(r"part-\d{8}\.parquet")
 _UNFINISHED = re.compile(r"\.part-\d{8}\.parquet\.\w+")
@@ -47,7 +47,7 @@ class Parts:
         """
         if not path.lower().endswith(SUFFIX):
             raise SourceError(f"{path!r}: --engine ray writes a folder of Parquet files; its name ends in {SUFFIX}")
-        if not remote.is_url(path):
+        if not object_stores.is_url(path):
             if Path(path).is_file():
                 raise SourceError(f"{path!r} is a file; --engine ray writes a folder of parts: name another")
             path = str(Path(path).absolute())
@@ -60,9 +60,9 @@ class Parts:
         Raises:
             SourceError: something else is there, or with `keep`, parts of another run.
         """
-        filesystem, folder = remote.resolve(self.path)
+        filesystem, folder = object_stores.resolve(self.path)
         filesystem.create_dir(folder, recursive=True)
-        names = remote.names_in(self.path)
+        names = object_stores.names_in(self.path)
         strange = [name for name in names if not (_PART.fullmatch(name) or _UNFINISHED.fullmatch(name))]
         if strange:
             raise SourceError(f"{self.path!r} is a folder that holds {strange[0]!r}; name another for the scores")
@@ -84,7 +84,7 @@ class Parts:
         Raises:
             SourceError: there are some.
         """
-        parts = [name for name in remote.names_in(self.path) if _PART.fullmatch(name)]
+        parts = [name for name in object_stores.names_in(self.path) if _PART.fullmatch(name)]
         if parts and parts[-1] >= _name(count):
             raise of_another_run(self.path, f"it has {parts[-1]}, this run {count} parts")
 
@@ -94,7 +94,7 @@ class Parts:
         Raises:
             SourceError: it has other columns.
         """
-        filesystem, folder = remote.resolve(self.path)
+        filesystem, folder = object_stores.resolve(self.path)
         try:
             with filesystem.open_input_file(f"{folder}/{_name(number)}") as file:
                 table = import_parquet().read_table(file)
@@ -107,7 +107,7 @@ class Parts:
 
     def write(self, number: int, rows: Iterable[Row]) -> None:
         """Write a part; it is there whole when this returns, also if others write it at the same time."""
-        filesystem, folder = remote.resolve(self.path)
+        filesystem, folder = object_stores.resolve(self.path)
         unfinished = f"{folder}/.{_name(number)}.{uuid.uuid4().hex}"
         with filesystem.open_output_stream(unfinished) as file:
             write_parquet(file, rows, self.columns)
@@ -115,7 +115,7 @@ class Parts:
 
     def written(self, number: int) -> float:
         """When a part was written, in seconds since 1970."""
-        filesystem, folder = remote.resolve(self.path)
+        filesystem, folder = object_stores.resolve(self.path)
         moment = filesystem.get_file_info(f"{folder}/{_name(number)}").mtime_ns
         return float("inf") if moment is None else moment / 1e9
 
@@ -125,8 +125,8 @@ class Parts:
         Raises:
             OSError: some of so many parts are not there.
         """
-        filesystem, folder = remote.resolve(self.path)
-        names = remote.names_in(self.path)
+        filesystem, folder = object_stores.resolve(self.path)
+        names = object_stores.names_in(self.path)
         for name in filter(_UNFINISHED.fullmatch, names):
             filesystem.delete_file(f"{folder}/{name}")
         gone = sorted({_name(number) for number in range(count)} - set(names))

@@ -24,7 +24,7 @@ from aigciqa.tables import parquet
 from aigciqa.tables.columns import MANIFEST_COLUMNS
 from aigciqa.tables.csv_text import from_windows
 from aigciqa.tables.formats import read_rows
-from aigciqa.utils import object_stores as remote
+from aigciqa.utils import object_stores
 from aigciqa.utils.paths import absolute, at_home, name_key, shown
 
 MANIFEST_SUFFIXES = frozenset({".csv", ".jsonl", ".parquet"})
@@ -154,7 +154,7 @@ def references_from(reference: str) -> Callable[[Iterable[Found] | None], Callab
     """
     if _is_folder(reference):
         return _ReferenceFolder(reference).pairing
-    if not remote.is_url(reference) and not os.path.exists(reference):
+    if not object_stores.is_url(reference) and not os.path.exists(reference):
         raise SourceError(f"reference {reference!r}: no such file or folder")
     return lambda _: lambda found: found.item if found.item.reference else replace(found.item, reference=reference)
 
@@ -198,7 +198,7 @@ def _open_source(argument: str, stdin: BinaryIO, skipped: Skipped) -> Source:
         return Source(lambda: _walk(argument, "", skipped))
     if os.path.splitext(argument)[1].lower() in MANIFEST_SUFFIXES:
         return _open_manifest(argument)
-    if glob.has_magic(argument) and not (remote.is_url(argument) or os.path.lexists(argument)):
+    if glob.has_magic(argument) and not (object_stores.is_url(argument) or os.path.lexists(argument)):
         matches = _glob(argument)
         if not matches:
             raise SourceError(f"{argument!r} matches no file")
@@ -213,7 +213,7 @@ def _is_folder(path: str) -> bool:
         SourceError: the object store can't be reached.
     """
     try:
-        return remote.is_folder(path) if remote.is_url(path) else os.path.isdir(path)
+        return object_stores.is_folder(path) if object_stores.is_url(path) else os.path.isdir(path)
     except OSError as error:
         raise SourceError(f"{path!r}: {error}") from None
 
@@ -239,13 +239,13 @@ def _from_lines(stream: BinaryIO) -> Iterator[Found]:
         if "\0" in path:
             yield Found(Item("", error=f"{path[:_SHOWN]!r}: {_NUL}"), "")
         elif path := at_home(path):
-            problem = remote.refusal(path)
+            problem = object_stores.refusal(path)
             yield _file(path) if problem is None else Found(Item(path, error=problem), "")
 
 
 def _walk(folder: str, below: str, skipped: Skipped) -> Iterator[Found]:
     """Images of a folder and the folders in it, sorted by name; links to folders are not followed."""
-    if remote.is_url(folder):
+    if object_stores.is_url(folder):
         yield from _walk_url(folder, skipped)
         return
     try:
@@ -266,7 +266,7 @@ def _walk(folder: str, below: str, skipped: Skipped) -> Iterator[Found]:
 
 def _walk_url(folder: str, skipped: Skipped) -> Iterator[Found]:
     counts: Counter[str] = Counter()
-    for relative in remote.files_below(folder):
+    for relative in object_stores.files_below(folder):
         if _is_listed(posixpath.basename(relative), counts):
             yield Found(Item(posixpath.join(folder, relative)), relative)
     skipped[folder] = counts
@@ -446,7 +446,7 @@ def _image(row: Mapping[str, Any], column: str, folder: str) -> tuple[str | None
     if "\0" in str(cell):
         raise SourceError(f"{column!r} is {str(cell)[:_SHOWN]!r}: {_NUL}")
     path = spelled(str(cell), folder) if content is None else str(cell)
-    if (problem := remote.refusal(path)) is not None:
+    if (problem := object_stores.refusal(path)) is not None:
         raise SourceError(problem)
     return path or None, content
 
@@ -480,7 +480,7 @@ def spelled(cell: str, folder: str) -> str:
     of Windows' code page, in the other normal form of Unicode, or several of these, if there is a file of that name.
     """
     stripped = cell.strip()
-    if remote.is_url(stripped):
+    if object_stores.is_url(stripped):
         return stripped
     plain = stripped.replace("\\", "/")
     slashed = dict.fromkeys((cell, stripped, plain, os.path.expanduser(plain)))
@@ -496,6 +496,6 @@ def spelled(cell: str, folder: str) -> str:
 def beside(folder: str, path: str) -> str:
     """A manifest's path is relative to the manifest; where there is nothing, to the current folder."""
     joined = os.path.join(folder, path)
-    if remote.is_url(path):
+    if object_stores.is_url(path):
         return path
     return path if not os.path.lexists(joined) and os.path.lexists(path) else joined

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import IO, Any, cast
 
 from aigciqa.errors import InputError
-from aigciqa.utils import object_stores as remote
+from aigciqa.utils import object_stores
 
 #: Extended headers of one member: names and attributes of files, together.
 MAX_HEADER_BYTES = 2**20
@@ -76,8 +76,8 @@ def opened(path: str) -> Iterator[Stream]:
         ArchiveError: what goes wrong while it is read.
     """
     try:
-        with remote.open_file(path) if remote.is_url(path) else open(path, "rb") as raw:
-            file = io.BufferedReader(raw, _CHUNK) if remote.is_url(path) else raw
+        with object_stores.open_file(path) if object_stores.is_url(path) else open(path, "rb") as raw:
+            file = io.BufferedReader(raw, _CHUNK) if object_stores.is_url(path) else raw
             unpacked = _decompressed(file)
             yield Stream(unpacked, unpacked is file and file.seekable())
     except (OSError, EOFError, ImportError, MemoryError, tarfile.TarError, zlib.error, ArchiveError) as error:

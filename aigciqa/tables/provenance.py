@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aigciqa.errors import SourceError
-from aigciqa.utils import object_stores as remote
+from aigciqa.utils import object_stores
 from aigciqa.utils.files import replacing
 
 FORMAT = 1
@@ -32,8 +32,8 @@ def write(table: str, made_by: Mapping[str, Any]) -> None:
     """
     data = (json.dumps(made_by, indent=2, allow_nan=False) + "\n").encode()
     path = path_of(table)
-    if remote.is_url(path):
-        filesystem, name = remote.resolve(path)
+    if object_stores.is_url(path):
+        filesystem, name = object_stores.resolve(path)
         with filesystem.open_output_stream(name) as stream:
             stream.write(data)
         return
@@ -63,7 +63,7 @@ def read(table: str) -> dict[str, Any] | None:
     """
     path = path_of(table)
     try:
-        with remote.open_file(path) if remote.is_url(path) else open(path, "rb") as stream:
+        with object_stores.open_file(path) if object_stores.is_url(path) else open(path, "rb") as stream:
             found = json.loads(stream.read())
     except FileNotFoundError:
         return None

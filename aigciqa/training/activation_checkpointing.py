@@ -1,4 +1,4 @@
-"""Training in less memory: feature maps are computed again in the backward pass instead of being kept."""
+"""Activation checkpointing: feature maps are computed again in the backward pass instead of being kept in memory."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch.utils.checkpoint import checkpoint
 from aigciqa.backbones.base import Backbone
 from aigciqa.errors import InputError
 
-#: A module that holds more of the backbone's parameters is not recomputed as a whole, but the blocks in it are.
+#: A module that holds more of the backbone's parameters is not checkpointed as a whole, but the blocks in it are.
 LARGEST_SHARE = 0.5
 
 
-def recomputing_forward(backbone: Backbone, images: Tensor) -> Tensor:
+def checkpointed_forward(backbone: Backbone, images: Tensor) -> Tensor:
     """The backbone's maps, and bit for bit its gradients, keeping little more than the maps between its blocks.
 
     The backbone's own `forward` runs, whatever it does. The blocks it calls are checkpointed; an `nn.Sequential` is so
@@ -34,14 +34,14 @@ def recomputing_forward(backbone: Backbone, images: Tensor) -> Tensor:
     Raises:
         ValueError: the input of a block is changed in place, so that the block can't be computed again.
     """
-    recomputed = _Recomputed(backbone)
-    with recomputed.running():
+    blocks = _Checkpointed(backbone)
+    with blocks.running():
         maps: Tensor = backbone(images)
-        recomputed.check_inputs()
+        blocks.check_inputs()
     return maps
 
 
-class _Recomputed:
+class _Checkpointed:
     """A backbone's blocks during one forward pass."""
 
     def __init__(self, backbone: Backbone) -> None:
@@ -74,12 +74,12 @@ class _Recomputed:
         for module, tensor, version in self.inputs:
             if tensor._version != version:
                 raise InputError(
-                    f"recompute: the input of {self.names[module]!r} is changed in place, so that the maps of it can't "
-                    "be computed again: let the backbone change a copy, or train without recompute"
+                    f"activation checkpointing: the input of {self.names[module]!r} is changed in place, so its maps "
+                    "can't be computed again: let the backbone change a copy, or train without it"
                 )
 
     def _open(self, module: nn.Module) -> None:
-        """Let the forward of a module be, and recompute the blocks that it calls."""
+        """Let the forward of a module be, and checkpoint the blocks that it calls."""
         if _is_chain(module):
             self.forwards[module] = functools.partial(self._run_chain, self._stretches(module))
         for child in module.children():

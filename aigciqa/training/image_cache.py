@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from aigciqa import __version__
 from aigciqa.errors import DatabaseError, ImageError
-from aigciqa.images import parquet as parquet_images
+from aigciqa.images import parquet
 from aigciqa.images.decode import load_image
-from aigciqa.images.preprocess import present_image
+from aigciqa.images.preprocess import preprocess_image
 from aigciqa.registry import Preprocess
 from aigciqa.utils.files import replacing
 
@@ -138,7 +138,7 @@ def _entry(path: str, spec: Preprocess, folder: Path) -> Entry | str:
     if kept is not None:
         return kept
     try:
-        pixels = present_image(load_image(path), spec).permute(1, 2, 0).numpy()
+        pixels = preprocess_image(load_image(path), spec).permute(1, 2, 0).numpy()
     except ImageError as error:
         return str(error)
     height, width = pixels.shape[:2]
@@ -155,14 +155,14 @@ def _entry(path: str, spec: Preprocess, folder: Path) -> Entry | str:
 
 def _name(path: str, spec: Preprocess) -> str:
     """Changes with the image's path, size and time, the resize, and the version, which may decode otherwise."""
-    facts: list[object] = [__version__, spec.resize, spec.max_side, path]
-    place = parquet_images.place_of(path)
+    metadata: list[object] = [__version__, spec.resize, spec.max_side, path]
+    place = parquet.place_of(path)
     try:
         status = os.stat(path if place is None else place.file)
-        facts += [status.st_size, status.st_mtime_ns]
+        metadata += [status.st_size, status.st_mtime_ns]
     except OSError:
         pass  # reading it will say why
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(metadata).encode()).hexdigest()[:32]
 
 
 def _kept(file: Path) -> Entry | None:

@@ -20,7 +20,7 @@ from aigciqa.utils.paths import shown
 #: 1, that of 0.1.0, had no format in it and other targets.
 FORMAT = 2
 #: Settings that may be others when a run goes on: they don't change what was done.
-FREE = ("epochs", "patience", "recompute")
+FREE = ("epochs", "patience", "activation_checkpointing")
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
@@ -69,7 +69,7 @@ def check_images(path: Path, state: Mapping[str, Any], images: Mapping[str, str]
     _refuse(path, [f"the images {shown(changed)}"] if changed else [])
 
 
-def facts_of(split: Split) -> dict[str, Any]:
+def split_metadata(split: Split) -> dict[str, Any]:
     """What a state keeps of the split, so that what differs can be named."""
     ratings = {sample.name: dict(sample.scores) for part in PARTS for sample in getattr(split, part)}
     parts = {part: [sample.name for sample in getattr(split, part)] for part in PARTS}
@@ -87,7 +87,7 @@ def digests(paths: Iterable[str], root: Path, workers: int) -> dict[str, str]:
 def _changed_split(state: Mapping[str, Any], split: Split) -> list[str]:
     if state["split"] == split.digest:
         return []
-    now = facts_of(split)
+    now = split_metadata(split)
     if state["parts"] == now["parts"]:
         changed = [name for name, scores in now["ratings"].items() if state["ratings"][name] != scores]
         if changed:

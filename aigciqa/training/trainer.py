@@ -1,4 +1,4 @@
-"""Training of the paper's metrics: `aigciqa-train` as a function.
+"""Training of the paper's metrics: `aigciqa train` as a function.
 
 As published (PKU-I2IQA, section 5): Adam, learning rate 1e-4, weight decay 1e-5, batch 8, mean squared error, random
 crop and horizontal flip of every image for itself, 100 epochs, the epoch with the best SRCC. Opinion scores are
@@ -44,9 +44,9 @@ from aigciqa.errors import CheckpointError, InputError, TrainingError
 from aigciqa.images.preprocess import normalize
 from aigciqa.metric import Metric, create_metric
 from aigciqa.registry import Preprocess
-from aigciqa.training.activation_checkpointing import recomputing_forward
+from aigciqa.training.activation_checkpointing import checkpointed_forward
 from aigciqa.training.image_cache import ImageCache, Pixels, build_cache, default_folder
-from aigciqa.training.state import check_images, digests, facts_of, read_state, save_state
+from aigciqa.training.state import check_images, digests, read_state, save_state, split_metadata
 from aigciqa.training.targets import Targets, check_ratings
 from aigciqa.utils.files import locked, replacing
 
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from aigciqa.stats.correlations import Agreement
 
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
-#: Files of a run, below `training/` in the head's folder.
+#: Files of a run, below `training/` in the checkpoint's folder.
 STATE_FILE, LOG_FILE, SPLIT_FILE = "state.pt", "log.csv", "split.json"
 #: Images per pass when nothing is learned from them.
 EVALUATION_BATCH = 32
@@ -74,13 +74,14 @@ class Settings:
         epochs: passes over the training part.
         batch_size: images per step, over all devices.
         learning_rate, weight_decay: Adam's.
-        accumulate: steps whose gradients are added up before the weights move.
+        gradient_accumulation: steps whose gradients are added up before the weights move.
         patience: epochs without a better SRCC after which to stop; None trains all epochs.
         seed: of the head's initial weights, of the order of the images, of crops and flips.
         start: the weights to start from: `"imagenet"`, `"none"` (random), or a folder, repo or ImageNet file.
         frozen: train the head alone, on features computed once (centre crop).
         dtype: what the network computes in: `"float32"`, or mixed with `"bfloat16"` or `"float16"`.
-        recompute: compute feature maps twice instead of keeping them: less memory, more time, the same outcome.
+        activation_checkpointing: compute feature maps twice instead of keeping them: less memory, more time, the same
+            outcome.
     """
 
     metric: str
@@ -89,18 +90,18 @@ class Settings:
     batch_size: int = 8
     learning_rate: float = 1e-4
     weight_decay: float = 1e-5
-    accumulate: int = 1
+    gradient_accumulation: int = 1
     patience: int | None = None
     seed: int = 0
     start: str = "imagenet"
     frozen: bool = False
     dtype: str = "float32"
-    recompute: bool = False
+    activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         if not self.dimensions or len(set(self.dimensions)) < len(self.dimensions):
             raise InputError(f"dimensions are one or more distinct names; got {self.dimensions}")
-        for name in ("epochs", "batch_size", "accumulate"):
+        for name in ("epochs", "batch_size", "gradient_accumulation"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is 1 or more; got {getattr(self, name)}")
         if self.patience is not None and self.patience < 1:
@@ -146,14 +147,14 @@ def train(
     """Train a metric on the training part of a split, and keep the epoch that does best on the validation part.
 
     After every epoch the state is on disk: a run that was killed goes on with `resume`, and on the CPU ends bit for bit
-    where it would have ended. The folder is a head that `create_metric`, `aigciqa-score` and `aigciqa-publish` take;
+    where it would have ended. The folder is a checkpoint for `create_metric`, `aigciqa score` and `aigciqa publish`;
     what else the run keeps is below `training/` in it.
 
     Args:
         database: where the samples are from.
         split: its parts to train on and to choose the epoch on.
         settings: what to train, and how.
-        output: folder of the head, made if absent.
+        output: folder of the checkpoint, made if absent.
         resume: go on with the run that `output` holds; one that was killed in its first epoch begins anew.
         devices: how many to use, each a process of its own.
         device: `"auto"`, `"cpu"`, `"cuda"` or `"mps"`.
@@ -169,7 +170,7 @@ def train(
     Raises:
         ValueError: unusable settings, dimensions the database does not have, ratings that are all equal, fewer than
             three images to choose the epoch on, or a run to resume that is one of other settings, images or ratings.
-        FileExistsError: `output` holds a head or a run, and `resume` is not set; or a README of yours.
+        FileExistsError: `output` holds a checkpoint or a run, and `resume` is not set; or a README of yours.
         FileNotFoundError: nothing to resume.
         LockedError: another run writes to `output`.
         DatabaseError: images can't be read.
@@ -194,7 +195,7 @@ def train(
         paths = [path for sample in (*split.train, *split.validation) for path in _images(sample, metric)]
         workers = workers or os.cpu_count() or 1
         with fabric.rank_zero_first():
-            pictures = build_cache(
+            pixels = build_cache(
                 paths,
                 metric.config.preprocess,
                 Path(cache).expanduser() if cache is not None else default_folder(),
@@ -202,7 +203,7 @@ def train(
                 progress=progress and fabric.is_global_zero,
             )
         images = digests(paths, split.root, workers)
-        learner = Learner(fabric, metric, settings, split.train, pictures)
+        learner = Learner(fabric, metric, settings, split.train, pixels)
         if not learner.batches(1):
             raise InputError(f"{len(split.train)} images to train on can't be shared by {fabric.world_size} devices")
         run = _Run(learner, split, folder, replace(metric.config, license=license), images, progress)
@@ -243,7 +244,7 @@ def _launched(settings: Settings, device: str, devices: int) -> Fabric:
 
 
 def _write_results(folder: Path, split: Split, device: str, workers: int | None) -> None:
-    """Add the figures on the test part to the head's config and card."""
+    """Add the figures on the test part to the checkpoint's config and card."""
     from aigciqa.evaluation.evaluate import evaluate
     from aigciqa.stats.correlations import MIN_SAMPLES
 
@@ -286,7 +287,7 @@ def _initial(settings: Settings, database: Database, targets: Targets, state: di
 
 
 def _with_start(metric: Metric, start: str, targets: Targets) -> Metric:
-    """A metric with the weights to start from; from a head of the same kind and dimensions, the head's too."""
+    """A metric with the weights to start from; from a checkpoint of the same kind and dimensions, the head's too."""
     from aigciqa.checkpoints.imagenet import load_imagenet
 
     config = metric.config
@@ -321,7 +322,7 @@ def _images(sample: Sample, metric: Metric) -> list[str]:
 def _check_folder(folder: Path, resume: bool) -> None:
     """Raise unless the folder is new, or has a run to go on with.
 
-    The state is written before the head: a run without it was killed in its first epoch, and has nothing to lose.
+    The state is written before the checkpoint: a run without it was killed in its first epoch, and has nothing to lose.
     """
     state, has_head = folder / "training" / STATE_FILE, (folder / CONFIG_FILE).exists()
     if resume and state.exists():
@@ -330,7 +331,7 @@ def _check_folder(folder: Path, resume: bool) -> None:
         what = state.relative_to(folder)
         raise FileNotFoundError(f"nothing to resume in {folder}: it holds no {what}; train anew in another folder")
     if state.exists() or has_head:
-        raise FileExistsError(f"{folder} holds a run or a head already: resume it, or name another folder")
+        raise FileExistsError(f"{folder} holds a run or a checkpoint already: resume it, or name another folder")
     for name in (CARD_FILE, WEIGHTS_FILE):
         if (folder / name).exists():
             raise FileExistsError(f"{folder / name} would be replaced: move it away, or name another folder")
@@ -345,7 +346,7 @@ def _prepare_folder(folder: Path, split: Split, resume: bool) -> None:
 
 
 def _changed_card(folder: Path) -> str | None:
-    """The head's card, if someone has changed it since it was written: it is kept."""
+    """The checkpoint's card, if someone has changed it since it was written: it is kept."""
     try:
         card = (folder / CARD_FILE).read_bytes().decode()
         config, _ = read_config(folder / CONFIG_FILE)
@@ -355,11 +356,11 @@ def _changed_card(folder: Path) -> str | None:
 
 
 class Trainee(nn.Module):
-    """What learns: presented images in, targets out, in training mode where the metric is pinned to evaluation."""
+    """What learns: preprocessed images in, targets out, in training mode where the metric is pinned to evaluation."""
 
     def __init__(self, metric: Metric, settings: Settings, device: torch.device) -> None:
         super().__init__()
-        self.recompute = settings.recompute
+        self.activation_checkpointing = settings.activation_checkpointing
         is_on_cpu = device.type == "cpu"
         has_layout = is_on_cpu and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         self.blocked = has_layout and metric.backbone.has_blocked_layout and settings.dtype == "float32"
@@ -382,8 +383,8 @@ class Trainee(nn.Module):
         images = normalize(pixels.float().div_(255), self.spec)
         if self.blocked:
             images = images.to_mkldnn()
-        again = self.recompute and torch.is_grad_enabled()
-        maps = recomputing_forward(backbone, images) if again else backbone(images)
+        again = self.activation_checkpointing and torch.is_grad_enabled()
+        maps = checkpointed_forward(backbone, images) if again else backbone(images)
         features: Tensor = backbone.pool((maps.to_dense() if self.blocked else maps).float())
         return features
 
@@ -444,9 +445,9 @@ class Learner:
             found = self.model(*(part.to(self.fabric.device) for part in self._inputs(mine, rng)))
             # Lightning gives them in the default dtype
             loss = (found.float() - self.wanted[mine].to(found.device)).square().mean()
-            moves = (step + 1) % self.settings.accumulate == 0 or step + 1 == len(batches)
+            moves = (step + 1) % self.settings.gradient_accumulation == 0 or step + 1 == len(batches)
             with self.fabric.no_backward_sync(self.model, enabled=not moves):
-                self.fabric.backward(loss / self.settings.accumulate)
+                self.fabric.backward(loss / self.settings.gradient_accumulation)
             if moves:
                 self.optimizer.step()
                 self.optimizer.zero_grad()
@@ -538,7 +539,7 @@ class _Run:
         self.config = config
         self.bars = progress and self.fabric.is_global_zero
         self.progress = Progress()
-        self.trained_on = {**facts_of(split), "images": images}
+        self.trained_on = {**split_metadata(split), "images": images}
 
     def go(self, tensorboard: bool) -> None:
         """Train what is left of the epochs.
@@ -630,7 +631,7 @@ class _Run:
         progress.history.append(row)
         if mean > progress.best or not progress.best_epoch:
             progress.best, progress.best_epoch = mean if math.isfinite(mean) else -math.inf, progress.epoch
-        self._save_state()  # before the head: whatever a run is killed in, it goes on from here
+        self._save_state()  # before the checkpoint: whatever a run is killed in, it goes on from here
         self._write_outcome()
         if writer is not None:
             for name, value in row.items():
@@ -654,7 +655,7 @@ class _Run:
         save_state(self.folder / "training" / STATE_FILE, state)
 
     def _write_outcome(self) -> None:
-        """The head, if the last epoch is the best, and the log."""
+        """The checkpoint, if the last epoch is the best, and the log."""
         if self.progress.best_epoch == self.progress.epoch:
             self._write_head()
         self._write_log()
@@ -667,12 +668,12 @@ class _Run:
             rows.writerows({**row, "epoch": int(row["epoch"])} for row in self.progress.history)
 
     def _write_head(self) -> None:
-        """The head's folder, of the weights as they are."""
-        config = replace(self.config, training=self._facts())
+        """The checkpoint's folder, of the weights as they are."""
+        config = replace(self.config, training=self._metadata())
         write_checkpoint(self.folder, config, self.learner.weights(), _changed_card(self.folder))
 
-    def _facts(self) -> dict[str, Any]:
-        """What the head's config says of its training."""
+    def _metadata(self) -> dict[str, Any]:
+        """What the checkpoint's config says of its training."""
         settings = {key: value for key, value in _plain(self.settings).items() if key not in ("metric", "dimensions")}
         return {
             "database": self.split.database,
@@ -709,5 +710,5 @@ def _crop(spec: Preprocess) -> int:
 
 def _plain(settings: Settings) -> dict[str, Any]:
     """Settings as JSON and weights-only pickles keep them."""
-    facts: dict[str, Any] = json.loads(json.dumps(asdict(settings), allow_nan=False))
-    return facts
+    metadata: dict[str, Any] = json.loads(json.dumps(asdict(settings), allow_nan=False))
+    return metadata

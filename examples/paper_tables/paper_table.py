@@ -13,14 +13,13 @@ from tqdm import tqdm
 
 import aigciqa
 from aigciqa.databases import Sample, load_database
-from aigciqa.evaluation import Predictions, Setting, evaluate, predict
-from aigciqa.evaluation import text as tables
+from aigciqa.evaluation import Predictions, Setting, evaluate, predict, text
 
 DATABASE = "pku-i2iqa"
 KINDS = ("nr", "fr")
 BACKBONES = ("vgg16", "vgg19", "resnet18", "resnet50", "inceptionv4")
 DIMENSIONS = ("quality", "authenticity", "correspondence", "overall")
-TRAIN = (sys.executable, "-c", "from aigciqa.cli.train import main; main(prog_name='aigciqa-train')")
+TRAIN = (sys.executable, "-m", "aigciqa", "train")
 
 
 def main(protocol: str, description: str) -> None:
@@ -35,20 +34,20 @@ def main(protocol: str, description: str) -> None:
     split = database.split(protocol)
     predictions = []
     for name in metrics(options):
-        heads = {label: options.heads / protocol / name / label for label in runs(options)}
-        for label, folder in heads.items():
+        checkpoints = {label: options.checkpoints / protocol / name / label for label in runs(options)}
+        for label, folder in checkpoints.items():
             train(folder, name, protocol, label, options)
-        predictions.append(predicted(name, heads, split.test, options))
+        predictions.append(predicted(name, checkpoints, split.test, options))
     evaluation = evaluate(
         predictions,
         split.test,
         dimensions=options.dimensions,
         setting=Setting(DATABASE, split.protocol, "test", split.seed, split.digest),
     )
-    print(tables.caption(evaluation))
-    print(tables.aligned(tables.agreement_table(evaluation.results, intervals=False)))
+    print(text.caption(evaluation))
+    print(text.aligned(text.agreement_table(evaluation.results, intervals=False)))
     if options.output is not None:
-        tables.write_report(evaluation, options.output)
+        text.write_report(evaluation, options.output)
     if evaluation.failures:
         sys.exit(f"{len(evaluation.failures)} scores are missing; the first: {evaluation.failures[0][2]}")
 
@@ -61,7 +60,9 @@ def arguments(description: str) -> argparse.Namespace:
         "a day on one GPU. What is trained is kept: a run that is broken off goes on where it stopped.",
     )
     parser.add_argument("root", type=Path, help="folder of PKU-I2IQA")
-    parser.add_argument("--heads", type=Path, default=Path("heads"), help="where heads are kept [heads]")
+    parser.add_argument(
+        "--checkpoints", type=Path, default=Path("checkpoints"), help="where they are kept [checkpoints]"
+    )
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--backbones", nargs="+", choices=BACKBONES, default=BACKBONES)
     parser.add_argument("--dimensions", nargs="+", choices=DIMENSIONS, default=DIMENSIONS)
@@ -74,7 +75,7 @@ def arguments(description: str) -> argparse.Namespace:
     parser.add_argument("-o", "--output", help="also write the table: .csv, .json, .md or .tex")
     options = parser.parse_args()
     if options.output is not None:
-        tables.check_suffix(options.output)
+        text.check_suffix(options.output)
     return options
 
 
@@ -86,12 +87,12 @@ def metrics(options: argparse.Namespace) -> Iterator[str]:
 
 
 def runs(options: argparse.Namespace) -> Sequence[str]:
-    """Name of each head of a model: the dimensions it learns."""
+    """Name of each checkpoint of a model: the dimensions it learns."""
     return [",".join(options.dimensions)] if options.joint else options.dimensions
 
 
 def train(folder: Path, name: str, protocol: str, dimensions: str, options: argparse.Namespace) -> None:
-    """Train a head by `aigciqa-train`, or what is left of it."""
+    """Train a checkpoint by `aigciqa train`, or what is left of it."""
     if epochs_done(folder) >= options.epochs:
         return
     command = [
@@ -101,12 +102,12 @@ def train(folder: Path, name: str, protocol: str, dimensions: str, options: argp
         *(["--device", options.device] if options.device else []),
         *(["--resume"] if epochs_done(folder) else []),
     ]  # fmt: skip
-    print("aigciqa-train", *command, file=sys.stderr, flush=True)
+    print("aigciqa train", *command, file=sys.stderr, flush=True)
     subprocess.run([*TRAIN, *command], check=True, stdout=sys.stderr)
 
 
 def epochs_done(folder: Path) -> int:
-    """Whole epochs that a head was trained, by its log."""
+    """Whole epochs that a checkpoint was trained, by its log."""
     log = folder / "training" / "log.csv"
     if not log.exists():
         return 0
@@ -114,11 +115,13 @@ def epochs_done(folder: Path) -> int:
         return sum(1 for _ in csv.DictReader(stream))
 
 
-def predicted(name: str, heads: dict[str, Path], samples: Sequence[Sample], options: argparse.Namespace) -> Predictions:
-    """Scores by a model's heads, in one pass, as those of one metric."""
+def predicted(
+    name: str, checkpoints: dict[str, Path], samples: Sequence[Sample], options: argparse.Namespace
+) -> Predictions:
+    """Scores by a model's checkpoints, in one pass, as those of one metric."""
     loaded = {
         label: aigciqa.create_metric(name, weights=folder, device=options.device, dtype=options.dtype)
-        for label, folder in heads.items()
+        for label, folder in checkpoints.items()
     }
     with tqdm(total=len(loaded) * len(samples), desc=name, unit="score", leave=False, disable=None) as bar:
         found = predict(loaded, samples, progress=bar.update)

@@ -471,11 +471,11 @@ class Viewer {
         ),
       );
     byId("viewer-scores").tBodies[0].replaceChildren(...rows);
-    const facts = [["File", bdi(data.images[index])]];
-    if (data.groups.length > 1) facts.push(["Group", groupName(data.group[index])]);
-    if (data.reference[index] !== null) facts.push(["Image prompt", bdi(data.references[data.reference[index]])]);
-    byId("viewer-facts").replaceChildren(
-      ...facts.flatMap(([name, value]) => [
+    const metadata = [["File", bdi(data.images[index])]];
+    if (data.groups.length > 1) metadata.push(["Group", groupName(data.group[index])]);
+    if (data.reference[index] !== null) metadata.push(["Image prompt", bdi(data.references[data.reference[index]])]);
+    byId("viewer-metadata").replaceChildren(
+      ...metadata.flatMap(([name, value]) => [
         element("dt", { textContent: name }),
         element("dd", {}, value),
       ]),

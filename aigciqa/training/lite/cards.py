@@ -74,15 +74,15 @@ def results(tables: Mapping[str, Table]) -> dict[str, object]:
     }
 
 
-def card(variant: str, tables: Mapping[str, Table], facts: Mapping[str, object]) -> str:
+def card(variant: str, tables: Mapping[str, Table], metadata: Mapping[str, object]) -> str:
     """The card of a variant.
 
     Args:
         variant: which.
         tables: what was measured.
-        facts: what `recipe.facts` says of the data.
+        metadata: what `recipe.metadata` says of the data.
     """
-    parts = [_head(variant), _data(facts), _scope(variant, tables), _validation()]
+    parts = [_head(variant), _data(metadata), _scope(variant, tables), _validation()]
     parts += [_table(table) for table in tables.values()]
     return "\n\n".join(parts) + "\n"
 
@@ -115,11 +115,11 @@ score = {USES[variant]}
 ```"""
 
 
-def _data(facts: Mapping[str, object]) -> str:
+def _data(metadata: Mapping[str, object]) -> str:
     listed = "\n".join(f"- `{name}`: {degradation(name).summary}" for name in names())
     made = _wrapped(f"""
-{facts["images"]:,} images made from {facts["photographs"]} photographs (DreamBooth's subjects, CC BY 4.0, and the
-Kodak PhotoCD suite); {facts["held_out"]} photographs of other subjects are held out, and every figure on photographs
+{metadata["images"]:,} images made from {metadata["photographs"]} photographs (DreamBooth's subjects, CC BY 4.0, and the
+Kodak PhotoCD suite); {metadata["held_out"]} photographs of other subjects are held out, and every figure on photographs
 below is on those. Each image is a photograph degraded by one to three of these, or pristine:""")
     labelled = _wrapped("""
 The label of a degraded image is half the mean rank of full-reference metrics (VIF, GMSD, MDSI, HaarPSI) and half the

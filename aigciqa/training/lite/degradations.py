@@ -307,8 +307,8 @@ def _ringing(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor
 @_register("colour", "palette of 96 to 5 colours, without dithering")
 def _quantise(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     colours = round(_between(strength, 96, 5))
-    picture = _to_pil(image).quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    return _from_pil(picture.convert("RGB"))
+    pil = _to_pil(image).quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    return _from_pil(pil.convert("RGB"))
 
 
 @_register("colour", "banding: 40 to 4 levels per channel")
@@ -510,16 +510,16 @@ def _blend_sizes(image: Tensor, strength: float, *filters: type[ImageFilter.Rank
 def _ranked(image: Tensor, radius: int, filters: tuple[type[ImageFilter.RankFilter], ...]) -> Tensor:
     if not radius:
         return image
-    picture = _to_pil(image)
+    pil = _to_pil(image)
     for kind in filters:
-        picture = picture.filter(kind(2 * radius + 1))  # type: ignore[call-arg]
-    return _from_pil(picture)
+        pil = pil.filter(kind(2 * radius + 1))  # type: ignore[call-arg]
+    return _from_pil(pil)
 
 
 def _resample(image: Tensor, factor: float, down: Image.Resampling, up: Image.Resampling) -> Tensor:
-    picture = _to_pil(image)
-    small = (max(1, round(picture.width / factor)), max(1, round(picture.height / factor)))
-    return _from_pil(picture.resize(small, down).resize(picture.size, up))
+    pil = _to_pil(image)
+    small = (max(1, round(pil.width / factor)), max(1, round(pil.height / factor)))
+    return _from_pil(pil.resize(small, down).resize(pil.size, up))
 
 
 def _coded(image: Tensor, codec: str, **options: int) -> Tensor:

@@ -32,11 +32,11 @@ def gan_compression(folder: Path, score: Callable[[Path, Path], float]) -> dict[
     return agreement(scores, pairs, bradley_terry(_judgements(folder / "jdg.csv")))
 
 
-Judged = tuple[str, str, int, int]
+Judgement = tuple[str, str, int, int]
 
 
 def agreement(
-    scores: Mapping[str, float], pairs: Sequence[Judged], strengths: Mapping[str, float]
+    scores: Mapping[str, float], pairs: Sequence[Judgement], strengths: Mapping[str, float]
 ) -> dict[str, Figure]:
     """SRCC with strengths, and agreement with pairs (first, second, votes for the first, votes for the second)."""
     keys = sorted(scores)
@@ -69,10 +69,10 @@ def published_agreement(folder: Path, column: str, sign: float = 1.0) -> dict[st
     return agreement(scores, [p for p in pairs if p[0] in scores and p[1] in scores], bradley_terry(pairs))
 
 
-def bradley_terry(pairs: Sequence[Judged], prior: float = 0.1) -> dict[str, float]:
+def bradley_terry(pairs: Sequence[Judgement], prior: float = 0.1) -> dict[str, float]:
     """Log strengths of images from pairs, contents apart; each pair gets `prior` votes either way."""
     strengths: dict[str, float] = {}
-    contents: dict[str, list[Judged]] = {}
+    contents: dict[str, list[Judgement]] = {}
     for pair in pairs:
         contents.setdefault(pair[0].split("_")[0], []).append(pair)
     for members in contents.values():
@@ -89,17 +89,17 @@ def bradley_terry(pairs: Sequence[Judged], prior: float = 0.1) -> dict[str, floa
     return strengths
 
 
-def _judgements(path: Path) -> list[Judged]:
+def _judgements(path: Path) -> list[Judgement]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     people = [name for name in rows[0] if name.isdigit()]
-    judged = []
+    pairs = []
     for row in rows:
         votes = [int(float(row[person])) for person in people if row[person] != ""]
         first = _row_key(row["Image_A"], row["Model_A"], row["Quality_A"])
         second = _row_key(row["Image_B"], row["Model_B"], row["Quality_B"])
-        judged.append((first, second, len(votes) - sum(votes), sum(votes)))
-    return judged
+        pairs.append((first, second, len(votes) - sum(votes), sum(votes)))
+    return pairs
 
 
 def _row_key(content: str, model: str, quality: str) -> str:

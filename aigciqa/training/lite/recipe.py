@@ -219,7 +219,7 @@ def assemble(features: Sequence[PhotoFeatures]) -> TrainingData:
     )
 
 
-def facts(data: TrainingData, photographs: int, held_out: int) -> dict[str, object]:
+def metadata(data: TrainingData, photographs: int, held_out: int) -> dict[str, object]:
     """What the weights were made from, for `config.json` and the card."""
     return {
         "recipe": "examples/train_lite.py",

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from aigciqa.metric import Metric
-from aigciqa.training.lite import held_out as photographs
-from aigciqa.training.lite import human_judgements as judged
+from aigciqa.training.lite import held_out, human_judgements
 from aigciqa.training.lite.cards import Tables
 from aigciqa.training.lite.figures import Figure
 from aigciqa.training.lite.held_out import HeldOut
@@ -15,10 +14,10 @@ from aigciqa.training.lite.recipe import VARIANTS, Fitted
 
 PUBLISHED = ("MS-SSIM", "VIF", "PSNR", "hyperIQA")
 CONTROLS = {
-    "image height": judged.image_height,
-    "smaller image": judged.smaller_image,
-    "file size": judged.file_size,
-    "sharpness ratio": judged.sharpness_ratio,
+    "image height": human_judgements.image_height,
+    "smaller image": human_judgements.smaller_image,
+    "file size": human_judgements.file_size,
+    "sharpness ratio": human_judgements.sharpness_ratio,
 }
 #: Figure of a set -> its title.
 GAN = {
@@ -48,25 +47,27 @@ Figures = Mapping[str, Figure]
 
 
 class Validation:
-    """Measures fits on held-out photographs and, where they are at hand, on the two sets that people judged.
+    """Measures fits on held-out photographs and, where they are at hand, on the two sets with human judgements.
 
     Attributes:
         tables: variant -> what was measured so far.
     """
 
-    def __init__(self, held_out: HeldOut, judged_sets: Path | None) -> None:
+    def __init__(self, drawn: HeldOut, judgements: Path | None) -> None:
         self.tables = {variant: Tables() for variant in VARIANTS}
-        self._held_out = held_out
+        self._drawn = drawn
         self._folders = None
-        self._monotone = photographs.plain_monotonicity(held_out.ladders)
-        self._labels = photographs.plain_label_agreement(held_out.chains)
-        self._areas = photographs.plain_map_areas(held_out.patches)
-        if judged_sets is not None:
-            self._folders = gan, resolution = judged_sets / "gan-compression", judged_sets / "resolution-compression"
-            self._gan = {f"{name} (published)": judged.published_agreement(gan, name) for name in PUBLISHED}
+        self._monotone = held_out.plain_monotonicity(drawn.ladders)
+        self._labels = held_out.plain_label_agreement(drawn.chains)
+        self._areas = held_out.plain_map_areas(drawn.patches)
+        if judgements is not None:
+            self._folders = gan, resolution = judgements / "gan-compression", judgements / "resolution-compression"
+            self._gan = {f"{name} (published)": human_judgements.published_agreement(gan, name) for name in PUBLISHED}
             for name in ("file size", "sharpness ratio"):
-                self._gan[name] = judged.gan_compression(gan, _without_original(CONTROLS[name]))
-            self._resolution = {name: judged.resolution_compression(resolution, f) for name, f in CONTROLS.items()}
+                self._gan[name] = human_judgements.gan_compression(gan, _without_original(CONTROLS[name]))
+            self._resolution = {
+                name: human_judgements.resolution_compression(resolution, f) for name, f in CONTROLS.items()
+            }
 
     def measure(self, fitted: Fitted, folder: Path) -> None:
         """Add a seed's figures.
@@ -80,47 +81,47 @@ class Validation:
         self._measure_maps(fitted)
         self._measure_references(fitted)
         for variant in VARIANTS:
-            self._measure_judged(variant, Metric.from_pretrained(folder / variant))
+            self._measure_human_judgements(variant, Metric.from_pretrained(folder / variant))
 
     def _add(self, variant: str, table: str, title: str, rows: Figures, controls: Figures | None = None) -> None:
         self.tables[variant].add(table, title, rows, WANTED.get((variant, table)), controls)
 
     def _measure_order(self, variant: str, fitted: Fitted) -> None:
-        rows = photographs.monotonicity(self._held_out.ladders, fitted, variant)
+        rows = held_out.monotonicity(self._drawn.ladders, fitted, variant)
         title = "Adjacent strengths ordered right, held-out photographs, pristine included"
         self._add(variant, "monotone", title, rows, self._monotone)
-        agreement = {variant: photographs.label_agreement(self._held_out.chains, fitted, variant)}
+        agreement = {variant: held_out.label_agreement(self._drawn.chains, fitted, variant)}
         title = "SRCC with the labels of mixed degradations, held-out photographs"
         self._add(variant, "labels", title, agreement, self._labels)
-        rows = photographs.calibration(self._held_out, fitted, variant)
+        rows = held_out.calibration(self._drawn, fitted, variant)
         self._add(variant, "calibration", "Mean scores of held-out photographs", rows)
 
     def _measure_maps(self, fitted: Fitted) -> None:
-        rows = photographs.map_areas(self._held_out.patches, fitted)
+        rows = held_out.map_areas(self._drawn.patches, fitted)
         title = "Quality map: area under the ROC curve for the degraded square of a pristine photograph"
         self._add("nr-lite", "map", title, rows, self._areas)
 
     def _measure_references(self, fitted: Fitted) -> None:
-        share = photographs.identity_is_best(self._held_out.ladders, fitted)
+        share = held_out.identity_is_best(self._drawn.ladders, fitted)
         title = "Degraded images that score no higher than the reference itself"
         self._add("fr-lite", "identity", title, {"share": share})
-        rows = photographs.other_reference(self._held_out.ladders, fitted)
+        rows = held_out.other_reference(self._drawn.ladders, fitted)
         if rows:
-            controls = {name: rows.pop(name) for name in photographs.PLAIN}
+            controls = {name: rows.pop(name) for name in held_out.PLAIN}
             title = "Pristine over moderately degraded, reference another photograph of the subject"
             self._add("fr-lite", "other_reference", title, rows, controls)
 
-    def _measure_judged(self, variant: str, metric: Metric) -> None:
+    def _measure_human_judgements(self, variant: str, metric: Metric) -> None:
         if self._folders is None:
             return
         gan, resolution = self._folders
-        rows = judged.gan_compression(gan, _scorer(metric))
+        rows = human_judgements.gan_compression(gan, _scorer(metric))
         for key, title in GAN.items():
             controls = {name: figures[key] for name, figures in self._gan.items()}
             self._add(variant, f"gan_compression_{key}", title, {variant: rows[key]}, controls)
         if metric.requires_reference:
             return
-        rows = judged.resolution_compression(resolution, lambda image: float(metric(image)))
+        rows = human_judgements.resolution_compression(resolution, lambda image: float(metric(image)))
         for key, title in RESOLUTION.items():
             controls = {name: figures[key] for name, figures in self._resolution.items() if key in figures}
             self._add(variant, f"resolution_compression_{key}", title, {variant: rows[key]}, controls)

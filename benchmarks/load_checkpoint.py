@@ -1,9 +1,10 @@
-"""What loading a cached head costs: time against building the module and reading the file, and memory against its size.
+"""What loading a cached checkpoint costs.
 
-    python benchmarks/load_head.py [METRIC ...]
+    python benchmarks/load_checkpoint.py [METRIC ...]
 
-For each metric an untrained head is published to the cache of a temporary folder as a pinned commit. Times are medians
-of turns taken in one process; memory is a process's peak above what it had after its imports.
+Time is compared with building the module and reading the file, memory with the file's size. For each metric an
+untrained checkpoint is put into the cache of a temporary folder as a pinned commit. Times are medians of interleaved
+cases in one process; memory is a process's peak above what it had after its imports.
 """
 
 from __future__ import annotations
@@ -11,15 +12,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import safetensors.torch
+from interleaved import Case, medians
 
 import aigciqa
 from aigciqa.checkpoints.format import WEIGHTS_FILE, MetricConfig
@@ -27,7 +27,7 @@ from aigciqa.metric import Metric
 
 DEFAULTS = ("nr-resnet18", "fr-resnet50", "nr-vgg16")
 COMMIT = hashlib.sha1(b"a commit").hexdigest()
-REPO = "org/head"
+REPO = "org/name"
 
 
 def main() -> None:
@@ -43,13 +43,12 @@ def main() -> None:
     print(f"{'metric':16}{'MB':>7}{'cached s':>10}{'plain s':>9}{'ratio':>7}{'memory':>8}")
     for name in options.metrics:
         with tempfile.TemporaryDirectory() as cache:
-            head = fill_cache(name, Path(cache))
-            weights = head / WEIGHTS_FILE
-            cached, plain = seconds(
-                (lambda: aigciqa.create_metric(name, weights=f"{REPO}@{COMMIT}", cache_dir=cache)),  # noqa: B023
-                (lambda: build_and_read(name, weights)),  # noqa: B023
-                options.repeats,
-            )
+            weights = fill_cache(name, Path(cache)) / WEIGHTS_FILE
+            cases: dict[str, Case] = {
+                "cached": partial(aigciqa.create_metric, name, weights=f"{REPO}@{COMMIT}", cache_dir=cache),
+                "plain": partial(build_and_read, name, weights),
+            }
+            cached, plain = medians(cases, options.repeats).values()
             size = weights.stat().st_size
             command = [sys.executable, __file__, name, "--peak", cache]
             grown = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
@@ -57,7 +56,7 @@ def main() -> None:
 
 
 def fill_cache(name: str, cache: Path) -> Path:
-    """Put an untrained head where huggingface_hub keeps a commit; returns its folder."""
+    """Put an untrained checkpoint where huggingface_hub keeps a commit; returns its folder."""
     folder = cache / f"models--{REPO.replace('/', '--')}" / "snapshots" / COMMIT
     aigciqa.create_metric(name, weights=None).save_pretrained(folder)
     return folder
@@ -66,17 +65,6 @@ def fill_cache(name: str, cache: Path) -> Path:
 def build_and_read(name: str, weights: Path) -> object:
     """What can't be left out: a module with its weights, and the file's tensors."""
     return Metric(MetricConfig.from_spec(aigciqa.metric_info(name))), safetensors.torch.load_file(weights)
-
-
-def seconds(first: Callable[[], object], second: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Median seconds of two functions that take turns, after a turn that does not count."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(repeats + 1):
-        for function, spent in zip((first, second), times, strict=True):
-            start = time.perf_counter()
-            function()
-            spent.append(time.perf_counter() - start)
-    return statistics.median(times[0][1:]), statistics.median(times[1][1:])
 
 
 def peak(name: str, cache: str) -> int:

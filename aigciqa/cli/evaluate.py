@@ -1,4 +1,4 @@
-"""`aigciqa-benchmark`: how well metrics agree with the people who rated a database."""
+"""`aigciqa evaluate`: how well metrics agree with the people who rated a database."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aigciqa.cli.common import Command, check_output, checked, computing_options, load_metrics, say
+from aigciqa.cli.common import check_output, checked, command, computing_options, load_metrics, say
 from aigciqa.errors import InputError
 from aigciqa.registry import METRICS, SCORE_RANGES, metric_info
 from aigciqa.tables.text import printable
@@ -27,7 +27,7 @@ DEFAULT_PROTOCOL = "prompt-disjoint"
 SHOWN = 5
 
 
-@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
+@command("evaluate")
 @click.argument("database_name", metavar="DATABASE")
 @click.argument("root", metavar="ROOT", type=click.Path(path_type=Path))
 @click.option(
@@ -62,7 +62,6 @@ SHOWN = 5
 @click.option("--predictions", metavar="FILE.csv", type=click.Path(path_type=Path), help="Write every single score.")
 @computing_options
 @click.option("--quiet", is_flag=True, help="No progress, and no table on standard output where -o writes one.")
-@click.version_option(package_name="aigciqa")
 def main(
     database_name: str,
     root: Path,
@@ -87,7 +86,9 @@ def main(
     workers: int | None,
     quiet: bool,
 ) -> None:
-    """Compare metrics with the people who rated DATABASE, which lies in the folder ROOT.
+    """Compare metrics with the people who rated a database.
+
+    DATABASE is its name, ROOT the folder it lies in.
 
     SRCC, PLCC (as it is, and after a fitted logistic), KRCC and RMSE with 95% intervals, over all images, per
     generator and within prompts; tests between metrics; the PKU-I2IQA paper's figures beside ours where it has them.
@@ -97,11 +98,11 @@ def main(
     """
     from aigciqa import evaluation as package
     from aigciqa.databases import load_database
-    from aigciqa.evaluation import text as tables
+    from aigciqa.evaluation import text
     from aigciqa.plotting import require_matplotlib
 
     if output is not None:
-        checked(tables.check_suffix, output)
+        checked(text.check_suffix, output)
     if plots is not None:
         checked(require_matplotlib)
     options = _given(subset=subset, manifest=manifest)
@@ -189,7 +190,7 @@ def _choose(
     seed: int | None,
     options: Mapping[str, Any],
 ) -> tuple[Setting, Sequence[Sample]]:
-    """The samples to score; by the split of the first head that was trained on the database, unless one is named."""
+    """The samples to score; by the split of the first checkpoint trained on the database, unless one is named."""
     from aigciqa.evaluation.evaluate import Setting
     from aigciqa.evaluation.provenance import Training
 
@@ -276,15 +277,15 @@ def _evaluate(
 def _write(
     evaluation: Evaluation, output: str | None, plots: Path | None, predictions: Path | None, quiet: bool
 ) -> None:
-    from aigciqa.evaluation import text as tables
+    from aigciqa.evaluation import text
     from aigciqa.evaluation.plots import write_plots
 
     if output is None or not quiet:
-        click.echo(tables.to_terminal(evaluation), nl=False)
+        click.echo(text.to_terminal(evaluation), nl=False)
     if output is not None:
-        tables.write_report(evaluation, output)
+        text.write_report(evaluation, output)
     if predictions is not None:
-        tables.write_text(predictions, tables.predictions_csv(evaluation))
+        text.write_text(predictions, text.predictions_csv(evaluation))
     if plots is not None:
         write_plots(evaluation, plots)
 
@@ -293,7 +294,7 @@ def _report_failures(failures: Sequence[tuple[str, str, str]]) -> int:
     """Name what could not be scored; returns the exit status."""
     if not failures:
         return EXIT_SCORED
-    say(f"aigciqa-benchmark: {len(failures)} scores are missing:")
+    say(f"aigciqa evaluate: {len(failures)} scores are missing:")
     for metric, _, error in failures[:SHOWN]:
         say(f"  {metric}: {error}")
     if len(failures) > SHOWN:

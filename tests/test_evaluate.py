@@ -1,4 +1,4 @@
-"""`aigciqa-benchmark`, on look-alikes of databases: figures, files, splits, warnings, exit statuses; the examples."""
+"""`aigciqa evaluate`, on look-alikes of databases: figures, files, splits, warnings, exit statuses; the examples."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from scipy import stats
 
 import aigciqa
 from aigciqa.checkpoints.format import write_checkpoint
-from aigciqa.cli import benchmark, score
+from aigciqa.cli import evaluate, score
 from aigciqa.databases import Database, load_database
 from aigciqa.evaluation import published
 from tests import lookalikes
 from tests.conftest import untrained
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-COMMAND = (sys.executable, "-c", "from aigciqa.cli.benchmark import main; main(prog_name='aigciqa-benchmark')")
+COMMAND = (sys.executable, "-m", "aigciqa", "evaluate")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def text_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(*arguments: object) -> Result:
     """The command in this process; standard error in `stderr`."""
-    return CliRunner().invoke(benchmark.main, [str(each) for each in arguments], prog_name="aigciqa-benchmark")
+    return CliRunner().invoke(evaluate.main, [str(each) for each in arguments], prog_name="aigciqa evaluate")
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -86,9 +86,9 @@ def test_the_command_as_a_process(root: Path, tmp_path: Path) -> None:
 
 
 def test_help_answers_without_torch() -> None:
-    code = COMMAND[2].replace("main(prog", "main(['--help'], standalone_mode=False, prog")
+    code = "import sys; from aigciqa.cli.main import main; main(['evaluate', '-h'], 'aigciqa', standalone_mode=False)"
     done = subprocess.run(
-        [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"], capture_output=True, text=True, check=True
+        [sys.executable, "-c", f"{code}\nprint(*sys.modules)"], capture_output=True, text=True, check=True
     )
     assert "Exit status: 0 all scored, 1" in done.stdout
     assert not {"torch", "scipy", "numpy", "matplotlib"} & set(done.stdout.split("\n")[-2].split())
@@ -335,7 +335,7 @@ def test_a_table_of_the_paper_is_trained_evaluated_and_resumed(tmp_path: Path) -
     )  # fmt: skip
     done = run_example(*arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("aigciqa-train pku-i2iqa") == 1
+    assert done.stderr.count("aigciqa train pku-i2iqa") == 1
     for dimension in ("quality", "overall"):
         row = published("paper", "nr", "resnet18", dimension)
         assert row is not None
@@ -345,7 +345,7 @@ def test_a_table_of_the_paper_is_trained_evaluated_and_resumed(tmp_path: Path) -
     assert config["training"]["split"] == aigciqa.load_database("pku-i2iqa", root).split("paper").digest
     again = run_example(*arguments, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert "aigciqa-train" not in again.stderr
+    assert "aigciqa train" not in again.stderr
     assert again.stdout == done.stdout
 
 
