@@ -148,7 +148,7 @@ def score_to_file(
 def _with_earlier(
     sink: FileSink, items: Iterator[Item], records: Iterator[Record], metrics: Sequence[str], resume: bool
 ) -> Iterator[tuple[Record, bool]]:
-    """The records of an earlier run, if it is gone on with, and those of the items that are left: they are new."""
+    """The records of an earlier run, if it is resumed, then those of the items that are left, which are new."""
     if resume:
         expected = (row for item in items for row in rows_ahead(item, metrics, sink.columns))
         for row in sink.recover(expected, len(metrics)):
