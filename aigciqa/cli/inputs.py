@@ -66,9 +66,7 @@ class Inputs:
         references = sources.references_from(reference) if reference is not None else None
         self.can_be_listed_again = "-" not in arguments
         self.to_item = ToItem(
-            pair=references(self.listed() if self.can_be_listed_again else None)
-            if references
-            else lambda each: each.item,
+            pair=references(self.listed() if self.can_be_listed_again else None) if references else _item,
             group=sources.group_by(group_rule) if group_rule is not None else lambda item: item,
         )
         listed = (each for each in self.listed() if not is_left_out(each.item.image))
