@@ -24,7 +24,7 @@ from aigciqa.checkpoints.format import (
     write_checkpoint,
 )
 from aigciqa.checkpoints.pickles import is_state_dict, read_pickle, without_classifier
-from aigciqa.errors import CheckpointError, InputError
+from aigciqa.errors import CheckpointError, InputError, OutputExistsError
 from aigciqa.metric import Metric
 from aigciqa.registry import SCORE_RANGES, MetricSpec, metric_info
 
@@ -61,7 +61,7 @@ def convert_checkpoint(
 
     Raises:
         ValueError: unknown metric or dimension, or a metric that is not the paper's.
-        FileExistsError: `output` holds a head, or a `README.md` that is no model card.
+        OutputExistsError: `output` holds a head, or a `README.md` that is no model card.
         CheckpointError: not such a file, another metric's, or one with NaN or infinite weights.
     """
     spec = metric_info(metric)
@@ -72,9 +72,9 @@ def convert_checkpoint(
     output = Path(os.path.expanduser(output))
     if not overwrite:
         if (output / CONFIG_FILE).exists():
-            raise FileExistsError(f"{output} holds a head already: name another folder, or allow to replace it")
+            raise OutputExistsError(f"{output} holds a head already: name another folder, or allow to replace it")
         if is_foreign(output / CARD_FILE):
-            raise FileExistsError(
+            raise OutputExistsError(
                 f"{output} has a README.md that is no model card: name another folder, or allow to replace it"
             )
     path = Path(os.path.expanduser(pt_file))

@@ -31,6 +31,14 @@ class SourceError(InputError):
         super().__init__(shortened(message))
 
 
+class MissingExtraError(ImportError):
+    """A package is missing that one of the extras installs; the message says which."""
+
+
+class OutputExistsError(InputError, FileExistsError):
+    """What is to be written is there already; the message says what to do."""
+
+
 class LockedError(OSError):
     """A file or folder that another run is writing."""
 

@@ -20,7 +20,7 @@ from aigciqa.checkpoints import format as checkpoint
 from aigciqa.checkpoints import hub
 from aigciqa.checkpoints.format import LocalCheckpoint, MetricConfig
 from aigciqa.checkpoints.imagenet import load_imagenet
-from aigciqa.errors import CheckpointError, InputError, WrongMetricError
+from aigciqa.errors import CheckpointError, InputError, OutputExistsError, WrongMetricError
 from aigciqa.heads import build_head
 from aigciqa.images.decode import load_image
 from aigciqa.images.preprocess import as_list, check_tensor, normalize, preprocess_image, preprocess_tensor
@@ -230,12 +230,12 @@ class Metric(nn.Module):
             folder: made if absent; an earlier checkpoint in it is replaced.
 
         Raises:
-            FileExistsError: the folder's `README.md` is not the model card of a checkpoint.
+            OutputExistsError: the folder's `README.md` is not the model card of a checkpoint.
             CheckpointError: weights that are NaN or infinite, or a config that could not be loaded.
         """
         folder = os.path.expanduser(folder)
         if checkpoint.is_foreign(Path(folder, checkpoint.CARD_FILE)):
-            raise FileExistsError(f"{folder} has a README.md that is no model card: name another folder")
+            raise OutputExistsError(f"{folder} has a README.md that is no model card: name another folder")
         checkpoint.write_checkpoint(folder, self.config, self.state_dict())
 
     def push_to_hub(

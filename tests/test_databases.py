@@ -27,7 +27,7 @@ from scipy.stats import spearmanr
 from aigciqa.databases import Database, Sample, Split, database_info, folder, list_databases, load_database, pku_i2iqa
 from aigciqa.databases.base import counted
 from aigciqa.databases.dataset import ImageDataset
-from aigciqa.errors import DatabaseError
+from aigciqa.errors import DatabaseError, InputError, MissingExtraError
 from aigciqa.registry import METRICS
 from tests import lookalikes
 from tests.lookalikes import WRITERS, write_csv, write_xlsx
@@ -76,9 +76,9 @@ class TestTable:
             load_database("agiqa3k", tmp_path)
 
     def test_an_unknown_option_names_those_there_are(self, originals: dict[str, Path]) -> None:
-        with pytest.raises(TypeError, match="'pku-i2iqa' has no option 'subset'; it has none"):
+        with pytest.raises(InputError, match="'pku-i2iqa' has no option 'subset'; it has none"):
             load_database("pku-i2iqa", originals["pku-i2iqa"], subset="i2i")
-        with pytest.raises(TypeError, match="no option 'part'; its options: subset"):
+        with pytest.raises(InputError, match="no option 'part'; its options: subset"):
             load_database("pku-aigiqa-4k", originals["pku-aigiqa-4k"], part="i2i")
 
     @pytest.mark.parametrize("name", ALL)
@@ -570,7 +570,7 @@ class TestWrongLayouts:
         self, name: str, module: str, originals: dict[str, Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(sys.modules, "scipy.io" if module == "scipy" else module, None)
-        with pytest.raises(ImportError, match=rf"need {module}: pip install 'aigciqa\[train\]'"):
+        with pytest.raises(MissingExtraError, match=rf"need {module}: pip install 'aigciqa\[train\]'"):
             load_database(name, originals[name])
 
 
@@ -697,9 +697,9 @@ class TestProtocols:
         ("options", "kind", "said"),
         [
             ({"seed": -1}, ValueError, "seed=-1: expected 0 to"),
-            ({"seed": 1.5}, TypeError, "seed is an integer; got 1.5"),
-            ({"seed": True}, TypeError, "seed is an integer; got True"),
-            ({"folds": 3}, TypeError, "'prompt-disjoint' has no option 'folds'; it has none"),
+            ({"seed": 1.5}, InputError, "seed is an integer; got 1.5"),
+            ({"seed": True}, InputError, "seed is an integer; got True"),
+            ({"folds": 3}, InputError, "'prompt-disjoint' has no option 'folds'; it has none"),
             ({"protocol": "k-fold", "fold": 5}, ValueError, "fold=5: expected 0 to 4, for there are 5 folds"),
             ({"protocol": "k-fold", "folds": 1}, ValueError, "folds=1: expected 2 to"),
             (
@@ -707,7 +707,7 @@ class TestProtocols:
                 ValueError,
                 "13 folds need at least 13 prompts; 'folder' has 12 here",
             ),
-            ({"protocol": "k-fold", "part": 1}, TypeError, "no option 'part'; its options: folds, fold"),
+            ({"protocol": "k-fold", "part": 1}, InputError, "no option 'part'; its options: folds, fold"),
         ],
     )
     def test_wrong_options(self, options: dict[str, Any], kind: type[Exception], said: str) -> None:

@@ -263,7 +263,7 @@ def test_images_that_fail(root: Path, database: Database, tmp_path: Path) -> Non
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "--fold", "1"), "has no option 'fold'"),
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "--subset", "i2i"), "has no option 'subset'"),
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "--dimension", "overall"), "nr-lite predicts quality"),
-        (("pku-i2iqa", "{root}", "-m", "nr-lite", "--dimension", "beauty"), "'beauty' is not one of"),
+        (("pku-i2iqa", "{root}", "-m", "nr-lite", "--dimension", "beauty"), "not for beauty"),
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "-o", "report.xlsx"), "ends in one of .csv, .json, .md, .tex"),
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "--scores", "absent.csv"), "No such file"),
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "--device", "abacus"), "--device abacus"),

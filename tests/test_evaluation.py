@@ -20,6 +20,7 @@ from PIL import Image
 from scipy import optimize, stats
 
 from aigciqa.databases import Sample
+from aigciqa.errors import MissingExtraError
 from aigciqa.evaluation import (
     Evaluation,
     Interval,
@@ -743,7 +744,7 @@ def test_without_matplotlib_the_extra_is_named(
     evaluation: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"aigciqa\[plot\]"):
+    with pytest.raises(MissingExtraError, match=r"aigciqa\[plot\]"):
         plots.write_plots(evaluation, tmp_path / "plots")
     assert not (tmp_path / "plots").exists()
 

@@ -24,6 +24,7 @@ import aigciqa
 from aigciqa.backbones import build_backbone
 from aigciqa.cli.train import main as command
 from aigciqa.cpu.convolution import use_products
+from aigciqa.errors import InputError, OutputExistsError
 from aigciqa.images.decode import load_image
 from aigciqa.images.preprocess import preprocess_image
 from aigciqa.registry import METRICS
@@ -173,9 +174,9 @@ def test_more_epochs_may_be_asked_for_but_no_other_change(root: Path, cache: Pat
     assert [row["loss"] for row in log(tmp_path / "head")] == [row["loss"] for row in log(tmp_path / "straight")]
     with pytest.raises(ValueError, match="differs in learning_rate, seed"):
         run(root, cache, tmp_path / "head", resume=True, learning_rate=1e-5, seed=7)
-    with pytest.raises(FileNotFoundError, match="nothing to resume"):
+    with pytest.raises(InputError, match="nothing to resume"):
         run(root, cache, tmp_path / "absent", resume=True)
-    with pytest.raises(FileExistsError, match="holds a run or a checkpoint already"):
+    with pytest.raises(OutputExistsError, match="holds a run or a checkpoint already"):
         run(root, cache, tmp_path / "head")
 
 
@@ -255,7 +256,7 @@ def test_metrics_and_databases_that_do_not_fit(cache: Path, tmp_path: Path) -> N
     common = ["folder", str(root), "--start", "none", "--cache", str(cache), "-o", str(tmp_path / "head"), "--quiet"]
     for arguments, words in (
         (["-m", "nr-lite"], "is not one of"),
-        (["-m", "nr-resnet18", "-d", "beauty"], "'beauty' is not one of quality"),
+        (["-m", "nr-resnet18", "-d", "beauty"], "was not rated for beauty"),
         (["-m", "nr-resnet18", "--protocol", "sd"], "has no protocol 'sd'"),
     ):
         done = CliRunner().invoke(command, [*common, *arguments])

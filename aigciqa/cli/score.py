@@ -26,10 +26,12 @@ from aigciqa.cli.common import (
     command,
     computing_options,
     load_metrics,
+    reference_option,
+    report_option,
     say,
     terminate,
 )
-from aigciqa.errors import ImageError, InputError, LockedError
+from aigciqa.errors import ImageError, InputError, LockedError, MissingExtraError
 from aigciqa.registry import METRICS, SCORE_RANGES
 from aigciqa.scoring.resume import refuse_changed
 from aigciqa.scoring.sinks import LostError, begun, journal_of
@@ -69,12 +71,9 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
     "-m", "--metric", "names", multiple=True, metavar="METRIC",
     help="Metric to use; may be given more than once. [default: nr-lite, or fr-lite where there is a reference]",
 )  # fmt: skip
-@click.option(
-    "-r", "--reference", metavar="PATH",
-    help="Image prompt of all images, or a folder of them, matched by relative path, else by stem.",
-)  # fmt: skip
+@reference_option
 @click.option("-o", "--output", metavar="FILE", help="Write a table: .csv, .json, .jsonl or .parquet.")
-@click.option("--report", metavar="FILE.html", help="Write a report to look at: figures, charts and a gallery.")
+@report_option
 @click.option("--maps", metavar="DIR", help="Write quality maps: where in each image the score comes from.")
 @computing_options
 @click.option(
@@ -170,7 +169,7 @@ def main(
     carried = inputs.carry(columns_of(dimensions))
     columns = columns_of(dimensions, carried)
     kept = output if engine == "ray" or output is None else journal_of(output)
-    run = _Run(metrics, dimensions, output, kept, report, folder, quiet)
+    run = _Run(metrics, columns, output, kept, report, folder, quiet)
     options = {"reference": reference, "group-by": group_by}
     items = inputs.items() if folder is None else folder.watch(inputs.items())
     scoring: dict[str, Any] = {
@@ -179,12 +178,12 @@ def main(
     }  # fmt: skip
     score: Callable[[], object]
     if output is None:
-        score = partial(_print_scores, run, items, columns, scoring)
+        score = partial(_print_scores, run, items, scoring)
     elif engine == "ray":
         from aigciqa.integrations.ray import Setup
 
         setup = Setup(metrics, dtype == "auto", device, batch_size, workers, strict=strict)
-        score = partial(_score_on_ray, run, inputs, setup, columns, output, options, part_size, resume)
+        score = partial(_score_on_ray, run, inputs, setup, output, options, part_size, resume)
     else:
         from aigciqa.scoring.to_file import score_to_file
 
@@ -200,23 +199,22 @@ def main(
     sys.exit(run.carry_out(score, lambda: told(inputs.skipped)))
 
 
-def _print_scores(run: _Run, items: Iterator[Item], columns: Sequence[str], scoring: dict[str, Any]) -> None:
+def _print_scores(run: _Run, items: Iterator[Item], scoring: dict[str, Any]) -> None:
     from aigciqa.cli.standard_output import row_printer
     from aigciqa.scoring.engine import score_files
 
     with closing(score_files(items, **scoring)) as records:
-        print_row = row_printer(columns, run.names)
+        print_row = row_printer(run.columns, run.names)
         for record in records:
             run.take(record)
             with run.bar.external_write_mode():
-                print_row(to_row(record, columns))
+                print_row(to_row(record, run.columns))
 
 
 def _score_on_ray(
     run: _Run,
     inputs: Inputs,
     setup: Setup,
-    columns: Sequence[str],
     output: str,
     options: Mapping[str, Any],
     part_size: int,
@@ -227,8 +225,8 @@ def _score_on_ray(
     from aigciqa.scoring.provenance import describe, folder_of_paths
 
     options = {**options, "decoder": "pillow", "folder": folder_of_paths(inputs.first, output)}
-    made_by = describe(setup.metrics, scores_of(columns), "auto" if setup.fast else None, options)
-    parts = Parts.at(output, columns, made_by)
+    made_by = describe(setup.metrics, scores_of(run.columns), "auto" if setup.fast else None, options)
+    parts = Parts.at(output, run.columns, made_by)
     with ExitStack() as last:
         if not is_url(output):
             last.enter_context(locked(output))
@@ -242,7 +240,7 @@ class _Run:
 
     Args:
         metrics: in order.
-        dimensions: of the table.
+        columns: of the table.
         output: the table; None: standard output.
         kept: where its rows are if the run is stopped.
         report: the report to be made, if any.
@@ -253,7 +251,7 @@ class _Run:
     def __init__(
         self,
         metrics: Sequence[Metric],
-        dimensions: Sequence[str],
+        columns: Sequence[str],
         output: str | None,
         kept: str | os.PathLike[str] | None,
         report: str | None,
@@ -265,7 +263,7 @@ class _Run:
         from aigciqa.scoring.summary import Summary
 
         self.names = [metric.name for metric in metrics]
-        self.columns = columns_of(dimensions)
+        self.columns = columns
         self.output = output
         self.kept = kept
         self.report: Report | None = None
@@ -275,7 +273,7 @@ class _Run:
             self.report = Report(report, self.columns)
         self.maps = maps
         self.quiet = quiet
-        self.summary = Summary(dimensions)
+        self.summary = Summary(scores_of(columns))
         self.taken = self.resumed = 0
         self.bar = tqdm(unit="score", disable=quiet or None, dynamic_ncols=True, leave=False)
 
@@ -302,7 +300,7 @@ class _Run:
             return self._stopped("the output was closed", EXIT_ERRORS)
         except ImageError as error:
             return self._stopped(f"--strict: {error}", EXIT_ERRORS)
-        except (InputError, LockedError) as error:
+        except (InputError, LockedError, MissingExtraError) as error:
             raise click.UsageError(str(error)) from None
         except LostError as error:
             self.kept = None

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from aigciqa.errors import InputError, SourceError
+from aigciqa.errors import InputError, OutputExistsError, SourceError
 from aigciqa.tables import provenance
 from aigciqa.tables.columns import Row
 from aigciqa.tables.formats import TABLE_SUFFIXES, read_rows, write_rows
@@ -140,12 +140,13 @@ def write_selection(output: str, table: ScoreTable, rows: Sequence[Row]) -> None
     """Write a new table of some rows, whole or not at all; what made the whole table made it, too.
 
     Raises:
-        SourceError: another suffix, or something is there already.
+        OutputExistsError: something is there already.
+        SourceError: another suffix.
         OSError: it can't be written.
     """
     for path in (output, provenance.path_of(output)):
         if os.path.lexists(path):
-            raise SourceError(f"-o {output}: {path} is there already, and nothing is overwritten: name another")
+            raise OutputExistsError(f"-o {output}: {path} is there already, and nothing is overwritten: name another")
     if not is_table(output):
         raise SourceError(f"-o {output}: a table of scores ends in one of {', '.join(TABLE_SUFFIXES)}")
     os.makedirs(os.path.dirname(absolute(output)), exist_ok=True)

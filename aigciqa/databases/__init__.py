@@ -67,16 +67,15 @@ def load_database(name: str, root: str | os.PathLike[str], **options: Any) -> Da
 
     Raises:
         DatabaseError: the folder is not the database as published; the message lists every problem that was found.
-        ImportError: a package of the extra `train` is missing.
-        TypeError: an option the database does not have.
-        ValueError: unknown name, or unknown value of an option.
+        MissingExtraError: a package of the extra `train` is missing.
+        InputError: unknown name, or an option that the database does not have or know the value of.
     """
     load: Callable[..., Database] = _module(name).load
     known = list(inspect.signature(load).parameters)[1:]
     unknown = [option for option in options if option not in known]
     if unknown:
         has = f"its options: {', '.join(known)}" if known else "it has none"
-        raise TypeError(f"database {name!r} has no option {unknown[0]!r}; {has}")
+        raise InputError(f"database {name!r} has no option {unknown[0]!r}; {has}")
     return load(Path(absolute(Path(root).expanduser())), **options)
 
 

@@ -119,8 +119,7 @@ class Database:
             options: `folds=5` and `fold=0` for `"k-fold"`.
 
         Raises:
-            TypeError: an option the protocol does not have.
-            ValueError: a protocol the database does not have, too few groups, or a wrong option.
+            InputError: a protocol the database does not have, too few groups, or a wrong option.
         """
         from aigciqa.databases.protocols import make_split
 

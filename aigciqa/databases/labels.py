@@ -16,6 +16,7 @@ from aigciqa.databases.base import Problems, counted
 from aigciqa.images import parquet
 from aigciqa.images.names import is_image_name
 from aigciqa.tables.csv_text import CsvError, from_windows, read_csv
+from aigciqa.utils.extras import needs_extra
 from aigciqa.utils.paths import shown
 
 #: A number with a decimal comma, as a spreadsheet writes it in much of Europe.
@@ -70,7 +71,7 @@ class Reader:
             The table; None if it can't be used, which has been noted.
 
         Raises:
-            ImportError: openpyxl is missing.
+            MissingExtraError: openpyxl is missing.
         """
         return self._noted(where, lambda: _table(where, _sheet(self.root / where), columns, header))
 
@@ -89,7 +90,7 @@ class Reader:
             The table; None if it can't be used, which has been noted.
 
         Raises:
-            ImportError: pyarrow is missing.
+            MissingExtraError: pyarrow is missing.
         """
         return self._noted(where, lambda: _table(where, _parquet_cells(self.root / where), columns, header=True))
 
@@ -100,7 +101,7 @@ class Reader:
             n numbers; None if it can't be used, which has been noted.
 
         Raises:
-            ImportError: scipy is missing.
+            MissingExtraError: scipy is missing.
         """
         return self._noted(where, lambda: _matrix(self.root / where, key))
 
@@ -241,10 +242,8 @@ def _with_nearest(name: str, names: Sequence[str]) -> str:
 
 
 def _import(module: str, what: str, extra: str = "train") -> Any:
-    try:
+    with needs_extra(extra, f"{what} need {module.split('.')[0]}"):
         return importlib.import_module(module)
-    except ImportError:
-        raise ImportError(f"{what} need {module.split('.')[0]}: pip install 'aigciqa[{extra}]'") from None
 
 
 def _cell(cell: Any) -> Any:

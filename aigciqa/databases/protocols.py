@@ -37,8 +37,7 @@ def make_split(database: Database, protocol: str, seed: int = 0, **options: Any)
     """Divide a database's samples into a part to train on, one to choose the epoch on, and one to test on.
 
     Raises:
-        TypeError: an option the protocol does not have, or a seed that is no integer.
-        ValueError: a protocol the database does not have, too few samples or groups, or a wrong option.
+        InputError: a protocol the database does not have, too few samples or groups, or a wrong option or seed.
     """
     if protocol not in database.protocols:
         raise InputError(
@@ -50,7 +49,7 @@ def make_split(database: Database, protocol: str, seed: int = 0, **options: Any)
     unknown = [name for name in options if name not in defaults]
     if unknown:
         has = f"its options: {', '.join(defaults)}" if defaults else "it has none"
-        raise TypeError(f"protocol {protocol!r} has no option {unknown[0]!r}; {has}")
+        raise InputError(f"protocol {protocol!r} has no option {unknown[0]!r}; {has}")
     options = {**defaults, **options}
     train, validation, test = divide(database, seed, **options)
     if not (train and validation and test):
@@ -210,6 +209,6 @@ def _by_group(
 
 def _check_integer(name: str, value: object, lowest: int) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} is an integer; got {value!r}")
+        raise InputError(f"{name} is an integer; got {value!r}")
     if not lowest <= value < 2**32:
         raise InputError(f"{name}={value}: expected {lowest} to {2**32 - 1}")

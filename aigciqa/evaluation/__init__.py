@@ -12,8 +12,8 @@ from aigciqa.evaluation.evaluate import predict as predict
 from aigciqa.evaluation.paper import Published as Published
 from aigciqa.evaluation.paper import published as published
 from aigciqa.evaluation.scores import ScoreTable as ScoreTable
+from aigciqa.stats.bootstrap import Interval as Interval
 from aigciqa.stats.correlations import Agreement as Agreement
-from aigciqa.stats.correlations import Interval as Interval
 from aigciqa.stats.correlations import Logistic as Logistic
 from aigciqa.stats.correlations import agreement as agreement
 from aigciqa.stats.correlations import fit_logistic as fit_logistic

@@ -17,7 +17,8 @@ from aigciqa.evaluation import paper
 from aigciqa.records import Item
 from aigciqa.registry import METRICS, SCORE_RANGES
 from aigciqa.stats import bootstrap
-from aigciqa.stats.correlations import MIN_SAMPLES, Agreement, Interval, agreement, srcc, srcc_within
+from aigciqa.stats.bootstrap import Interval
+from aigciqa.stats.correlations import MIN_SAMPLES, Agreement, agreement, srcc, srcc_within
 from aigciqa.stats.significance import MIN_SAMPLES as MIN_COMPARED
 from aigciqa.stats.significance import Test, steiger, williams
 

@@ -60,7 +60,7 @@ def write_plots(
         The files: `scatter-<metric>-<dimension>.*` and, where samples name generators, `generators-<dimension>.*`.
 
     Raises:
-        ImportError: matplotlib is missing; it says how to install it.
+        MissingExtraError: matplotlib is missing.
         OSError: a file can't be written.
     """
     require_matplotlib()

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from aigciqa.errors import InputError
+
 if TYPE_CHECKING:
     from aigciqa.databases import Database, Sample
 
@@ -57,7 +59,7 @@ def seen_warning(label: str, training: Training, database: Database, samples: Se
     named = f"{label} was trained on {training.database}, protocol {training.protocol}, seed {training.seed}"
     try:
         split = database.split(training.protocol, seed=training.seed, **training.options)
-    except (TypeError, ValueError) as error:
+    except InputError as error:
         return f"{named}, which can't be made again here ({error}): it may have been trained on these images"
     if training.split and split.digest != training.split:
         return (

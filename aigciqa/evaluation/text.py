@@ -11,7 +11,8 @@ from types import MappingProxyType
 from typing import Any
 
 from aigciqa.evaluation.evaluate import Comparison, Evaluation, Result
-from aigciqa.stats.correlations import Agreement, Interval
+from aigciqa.stats.bootstrap import Interval
+from aigciqa.stats.correlations import Agreement
 from aigciqa.tables.text import Table as Table
 from aigciqa.tables.text import aligned as aligned
 from aigciqa.tables.text import csv_lines, probability, rounded, with_interval, without_nan, writer_of

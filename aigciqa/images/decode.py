@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from aigciqa.errors import ImageError, InputError
+from aigciqa.errors import ImageError, InputError, MissingExtraError
 from aigciqa.images import libtiff, parquet
 from aigciqa.images.colour import grey_levels, to_srgb
 from aigciqa.images.containers import is_whole, without_metadata
@@ -146,8 +146,8 @@ def _fetch(url: str, reserve: Callable[[int], object]) -> bytes:
             reserve(size)
             data: bytes = stream.read(size)
             return data
-    except OSError as error:
-        raise ImageError(f"{url}: {error.strerror or error}") from error
+    except (OSError, MissingExtraError) as error:
+        raise ImageError(f"{url}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _read_all(file: IO[bytes]) -> bytes:

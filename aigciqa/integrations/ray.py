@@ -25,12 +25,11 @@ from aigciqa.tables.columns import MANIFEST_COLUMNS, columns_of, dimensions_of, 
 from aigciqa.tables.csv_text import SWALLOWED, plain, swallows
 from aigciqa.tables.parquet import arrow_table
 from aigciqa.utils import object_stores
+from aigciqa.utils.extras import needs_extra
 
-try:
+with needs_extra("ray", "scoring on Ray needs Ray Data"):
     import pyarrow.csv
     import ray.data
-except ImportError:
-    raise ImportError("scoring on Ray needs Ray Data: pip install 'aigciqa[ray]'") from None
 
 if TYPE_CHECKING:
     import pandas

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from aigciqa.metric import Metric, create_metric
+from aigciqa.utils.extras import needs_extra
 
-try:
+with needs_extra("torchmetrics", "MeanScore needs torchmetrics"):
     import torchmetrics
-except ImportError:
-    raise ImportError("this needs torchmetrics: pip install 'aigciqa[torchmetrics]'") from None
 
 
 class MeanScore(torchmetrics.Metric):

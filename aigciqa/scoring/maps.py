@@ -16,8 +16,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from aigciqa.errors import ImageError, SourceError
+from aigciqa.images.colour_maps import overlay
 from aigciqa.images.decode import load_content, load_image
-from aigciqa.plotting import overlay
 from aigciqa.scoring import budget
 from aigciqa.utils import object_stores
 from aigciqa.utils.files import replacing

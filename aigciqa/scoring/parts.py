@@ -43,7 +43,8 @@ class Parts:
         """The folder at a path of this machine, or a URL; nothing is made there yet.
 
         Raises:
-            SourceError: another suffix, a file is there, or pyarrow is missing.
+            SourceError: another suffix, or a file is there.
+            MissingExtraError: pyarrow is missing.
         """
         if not path.lower().endswith(SUFFIX):
             raise SourceError(f"{path!r}: --engine ray writes a folder of Parquet files; its name ends in {SUFFIX}")

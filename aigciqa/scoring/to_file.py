@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aigciqa.errors import InputError
+from aigciqa.errors import InputError, OutputExistsError
 from aigciqa.metric import as_metrics
 from aigciqa.records import Item, Record
 from aigciqa.scoring.engine import score_files
@@ -92,7 +92,8 @@ def score_to_file(
         How many rows there are, and how many of them failed.
 
     Raises:
-        InputError: unusable arguments, as for `score_files`; `output` is there already; what is to be resumed was made
+        OutputExistsError: `output` is there already.
+        InputError: unusable arguments, as for `score_files`; what is to be resumed was made
             of other images, references, weights or options, or its images were changed since.
         LockedError: another run writes the table.
         OSError: it can't be written. What was written stays, for `resume`.
@@ -110,7 +111,7 @@ def score_to_file(
     output = os.fspath(output)
     format_of(output)
     if not (resume or overwrite) and begun(output) is not None:
-        raise InputError(
+        raise OutputExistsError(
             f"{output!r} is there already: pass resume=True to go on with it, overwrite=True to replace it, or another "
             "output"
         )

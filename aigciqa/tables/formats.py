@@ -22,7 +22,8 @@ def format_of(path: str | os.PathLike[str]) -> str:
     """The suffix of a table that is to be written.
 
     Raises:
-        SourceError: a suffix of no table, a folder, or pyarrow is missing for Parquet.
+        SourceError: a suffix of no table, or a folder.
+        MissingExtraError: pyarrow is missing for Parquet.
     """
     path = os.fspath(path)
     suffix = os.path.splitext(path)[1].lower()

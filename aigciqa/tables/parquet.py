@@ -10,6 +10,7 @@ from typing import Any
 
 from aigciqa.errors import SourceError
 from aigciqa.tables.columns import MANIFEST_COLUMNS, Row, check_columns, scores_of
+from aigciqa.utils.extras import needs_extra
 
 SUFFIX = ".parquet"
 #: Bytes that are read at a time, about: images may be in the rows.
@@ -20,11 +21,9 @@ _BUFFER = 1 << 20  # of a column; otherwise all of a row group is read at once
 
 
 def import_parquet() -> Any:
-    """pyarrow's parquet module, which is in the extra `parquet`."""
-    try:
+    """pyarrow's parquet module."""
+    with needs_extra("parquet", "Parquet files need pyarrow"):
         from pyarrow import parquet
-    except ImportError:
-        raise SourceError("Parquet files need pyarrow: pip install 'aigciqa[parquet]'") from None
     return parquet
 
 

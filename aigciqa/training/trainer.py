@@ -40,7 +40,7 @@ from aigciqa.checkpoints.format import (
 )
 from aigciqa.cpu.convolution import use_products
 from aigciqa.cpu.parallel_passes import SideBySide
-from aigciqa.errors import CheckpointError, InputError, TrainingError
+from aigciqa.errors import CheckpointError, InputError, OutputExistsError, TrainingError
 from aigciqa.images.preprocess import normalize
 from aigciqa.metric import Metric, create_metric
 from aigciqa.registry import Preprocess
@@ -48,6 +48,7 @@ from aigciqa.training.activation_checkpointing import checkpointed_forward
 from aigciqa.training.image_cache import ImageCache, Pixels, build_cache, default_folder
 from aigciqa.training.state import check_images, digests, read_state, save_state, split_metadata
 from aigciqa.training.targets import Targets, check_ratings
+from aigciqa.utils.extras import needs_extra
 from aigciqa.utils.files import locked, replacing
 
 if TYPE_CHECKING:
@@ -170,8 +171,7 @@ def train(
     Raises:
         ValueError: unusable settings, dimensions the database does not have, ratings that are all equal, fewer than
             three images to choose the epoch on, or a run to resume that is one of other settings, images or ratings.
-        FileExistsError: `output` holds a checkpoint or a run, and `resume` is not set; or a README of yours.
-        FileNotFoundError: nothing to resume.
+        OutputExistsError: `output` holds a checkpoint or a run, and `resume` is not set; or a README of yours.
         LockedError: another run writes to `output`.
         DatabaseError: images can't be read.
         TrainingError: it diverged; the best epoch before that is kept.
@@ -230,12 +230,12 @@ def _alone(device: str) -> Iterator[None]:
 
 
 def _launched(settings: Settings, device: str, devices: int) -> Fabric:
-    """The devices; raises ValueError where there are none of that kind, or they can't share a batch."""
+    """The devices; raises InputError where there are none of that kind, or they can't share a batch."""
     from lightning_fabric import Fabric
 
     try:
         fabric = Fabric(accelerator=device, devices=devices, precision=PRECISIONS[settings.dtype])  # type: ignore[arg-type]
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, ImportError) as error:  # none here, no such kind, no driver's package
         raise InputError(f"device {device}: {error}") from None
     fabric.launch()
     if settings.batch_size % fabric.world_size:
@@ -329,12 +329,12 @@ def _check_folder(folder: Path, resume: bool) -> None:
         return
     if resume and (has_head or not (folder / "training" / SPLIT_FILE).exists()):
         what = state.relative_to(folder)
-        raise FileNotFoundError(f"nothing to resume in {folder}: it holds no {what}; train anew in another folder")
+        raise InputError(f"nothing to resume in {folder}: it holds no {what}; train anew in another folder")
     if state.exists() or has_head:
-        raise FileExistsError(f"{folder} holds a run or a checkpoint already: resume it, or name another folder")
+        raise OutputExistsError(f"{folder} holds a run or a checkpoint already: resume it, or name another folder")
     for name in (CARD_FILE, WEIGHTS_FILE):
         if (folder / name).exists():
-            raise FileExistsError(f"{folder / name} would be replaced: move it away, or name another folder")
+            raise OutputExistsError(f"{folder / name} would be replaced: move it away, or name another folder")
 
 
 def _prepare_folder(folder: Path, split: Split, resume: bool) -> None:
@@ -691,10 +691,8 @@ class _Run:
         }
 
     def _writer(self) -> Any:
-        try:
+        with needs_extra("train", "--tensorboard needs tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ImportError("--tensorboard needs tensorboard: pip install aigciqa[train]") from error
         return SummaryWriter(self.folder / "training" / "tensorboard")
 
 

@@ -9,6 +9,8 @@ import functools
 import re
 from typing import Any
 
+from aigciqa.utils.extras import needs_extra
+
 _URL = re.compile(r"([a-z][a-z0-9+.-]+)://([^/]*)/?(.*)", re.DOTALL)
 #: A bucket, or for Azure `container@account`. After a `?` pyarrow takes options, such as the host to ask.
 _BUCKET = re.compile(r"[\w.-]*|[\w.-]+@[\w-]+\.(?:blob|dfs)\.core\.windows\.net", re.ASCII)
@@ -107,8 +109,6 @@ def _local_filesystem() -> Any:
 
 
 def _import_fs() -> Any:
-    try:
+    with needs_extra("ray", "object stores need pyarrow"):
         from pyarrow import fs
-    except ImportError:
-        raise OSError("object stores need pyarrow: pip install 'aigciqa[ray]'") from None
     return fs

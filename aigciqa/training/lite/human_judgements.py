@@ -13,10 +13,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from aigciqa.training.lite.figures import Array, Figure, mean_figure, partial_spearman, resampled, spearman
+from aigciqa.stats import bootstrap
+from aigciqa.stats.bootstrap import Array, Interval
+from aigciqa.stats.correlations import srcc_interval
+from aigciqa.stats.means import mean_interval
 
 
-def gan_compression(folder: Path, score: Callable[[Path, Path], float]) -> dict[str, Figure]:
+def gan_compression(folder: Path, score: Callable[[Path, Path], float]) -> dict[str, Interval]:
     """Agreement with two-alternative judgements of reconstructed photographs.
 
     Args:
@@ -37,7 +40,7 @@ Judgement = tuple[str, str, int, int]
 
 def agreement(
     scores: Mapping[str, float], pairs: Sequence[Judgement], strengths: Mapping[str, float]
-) -> dict[str, Figure]:
+) -> dict[str, Interval]:
     """SRCC with strengths, and agreement with pairs (first, second, votes for the first, votes for the second)."""
     keys = sorted(scores)
     ours, theirs = np.array([scores[key] for key in keys]), np.array([strengths[key] for key in keys])
@@ -47,18 +50,14 @@ def agreement(
     decided = votes[:, 0] != votes[:, 1]
     right = (first == (votes[:, 0] > votes[:, 1]))[decided]
 
-    def vote_share(chosen: Array) -> float:
-        rows = chosen.astype(int)
-        return float(agreeing[rows].sum() / total[rows].sum())
-
     return {
-        "srcc": spearman(ours, theirs),
-        "pairs": mean_figure(right.astype(np.float64)),
-        "votes": resampled(vote_share, len(pairs)),
+        "srcc": srcc_interval(ours, theirs),
+        "pairs": mean_interval(right.astype(np.float64)),
+        "votes": bootstrap.interval(lambda weight: weight @ agreeing / (weight @ total), range(len(pairs))),
     }
 
 
-def published_agreement(folder: Path, column: str, sign: float = 1.0) -> dict[str, Figure]:
+def published_agreement(folder: Path, column: str, sign: float = 1.0) -> dict[str, Interval]:
     """The same agreement for a metric whose values are in the set's `metrics.csv`."""
     with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
         rows = {_row_key(row["ID"], row["Model"], row["Quality"]): row[column] for row in csv.DictReader(file)}
@@ -111,7 +110,7 @@ def _content_key(stem: str) -> str:
     return f"{int(content)}_{rest}"
 
 
-def resolution_compression(folder: Path, score: Callable[[Path], float]) -> dict[str, Figure]:
+def resolution_compression(folder: Path, score: Callable[[Path], float]) -> dict[str, Interval]:
     """Correlation with the opinion scores of frames scaled down and compressed.
 
     Returns:
@@ -121,10 +120,23 @@ def resolution_compression(folder: Path, score: Callable[[Path], float]) -> dict
         rows = list(csv.DictReader(file))
     opinions, heights = (np.array([float(row[name]) for row in rows]) for name in ("mos", "height"))
     scores = np.array([score(folder / "images" / row["image"]) for row in rows])
-    figures = {"srcc": spearman(scores, opinions)}
+    figures = {"srcc": srcc_interval(scores, opinions)}
     if abs(np.corrcoef(scores, heights)[0, 1]) < 0.97:  # size itself has no partial correlation given size
-        figures["partial"] = partial_spearman(scores, opinions, heights)
+        figures["partial"] = _partial_spearman(scores, opinions, heights)
     return figures
+
+
+def _partial_spearman(first: Array, second: Array, given: Array) -> Interval:
+    """Spearman's rank correlation of two, the ranks of a third held fixed."""
+
+    def statistic(weight: Array) -> Array:
+        both, one, other = (
+            bootstrap.spearman(weight, x, y) for x, y in ((first, second), (first, given), (second, given))
+        )
+        partial: Array = (both - one * other) / np.sqrt((1 - one**2) * (1 - other**2))
+        return partial
+
+    return bootstrap.interval(statistic, range(len(first)))
 
 
 # Trivial controls
