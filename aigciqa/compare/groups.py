@@ -24,7 +24,7 @@ from aigciqa.stats.groups import (
     summaries,
 )
 from aigciqa.stats.means import prompt_of
-from aigciqa.tables.scores import Table, below_common_folder
+from aigciqa.tables.scores import ScoreTable, below_common_folder
 from aigciqa.utils.object_stores import is_url
 from aigciqa.utils.paths import absolute, name_key
 
@@ -50,10 +50,10 @@ class Group:
     name: str
     rows: Sequence[Row]
     relative_paths: Sequence[str]
-    table: Table | None = None
+    table: ScoreTable | None = None
 
     @classmethod
-    def of_rows(cls, name: str, rows: Sequence[Row], table: Table | None = None) -> Group:
+    def of_rows(cls, name: str, rows: Sequence[Row], table: ScoreTable | None = None) -> Group:
         """A group whose folder is the deepest one that holds all its images with scores."""
         scored = [row["image"] for row in rows if row["error"] is None]
         relative_paths = dict(zip(scored, below_common_folder(scored), strict=True))

@@ -15,11 +15,10 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from aigciqa.errors import ImageError
+from aigciqa.errors import ImageError, SourceError
 from aigciqa.images.colour_maps import overlay
 from aigciqa.images.decode import load_content, load_image
 from aigciqa.scoring import budget
-from aigciqa.scoring.sources import SourceError
 from aigciqa.utils import object_stores
 from aigciqa.utils.files import replacing
 from aigciqa.utils.paths import absolute, check_inside, real
