@@ -256,7 +256,7 @@ class TestObjectStore:
     ) -> None:
         taken: list[tuple[str, int]] = []
         take = Share.take
-        monkeypatch.setattr(Share, "take", lambda self, size: taken.append((self.lane, size)) or take(self, size))
+        monkeypatch.setattr(Share, "take", lambda self, size: taken.append((self.kind, size)) or take(self, size))
         invoke(f"{bucket}/gen/b.png")
         assert taken[0] == ("read", len(png(2)))
 

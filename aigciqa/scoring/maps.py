@@ -18,9 +18,8 @@ from PIL.PngImagePlugin import PngInfo
 from aigciqa.errors import ImageError
 from aigciqa.images.decode import load_content, load_image
 from aigciqa.plotting import overlay
-from aigciqa.scoring import budget
 from aigciqa.scoring.sources import SourceError
-from aigciqa.utils import object_stores
+from aigciqa.utils import memory, object_stores
 from aigciqa.utils.files import replacing
 from aigciqa.utils.paths import absolute, check_inside, real
 
@@ -90,7 +89,7 @@ class MapFolder:
         for item in items:
             if isinstance(item.content, bytes):
                 held = sum(map(len, self.contents.values())) + len(item.content)
-                fits = held <= budget.CONTENT_BYTES
+                fits = held <= memory.CONTENT_BYTES
                 self.contents[item.image] = item.content if fits else _reduced(item.content)
             yield item
 
