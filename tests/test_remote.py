@@ -73,7 +73,7 @@ class TestContent:
         assert str(of_bytes.value) == str(of_file.value)
 
     def test_what_is_too_long_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("aigciqa.images.decode.MAX_BYTES", 100)
+        monkeypatch.setattr("aigciqa.images.reading.MAX_BYTES", 100)
         with pytest.raises(aigciqa.ImageError, match=r"x: .* bytes are more than the 100 allowed"):
             load_content(png(1), "x")
 

@@ -234,7 +234,7 @@ def _titles(arguments: Sequence[str]) -> dict[str, str]:
         name = os.path.basename(absolute(argument))
         return os.path.splitext(name)[0] if is_table(argument) else name
 
-    same = {each if each == "-" or is_url(each) else absolute(each) for each in arguments}
+    same = {each if each == "-" else absolute(each) for each in arguments}
     if len(same) < len(arguments):
         raise click.UsageError("the same folder or table is named twice")
     names = [short(argument) for argument in arguments]

@@ -15,7 +15,8 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from aigciqa.images.decode import load_content, read_content
+from aigciqa.images.decode import load_content
+from aigciqa.images.reading import read_content
 from aigciqa.utils import object_stores
 from aigciqa.utils.lookahead import map_ahead
 

@@ -22,7 +22,8 @@ from typing import TypeVar
 from PIL import Image
 
 from aigciqa.errors import InputError
-from aigciqa.images.decode import FORMATS, MAX_BYTES, readable_formats
+from aigciqa.images.decode import FORMATS, readable_formats
+from aigciqa.images.reading import MAX_BYTES
 from aigciqa.scoring import tar
 from aigciqa.scoring.tar import ArchiveError
 from aigciqa.utils import memory

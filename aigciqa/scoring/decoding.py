@@ -17,8 +17,9 @@ from torch import Tensor
 
 from aigciqa.errors import ImageError
 from aigciqa.images.colour import is_srgb
-from aigciqa.images.decode import MAX_PIXELS, load_content, load_image, read_content
+from aigciqa.images.decode import load_content, load_image
 from aigciqa.images.preprocess import preprocess_image, preprocess_tensor
+from aigciqa.images.reading import MAX_PIXELS, read_content
 from aigciqa.registry import Preprocess
 from aigciqa.utils import memory
 from aigciqa.utils.memory import Budget, Share

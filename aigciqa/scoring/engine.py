@@ -90,6 +90,15 @@ def score_files(
         ValueError, TypeError: unusable arguments; `dtype` or `device` together with a `Metric`, which has its own.
         ImageError: an image can't be scored, and `strict` is set.
         Exception: whatever `images` raises, when all that came before is scored.
+
+    Example:
+        >>> import aigciqa
+        >>> import numpy as np
+        >>> black = aigciqa.Item("black", content=np.zeros((100, 200, 3), np.uint8))
+        >>> for record in aigciqa.score_files([black, "gone.png"], metric="nr-lite"):
+        ...     print(record.image, list(record.scores), record.error)
+        black ['quality'] None
+        gone.png [] gone.png: No such file or directory
     """
     if isinstance(images, (str, os.PathLike)):
         raise TypeError(f"images is an iterable of paths; for one file pass [{os.fspath(images)!r}]")
