@@ -36,7 +36,7 @@ class Item:
         reference_error: why it has no reference; only full-reference metrics mind.
         content: the image, if it is in memory; `image` is then a name only.
         reference_content: the image prompt, if it is in memory.
-        extra: column -> text of what else a manifest says of it.
+        extra: column -> text of its other columns in a manifest.
 
     Example:
         >>> import aigciqa

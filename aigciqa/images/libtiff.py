@@ -8,11 +8,11 @@ import re
 import tempfile
 import threading
 from collections.abc import Iterator
-from typing import IO
 
 from PIL import ExifTags, Image, ImageFile
 
 from aigciqa.errors import InputError
+from aigciqa.utils.standard_error import FILENO, standard_error_to
 
 #: Compressions of a TIFF for which libtiff carries on after an error, or Pillow passes over it.
 PRINTED = frozenset({"tiff_ccitt", "group3", "group4", "tiff_jpeg", "jpeg", "lzma"})
@@ -24,7 +24,6 @@ _FILE = b"tempfile.tif: "
 _ERROR = re.compile(rb"(?:(?:Fax[34]|O?JPEG|LZMA|LZW|ZIP|ZSTD|PackBits|WebP)[A-Z]\w*: |tempfile\.tif: )[^\r\n]*[\r\n]*")
 #: A decoding that hangs is not waited for any longer.
 PATIENCE_SECONDS = 30.0
-_STDERR = 2
 
 
 class _Turns:
@@ -101,7 +100,7 @@ def _load_with_errors(image: Image.Image) -> None:
     # libtiff's handler of errors can't be set from Python: they are read from where it prints them
     with tempfile.TemporaryFile() as printed:
         failure: Exception | None = None
-        with _standard_error_to(printed):
+        with standard_error_to(printed):
             try:
                 image.load()
             except Exception as raised:
@@ -109,25 +108,10 @@ def _load_with_errors(image: Image.Image) -> None:
         printed.seek(0)
         text = printed.read()
     if others := _ERROR.sub(b"", text):  # what other threads have printed meanwhile
-        with contextlib.suppress(OSError), open(_STDERR, "wb", closefd=False) as stderr:
+        with contextlib.suppress(OSError), open(FILENO, "wb", closefd=False) as stderr:
             stderr.write(others)
     if found := _ERROR.search(text):
         error = found[0].removeprefix(_FILE).decode(errors="replace").strip()
         raise InputError(f"broken TIFF: {error}") from failure
     if failure is not None:
         raise failure
-
-
-@contextlib.contextmanager
-def _standard_error_to(file: IO[bytes]) -> Iterator[None]:
-    """Send what C libraries, and all else in this process, print to the standard error to a file."""
-    try:
-        kept = os.dup(_STDERR)
-    except OSError:  # it is closed
-        kept = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(file.fileno(), _STDERR)
-        yield
-    finally:
-        os.dup2(kept, _STDERR)
-        os.close(kept)

@@ -250,9 +250,9 @@ def _from_table(batch: pyarrow.Table, scheme: str, is_csv: bool) -> dict[str, li
     if "image" not in names:
         raise InputError(f"{paths[0] if paths else 'a table'} has no column 'image'; it has: {', '.join(names)}")
     if is_csv:
-        place = names.index("image")
+        column = names.index("image")
         for path, *row in zip(paths, *(batch[name].to_pylist() for name in names), strict=True):
-            if swallows([cell if isinstance(cell, str) else "" for cell in row], place, ",", is_image_name):
+            if swallows([cell if isinstance(cell, str) else "" for cell in row], column, ",", is_image_name):
                 raise InputError(f"{path}: {SWALLOWED}")
     folders = [scheme + os.path.dirname(path) for path in paths]
     cells = {name: batch[name].to_pylist() for name in MANIFEST_COLUMNS if name in batch.column_names}

@@ -44,8 +44,8 @@ def _is_below(below: str, folder: str) -> bool:
         wanted = os.stat(folder)
     except OSError:  # nothing is in it yet
         return False
-    place = Path(real(below))
-    return any(os.path.samestat(wanted, os.stat(each)) for each in (place, *place.parents) if os.path.exists(each))
+    inner = Path(real(below))
+    return any(os.path.samestat(wanted, os.stat(each)) for each in (inner, *inner.parents) if os.path.exists(each))
 
 
 class MapFolder:
@@ -105,9 +105,9 @@ class MapFolder:
             self.contents.pop(record.image, None)
 
     def _write(self, image: str, reference: str | None, name: str, quality_map: np.ndarray) -> None:
-        said = _as_text(reference)
+        text = _as_text(reference)
         paths = (self._path(image, number, name) for number in itertools.count(1))
-        target = next(path for path in paths if _reference_of(path) in (None, said))
+        target = next(path for path in paths if _reference_of(path) in (None, text))
         check_inside(self.folder, target)
         array = target.with_name(f"{target.name.removesuffix('.png')}.npy")
         array.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ class MapFolder:
         decoded.thumbnail((MAX_SIDE, MAX_SIDE))
         shown = overlay(decoded, quality_map, metric.config.preprocess, *metric.score_range)
         chunks = PngInfo()
-        chunks.add_itxt(_REFERENCE, said)
+        chunks.add_itxt(_REFERENCE, text)
         with replacing(target) as partial:
             shown.save(partial, "PNG", pnginfo=chunks)
 
@@ -150,8 +150,8 @@ def _reference_of(overlay: Path) -> str | None:
         return None
     try:
         with Image.open(overlay, formats=["PNG"]) as image:
-            said = image.info.get(_REFERENCE)
-            return None if said is None else str(said)
+            text = image.info.get(_REFERENCE)
+            return None if text is None else str(text)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
 
