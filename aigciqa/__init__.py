@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from aigciqa.registry import list_metrics as list_metrics
     from aigciqa.registry import metric_info as metric_info
     from aigciqa.scoring.engine import score_files as score_files
+    from aigciqa.scoring.to_file import ScoredFile as ScoredFile
+    from aigciqa.scoring.to_file import score_to_file as score_to_file
 
 __version__ = "0.1.0"
 
@@ -54,6 +56,7 @@ _HOME = {
     "MetricSpec": "aigciqa.registry",
     "Record": "aigciqa.records",
     "Sample": "aigciqa.databases",
+    "ScoredFile": "aigciqa.scoring.to_file",
     "Split": "aigciqa.databases",
     "WeightsError": "aigciqa.errors",
     "convert_checkpoint": "aigciqa.convert",
@@ -66,6 +69,7 @@ _HOME = {
     "metric_info": "aigciqa.registry",
     "plot_quality_map": "aigciqa.plotting",
     "score_files": "aigciqa.scoring.engine",
+    "score_to_file": "aigciqa.scoring.to_file",
 }
 __all__ = [
     "CheckpointError",
@@ -78,6 +82,7 @@ __all__ = [
     "MetricSpec",
     "Record",
     "Sample",
+    "ScoredFile",
     "Split",
     "WeightsError",
     "__version__",
@@ -91,6 +96,7 @@ __all__ = [
     "metric_info",
     "plot_quality_map",
     "score_files",
+    "score_to_file",
 ]
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from aigciqa.errors import shortened
+
 if TYPE_CHECKING:
     from typing import TypeAlias
 
@@ -13,15 +15,6 @@ if TYPE_CHECKING:
 
     #: An image in memory: the bytes of its file, or its pixels, uint8 (H, W, 3) or (H, W).
     Content: TypeAlias = "bytes | np.ndarray"
-
-#: Characters of an error, at most. It goes into every row of a table, and may quote what is in a file.
-MAX_ERROR = 500
-
-
-def shortened(text: str) -> str:
-    """An error of at most `MAX_ERROR` characters; the middle of a longer one is left out."""
-    half = MAX_ERROR // 2
-    return text if len(text) <= MAX_ERROR else f"{text[: half - 1]}…{text[-half:]}"
 
 
 @dataclass(frozen=True)

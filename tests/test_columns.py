@@ -18,7 +18,7 @@ from aigciqa import registry
 from aigciqa.cli import select
 from aigciqa.evaluation import ScoreTable
 from aigciqa.registry import register_metric
-from aigciqa.scoring.sinks import dimensions_of
+from aigciqa.tables.columns import dimensions_of
 from aigciqa.tables.scores import read_table
 from tests.test_compare import run
 

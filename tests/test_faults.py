@@ -150,7 +150,7 @@ def test_a_damaged_table_is_refused_and_kept(folder: Path) -> None:
     (folder / "t.csv").write_bytes(damaged)
     done = invoke("gen", "-o", "t.csv", "--resume")
     assert done.exit_code == 2
-    assert "--resume: t.csv holds a line that is not CSV: " in done.stderr
+    assert "can't resume: t.csv holds a line that is not CSV: " in done.stderr
     assert (folder / "t.csv").read_bytes() == damaged
     (folder / "t.csv").write_bytes(whole[: whole.index(b"gen/003.png")] + b'"gen/003')
     assert invoke("gen", "-o", "t.csv", "--resume").exit_code == 0

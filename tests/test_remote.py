@@ -16,12 +16,13 @@ from PIL import Image
 
 import aigciqa
 from aigciqa.cli import score
+from aigciqa.errors import SourceError
 from aigciqa.images.decode import load_content, load_image
+from aigciqa.images.names import IMAGE_SUFFIXES
 from aigciqa.scoring import archives
 from aigciqa.scoring.maps import MapFolder
 from aigciqa.scoring.parts import Parts
-from aigciqa.scoring.sinks import columns_of, to_row
-from aigciqa.scoring.sources import IMAGE_SUFFIXES, SourceError
+from aigciqa.tables.columns import columns_of, to_row
 from aigciqa.tables.scores import read_table
 from aigciqa.utils import object_stores
 from aigciqa.utils.memory import Share

@@ -26,8 +26,8 @@ from PIL import Image
 from aigciqa.plotting import colour_map
 from aigciqa.report import Report, payload, sections, thumbnails, write_report
 from aigciqa.report.collection import FAILURE_LIMIT, MAP_SIDE, SmallMap
-from aigciqa.scoring.sinks import columns_of
 from aigciqa.stats.groups import Scores, differences, standings
+from aigciqa.tables.columns import columns_of
 from tests.conftest import COMMAND, call_command, draw
 
 Write = Callable[..., list[str]]

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from aigciqa.metric import Metric
     from aigciqa.scoring.engine import Engine
     from aigciqa.scoring.sources import Found
-    from aigciqa.tables.scores import Table
+    from aigciqa.tables.scores import ScoreTable
 
 EXIT_COMPARED, EXIT_FAILED = 0, 1
 #: More groups are counted, not named, in a report's title.
@@ -167,7 +167,7 @@ class _Scorer:
         dimension: str | None,
     ) -> None:
         from aigciqa.scoring import sources
-        from aigciqa.scoring.sinks import columns_of, dimensions_of
+        from aigciqa.tables.columns import columns_of, dimensions_of
 
         check_metrics(names, weights)
         skipped: sources.Skipped = {}
@@ -206,7 +206,7 @@ class _Scorer:
         from tqdm import tqdm
 
         from aigciqa.compare.groups import Group
-        from aigciqa.scoring.sinks import to_row
+        from aigciqa.tables.columns import to_row
         from aigciqa.tables.text import printable
 
         relatives: list[str] = []
@@ -243,7 +243,7 @@ def _titles(arguments: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _table_group(name: str, table: Table, names: Sequence[str]) -> Group:
+def _table_group(name: str, table: ScoreTable, names: Sequence[str]) -> Group:
     """The rows of a table by the metrics that are named, or all."""
     from aigciqa.compare.groups import Group
 
@@ -276,7 +276,7 @@ def _divided(whole: Group) -> list[Group]:
 def _write_report(path: str, result: Result, dimensions: Sequence[str]) -> None:
     """A report of all rows, grouped as they were compared."""
     from aigciqa.report import write_report
-    from aigciqa.scoring.sinks import columns_of
+    from aigciqa.tables.columns import columns_of
 
     columns = columns_of(dimensions)
     blank = dict.fromkeys(columns)

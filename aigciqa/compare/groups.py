@@ -14,7 +14,7 @@ import numpy as np
 
 from aigciqa.errors import InputError
 from aigciqa.stats.groups import MIN_MATCHED, Difference, Margin, Scores, Standing, differences, margins, standings
-from aigciqa.tables.scores import Table, below_common_folder
+from aigciqa.tables.scores import ScoreTable, below_common_folder
 from aigciqa.utils.paths import absolute, name_key
 
 Row = Mapping[str, Any]
@@ -39,10 +39,10 @@ class Group:
     name: str
     rows: Sequence[Row]
     relatives: Sequence[str]
-    table: Table | None = None
+    table: ScoreTable | None = None
 
     @classmethod
-    def of_rows(cls, name: str, rows: Sequence[Row], table: Table | None = None) -> Group:
+    def of_rows(cls, name: str, rows: Sequence[Row], table: ScoreTable | None = None) -> Group:
         """A group whose folder is the deepest one that holds all its images with scores."""
         scored = [row["image"] for row in rows if row["error"] is None]
         relatives = dict(zip(scored, below_common_folder(scored), strict=True))

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from aigciqa.databases.base import Problems, counted
 from aigciqa.images import parquet
-from aigciqa.scoring.sources import is_image_name
+from aigciqa.images.names import is_image_name
 from aigciqa.tables.csv_text import CsvError, from_windows, read_csv
 from aigciqa.utils.paths import shown
 

@@ -17,8 +17,8 @@ import numpy as np
 from aigciqa.databases.base import below
 from aigciqa.errors import InputError
 from aigciqa.evaluation.evaluate import Predictions
+from aigciqa.images.names import is_image_name
 from aigciqa.registry import METRICS, known_dimensions
-from aigciqa.scoring.sources import is_image_name
 from aigciqa.tables.csv_text import read_csv
 from aigciqa.utils.paths import name_key, real, shown
 

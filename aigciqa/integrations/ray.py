@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from aigciqa.errors import InputError
+from aigciqa.images.names import IMAGE_SUFFIXES, is_image_name
 from aigciqa.records import Item
 from aigciqa.scoring import archives
-from aigciqa.scoring.sinks import arrow_table, columns_of, dimensions_of, to_row
-from aigciqa.scoring.sources import IMAGE_SUFFIXES, MANIFEST_COLUMNS, beside, is_image_name
+from aigciqa.scoring.sources import beside
+from aigciqa.tables.columns import MANIFEST_COLUMNS, columns_of, dimensions_of, to_row
 from aigciqa.tables.csv_text import SWALLOWED, plain, swallows
+from aigciqa.tables.parquet import arrow_table
 from aigciqa.utils import object_stores
 
 try:
@@ -122,14 +124,12 @@ def score_dataset(
     from aigciqa.metric import as_metrics
 
     metrics = as_metrics(metric, weights=weights, dtype=None if dtype == "auto" else dtype)
-    for each in metrics:
-        if dimension is not None and dimension not in each.dimensions:
-            raise InputError(f"dimension is one of {', '.join(each.dimensions)}; got {dimension!r}")
+    dimensions = dimensions_of(metrics, dimension)
     low, high = (concurrency, concurrency) if isinstance(concurrency, int) else concurrency
     setup = Setup(metrics, dtype == "auto", device or ("cuda" if num_gpus else None), batch_size, workers, num_cpus)
     return dataset.map_batches(
         _BatchScorer,
-        fn_constructor_args=(setup, columns_of([dimension] if dimension else dimensions_of(metrics))),
+        fn_constructor_args=(setup, columns_of(dimensions)),
         batch_size=rows,
         batch_format="numpy",
         compute=ray.data.ActorPoolStrategy(min_size=low, max_size=high),

@@ -16,13 +16,15 @@ from typing import Any
 import pyarrow
 import ray.data
 
-from aigciqa.errors import ImageError
+from aigciqa.errors import ImageError, SourceError
 from aigciqa.integrations.ray import Setup
 from aigciqa.records import Item, Record
 from aigciqa.scoring import archives
 from aigciqa.scoring.parts import Parts
-from aigciqa.scoring.sinks import is_same, refuse_changed, rows_ahead, scores_of, to_row, utf8
-from aigciqa.scoring.sources import Found, SourceError, opened
+from aigciqa.scoring.resume import is_same, of_another_run, refuse_changed
+from aigciqa.scoring.sources import Found, opened
+from aigciqa.tables.columns import rows_ahead, to_record, to_row
+from aigciqa.tables.parquet import utf8
 from aigciqa.utils.standard_error import standard_error_to
 
 #: A network on a CPU gains little from more threads than this.
@@ -199,14 +201,8 @@ class _ShardScorer:
             items = (self.give(item) for each in found for item in opened(each))
             wanted = [row for item in items for row in rows_ahead(item, self.names, columns)]
         if len(rows) > len(wanted) or not all(map(partial(is_same, columns=columns), rows, wanted)):
-            raise self.parts.of_another_run(f"part {number} holds other images or metrics, references or groups")
+            raise of_another_run(self.parts.path, f"part {number} holds other images or metrics, references or groups")
         written = self.parts.written(number)
         for each in (*rows, {"image": found[0].item.image, "reference": None}):
-            refuse_changed(self.parts.path, each, written)
-        return [self._record(row) for row in rows] if len(rows) == len(wanted) else None
-
-    def _record(self, row: dict[str, Any]) -> Record:
-        columns = self.parts.columns
-        scores = {name: row[name] for name in scores_of(columns) if row[name] is not None}
-        extra = {name: row[name] for name in columns[columns.index("error") + 1 :]}
-        return Record(row["image"], row["reference"], row["group"], row["metric"], scores, row["error"], extra=extra)
+            refuse_changed(self.parts.path, (each["image"], each["reference"]), written)
+        return [to_record(row, columns) for row in rows] if len(rows) == len(wanted) else None

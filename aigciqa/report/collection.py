@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from aigciqa.scoring.sinks import scores_of
+from aigciqa.tables.columns import scores_of
 
 #: Failures that are kept with their reason; the others are counted.
 FAILURE_LIMIT = 1000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -22,6 +22,7 @@ from aigciqa.scoring.decoding import DECODERS, Decoder, DecoderPool
 from aigciqa.scoring.encoder import Encoder, Maps, encoders
 from aigciqa.scoring.entry import Entry
 from aigciqa.scoring.inference_threads import InferenceThreads
+from aigciqa.scoring.items import items_of
 from aigciqa.scoring.reference_cache import ReferenceCache
 from aigciqa.utils.hardware import check_huge_pages, settle_threads
 from aigciqa.utils.lookahead import look_ahead
@@ -100,8 +101,6 @@ def score_files(
         black ['quality'] None
         gone.png [] gone.png: No such file or directory
     """
-    if isinstance(images, (str, os.PathLike)):
-        raise TypeError(f"images is an iterable of paths; for one file pass [{os.fspath(images)!r}]")
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size is 1 or more; got {batch_size}")
     if workers is not None and workers < 0:
@@ -115,55 +114,13 @@ def score_files(
         raise InputError(
             f"decoder 'nvjpeg' needs metrics on a CUDA device; {metrics[0].name} is on {metrics[0].device}"
         )
-    if references is not None and not any(each.requires_reference for each in metrics):
-        names = ", ".join(each.name for each in metrics)
-        raise InputError(f"references were given, but {names} takes none; a metric that does: fr-lite")
-    if references is None:
-        needing = [each.name for each in metrics if each.requires_reference]
-        items: Iterable[Item] = (_unpaired(image, needing) for image in images)
-    elif isinstance(references, (str, os.PathLike)):
-        shared = os.fspath(references)
-        items = (_item(image, shared) for image in images)
-    elif isinstance(references, Sized):
-        items = _paired(images, references)
-    else:
-        raise TypeError(f"references is a path or a sequence of paths; got a {type(references).__name__}: pass a list")
+    items = items_of(images, references, metrics)
     return _run_once(partial(Engine, metrics, batch_size, workers, strict, maps=maps, decoder=decoder), items)
 
 
 def _run_once(build: Callable[[], Engine], items: Iterable[Item]) -> Generator[Record, None, None]:
     with closing(build()) as engine:
         yield from engine.run(items)
-
-
-def _unpaired(image: PathLike | Item, full_reference: list[str]) -> Item:
-    if full_reference and not isinstance(image, Item):
-        raise InputError(f"{full_reference[0]} compares with a reference (the image prompt): pass references=")
-    return _item(image, None)
-
-
-def _paired(images: Iterable[PathLike | Item], references: Sequence[PathLike]) -> Iterator[Item]:
-    """Items of images and references; raises ValueError where their numbers differ."""
-    if isinstance(images, Sequence) and len(images) != len(references):
-        raise InputError(f"{len(images)} images but {len(references)} references: pass one for each, or one for all")
-    rest = iter(references)
-    count = 0
-    for count, image in enumerate(images, 1):
-        try:
-            yield _item(image, os.fspath(next(rest)))
-        except StopIteration:
-            raise InputError(f"{len(references)} references for at least {count} images") from None
-    if count < len(references):
-        raise InputError(f"{count} images but {len(references)} references: pass one for each, or one for all")
-
-
-def _item(image: PathLike | Item, reference: str | None) -> Item:
-    if not isinstance(image, Item):
-        return Item(os.fspath(image), reference)
-    has_own = image.reference is not None or image.reference_content is not None or image.reference_error is not None
-    if not has_own and reference is not None:
-        return replace(image, reference=reference)
-    return image
 
 
 class Engine:

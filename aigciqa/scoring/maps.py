@@ -15,10 +15,9 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from aigciqa.errors import ImageError
+from aigciqa.errors import ImageError, SourceError
 from aigciqa.images.decode import load_content, load_image
 from aigciqa.plotting import overlay
-from aigciqa.scoring.sources import SourceError
 from aigciqa.utils import memory, object_stores
 from aigciqa.utils.files import replacing
 from aigciqa.utils.paths import absolute, check_inside, real

@@ -15,48 +15,27 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, BinaryIO, TypeAlias
 
-from aigciqa.errors import InputError
-from aigciqa.records import Item, shortened
+from aigciqa.errors import SourceError
+from aigciqa.images.names import IMAGE_SUFFIXES, SKIPPED_SUFFIXES
+from aigciqa.records import Item
 from aigciqa.scoring import archives
 from aigciqa.scoring.tar import ArchiveError
-from aigciqa.tables.csv_text import CsvError, encoding_of, from_windows, read_csv
+from aigciqa.tables import parquet
+from aigciqa.tables.columns import MANIFEST_COLUMNS
+from aigciqa.tables.csv_text import from_windows
+from aigciqa.tables.formats import read_rows
 from aigciqa.utils import object_stores
 from aigciqa.utils.paths import absolute, at_home, name_key, shown
 
-IMAGE_SUFFIXES = frozenset(
-    f".{name}"
-    for name in "png jpg jpeg jpe jfif webp gif bmp tif tiff avif jp2 ppm pgm pbm pnm".split()  # noqa: SIM905
-)
-#: Images all the same, which a walk skips: counted, so that nobody takes them for scored.
-SKIPPED_SUFFIXES = frozenset(
-    f".{name}"
-    for name in """
-    apng arw avifs cr2 cr3 dib dng exr hdr heic heics heif hif j2c j2k jpc jpf jpx jxl jxr mpo nef orf pcx pfm psb psd
-    qoi raf rw2 svg svgz tga
-    """.split()  # noqa: SIM905
-)
 MANIFEST_SUFFIXES = frozenset({".csv", ".jsonl", ".parquet"})
-MANIFEST_COLUMNS = ("image", "reference", "group")
 #: Columns of a manifest, at most: each is one in every row of the table.
 MAX_COLUMNS = 1000
-#: Bytes of images that are read from a Parquet file at a time, about.
-_PARQUET_BYTES = 8 << 20
-_PARQUET = ".parquet"
-_PARQUET_ROWS = 65_536
-_PARQUET_BUFFER = 1 << 20  # of a column; otherwise all of a row group is read at once
 #: So much of a name that can't be used is shown.
 _SHOWN = 100
 _NUL = "no file's name has a NUL in it"
 
 #: Folder -> how many of its images a walk skipped, by suffix; however often it is walked.
 Skipped: TypeAlias = "dict[str, Counter[str]]"
-
-
-class SourceError(InputError):
-    """A source that can't be used at all: the command ends before it scores anything."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(shortened(message))
 
 
 @dataclass(frozen=True)
@@ -123,8 +102,8 @@ def opened(found: Found) -> Iterator[Found]:
         yield found
         return
     path, image = found.item.image, None
-    if path.lower().endswith(_PARQUET):
-        yield from _to_its_end(path, lambda: _rows(path, _carried(_parquet_columns(path))))
+    if path.lower().endswith(parquet.SUFFIX):
+        yield from _to_its_end(path, lambda: _rows(path, _carried(parquet.text_columns(path))))
         return
     try:
         for image in archives.images(path, IMAGE_SUFFIXES):
@@ -137,7 +116,7 @@ def opened(found: Found) -> Iterator[Found]:
 
 def brings_references(found: Found) -> bool:
     """Whether it is an archive with references in it, beside their images or not; all of it may be read for that."""
-    if not found.is_archive or found.item.image.lower().endswith(_PARQUET):
+    if not found.is_archive or found.item.image.lower().endswith(parquet.SUFFIX):
         return False
     return archives.has_references(found.item.image, IMAGE_SUFFIXES)
 
@@ -213,7 +192,7 @@ def _to_its_end(argument: str, opener: Callable[[], Iterator[Found]]) -> Iterato
 def _open_source(argument: str, stdin: BinaryIO, skipped: Skipped) -> Source:
     if argument == "-":
         return Source(lambda: _from_lines(stdin))
-    if _is_table_in_parts(argument):
+    if parquet.is_folder_of_parts(argument):
         return _open_manifest(os.path.normpath(argument))
     if _is_folder(argument):
         return Source(lambda: _walk(argument, "", skipped))
@@ -225,11 +204,6 @@ def _open_source(argument: str, stdin: BinaryIO, skipped: Skipped) -> Source:
             raise SourceError(f"{argument!r} matches no file")
         return Source(lambda: (found for match in matches for found in _matched(match, skipped)))
     return Source(lambda: iter([_file(argument)]))
-
-
-def _is_table_in_parts(path: str) -> bool:
-    """Whether it is a folder of Parquet files, as `--engine ray` writes it."""
-    return os.path.isdir(path) and os.path.normpath(path).lower().endswith(".parquet")
 
 
 def _is_folder(path: str) -> bool:
@@ -383,10 +357,10 @@ def _stem_key(relative: str) -> str:
 
 
 def _open_manifest(path: str) -> Source:
-    if not os.path.isfile(path) and not _is_table_in_parts(path):
+    if not os.path.isfile(path) and not parquet.is_folder_of_parts(path):
         raise SourceError(f"manifest {path!r}: no such file")
     carried = _carried(_columns(path))
-    if path.lower().endswith(_PARQUET) and any(map(_holds_images, parts := _parquet_parts(path))):
+    if path.lower().endswith(parquet.SUFFIX) and any(map(parquet.holds_images, parts := parquet.parts_of(path))):
         files = [Found(Item(part), os.path.basename(part), is_archive=True) for part in parts]
         return Source(lambda: iter(files), carried, tuple(parts))
     return Source(lambda: _rows(path, carried), carried)
@@ -404,8 +378,8 @@ def _columns(path: str) -> list[str]:
     Raises:
         SourceError: no column `image`, too many columns, or CSV that can't be told apart.
     """
-    if path.lower().endswith(_PARQUET):
-        return list(dict.fromkeys(name for part in _parquet_parts(path) for name in _parquet_columns(part)))
+    if path.lower().endswith(parquet.SUFFIX):
+        return list(dict.fromkeys(name for part in parquet.parts_of(path) for name in parquet.text_columns(part)))
     names: dict[str, None] = {}
     for row in read_rows(path):
         if isinstance(row, dict) and not row.keys() <= names.keys():
@@ -525,142 +499,3 @@ def beside(folder: str, path: str) -> str:
     if object_stores.is_url(path):
         return path
     return path if not os.path.lexists(joined) and os.path.lexists(path) else joined
-
-
-def read_rows(path: str, columns: Iterable[str] | None = None) -> Iterator[dict[str, Any] | str]:
-    """Rows of a table ending in `.csv`, `.json`, `.jsonl` or `.parquet`; instead of one that can't be read, why.
-
-    Args:
-        path: of the table; of Parquet, also a folder of files that are read in the order of their names. JSON is read
-            whole, the others as rows are asked for.
-        columns: those that are needed; a format that stores columns apart leaves the others out.
-
-    Raises:
-        SourceError: not a table, one without a column `image` or with two of a name; CSV that can't be told apart.
-    """
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix == ".parquet" or _is_table_in_parts(path):
-        return (row for part in _parquet_parts(path) for row in _parquet_rows(part, columns))
-    return {".csv": _csv_rows, ".json": _json_rows, ".jsonl": _jsonl_rows}[suffix](path)
-
-
-def _csv_rows(path: str) -> Iterator[dict[str, Any] | str]:
-    folder = os.path.dirname(path)
-    rows = read_csv(path, "image", lambda text: is_image_name(text) or os.path.isfile(os.path.join(folder, text)))
-    try:
-        _, header = next(rows, (0, []))
-        header = [name.strip() for name in header]
-        _check_columns(path, header)
-        for line, cells in rows:
-            if any(cells[len(header) :]):
-                raise SourceError(
-                    f"{path}: line {line} has {len(cells)} cells, the header {len(header)}: quote a cell with a "
-                    "delimiter in it"
-                )
-            given: dict[str, Any] = dict.fromkeys(header) | dict(zip(header, cells, strict=False))
-            given.pop("", None)
-            yield given | ({"": None} if len(cells) > len(header) else {})  # whoever is strict about cells sees it
-    except CsvError as error:
-        raise SourceError(str(error)) from None
-
-
-def is_image_name(text: str) -> bool:
-    """Whether it can be an image's: by its suffix, as a URL, or because there is such a file."""
-    suffix = os.path.splitext(text)[1].lower()
-    return suffix in IMAGE_SUFFIXES | SKIPPED_SUFFIXES or object_stores.is_url(text) or os.path.isfile(text)
-
-
-def _jsonl_rows(path: str) -> Iterator[dict[str, Any] | str]:
-    with open(path, encoding=encoding_of(path), errors="surrogateescape") as stream:
-        for line in filter(str.strip, stream):
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                yield f"not JSON: {error}"
-                continue
-            yield _object(row)
-
-
-def _json_rows(path: str) -> Iterator[dict[str, Any] | str]:
-    with open(path, encoding=encoding_of(path), errors="surrogateescape") as stream:
-        try:
-            rows = json.load(stream)
-        except (ValueError, RecursionError) as error:
-            raise SourceError(f"{path!r} is not JSON: {error}") from None
-    if not isinstance(rows, list):
-        raise SourceError(f"{path!r} holds no list of rows but {type(rows).__name__}")
-    yield from map(_object, rows)
-
-
-def _object(row: Any) -> dict[str, Any] | str:
-    return row if isinstance(row, dict) else f"expected an object, got {type(row).__name__}"
-
-
-def _parquet_parts(path: str) -> list[str]:
-    return sorted(glob.glob(os.path.join(glob.escape(path), "*.parquet"))) if _is_table_in_parts(path) else [path]
-
-
-def _parquet_rows(path: str, columns: Iterable[str] | None) -> Iterator[dict[str, Any] | str]:
-    with _open_parquet(path) as file:
-        names = file.schema_arrow.names
-        _check_columns(path, names)
-        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
-        largest = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
-        rows = min(_PARQUET_ROWS, max(1, _PARQUET_BYTES // max(1, largest)))
-        if _holds_images(path):  # of which many rows may share one that the file has once
-            rows = 1
-        wanted = [name for name in columns if name in names] if columns else names
-        try:
-            for batch in file.iter_batches(rows, columns=wanted):
-                yield from batch.to_pylist()
-        except (OSError, ValueError, MemoryError) as error:
-            yield f"not Parquet: {error or 'a row that does not fit in memory'}"
-
-
-def _parquet_columns(path: str) -> list[str]:
-    """The columns of a Parquet file that can be those of a manifest; lists, structs and bytes are no text."""
-    from pyarrow import types
-
-    with _open_parquet(path) as file:
-        _check_columns(path, file.schema_arrow.names)
-        other = (types.is_nested, types.is_binary, types.is_large_binary, types.is_fixed_size_binary)
-        return [
-            field.name
-            for field in file.schema_arrow
-            if field.name in MANIFEST_COLUMNS or not any(check(field.type) for check in other)
-        ]
-
-
-def _holds_images(path: str) -> bool:
-    """Whether images are in a Parquet file, not only their paths."""
-    from pyarrow import types
-
-    with _open_parquet(path) as file:
-        columns = {field.name: field.type for field in file.schema_arrow}
-    kinds = (columns[name] for name in ("image", "reference") if name in columns)
-    return any(types.is_struct(kind) or types.is_binary(kind) or types.is_large_binary(kind) for kind in kinds)
-
-
-def _open_parquet(path: str) -> Any:
-    try:
-        return import_parquet().ParquetFile(path, buffer_size=_PARQUET_BUFFER, pre_buffer=False)
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{path!r} is not Parquet: {error}") from None
-
-
-def import_parquet() -> Any:
-    """pyarrow's parquet module, which is in the extra `parquet`."""
-    try:
-        from pyarrow import parquet
-    except ImportError:
-        raise SourceError("Parquet files need pyarrow: pip install 'aigciqa[parquet]'") from None
-    return parquet
-
-
-def _check_columns(path: str, columns: Iterable[str]) -> None:
-    names = list(columns)
-    if "image" not in names:
-        raise SourceError(f"{path!r} has no column 'image'; it has: {', '.join(names) or 'nothing'}")
-    twice = [name for name in names if name and names.count(name) > 1]
-    if twice:
-        raise SourceError(f"{path!r} has two columns {twice[0]!r}: rename one")
