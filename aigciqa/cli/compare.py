@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from aigciqa.compare.groups import Group, Result
     from aigciqa.metric import Metric
     from aigciqa.scoring.engine import Engine
-    from aigciqa.scoring.sources import Found
+    from aigciqa.scoring.items import Found
     from aigciqa.tables.scores import ScoreTable
 
 EXIT_COMPARED, EXIT_FAILED = 0, 1
@@ -166,13 +166,13 @@ class _Scorer:
         dtype: str,
         dimension: str | None,
     ) -> None:
-        from aigciqa.scoring import sources
+        from aigciqa.scoring import matching, sources
         from aigciqa.tables.columns import columns_of, dimensions_of
 
         check_metrics(names, weights)
         skipped: sources.Skipped = {}
         openers = checked(sources.open_sources, folders, sys.stdin.buffer, skipped)
-        references = checked(sources.references_from, reference) if reference is not None else None
+        references = checked(matching.references_from, reference) if reference is not None else None
         self.pair: dict[str, Callable[[Found], Item]] = {}
         self.found: dict[str, list[Found]] = {}
         for folder, opener in zip(folders, openers, strict=True):
@@ -180,7 +180,7 @@ class _Scorer:
             if not self.found[folder]:
                 raise click.UsageError(f"no images in {folder}")
             self.pair[folder] = references(self.found[folder]) if references else lambda found: found.item
-        for line in sources.told(skipped):
+        for line in sources.describe_skipped(skipped):
             say(f"aigciqa compare: {line}")
         names = names or ("fr-lite" if reference is not None else "nr-lite",)
         check_references(names, reference, Item(""), folders)

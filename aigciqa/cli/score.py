@@ -34,7 +34,7 @@ from aigciqa.errors import ImageError, InputError, LockedError
 from aigciqa.registry import METRICS, SCORE_RANGES
 from aigciqa.scoring.resume import refuse_changed
 from aigciqa.scoring.sinks import LostError, begun, journal_of
-from aigciqa.scoring.sources import told
+from aigciqa.scoring.sources import describe_skipped
 from aigciqa.tables.columns import columns_of, dimensions_of, scores_of, to_row
 from aigciqa.tables.text import printable
 from aigciqa.utils.files import locked
@@ -153,7 +153,7 @@ def main(
     is_a_map = partial(lies_in, folder=maps) if maps is not None else lambda _: False
     inputs = checked(Inputs, images, reference, group_by, is_a_map)
     if inputs.first is None:
-        raise click.UsageError("; ".join([f"no images in {', '.join(images)}", *told(inputs.skipped)]))
+        raise click.UsageError("; ".join([f"no images in {', '.join(images)}", *describe_skipped(inputs.skipped)]))
     names = names or ("fr-lite" if inputs.bring_references(reference) else "nr-lite",)
     check_references(names, reference, inputs.first, images)
 
@@ -313,7 +313,7 @@ class _Run:
             self.bar.close()
         if self.taken == self.resumed > 0:
             self._say_resumed()
-        self._say(*self.summary.lines(), *told(skipped))
+        self._say(*self.summary.lines(), *describe_skipped(skipped))
         if self.output is not None:
             self._say(f"{self.taken} rows in {self.output}")
         failed = self.summary.failed + self._failed_maps()

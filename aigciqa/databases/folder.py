@@ -23,7 +23,7 @@ from aigciqa.databases.base import (
 from aigciqa.databases.labels import Reader, Table
 from aigciqa.errors import InputError
 from aigciqa.images import parquet
-from aigciqa.scoring.sources import spelled
+from aigciqa.scoring.manifests import path_on_disk
 from aigciqa.utils.paths import absolute, shown
 
 MANIFEST = "manifest.csv"
@@ -117,7 +117,7 @@ def _sample(root: Path, folder: Path, texts: tuple[str, ...], scores: Mapping[st
 
 def _beside(folder: Path, path: str) -> str:
     """The absolute path of what a manifest names, as the disk spells it."""
-    return absolute(folder / spelled(path, str(folder)))
+    return absolute(folder / path_on_disk(path, str(folder)))
 
 
 def _is_summed(sample: Sample) -> bool:

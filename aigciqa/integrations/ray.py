@@ -20,7 +20,7 @@ from aigciqa.errors import InputError
 from aigciqa.images.names import IMAGE_SUFFIXES, is_image_name
 from aigciqa.records import Item
 from aigciqa.scoring import archives
-from aigciqa.scoring.sources import beside
+from aigciqa.scoring.manifests import beside
 from aigciqa.tables.columns import MANIFEST_COLUMNS, columns_of, dimensions_of, to_row
 from aigciqa.tables.csv_text import SWALLOWED, plain, swallows
 from aigciqa.tables.parquet import arrow_table

@@ -20,9 +20,10 @@ from aigciqa.errors import ImageError, SourceError
 from aigciqa.integrations.ray import Setup
 from aigciqa.records import Item, Record
 from aigciqa.scoring import archives
+from aigciqa.scoring.items import Found
 from aigciqa.scoring.parts import Parts
 from aigciqa.scoring.resume import is_same, of_another_run, refuse_changed
-from aigciqa.scoring.sources import Found, opened
+from aigciqa.scoring.sources import opened
 from aigciqa.tables.columns import rows_ahead, to_record, to_row
 from aigciqa.tables.parquet import utf8
 from aigciqa.utils.standard_error import standard_error_to
