@@ -160,6 +160,17 @@ def test_references_of_images_that_fail_are_not_kept(write_images: Write, tmp_pa
         assert [key[0] for key in scoring.references.kept] == [prompts[1]]
 
 
+def test_an_image_that_fails_costs_no_other_its_reference(
+    write_images: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bad.png").write_bytes(b"bad")
+    (image,), (prompt,) = write_images("gen", "a.png"), write_images("prompts", "a.png")
+    decoded = noted(monkeypatch)
+    images = [str(tmp_path / "bad.png"), image] * 4
+    list(aigciqa.score_files(images, metric=untrained("fr-resnet18"), references=prompt, batch_size=2, workers=0))
+    assert decoded.count(prompt) == 1
+
+
 def test_a_metric_made_as_a_loss_scores_files_as_well(write_images: Write) -> None:
     images = write_images("gen", "a.png")
     records = aigciqa.score_files(images, metric=untrained("nr-resnet18", as_loss=True))

@@ -204,6 +204,9 @@ class Engine:
             self._encode(encoder, entries)
         for metric in self.metrics:
             self._regress(metric, entries)
+        for entry in entries:
+            if entry.reference is not None and not entry.preprocessed:
+                self.references.forget_pixels(entry.reference)
         return [entry.record(metric) for entry in entries for metric in self.metrics]
 
     def _wait(self, entry: Entry) -> None:
@@ -215,8 +218,6 @@ class Engine:
             entry.preprocessed = self.pool.result(entry.image)
         except ImageError as error:
             entry.fail(self.metrics, str(error))
-            if entry.reference is not None:
-                self.references.forget_pixels(entry.reference)
             return
         if entry.reference is None:
             for metric in self.comparing:

@@ -84,7 +84,7 @@ class ReferenceCache:
         return {} if decoding is None else self.pool.result(decoding)
 
     def forget_pixels(self, reference: Reference) -> None:
-        """Forget a reference that has not been encoded: its pixels take memory, and nothing may ever need them."""
+        """Forget the reference of an image that failed, unless it was encoded for another: nothing may ever need it."""
         if not reference.features:
             self.kept.pop(reference.key, None)
 
