@@ -29,25 +29,23 @@ from aigciqa.cli.common import (
     say,
     terminate,
 )
-from aigciqa.cli.inputs import Inputs
 from aigciqa.errors import ImageError, InputError, LockedError
 from aigciqa.registry import METRICS, SCORE_RANGES
 from aigciqa.scoring.resume import refuse_changed
 from aigciqa.scoring.sinks import LostError, begun, journal_of
-from aigciqa.scoring.sources import describe_skipped
 from aigciqa.tables.columns import columns_of, dimensions_of, scores_of, to_row
 from aigciqa.tables.text import printable
 from aigciqa.utils.files import locked
 from aigciqa.utils.object_stores import is_url
 
 if TYPE_CHECKING:
+    from aigciqa.cli.inputs import Inputs
     from aigciqa.integrations.ray import Setup
     from aigciqa.metric import Metric
     from aigciqa.records import Item, Record
     from aigciqa.report import Report
     from aigciqa.scoring.decoding import Decoder
     from aigciqa.scoring.maps import MapFolder
-    from aigciqa.scoring.sources import Skipped
 
 EXIT_SCORED, EXIT_ERRORS = 0, 1
 
@@ -131,7 +129,9 @@ def main(
     A table goes to FILE or to standard output, progress and a summary to standard error. An image that can't be scored
     becomes a row with its error. Exit status: 0 all scored, 1 some have errors, 2 usage error or nothing to do.
     """
+    from aigciqa.cli.inputs import Inputs
     from aigciqa.scoring.maps import MapFolder, lies_in
+    from aigciqa.scoring.sources import describe_skipped
 
     if not images:
         raise click.UsageError("nothing to score: name at least one image, folder, pattern, manifest or -")
@@ -197,7 +197,7 @@ def main(
     signal.signal(signal.SIGTERM, terminate)
     if inputs.is_listed_twice:
         run.count_ahead(inputs.listed)
-    sys.exit(run.carry_out(score, inputs.skipped))
+    sys.exit(run.carry_out(score, lambda: describe_skipped(inputs.skipped)))
 
 
 def _print_scores(run: _Run, items: Iterator[Item], columns: Sequence[str], scoring: dict[str, Any]) -> None:
@@ -289,8 +289,8 @@ class _Run:
             self.report.add(row, record.quality_map)
         self.bar.update()
 
-    def carry_out(self, score: Callable[[], object], skipped: Skipped) -> int:
-        """Score, and say what came of it; returns the exit status."""
+    def carry_out(self, score: Callable[[], object], notes: Callable[[], Iterable[str]]) -> int:
+        """Score, and say what came of it, with notes; returns the exit status."""
         try:
             score()
         except BrokenPipeError:  # whoever read our output has enough
@@ -313,7 +313,7 @@ class _Run:
             self.bar.close()
         if self.taken == self.resumed > 0:
             self._say_resumed()
-        self._say(*self.summary.lines(), *describe_skipped(skipped))
+        self._say(*self.summary.lines(), *notes())
         if self.output is not None:
             self._say(f"{self.taken} rows in {self.output}")
         failed = self.summary.failed + self._failed_maps()
