@@ -9,7 +9,8 @@ import tempfile
 import threading
 from collections.abc import Iterator
 
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from aigciqa.errors import InputError
 from aigciqa.utils.standard_error import FILENO, standard_error_to
@@ -81,7 +82,7 @@ def load(image: Image.Image) -> None:
         ValueError: its data is damaged, by what libtiff prints.
         Exception: whatever Pillow raises.
     """
-    if not (isinstance(image, ImageFile.ImageFile) and image.format == "TIFF" and image.tile):
+    if not (isinstance(image, TiffImageFile) and image.tile):
         image.load()
     elif image.info.get("compression") in PRINTED or _is_converted(image):
         with _turns.alone():
@@ -91,9 +92,9 @@ def load(image: Image.Image) -> None:
             image.load()
 
 
-def _is_converted(image: ImageFile.ImageFile) -> bool:
-    tags = image.getexif()
-    return image.tile[0][0] == "libtiff" and tags.get(ExifTags.Base.PhotometricInterpretation) == _YCBCR
+def _is_converted(image: TiffImageFile) -> bool:
+    is_ycbcr = image.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == _YCBCR
+    return is_ycbcr and image.tile[0][0] == "libtiff"
 
 
 def _load_with_errors(image: Image.Image) -> None:
