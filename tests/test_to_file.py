@@ -64,6 +64,8 @@ def test_an_interrupted_run_goes_on(paths: list[str], lite: Metric, suffix: str)
     score_to_file(paths, f"whole.{suffix}", metric=lite)
     with pytest.raises(KeyboardInterrupt):
         score_to_file(paths, output, metric=lite, on_record=stopping_after(2))
+    with pytest.raises(InputError, match="is there already"):
+        score_to_file(paths, output, metric=lite)
     taken: list[tuple[str, bool]] = []
     done = score_to_file(
         iter(paths), output, metric=lite, resume=True, on_record=lambda record, new: taken.append((record.image, new))

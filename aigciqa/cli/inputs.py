@@ -30,6 +30,8 @@ class ToItem:
 
     def __call__(self, found: Found) -> Item:
         item = self.group(self.pair(found))
+        if not item.extra:
+            return item
         return replace(item, extra={self.renamed.get(name, name): cell for name, cell in item.extra.items()})
 
 
@@ -46,8 +48,8 @@ class Inputs:
         SourceError: one of them can't be used.
 
     Attributes:
-        sources: of the arguments.
         skipped: what walks of folders have skipped so far.
+        can_be_listed_again: whether `listed` starts anew: standard input does not.
         found: what the sources list; to be read once.
         to_item: makes items of it.
         first: the first image that can be scored, else the first; None if there is none.
@@ -63,9 +65,11 @@ class Inputs:
         self.skipped: sources.Skipped = {}
         self.sources: list[Source] = sources.open_sources(arguments, sys.stdin.buffer, self.skipped)
         references = matching.references_from(reference) if reference is not None else None
-        self.is_listed_twice = "-" not in arguments
+        self.can_be_listed_again = "-" not in arguments
         self.to_item = ToItem(
-            pair=references(self.listed() if self.is_listed_twice else None) if references else lambda each: each.item,
+            pair=references(self.listed() if self.can_be_listed_again else None)
+            if references
+            else lambda each: each.item,
             group=sources.group_by(group_rule) if group_rule is not None else lambda item: item,
         )
         listed = (each for each in self.listed() if not is_left_out(each.item.image))
@@ -74,7 +78,7 @@ class Inputs:
         self.found: Iterator[Found] = itertools.chain(self._taken, listed)
 
     def listed(self) -> Iterator[Found]:
-        """What the sources list, from the start; of standard input, the rest."""
+        """What the sources list, from the start."""
         return (each for source in self.sources for each in source())
 
     def items(self) -> Iterator[Item]:
@@ -106,3 +110,7 @@ class Inputs:
             if (first := next((item for item in items if item.error is None), None)) is not None:
                 return first
         return self.to_item(self._taken[0]) if self._taken else None
+
+
+def _item(found: Found) -> Item:
+    return found.item

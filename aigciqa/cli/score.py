@@ -195,7 +195,7 @@ def main(
             options=options, on_record=run.take, **scoring,
         )  # fmt: skip
     signal.signal(signal.SIGTERM, terminate)
-    if inputs.is_listed_twice:
+    if inputs.can_be_listed_again:
         run.count_ahead(inputs.listed)
     sys.exit(run.carry_out(score, lambda: describe_skipped(inputs.skipped)))
 
@@ -268,7 +268,11 @@ class _Run:
         self.columns = columns_of(dimensions)
         self.output = output
         self.kept = kept
-        self.report = _report(report, self.columns) if report is not None else None
+        self.report: Report | None = None
+        if report is not None:
+            from aigciqa.report import Report
+
+            self.report = Report(report, self.columns)
         self.maps = maps
         self.quiet = quiet
         self.summary = Summary(dimensions)
@@ -345,16 +349,14 @@ class _Run:
             return EXIT_SCORED
         try:
             self.report.write()
+            self._say(f"report in {self.report.path}")
+            return EXIT_SCORED
         except OSError as error:
-            return self._without_report(str(error), EXIT_ERRORS)
+            why, status = str(error), EXIT_ERRORS
         except KeyboardInterrupt:
-            return self._without_report("interrupted", EXIT_INTERRUPTED)
+            why, status = "interrupted", EXIT_INTERRUPTED
         except Terminated:
-            return self._without_report("terminated", EXIT_TERMINATED)
-        self._say(f"report in {self.report.path}")
-        return EXIT_SCORED
-
-    def _without_report(self, why: str, status: int) -> int:
+            why, status = "terminated", EXIT_TERMINATED
         say(f"aigciqa score: no report, but all scores have been written: {why}")
         return status
 
@@ -372,9 +374,3 @@ class _Run:
         if not self.quiet:
             for line in lines:
                 self.bar.write(printable(line), file=sys.stderr)
-
-
-def _report(path: str, columns: Sequence[str]) -> Report:
-    from aigciqa.report import Report
-
-    return Report(path, columns)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from typing import TextIO
+from functools import partial
+from typing import BinaryIO, TextIO
 
 from aigciqa.tables.columns import Row, scores_of
-from aigciqa.tables.formats import csv_rows
+from aigciqa.tables.formats import header, lines
 from aigciqa.tables.text import printable
 
 _SCORE_WIDTH = 9
@@ -18,14 +19,14 @@ def row_printer(columns: Sequence[str], metrics: Sequence[str]) -> Callable[[Row
     """What prints rows, one at a time; the header is printed at once."""
     if sys.stdout.isatty():
         return _AlignedTable(sys.stdout, columns, metrics).print
-    sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape", newline="")  # type: ignore[union-attr]
+    write = partial(_write, sys.stdout.buffer)
+    write(header(columns, ".csv"))
+    return lambda row: write(lines([row], columns, ".csv"))
 
-    def print_row(row: Row) -> None:
-        sys.stdout.write(csv_rows([row], columns))
-        sys.stdout.flush()
 
-    print_row(dict(zip(columns, columns, strict=True)))
-    return print_row
+def _write(stream: BinaryIO, data: bytes) -> None:
+    stream.write(data)
+    stream.flush()
 
 
 class _AlignedTable:

@@ -31,7 +31,7 @@ class Parts:
     Attributes:
         path: a path that all who write see, or a URL.
         columns: of the table.
-        made_by: what makes it, for `provenance`; None: it is not to be gone on with.
+        made_by: what makes it, for `provenance`; None: it can't be resumed.
     """
 
     path: str

@@ -18,7 +18,7 @@ def is_same(row: Row, other: Row, columns: Sequence[str]) -> bool:
 
 
 def refuse_changed(table: str, paths: Sequence[str | None], written: float) -> None:
-    """Refuse to go on with a table if files with its images were changed since it was written.
+    """Refuse to resume a table if files with its images were changed since it was written.
 
     Args:
         table: what errors call it.

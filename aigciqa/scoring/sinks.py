@@ -50,7 +50,7 @@ class FileSink:
     Args:
         path: ending in one of `formats.TABLE_SUFFIXES`.
         columns: of the table.
-        made_by: what makes it, for `provenance`; None: it is not to be gone on with.
+        made_by: what makes it, for `provenance`; None: it can't be resumed.
     """
 
     def __init__(self, path: str, columns: Sequence[str], made_by: Mapping[str, Any] | None = None) -> None:

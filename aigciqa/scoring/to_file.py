@@ -16,8 +16,8 @@ from aigciqa.records import Item, Record
 from aigciqa.scoring.engine import score_files
 from aigciqa.scoring.items import items_of
 from aigciqa.scoring.provenance import describe, folder_of_paths
-from aigciqa.scoring.sinks import FileSink
-from aigciqa.tables.columns import Row, columns_of, dimensions_of, rows_ahead, to_record, to_row
+from aigciqa.scoring.sinks import FileSink, begun
+from aigciqa.tables.columns import columns_of, dimensions_of, rows_ahead, to_record, to_row
 from aigciqa.tables.formats import format_of
 from aigciqa.utils.files import locked
 
@@ -109,7 +109,7 @@ def score_to_file(
     """
     output = os.fspath(output)
     format_of(output)
-    if not (resume or overwrite) and os.path.lexists(output):
+    if not (resume or overwrite) and begun(output) is not None:
         raise InputError(
             f"{output!r} is there already: pass resume=True to go on with it, overwrite=True to replace it, or another "
             "output"
@@ -133,16 +133,7 @@ def score_to_file(
     with locked(output), closing(records), ExitStack() as last:
         sink = FileSink(output, columns, made_by)
         last.callback(sink.abandon)
-        earlier: Iterator[Row] = iter(())
-        if resume:
-            names = [each.name for each in metrics]
-            expected = (row for item in items for row in rows_ahead(item, names, columns))
-            earlier = sink.recover(expected, len(metrics))
-        else:
-            sink.start()
-        for record, is_new in chain(
-            ((to_record(row, columns), False) for row in earlier), ((each, True) for each in records)
-        ):
+        for record, is_new in _with_earlier(sink, items, records, [each.name for each in metrics], resume):
             if on_record is not None:
                 on_record(record, is_new)
             if is_new:
@@ -152,3 +143,17 @@ def score_to_file(
             resumed += not is_new
         sink.close()
     return ScoredFile(Path(output), rows, failed, resumed)
+
+
+def _with_earlier(
+    sink: FileSink, items: Iterator[Item], records: Iterator[Record], metrics: Sequence[str], resume: bool
+) -> Iterator[tuple[Record, bool]]:
+    """The records of an earlier run, if it is resumed, then those of the items that are left, which are new."""
+    if resume:
+        expected = (row for item in items for row in rows_ahead(item, metrics, sink.columns))
+        for row in sink.recover(expected, len(metrics)):
+            yield to_record(row, sink.columns), False
+    else:
+        sink.start()
+    for record in records:
+        yield record, True

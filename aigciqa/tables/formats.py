@@ -83,13 +83,8 @@ def header(columns: Sequence[str], suffix: str) -> bytes:
 def lines(rows: Iterable[Row], columns: Sequence[str], suffix: str) -> bytes:
     """Rows as lines of CSV, or else of JSON."""
     if suffix == ".csv":
-        return encoded(csv_rows(rows, columns))
+        return encoded("".join(csv_line(row[name] for name in columns) for row in rows))
     return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
-
-
-def csv_rows(rows: Iterable[Row], columns: Sequence[str]) -> str:
-    """Rows as lines of CSV, without a header."""
-    return "".join(csv_line(row[name] for name in columns) for row in rows)
 
 
 def _read_csv(path: str) -> Iterator[dict[str, Any] | str]:

@@ -13,7 +13,7 @@ from aigciqa.utils.files import replacing
 
 FORMAT = 1
 SUFFIX = ".meta.json"
-#: What to do about a table that can't be gone on with.
+#: What to do about a table that can't be resumed.
 WAY_OUT = "Name another output, or start anew without resume"
 #: Characters of a value that are shown where it differs: enough of a sha256.
 _SHOWN = 60
@@ -86,7 +86,7 @@ def declared_ranges(table: str) -> dict[str, tuple[float, float]]:
 
 
 def check_same(table: str, made_by: Mapping[str, Any]) -> None:
-    """Refuse to go on with a table that something else made.
+    """Refuse to resume a table that something else made.
 
     Raises:
         SourceError: naming what differs; nothing says what made it.
