@@ -29,7 +29,12 @@ class Item:
         reference_error: why it has no reference; only full-reference metrics mind.
         content: the image, if it is in memory; `image` is then a name only.
         reference_content: the image prompt, if it is in memory.
-        extra: column -> text of what else a manifest says of it.
+        extra: column -> text of its other columns in a manifest.
+
+    Example:
+        >>> import aigciqa
+        >>> aigciqa.Item("cats/7.png", reference="prompts/cat.png", group="cats").group
+        'cats'
     """
 
     image: str
@@ -49,7 +54,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Record:
-    """What one metric says of one image.
+    """The scores of one image by one metric.
 
     Attributes:
         image: path of the image, as it was given.
@@ -58,8 +63,8 @@ class Record:
         metric: name of the metric.
         scores: dimension -> score; empty if `error` is set.
         error: why the image could not be scored, at most 500 characters; None if it was.
-        quality_map: where maps were asked for, the score of the metric's main dimension position by position, float32
-            (h, w), whose mean is that score.
+        quality_map: where maps were asked for, the score map of the metric's main dimension, float32 (h, w),
+            whose mean is the score.
         extra: the item's.
     """
 

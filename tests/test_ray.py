@@ -33,8 +33,9 @@ from aigciqa.integrations import shards
 from aigciqa.integrations.ray import Setup, _items, read_images, score_dataset
 from aigciqa.records import Item
 from aigciqa.scoring import archives
+from aigciqa.scoring.items import Found
 from aigciqa.scoring.parts import Parts
-from aigciqa.scoring.sources import Found, open_sources
+from aigciqa.scoring.sources import open_sources
 from aigciqa.tables.columns import columns_of
 from tests.conftest import COMMAND, draw, untrained
 from tests.test_remote import pack

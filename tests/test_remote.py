@@ -74,7 +74,7 @@ class TestContent:
         assert str(of_bytes.value) == str(of_file.value)
 
     def test_what_is_too_long_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("aigciqa.images.decode.MAX_BYTES", 100)
+        monkeypatch.setattr("aigciqa.images.reading.MAX_BYTES", 100)
         with pytest.raises(aigciqa.ImageError, match=r"x: .* bytes are more than the 100 allowed"):
             load_content(png(1), "x")
 
@@ -257,7 +257,7 @@ class TestObjectStore:
     ) -> None:
         taken: list[tuple[str, int]] = []
         take = Share.take
-        monkeypatch.setattr(Share, "take", lambda self, size: taken.append((self.lane, size)) or take(self, size))
+        monkeypatch.setattr(Share, "take", lambda self, size: taken.append((self.kind, size)) or take(self, size))
         invoke(f"{bucket}/gen/b.png")
         assert taken[0] == ("read", len(png(2)))
 

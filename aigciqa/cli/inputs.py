@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from aigciqa.records import Item
-from aigciqa.scoring import sources
-from aigciqa.scoring.sources import Found, Source
+from aigciqa.scoring import matching, sources
+from aigciqa.scoring.items import Found
+from aigciqa.scoring.sources import Source
 from aigciqa.tables.columns import carried_names
 
 
@@ -63,7 +64,7 @@ class Inputs:
     ) -> None:
         self.skipped: sources.Skipped = {}
         self.sources: list[Source] = sources.open_sources(arguments, sys.stdin.buffer, self.skipped)
-        references = sources.references_from(reference) if reference is not None else None
+        references = matching.references_from(reference) if reference is not None else None
         self.can_be_listed_again = "-" not in arguments
         self.to_item = ToItem(
             pair=references(self.listed() if self.can_be_listed_again else None) if references else _item,

@@ -130,7 +130,7 @@ def main(
     """
     from aigciqa.cli.inputs import Inputs
     from aigciqa.scoring.maps import MapFolder, lies_in
-    from aigciqa.scoring.sources import told
+    from aigciqa.scoring.sources import describe_skipped
 
     if not images:
         raise click.UsageError("nothing to score: name at least one image, folder, pattern, manifest or -")
@@ -152,7 +152,7 @@ def main(
     is_a_map = partial(lies_in, folder=maps) if maps is not None else lambda _: False
     inputs = checked(Inputs, images, reference, group_by, is_a_map)
     if inputs.first is None:
-        raise click.UsageError("; ".join([f"no images in {', '.join(images)}", *told(inputs.skipped)]))
+        raise click.UsageError("; ".join([f"no images in {', '.join(images)}", *describe_skipped(inputs.skipped)]))
     names = names or (default_metric("fr" if inputs.bring_references(reference) else "nr"),)
     check_references(names, reference, inputs.first, images)
 
@@ -196,7 +196,7 @@ def main(
     signal.signal(signal.SIGTERM, terminate)
     if inputs.can_be_listed_again:
         run.count_ahead(inputs.listed)
-    sys.exit(run.carry_out(score, lambda: told(inputs.skipped)))
+    sys.exit(run.carry_out(score, lambda: describe_skipped(inputs.skipped)))
 
 
 def _print_scores(run: _Run, items: Iterator[Item], scoring: dict[str, Any]) -> None:

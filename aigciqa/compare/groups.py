@@ -25,7 +25,6 @@ from aigciqa.stats.groups import (
 )
 from aigciqa.stats.means import prompt_of
 from aigciqa.tables.scores import ScoreTable, below_common_folder
-from aigciqa.utils.object_stores import is_url
 from aigciqa.utils.paths import absolute, name_key
 
 Row = Mapping[str, Any]
@@ -217,7 +216,7 @@ def _by_reference(key: Callable[[str], str]) -> _Rule:
     def rule(row: Row, _relative: str) -> tuple[str | None, str | None]:
         if row["reference"] is None:
             return None, None
-        reference = name_key(row["reference"] if is_url(row["reference"]) else absolute(row["reference"]))
+        reference = name_key(absolute(row["reference"]))
         return reference, key(reference)
 
     return rule

@@ -20,7 +20,7 @@ from aigciqa.errors import InputError
 from aigciqa.images.names import IMAGE_SUFFIXES, is_image_name
 from aigciqa.records import Item
 from aigciqa.scoring import archives
-from aigciqa.scoring.sources import beside
+from aigciqa.scoring.manifests import beside
 from aigciqa.tables.columns import MANIFEST_COLUMNS, columns_of, dimensions_of, to_row
 from aigciqa.tables.csv_text import SWALLOWED, plain, swallows
 from aigciqa.tables.parquet import arrow_table
@@ -249,9 +249,9 @@ def _from_table(batch: pyarrow.Table, scheme: str, is_csv: bool) -> dict[str, li
     if "image" not in names:
         raise InputError(f"{paths[0] if paths else 'a table'} has no column 'image'; it has: {', '.join(names)}")
     if is_csv:
-        place = names.index("image")
+        column = names.index("image")
         for path, *row in zip(paths, *(batch[name].to_pylist() for name in names), strict=True):
-            if swallows([cell if isinstance(cell, str) else "" for cell in row], place, ",", is_image_name):
+            if swallows([cell if isinstance(cell, str) else "" for cell in row], column, ",", is_image_name):
                 raise InputError(f"{path}: {SWALLOWED}")
     folders = [scheme + os.path.dirname(path) for path in paths]
     cells = {name: batch[name].to_pylist() for name in MANIFEST_COLUMNS if name in batch.column_names}

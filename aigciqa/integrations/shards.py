@@ -20,11 +20,13 @@ from aigciqa.errors import ImageError, SourceError
 from aigciqa.integrations.ray import Setup
 from aigciqa.records import Item, Record
 from aigciqa.scoring import archives
+from aigciqa.scoring.items import Found
 from aigciqa.scoring.parts import Parts
 from aigciqa.scoring.resume import is_same, of_another_run, refuse_changed
-from aigciqa.scoring.sources import Found, opened
+from aigciqa.scoring.sources import opened
 from aigciqa.tables.columns import rows_ahead, to_record, to_row
 from aigciqa.tables.parquet import utf8
+from aigciqa.utils.standard_error import standard_error_to
 
 #: A network on a CPU gains little from more threads than this.
 MAX_CPUS = 8
@@ -90,7 +92,7 @@ def _cluster() -> Iterator[None]:
         return
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     handler = signal.getsignal(signal.SIGTERM)
-    with _without_stderr():  # where Ray says that it has been told to be quiet
+    with open(os.devnull, "wb") as nowhere, standard_error_to(nowhere):  # Ray prints that it was told to be quiet
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
         except (ConnectionError, RuntimeError) as error:
@@ -102,18 +104,6 @@ def _cluster() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-@contextmanager
-def _without_stderr() -> Iterator[None]:
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 @dataclass(frozen=True)

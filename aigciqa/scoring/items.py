@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aigciqa.errors import InputError
@@ -16,6 +16,18 @@ if TYPE_CHECKING:
     from aigciqa.metric import Metric
 
     PathLike: TypeAlias = "str | os.PathLike[str]"
+
+
+@dataclass(frozen=True)
+class Found:
+    """An item as a source gives it: with its path below the folder it was found in, by which references are matched.
+
+    An archive, or a Parquet file with images in it, stands for the items in it: `opened` gives them.
+    """
+
+    item: Item
+    relative: str
+    is_archive: bool = False
 
 
 def items_of(

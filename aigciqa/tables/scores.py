@@ -122,7 +122,7 @@ def read_table(path: str | os.PathLike[str], dimensions: Collection[str] = ()) -
 
 def below_common_folder(paths: Sequence[str]) -> list[str]:
     """Paths of files below the deepest folder that holds them all."""
-    whole = [absolute(path) for path in paths]
+    whole = [os.path.abspath(absolute(path)) for path in paths]  # URLs, too, which may stand among paths
     folder = os.path.commonpath([os.path.dirname(path) for path in whole]) if whole else ""
     return [os.path.relpath(path, folder) for path in whole]
 
