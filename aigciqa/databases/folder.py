@@ -14,6 +14,7 @@ from aigciqa.databases.problems import open_root
 from aigciqa.databases.sample import SUMMED, Sample, as_group, below, with_overall
 from aigciqa.databases.spec import DatabaseSpec
 from aigciqa.errors import InputError
+from aigciqa.images import parquet
 from aigciqa.registry import SCORE_RANGES, known_dimensions
 from aigciqa.scoring.manifests import path_on_disk
 from aigciqa.utils.paths import absolute, shown

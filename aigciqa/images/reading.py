@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from aigciqa.errors import ImageError
+from aigciqa.errors import ImageError, MissingExtraError
 from aigciqa.images import parquet
 from aigciqa.utils import object_stores
 from aigciqa.utils.paths import at_home
@@ -34,7 +34,7 @@ def read_content(source: str | os.PathLike[str], reserve: Callable[[int], object
     if (place := parquet.place_of(source)) is not None:
         try:
             content = parquet.read_image(place)
-        except (ImportError, OSError, ValueError) as error:
+        except (MissingExtraError, OSError, ValueError) as error:
             raise ImageError(f"{source}: {error}") from error
         reserve(len(content))
         return content
@@ -69,8 +69,8 @@ def _fetch(url: str, reserve: Callable[[int], object]) -> bytes:
             reserve(size)
             data: bytes = stream.read(size)
             return data
-    except OSError as error:
-        raise ImageError(f"{url}: {error.strerror or error}") from error
+    except (OSError, MissingExtraError) as error:
+        raise ImageError(f"{url}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _read(path: Path, reserve: Callable[[int], object]) -> bytes:
