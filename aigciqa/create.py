@@ -37,11 +37,11 @@ def create_metric(
 
     Args:
         name: one of `aigciqa.list_metrics()`.
-        weights: `"default"` (inside the package for `*-lite`, else the Hub's `aigciqa/<name>`); another variant inside
-            the package (`"native"` for `nr-lite`); a folder; a Hub repo `"org/name"` or `"org/name@revision"`; or
-            None for random ones, drawn from torch's global generator. An existing folder wins over a repo of that
-            name; what begins with `.`, `/` or `~` is never looked up on the Hub. `"imagenet"` takes ImageNet weights
-            for the backbone and random ones for the head, to train from (`load_imagenet`).
+        weights: `"default"` (inside the package for `nr-lite` and `fr-lite`, else the Hub's `aigciqa/<name>`); another
+            variant inside the package (`"native"` for `nr-lite`); a folder; a Hub repo `"org/name"` or
+            `"org/name@revision"`; or None for random ones, drawn from torch's global generator. An existing folder wins
+            over a repo of that name; what begins with `.`, `/` or `~` is never looked up on the Hub. `"imagenet"` takes
+            ImageNet weights for the backbone and random ones for the head, to train from (`load_imagenet`).
         device: where to compute; the CPU if absent.
         dtype: what the backbone computes in: `"float32"` (the default), or `"bfloat16"` / `"float16"` by autocast, or
             `"auto"`: bfloat16 where the device is built for it. Weights and scores stay float32.
@@ -51,11 +51,17 @@ def create_metric(
         local_files_only: take downloads from that cache only.
 
     Raises:
-        ValueError: unknown name, weights, dtype or dimension.
+        InputError: unknown name, weights, dtype or dimension.
         WeightsError: the weights could not be loaded. Its kinds: `CheckpointError` (malformed; altered, truncated or
             another metric's, each with a class of its own in `aigciqa.errors`) and `HubError` (no such repo, revision
             or file; no access; offline; unreachable; refused by the server; an answer that is not to be trusted; a
             cache that can't be written).
+
+    Example:
+        >>> import aigciqa
+        >>> metric = aigciqa.create_metric("fr-lite")
+        >>> metric.kind, metric.dimensions, metric.score_range
+        ('fr', ('quality',), (0.0, 5.0))
     """
     spec = metric_info(name)
     dtype = fast_dtype(device) if dtype == "auto" else dtype
@@ -100,7 +106,7 @@ def load_imagenet(
         The metric.
 
     Raises:
-        ValueError: no ImageNet weights are known for the backbone.
+        InputError: no ImageNet weights are known for the backbone.
         AlteredError: the file does not have the hash that it should have.
         CheckpointError: the file can't be read, or is another network's.
         HubError: the file could not be loaded: offline, unreachable.
@@ -128,7 +134,7 @@ def as_metrics(metric: str | Metric | Iterable[str | Metric], **options: Any) ->
         options: for `create_metric`, among them its defaults, which are as absent.
 
     Raises:
-        ValueError: no metric; an option together with a `Metric`, which has been created with its own.
+        InputError: no metric; an option together with a `Metric`, which has been created with its own.
     """
     given = [metric] if isinstance(metric, (str, Metric)) else list(metric)
     if not given:

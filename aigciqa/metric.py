@@ -211,7 +211,7 @@ class Metric(nn.Module):
             float32 (B,); with `as_loss` the scalar `-score.mean()`.
 
         Raises:
-            TypeError, ValueError: what came, what was expected, what to do.
+            TypeError, InputError: what came, what was expected, what to do.
             ImageError: a file can't be read.
         """
         scores = self._score(images, reference, reference_features)[:, self.dimensions.index(self.dimension)]
@@ -322,7 +322,7 @@ class Metric(nn.Module):
             return self.regress(features, self._references(reference, reference_features, features.shape[0]))
 
     def _check_references(self, reference: Any, reference_features: Tensor | None) -> None:
-        """Raise ValueError unless what a metric of this kind needs was given, and no more."""
+        """Raise InputError unless what a metric of this kind needs was given, and no more."""
         if not self.requires_reference:
             if reference is not None or reference_features is not None:
                 raise InputError(f"{self.name} takes no reference; a metric that does: fr-{self.config.backbone}")

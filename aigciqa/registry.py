@@ -64,6 +64,12 @@ class MetricSpec:
         head: name of the head, which turns features into scores.
         embedded: variant -> folder of weights inside the package; empty where weights come from the Hub.
         lower_better: always False: higher scores are better.
+
+    Example:
+        >>> import aigciqa
+        >>> spec = aigciqa.metric_info("fr-inceptionv4")
+        >>> spec.requires_reference, spec.input_size, spec.score_ranges["overall"]
+        (True, 299, (0.0, 15.0))
     """
 
     name: str
@@ -145,6 +151,11 @@ def list_metrics(pattern: str = "*") -> list[str]:
 
     Args:
         pattern: as `fnmatch` takes it: `"fr-*"`, `"*-vgg1?"`.
+
+    Example:
+        >>> import aigciqa
+        >>> aigciqa.list_metrics("*-resnet50")
+        ['nr-resnet50', 'fr-resnet50']
     """
     return [name for name in METRICS if fnmatch.fnmatchcase(name, pattern)]
 
@@ -153,7 +164,7 @@ def metric_info(name: str) -> MetricSpec:
     """The table's entry for a metric.
 
     Raises:
-        ValueError: unknown name; the message suggests near ones.
+        InputError: unknown name; the message suggests near ones.
     """
     try:
         return METRICS[name]

@@ -18,11 +18,14 @@ import pyarrow.parquet
 import pytest
 
 import aigciqa
+from aigciqa.errors import MAX_ERROR, SourceError
 from aigciqa.evaluation import PrecomputedScores
-from aigciqa.records import MAX_ERROR, Record
-from aigciqa.scoring.sinks import FileSink, columns_of, to_row
-from aigciqa.scoring.sources import SourceError, open_sources, opened, read_rows
+from aigciqa.records import Record
+from aigciqa.scoring.sinks import FileSink
+from aigciqa.scoring.sources import open_sources, opened
+from aigciqa.tables.columns import columns_of, to_row
 from aigciqa.tables.csv_text import csv_line, csv_lines, plain, protected
+from aigciqa.tables.formats import read_rows
 from aigciqa.tables.scores import read_table
 from aigciqa.utils import object_stores
 from tests.conftest import call_command

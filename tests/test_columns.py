@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from aigciqa.cli import select
 from aigciqa.evaluation import PrecomputedScores
-from aigciqa.scoring.sinks import dimensions_of
+from aigciqa.tables.columns import dimensions_of
 from aigciqa.tables.scores import read_table
 from tests.test_compare import run
 

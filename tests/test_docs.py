@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
 #: Between the command and Ray; not for others.
-INTERNAL = ("aigciqa.integrations.ray.Setup", "aigciqa.integrations.shards.")
+INTERNAL = ("aigciqa.errors.shortened", "aigciqa.integrations.ray.Setup", "aigciqa.integrations.shards.")
 DIRECTIVE = re.compile(r"^\.\. (?:auto\w+|py:data):: ([\w.]+)$", re.MULTILINE)
 FENCE = re.compile(r"^ *```(bash|python)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 

@@ -17,7 +17,8 @@ from aigciqa.compare.groups import Group, match
 from aigciqa.databases import Sample
 from aigciqa.evaluation import PrecomputedScores
 from aigciqa.records import Item
-from aigciqa.scoring.sources import Found, references_from
+from aigciqa.scoring.items import Found
+from aigciqa.scoring.matching import references_from
 from aigciqa.utils.paths import absolute
 from tests.conftest import call_command
 from tests.test_cli import table

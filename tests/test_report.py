@@ -27,8 +27,8 @@ from aigciqa.errors import MissingExtraError
 from aigciqa.images.colour_maps import colour_map
 from aigciqa.report import Report, payload, sections, thumbnails, write_report
 from aigciqa.report.collection import FAILURE_LIMIT, MAP_SIDE, SmallMap
-from aigciqa.scoring.sinks import columns_of
 from aigciqa.stats.groups import Scores, differences, summaries
+from aigciqa.tables.columns import columns_of
 from tests.conftest import COMMAND, call_command, draw
 
 Write = Callable[..., list[str]]

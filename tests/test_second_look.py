@@ -19,8 +19,8 @@ from aigciqa.cli import compare, score
 from aigciqa.databases import load_database
 from aigciqa.errors import LockedError
 from aigciqa.evaluation import PrecomputedScores
-from aigciqa.scoring.sources import read_rows
 from aigciqa.tables.csv_text import plain, protected
+from aigciqa.tables.formats import read_rows
 from aigciqa.utils.files import locked
 
 Write = Callable[..., list[str]]
@@ -187,7 +187,10 @@ class TestResume:
         later = (folder / "t.csv").stat().st_mtime + 9
         os.utime(folder / "m.parquet", (later, later))
         done = run(*arguments, "--resume")
-        assert (done.exit_code, "--resume: m.parquet was changed after t.csv was written" in done.stderr) == (2, True)
+        assert (done.exit_code, "can't resume: m.parquet was changed after t.csv was written" in done.stderr) == (
+            2,
+            True,
+        )
         assert (folder / "t.csv").read_text() == before
 
 

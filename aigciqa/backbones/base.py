@@ -19,6 +19,22 @@ class Backbone(nn.Module):
 
     Attributes:
         feature_dim: D, the length of the feature vector of one image.
+
+    Example:
+        >>> import torch
+        >>> from aigciqa.backbones import Backbone
+        >>> class Small(Backbone):
+        ...     feature_dim = 8
+        ...
+        ...     def __init__(self, name):
+        ...         super().__init__()
+        ...         self.layer = torch.nn.Conv2d(3, 8, kernel_size=32, stride=32)
+        ...
+        ...     def forward(self, images):
+        ...         return self.layer(images)
+        >>> backbone = Small("small")
+        >>> tuple(backbone.pool(backbone(torch.rand(2, 3, 224, 224))).shape)
+        (2, 8)
     """
 
     feature_dim: int

@@ -35,7 +35,7 @@ def build(name: str, presentation: str = "common") -> Backbone:
             same; what differs is the preprocessing and hence the trained values.
 
     Raises:
-        ValueError: another presentation.
+        InputError: another presentation.
     """
     if presentation not in ("common", "native"):
         raise InputError(f"presentation is {presentation!r}; expected 'common' or 'native'")

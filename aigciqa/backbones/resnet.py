@@ -37,7 +37,7 @@ def build(name: str, negative_slope: float = 0.0) -> Backbone:
             0.01 in its ResNet18 (and ReLU in the stem), which its checkpoints need.
 
     Raises:
-        ValueError: no number in [0, 1).
+        InputError: no number in [0, 1).
     """
     if isinstance(negative_slope, bool) or not isinstance(negative_slope, (int, float)) or not 0 <= negative_slope < 1:
         raise InputError(f"negative_slope is {negative_slope!r}; expected a number in [0, 1)")

@@ -176,7 +176,7 @@ def check_output(option: str, output: str | os.PathLike[str] | None, inputs: Ite
         output: a file; None: there is none to write.
         inputs: paths of files that are read; what is none (None, a URL, a pattern) is left out.
     """
-    from aigciqa.scoring.sources import IMAGE_SUFFIXES
+    from aigciqa.images.names import IMAGE_SUFFIXES
 
     if output is None or not os.path.exists(output):
         return

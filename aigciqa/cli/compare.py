@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from aigciqa.compare.groups import Group, Result
     from aigciqa.metric import Metric
     from aigciqa.scoring.engine import Engine
-    from aigciqa.scoring.sources import Found
-    from aigciqa.tables.scores import Table
+    from aigciqa.scoring.items import Found
+    from aigciqa.tables.scores import ScoreTable
 
 #: More groups are counted, not named, in a report's title.
 _TITLE_NAMES = 4
@@ -161,13 +161,13 @@ class _Scorer:
         dtype: str,
         dimension: str | None,
     ) -> None:
-        from aigciqa.scoring import sources
-        from aigciqa.scoring.sinks import columns_of, dimensions_of
+        from aigciqa.scoring import matching, sources
+        from aigciqa.tables.columns import columns_of, dimensions_of
 
         check_metrics(names, weights)
         skipped: sources.Skipped = {}
         openers = sources.open_sources(folders, sys.stdin.buffer, skipped)
-        references = sources.references_from(reference) if reference is not None else None
+        references = matching.references_from(reference) if reference is not None else None
         self.pair: dict[str, Callable[[Found], Item]] = {}
         self.found: dict[str, list[Found]] = {}
         for folder, opener in zip(folders, openers, strict=True):
@@ -175,7 +175,7 @@ class _Scorer:
             if not self.found[folder]:
                 raise click.UsageError(f"no images in {folder}")
             self.pair[folder] = references(self.found[folder]) if references else lambda found: found.item
-        for line in sources.told(skipped):
+        for line in sources.describe_skipped(skipped):
             complain(line)
         names = names or (default_metric("nr" if reference is None else "fr"),)
         check_references(names, reference, Item(""), folders)
@@ -196,7 +196,7 @@ class _Scorer:
         from tqdm import tqdm
 
         from aigciqa.compare.groups import Group
-        from aigciqa.scoring.sinks import to_row
+        from aigciqa.tables.columns import to_row
         from aigciqa.tables.text import printable
 
         relatives: list[str] = []
@@ -224,7 +224,7 @@ def _titles(arguments: Sequence[str]) -> dict[str, str]:
         name = os.path.basename(absolute(argument))
         return os.path.splitext(name)[0] if is_table(argument) else name
 
-    same = {each if each == "-" or is_url(each) else absolute(each) for each in arguments}
+    same = {each if each == "-" else absolute(each) for each in arguments}
     if len(same) < len(arguments):
         raise click.UsageError("the same folder or table is named twice")
     names = [short(argument) for argument in arguments]
@@ -233,7 +233,7 @@ def _titles(arguments: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _table_group(name: str, table: Table, names: Sequence[str]) -> Group:
+def _table_group(name: str, table: ScoreTable, names: Sequence[str]) -> Group:
     """The rows of a table by the metrics that are named, or all."""
     from aigciqa.compare.groups import Group
 
@@ -266,7 +266,7 @@ def _divided(whole: Group) -> list[Group]:
 def _write_report(path: str, result: Result, dimensions: Sequence[str]) -> None:
     """A report of all rows, grouped as they were compared."""
     from aigciqa.report import write_report
-    from aigciqa.scoring.sinks import columns_of
+    from aigciqa.tables.columns import columns_of
 
     columns = columns_of(dimensions)
     blank = dict.fromkeys(columns)

@@ -14,9 +14,9 @@ from aigciqa.databases.problems import open_root
 from aigciqa.databases.sample import SUMMED, Sample, as_group, below, with_overall
 from aigciqa.databases.spec import DatabaseSpec
 from aigciqa.errors import InputError
-from aigciqa.images import parquet as parquet_images
+from aigciqa.images import parquet
 from aigciqa.registry import SCORE_RANGES, known_dimensions
-from aigciqa.scoring.sources import spelled
+from aigciqa.scoring.manifests import path_on_disk
 from aigciqa.utils.paths import absolute, shown
 
 MANIFEST = "manifest.csv"
@@ -78,7 +78,7 @@ def load(
 
 def _only_manifest(root: Path) -> str:
     """The name of the manifest that is meant where none is given."""
-    for pattern in ("*.csv", f"*{parquet_images.SUFFIX}"):
+    for pattern in ("*.csv", f"*{parquet.SUFFIX}"):
         found = sorted(path.name for path in root.glob(pattern))
         if found:
             return found[0] if len(found) == 1 else MANIFEST
@@ -126,7 +126,7 @@ def _holds_numbers(labels: Labels, name: str) -> bool:
 
 def _beside(folder: Path, path: str) -> str:
     """The absolute path of what a manifest names, as the disk spells it."""
-    return absolute(folder / spelled(path, str(folder)))
+    return absolute(folder / path_on_disk(path, str(folder)))
 
 
 def _is_summed(sample: Sample) -> bool:

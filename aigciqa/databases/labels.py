@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 from aigciqa.databases.problems import Problems, check_images
 from aigciqa.databases.sample import Sample, with_names
 from aigciqa.images import parquet as parquet_images
-from aigciqa.scoring.sources import is_image_name
-from aigciqa.tables.columns import ColumnTable, TableError
+from aigciqa.images.names import is_image_name
+from aigciqa.tables.column_table import ColumnTable, TableError
 from aigciqa.tables.readers import read_csv_columns, read_matrix, read_parquet_columns, read_spreadsheet
 from aigciqa.utils.paths import counted, shown
 

@@ -15,6 +15,21 @@ class Head(nn.Module):
     Attributes:
         output_layer: name of the `nn.Linear` that gives the scores. `aigciqa.training` needs it: scores are learnt in
             standard deviations from their mean, and this layer is rescaled afterwards. Empty where there is none.
+
+    Example:
+        >>> import torch
+        >>> from aigciqa.heads import Head
+        >>> class Linear(Head):
+        ...     output_layer = "scores"
+        ...
+        ...     def __init__(self, kind, feature_dim, outputs):
+        ...         super().__init__()
+        ...         self.scores = torch.nn.Linear(feature_dim * (2 if kind == "fr" else 1), outputs)
+        ...
+        ...     def forward(self, features):
+        ...         return self.scores(features)
+        >>> tuple(Linear("nr", 512, outputs=2)(torch.rand(4, 512)).shape)
+        (4, 2)
     """
 
     output_layer: str = ""

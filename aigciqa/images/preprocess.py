@@ -36,6 +36,7 @@ class Preprocessor:
     Example:
         >>> from PIL import Image
         >>> import aigciqa
+        >>> from aigciqa.images.preprocess import Preprocessor
         >>> preprocessor = Preprocessor(aigciqa.metric_info("nr-resnet50").preprocess)
         >>> pixels = preprocessor.image(Image.new("RGB", (640, 480), "white"))
         >>> pixels.dtype, tuple(pixels.shape)
@@ -112,7 +113,7 @@ def check_tensor(images: Tensor) -> Tensor:
 
     Raises:
         TypeError: another dtype.
-        ValueError: another shape, an empty batch, NaN, infinity or values outside the range.
+        InputError: another shape, an empty batch, NaN, infinity or values outside the range.
     """
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise TypeError(f"image tensors are floating point in [0, 1] or uint8 in 0..255; got {images.dtype}")

@@ -1,124 +1,118 @@
-"""A table with named columns, as another program has written it: cells of any type, text and numbers on request."""
+"""Tables of scores: their columns, and rows from records and back."""
 
 from __future__ import annotations
 
-import difflib
 import math
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from aigciqa.errors import InputError
-from aigciqa.utils.paths import counted, shown
+from aigciqa.errors import InputError, SourceError
+from aigciqa.records import Item, Record
+from aigciqa.registry import SCORE_RANGES, known_dimensions
 
-#: A number with a decimal comma, as a spreadsheet writes it in much of Europe.
-_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+(,\d+)?\s*")
-#: With three digits behind every comma, it may as well part thousands.
-_THOUSANDS = re.compile(r"\s*[+-]?\d{1,3}(,\d{3})?\s*")
+if TYPE_CHECKING:
+    from aigciqa.metric import Metric
+
+#: What a manifest says of an image that the engine needs.
+MANIFEST_COLUMNS = ("image", "reference", "group")
+LEADING_COLUMNS = (*MANIFEST_COLUMNS, "metric")
+#: Decimals of a score in a file: finer than float32 resolves a score.
+DECIMALS = 6
+
+Row = Mapping[str, Any]
 
 
-class TableError(InputError):
-    """A table that can't be used; the message says why and leaves its path to the caller."""
+def columns_of(dimensions: Iterable[str], carried: Iterable[str] = ()) -> tuple[str, ...]:
+    """The columns of a table of scores, in order; `carried` are those of the manifests."""
+    return (*LEADING_COLUMNS, *dimensions, "error", *carried)
 
 
-@dataclass(frozen=True)
-class ColumnTable:
-    """A table with named columns.
+def scores_of(columns: Sequence[str]) -> tuple[str, ...]:
+    """The columns of a table that hold scores."""
+    return tuple(columns[len(LEADING_COLUMNS) : columns.index("error")])
 
-    Attributes:
-        columns: their names, in order, stripped.
-        rows: cells of each row, as many as `columns`; None where a cell is empty.
-        first: number of the first row, as a spreadsheet counts.
+
+def carried_of(columns: Sequence[str]) -> tuple[str, ...]:
+    """The columns of a table that come from manifests."""
+    return tuple(columns[columns.index("error") + 1 :])
+
+
+def carried_names(given: Iterable[str], columns: Sequence[str]) -> dict[str, str]:
+    """What a manifest's columns are called in a table: as they are, or `NAME_given` if scores may have that name."""
+    taken = {*columns, *known_dimensions()}
+    names: dict[str, str] = {}
+    for name in dict.fromkeys(given):
+        names[name] = name
+        while names[name] in taken:
+            names[name] += "_given"
+        taken.add(names[name])
+    return names
+
+
+def dimensions_of(metrics: Sequence[Metric], only: str | None = None) -> list[str]:
+    """The dimensions of a table of several metrics: the paper's in its order, then others.
+
+    Args:
+        metrics: of the table.
+        only: the one dimension that the table is to have; None: all.
+
+    Raises:
+        InputError: a metric without the dimension.
     """
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Any, ...], ...]
-    first: int
-
-    @classmethod
-    def of(cls, cells: list[tuple[Any, ...]], columns: Sequence[str] = (), header: bool = True) -> ColumnTable:
-        """The table of cells as a file has them. Empty rows at its end, as spreadsheets keep them, are left out.
-
-        Args:
-            cells: of each row.
-            columns: names it must have.
-            header: whether the first row names the columns; they are numbered from 1 otherwise.
-
-        Raises:
-            TableError: a column is missing or there twice, there are no rows, or a row has too many cells.
-        """
-        cells = list(cells)
-        while cells and _is_empty(cells[-1]):
-            cells.pop()
-        if header and cells:
-            names = ["" if cell is None else str(cell).strip() for cell in cells.pop(0)]
-        else:
-            names = [str(number) for number in range(1, max(map(len, cells), default=0) + 1)]
-        _check_columns(names, columns)
-        if not cells:
-            raise TableError("no rows")
-        first = 2 if header else 1
-        wide = [f"row {row}" for row, row_cells in enumerate(cells, first) if not _is_empty(row_cells[len(names) :])]
-        if wide:
-            raise TableError(f"{counted(wide, 'row')} with more cells than columns: {shown(wide)}")
-        rows = tuple(tuple(map(_cell, (row + (None,) * len(names))[: len(names)])) for row in cells)
-        return cls(tuple(names), rows, first)
-
-    def column(self, name: str) -> list[Any]:
-        """The cells of one column."""
-        index = self.columns.index(name)
-        return [row[index] for row in self.rows]
-
-    def texts(self, name: str) -> list[str]:
-        """A column of text, stripped; empty where a cell is."""
-        return ["" if cell is None else str(cell).strip() for cell in self.column(name)]
-
-    def numbers(self, name: str) -> list[float]:
-        """A column of numbers; NaN where a cell holds none that is finite."""
-        cells = self.column(name)
-        if _has_decimal_commas(cells):
-            cells = [cell and cell.replace(",", ".") for cell in cells]
-        return list(map(_number, cells))
+    if only is not None:
+        for metric in metrics:
+            if only not in metric.dimensions:
+                raise InputError(f"dimension is one of {', '.join(metric.dimensions)}; got {only!r}")
+        return [only]
+    predicted = dict.fromkeys(name for metric in metrics for name in metric.dimensions)
+    return sorted(predicted, key=[*SCORE_RANGES, *predicted].index)
 
 
-def _check_columns(names: Sequence[str], columns: Sequence[str]) -> None:
-    missing = [name for name in columns if name not in names]
-    if missing:
-        plural = "column" if len(missing) == 1 else "columns"
-        found = ", ".join(repr(name) for name in names if name) or "none"
-        raise TableError(f"no {plural} {', '.join(_with_nearest(name, names) for name in missing)}; found: {found}")
-    repeated = sorted({name for name in names if name and names.count(name) > 1})
-    if repeated:
-        raise TableError(f"several columns are called {', '.join(map(repr, repeated))}")
+def check_columns(path: str, columns: Iterable[str]) -> None:
+    """Refuse a table without a column `image`, or with two columns of a name."""
+    names = list(columns)
+    if "image" not in names:
+        raise SourceError(f"{path!r} has no column 'image'; it has: {', '.join(names) or 'nothing'}")
+    twice = [name for name in names if name and names.count(name) > 1]
+    if twice:
+        raise SourceError(f"{path!r} has two columns {twice[0]!r}: rename one")
 
 
-def _with_nearest(name: str, names: Sequence[str]) -> str:
-    folded = {other.lower(): other for other in names if other}
-    near = difflib.get_close_matches(name.lower(), folded, n=1)
-    return repr(name) + (f" (nearest: {folded[near[0]]!r})" if near else "")
+def to_row(record: Record, columns: Sequence[str]) -> dict[str, Any]:
+    """A record as a table's row; None where there is nothing."""
+    row: dict[str, Any] = dict.fromkeys(columns)
+    row.update(image=record.image, reference=record.reference, group=record.group, metric=record.metric)
+    row.update((name, round(score, DECIMALS)) for name, score in record.scores.items() if name in row)
+    row["error"] = record.error
+    row.update((name, cell) for name, cell in record.extra.items() if name in row)
+    return row
 
 
-def _cell(cell: Any) -> Any:
-    return None if isinstance(cell, str) and not cell.strip() else cell
+def to_record(row: Row, columns: Sequence[str]) -> Record:
+    """The record of a table's row."""
+    scores = {name: row[name] for name in scores_of(columns) if row[name] is not None}
+    extra = {name: row[name] for name in carried_of(columns)}
+    return Record(row["image"], row["reference"], row["group"], row["metric"], scores, row["error"], extra=extra)
 
 
-def _is_empty(row: Iterable[Any]) -> bool:
-    return all(_cell(cell) is None for cell in row)
+def rows_ahead(item: Item, metrics: Iterable[str], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows that an item will have, but for scores and errors."""
+    return [to_row(Record(item.image, item.reference, item.group, name, extra=item.extra), columns) for name in metrics]
 
 
-def _has_decimal_commas(cells: Sequence[Any]) -> bool:
-    given = [cell for cell in cells if cell is not None]
-    return all(isinstance(cell, str) and _DECIMAL_COMMA.fullmatch(cell) for cell in given) and not all(
-        map(_THOUSANDS.fullmatch, given)
-    )
+def to_score(cell: Any) -> float | None:
+    """A cell of a table as a score; None if it is empty.
 
-
-def _number(cell: Any) -> float:
-    if isinstance(cell, bool) or not isinstance(cell, (int, float, str)):
-        return math.nan
-    try:
-        number = float(cell)
-    except ValueError:
-        return math.nan
-    return number if math.isfinite(number) else math.nan
+    Raises:
+        InputError: it holds no finite number.
+    """
+    if cell is None or cell == "":
+        return None
+    if isinstance(cell, (str, int, float)) and not isinstance(cell, bool):
+        try:
+            score = float(cell)
+        except (ValueError, OverflowError):
+            score = math.nan
+        if math.isfinite(score):
+            return score
+    raise InputError(f"{cell!r} is not a finite number")

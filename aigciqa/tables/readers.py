@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from aigciqa.images import parquet as parquet_images
-from aigciqa.tables.columns import ColumnTable, TableError
+from aigciqa.tables.column_table import ColumnTable, TableError
 from aigciqa.tables.csv_text import CsvError, from_windows, read_csv
 from aigciqa.utils.extras import needs_extra
 from aigciqa.utils.paths import counted, shown

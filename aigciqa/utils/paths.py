@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
+from aigciqa.utils.object_stores import is_url
+
 #: Of many names, an error shows these first ones.
 SHOWN = 5
 
@@ -18,8 +20,14 @@ def name_key(path: str) -> str:
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
-    """`os.path.abspath`, but `link/../x` lies beside what the link leads to, where the system finds it."""
-    folder, name = os.path.split(os.fspath(path))
+    """`os.path.abspath`, but `link/../x` lies beside what the link leads to, where the system finds it.
+
+    A URL is absolute as it is, but for slashes at its end.
+    """
+    path = os.fspath(path)
+    if is_url(path):
+        return path.rstrip("/")
+    folder, name = os.path.split(path)
     if name == os.pardir:
         return real(path)
     if os.pardir in PurePath(folder).parts:
