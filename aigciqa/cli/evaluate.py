@@ -108,6 +108,7 @@ def main(
     The table goes to standard output, progress and warnings to standard error. Exit status: 0 all scored, 1 some
     images could not be, 2 usage error.
     """
+    from aigciqa import evaluation as package
     from aigciqa.databases import load_database
     from aigciqa.evaluation import text
     from aigciqa.plotting import require_matplotlib
@@ -125,7 +126,7 @@ def main(
         check_output(option, path, [scores, *(database.root / name for name in read if isinstance(name, str))])
     table: PrecomputedScores | None = None
     if scores is not None:
-        table = PrecomputedScores.read(scores, dimensions=database.dimensions, columns=names)
+        table = package.PrecomputedScores.read(scores, dimensions=database.dimensions, columns=names)
     names = _names(names, table)
     for name in lower_better:
         if table is None or name not in names or name not in table:
