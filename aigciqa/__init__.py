@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from aigciqa.registry import list_metrics as list_metrics
     from aigciqa.registry import metric_info as metric_info
     from aigciqa.scoring.engine import score_files as score_files
+    from aigciqa.scoring.to_file import ScoredFile as ScoredFile
+    from aigciqa.scoring.to_file import score_to_file as score_to_file
 
 __version__ = "0.1.0"
 
@@ -54,6 +56,7 @@ _NAMES = {
     "aigciqa.records": ("Item", "Record"),
     "aigciqa.registry": ("MetricSpec", "list_metrics", "metric_info"),
     "aigciqa.scoring.engine": ("score_files",),
+    "aigciqa.scoring.to_file": ("ScoredFile", "score_to_file"),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = sorted([*_HOME, "__version__"])

@@ -18,7 +18,7 @@ from aigciqa.checkpoints.card import is_other_readme
 from aigciqa.checkpoints.config import MetricConfig
 from aigciqa.checkpoints.format import CARD_FILE, CONFIG_FILE, check_tensors, file_sha256, write_checkpoint
 from aigciqa.checkpoints.pickles import is_state_dict, read_pickle, without_classifier
-from aigciqa.errors import CheckpointError, InputError
+from aigciqa.errors import CheckpointError, InputError, OutputExistsError
 from aigciqa.metric import Metric
 from aigciqa.registry import MetricSpec, metric_info
 
@@ -61,7 +61,7 @@ def convert_checkpoint(
 
     Raises:
         ValueError: unknown metric or dimension, or a metric that is not the paper's.
-        FileExistsError: `output` holds a checkpoint, or a `README.md` that is not a model card.
+        OutputExistsError: `output` holds a checkpoint, or a `README.md` that is not a model card.
         CheckpointError: not such a file, another metric's, or one with NaN or infinite weights.
 
     Example::
@@ -77,9 +77,9 @@ def convert_checkpoint(
     output = Path(os.path.expanduser(output))
     if not overwrite:
         if (output / CONFIG_FILE).exists():
-            raise FileExistsError(f"{output} holds a checkpoint already: name another folder, or allow to replace it")
+            raise OutputExistsError(f"{output} holds a checkpoint already: name another folder, or allow to replace it")
         if is_other_readme(output / CARD_FILE):
-            raise FileExistsError(
+            raise OutputExistsError(
                 f"{output} has a README.md that is not a model card: name another folder, or allow to replace it"
             )
     path = Path(os.path.expanduser(pt_file))

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+#: Characters of an error, at most. It goes into every row of a table, and may quote what is in a file.
+MAX_ERROR = 500
+
+
+def shortened(text: str) -> str:
+    """An error of at most `MAX_ERROR` characters; the middle of a longer one is left out."""
+    half = MAX_ERROR // 2
+    return text if len(text) <= MAX_ERROR else f"{text[: half - 1]}…{text[-half:]}"
+
 
 class InputError(ValueError):
     """What was given is wrong; the message says what came, what was expected and what to do."""
@@ -13,6 +22,13 @@ class ImageError(InputError):
 
 class DatabaseError(InputError):
     """A database that is not on disk as its authors publish it; the message lists every problem that was found."""
+
+
+class SourceError(InputError):
+    """A source of images, or a table of scores, that can't be used at all."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shortened(message))
 
 
 class MissingExtraError(ImportError):

@@ -19,7 +19,7 @@ from aigciqa.checkpoints.card import is_other_readme
 from aigciqa.checkpoints.config import MetricConfig, check_metric
 from aigciqa.checkpoints.format import CARD_FILE, write_checkpoint
 from aigciqa.checkpoints.repo import or_cached
-from aigciqa.errors import InputError
+from aigciqa.errors import InputError, OutputExistsError
 from aigciqa.heads import build_head
 from aigciqa.images.decode import load_image
 from aigciqa.images.preprocess import Preprocessor, as_list, by_shape, check_tensor
@@ -123,12 +123,12 @@ class Metric(nn.Module):
             folder: made if absent; an earlier checkpoint in it is replaced.
 
         Raises:
-            FileExistsError: the folder's `README.md` is not the model card of a checkpoint.
+            OutputExistsError: the folder's `README.md` is not the model card of a checkpoint.
             CheckpointError: weights that are NaN or infinite, or a config that could not be loaded.
         """
         folder = os.path.expanduser(folder)
         if is_other_readme(Path(folder, CARD_FILE)):
-            raise FileExistsError(f"{folder} has a README.md that is not a model card: name another folder")
+            raise OutputExistsError(f"{folder} has a README.md that is not a model card: name another folder")
         write_checkpoint(folder, self.config, self.state_dict())
 
     def push_to_hub(

@@ -9,6 +9,7 @@ from PIL import Image
 from aigciqa.errors import InputError
 from aigciqa.images.colour_maps import overlay, palette
 from aigciqa.images.decode import load_image
+from aigciqa.utils.extras import needs_extra
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +33,7 @@ def plot_quality_map(image: Any, metric: str | Metric, reference: Any = None, *,
         The axes, in the image's pixels.
 
     Raises:
-        ImportError: matplotlib is missing; it says how to install it.
+        MissingExtraError: matplotlib is missing.
         TypeError, ValueError: as calling the metric; several images.
     """
     require_matplotlib()
@@ -64,11 +65,9 @@ def plot_quality_map(image: Any, metric: str | Metric, reference: Any = None, *,
 
 
 def require_matplotlib() -> Any:
-    """The module; raises ImportError that says how to install it."""
-    try:
+    """The module; raises MissingExtraError."""
+    with needs_extra("plot", "plots need matplotlib"):
         import matplotlib
-    except ImportError:
-        raise ImportError("plots are drawn by matplotlib: pip install 'aigciqa[plot]'") from None
     return matplotlib
 
 

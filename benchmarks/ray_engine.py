@@ -34,10 +34,11 @@ from aigciqa.images.decode import load_image
 from aigciqa.integrations.ray import Setup
 from aigciqa.integrations.shards import row, score_shards, shards
 from aigciqa.metric import Metric
+from aigciqa.scoring.items import Found
 from aigciqa.scoring.parts import Parts
-from aigciqa.scoring.sinks import columns_of, to_row
-from aigciqa.scoring.sources import Found, open_sources
+from aigciqa.scoring.sources import open_sources
 from aigciqa.scoring.summary import Summary
+from aigciqa.tables.columns import columns_of, to_row
 
 LISTED, PART = 96_000, 1000
 

@@ -36,7 +36,7 @@ from torch.fx.experimental.optimization import fuse
 from torchvision import transforms
 
 import aigciqa
-from aigciqa.databases.base import Sample
+from aigciqa.databases.sample import Sample
 from aigciqa.images.decode import load_image
 from aigciqa.metric import Metric
 from aigciqa.scoring.encoder import Encoder

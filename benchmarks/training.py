@@ -27,8 +27,8 @@ from torch import Tensor
 from torchvision import transforms
 
 import aigciqa
-from aigciqa.databases.base import Sample
-from aigciqa.evaluation.evaluate import predict
+from aigciqa.databases.sample import Sample
+from aigciqa.evaluation import predict
 from aigciqa.metric import Metric
 from aigciqa.training.image_cache import build_cache
 from aigciqa.training.learner import Learner

@@ -309,7 +309,7 @@ def test_convert_and_save_keep_a_readme_that_is_no_card(
     done = CliRunner().invoke(convert_command, arguments)
     assert (done.exit_code, "has a README.md that is not a model card" in done.output) == (2, True)
     assert "--overwrite" in done.output
-    with pytest.raises(FileExistsError, match=r"has a README.md that is not a model card: name another folder"):
+    with pytest.raises(errors.OutputExistsError, match=r"has a README.md that is not a model card: name another"):
         aigciqa.create_metric("nr-lite").save_pretrained(folder)
     assert [path.read_text() for path in folder.iterdir()] == ["# My project\n"]
     assert CliRunner().invoke(convert_command, [*arguments, "--overwrite"]).exit_code == 0

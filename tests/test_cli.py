@@ -339,7 +339,8 @@ class TestResume:
     def test_from_any_byte_of_the_file(self, write_images: Write, tmp_path: Path, suffix: str) -> None:
         """The file sinks alone: every way a table can be torn."""
         from aigciqa.records import Record
-        from aigciqa.scoring.sinks import FileSink, columns_of, to_row
+        from aigciqa.scoring.sinks import FileSink
+        from aigciqa.tables.columns import columns_of, to_row
 
         columns = columns_of(["quality"])
         names = ["a.png", 'b"\n,.png', "\udcff.png"]

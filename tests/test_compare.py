@@ -21,8 +21,9 @@ from click.testing import CliRunner, Result
 from aigciqa.cli.compare import main
 from aigciqa.compare.groups import GROUP_LIMIT, Group, compare, match
 from aigciqa.records import Record
-from aigciqa.scoring.sinks import FileSink, columns_of, to_row
+from aigciqa.scoring.sinks import FileSink
 from aigciqa.stats.groups import MIN_PROVING
+from aigciqa.tables.columns import columns_of, to_row
 from aigciqa.tables.text import probability, rounded
 from tests.test_report import cells_of, thumbnails_of
 

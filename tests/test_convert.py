@@ -24,6 +24,7 @@ from torchvision import transforms
 
 import aigciqa
 from aigciqa.cli.convert import main as convert_command
+from aigciqa.errors import OutputExistsError
 from tests.conftest import draw, with_slow_ones
 
 BACKBONES = ("vgg16", "vgg19", "resnet18", "resnet50", "inceptionv4")
@@ -231,7 +232,7 @@ def test_what_was_there_stays(small: Path, tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"metric": "fr-resnet18", "dimension": "quality", "output": tmp_path / "checkpoint"}
     aigciqa.convert_checkpoint(small, **arguments)
     before = (tmp_path / "checkpoint" / "config.json").read_bytes()
-    with pytest.raises(FileExistsError, match="holds a checkpoint already"):
+    with pytest.raises(OutputExistsError, match="holds a checkpoint already"):
         aigciqa.convert_checkpoint(small, **{**arguments, "dimension": "overall"})
     assert (tmp_path / "checkpoint" / "config.json").read_bytes() == before
     aigciqa.convert_checkpoint(small, **{**arguments, "dimension": "overall"}, overwrite=True)

@@ -30,7 +30,8 @@ from tqdm import tqdm
 
 from aigciqa import ImageError, score_files
 from aigciqa.cli.score import main
-from aigciqa.images.decode import MAX_BYTES, load_image
+from aigciqa.images.decode import load_image
+from aigciqa.images.reading import MAX_BYTES
 from aigciqa.scoring.sources import open_sources
 from tests.conftest import call_command, draw, untrained
 

@@ -238,7 +238,8 @@ def test_each_failure_has_a_type_and_names_repo_endpoint_and_ways_out(
     kind: type[Exception],
     words: str,
 ) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 0.5)
+    if fault.delay:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 0.5)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
     hub.add("org/checkpoint", checkpoint)
     hub.add("org/private", checkpoint)

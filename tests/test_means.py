@@ -16,10 +16,11 @@ import pytest
 from scipy import stats
 
 from aigciqa.report import write_report
-from aigciqa.scoring.sinks import FileSink, columns_of
+from aigciqa.scoring.sinks import FileSink
 from aigciqa.scoring.summary import Summary
 from aigciqa.stats.correlations import agreement, srcc_interval
 from aigciqa.stats.means import mean_interval, prompt_of
+from aigciqa.tables.columns import columns_of
 from aigciqa.tables.scores import read_table
 from tests.conftest import call_command
 from tests.test_compare import run

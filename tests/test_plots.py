@@ -14,6 +14,7 @@ from matplotlib import pyplot
 from PIL import Image, ImageFilter
 
 import aigciqa
+from aigciqa.errors import MissingExtraError
 from aigciqa.images.colour_maps import COLOURS, colour_map, overlay
 from aigciqa.images.decode import load_image
 from aigciqa.images.preprocess import Preprocessor
@@ -190,5 +191,5 @@ def test_a_plot_shows_one_image() -> None:
 
 def test_without_matplotlib_the_plot_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"pip install 'aigciqa\[plot\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'aigciqa\[plot\]'"):
         aigciqa.plot_quality_map(draw(100, 100), "nr-lite")

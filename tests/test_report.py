@@ -23,11 +23,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from aigciqa.errors import MissingExtraError
 from aigciqa.images.colour_maps import colour_map
 from aigciqa.report import Report, payload, sections, thumbnails, write_report
 from aigciqa.report.collection import FAILURE_LIMIT, MAP_SIDE, SmallMap
-from aigciqa.scoring.sinks import columns_of
 from aigciqa.stats.groups import Scores, differences, summaries
+from aigciqa.tables.columns import columns_of
 from tests.conftest import COMMAND, call_command, draw
 
 Write = Callable[..., list[str]]
@@ -344,7 +345,7 @@ def test_a_missing_extra_says_what_to_install(
     page: Path, monkeypatch: pytest.MonkeyPatch, module: str, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ImportError, match=rf"a report needs {package}: pip install 'aigciqa\[report\]'"):
+    with pytest.raises(MissingExtraError, match=rf"a report needs {package}: pip install 'aigciqa\[report\]'"):
         Report(page, COLUMNS)
 
 

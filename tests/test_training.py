@@ -256,7 +256,7 @@ def test_metrics_and_databases_that_do_not_fit(cache: Path, tmp_path: Path) -> N
     common = ["folder", str(root), "--start", "none", "--cache", str(cache), "-o", str(tmp_path / "head"), "--quiet"]
     for arguments, words in (
         (["-m", "nr-lite"], "is not one of"),
-        (["-m", "nr-resnet18", "-d", "beauty"], "'beauty' is not one of quality"),
+        (["-m", "nr-resnet18", "-d", "beauty"], "was not rated for beauty"),
         (["-m", "nr-resnet18", "--protocol", "sd"], "has no protocol 'sd'"),
     ):
         done = CliRunner().invoke(command, [*common, *arguments])

@@ -282,6 +282,22 @@ def validated(monkeypatch: pytest.MonkeyPatch, *found: float) -> None:
     monkeypatch.setattr(loop, "rank_correlations", lambda *_: {"quality": next(values)})
 
 
+def test_a_mistake_of_ours_in_an_epoch_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, root: Path, tmp_path: Path
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("operands could not be broadcast")
+
+    monkeypatch.setattr(loop, "rank_correlations", broken)
+    done = call(root, tmp_path / "head")
+    assert (done.exit_code, type(done.exception), done.stderr) == (1, ValueError, "")
+
+
+def test_a_device_that_is_none_is_a_usage_error(root: Path, tmp_path: Path) -> None:
+    done = call(root, tmp_path / "head", "--device", "abacus")
+    assert (done.exit_code, "device abacus: " in done.stderr) == (2, True)
+
+
 def test_nan_is_never_the_best(monkeypatch: pytest.MonkeyPatch, root: Path, tmp_path: Path) -> None:
     validated(monkeypatch, math.nan, 0.5, math.nan, 0.8, 0.7)
     run(root, tmp_path / "head", epochs=3)

@@ -24,8 +24,7 @@ from aigciqa.stats.groups import (
     summaries,
 )
 from aigciqa.stats.means import prompt_of
-from aigciqa.tables.scores import Table, below_common_folder
-from aigciqa.utils.object_stores import is_url
+from aigciqa.tables.scores import ScoreTable, below_common_folder
 from aigciqa.utils.paths import absolute, name_key
 
 Row = Mapping[str, Any]
@@ -50,10 +49,10 @@ class Group:
     name: str
     rows: Sequence[Row]
     relative_paths: Sequence[str]
-    table: Table | None = None
+    table: ScoreTable | None = None
 
     @classmethod
-    def of_rows(cls, name: str, rows: Sequence[Row], table: Table | None = None) -> Group:
+    def of_rows(cls, name: str, rows: Sequence[Row], table: ScoreTable | None = None) -> Group:
         """A group whose folder is the deepest one that holds all its images with scores."""
         scored = [row["image"] for row in rows if row["error"] is None]
         relative_paths = dict(zip(scored, below_common_folder(scored), strict=True))
@@ -217,7 +216,7 @@ def _by_reference(key: Callable[[str], str]) -> _Rule:
     def rule(row: Row, _relative: str) -> tuple[str | None, str | None]:
         if row["reference"] is None:
             return None, None
-        reference = name_key(row["reference"] if is_url(row["reference"]) else absolute(row["reference"]))
+        reference = name_key(absolute(row["reference"]))
         return reference, key(reference)
 
     return rule

@@ -1,4 +1,4 @@
-"""What `groups.compare` found, as text: for the terminal and Markdown to be read, CSV and JSON to be computed with."""
+"""A comparison of groups as text: for the terminal, Markdown, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from types import MappingProxyType
 
 from aigciqa.compare.groups import Comparison, Result
 from aigciqa.stats.groups import MIN_MATCHED, MIN_PROVING, Difference, GroupSummary, NonInferiority
+from aigciqa.tables.csv_text import csv_lines
 from aigciqa.tables.text import (
-    Table,
-    aligned,
-    csv_lines,
-    markdown,
+    TextTable,
     markdown_text,
     percent,
     printable,
@@ -43,7 +41,7 @@ def to_terminal(result: Result) -> str:
     parts = [how(result)]
     for comparison in result.comparisons:
         tables = _tables(result, comparison)
-        parts += [printable(comparison.label), *(f"{table.title}\n{aligned(table)}" for table in tables)]
+        parts += [printable(comparison.label), *(f"{table.title}\n{table.aligned()}" for table in tables)]
     return "\n\n".join(filter(None, [*parts, "\n".join(notes(result))])) + "\n"
 
 
@@ -54,7 +52,7 @@ def to_markdown(result: Result) -> str:
         tables = _tables(result, comparison)
         parts += [
             f"## {markdown_text(printable(comparison.label))}",
-            *(f"### {each.title}\n\n{markdown(each)}" for each in tables),
+            *(f"### {each.title}\n\n{each.markdown()}" for each in tables),
         ]
     return "\n\n".join([*parts, *map(markdown_text, notes(result))]) + "\n"
 
@@ -107,7 +105,7 @@ _WRITERS_OF_FILES = MappingProxyType({".md": to_markdown, ".json": to_json, ".cs
 
 
 def check_suffix(path: str | os.PathLike[str]) -> None:
-    """Raise ValueError for a file of a kind that can't be written."""
+    """Raise InputError for a file of a kind that can't be written."""
     writer_of(path, _WRITERS_OF_FILES, "comparison")
 
 
@@ -115,7 +113,7 @@ def write_result(result: Result, path: str | os.PathLike[str]) -> None:
     """Write a comparison to a file ending in `.md`, `.json` or `.csv`; its folder is made if absent.
 
     Raises:
-        ValueError: another ending.
+        InputError: another ending.
         OSError: it can't be written.
     """
     write_text(path, writer_of(path, _WRITERS_OF_FILES, "comparison")(result))
@@ -127,7 +125,7 @@ def how(result: Result) -> str:
 
 
 def notes(result: Result) -> Iterator[str]:
-    """What has to be known besides: the verdict, what could not be scored or compared."""
+    """The verdicts, and what could not be scored or compared."""
     for comparison in result.comparisons:
         yield from (_verdict(result, comparison, each) for each in comparison.non_inferiority)
     for comparison in result.comparisons:
@@ -142,7 +140,7 @@ def notes(result: Result) -> Iterator[str]:
 
 
 def _too_little(comparison: Comparison) -> Iterator[str]:
-    """What its figures can't be read for."""
+    """Warnings of figures that say nothing: of one score, or of equal scores."""
     scored = [each for each in comparison.summaries if each.n]
     label = printable(comparison.label)
     single = [printable(each.name) for each in scored if each.n == 1]
@@ -171,12 +169,12 @@ def _matched_text(result: Result) -> str:
     return f"Images are matched by their {result.matching.rule}: {number} prompts in common{rest}.{few}"
 
 
-def _tables(result: Result, comparison: Comparison) -> list[Table]:
+def _tables(result: Result, comparison: Comparison) -> list[TextTable]:
     failed = {group.name: sum(row["metric"] == comparison.metric for row in group.failures) for group in result.groups}
     return [_summaries_table(comparison.summaries, failed), _differences_table(comparison.differences)]
 
 
-def _summaries_table(found: tuple[GroupSummary, ...], failed: Mapping[str, int]) -> Table:
+def _summaries_table(found: tuple[GroupSummary, ...], failed: Mapping[str, int]) -> TextTable:
     header = ("group", "n", "failed", "mean", "median", "worst")
     rows = tuple(
         (
@@ -185,10 +183,10 @@ def _summaries_table(found: tuple[GroupSummary, ...], failed: Mapping[str, int])
         )
         for each in found
     )  # fmt: skip
-    return Table("Means", header, rows, left=1)
+    return TextTable("Means", header, rows, left=1)
 
 
-def _differences_table(found: tuple[Difference, ...]) -> Table:
+def _differences_table(found: tuple[Difference, ...]) -> TextTable:
     header = ("first", "second", "prompts", "first − second", "first wins", "p", "significant")
     rows = tuple(
         (
@@ -198,7 +196,7 @@ def _differences_table(found: tuple[Difference, ...]) -> Table:
         )
         for each in found
     )  # fmt: skip
-    return Table("Differences", header, rows, left=2)
+    return TextTable("Differences", header, rows, left=2)
 
 
 def _verdict(result: Result, comparison: Comparison, found: NonInferiority) -> str:

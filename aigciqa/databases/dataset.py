@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from aigciqa.databases.base import Sample
+from aigciqa.databases.sample import Sample
 from aigciqa.errors import InputError
 from aigciqa.images.decode import load_image
 from aigciqa.images.preprocess import Preprocessor
@@ -20,6 +20,17 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
 
     Items are dictionaries of tensors: `"image"`, uint8 (3, h, w); `"reference"`, the same of the image prompt, where
     asked for; `"target"`, float32 (number of dimensions,).
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from PIL import Image
+        >>> from aigciqa import Sample, metric_info
+        >>> path = str(pathlib.Path(tempfile.mkdtemp()) / "a.png")
+        >>> Image.new("RGB", (300, 280)).save(path)
+        >>> samples = [Sample(path, None, None, None, "a prompt", {"quality": 3.5})]
+        >>> item = ImageDataset(samples, ["quality"], metric_info("nr-resnet50").preprocess)[0]
+        >>> item["image"].shape, item["target"]
+        (torch.Size([3, 224, 224]), tensor([3.5000]))
     """
 
     def __init__(
@@ -34,7 +45,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
             references: whether items have the image prompt.
 
         Raises:
-            ValueError: no samples, a dimension they were not rated for, or no image prompt.
+            InputError: no samples, a dimension they were not rated for, or no image prompt.
         """
         if not samples or not dimensions:
             raise InputError(f"no {'dimensions' if samples else 'samples'} to make a data set of")

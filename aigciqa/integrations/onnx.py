@@ -17,14 +17,13 @@ import aigciqa
 from aigciqa.create import create_metric
 from aigciqa.errors import InputError
 from aigciqa.metric import Metric
+from aigciqa.utils.extras import needs_extra
 from aigciqa.utils.files import replacing
 from aigciqa.utils.hardware import undisturbed
 
-try:
+with needs_extra("onnx", "ONNX files need onnxruntime and onnxscript"):
     import onnxruntime
     import onnxscript  # noqa: F401, torch's exporter needs it
-except ImportError:
-    raise ImportError("ONNX files need onnxruntime and onnxscript: pip install 'aigciqa[onnx]'") from None
 
 #: How far the file's scores may lie from the metric's.
 TOLERANCE = 1e-4
@@ -54,7 +53,7 @@ def export_onnx(
             images' `features`, (batch, D), so that a prompt that is used often is encoded once.
 
     Raises:
-        ImportError: onnxruntime or onnxscript is missing; it says how to install them.
+        MissingExtraError: onnxruntime or onnxscript is missing.
         ValueError: a size for a metric that has its own; reference features of an NR metric.
         RuntimeError: torch's exporter can't express the metric, or the file computes something else.
         OSError: the file can't be written.

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from aigciqa.scoring.sinks import scores_of
 from aigciqa.stats.means import prompt_of
+from aigciqa.tables.columns import scores_of
 
 #: Failures that are kept with their reason; the others are counted.
 FAILURE_LIMIT = 1000
@@ -105,7 +105,7 @@ class Collection:
     Takes less than a kilobyte for an image with its map.
 
     Args:
-        columns: of the rows, as `aigciqa.scoring.sinks.columns_of` makes them.
+        columns: of the rows, as `aigciqa.tables.columns.columns_of` makes them.
     """
 
     def __init__(self, columns: Sequence[str]) -> None:

@@ -23,6 +23,7 @@ from aigciqa.report.collection import FAILURE_LIMIT, Collection
 from aigciqa.report.payload import payload, select_gallery
 from aigciqa.report.thumbnails import Thumbnails
 from aigciqa.tables.text import percent, probability, rounded
+from aigciqa.utils.extras import needs_extra
 from aigciqa.utils.files import write_file
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def write_report(
         The path.
 
     Raises:
-        ImportError: jinja2 or bokeh is missing; it says how to install them.
+        MissingExtraError: jinja2 or bokeh is missing.
         InputError: the path is a folder or ends in something else.
         OSError: the file can't be written.
 
@@ -177,10 +178,8 @@ def _render(report: Report, thumbnails: Thumbnails) -> str:
 
 
 def _environment() -> Environment:
-    try:
+    with needs_extra("report", "a report needs jinja2"):
         import jinja2
-    except ImportError:
-        raise _missing("jinja2") from None
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("aigciqa.report"),
         autoescape=True,
@@ -196,15 +195,9 @@ def _environment() -> Environment:
 
 def _bokeh() -> str:
     """The script of Bokeh: it draws the charts in the browser."""
-    try:
+    with needs_extra("report", "a report needs bokeh"):
         from bokeh.util.paths import bokehjs_path
-    except ImportError:
-        raise _missing("bokeh") from None
     return "\n".join((Path(bokehjs_path()) / "js" / name).read_text(encoding="utf-8") for name in _BOKEH)
-
-
-def _missing(package: str) -> ImportError:
-    return ImportError(f"a report needs {package}: pip install 'aigciqa[report]'")
 
 
 def _read(name: str) -> str:

@@ -51,7 +51,7 @@ class Encoder:
             maps: which feature maps to return, if any.
 
         Returns:
-            Features, float32 (B, D); feature maps, float32 (B, C, h, w), whose places `Metric.score_map` scores.
+            Features, float32 (B, D); feature maps, float32 (B, C, h, w), which `Metric.score_map` takes.
         """
         with torch.inference_mode(), self.metric.autocast(None):
             read = self._maps(pixels)
@@ -172,10 +172,10 @@ def _obstacle(backbone: nn.Module) -> str | None:
 
 def _are_equal(one: Metric, other: Metric) -> bool:
     """Whether two metrics have the same features of every image."""
-    facts = [
+    settings = [
         (m.config.backbone, m.config.options, m.config.preprocess, m.autocast_dtype, m.device) for m in (one, other)
     ]
-    if facts[0] != facts[1] or any(_obstacle(each.backbone) for each in (one, other)):
+    if settings[0] != settings[1] or any(_obstacle(each.backbone) for each in (one, other)):
         return False
     tensors = zip(one.backbone.state_dict().values(), other.backbone.state_dict().values(), strict=True)
     return all(torch.equal(mine, theirs) for mine, theirs in tensors)

@@ -12,7 +12,7 @@ import numpy as np
 
 from aigciqa.stats.bootstrap import Interval
 from aigciqa.stats.means import ScoresByPrompt, mean_intervals, prompt_of
-from aigciqa.tables.text import Table, aligned, with_interval
+from aigciqa.tables.text import TextTable, with_interval
 
 
 @dataclass
@@ -77,7 +77,7 @@ class Summary:
             )
             for (metric, name), group in self._groups.items()
         )  # fmt: skip
-        return aligned(Table("Summary", header, rows, left=2 if grouped else 1)).split("\n")
+        return TextTable("Summary", header, rows, left=2 if grouped else 1).aligned().split("\n")
 
 
 def _cell(mean: Interval) -> str:

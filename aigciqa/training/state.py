@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from aigciqa.databases.base import below
+from aigciqa.databases.sample import below
 from aigciqa.databases.splits import PARTS, Split
 from aigciqa.errors import CheckpointError, InputError
-from aigciqa.images.decode import read_content
+from aigciqa.images.reading import read_content
 from aigciqa.utils.files import replacing
 from aigciqa.utils.paths import shown
 

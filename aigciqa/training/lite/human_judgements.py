@@ -6,7 +6,6 @@ Two sets: `gan-compression` (photographs and their reconstructions by three netw
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from aigciqa.stats import bootstrap
 from aigciqa.stats.bootstrap import Array, Interval
 from aigciqa.stats.correlations import srcc_interval
 from aigciqa.stats.means import mean_interval
+from aigciqa.tables.csv_text import read_records
 
 
 def gan_compression(folder: Path, score: Callable[[Path, Path], float]) -> dict[str, Interval]:
@@ -59,8 +59,8 @@ def agreement(
 
 def published_agreement(folder: Path, column: str, sign: float = 1.0) -> dict[str, Interval]:
     """The same agreement for a metric whose values are in the set's `metrics.csv`."""
-    with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        rows = {_row_key(row["ID"], row["Model"], row["Quality"]): row[column] for row in csv.DictReader(file)}
+    records = read_records(folder / "metrics.csv", "ID")
+    rows = {_row_key(row["ID"], row["Model"], row["Quality"]): row[column] for row in records}
     files = {_content_key(path.stem) for path in (folder / "images").rglob("*.png")}
     highest = max(float(value) for value in rows.values() if value not in ("", "inf"))
     scores = {key: sign * (float(rows[key]) if rows[key] not in ("", "inf") else highest) for key in files}
@@ -89,8 +89,7 @@ def bradley_terry(pairs: Sequence[Judgement], prior: float = 0.1) -> dict[str, f
 
 
 def _judgements(path: Path) -> list[Judgement]:
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(read_records(path, "Image_A"))
     people = [name for name in rows[0] if name.isdigit()]
     pairs = []
     for row in rows:
@@ -116,8 +115,7 @@ def resolution_compression(folder: Path, score: Callable[[Path], float]) -> dict
     Returns:
         `srcc`, and `partial`: the same given the height.
     """
-    with (folder / "mos.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(read_records(folder / "mos.csv", "image"))
     opinions, heights = (np.array([float(row[name]) for row in rows]) for name in ("mos", "height"))
     scores = np.array([score(folder / "images" / row["image"]) for row in rows])
     figures = {"srcc": srcc_interval(scores, opinions)}
