@@ -8,7 +8,7 @@ import os
 import posixpath
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,19 +37,12 @@ _NO_KEY = ""
 
 @dataclass(frozen=True)
 class Group:
-    """The rows of one generator or checkpoint.
-
-    Attributes:
-        name: of the group.
-        rows: as `scoring.sinks.to_row` makes them; a dimension may be missing.
-        relative_paths: of each row with scores, the image's path below the group's folder.
-        table: where the rows were read from, if from a table.
-    """
+    """The rows of one generator or checkpoint."""
 
     name: str
-    rows: Sequence[Row]
-    relative_paths: Sequence[str]
-    table: ScoreTable | None = None
+    rows: Sequence[Row]  # as `tables.columns.to_row` makes them; a dimension may be missing
+    relative_paths: Sequence[str]  # of each row with scores, the image's path below the group's folder
+    table: ScoreTable | None = None  # where the rows were read from, if from a table
 
     @classmethod
     def of_rows(cls, name: str, rows: Sequence[Row], table: ScoreTable | None = None) -> Group:
@@ -66,34 +59,21 @@ class Group:
 
 @dataclass(frozen=True)
 class Matching:
-    """How the images of groups belong together.
+    """How the images of groups belong together."""
 
-    Attributes:
-        rule: what two images of one prompt have in common; None if groups can't be matched.
-        keys: group -> the prompt of each of its rows; empty without a rule.
-    """
-
-    rule: str | None
-    keys: Mapping[str, Sequence[str]]
+    rule: str | None  # what two images of one prompt have in common; None if groups can't be matched
+    keys: Mapping[str, Sequence[str]]  # group -> the prompt of each of its rows; empty without a rule
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Groups compared by one dimension of one metric.
-
-    Attributes:
-        metric: its name.
-        dimension: its name.
-        summaries: of the groups, best mean first.
-        differences: of all pairs, or of each group from the baseline.
-        non_inferiority: of each group to the baseline; empty if no share of the baseline has to be reached.
-    """
+    """Groups compared by one dimension of one metric."""
 
     metric: str
     dimension: str
-    summaries: tuple[GroupSummary, ...]
-    differences: tuple[Difference, ...]
-    non_inferiority: tuple[NonInferiority, ...] = ()
+    summaries: tuple[GroupSummary, ...]  # best mean first
+    differences: tuple[Difference, ...]  # of all pairs, or of each group from the baseline
+    non_inferiority: tuple[NonInferiority, ...] = ()  # to the baseline; empty if no share of it has to be reached
 
     @property
     def label(self) -> str:
@@ -108,23 +88,14 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Result:
-    """What `compare` found.
-
-    Attributes:
-        groups: all of them, in the order they were given.
-        matching: of their images.
-        comparisons: one for each metric and dimension that two groups at least have scores of.
-        uncompared: metrics and dimensions that only one group has scores of, with its name.
-        baseline: the group that others are compared with; None: all pairs.
-        share: of the baseline's mean that the others have to reach.
-    """
+    """What `compare` found."""
 
     groups: tuple[Group, ...]
     matching: Matching
-    comparisons: tuple[Comparison, ...]
-    uncompared: tuple[tuple[str, str, str], ...]
-    baseline: str | None
-    share: float | None
+    comparisons: tuple[Comparison, ...]  # by each metric and dimension that at least two groups have scores of
+    uncompared: tuple[tuple[str, str, str], ...]  # metric, dimension and name of the only group that has such scores
+    baseline: str | None  # the group that others are compared with; None: all pairs
+    share: float | None  # of the baseline's mean that the others have to reach
 
     @property
     def failures(self) -> list[tuple[str, Row]]:
@@ -179,10 +150,7 @@ def compare(
 
 
 def check_names(names: Sequence[str], baseline: str | None) -> None:
-    """Raise InputError unless groups of these names can be compared.
-
-    At least two, of different names; the baseline one of them; without one, not too many.
-    """
+    """Raise InputError unless groups of these names can be compared."""
     if len(names) < 2 or len(set(names)) < len(names):
         raise InputError(f"at least two groups of different names are compared; got {', '.join(names) or 'none'}")
     if baseline is not None and baseline not in names:
@@ -200,43 +168,40 @@ def match(groups: Sequence[Group]) -> Matching:
     NFC and NFD make no difference.
     """
     for by_path, by_name in ((_REFERENCE_PATHS, _REFERENCE_NAMES), (_IMAGE_PATHS, _IMAGE_NAMES)):
-        rules = by_path if any(_have_common_keys(groups, rule) for rule in by_path.values()) else by_name
-        candidates = [Matching(rule, keys) for rule, of in rules.items() if (keys := _keys(groups, of)) is not None]
+        rules = by_path if any(_have_common_keys(groups, rule) for rule in by_path) else by_name
+        candidates = [Matching(rule.name, keys) for rule in rules if (keys := _keys(groups, rule)) is not None]
         best = max(candidates, key=_matched, default=None)  # the first of equals
         if best is not None and _matched(best):
             return best
     return Matching(None, {})
 
 
-#: What a rule makes of a row and its relative path: what identifies the prompt in its group, and the key to match by.
-_Rule = Callable[[Row, str], tuple[str | None, str | None]]
+class _Rule(NamedTuple):
+    """How to tell the prompt of a row."""
 
+    name: str
+    is_of_reference: bool  # or of the image
+    key: Callable[[str], str]  # of a path
 
-def _by_reference(key: Callable[[str], str]) -> _Rule:
-    def rule(row: Row, _relative: str) -> tuple[str | None, str | None]:
-        if row["reference"] is None:
+    def __call__(self, row: Row, relative_path: str) -> tuple[str | None, str | None]:
+        """What identifies the prompt in its group, and the key to match by; None for a reference that is missing."""
+        if self.is_of_reference and row["reference"] is None:
             return None, None
-        reference = name_key(absolute(row["reference"]))
-        return reference, key(reference)
-
-    return rule
-
-
-def _by_image(key: Callable[[str], str]) -> _Rule:
-    return lambda _row, relative: (name_key(relative), key(name_key(relative)))
+        path = name_key(absolute(row["reference"]) if self.is_of_reference else relative_path)
+        return path, self.key(path)
 
 
 def _without_suffix(path: str) -> str:
     return os.path.splitext(path)[0]
 
 
-_REFERENCE_PATHS = {"reference": _by_reference(str)}
-_REFERENCE_NAMES = {"name of the reference": _by_reference(posixpath.basename)}
-_IMAGE_PATHS = {
-    "relative path": _by_image(str),
-    "relative path without its suffix": _by_image(_without_suffix),
-}
-_IMAGE_NAMES = {"stem": _by_image(lambda path: posixpath.basename(_without_suffix(path)))}
+_REFERENCE_PATHS = (_Rule("reference", True, str),)
+_REFERENCE_NAMES = (_Rule("name of the reference", True, posixpath.basename),)
+_IMAGE_PATHS = (
+    _Rule("relative path", False, str),
+    _Rule("relative path without its suffix", False, _without_suffix),
+)
+_IMAGE_NAMES = (_Rule("stem", False, lambda path: posixpath.basename(_without_suffix(path))),)
 
 
 def _have_common_keys(groups: Sequence[Group], rule: _Rule) -> bool:

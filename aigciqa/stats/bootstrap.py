@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,8 +67,9 @@ def weights(groups: Sequence[Hashable], resamples: int, seed: int) -> Iterator[A
         resamples: how many.
         seed: of NumPy's generator.
     """
-    _, index = np.unique(_numbered(groups), return_inverse=True)
-    count = int(index.max()) + 1
+    numbers: dict[Hashable, int] = {}
+    index = np.array([numbers.setdefault(group, len(numbers)) for group in groups])
+    count = len(numbers)
     rng = np.random.default_rng(seed)
     part = max(1, _PART // len(groups))
     for start in range(0, resamples, part):
@@ -123,19 +123,10 @@ def percentiles(draws: Array) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _numbered(groups: Sequence[Hashable]) -> NDArray[Any]:
-    numbers: dict[Hashable, int] = {}
-    return np.array([numbers.setdefault(group, len(numbers)) for group in groups])
-
-
 def _by_value(weight: Array, x: Array) -> tuple[Array, NDArray[np.intp]]:
     """Weights (r, u) of the u distinct values, ascending, and the value's number of each sample (n,)."""
-    values, number = np.unique(x, return_inverse=True)
-    if len(values) == len(x):
-        return weight[:, np.argsort(number)], number
-    order = np.argsort(number, kind="stable")
-    starts = np.searchsorted(number[order], np.arange(len(values)))
-    return np.add.reduceat(weight[:, order], starts, axis=1), number
+    _, number, sizes = np.unique(x, return_inverse=True, return_counts=True)
+    return np.add.reduceat(weight[:, np.argsort(number)], np.cumsum(sizes) - sizes, axis=1), number
 
 
 def _ranks(weight: Array, x: Array) -> Array:

@@ -121,7 +121,7 @@ def welch_test(difference: float, squared_errors: tuple[float, float], sizes: tu
     Args:
         difference: of the means; NaN gives NaN.
         squared_errors: variances of the two means.
-        sizes: of the two samples; 1 where one is less than 2.
+        sizes: of the two samples; one of less than 2 gives 1.
     """
     if math.isnan(difference):
         return math.nan
