@@ -8,7 +8,7 @@ import os
 import posixpath
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,10 +24,9 @@ from aigciqa.stats.groups import (
     summaries,
 )
 from aigciqa.stats.means import prompt_of
+from aigciqa.tables.columns import Row
 from aigciqa.tables.scores import ScoreTable, below_common_folder
 from aigciqa.utils.paths import absolute, name_key
-
-Row = Mapping[str, Any]
 
 #: More groups are compared with a baseline only: the pairs of these are 19,900.
 GROUP_LIMIT = 200
@@ -206,10 +205,10 @@ _IMAGE_NAMES = (_Rule("stem", False, lambda path: posixpath.basename(_without_su
 
 def _have_common_keys(groups: Sequence[Group], rule: _Rule) -> bool:
     """Whether images with scores, of any two groups, have the same key."""
-    keys: set[str] = set()
+    keys: set[str | None] = set()
     for group in groups:
-        scored = (pair for pair in zip(group.rows, group.relative_paths, strict=True) if pair[0]["error"] is None)
-        own = {key for _, key in itertools.starmap(rule, scored) if key is not None}
+        pairs = zip(group.rows, group.relative_paths, strict=True)
+        own = {rule(row, relative_path)[1] for row, relative_path in pairs if row["error"] is None} - {None}
         if own & keys:
             return True
         keys |= own
@@ -220,7 +219,7 @@ def _keys(groups: Sequence[Group], rule: _Rule) -> dict[str, Sequence[str]] | No
     """The key of each row by a rule; None if a scored row has none, or two prompts of a group have the same."""
     found: dict[str, Sequence[str]] = {}
     for group in groups:
-        pairs = [rule(row, relative) for row, relative in zip(group.rows, group.relative_paths, strict=True)]
+        pairs = [rule(row, relative_path) for row, relative_path in zip(group.rows, group.relative_paths, strict=True)]
         scored = {pair for pair, row in zip(pairs, group.rows, strict=True) if row["error"] is None}
         keys = {key for _, key in scored}
         if None in keys or len(keys) < len({identity for identity, _ in scored}):
@@ -239,12 +238,9 @@ def _matched(matching: Matching) -> int:
 def _scores(group: Group, keys_of: Mapping[str, Sequence[str]], metric: str, dimension: str) -> Scores:
     """A group's scores of a dimension, with their keys; `keys_of`: group -> the key of each of its rows."""
     indices = [index for index, row in enumerate(group.rows) if row["metric"] == metric]
-    values = [group.rows[index].get(dimension) for index in indices]
+    values = np.array([group.rows[index].get(dimension) for index in indices], dtype=np.float64)  # None becomes NaN
     keys = keys_of.get(group.name)
-    return Scores(
-        np.array([np.nan if value is None else value for value in values], dtype=np.float64),
-        tuple(keys[index] for index in indices) if keys is not None else None,
-    )
+    return Scores(values, tuple(keys[index] for index in indices) if keys is not None else None)
 
 
 def _comparison(
@@ -256,27 +252,25 @@ def _comparison(
     share: float | None,
 ) -> Comparison:
     ordered = summaries(by_prompt)
-    found: list[NonInferiority] = []
-    if share is not None and baseline is not None:
-        found = non_inferiority(matched, baseline, share)
-        _check_share(f"{metric} · {dimension}", baseline, found)
-    best_first = {each.name: matched[each.name] for each in ordered}
-    pairs = differences(best_first, baseline=baseline)
-    return Comparison(metric, dimension, tuple(ordered), tuple(pairs), tuple(found))
+    pairs = differences({each.name: matched[each.name] for each in ordered}, baseline=baseline)
+    reached = non_inferiority(matched, baseline, share) if share is not None and baseline is not None else []
+    comparison = Comparison(metric, dimension, tuple(ordered), tuple(pairs), tuple(reached))
+    _check_share(comparison, baseline)
+    return comparison
 
 
-def _check_share(label: str, baseline: str, found: Iterable[NonInferiority]) -> None:
+def _check_share(comparison: Comparison, baseline: str | None) -> None:
     """Raise InputError where a share of the baseline says nothing."""
-    for each in found:
+    for each in comparison.non_inferiority:
         if math.isnan(each.baseline_mean):
             raise InputError(
-                f"{label}: the baseline {baseline!r} has no scores of it: "
+                f"{comparison.label}: the baseline {baseline!r} has no scores of it: "
                 "leave it out with -m or --dimension, or score the baseline by it"
             )
         if each.n and each.baseline_mean <= 0:
             over = f" over the {each.n} prompts that {each.name} has, too" if each.matched else ""
             raise InputError(
-                f"{label}: the baseline's mean is {each.baseline_mean:.3f}{over}; a share needs one above 0"
+                f"{comparison.label}: the baseline's mean is {each.baseline_mean:.3f}{over}; a share needs one above 0"
             )
 
 

@@ -42,11 +42,7 @@ class Selection:
 
 
 def rows_by(table: ScoreTable, metric: str | None) -> list[Row]:
-    """The rows of a table by one metric, or by its only one, with paths that lead from the current folder.
-
-    Raises:
-        InputError: the table has no such metric, or several and none is named.
-    """
+    """The rows of a table by one metric, or by its only one, with paths that lead from the current folder."""
     rows = [table.located(row) for row in table.rows]
     there = list(dict.fromkeys(row["metric"] for row in rows))
     if metric is None and len(there) > 1:
@@ -63,11 +59,7 @@ def first_scored(table: ScoreTable, rows: Iterable[Row]) -> str:
 
 
 def read_list(path: str, table: ScoreTable) -> frozenset[str]:
-    """Absolute paths of the images in a list, a `.csv` file with a column `image`, that are chosen of a table.
-
-    Raises:
-        SourceError: no such file, or a row without an image.
-    """
+    """Absolute paths of the images in a list, a `.csv` file with a column `image`, that are chosen of a table."""
     if not os.path.isfile(path) or os.path.splitext(path)[1].lower() != ".csv":
         raise SourceError(f"--list {path}: expected a .csv file with a column image")
     images = []
@@ -110,13 +102,7 @@ def bucket(score: float, edges: Sequence[float]) -> str:
 
 
 def write_selection(output: str, table: ScoreTable, rows: Sequence[Row]) -> None:
-    """Write a new table of some rows, whole or not at all; what made the whole table made it, too.
-
-    Raises:
-        OutputExistsError: something is there already.
-        SourceError: another suffix.
-        OSError: it can't be written.
-    """
+    """Write a new table of some rows, whole or not at all, with the provenance of the whole table."""
     for path in (output, provenance.path_of(output)):
         if os.path.lexists(path):
             raise OutputExistsError(f"-o {output}: {path} is there already, and nothing is overwritten: name another")
@@ -157,9 +143,7 @@ def _ranked(rows: Sequence[Row], criteria: Criteria) -> list[Row]:
     ordered = sorted(rows, key=lambda row: float(row[criteria.dimension]), reverse=criteria.best)
     if not criteria.per_group:
         return ordered[: criteria.keep]
-    groups: dict[str | None, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row["group"], [])
+    groups: dict[str | None, list[Row]] = {row["group"]: [] for row in rows}
     for row in ordered:
         groups[row["group"]].append(row)
     return [row for each in groups.values() for row in each[: criteria.keep]]

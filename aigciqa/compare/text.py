@@ -107,12 +107,7 @@ def check_suffix(path: str | os.PathLike[str]) -> None:
 
 
 def write_result(result: Result, path: str | os.PathLike[str]) -> None:
-    """Write a comparison to a file ending in `.md`, `.json` or `.csv`; its folder is made if absent.
-
-    Raises:
-        InputError: another ending.
-        OSError: it can't be written.
-    """
+    """Write a comparison to a file ending in `.md`, `.json` or `.csv`; its folder is made if absent."""
     write_text(path, writer_of(path, _WRITERS_OF_FILES, "comparison")(result))
 
 

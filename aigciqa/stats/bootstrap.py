@@ -46,11 +46,11 @@ def interval(
 ) -> Interval:
     """A statistic of samples and its 95% interval, by the percentile bootstrap (Efron 1979).
 
+    The ends are NaN for a single group, and without resamples.
+
     Args:
         statistic: weights (r, n) of the samples -> values (r,).
-        groups: of each of the n samples, as `weights` takes them. The ends are NaN for a single group.
-        resamples: how many; none leaves the ends NaN.
-        seed: of the resampling.
+        groups, resamples, seed: as for `weights`.
     """
     value = float(statistic(np.ones((1, len(groups))))[0])
     if not resamples or len(set(groups)) < 2:
@@ -62,10 +62,7 @@ def interval(
 def weights(groups: Sequence[Hashable], resamples: int, seed: int) -> Iterator[Array]:
     """Weights (r, n) of resamples with replacement, in parts that add up to `resamples` rows.
 
-    Args:
-        groups: of each of the n samples; a resample draws as many groups as there are, each with all its samples.
-        resamples: how many.
-        seed: of NumPy's generator.
+    A resample draws as many groups of the n samples as there are, each with all its samples.
     """
     numbers: dict[Hashable, int] = {}
     index = np.array([numbers.setdefault(group, len(numbers)) for group in groups])

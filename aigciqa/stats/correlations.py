@@ -116,7 +116,7 @@ def fit_logistic(scores: ArrayLike, mos: ArrayLike) -> Logistic | None:
     """The least-squares logistic from scores (n,) to MOS (n,), by `scipy.optimize.least_squares` (Levenberg-Marquardt).
 
     It starts with the MOS's largest and smallest value (swapped where scores fall with MOS), the mean score, and a
-    width of 0.25, 0.05, 1 and 4 standard deviations of the scores in turn; the best of the four fits is taken. Data
+    width of 0.25, 0.05, 1 and 4 standard deviations of the scores in turn, and takes the best of the four fits. Data
     without a bend, or with one only, are fitted best by a parameter at infinity: the search then stops after 200
     steps, where the figures have settled to about 1e-5.
 
@@ -166,8 +166,7 @@ def srcc_within(
     Groups of one image, and those whose MOS are all equal, have no ranking and are left out; a group whose scores
     are all equal counts 0. The interval resamples groups. NaN where no group is left.
 
-    Raises:
-        InputError: as `srcc`; or groups of another length.
+    Arguments and errors are those of `agreement`.
 
     Example:
         >>> from aigciqa.evaluation import srcc_within
@@ -177,9 +176,9 @@ def srcc_within(
     """
     from scipy.stats import spearmanr
 
-    x, y = _checked(scores, mos)
+    x, y = _checked(scores, mos, groups)
     members: dict[Hashable, list[int]] = {}
-    for index, group in enumerate(_checked_groups(groups, len(x))):
+    for index, group in enumerate(groups):
         members.setdefault(group, []).append(index)
     ranked = [rows for rows in members.values() if len(rows) >= MIN_GROUP and not _constant(y[rows])]
     if not ranked:
@@ -218,8 +217,8 @@ def agreement(
         >>> f"{found.srcc.value:.3f} of {found.n} images"
         '0.886 of 6 images'
     """
-    x, y = _checked(scores, mos)
-    units = range(len(x)) if groups is None else _checked_groups(groups, len(x))
+    x, y = _checked(scores, mos, groups)
+    units = range(len(x)) if groups is None else groups
     mapping = fit_logistic(x, y)
     fitted = np.full(len(x), math.nan) if mapping is None else mapping(x)
     values = {
@@ -287,8 +286,8 @@ def _rmse(fitted: Array, y: Array) -> float:
     return float(np.sqrt(np.mean((fitted - y) ** 2)))
 
 
-def _checked(scores: ArrayLike, mos: ArrayLike) -> tuple[Array, Array]:
-    """Both as (n,) float64; raises InputError that says what is wrong."""
+def _checked(scores: ArrayLike, mos: ArrayLike, groups: Sequence[Hashable] | None = None) -> tuple[Array, Array]:
+    """Scores and MOS as (n,) float64; raises InputError that says what is wrong."""
     x, y = np.asarray(scores, dtype=np.float64), np.asarray(mos, dtype=np.float64)
     for name, values in (("scores", x), ("MOS", y)):
         if values.ndim != 1:
@@ -300,13 +299,9 @@ def _checked(scores: ArrayLike, mos: ArrayLike) -> tuple[Array, Array]:
     for name, values in (("scores", x), ("MOS", y)):
         if bad := int(np.sum(~np.isfinite(values))):
             raise InputError(f"{bad} of {len(values)} {name} are NaN or infinite: leave those images out")
+    if groups is not None and len(groups) != len(x):
+        raise InputError(f"{len(groups)} groups for {len(x)} scores: pass one per image")
     return x, y
-
-
-def _checked_groups(groups: Sequence[Hashable], n: int) -> Sequence[Hashable]:
-    if len(groups) != n:
-        raise InputError(f"{len(groups)} groups for {n} scores: pass one per image")
-    return groups
 
 
 def _constant(values: Array) -> bool:

@@ -186,19 +186,7 @@ def differences(groups: Mapping[str, Scores], *, baseline: str | None = None) ->
 
 
 def non_inferiority(groups: Mapping[str, Scores], baseline: str, share: float) -> list[NonInferiority]:
-    """How far each group but the baseline lies above `share` of the baseline.
-
-    Raises:
-        InputError: the baseline is no group.
-
-    Example:
-        >>> import numpy as np
-        >>> from aigciqa.stats.groups import Scores, non_inferiority
-        >>> old, new = Scores(np.array([1.0, 2.0, 3.0])), Scores(np.array([2.0, 4.0, 3.0]))
-        >>> (found,) = non_inferiority({"new": new, "old": old}, baseline="old", share=0.5)
-        >>> found.mean, found.baseline_mean, found.margin
-        (3.0, 2.0, 2.0)
-    """
+    """How far each group but the baseline lies above `share` of the baseline; errors as for `differences`."""
     shared = {
         name: Scores(np.asarray(scores.values) * share, scores.keys) if name == baseline else scores
         for name, scores in groups.items()
