@@ -196,10 +196,7 @@ def _without_suffix(path: str) -> str:
 
 _REFERENCE_PATHS = (_Rule("reference", True, str),)
 _REFERENCE_NAMES = (_Rule("name of the reference", True, posixpath.basename),)
-_IMAGE_PATHS = (
-    _Rule("relative path", False, str),
-    _Rule("relative path without its suffix", False, _without_suffix),
-)
+_IMAGE_PATHS = (_Rule("relative path", False, str), _Rule("relative path without its suffix", False, _without_suffix))
 _IMAGE_NAMES = (_Rule("stem", False, lambda path: posixpath.basename(_without_suffix(path))),)
 
 
