@@ -15,8 +15,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aigciqa.checkpoints.imagenet import load_imagenet as load_imagenet
     from aigciqa.convert import convert_checkpoint as convert_checkpoint
+    from aigciqa.create import create_metric as create_metric
+    from aigciqa.create import load_imagenet as load_imagenet
     from aigciqa.databases import Database as Database
     from aigciqa.databases import Sample as Sample
     from aigciqa.databases import Split as Split
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from aigciqa.errors import ImageError as ImageError
     from aigciqa.errors import WeightsError as WeightsError
     from aigciqa.metric import Metric as Metric
-    from aigciqa.metric import create_metric as create_metric
     from aigciqa.plotting import plot_quality_map as plot_quality_map
     from aigciqa.records import Item as Item
     from aigciqa.records import Record as Record
@@ -37,61 +37,29 @@ if TYPE_CHECKING:
     from aigciqa.registry import list_metrics as list_metrics
     from aigciqa.registry import metric_info as metric_info
     from aigciqa.scoring.engine import score_files as score_files
+    from aigciqa.scoring.to_file import ScoredFile as ScoredFile
+    from aigciqa.scoring.to_file import score_to_file as score_to_file
 
 __version__ = "0.1.0"
 
 if sys.platform == "linux":
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
-_HOME = {
-    "CheckpointError": "aigciqa.errors",
-    "Database": "aigciqa.databases",
-    "DatabaseError": "aigciqa.errors",
-    "HubError": "aigciqa.errors",
-    "ImageError": "aigciqa.errors",
-    "Item": "aigciqa.records",
-    "Metric": "aigciqa.metric",
-    "MetricSpec": "aigciqa.registry",
-    "Record": "aigciqa.records",
-    "Sample": "aigciqa.databases",
-    "Split": "aigciqa.databases",
-    "WeightsError": "aigciqa.errors",
-    "convert_checkpoint": "aigciqa.convert",
-    "create_metric": "aigciqa.metric",
-    "database_info": "aigciqa.databases",
-    "list_databases": "aigciqa.databases",
-    "list_metrics": "aigciqa.registry",
-    "load_database": "aigciqa.databases",
-    "load_imagenet": "aigciqa.checkpoints.imagenet",
-    "metric_info": "aigciqa.registry",
-    "plot_quality_map": "aigciqa.plotting",
-    "score_files": "aigciqa.scoring.engine",
+#: Names by the module that they come from; type checkers read them above.
+_NAMES = {
+    "aigciqa.convert": ("convert_checkpoint",),
+    "aigciqa.create": ("create_metric", "load_imagenet"),
+    "aigciqa.databases": ("Database", "Sample", "Split", "database_info", "list_databases", "load_database"),
+    "aigciqa.errors": ("CheckpointError", "DatabaseError", "HubError", "ImageError", "WeightsError"),
+    "aigciqa.metric": ("Metric",),
+    "aigciqa.plotting": ("plot_quality_map",),
+    "aigciqa.records": ("Item", "Record"),
+    "aigciqa.registry": ("MetricSpec", "list_metrics", "metric_info"),
+    "aigciqa.scoring.engine": ("score_files",),
+    "aigciqa.scoring.to_file": ("ScoredFile", "score_to_file"),
 }
-__all__ = [
-    "CheckpointError",
-    "Database",
-    "DatabaseError",
-    "HubError",
-    "ImageError",
-    "Item",
-    "Metric",
-    "MetricSpec",
-    "Record",
-    "Sample",
-    "Split",
-    "WeightsError",
-    "__version__",
-    "convert_checkpoint",
-    "create_metric",
-    "database_info",
-    "list_databases",
-    "list_metrics",
-    "load_database",
-    "load_imagenet",
-    "metric_info",
-    "plot_quality_map",
-    "score_files",
-]
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+__all__ = sorted([*_HOME, "__version__"])
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Checkpoints of the paper authors' training script (github.com/jiquan123/AIGIQA4K) as heads of ours.
+"""Checkpoints of the paper authors' training script (github.com/jiquan123/AIGIQA4K) become checkpoints of ours.
 
 Such a file is somebody's pickle: nothing in it is executed.
 """
@@ -14,23 +14,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aigciqa.checkpoints.format import (
-    CARD_FILE,
-    CONFIG_FILE,
-    MetricConfig,
-    check_tensors,
-    file_sha256,
-    is_foreign,
-    write_checkpoint,
-)
+from aigciqa.checkpoints.card import is_other_readme
+from aigciqa.checkpoints.config import MetricConfig
+from aigciqa.checkpoints.format import CARD_FILE, CONFIG_FILE, check_tensors, file_sha256, write_checkpoint
 from aigciqa.checkpoints.pickles import is_state_dict, read_pickle, without_classifier
-from aigciqa.errors import CheckpointError, InputError
+from aigciqa.errors import CheckpointError, InputError, OutputExistsError
 from aigciqa.metric import Metric
-from aigciqa.registry import SCORE_RANGES, MetricSpec, metric_info
+from aigciqa.registry import MetricSpec, metric_info
 
 SCRIPT = "github.com/jiquan123/AIGIQA4K"
-#: What the script's networks are that torchvision's are not: LeakyReLU inside ResNet18's residual blocks.
-_OPTIONS: Mapping[str, Mapping[str, Any]] = {"resnet18": {"negative_slope": 0.01}}
+#: The backbones that the script trains, and their options: its ResNet18 has LeakyReLU inside the residual blocks.
+_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "vgg16": {},
+    "vgg19": {},
+    "resnet18": {"negative_slope": 0.01},
+    "resnet50": {},
+    "inceptionv4": {},
+}
 
 
 def convert_checkpoint(
@@ -53,29 +53,34 @@ def convert_checkpoint(
         metric: what was trained: `"fr-resnet50"`.
         dimension: the opinion score it was trained on: `"quality"`, `"authenticity"`, `"correspondence"`, `"overall"`.
         output: folder to write `config.json`, `model.safetensors` and a model card to.
-        license: SPDX identifier of the weights' licence, if known.
-        overwrite: replace a head that `output` holds, and any `README.md`.
+        license: SPDX identifier of the weights' license, if known.
+        overwrite: replace a checkpoint that `output` holds, and any `README.md`.
 
     Returns:
         The converted metric, as `create_metric(metric, weights=output)` gives it.
 
     Raises:
         ValueError: unknown metric or dimension, or a metric that is not the paper's.
-        FileExistsError: `output` holds a head, or a `README.md` that is no model card.
+        OutputExistsError: `output` holds a checkpoint, or a `README.md` that is not a model card.
         CheckpointError: not such a file, another metric's, or one with NaN or infinite weights.
+
+    Example::
+
+        metric = aigciqa.convert_checkpoint("best.pt", metric="fr-resnet50", dimension="quality", output="checkpoint")
+        score = metric("out.png", "prompt.png")
     """
     spec = metric_info(metric)
-    if spec.backbone == "lite":
-        raise InputError(f"the paper's script trains no {metric}; expected nr- or fr- with one of its five backbones")
-    if dimension not in SCORE_RANGES:
-        raise InputError(f"dimension is one of {', '.join(SCORE_RANGES)}; got {dimension!r}")
+    if spec.backbone not in _OPTIONS or spec.head != "regression":
+        raise InputError(f"the paper's script does not train {metric}; expected nr- or fr- and {', '.join(_OPTIONS)}")
+    if dimension not in spec.score_ranges:
+        raise InputError(f"dimension is one of {', '.join(spec.dimensions)}; got {dimension!r}")
     output = Path(os.path.expanduser(output))
     if not overwrite:
         if (output / CONFIG_FILE).exists():
-            raise FileExistsError(f"{output} holds a head already: name another folder, or allow to replace it")
-        if is_foreign(output / CARD_FILE):
-            raise FileExistsError(
-                f"{output} has a README.md that is no model card: name another folder, or allow to replace it"
+            raise OutputExistsError(f"{output} holds a checkpoint already: name another folder, or allow to replace it")
+        if is_other_readme(output / CARD_FILE):
+            raise OutputExistsError(
+                f"{output} has a README.md that is not a model card: name another folder, or allow to replace it"
             )
     path = Path(os.path.expanduser(pt_file))
     content = _read(path)
@@ -120,9 +125,8 @@ def _config(
         training["rho_best"] = round(float(content["rho_best"]), 6)
     return replace(
         MetricConfig.from_spec(spec),
-        dimensions=(dimension,),
-        score_range={dimension: SCORE_RANGES[dimension]},
-        options=_OPTIONS.get(spec.backbone, {}),
+        score_ranges={dimension: spec.score_ranges[dimension]},
+        options=_OPTIONS[spec.backbone],
         license=license,
         training=training,
     )

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+#: Characters of an error, at most. It goes into every row of a table, and may quote what is in a file.
+MAX_ERROR = 500
+
+
+def shortened(text: str) -> str:
+    """An error of at most `MAX_ERROR` characters; the middle of a longer one is left out."""
+    half = MAX_ERROR // 2
+    return text if len(text) <= MAX_ERROR else f"{text[: half - 1]}…{text[-half:]}"
+
 
 class InputError(ValueError):
     """What was given is wrong; the message says what came, what was expected and what to do."""
@@ -15,6 +24,21 @@ class DatabaseError(InputError):
     """A database that is not on disk as its authors publish it; the message lists every problem that was found."""
 
 
+class SourceError(InputError):
+    """A source of images, or a table of scores, that can't be used at all."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shortened(message))
+
+
+class MissingExtraError(ImportError):
+    """A package is missing that one of the extras installs; the message says which."""
+
+
+class OutputExistsError(InputError, FileExistsError):
+    """What is to be written is there already; the message says what to do."""
+
+
 class LockedError(OSError):
     """A file or folder that another run is writing."""
 
@@ -24,32 +48,31 @@ class TrainingError(RuntimeError):
 
 
 class WeightsError(Exception):
-    """A head that can't be had. Where it was to come from the Hub, the message names the repo, the endpoint and the
-    ways out."""
+    """Weights could not be loaded. For those of the Hub, the message names the repo, the endpoint and the ways out."""
 
 
 class CheckpointError(WeightsError, InputError):
-    """A head whose files are missing or malformed; the message names the key or the tensor."""
+    """A checkpoint whose files are missing or malformed; the message names the key or the tensor."""
 
 
 class WrongMetricError(CheckpointError):
-    """A head of another metric than the one asked for."""
+    """A checkpoint of another metric than the one asked for."""
 
 
 class TruncatedError(CheckpointError):
-    """Weights of another size than their config says."""
+    """A file of weights whose size is not what the config says."""
 
 
 class AlteredError(CheckpointError):
-    """Weights of the right size whose sha256 is not what their config says."""
+    """A file of weights of the right size whose sha256 is not what the config says."""
 
 
 class HubError(WeightsError, RuntimeError):
-    """A head that can't be had from the Hugging Face Hub, or published there."""
+    """Weights could not be loaded from the Hugging Face Hub, or not be published there."""
 
 
 class RepoNotFoundError(HubError):
-    """No such repo, or a private one that the token in use does not open."""
+    """There is no such repo, or it is private and the token in use gives no access."""
 
 
 class RevisionNotFoundError(HubError):
@@ -57,7 +80,7 @@ class RevisionNotFoundError(HubError):
 
 
 class FileNotInRepoError(HubError):
-    """The repo lacks a file that every head has."""
+    """The repo lacks a file that every checkpoint has."""
 
 
 class AccessError(HubError):
@@ -65,20 +88,20 @@ class AccessError(HubError):
 
 
 class OfflineError(HubError):
-    """Not in the cache, and the network may not be asked (`HF_HUB_OFFLINE`, `local_files_only`)."""
+    """The file is not in the cache, and downloads are off (`HF_HUB_OFFLINE`, `local_files_only`)."""
 
 
 class CacheError(HubError):
-    """The cache of downloads can't be used: a full disk, no right to write."""
+    """The cache of downloads can't be written: the disk is full or read-only, or permission is missing."""
 
 
 class UntrustedError(HubError):
-    """The endpoint's answer is no Hub's: written as it says, a file would land outside the cache."""
+    """The server's answer is not that of a Hub: followed, it would write a file outside the cache."""
 
 
 class UnreachableError(HubError):
-    """The endpoint can't be reached, or does not answer in time."""
+    """The server can't be reached, or does not answer in time."""
 
 
 class ServerError(HubError):
-    """The endpoint answers, but with an error of its own (429: too many requests, 5xx)."""
+    """The server answers with an error (429: too many requests, 5xx)."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from aigciqa.errors import shortened
+
 if TYPE_CHECKING:
     from typing import TypeAlias
 
@@ -13,15 +15,6 @@ if TYPE_CHECKING:
 
     #: An image in memory: the bytes of its file, or its pixels, uint8 (H, W, 3) or (H, W).
     Content: TypeAlias = "bytes | np.ndarray"
-
-#: Characters of an error, at most. It goes into every row of a table, and may quote what is in a file.
-MAX_ERROR = 500
-
-
-def shortened(text: str) -> str:
-    """An error of at most `MAX_ERROR` characters; the middle of a longer one is left out."""
-    half = MAX_ERROR // 2
-    return text if len(text) <= MAX_ERROR else f"{text[: half - 1]}…{text[-half:]}"
 
 
 @dataclass(frozen=True)
@@ -36,7 +29,12 @@ class Item:
         reference_error: why it has no reference; only full-reference metrics mind.
         content: the image, if it is in memory; `image` is then a name only.
         reference_content: the image prompt, if it is in memory.
-        extra: column -> text of what else a manifest says of it.
+        extra: column -> text of its other columns in a manifest.
+
+    Example:
+        >>> import aigciqa
+        >>> aigciqa.Item("cats/7.png", reference="prompts/cat.png", group="cats").group
+        'cats'
     """
 
     image: str
@@ -56,7 +54,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Record:
-    """What one metric says of one image.
+    """The scores of one image by one metric.
 
     Attributes:
         image: path of the image, as it was given.
@@ -65,8 +63,8 @@ class Record:
         metric: name of the metric.
         scores: dimension -> score; empty if `error` is set.
         error: why the image could not be scored, at most 500 characters; None if it was.
-        quality_map: where maps were asked for, the score of the metric's main dimension place by place, float32
-            (h, w), whose mean is that score.
+        quality_map: where maps were asked for, the score map of the metric's main dimension, float32 (h, w),
+            whose mean is the score.
         extra: the item's.
     """
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -20,6 +22,9 @@ Kind = Literal["nr", "fr"]
 SCORE_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {"quality": (0.0, 5.0), "authenticity": (0.0, 5.0), "correspondence": (0.0, 5.0), "overall": (0.0, 15.0)}
 )
+#: Columns of tables that hold something other than scores.
+NO_DIMENSIONS = ("image", "reference", "group", "metric", "error", "generator", "prompt")
+_DIMENSION = re.compile(r"[^\W\d]\w{0,99}")
 PAPER = "PKU-I2IQA (Yuan et al. 2023, arXiv:2311.15556)"
 
 
@@ -52,33 +57,40 @@ class MetricSpec:
         name: `kind-backbone`.
         kind: `"nr"` (no reference) or `"fr"` (full reference: the image prompt).
         backbone: name of the feature extractor.
-        feature_dim: D, the length of one image's features.
         preprocess: how images are preprocessed for the backbone.
-        dimensions: what the head predicts; the first is the main one.
         source: where the model is described.
+        score_ranges: dimension -> (lowest, highest) opinion score. The head predicts these dimensions, in this order;
+            the first is the main one. The paper's four by default.
+        head: name of the head, which turns features into scores.
         embedded: variant -> folder of weights inside the package; empty where weights come from the Hub.
         lower_better: always False: higher scores are better.
+
+    Example:
+        >>> import aigciqa
+        >>> spec = aigciqa.metric_info("fr-inceptionv4")
+        >>> spec.requires_reference, spec.input_size, spec.score_ranges["overall"]
+        (True, 299, (0.0, 15.0))
     """
 
     name: str
     kind: Kind
     backbone: str
-    feature_dim: int
     preprocess: Preprocess
-    dimensions: tuple[str, ...]
     source: str
+    score_ranges: Mapping[str, tuple[float, float]] = field(default_factory=lambda: dict(SCORE_RANGES))
+    head: str = "regression"
     embedded: Mapping[str, str] = field(default_factory=dict)
     lower_better: bool = False
 
     @property
-    def score_ranges(self) -> dict[str, tuple[float, float]]:
-        """Dimension -> (lowest, highest) mean opinion score."""
-        return {dimension: SCORE_RANGES[dimension] for dimension in self.dimensions}
+    def dimensions(self) -> tuple[str, ...]:
+        """What the head predicts, in order."""
+        return tuple(self.score_ranges)
 
     @property
     def score_range(self) -> tuple[float, float]:
         """(lowest, highest) of the main dimension."""
-        return SCORE_RANGES[self.dimensions[0]]
+        return self.score_ranges[self.dimensions[0]]
 
     @property
     def requires_reference(self) -> bool:
@@ -98,49 +110,37 @@ _CROP_299 = Preprocess(resize=320, crop=299, mean=_IMAGENET_MEAN, std=_IMAGENET_
 _COMMON_SIZE = Preprocess(resize=512, crop=None, max_side=4096, eight_bit=True)
 
 
-def _paper(kind: Kind, backbone: str, feature_dim: int, preprocess: Preprocess) -> MetricSpec:
+def _paper(kind: Kind, backbone: str, preprocess: Preprocess) -> MetricSpec:
+    name, source = f"{kind}-{backbone}", f"{kind.upper()}-AIGCIQA, {PAPER}"
+    return MetricSpec(name, kind, backbone, preprocess, source)
+
+
+def _lite(kind: Kind, embedded: Mapping[str, str]) -> MetricSpec:
     return MetricSpec(
-        name=f"{kind}-{backbone}",
+        name=f"{kind}-lite",
         kind=kind,
-        backbone=backbone,
-        feature_dim=feature_dim,
-        preprocess=preprocess,
-        dimensions=tuple(SCORE_RANGES),
-        source=f"{kind.upper()}-AIGCIQA, {PAPER}",
+        backbone="lite",
+        preprocess=_COMMON_SIZE,
+        source="natural-scene statistics, trained without human labels (aigciqa)",
+        score_ranges={"quality": SCORE_RANGES["quality"]},
+        head="lite",
+        embedded=embedded,
     )
 
 
 _TABLE = (
-    MetricSpec(
-        name="nr-lite",
-        kind="nr",
-        backbone="lite",
-        feature_dim=688,
-        preprocess=_COMMON_SIZE,
-        dimensions=("quality",),
-        source="natural-scene statistics, trained without human labels (aigciqa)",
-        embedded={"default": "nr-lite", "native": "nr-lite-native"},
-    ),
-    MetricSpec(
-        name="fr-lite",
-        kind="fr",
-        backbone="lite",
-        feature_dim=688,
-        preprocess=_COMMON_SIZE,
-        dimensions=("quality",),
-        source="natural-scene statistics, trained without human labels (aigciqa)",
-        embedded={"default": "fr-lite"},
-    ),
-    _paper("nr", "resnet18", 512, _CROP_224),
-    _paper("fr", "resnet18", 512, _CROP_224),
-    _paper("nr", "resnet50", 2048, _CROP_224),
-    _paper("fr", "resnet50", 2048, _CROP_224),
-    _paper("nr", "vgg16", 512, _CROP_224),
-    _paper("fr", "vgg16", 512, _CROP_224),
-    _paper("nr", "vgg19", 512, _CROP_224),
-    _paper("fr", "vgg19", 512, _CROP_224),
-    _paper("nr", "inceptionv4", 1536, _CROP_299),
-    _paper("fr", "inceptionv4", 1536, _CROP_299),
+    _lite("nr", {"default": "nr-lite", "native": "nr-lite-native"}),
+    _lite("fr", {"default": "fr-lite"}),
+    _paper("nr", "resnet18", _CROP_224),
+    _paper("fr", "resnet18", _CROP_224),
+    _paper("nr", "resnet50", _CROP_224),
+    _paper("fr", "resnet50", _CROP_224),
+    _paper("nr", "vgg16", _CROP_224),
+    _paper("fr", "vgg16", _CROP_224),
+    _paper("nr", "vgg19", _CROP_224),
+    _paper("fr", "vgg19", _CROP_224),
+    _paper("nr", "inceptionv4", _CROP_299),
+    _paper("fr", "inceptionv4", _CROP_299),
 )
 _METRICS = {spec.name: spec for spec in _TABLE}
 METRICS: Mapping[str, MetricSpec] = MappingProxyType(_METRICS)
@@ -151,6 +151,11 @@ def list_metrics(pattern: str = "*") -> list[str]:
 
     Args:
         pattern: as `fnmatch` takes it: `"fr-*"`, `"*-vgg1?"`.
+
+    Example:
+        >>> import aigciqa
+        >>> aigciqa.list_metrics("*-resnet50")
+        ['nr-resnet50', 'fr-resnet50']
     """
     return [name for name in METRICS if fnmatch.fnmatchcase(name, pattern)]
 
@@ -159,7 +164,7 @@ def metric_info(name: str) -> MetricSpec:
     """The table's entry for a metric.
 
     Raises:
-        ValueError: unknown name; the message suggests near ones.
+        InputError: unknown name; the message suggests near ones.
     """
     try:
         return METRICS[name]
@@ -167,6 +172,11 @@ def metric_info(name: str) -> MetricSpec:
         near = difflib.get_close_matches(str(name).lower(), METRICS, n=2)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise InputError(f"unknown metric {name!r}{hint} Known metrics: {', '.join(METRICS)}.") from None
+
+
+def default_metric(kind: Kind) -> str:
+    """The metric of a kind that needs no download: its weights are inside the package."""
+    return next(name for name, spec in METRICS.items() if spec.kind == kind and spec.embedded)
 
 
 def known_dimensions() -> frozenset[str]:
@@ -178,11 +188,31 @@ def register_metric(spec: MetricSpec) -> None:
     """Add a metric of your own to the table, for the rest of this process.
 
     Args:
-        spec: its entry; the backbone is one of the library's, or yours (`aigciqa.backbones.register_backbone`).
+        spec: its entry. The backbone and the head are the library's, or yours (`aigciqa.backbones.register_backbone`,
+            `aigciqa.heads.register_head`), and so are the dimensions.
 
     Raises:
-        ValueError: the table has a metric of that name.
+        InputError: the table has a metric of that name; no dimensions; a dimension's name or range is not valid.
     """
     if spec.name in METRICS:
         raise InputError(f"there is a metric {spec.name!r} already: give yours another name")
+    check_score_ranges(spec.score_ranges)
     _METRICS[spec.name] = spec
+
+
+def check_score_ranges(score_ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Check dimension -> (lowest, highest).
+
+    Raises:
+        InputError: no dimensions; a name that no column of scores can have; a range that is none.
+    """
+    if not score_ranges:
+        raise InputError("score_ranges is empty; expected at least one dimension, such as {'quality': (0, 5)}")
+    for name, (low, high) in score_ranges.items():
+        if not _DIMENSION.fullmatch(name) or name in NO_DIMENSIONS:
+            raise InputError(
+                f"a dimension can't be called {name!r}: take a word of letters, digits and _, other than "
+                f"{', '.join(NO_DIMENSIONS)}"
+            )
+        if not -math.inf < low < high < math.inf:
+            raise InputError(f"the score range of {name!r} is ({low}, {high}); expected (lowest, highest)")

@@ -30,7 +30,8 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from aigciqa.errors import ImageError
-from aigciqa.images.decode import MAX_PIXELS, load_image
+from aigciqa.images.decode import load_image
+from aigciqa.images.reading import MAX_PIXELS
 
 COMPRESSIONS = ("raw", "tiff_lzw", "tiff_deflate", "packbits", "jpeg", "tiff_ccitt", "group3", "group4", "zstd", "lzma")
 #: An input that takes longer than this hangs.

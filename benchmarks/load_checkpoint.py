@@ -22,7 +22,8 @@ import safetensors.torch
 from interleaved import Case, medians
 
 import aigciqa
-from aigciqa.checkpoints.format import WEIGHTS_FILE, MetricConfig
+from aigciqa.checkpoints.config import MetricConfig
+from aigciqa.checkpoints.format import WEIGHTS_FILE
 from aigciqa.metric import Metric
 
 DEFAULTS = ("nr-resnet18", "fr-resnet50", "nr-vgg16")

@@ -31,14 +31,14 @@ from scoring import draw, items_of
 
 import aigciqa
 from aigciqa.images.decode import load_image
-from aigciqa.images.preprocess import preprocess_image
 from aigciqa.integrations.ray import Setup
 from aigciqa.integrations.shards import row, score_shards, shards
 from aigciqa.metric import Metric
+from aigciqa.scoring.items import Found
 from aigciqa.scoring.parts import Parts
-from aigciqa.scoring.sinks import columns_of, to_row
-from aigciqa.scoring.sources import Found, open_sources
+from aigciqa.scoring.sources import open_sources
 from aigciqa.scoring.summary import Summary
+from aigciqa.tables.columns import columns_of, to_row
 
 LISTED, PART = 96_000, 1000
 
@@ -102,7 +102,7 @@ def print_costs(items: Sequence[aigciqa.Item], metric: Metric, folder: Path) -> 
     """What a plan of a large run needs to know: a decoding thread, the driver, the bytes."""
     start = time.perf_counter()
     for item in items:
-        preprocess_image(load_image(item.image), metric.config.preprocess)
+        metric.preprocessor.image(load_image(item.image))
     decoded = len(items) / (time.perf_counter() - start)
 
     manifest = folder / "manifest.csv"

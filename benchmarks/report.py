@@ -25,7 +25,7 @@ from playwright.sync_api import sync_playwright
 
 import aigciqa
 from aigciqa.report import Report
-from aigciqa.scoring.sinks import columns_of, to_row
+from aigciqa.tables.columns import columns_of, to_row
 
 GROUPS = ("flux", "midjourney", "sd15", "sdxl")
 DISTINCT = 100

@@ -36,13 +36,13 @@ from torch.fx.experimental.optimization import fuse
 from torchvision import transforms
 
 import aigciqa
-from aigciqa.databases.base import Sample
+from aigciqa.databases.sample import Sample
 from aigciqa.images.decode import load_image
-from aigciqa.images.preprocess import preprocess_image
 from aigciqa.metric import Metric
 from aigciqa.scoring.encoder import Encoder
 from aigciqa.training.image_cache import build_cache
-from aigciqa.training.trainer import Learner, Settings
+from aigciqa.training.learner import Learner
+from aigciqa.training.settings import Settings
 
 PARTS = ("nr", "fr", "all", "lite", "draft", "profile", "deviation")
 PER_PROMPT = 8
@@ -201,8 +201,7 @@ def limit(metric: Metric, images: int) -> Case:
 
 def tensors(metric: Metric, paths: Sequence[str]) -> Case:
     """Score batches in memory, each with one prompt if the metric needs it."""
-    spec = metric.config.preprocess
-    batch = torch.stack([preprocess_image(load_image(path), spec) for path in paths[:BATCH]]).contiguous()
+    batch = torch.stack([metric.preprocessor.image(load_image(path)) for path in paths[:BATCH]]).contiguous()
     parts = (batch, batch[:1]) if metric.requires_reference else (batch,)
 
     def run() -> None:
@@ -280,12 +279,12 @@ def compare_profile(options: argparse.Namespace, folder: Path) -> None:
 
 def profile(options: argparse.Namespace, metric: Metric, items: list[aigciqa.Item], dtype: str) -> None:
     """One metric's stages."""
-    spec, encoder = metric.config.preprocess, Encoder(metric)
+    encoder = Encoder(metric)
     images = [load_image(item.image) for item in items]
-    batch = torch.stack([preprocess_image(image, spec) for image in images[:BATCH]])
+    batch = torch.stack([metric.preprocessor.image(image) for image in images[:BATCH]])
     stages: dict[str, Callable[[], object]] = {
         "decode": lambda: [load_image(item.image) for item in items],
-        "resize": lambda: [preprocess_image(image, spec) for image in images],
+        "resize": lambda: [metric.preprocessor.image(image) for image in images],
         "network": lambda: [encoder.encode(batch) for _ in range(len(items) // BATCH)],
         "all": lambda: engine(metric, items, "pillow"),
     }

@@ -27,11 +27,12 @@ from torch import Tensor
 from torchvision import transforms
 
 import aigciqa
-from aigciqa.databases.base import Sample
-from aigciqa.evaluation.evaluate import predict
+from aigciqa.databases.sample import Sample
+from aigciqa.evaluation import predict
 from aigciqa.metric import Metric
 from aigciqa.training.image_cache import build_cache
-from aigciqa.training.trainer import PRECISIONS, Learner, Settings
+from aigciqa.training.learner import Learner
+from aigciqa.training.settings import PRECISIONS, Settings
 from aigciqa.utils.hardware import keep_memory
 
 PARTS = ("steps", "targets", "evaluation", "frozen", "memory")
@@ -157,8 +158,8 @@ def ours(options: argparse.Namespace, samples: list[Sample], folder: Path, count
     """This library's training on the first `count` targets, its cache of images filled."""
     chosen = Settings(options.metric, DIMENSIONS[:count], batch_size=BATCH, **settings)
     given = aigciqa.create_metric(options.metric, weights=None)
-    ranges = {name: given.config.score_range[name] for name in chosen.dimensions}
-    metric = Metric(dataclasses.replace(given.config, dimensions=chosen.dimensions, score_range=ranges))
+    ranges = {name: given.config.score_ranges[name] for name in chosen.dimensions}
+    metric = Metric(dataclasses.replace(given.config, score_ranges=ranges))
     paths = [path for sample in samples for path in (sample.image, str(sample.reference))]
     images = build_cache(paths, metric.config.preprocess, folder / "cache", workers=2, progress=False)
     fabric = Fabric(accelerator="cpu", devices=1, precision=PRECISIONS[chosen.dtype])  # type: ignore[arg-type]

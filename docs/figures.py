@@ -18,7 +18,7 @@ from IPython.display import HTML
 from PIL import Image
 
 import aigciqa
-from aigciqa.plotting import colour_map
+from aigciqa.images.colour_maps import colour_map
 
 IMAGES = Path(__file__).resolve().parents[1] / "examples/images"
 SIDE = 256

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from aigciqa.training.lite import recipe
+from aigciqa.training.lite import recipe, training_data
 from aigciqa.training.lite.cards import card, results
 from aigciqa.training.lite.held_out import draw_held_out
 from aigciqa.training.lite.photos import find_photos, split_photos
@@ -28,17 +28,17 @@ def main() -> None:
     torch.set_num_threads(1)
     cache = options.cache or options.out / "cache"
     cache.mkdir(parents=True, exist_ok=True)
-    settings = recipe.Settings(steps=options.steps)
+    settings = training_data.Settings(steps=options.steps)
     training, held_out = split_photos(find_photos(options.photos))
-    data = recipe.training_data(training, settings, cache, options.workers, "photos to train on")
+    data = training_data.training_data(training, settings, cache, options.workers, "photos to train on")
     validation = Validation(draw_held_out(held_out, settings, cache, options.workers), options.validation)
     tasks = [(data, replace(settings, seed=seed)) for seed in range(options.seeds)]
-    fits = recipe.in_processes(recipe.fit_all, tasks, "fits, one per seed", options.workers, "seed")
+    fits = training_data.in_processes(recipe.fit_all, tasks, "fits, one per seed", options.workers, "seed")
     for seed, fitted in enumerate(tqdm(fits, desc="measuring", unit="seed")):
         for variant in recipe.VARIANTS:
             recipe.write_variant(cache / f"seed-{seed}", variant, fitted)
         validation.measure(fitted, cache / f"seed-{seed}")
-    metadata = recipe.metadata(data, len(training), len(held_out))
+    metadata = training_data.metadata(data, len(training), len(held_out))
     for variant in recipe.VARIANTS:
         tables = validation.tables[variant].tables
         digest = recipe.write_variant(

@@ -1,7 +1,8 @@
-"""What the tests share: images drawn in code, metrics built once, heads on disk, the command as a real process."""
+"""What the tests share: images drawn in code, metrics built once, checkpoints, the command as a real process."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import signal
@@ -19,6 +20,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import aigciqa
+from aigciqa import registry
 from aigciqa.cli.main import main
 
 # One test worker a core, one thread a worker; the processes that tests start read the variable.
@@ -81,9 +83,9 @@ def plain_features(metric: aigciqa.Metric, pixels: torch.Tensor) -> torch.Tensor
 
 
 @pytest.fixture(scope="session")
-def heads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Folders of untrained heads: a small one of each kind."""
-    folder = tmp_path_factory.mktemp("heads")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Folders of untrained checkpoints: a small one of each kind."""
+    folder = tmp_path_factory.mktemp("checkpoints")
     for name in ("nr-resnet18", "fr-resnet18"):
         untrained(name).save_pretrained(folder / name)
     return {name: str(folder / name) for name in ("nr-resnet18", "fr-resnet18")}
@@ -123,3 +125,14 @@ def call_command(*arguments: str, cwd: Path | None = None, stdin: bytes = b"") -
             patch.chdir(cwd)
         done = CliRunner().invoke(main, ["score", *arguments], input=stdin, prog_name="aigciqa")
     return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def own_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registered metric with a dimension of its own, for one test."""
+    monkeypatch.setattr(registry, "_METRICS", dict(registry.METRICS))
+    monkeypatch.setattr(registry, "METRICS", registry._METRICS)
+    ranges = {"aesthetics": (1, 10), "quality": (0, 5)}
+    registry.register_metric(
+        dataclasses.replace(aigciqa.metric_info("nr-resnet18"), name="nr-mine", score_ranges=ranges)
+    )

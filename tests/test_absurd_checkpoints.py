@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 
 import aigciqa
 from aigciqa import errors
-from aigciqa.checkpoints.format import MetricConfig, write_checkpoint
+from aigciqa.checkpoints.config import MetricConfig
+from aigciqa.checkpoints.format import write_checkpoint
 from aigciqa.cli.convert import main as convert_command
 from aigciqa.cli.publish import main as publish_command
 from aigciqa.registry import METRICS
@@ -29,31 +30,31 @@ NAN, INFINITY = float("nan"), float("inf")
 
 
 @pytest.fixture
-def head(tmp_path: Path) -> Path:
-    """A folder of a small head: nr-lite's."""
-    return Path(shutil.copytree(EMBEDDED, tmp_path / "head"))
+def checkpoint(tmp_path: Path) -> Path:
+    """A folder of a small checkpoint: nr-lite's."""
+    return Path(shutil.copytree(EMBEDDED, tmp_path / "checkpoint"))
 
 
-def edit(head: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    path = head / "config.json"
+def edit(checkpoint: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = checkpoint / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     change(config)
     path.write_text(json.dumps(config))
 
 
-def put_weights(head: Path, data: bytes) -> None:
+def put_weights(checkpoint: Path, data: bytes) -> None:
     """Replace the weights, and the config's hash and size with them."""
-    (head / "model.safetensors").write_bytes(data)
-    edit(head, lambda config: config.update(sha256=hashlib.sha256(data).hexdigest(), size=len(data)))
+    (checkpoint / "model.safetensors").write_bytes(data)
+    edit(checkpoint, lambda config: config.update(sha256=hashlib.sha256(data).hexdigest(), size=len(data)))
 
 
-def refused(head: Path, match: str) -> None:
+def refused(checkpoint: Path, match: str) -> None:
     """Both ways of loading refuse it, and so does the command that publishes."""
     with pytest.raises(aigciqa.CheckpointError, match=match):
-        aigciqa.create_metric("nr-lite", weights=head)
+        aigciqa.create_metric("nr-lite", weights=checkpoint)
     with pytest.raises(aigciqa.CheckpointError, match=match):
-        aigciqa.Metric.from_pretrained(head)
-    done = CliRunner().invoke(publish_command, [str(head), "org/head"])
+        aigciqa.Metric.from_pretrained(checkpoint)
+    done = CliRunner().invoke(publish_command, [str(checkpoint), "org/checkpoint"])
     assert done.exit_code == 2
     assert not isinstance(done.exception, aigciqa.CheckpointError)
 
@@ -88,7 +89,7 @@ def nested(depth: int) -> Any:
         ),
         (lambda c: c["backbone"]["options"].update(presentation="x" * 9999), "'backbone.options': presentation is 'x"),
         (lambda c: c["backbone"]["options"].update({"x" * 9999: 1}), "'backbone.options': .* has no option"),
-        (lambda c: c.update(kind="fr"), "'metric' is 'nr-lite', but 'kind' and 'backbone.name' are fr and lite"),
+        (lambda c: c.update(kind="fr"), "'kind' is 'fr'; expected 'nr', for 'nr-lite'"),
         (lambda c: c.update(training={"a": {"b": nested(900)}}), r"'training.a.b.0.0.* is nested more than 16 times"),
         (lambda c: c.update(results={"quality": {"srcc": [0.5, NAN, 1]}}), "'results.quality.srcc.1' is nan"),
         (lambda c: c.update(results={"quality": -INFINITY}), "'results.quality' is -inf; expected a finite number"),
@@ -101,13 +102,13 @@ def nested(depth: int) -> Any:
     ],
 )
 def test_absurd_configs_are_refused_by_the_key_before_the_weights_are_read(
-    head: Path, change: Callable[[dict[str, Any]], object], text: str
+    checkpoint: Path, change: Callable[[dict[str, Any]], object], text: str
 ) -> None:
-    edit(head, change)
-    (head / "model.safetensors").unlink()
-    refused(head, text)
+    edit(checkpoint, change)
+    (checkpoint / "model.safetensors").unlink()
+    refused(checkpoint, text)
     with pytest.raises(aigciqa.CheckpointError) as caught:
-        aigciqa.Metric.from_pretrained(head)
+        aigciqa.Metric.from_pretrained(checkpoint)
     assert len(str(caught.value)) < 1000
     assert str(caught.value).isprintable()
 
@@ -153,56 +154,56 @@ def test_what_networks_of_others_divide_by_is_taken() -> None:
         ("{} {}", "can't be read as JSON"),
     ],
 )
-def test_odd_json_is_refused(head: Path, text: str, problem: str) -> None:
-    (head / "config.json").write_text(text)
-    refused(head, problem)
+def test_odd_json_is_refused(checkpoint: Path, text: str, problem: str) -> None:
+    (checkpoint / "config.json").write_text(text)
+    refused(checkpoint, problem)
 
 
-def test_a_config_is_a_file_and_ends(head: Path) -> None:
-    config = head / "config.json"
+def test_a_config_is_a_file_and_ends(checkpoint: Path) -> None:
+    config = checkpoint / "config.json"
     config.unlink()
     config.mkdir()
-    refused(head, r"config.json is no file")
+    refused(checkpoint, r"config.json is not a file")
     if hasattr(os, "mkfifo"):
         config.rmdir()
         os.mkfifo(config)  # would never end
-        refused(head, r"config.json is no file")
+        refused(checkpoint, r"config.json is not a file")
 
 
-def change_weights(head: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
-    tensors = load_file(head / "model.safetensors")
+def change_weights(checkpoint: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    tensors = load_file(checkpoint / "model.safetensors")
     change(tensors)
-    save_file(tensors, head / "model.safetensors")
-    put_weights(head, (head / "model.safetensors").read_bytes())
+    save_file(tensors, checkpoint / "model.safetensors")
+    put_weights(checkpoint, (checkpoint / "model.safetensors").read_bytes())
 
 
 @pytest.mark.parametrize("value", [NAN, INFINITY, -INFINITY])
 @pytest.mark.parametrize("name", ["backbone.center", "head.blocks.regressor.weights.0"])
-def test_weights_that_are_no_numbers_are_refused_by_name(head: Path, name: str, value: float) -> None:
+def test_weights_that_are_no_numbers_are_refused_by_name(checkpoint: Path, name: str, value: float) -> None:
     def spoil(tensors: dict[str, torch.Tensor]) -> None:
         tensors[name].view(-1)[-1] = value
 
-    metric = aigciqa.create_metric("nr-lite", weights=head)
-    change_weights(head, spoil)
-    refused(head, f"'{name}' holds NaN or infinity")
+    metric = aigciqa.create_metric("nr-lite", weights=checkpoint)
+    change_weights(checkpoint, spoil)
+    refused(checkpoint, f"'{name}' holds NaN or infinity")
     metric.state_dict()[name].view(-1)[-1] = value
     with pytest.raises(aigciqa.CheckpointError, match=f"'{name}' holds NaN or infinity"):
-        metric.save_pretrained(head.parent / "saved")
+        metric.save_pretrained(checkpoint.parent / "saved")
     with pytest.raises(aigciqa.CheckpointError, match=f"'{name}' holds NaN or infinity"):
-        metric.push_to_hub("org/head")
-    assert not (head.parent / "saved").exists()
+        metric.push_to_hub("org/checkpoint")
+    assert not (checkpoint.parent / "saved").exists()
 
 
-def test_huge_but_finite_weights_are_numbers(head: Path) -> None:
+def test_huge_but_finite_weights_are_numbers(checkpoint: Path) -> None:
     def enlarge(tensors: dict[str, torch.Tensor]) -> None:
         tensors["backbone.center"][:4] = 3e38  # their sum is infinite
 
-    change_weights(head, enlarge)
-    assert aigciqa.create_metric("nr-lite", weights=head).state_dict()["backbone.center"][0] == torch.tensor(3e38)
+    change_weights(checkpoint, enlarge)
+    assert aigciqa.create_metric("nr-lite", weights=checkpoint).state_dict()["backbone.center"][0] == torch.tensor(3e38)
 
 
-def test_statistics_of_batches_are_looked_at_too(heads: dict[str, str], tmp_path: Path) -> None:
-    metric = aigciqa.create_metric("nr-resnet18", weights=heads["nr-resnet18"])
+def test_statistics_of_batches_are_looked_at_too(checkpoints: dict[str, str], tmp_path: Path) -> None:
+    metric = aigciqa.create_metric("nr-resnet18", weights=checkpoints["nr-resnet18"])
     for name, value, problem in (
         ("backbone.bn1.running_mean", NAN, "holds NaN or infinity"),
         ("backbone.layer4.1.bn2.running_var", INFINITY, "holds NaN or infinity"),
@@ -220,24 +221,24 @@ def test_a_config_that_would_not_load_is_not_saved(tmp_path: Path) -> None:
     metric = aigciqa.create_metric("nr-lite")
     absurd = replace(metric.config, preprocess=replace(metric.config.preprocess, crop=65536))
     with pytest.raises(aigciqa.CheckpointError, match=r"'preprocess.crop' is 65536"):
-        write_checkpoint(tmp_path / "head", absurd, metric.state_dict())
+        write_checkpoint(tmp_path / "checkpoint", absurd, metric.state_dict())
     with pytest.raises(aigciqa.CheckpointError, match=r"'results.srcc' is nan"):
-        write_checkpoint(tmp_path / "head", replace(metric.config, results={"srcc": NAN}), metric.state_dict())
-    assert not (tmp_path / "head").exists()
+        write_checkpoint(tmp_path / "checkpoint", replace(metric.config, results={"srcc": NAN}), metric.state_dict())
+    assert not (tmp_path / "checkpoint").exists()
 
 
 @pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E8M0", "F4", "I64", "C64", "BOOL", "X9", 3, None])
-def test_odd_dtypes_in_a_safetensors_file_are_refused(head: Path, dtype: Any) -> None:
-    data = (head / "model.safetensors").read_bytes()
+def test_odd_dtypes_in_a_safetensors_file_are_refused(checkpoint: Path, dtype: Any) -> None:
+    data = (checkpoint / "model.safetensors").read_bytes()
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
     header["backbone.center"]["dtype"] = dtype
     text = json.dumps(header).encode()
-    put_weights(head, len(text).to_bytes(8, "little") + text + data[8 + length :])
-    refused(head, "is not a safetensors file|'backbone.center' has dtype")
+    put_weights(checkpoint, len(text).to_bytes(8, "little") + text + data[8 + length :])
+    refused(checkpoint, "is not a safetensors file|'backbone.center' has dtype")
 
 
-def test_only_weights_errors_come_of_damaged_checkpoints(head: Path) -> None:
+def test_only_weights_errors_come_of_damaged_checkpoints(checkpoint: Path) -> None:
     """Bytes changed at random, always the same ones."""
     rng = random.Random(15)
     config, weights = ((EMBEDDED / name).read_bytes() for name in ("config.json", "model.safetensors"))
@@ -250,13 +251,13 @@ def test_only_weights_errors_come_of_damaged_checkpoints(head: Path) -> None:
             changed[place : place + rng.choice((0, 1, 30))] = rng.choice(
                 (b"9" * 30, b"{", b'"', b"[", b"\xff", b"1e999", b"")
             )
-        (head / "config.json").write_bytes(config)
+        (checkpoint / "config.json").write_bytes(config)
         if turn % 2:
-            (head / "config.json").write_bytes(changed)
+            (checkpoint / "config.json").write_bytes(changed)
         else:
-            put_weights(head, bytes(changed) + weights[8 + length :])
+            put_weights(checkpoint, bytes(changed) + weights[8 + length :])
         try:
-            aigciqa.Metric.from_pretrained(head).save_pretrained(head)
+            aigciqa.Metric.from_pretrained(checkpoint).save_pretrained(checkpoint)
             loaded += 1
         except errors.WeightsError as error:
             refusals.append(str(error))
@@ -267,28 +268,28 @@ def test_only_weights_errors_come_of_damaged_checkpoints(head: Path) -> None:
 # Publishing and converting
 
 
-def test_publish_follows_no_link_out_of_the_folder(head: Path) -> None:
-    secret = head.parent / "secret"
+def test_publish_follows_no_link_out_of_the_folder(checkpoint: Path) -> None:
+    secret = checkpoint.parent / "secret"
     secret.write_text("mine")
     for name in ("README.md", "config.json", "model.safetensors"):
-        kept = (head / name).rename(head.parent / name)
-        (head / name).symlink_to(secret if name == "README.md" else kept)
-        done = CliRunner().invoke(publish_command, [str(head), "org/head"])
+        kept = (checkpoint / name).rename(checkpoint.parent / name)
+        (checkpoint / name).symlink_to(secret if name == "README.md" else kept)
+        done = CliRunner().invoke(publish_command, [str(checkpoint), "org/checkpoint"])
         assert (done.exit_code, f"{name} is a link out of the folder" in done.output) == (2, True)
-        (head / name).unlink()
-        kept.rename(head / name)
+        (checkpoint / name).unlink()
+        kept.rename(checkpoint / name)
 
 
-def test_a_card_that_is_no_text_is_not_published(head: Path) -> None:
-    (head / "README.md").write_bytes(b"\xff\xfe caf\xe9")
-    done = CliRunner().invoke(publish_command, [str(head), "org/head"])
-    assert (done.exit_code, "README.md is no text in UTF-8" in done.output) == (2, True)
+def test_a_card_that_is_no_text_is_not_published(checkpoint: Path) -> None:
+    (checkpoint / "README.md").write_bytes(b"\xff\xfe caf\xe9")
+    done = CliRunner().invoke(publish_command, [str(checkpoint), "org/checkpoint"])
+    assert (done.exit_code, "README.md can't be read as text in UTF-8" in done.output) == (2, True)
 
 
 @pytest.fixture
-def states(heads: dict[str, str]) -> dict[str, dict[str, torch.Tensor]]:
+def states(checkpoints: dict[str, str]) -> dict[str, dict[str, torch.Tensor]]:
     """What the paper authors' script saves of nr-resnet18, but for the dimensions: theirs has one."""
-    tensors = load_file(Path(heads["nr-resnet18"]) / "model.safetensors")
+    tensors = load_file(Path(checkpoints["nr-resnet18"]) / "model.safetensors")
     tensors["head.fc2.weight"], tensors["head.fc2.bias"] = tensors["head.fc2.weight"][:1], tensors["head.fc2.bias"][:1]
     parts = {"backbone": "backbone.", "regressor": "head."}
     return {
@@ -306,9 +307,9 @@ def test_convert_and_save_keep_a_readme_that_is_no_card(
     (folder / "README.md").write_text("# My project\n")
     arguments = [str(tmp_path / "best.pt"), "-m", "nr-resnet18", "-d", "quality", "-o", str(folder)]
     done = CliRunner().invoke(convert_command, arguments)
-    assert (done.exit_code, "has a README.md that is no model card" in done.output) == (2, True)
+    assert (done.exit_code, "has a README.md that is not a model card" in done.output) == (2, True)
     assert "--overwrite" in done.output
-    with pytest.raises(FileExistsError, match=r"has a README.md that is no model card: name another folder"):
+    with pytest.raises(errors.OutputExistsError, match=r"has a README.md that is not a model card: name another"):
         aigciqa.create_metric("nr-lite").save_pretrained(folder)
     assert [path.read_text() for path in folder.iterdir()] == ["# My project\n"]
     assert CliRunner().invoke(convert_command, [*arguments, "--overwrite"]).exit_code == 0
@@ -335,13 +336,13 @@ def test_absurd_files_are_not_converted(
     torch.save(states, tmp_path / "best.pt")
     with pytest.raises(aigciqa.CheckpointError, match=text):
         aigciqa.convert_checkpoint(
-            tmp_path / "best.pt", metric="nr-resnet18", dimension="quality", output=tmp_path / "head"
+            tmp_path / "best.pt", metric="nr-resnet18", dimension="quality", output=tmp_path / "checkpoint"
         )
-    assert not (tmp_path / "head").exists()
+    assert not (tmp_path / "checkpoint").exists()
 
 
-def test_imagenet_weights_that_are_no_numbers_are_refused(heads: dict[str, str], tmp_path: Path) -> None:
-    metric = aigciqa.create_metric("nr-resnet18", weights=heads["nr-resnet18"])
+def test_imagenet_weights_that_are_no_numbers_are_refused(checkpoints: dict[str, str], tmp_path: Path) -> None:
+    metric = aigciqa.create_metric("nr-resnet18", weights=checkpoints["nr-resnet18"])
     tensors = {**metric.backbone.state_dict(), "conv1.weight": torch.full((64, 3, 7, 7), NAN)}
     save_file(tensors, tmp_path / "mine.safetensors")
     with pytest.raises(aigciqa.CheckpointError, match=r"mine.safetensors for resnet18: 'conv1.weight' holds NaN"):
@@ -349,7 +350,7 @@ def test_imagenet_weights_that_are_no_numbers_are_refused(heads: dict[str, str],
 
 
 @pytest.mark.parametrize(
-    "path", [r"C:\head", r"C:\org\name", "C:/name", r".\org/name", r"..\head", r"org\name", r"~\org"]
+    "path", [r"C:\checkpoint", r"C:\org\name", "C:/name", r".\org/name", r"..\checkpoint", r"org\name", r"~\org"]
 )
 def test_paths_of_windows_are_never_looked_up_on_the_hub(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def network(*_args: object, **_options: object) -> None:

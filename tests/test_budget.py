@@ -28,7 +28,7 @@ BYTES = draw(40, 40).nbytes
 
 @pytest.fixture
 def limit(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    return lambda size: monkeypatch.setattr("aigciqa.scoring.budget.CONTENT_BYTES", size)
+    return lambda size: monkeypatch.setattr("aigciqa.utils.memory.CONTENT_BYTES", size)
 
 
 class Contents:
@@ -110,10 +110,10 @@ def test_a_run_that_ends_early_waits_for_nobody(limit: Callable[[int], None]) ->
     assert threading.active_count() == before
 
 
-def test_one_that_hangs_is_given_up_while_others_wait_for_its_room(
+def test_one_that_hangs_times_out_while_others_wait_for_its_room(
     write_images: Write, limit: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those that waited are not given up: waiting is not decoding."""
+    """Those that waited do not time out: waiting is not decoding."""
     hang, load = threading.Event(), decoding.load_content
 
     def maybe_hang(content: bytes, name: str, **options: Any) -> Image.Image:
@@ -131,7 +131,7 @@ def test_one_that_hangs_is_given_up_while_others_wait_for_its_room(
     for images in (given, paths):
         records = list(aigciqa.score_files(images, metric="nr-lite", workers=2))
         assert [record.error for record in records] == [
-            None, f"{paths[1]}: decoding was given up after 0.3 seconds", None,
+            None, f"{paths[1]}: decoding timed out after 0.3 seconds", None,
         ]  # fmt: skip
     hang.set()
 

@@ -18,13 +18,15 @@ import pyarrow.parquet
 import pytest
 
 import aigciqa
-from aigciqa.evaluation.scores import ScoreTable
-from aigciqa.records import MAX_ERROR, Record
-from aigciqa.scoring.sinks import FileSink, columns_of, to_row
-from aigciqa.scoring.sources import SourceError, open_sources, opened, read_rows
-from aigciqa.tables.csv_text import csv_line, plain, protected
+from aigciqa.errors import MAX_ERROR, SourceError
+from aigciqa.evaluation import PrecomputedScores
+from aigciqa.records import Record
+from aigciqa.scoring.sinks import FileSink
+from aigciqa.scoring.sources import open_sources, opened
+from aigciqa.tables.columns import columns_of, to_row
+from aigciqa.tables.csv_text import csv_line, csv_lines, plain, protected
+from aigciqa.tables.formats import read_rows
 from aigciqa.tables.scores import read_table
-from aigciqa.tables.text import csv_lines
 from aigciqa.utils import object_stores
 from tests.conftest import call_command
 
@@ -324,7 +326,7 @@ class TestFormulas:
         again = FileSink(str(path), columns)
         assert list(again.recover(iter(rows), 1)) == expected
         again.close()
-        assert [row["image"] for row in ScoreTable.read(path).rows] == [row["image"].strip(" ") for row in rows]
+        assert [row["image"] for row in PrecomputedScores.read(path).rows] == [row["image"].strip() for row in rows]
 
     def test_manifests(self, folder: Path, write_images: Write) -> None:
         write_images("gen", "-a.png", "=b.png", "'=c.png")

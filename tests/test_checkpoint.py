@@ -1,4 +1,4 @@
-"""Heads on disk: what is written, and what is refused with which words."""
+"""Checkpoints on disk: what is written, and what is refused with which words."""
 
 from __future__ import annotations
 
@@ -18,50 +18,53 @@ from safetensors.torch import load_file, save_file
 
 import aigciqa
 from aigciqa import errors
-from aigciqa.checkpoints.format import MetricConfig, model_card
+from aigciqa.checkpoints.card import model_card
+from aigciqa.checkpoints.config import MetricConfig
 from aigciqa.registry import METRICS
 from tests.conftest import draw_tensor, untrained
 
+EMBEDDED = Path(aigciqa.__file__).parent / "checkpoints" / "embedded"
+
 
 @pytest.fixture
-def head(heads: dict[str, str], tmp_path: Path) -> Path:
-    return Path(shutil.copytree(heads["nr-resnet18"], tmp_path / "head"))
+def checkpoint(checkpoints: dict[str, str], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(checkpoints["nr-resnet18"], tmp_path / "checkpoint"))
 
 
-def edit(head: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    path = head / "config.json"
+def edit(checkpoint: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = checkpoint / "config.json"
     config = json.loads(path.read_text())
     change(config)
     path.write_text(json.dumps(config))
 
 
-def rewrite(head: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+def rewrite(checkpoint: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
     """Change the tensors, and the config's hash and size with them."""
-    path = head / "model.safetensors"
+    path = checkpoint / "model.safetensors"
     tensors = load_file(path)
     change(tensors)
     save_file(tensors, path)
     data = path.read_bytes()
-    edit(head, lambda config: config.update(sha256=hashlib.sha256(data).hexdigest(), size=len(data)))
+    edit(checkpoint, lambda config: config.update(sha256=hashlib.sha256(data).hexdigest(), size=len(data)))
 
 
-def load(head: Path) -> aigciqa.Metric:
-    return aigciqa.create_metric("nr-resnet18", weights=head)
+def load(checkpoint: Path) -> aigciqa.Metric:
+    return aigciqa.create_metric("nr-resnet18", weights=checkpoint)
 
 
-def test_a_head_is_three_files_that_say_what_it_is(head: Path) -> None:
-    assert sorted(path.name for path in head.iterdir()) == ["README.md", "config.json", "model.safetensors"]
-    config = json.loads((head / "config.json").read_text())
-    data = (head / "model.safetensors").read_bytes()
+def test_a_checkpoint_is_three_files_that_say_what_it_is(checkpoint: Path) -> None:
+    assert sorted(path.name for path in checkpoint.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    config = json.loads((checkpoint / "config.json").read_text())
+    data = (checkpoint / "model.safetensors").read_bytes()
     assert config["format"] == 1
-    assert config["kind"] == "nr"
+    assert (config["kind"], config["head"]) == ("nr", "regression")
     assert config["backbone"] == {"name": "resnet18", "options": {}}
     assert config["dimensions"] == ["quality", "authenticity", "correspondence", "overall"]
     assert config["score_range"]["overall"] == [0, 15]
     assert config["preprocess"]["mean"] == [0.485, 0.456, 0.406]
     assert (config["sha256"], config["size"]) == (hashlib.sha256(data).hexdigest(), len(data))
     assert {"license", "training", "results"} <= config.keys()
-    card = (head / "README.md").read_text()
+    card = (checkpoint / "README.md").read_text()
     assert 'create_metric("nr-resnet18"' in card
     assert "| correspondence | 0 to 5 |" in card
 
@@ -72,7 +75,7 @@ def test_no_classifier_is_stored() -> None:
 
 
 @pytest.mark.parametrize(("name", "largest"), [("fr-resnet50", 130e6), ("fr-vgg16", 62e6)])
-def test_heads_are_small_to_download(name: str, largest: float) -> None:
+def test_checkpoints_are_small_to_download(name: str, largest: float) -> None:
     assert sum(tensor.nbytes for tensor in untrained(name).state_dict().values()) + 100_000 <= largest
 
 
@@ -85,17 +88,22 @@ def test_configs_survive_json(name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda c: c.pop("format"), "'format' is absent; expected a int"),
+        (lambda c: c.pop("format"), "'format' is absent; expected a whole number"),
         (lambda c: c.update(format=2), "'format' is 2; this version reads 1: upgrade"),
         (lambda c: c.update(format=True), "'format' is True"),
         (lambda c: c.update(kind="xr"), "'kind' is 'xr'; expected one of nr, fr"),
         (lambda c: c.update(metric=3), "'metric' is 3"),
         (lambda c: c.update(metric="nr-vgg16"), "holds a checkpoint for 'nr-vgg16', not for 'nr-resnet18'"),
-        (lambda c: c.update(backbone="resnet18"), "'backbone' is 'resnet18'; expected a dict"),
+        (lambda c: c.update(backbone="resnet18"), "'backbone' is 'resnet18'; expected an object"),
         (lambda c: c["backbone"].update(name="os"), "'backbone.name' is 'os'; expected one of"),
         (lambda c: c["backbone"].update(name=["resnet18"]), "'backbone.name' is"),
         (lambda c: c.update(dimensions=[]), "'dimensions' is"),
-        (lambda c: c.update(dimensions=["beauty"]), r"'dimensions' is.*quality, authenticity"),
+        (lambda c: c.update(dimensions=["beauty"]), "'score_range' is.*every dimension"),
+        (lambda c: c.update(dimensions=["quality", 3]), "'dimensions' is.*distinct names"),
+        (lambda c: c.update(dimensions=["error"], score_range={"error": [0, 1]}), "'dimensions': .* called 'error'"),
+        (lambda c: c.update(dimensions=["a\nb"], score_range={"a\nb": [0, 1]}), r"'dimensions': .* called 'a\\nb'"),
+        (lambda c: c.update(head="os.system"), "'head' is 'os.system'; expected one of lite, regression"),
+        (lambda c: c.update(head=["lite"]), "'head' is"),
         (lambda c: c.update(dimensions=["quality", "quality"]), "'dimensions' is.*distinct"),
         (lambda c: c["score_range"].pop("quality"), "'score_range' is.*every dimension"),
         (lambda c: c["score_range"].update(quality=[5, 0]), "'score_range' is"),
@@ -112,15 +120,15 @@ def test_configs_survive_json(name: str) -> None:
         (lambda c: c.pop("sha256"), "'sha256' is absent"),
         (lambda c: c.update(sha256="../../etc/passwd"), "'sha256' is.*64 hexadecimal digits"),
         (lambda c: c.update(size=-1), "'size' is -1; expected a number of bytes"),
-        (lambda c: c.update(size=10**13), "'size' is 10,000,000,000,000; such a head has at most 1"),
+        (lambda c: c.update(size=10**13), "'size' is 10,000,000,000,000; a checkpoint of this metric has at most 1"),
     ],
 )
 def test_a_wrong_config_is_refused_by_the_key(
-    head: Path, change: Callable[[dict[str, Any]], object], text: str
+    checkpoint: Path, change: Callable[[dict[str, Any]], object], text: str
 ) -> None:
-    edit(head, change)
+    edit(checkpoint, change)
     with pytest.raises(aigciqa.CheckpointError, match=text):
-        load(head)
+        load(checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -133,41 +141,43 @@ def test_a_wrong_config_is_refused_by_the_key(
         (lambda t: [t.pop(key) for key in list(t)[:9]], "and 4 more"),
     ],
 )
-def test_wrong_tensors_are_refused_by_name(head: Path, change: Callable[[dict[str, Any]], object], text: str) -> None:
-    rewrite(head, change)
+def test_wrong_tensors_are_refused_by_name(
+    checkpoint: Path, change: Callable[[dict[str, Any]], object], text: str
+) -> None:
+    rewrite(checkpoint, change)
     with pytest.raises(aigciqa.CheckpointError, match=text):
-        load(head)
+        load(checkpoint)
 
 
-def test_altered_and_truncated_weights_are_refused(head: Path) -> None:
-    path = head / "model.safetensors"
+def test_altered_and_truncated_weights_are_refused(checkpoint: Path) -> None:
+    path = checkpoint / "model.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
     with pytest.raises(errors.AlteredError, match="it was altered"):
-        load(head)
+        load(checkpoint)
     path.write_bytes(data[:-7])
     with pytest.raises(errors.TruncatedError, match="truncated or replaced"):
-        load(head)
+        load(checkpoint)
     path.unlink()
     os.mkfifo(path)  # would never end
     with pytest.raises(errors.TruncatedError, match="has 0 bytes"):
-        load(head)
+        load(checkpoint)
     path.unlink()
     with pytest.raises(aigciqa.CheckpointError, match=r"model.safetensors can't be read: No such file"):
-        load(head)
+        load(checkpoint)
 
 
-def test_what_is_no_safetensors_file_is_refused_though_its_hash_fits(head: Path) -> None:
+def test_what_is_no_safetensors_file_is_refused_though_its_hash_fits(checkpoint: Path) -> None:
     bomb = (2**40).to_bytes(8, "little") + b"{}"
-    (head / "model.safetensors").write_bytes(bomb)
-    edit(head, lambda config: config.update(sha256=hashlib.sha256(bomb).hexdigest(), size=len(bomb)))
+    (checkpoint / "model.safetensors").write_bytes(bomb)
+    edit(checkpoint, lambda config: config.update(sha256=hashlib.sha256(bomb).hexdigest(), size=len(bomb)))
     with pytest.raises(aigciqa.CheckpointError, match="is not a safetensors file"):
-        load(head)
+        load(checkpoint)
 
 
-def test_what_is_no_head_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(aigciqa.CheckpointError, match=r"is not a head: it has no config.json"):
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(aigciqa.CheckpointError, match=r"is not a checkpoint: it has no config.json"):
         load(tmp_path)
     (tmp_path / "config.json").write_text("[1]")
     with pytest.raises(aigciqa.CheckpointError, match="holds a list; expected an object"):
@@ -192,67 +202,88 @@ def test_paths_are_never_taken_for_repos(monkeypatch: pytest.MonkeyPatch, tmp_pa
             aigciqa.create_metric("nr-resnet18", weights=path)
 
 
-def test_an_existing_folder_wins_over_a_repo_of_its_name(head: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(head.parent)
-    (head.parent / "org").mkdir()
-    head.rename(head.parent / "org" / "name")
+def test_an_existing_folder_wins_over_a_repo_of_its_name(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(checkpoint.parent)
+    (checkpoint.parent / "org").mkdir()
+    checkpoint.rename(checkpoint.parent / "org" / "name")
     metric = aigciqa.create_metric("nr-resnet18", weights="org/name")
     images = draw_tensor(1, 80, 80)
     assert torch.equal(metric(images), untrained("nr-resnet18")(images))
     assert torch.equal(aigciqa.Metric.from_pretrained("org/name")(images), metric(images))
 
 
-def test_writing_replaces_an_earlier_head(head: Path) -> None:
+def test_writing_replaces_an_earlier_checkpoint(checkpoint: Path) -> None:
     torch.manual_seed(1)
     other = aigciqa.create_metric("nr-resnet18", weights=None)
-    other.save_pretrained(head)
+    other.save_pretrained(checkpoint)
     images = draw_tensor(1, 80, 80)
-    assert torch.equal(load(head)(images), other(images))
-    assert len(list(head.iterdir())) == 3
+    assert torch.equal(load(checkpoint)(images), other(images))
+    assert len(list(checkpoint.iterdir())) == 3
 
 
-def test_a_pickle_in_a_heads_place_is_not_read(head: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pickle_in_a_checkpoints_place_is_not_read(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when its size and hash are those of the config."""
 
     class Evil:
         def __reduce__(self) -> tuple[Any, ...]:
             return os.system, ("touch escaped",)
 
-    monkeypatch.chdir(head)
+    monkeypatch.chdir(checkpoint)
     data = pickle.dumps(Evil())
-    (head / "model.safetensors").write_bytes(data)
-    (head / "pytorch_model.bin").write_bytes(data)
-    edit(head, lambda config: config.update(sha256=hashlib.sha256(data).hexdigest(), size=len(data)))
+    (checkpoint / "model.safetensors").write_bytes(data)
+    (checkpoint / "pytorch_model.bin").write_bytes(data)
+    edit(checkpoint, lambda config: config.update(sha256=hashlib.sha256(data).hexdigest(), size=len(data)))
     with pytest.raises(aigciqa.CheckpointError, match="is not a safetensors file"):
-        load(head)
-    assert not (head / "escaped").exists()
+        load(checkpoint)
+    assert not (checkpoint / "escaped").exists()
 
 
-def test_configs_without_optional_keys(head: Path) -> None:
+def test_configs_without_optional_keys(checkpoint: Path) -> None:
     def strip(config: dict[str, Any]) -> None:
-        for key in ("metric", "license", "training", "results"):
+        for key in ("metric", "head", "license", "training", "results"):
             del config[key]
         del config["backbone"]["options"]
 
-    edit(head, strip)
-    metric = load(head)
+    edit(checkpoint, strip)
+    metric = load(checkpoint)
     assert (metric.name, metric.config.license, metric.config.options) == ("nr-resnet18", None, {})
+    assert metric.config.head == "regression"
 
 
-def test_loading_draws_no_random_numbers_and_keeps_gradients(head: Path) -> None:
+def test_checkpoints_that_name_no_head_load() -> None:
+    assert "head" not in json.loads((EMBEDDED / "nr-lite" / "config.json").read_text())
+    assert aigciqa.create_metric("nr-lite").config.head == "lite"
+
+
+def test_dimensions_of_ones_own(tmp_path: Path) -> None:
+    ranges = {"aesthetics": (1.0, 10.0), "Übersicht_2": (-1.0, 1.0)}
+    config = dataclasses.replace(MetricConfig.from_spec(METRICS["nr-resnet18"]), score_ranges=ranges)
+    metric = aigciqa.Metric(config)
+    metric.save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    assert written["score_range"] == {"aesthetics": [1, 10], "Übersicht_2": [-1, 1]}
+    assert "| aesthetics | 1 to 10 |" in (tmp_path / "README.md").read_text(encoding="utf-8")
+    loaded = aigciqa.create_metric("nr-resnet18", weights=tmp_path, dimension="Übersicht_2")
+    assert (loaded.config.score_ranges, loaded.score_range) == (ranges, (-1, 1))
+    images = draw_tensor(1, 80, 80)
+    assert list(loaded.predict(images)) == ["aesthetics", "Übersicht_2"]
+    assert torch.equal(loaded.predict(images)["aesthetics"], metric(images))
+
+
+def test_loading_draws_no_random_numbers_and_keeps_gradients(checkpoint: Path) -> None:
     torch.manual_seed(3)
     state = torch.get_rng_state()
-    metric = load(head)
+    metric = load(checkpoint)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(parameter.requires_grad and not parameter.is_meta for parameter in metric.parameters())
     assert not any(parameter.requires_grad for parameter in aigciqa.create_metric("fr-lite", as_loss=True).parameters())
 
 
-def test_what_happens_to_the_file_after_loading_changes_nothing(head: Path) -> None:
-    metric = load(head)
+def test_what_happens_to_the_file_after_loading_changes_nothing(checkpoint: Path) -> None:
+    metric = load(checkpoint)
     images = draw_tensor(1, 80, 80)
     before = metric(images)
-    with (head / "model.safetensors").open("r+b") as file:
+    with (checkpoint / "model.safetensors").open("r+b") as file:
         file.write(bytes(1 << 20))
         file.truncate(1 << 21)
     assert torch.equal(metric(images), before)

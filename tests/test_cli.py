@@ -31,13 +31,13 @@ LITE = ["-m", "nr-lite"]
 
 
 @pytest.fixture
-def nr(heads: dict[str, str]) -> list[str]:
-    return ["-m", "nr-resnet18", "--weights", heads["nr-resnet18"]]
+def nr(checkpoints: dict[str, str]) -> list[str]:
+    return ["-m", "nr-resnet18", "--weights", checkpoints["nr-resnet18"]]
 
 
 @pytest.fixture
-def fr(heads: dict[str, str]) -> list[str]:
-    return ["-m", "fr-resnet18", "--weights", heads["fr-resnet18"]]
+def fr(checkpoints: dict[str, str]) -> list[str]:
+    return ["-m", "fr-resnet18", "--weights", checkpoints["fr-resnet18"]]
 
 
 def test_the_default_is_lite_and_the_summary_goes_to_standard_error(write_images: Write, tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_several_metrics_make_a_row_each(write_images: Write, tmp_path: Path) ->
         (["gen", "--weights", "nowhere"], "no such folder, and not a Hub repo"),
         (["gen", "--weights", "empty"], "is not a head"),
         (["gen", "-m", "nr-lite", "-m", "nr-vgg16", "--weights", "x"], "--weights goes with one metric"),
-        (["gen", "-m", "nr-resnet18"], "the weights 'aigciqa/nr-resnet18' can't be had"),
+        (["gen", "-m", "nr-resnet18"], "the weights 'aigciqa/nr-resnet18' could not be loaded"),
         (["gen", "--dimension", "overall"], "dimension is one of quality"),
         (["gen", "--device", "warp"], "--device warp"),
         (["gen", "--device", "cuda:99"], "--device cuda:99"),
@@ -339,7 +339,8 @@ class TestResume:
     def test_from_any_byte_of_the_file(self, write_images: Write, tmp_path: Path, suffix: str) -> None:
         """The file sinks alone: every way a table can be torn."""
         from aigciqa.records import Record
-        from aigciqa.scoring.sinks import FileSink, columns_of, to_row
+        from aigciqa.scoring.sinks import FileSink
+        from aigciqa.tables.columns import columns_of, to_row
 
         columns = columns_of(["quality"])
         names = ["a.png", 'b"\n,.png', "\udcff.png"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import json
 from pathlib import Path
@@ -13,12 +12,9 @@ import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
 
-import aigciqa
-from aigciqa import registry
 from aigciqa.cli import select
-from aigciqa.evaluation import ScoreTable
-from aigciqa.registry import register_metric
-from aigciqa.scoring.sinks import dimensions_of
+from aigciqa.evaluation import PrecomputedScores
+from aigciqa.tables.columns import dimensions_of
 from aigciqa.tables.scores import read_table
 from tests.test_compare import run
 
@@ -29,16 +25,6 @@ b/1.png,,b,nr-lite,21,2.0,,a dog
 b/2.png,,b,nr-lite,22,2.5,,a dog
 """
 OWN = "image,group,aesthetics,seed\na/1.png,a,7,1\na/2.png,a,8,2\nb/1.png,b,6,3\nb/2.png,b,5,4\n"
-
-
-@pytest.fixture
-def own_metric(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A registered metric with a dimension of its own, for one test."""
-    monkeypatch.setattr(registry, "_METRICS", dict(registry.METRICS))
-    monkeypatch.setattr(registry, "METRICS", registry._METRICS)
-    register_metric(
-        dataclasses.replace(aigciqa.metric_info("nr-resnet18"), name="nr-mine", dimensions=("aesthetics", "quality"))
-    )
 
 
 def write(path: Path, text: str) -> str:
@@ -104,8 +90,8 @@ def test_what_beside_the_table_declares_nothing_is_left_alone(text: str, tmp_pat
 def test_or_predicted_by_a_registered_metric(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", OWN)
     assert read_table(path).dimensions == ("aesthetics",)
-    scores = ScoreTable.read(write(tmp_path / "mine.csv", "image,aesthetics,seed\n0.png,7,1\n"))
-    assert (list(scores.metrics), scores.columns) == (["mine"], ("seed",))
+    scores = PrecomputedScores.read(write(tmp_path / "mine.csv", "image,aesthetics,seed\n0.png,7,1\n"))
+    assert (list(scores.metrics), scores.dimensions) == (["mine"], ("aesthetics",))
 
 
 def test_a_metrics_own_dimensions_are_columns_too() -> None:
@@ -137,10 +123,10 @@ def test_cells_are_stripped(tmp_path: Path) -> None:
 
 
 def test_scores_of_another_tool_are_stripped_and_have_one_column_of_a_name(tmp_path: Path) -> None:
-    found = ScoreTable.read(write(tmp_path / "t.csv", " image , mine \n a.png , 3.5 \n"))
-    assert found.rows == ({"image": "a.png", "mine": "3.5"},)
+    found = PrecomputedScores.read(write(tmp_path / "t.csv", " image , mine \n a.png , 3.5 \n"), columns=["mine"])
+    assert [(row["image"], row["mine"]) for row in found.rows] == [("a.png", 3.5)]
     with pytest.raises(ValueError, match="has two columns 'image': rename one"):
-        ScoreTable.read(write(tmp_path / "t.csv", "image,mine,image\na.png,1,b.png\n"))
+        PrecomputedScores.read(write(tmp_path / "t.csv", "image,mine,image\na.png,1,b.png\n"))
 
 
 def test_one_image_a_side_is_said_to_be_too_few(tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ from click.testing import CliRunner, Result
 from aigciqa.cli.compare import main
 from aigciqa.compare.groups import GROUP_LIMIT, Group, compare, match
 from aigciqa.records import Record
-from aigciqa.scoring.sinks import FileSink, columns_of, to_row
+from aigciqa.scoring.sinks import FileSink
 from aigciqa.stats.groups import MIN_PROVING
+from aigciqa.tables.columns import columns_of, to_row
 from aigciqa.tables.text import probability, rounded
 from tests.test_report import cells_of, thumbnails_of
 
@@ -105,19 +106,19 @@ class TestMatching:
 
     def test_the_folder_of_a_group_is_what_its_images_have_in_common(self) -> None:
         group = Group.of_rows("a", [row("out/sd/x/1.png", 1), row("/gone.png", None), row("out/sd/y/1.png", 1)])
-        assert [group.relatives[place] for place in (0, 2)] == ["x/1.png", "y/1.png"]
+        assert [group.relative_paths[index] for index in (0, 2)] == ["x/1.png", "y/1.png"]
 
 
 class TestCompare:
-    def test_every_metric_and_dimension_is_a_block(self) -> None:
+    def test_every_metric_and_dimension_is_compared(self) -> None:
         one = rows("a", 3) + rows("a", 2, metric="fr-lite")
         other = rows("b", 3.5) + rows("b", 2, metric="fr-lite") + rows("b", 2, metric="clip")
         found = compare([Group.of_rows("a", one), Group.of_rows("b", other)], DIMENSIONS)
-        assert [block.label for block in found.blocks] == [
+        assert [each.label for each in found.comparisons] == [
             "nr-lite · quality", "nr-lite · authenticity", "fr-lite · quality", "fr-lite · authenticity"
         ]  # fmt: skip
-        assert found.alone == (("clip", "quality", "b"), ("clip", "authenticity", "b"))
-        (difference,) = found.blocks[0].differences
+        assert found.uncompared == (("clip", "quality", "b"), ("clip", "authenticity", "b"))
+        (difference,) = found.comparisons[0].differences
         assert (difference.first, difference.second, difference.n, difference.matched) == ("b", "a", 20, True)
         assert difference.is_significant
 
@@ -125,7 +126,7 @@ class TestCompare:
         one, other = rows("a", 3), rows("b", 3)
         one[4] = row("a/4.png", None)
         found = compare([Group.of_rows("a", one), Group.of_rows("b", other)], DIMENSIONS)
-        assert found.blocks[0].differences[0].n == 19
+        assert found.comparisons[0].differences[0].n == 19
         assert [(name, failed["image"]) for name, failed in found.failures] == [("a", "a/4.png")]
 
     @pytest.mark.parametrize(("share", "below"), [(0.5, []), (0.99, ["a"])])
@@ -133,7 +134,7 @@ class TestCompare:
         groups = [Group.of_rows(name, rows(name, mean)) for name, mean in (("a", 2.5), ("base", 3.0), ("c", 4.0))]
         found = compare(groups, ["quality"], baseline="base", share=share)
         assert [each.name for _, each in found.below] == below
-        assert [each.name for each in found.blocks[0].margins] == ["a", "c"]
+        assert [each.name for each in found.comparisons[0].non_inferiority] == ["a", "c"]
 
     def test_a_group_without_scores_is_below(self) -> None:
         groups = [Group.of_rows(name, rows(name, 3)) for name in "ab"]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from aigciqa.stats.groups import Scores, _student, differences, margins, standings
+from aigciqa.stats.groups import Scores, differences, non_inferiority, summaries
 
 PROMPTS = tuple(f"prompt {number}" for number in range(40))
 
@@ -23,9 +23,9 @@ def scored(shift: float, seed: int, prompts: tuple[str, ...] = PROMPTS, spread: 
     return Scores(difficulty + shift + np.random.default_rng(seed).normal(0, spread, len(prompts)), prompts)
 
 
-def test_standings_are_sorted_and_their_figures_those_of_numpy() -> None:
+def test_summaries_are_sorted_and_their_figures_those_of_numpy() -> None:
     groups = {"worse": scored(0.0, 1), "empty": Scores(np.array([])), "better": scored(1.0, 2)}
-    first, second, last = standings(groups)
+    first, second, last = summaries(groups)
     assert (first.name, second.name, last.name) == ("better", "worse", "empty")
     values = groups["better"].values
     assert (first.n, first.mean, first.median, first.worst) == (40, values.mean(), np.median(values), values.min())
@@ -36,7 +36,7 @@ def test_standings_are_sorted_and_their_figures_those_of_numpy() -> None:
 
 def test_the_interval_is_that_of_scipy() -> None:
     values = np.random.default_rng(0).gamma(2, 1, 60)
-    (found,) = standings({"one": Scores(values)})
+    (found,) = summaries({"one": Scores(values)})
     expected = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
     width = expected.high - expected.low
     assert (found.low, found.high) == pytest.approx(tuple(expected), abs=0.06 * width)
@@ -45,20 +45,20 @@ def test_the_interval_is_that_of_scipy() -> None:
 def test_the_interval_is_of_prompts_not_of_images() -> None:
     values = np.random.default_rng(0).normal(3, 1, 30)
     keys = tuple(f"{number}" for number in range(30))
-    (single,) = standings({"one": Scores(values, keys)})
-    (repeated,) = standings({"one": Scores(np.repeat(values, 10), tuple(np.repeat(keys, 10)))})
-    (unknown,) = standings({"one": Scores(np.repeat(values, 10))})
+    (single,) = summaries({"one": Scores(values, keys)})
+    (repeated,) = summaries({"one": Scores(np.repeat(values, 10), tuple(np.repeat(keys, 10)))})
+    (unknown,) = summaries({"one": Scores(np.repeat(values, 10))})
     assert repeated.n == 300
     assert repeated.mean == pytest.approx(single.mean)
     assert (repeated.low, repeated.high) == pytest.approx((single.low, single.high))
-    assert unknown.high - unknown.low == pytest.approx((single.high - single.low) / math.sqrt(10), rel=0.1)
+    assert unknown.high - unknown.low == pytest.approx((single.high - single.low) / math.sqrt(10), rel=0.15)
 
 
 def test_a_group_stands_alone_whatever_else_there_is_and_in_whatever_order() -> None:
     one = scored(0.0, 1)
     backwards = Scores(one.values[::-1], PROMPTS[::-1])
-    alone = standings({"one": one})
-    beside = standings({"other": scored(9.0, 2, PROMPTS[:7]), "one": backwards})
+    alone = summaries({"one": one})
+    beside = summaries({"other": scored(9.0, 2, PROMPTS[:7]), "one": backwards})
     assert (beside[1].low, beside[1].high) == pytest.approx((alone[0].low, alone[0].high))
 
 
@@ -99,7 +99,7 @@ def test_unmatched_differences_are_welchs_test_and_the_probability_of_superiorit
     expected = stats.ttest_ind(first, second, equal_var=False)
     assert (found.n, found.matched) == (30, False)
     assert found.difference == pytest.approx(first.mean() - second.mean())
-    assert found.p_value == pytest.approx(2 * stats.t.sf(abs(expected.statistic), math.floor(expected.df)))
+    assert found.p_value == pytest.approx(expected.pvalue)
     assert found.win_rate == pytest.approx(stats.mannwhitneyu(first, second).statistic / 30 / 80)
     low, high = stats.bootstrap(
         (first, second), lambda x, y, axis: x.mean(axis) - y.mean(axis), n_resamples=20_000, method="percentile", rng=1
@@ -154,7 +154,7 @@ def test_a_baseline_is_compared_with_every_other_group() -> None:
 
 def test_margins_above_a_share_of_the_baseline() -> None:
     base, other = scored(0.0, 1), scored(-0.5, 2, PROMPTS[10:])
-    found, unmatched = margins({"other": other, "base": base, "far": Scores(base.values)}, "base", 0.9)
+    found, unmatched = non_inferiority({"other": other, "base": base, "far": Scores(base.values)}, "base", 0.9)
     inside = other.values - 0.9 * base.values[10:]
     assert (found.name, found.n, found.matched) == ("other", 30, True)
     assert (found.mean, found.baseline_mean) == pytest.approx((other.values.mean(), base.values[10:].mean()))
@@ -163,7 +163,7 @@ def test_margins_above_a_share_of_the_baseline() -> None:
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.08 * (high - low))
     assert not unmatched.matched
     assert unmatched.margin == pytest.approx(0.1 * base.values.mean())
-    (nothing,) = margins({"none": Scores(np.array([])), "base": base}, "base", 0.9)
+    (nothing,) = non_inferiority({"none": Scores(np.array([])), "base": base}, "base", 0.9)
     assert (nothing.n, math.isnan(nothing.mean), math.isnan(nothing.margin)) == (0, True, True)
 
 
@@ -179,7 +179,7 @@ def test_swapping_two_groups_turns_everything_round() -> None:
 def test_twice_the_same_is_the_same() -> None:
     groups = {"a": scored(0, 1), "b": Scores(np.arange(9.0)), "c": scored(0.5, 2)}
     assert differences(groups) == differences(groups)
-    assert standings(groups) == standings(groups)
+    assert summaries(groups) == summaries(groups)
 
 
 def test_what_is_not_finite_was_not_scored() -> None:
@@ -190,7 +190,7 @@ def test_what_is_not_finite_was_not_scored() -> None:
     kept = np.isfinite(values)
     assert found.n == 38
     assert found.difference == pytest.approx((whole.values - values)[kept].mean())
-    assert {each.name: each.n for each in standings({"holes": Scores(values), "whole": whole})} == {
+    assert {each.name: each.n for each in summaries({"holes": Scores(values), "whole": whole})} == {
         "holes": 38,
         "whole": 40,
     }
@@ -198,7 +198,7 @@ def test_what_is_not_finite_was_not_scored() -> None:
 
 @pytest.mark.parametrize("keys", [None, ("a",)])
 def test_a_single_score_has_no_interval_and_proves_nothing(keys: tuple[str, ...] | None) -> None:
-    (one,) = standings({"one": Scores(np.array([4.0]), keys)})
+    (one,) = summaries({"one": Scores(np.array([4.0]), keys)})
     assert (one.mean, one.median, one.worst) == (4, 4, 4)
     assert math.isnan(one.low)
     assert math.isnan(one.high)
@@ -242,9 +242,9 @@ def test_the_order_of_scores_makes_no_difference() -> None:
         turned = np.random.default_rng(seed).permutation(values)
         groups = {"turned": Scores(turned), "base": Scores(values)}
         assert differences(groups)[0].difference == 0
-        assert margins(groups, "base", 1)[0].margin == 0
+        assert non_inferiority(groups, "base", 1)[0].margin == 0
     up, down = Scores(np.array([1.1, 2.9]), ("a", "b")), Scores(np.array([1.8, 2.2]), ("a", "b"))
-    assert margins({"up": up, "down": down}, "down", 1)[0].margin == 0
+    assert non_inferiority({"up": up, "down": down}, "down", 1)[0].margin == 0
 
 
 def test_very_many_pairs_take_the_memory_of_a_few() -> None:
@@ -269,13 +269,6 @@ def test_a_group_without_scores_is_compared_with_nothing() -> None:
     assert found[2].p_value == alone.p_value  # what can't be tested is not counted
 
 
-@pytest.mark.parametrize("t", [0.0, 0.3, 2.0, 7.0])
-def test_students_t_is_that_of_scipy(t: float) -> None:
-    freedoms = [1, 2, 3, 4, 5, 10, 33, 998, 999]
-    assert [_student(t, each) for each in freedoms] == pytest.approx(2 * stats.t.sf(t, freedoms), rel=1e-6, abs=1e-14)
-    assert _student(t, 1000) == pytest.approx(2 * stats.t.sf(t, 1000), abs=1e-3)
-
-
 def test_false_alarms_are_as_rare_as_they_say() -> None:
     alarms = sum(
         differences({"a": scored(0, 2 * seed, PROMPTS[:10]), "b": scored(0, 2 * seed + 1, PROMPTS[:10])})[
@@ -288,7 +281,7 @@ def test_false_alarms_are_as_rare_as_they_say() -> None:
 
 def test_many_prompts_are_resampled_in_blocks() -> None:
     values = np.random.default_rng(0).normal(3, 1, 25_000)
-    (found,) = standings({"many": Scores(values)})
+    (found,) = summaries({"many": Scores(values)})
     half = 1.96 * values.std() / math.sqrt(25_000)
     assert (found.low, found.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.1 * half)
 

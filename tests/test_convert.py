@@ -24,6 +24,7 @@ from torchvision import transforms
 
 import aigciqa
 from aigciqa.cli.convert import main as convert_command
+from aigciqa.errors import OutputExistsError
 from tests.conftest import draw, with_slow_ones
 
 BACKBONES = ("vgg16", "vgg19", "resnet18", "resnet50", "inceptionv4")
@@ -183,7 +184,7 @@ def small(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("kind", ["nr", "fr"])
 @pytest.mark.parametrize("name", with_slow_ones(BACKBONES))
-def test_a_converted_head_scores_as_the_scripts_model(
+def test_a_converted_checkpoint_scores_as_the_scripts_model(
     name: str, kind: str, tmp_path: Path, pair: tuple[Path, Path]
 ) -> None:
     backbone, regressor = theirs(name, kind)
@@ -192,8 +193,8 @@ def test_a_converted_head_scores_as_the_scripts_model(
     with torch.no_grad():
         features = torch.cat([backbone(pipeline(path, name)) for path in images], dim=1)
         expected = regressor(features).item()
-    aigciqa.convert_checkpoint(file, metric=f"{kind}-{name}", dimension="authenticity", output=tmp_path / "head")
-    metric = aigciqa.create_metric(f"{kind}-{name}", weights=tmp_path / "head")
+    aigciqa.convert_checkpoint(file, metric=f"{kind}-{name}", dimension="authenticity", output=tmp_path / "checkpoint")
+    metric = aigciqa.create_metric(f"{kind}-{name}", weights=tmp_path / "checkpoint")
     assert metric.dimensions == ("authenticity",)
     assert metric(*images).item() == pytest.approx(expected, rel=1e-5)
     assert not [key for key in metric.state_dict() if "classifier" in key or "last_linear" in key]
@@ -205,16 +206,16 @@ def test_a_converted_head_scores_as_the_scripts_model(
         assert away > 1e-3 * features.abs().max()
 
 
-def test_what_a_converted_head_says_of_itself(small: Path, tmp_path: Path) -> None:
+def test_what_a_converted_checkpoint_says_of_itself(small: Path, tmp_path: Path) -> None:
     metric = aigciqa.convert_checkpoint(
-        small, metric="fr-resnet18", dimension="overall", output=tmp_path / "head", license="MIT"
+        small, metric="fr-resnet18", dimension="overall", output=tmp_path / "checkpoint", license="MIT"
     )
     config = metric.config
     assert config.options == {"negative_slope": 0.01}
-    assert config.score_range == {"overall": (0, 15)}
+    assert config.score_ranges == {"overall": (0, 15)}
     assert (config.license, config.training["epoch"], config.training["rho_best"]) == ("MIT", 17, 0.8125)
     assert config.training["script"] == "github.com/jiquan123/AIGIQA4K"
-    card = (tmp_path / "head" / "README.md").read_text()
+    card = (tmp_path / "checkpoint" / "README.md").read_text()
     assert "| rho_best | 0.8125 |" in card
     assert "license: mit" in card
 
@@ -223,19 +224,19 @@ def test_keys_of_a_data_parallel_model(tmp_path: Path) -> None:
     backbone, regressor = theirs("resnet18", "nr")
     states = collections.OrderedDict((f"module.{key}", value) for key, value in backbone.state_dict().items())
     file = save(tmp_path / "nr.pt", backbone, regressor, backbone=states)
-    metric = aigciqa.convert_checkpoint(file, metric="nr-resnet18", dimension="quality", output=tmp_path / "head")
+    metric = aigciqa.convert_checkpoint(file, metric="nr-resnet18", dimension="quality", output=tmp_path / "checkpoint")
     assert torch.equal(metric.backbone.state_dict()["conv1.weight"], backbone.state_dict()["conv1.weight"])
 
 
 def test_what_was_there_stays(small: Path, tmp_path: Path) -> None:
-    arguments: dict[str, Any] = {"metric": "fr-resnet18", "dimension": "quality", "output": tmp_path / "head"}
+    arguments: dict[str, Any] = {"metric": "fr-resnet18", "dimension": "quality", "output": tmp_path / "checkpoint"}
     aigciqa.convert_checkpoint(small, **arguments)
-    before = (tmp_path / "head" / "config.json").read_bytes()
-    with pytest.raises(FileExistsError, match="holds a head already"):
+    before = (tmp_path / "checkpoint" / "config.json").read_bytes()
+    with pytest.raises(OutputExistsError, match="holds a checkpoint already"):
         aigciqa.convert_checkpoint(small, **{**arguments, "dimension": "overall"})
-    assert (tmp_path / "head" / "config.json").read_bytes() == before
+    assert (tmp_path / "checkpoint" / "config.json").read_bytes() == before
     aigciqa.convert_checkpoint(small, **{**arguments, "dimension": "overall"}, overwrite=True)
-    assert (tmp_path / "head" / "config.json").read_bytes() != before
+    assert (tmp_path / "checkpoint" / "config.json").read_bytes() != before
 
 
 @pytest.mark.parametrize(
@@ -243,7 +244,7 @@ def test_what_was_there_stays(small: Path, tmp_path: Path) -> None:
     [
         ({"metric": "nr-resnet18"}, aigciqa.CheckpointError, r"reads 1024 features, as fr-resnet18 does; nr-resnet18"),
         ({"metric": "fr-vgg16"}, aigciqa.CheckpointError, "lacks 'backbone.features.0.bias'"),
-        ({"metric": "fr-lite"}, ValueError, "trains no fr-lite"),
+        ({"metric": "fr-lite"}, ValueError, "does not train fr-lite"),
         ({"metric": "fr-resnet"}, ValueError, "did you mean"),
         ({"dimension": "beauty"}, ValueError, "dimension is one of quality"),
     ],
@@ -253,8 +254,8 @@ def test_wrong_words_for_a_right_file(
 ) -> None:
     right: dict[str, Any] = {"metric": "fr-resnet18", "dimension": "quality"}
     with pytest.raises(kind, match=words):
-        aigciqa.convert_checkpoint(small, **{**right, **arguments}, output=tmp_path / "head")
-    assert not (tmp_path / "head").exists()
+        aigciqa.convert_checkpoint(small, **{**right, **arguments}, output=tmp_path / "checkpoint")
+    assert not (tmp_path / "checkpoint").exists()
 
 
 class Evil:
@@ -270,7 +271,7 @@ def test_nothing_in_a_file_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     torch.save({"backbone": Evil()}, "old.pt", _use_new_zipfile_serialization=False)
     for name in ("evil.pt", "old.pt"):
         with pytest.raises(aigciqa.CheckpointError, match=r"refers to the code \w+.system, and is not read"):
-            aigciqa.convert_checkpoint(name, metric="nr-resnet18", dimension="quality", output="head")
+            aigciqa.convert_checkpoint(name, metric="nr-resnet18", dimension="quality", output="checkpoint")
         with pytest.raises(aigciqa.CheckpointError, match=r"refers to the code \w+.system"):
             aigciqa.load_imagenet(aigciqa.create_metric("nr-resnet18", weights=None), name)
     assert not Path("escaped").exists()
@@ -279,7 +280,7 @@ def test_nothing_in_a_file_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_names_in_an_archive_do_not_climb_out_of_it(small: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(small, "a") as archive:
         archive.writestr("fr/../../../escaped", b"evil")
-    folder = tmp_path / "deep" / "head"
+    folder = tmp_path / "deep" / "checkpoint"
     aigciqa.convert_checkpoint(small, metric="fr-resnet18", dimension="quality", output=folder)
     assert {path.name for path in folder.iterdir()} == {"README.md", "config.json", "model.safetensors"}
     assert not list(tmp_path.rglob("escaped"))
@@ -303,21 +304,21 @@ def test_what_is_no_checkpoint_is_refused(content: Any, words: str, tmp_path: Pa
     elif content is not None:
         torch.save(content, file)
     with pytest.raises(aigciqa.CheckpointError, match=words):
-        aigciqa.convert_checkpoint(file, metric="nr-resnet18", dimension="quality", output=tmp_path / "head")
+        aigciqa.convert_checkpoint(file, metric="nr-resnet18", dimension="quality", output=tmp_path / "checkpoint")
 
 
 def test_a_truncated_checkpoint_is_refused(small: Path, tmp_path: Path) -> None:
     small.write_bytes(small.read_bytes()[:-1000])
     with pytest.raises(aigciqa.CheckpointError, match="damaged"):
-        aigciqa.convert_checkpoint(small, metric="fr-resnet18", dimension="quality", output=tmp_path / "head")
+        aigciqa.convert_checkpoint(small, metric="fr-resnet18", dimension="quality", output=tmp_path / "checkpoint")
 
 
 @pytest.mark.slow
 def test_the_command(small: Path, tmp_path: Path) -> None:
-    arguments = [str(small), "-m", "fr-resnet18", "-d", "quality", "-o", str(tmp_path / "head")]
+    arguments = [str(small), "-m", "fr-resnet18", "-d", "quality", "-o", str(tmp_path / "checkpoint")]
     command = [sys.executable, "-m", "aigciqa", "convert", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout.strip()) == (0, str(tmp_path / "head")), done.stderr
+    assert (done.returncode, done.stdout.strip()) == (0, str(tmp_path / "checkpoint")), done.stderr
     assert "create_metric('fr-resnet18', weights=" in done.stderr
     again = CliRunner().invoke(convert_command, arguments)
     assert (again.exit_code, "--overwrite" in again.output) == (2, True)

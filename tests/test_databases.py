@@ -24,11 +24,22 @@ from hypothesis import strategies as st
 from scipy.io import savemat
 from scipy.stats import spearmanr
 
-from aigciqa.databases import Database, Sample, Split, database_info, folder, list_databases, load_database, pku_i2iqa
-from aigciqa.databases.base import counted
+from aigciqa.databases import (
+    Database,
+    DatabaseSpec,
+    Sample,
+    Split,
+    agiqa_3k,
+    database_info,
+    folder,
+    list_databases,
+    load_database,
+    pku_i2iqa,
+)
 from aigciqa.databases.dataset import ImageDataset
-from aigciqa.errors import DatabaseError
+from aigciqa.errors import DatabaseError, MissingExtraError
 from aigciqa.registry import METRICS
+from aigciqa.utils.paths import counted
 from tests import lookalikes
 from tests.lookalikes import WRITERS, write_csv, write_xlsx
 
@@ -76,9 +87,9 @@ class TestTable:
             load_database("agiqa3k", tmp_path)
 
     def test_an_unknown_option_names_those_there_are(self, originals: dict[str, Path]) -> None:
-        with pytest.raises(TypeError, match="'pku-i2iqa' has no option 'subset'; it has none"):
+        with pytest.raises(ValueError, match="'pku-i2iqa' has no option 'subset'; it has none"):
             load_database("pku-i2iqa", originals["pku-i2iqa"], subset="i2i")
-        with pytest.raises(TypeError, match="no option 'part'; its options: subset"):
+        with pytest.raises(ValueError, match="no option 'part'; its options: subset"):
             load_database("pku-aigiqa-4k", originals["pku-aigiqa-4k"], part="i2i")
 
     @pytest.mark.parametrize("name", ALL)
@@ -311,6 +322,31 @@ class TestFolder:
         assert [sample.group for sample in database.samples] == ["a.png", "b.png"]
         assert database.score_range == {"quality": (1.0, 3.5)}
         assert database.generators == ()
+
+    def test_dimensions_of_ones_own_are_named(self, tmp_path: Path) -> None:
+        header = ("image", "aesthetics", "quality", "note")
+        self.write(tmp_path, header, ("a.png", "7", "1", "x"), ("b.png", "9", "2", "y"))
+        for options in ({"dimensions": ["aesthetics"]}, {"score_range": {"aesthetics": (1, 10)}}):
+            database = load_database("folder", tmp_path, **options)
+            assert database.dimensions == ("quality", "aesthetics")
+            assert database.samples[1].scores == {"quality": 2.0, "aesthetics": 9.0}
+        assert database.score_range == {"quality": (1.0, 2.0), "aesthetics": (1.0, 10.0)}
+        assert "no column 'beauty'; found: 'image'" in error("folder", tmp_path, dimensions=["beauty"])
+
+    def test_a_sum_may_be_named_too(self, tmp_path: Path) -> None:
+        header = ("image", "quality", "authenticity", "correspondence")
+        self.write(tmp_path, header, ("a.png", "1", "2", "3"))
+        assert load_database("folder", tmp_path, dimensions=["overall"]).samples[0].scores["overall"] == 6
+
+    @pytest.mark.usefixtures("own_metric")
+    def test_dimensions_of_a_registered_metric_are_read(self, tmp_path: Path) -> None:
+        self.write(tmp_path, ("image", "aesthetics"), ("a.png", "7"))
+        assert load_database("folder", tmp_path).samples[0].scores == {"aesthetics": 7.0}
+
+    def test_other_columns_of_numbers_are_named_in_a_warning(self, tmp_path: Path) -> None:
+        self.write(tmp_path, ("image", "quality", "seed", "aesthetics"), ("a.png", "1", "12", "7"))
+        with pytest.warns(UserWarning, match=r"not read as scores: seed, aesthetics; .*dimensions=\['seed'\]"):
+            assert load_database("folder", tmp_path).dimensions == ("quality",)
 
     @pytest.mark.parametrize(
         ("columns", "cells", "group"),
@@ -565,23 +601,21 @@ class TestWrongLayouts:
         assert "pic-index.xlsx: 119 rows, but Image/allimg/ holds 120 images" in message
         assert "prompt.xlsx: 3 prompts; expected one for each" in message
 
-    @pytest.mark.parametrize(("name", "module"), [("agiqa-1k", "openpyxl"), ("aigciqa2023", "scipy")])
     def test_a_missing_package_names_the_extra(
-        self, name: str, module: str, originals: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+        self, originals: dict[str, Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setitem(sys.modules, "scipy.io" if module == "scipy" else module, None)
-        with pytest.raises(ImportError, match=rf"need {module}: pip install 'aigciqa\[train\]'"):
-            load_database(name, originals[name])
+        monkeypatch.setitem(sys.modules, "openpyxl", None)
+        with pytest.raises(MissingExtraError, match=r"need openpyxl: pip install 'aigciqa\[train\]'"):
+            load_database("agiqa-1k", originals["agiqa-1k"])
 
 
-def rated(groups: list[str], generators: list[str | None] | None = None) -> Database:
+def rated(groups: list[str], generators: list[str | None] | None = None, spec: DatabaseSpec = folder.SPEC) -> Database:
     """A database in memory, with a sample of each of these groups."""
     samples = tuple(
         Sample(f"/d/{index}.png", None, None, generator, group, {"quality": index / 7}, f"{index}.png")
         for index, (group, generator) in enumerate(zip(groups, generators or [None] * len(groups), strict=True))
     )
-    spec = pku_i2iqa.SPEC if generators else folder.SPEC
-    return Database(spec, Path("/d"), samples, {"quality": (0.0, 5.0)})
+    return Database(pku_i2iqa.SPEC if generators else spec, Path("/d"), samples, {"quality": (0.0, 5.0)})
 
 
 def names(part: tuple[Sample, ...]) -> list[str]:
@@ -664,11 +698,10 @@ class TestProtocols:
 
     def test_the_shuffle_is_the_known_one(self) -> None:
         """Figures of `np.random.seed(1); x = list(range(10)); np.random.shuffle(x)`."""
-        from aigciqa.databases.protocols import _shuffled
-
-        train, test = _shuffled(rated(list("abcdefghij")).samples)
-        assert names(train + test) == [f"{index}.png" for index in (2, 9, 6, 4, 0, 3, 1, 7, 8, 5)]
-        assert [len(part) for part in _shuffled(rated(list("abcdefghijkl")).samples)] == [9, 3]
+        split = rated(list("abcdefghij"), spec=agiqa_3k.SPEC).split("paper")
+        assert names(split.train + split.test) == [f"{index}.png" for index in (2, 9, 6, 4, 0, 3, 1, 7, 8, 5)]
+        split = rated(list("abcdefghijkl"), spec=agiqa_3k.SPEC).split("paper")
+        assert (len(split.train), len(split.test)) == (9, 3)
 
     def test_one_generator_and_one_after_the_other(self, originals: dict[str, Path]) -> None:
         database = load_database("pku-i2iqa", originals["pku-i2iqa"])
@@ -697,17 +730,14 @@ class TestProtocols:
         ("options", "kind", "said"),
         [
             ({"seed": -1}, ValueError, "seed=-1: expected 0 to"),
-            ({"seed": 1.5}, TypeError, "seed is an integer; got 1.5"),
-            ({"seed": True}, TypeError, "seed is an integer; got True"),
-            ({"folds": 3}, TypeError, "'prompt-disjoint' has no option 'folds'; it has none"),
+            ({"seed": 1.5}, ValueError, "seed is an integer; got 1.5"),
+            ({"seed": True}, ValueError, "seed is an integer; got True"),
+            ({"folds": 3}, ValueError, "'prompt-disjoint' has no option 'folds'; it has none"),
             ({"protocol": "k-fold", "fold": 5}, ValueError, "fold=5: expected 0 to 4, for there are 5 folds"),
-            ({"protocol": "k-fold", "folds": 1}, ValueError, "folds=1: expected 2 to"),
-            (
-                {"protocol": "k-fold", "folds": 13},
-                ValueError,
-                "13 folds need at least 13 prompts; 'folder' has 12 here",
-            ),
-            ({"protocol": "k-fold", "part": 1}, TypeError, "no option 'part'; its options: folds, fold"),
+            ({"protocol": "k-fold", "folds": 1}, ValueError, "folds=1: expected 2 or more"),
+            ({"protocol": "k-fold", "folds": 13}, ValueError, "13 folds need at least 13 prompts; there are 12 here"),
+            ({"protocol": "k-fold", "folds": 2.5}, ValueError, "folds is an integer; got 2.5"),
+            ({"protocol": "k-fold", "part": 1}, ValueError, "no option 'part'; its options: folds, fold"),
         ],
     )
     def test_wrong_options(self, options: dict[str, Any], kind: type[Exception], said: str) -> None:

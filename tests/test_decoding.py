@@ -22,6 +22,7 @@ from PIL import Image
 
 from aigciqa import ImageError
 from aigciqa.images.decode import BYTES_PER_PIXEL, MOST_BYTES_PER_PIXEL, load_content
+from aigciqa.images.preprocess import Preprocessor
 from aigciqa.registry import Preprocess
 from aigciqa.scoring import decoding
 from aigciqa.utils import memory
@@ -115,25 +116,25 @@ class TestBudget:
         for path in paths:
             Image.fromarray(RGB).save(path)
         lock, inside, most = threading.Lock(), [0], [0]
-        present = decoding.preprocess_image
+        preprocess = Preprocessor.image
 
-        def watched(*arguments: object) -> torch.Tensor:
+        def watched(preprocessor: Preprocessor, image: Image.Image) -> torch.Tensor:
             with lock:
                 inside[0] += 1
                 most[0] = max(most[0], inside[0])
             time.sleep(0.01)
             try:
-                return present(*arguments)
+                return preprocess(preprocessor, image)
             finally:
                 with lock:
                     inside[0] -= 1
 
-        monkeypatch.setattr(decoding, "preprocess_image", watched)
+        monkeypatch.setattr(Preprocessor, "image", watched)
         pool = decoding.DecoderPool(4, "pillow", torch.device("cpu"))
         spec = Preprocess(resize=None, crop=None)
         results = [pool.result(each) for each in [pool.submit(str(path), None, (spec,)) for path in paths]]
         pool.close()
-        assert all(isinstance(each, dict) for each in results)
+        assert all(each.keys() == {spec} for each in results)
         assert most == [1]
 
     def test_an_error_gives_back(self, budget: int) -> None:
@@ -210,6 +211,7 @@ def test_a_pixel_takes_no_more_than_is_said_of_its_format(
 STOPPED = """
 import json, sys, time
 import torch
+from aigciqa.images.preprocess import Preprocessor
 from aigciqa.registry import Preprocess
 from aigciqa.scoring import decoding
 decoding.DECODE_SECONDS, decoding.TICK_SECONDS = 4.0, 0.1
@@ -260,17 +262,18 @@ def test_one_that_hangs_gives_its_memory_back(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(decoding, "DECODE_SECONDS", 0.4)
     monkeypatch.setattr(decoding, "TICK_SECONDS", 0.01)
     monkeypatch.setattr(memory.DECODING, "limit", 1)
-    released, present = threading.Event(), decoding.preprocess_image
+    released, preprocess = threading.Event(), Preprocessor.image
     names = [str(tmp_path / name) for name in ("hangs.png", "next.png")]
     for name, size in zip(names, (2, 3), strict=True):
         Image.new("RGB", (size, size)).save(name)
     monkeypatch.setattr(
-        decoding, "preprocess_image", lambda image, spec: (image.width == 2 and released.wait()) or present(image, spec)
+        Preprocessor, "image", lambda self, image: (image.width == 2 and released.wait()) or preprocess(self, image)
     )
     pool = decoding.DecoderPool(2, "pillow", torch.device("cpu"))
     spec = Preprocess(resize=None, crop=None)
     hung, following = [pool.submit(name, None, (spec,)) for name in names]
-    assert isinstance(pool.result(following), dict)
-    assert pool.result(hung) == f"{names[0]}: decoding was given up after 0.4 seconds"
+    assert pool.result(following).keys() == {spec}
+    with pytest.raises(ImageError, match=r"hangs.png: decoding timed out after 0.4 seconds"):
+        pool.result(hung)
     released.set()
     pool.close()

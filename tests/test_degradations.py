@@ -15,7 +15,8 @@ from torch import Tensor
 import aigciqa
 from aigciqa.training.lite import degradations as dg
 from aigciqa.training.lite import photos as photos_module
-from aigciqa.training.lite import recipe
+from aigciqa.training.lite import recipe, training_data
+from aigciqa.training.lite.image_filters import shock
 
 SEEDLESS = {"gaussian_blur", "lens_blur", "pixelate", "alias", "bilateral", "mean_shift", "median", "guided_smooth"}
 SEEDLESS |= {"webp", "ringing", "quantise", "posterise", "painterly"}
@@ -124,17 +125,17 @@ def test_photos_are_found_by_subject_and_split_by_subject(folder: Path) -> None:
 @pytest.mark.slow
 def test_a_run_that_is_broken_off_goes_on_to_the_same_weights(folder: Path, tmp_path: Path) -> None:
     photos = photos_module.find_photos(folder / "things")[:8]
-    settings = recipe.Settings(views=1, ladders=1, chains=1, steps=4)
+    settings = training_data.Settings(views=1, ladders=1, chains=1, steps=4)
     digests = []
     for name in ("whole", "broken"):
         cache = tmp_path / name
         cache.mkdir()
         if name == "broken":
-            recipe.training_data(photos[:3], settings, cache, 1, "before")
+            training_data.training_data(photos[:3], settings, cache, 1, "before")
             (cache / "half.tmp").write_bytes(b"half a file")
             drawn = {file: file.stat().st_mtime_ns for file in cache.glob("*.pt")}
             assert len(drawn) == 3
-        data = recipe.training_data(photos, settings, cache, 2, "photos")
+        data = training_data.training_data(photos, settings, cache, 2, "photos")
         fitted = recipe.fit_all(data, settings)
         digests.append([recipe.write_variant(cache, variant, fitted) for variant in recipe.VARIANTS])
     assert digests[0] == digests[1]
@@ -189,7 +190,7 @@ def test_painterly_keeps_an_edge_and_loses_texture() -> None:
 
 def test_an_upscaler_makes_blurred_edges_steep() -> None:
     ramp = torch.linspace(-12, 12, 60).sigmoid().expand(3, 60, 60)
-    steep = dg._shock(ramp, rounds=6, sigma=1.0)
+    steep = shock(ramp, rounds=6, sigma=1.0)
     assert steep.diff(dim=2).max() > 2 * ramp.diff(dim=2).max()
     assert float(steep.max() - steep.min()) <= float(ramp.max() - ramp.min()) + 1e-6
 

@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
 #: Between the command and Ray; not for others.
-INTERNAL = ("aigciqa.integrations.ray.Setup", "aigciqa.integrations.shards.")
+INTERNAL = ("aigciqa.errors.shortened", "aigciqa.integrations.ray.Setup", "aigciqa.integrations.shards.")
 DIRECTIVE = re.compile(r"^\.\. (?:auto\w+|py:data):: ([\w.]+)$", re.MULTILINE)
 FENCE = re.compile(r"^ *```(bash|python)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 
@@ -274,7 +274,7 @@ def test_the_inventory_holds_every_public_name(site: Path) -> None:
 def test_every_option_of_every_command_is_on_its_page(name: str, pages: dict[str, Page]) -> None:
     for parameter in command(name).params:
         if isinstance(parameter, click.Option):
-            assert {f"cmdoption-{name}-{option.lstrip('-')}" for option in parameter.opts} <= pages[
+            assert {f"cmdoption-aigciqa-{name}-{option.lstrip('-')}" for option in parameter.opts} <= pages[
                 "commands.html"
             ].anchors
 

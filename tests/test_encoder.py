@@ -10,13 +10,14 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torchvision import transforms
 
 import aigciqa
 from aigciqa import backbones
 from aigciqa.backbones import Backbone
-from aigciqa.checkpoints.format import MetricConfig
+from aigciqa.checkpoints.config import MetricConfig
 from aigciqa.cpu.fusion import FusedConvolution
-from aigciqa.images.preprocess import _resize, _resize_and_crop, _resized
+from aigciqa.images.preprocess import Preprocessor
 from aigciqa.metric import Metric
 from aigciqa.registry import METRICS, Preprocess
 from aigciqa.scoring.encoder import Encoder, encoders
@@ -124,7 +125,7 @@ class Odd(Backbone):
 @pytest.mark.parametrize("name", ["same", "reflect", "branch", "alpha", "broadcast", "number"])
 def test_other_backbones_have_their_own_features_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(backbones._REGISTERED, f"odd-{name}", Odd)
-    config = MetricConfig.from_spec(replace(METRICS["nr-resnet18"], backbone=f"odd-{name}", feature_dim=8))
+    config = MetricConfig.from_spec(replace(METRICS["nr-resnet18"], backbone=f"odd-{name}"))
     torch.manual_seed(0)
     metric = Metric(config)
     images = pixels(metric)
@@ -159,12 +160,11 @@ def test_equal_backbones_share_an_encoder() -> None:
 def test_resizing_the_crop_alone_changes_no_pixel(name: str, width: int, height: int) -> None:
     spec: Preprocess = METRICS[name].preprocess
     assert spec.crop is not None
+    assert spec.resize is not None
     levels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     image = Image.fromarray(levels)
-    size = _resized(height, width, spec)
-    top, left = (round((side - spec.crop) / 2.0) for side in size)
-    whole = _resize(image, size).crop((left, top, left + spec.crop, top + spec.crop))
-    assert np.array_equal(np.asarray(_resize_and_crop(image, size, spec.crop)), np.asarray(whole))
+    whole = transforms.CenterCrop(spec.crop)(transforms.Resize(spec.resize)(image))
+    assert np.array_equal(Preprocessor(spec).image(image).permute(1, 2, 0).numpy(), np.asarray(whole))
 
 
 @pytest.mark.parametrize("is_good", [True, False])

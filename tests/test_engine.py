@@ -20,9 +20,10 @@ from PIL import Image
 
 import aigciqa
 from aigciqa.images.decode import load_image
-from aigciqa.images.preprocess import preprocess_image
-from aigciqa.scoring import decoding, engine
+from aigciqa.images.preprocess import Preprocessor
+from aigciqa.scoring import decoding, engine, reference_cache
 from aigciqa.scoring.encoder import Encoder
+from aigciqa.scoring.inference_threads import InferenceThreads
 from tests.conftest import draw, untrained
 
 Write = Callable[..., list[str]]
@@ -140,7 +141,7 @@ def test_a_reference_that_changes_is_read_again(write_images: Write) -> None:
 
 
 def test_forgotten_references_are_read_again(write_images: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "MAX_REFERENCES", 1)
+    monkeypatch.setattr(reference_cache, "MAX_REFERENCES", 1)
     metric = untrained("fr-resnet18")
     images, prompts = write_images("gen", "a.png", "b.png", "c.png"), write_images("prompts", "a.png", "b.png")
     references = [prompts[0], prompts[1], prompts[0]]
@@ -156,7 +157,18 @@ def test_references_of_images_that_fail_are_not_kept(write_images: Write, tmp_pa
     items = [aigciqa.Item(str(tmp_path / "bad.png"), prompts[0]), aigciqa.Item(images[0], prompts[1])]
     with closing(engine.Engine([untrained("fr-resnet18")], None, 0)) as scoring:
         assert [record.error is None for record in scoring.run(items)] == [False, True]
-        assert [key[0] for key in scoring.references] == [prompts[1]]
+        assert [key[0] for key in scoring.references.kept] == [prompts[1]]
+
+
+def test_an_image_that_fails_costs_no_other_its_reference(
+    write_images: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bad.png").write_bytes(b"bad")
+    (image,), (prompt,) = write_images("gen", "a.png"), write_images("prompts", "a.png")
+    decoded = noted(monkeypatch)
+    images = [str(tmp_path / "bad.png"), image] * 4
+    list(aigciqa.score_files(images, metric=untrained("fr-resnet18"), references=prompt, batch_size=2, workers=0))
+    assert decoded.count(prompt) == 1
 
 
 def test_a_metric_made_as_a_loss_scores_files_as_well(write_images: Write) -> None:
@@ -300,7 +312,7 @@ class TestMemory:
     ) -> None:
         images, prompts = write_images("gen", "a.png", "b.png", "c.png"), write_images("prompts", "a.png", "large.png")
         large = {
-            preprocess_image(load_image(path), untrained("nr-resnet18").config.preprocess).sum().item()
+            untrained("nr-resnet18").preprocessor.image(load_image(path)).sum().item()
             for path in (images[1], prompts[1])
         }
         encode = Encoder.encode
@@ -326,10 +338,10 @@ class TestMemory:
         self, free: float, size: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         metric = untrained("nr-resnet18")
-        assert engine._default_batch([metric]) == 8
+        assert engine.default_batch([metric]) == 8
         monkeypatch.setattr(type(metric), "device", torch.device("cuda"))
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free), int(80e9)))
-        assert engine._default_batch([metric]) == size
+        assert engine.default_batch([metric]) == size
 
 
 def test_a_score_that_is_no_number_is_an_error(write_images: Write, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -378,7 +390,7 @@ def test_unusable_arguments_are_refused(arguments: dict[str, object], error: typ
 
 @pytest.fixture
 def four_threads() -> Iterator[None]:
-    """Torch with four threads, so that networks run in four lanes."""
+    """Torch with four threads, so that four networks run side by side."""
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     yield
@@ -386,7 +398,7 @@ def four_threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("four_threads")
-class TestLanes:
+class TestInferenceThreads:
     def test_scores_and_order_are_those_of_one_thread(self, mixed: list[str]) -> None:
         metric = untrained("nr-resnet18")
         alone = list(aigciqa.score_files(mixed, metric=metric, workers=0))
@@ -398,11 +410,10 @@ class TestLanes:
 
     def test_no_thread_is_left_over(self) -> None:
         torch.set_num_threads(7)
-        with closing(engine.Engine([untrained("nr-resnet18")], 5, 1)) as scoring:
-            assert scoring.lanes is not None
+        with closing(InferenceThreads(5)) as threads:
             together = threading.Barrier(5)
-            asked = [scoring.lanes.submit(lambda: together.wait() * 0 + torch.get_num_threads()) for _ in range(5)]
-            assert sorted(each.result() for each in asked) == [1, 1, 1, 2, 2]
+            found = threads.map(lambda _: together.wait() * 0 + torch.get_num_threads(), range(5))
+            assert sorted(found) == [1, 1, 1, 2, 2]
 
     def test_a_reference_is_encoded_by_one_of_them(self, write_images: Write, monkeypatch: pytest.MonkeyPatch) -> None:
         metric = untrained("fr-resnet18")
@@ -535,18 +546,17 @@ class TestDecoders:
         pool = decoding.DecoderPool(0, "nvjpeg", torch.device("cpu"))
         for name in ("plain.jpg", "turned.jpg", "other.png"):
             found = pool.result(pool.submit(str(tmp_path / name), None, (spec,)))
-            assert not isinstance(found, str)
-            exact = preprocess_image(load_image(tmp_path / name), spec)
+            exact = Preprocessor(spec).image(load_image(tmp_path / name))
             assert (found[spec].int() - exact.int()).abs().float().mean() < 1
         assert len(decoded) == 1
-        cut = pool.result(pool.submit(str(tmp_path / "cut.jpg"), None, (spec,)))
-        assert isinstance(cut, str)
-        assert "truncated" in cut
+        with pytest.raises(aigciqa.ImageError, match="truncated"):
+            pool.result(pool.submit(str(tmp_path / "cut.jpg"), None, (spec,)))
         header = b"\xff\xc0\x00\x11\x08"  # of a frame; height and width follow
         bomb = (
             (tmp_path / "plain.jpg").read_bytes().replace(header + struct.pack(">HH", 300, 340), header + b"\xea" * 4)
         )
-        assert "decompression bomb" in str(pool.result(pool.submit("bomb.jpg", bomb, (spec,))))
+        with pytest.raises(aigciqa.ImageError, match="decompression bomb"):
+            pool.result(pool.submit("bomb.jpg", bomb, (spec,)))
 
     def test_unusable_ones_are_refused(self) -> None:
         with pytest.raises(ValueError, match="decoder is one of pillow, draft, nvjpeg; got 'opencv'"):
@@ -579,7 +589,7 @@ class TestHanging:
         images = write_images("gen", "a.png", "b.png", "hang.png", "z.png")
         records = list(aigciqa.score_files(images, metric=untrained("nr-resnet18"), workers=1, batch_size=2))
         assert [record.error for record in records] == [
-            None, None, f"{images[2]}: decoding was given up after 0.3 seconds", None,
+            None, None, f"{images[2]}: decoding timed out after 0.3 seconds", None,
         ]  # fmt: skip
         assert not hang.is_set()
 
@@ -592,8 +602,7 @@ class TestHanging:
         references = [f"{index}hang.png" for index in range(workers)] + [prompt] * (3 - workers)
         records = list(aigciqa.score_files(images, metric="fr-lite", references=references, workers=workers))
         assert [record.error for record in records] == [
-            f"reference {name}: decoding was given up after 0.3 seconds" if "hang" in name else None
-            for name in references
+            f"reference {name}: decoding timed out after 0.3 seconds" if "hang" in name else None for name in references
         ]
         assert not hang.is_set()
 
@@ -603,8 +612,9 @@ class TestHanging:
         monkeypatch.setattr(decoding, "DECODE_SECONDS", 0.2)
         pool = decoding.DecoderPool(1, "pillow", torch.device("cpu"))
         hung = pool.submit("hang.png", None, ())
-        with ThreadPoolExecutor(8) as lanes:
-            assert len(set(lanes.map(pool.result, [hung] * 8))) == 1
+        with ThreadPoolExecutor(8) as waiting:
+            errors = [each.exception() for each in [waiting.submit(pool.result, hung) for _ in range(8)]]
+        assert {str(error) for error in errors} == {"hang.png: decoding timed out after 0.2 seconds"}
         assert len(pool.threads) == 2
         pool.close()
         assert [thread.is_alive() for thread in pool.threads] == [True, False]
@@ -624,7 +634,9 @@ class TestHanging:
         threading.Timer(0.2, go_on.set).start()
         pool.close()
         assert paths == [image]
-        assert {pool.result(each) for each in queued} == {f"{image}: the run was stopped"}
+        for each in queued:
+            with pytest.raises(aigciqa.ImageError, match=r"a.png: the run was stopped"):
+                pool.result(each)
         assert not any(thread.is_alive() for thread in pool.threads)
 
     def test_a_run_that_is_stopped_leaves_no_thread_waiting(self, write_images: Write, hang: threading.Event) -> None:

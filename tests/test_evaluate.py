@@ -131,13 +131,28 @@ def test_a_column_of_any_metric(root: Path, database: Database, tmp_path: Path) 
     ]  # fmt: skip
     assert float(rows_of(report)[0]["srcc"]) == pytest.approx(-1)
     for extra, message in (
-        (("--scores", table), "names no metric: say with -m which column is one"),
-        (("--scores", table, "-m", "nothing"), "'nothing' is neither a metric nor in"),
+        (("--scores", table), "has no column of scores; it has: image, step, distance"),
+        (("--scores", table, "-m", "nothing"), "has no column of scores; it has: image, step, distance"),
+        (("--scores", table, "-m", "nothing", "-m", "distance"), "'nothing' is neither a metric nor in"),
         (("--scores", table, "-m", "distance", "-m", "distance"), "named twice"),
         (("--scores", table, "-m", "distance", "--lower-better", "x"), "--lower-better x: not one of"),
     ):
         refused = run("pku-i2iqa", root, *extra)
         assert (refused.exit_code, message in refused.stderr) == (2, True), refused.stderr
+
+
+def test_a_dimension_of_ones_own(tmp_path: Path) -> None:
+    lines = []
+    for number in range(12):
+        (tmp_path / f"{number}.png").touch()
+        lines.append(f"{number}.png,{number % 5},{number}")
+    (tmp_path / "manifest.csv").write_text("\n".join(["image,quality,aesthetics", *lines]))
+    (tmp_path / "scores.csv").write_text("\n".join(["image,aesthetics", *(f"{n}.png,{n / 2}" for n in range(12))]))
+    arguments = ("folder", tmp_path, "--scores", tmp_path / "scores.csv", "--part", "all")
+    done = run(*arguments, "--manifest", "manifest.csv", "--dimension", "aesthetics", "-o", tmp_path / "r.csv")
+    assert done.exit_code == 0, done.stderr
+    (row,) = rows_of(tmp_path / "r.csv")
+    assert (row["metric"], row["dimension"], float(row["srcc"])) == ("scores", "aesthetics", pytest.approx(1))
 
 
 def test_what_a_table_lacks_is_a_failure(root: Path, database: Database, tmp_path: Path) -> None:
@@ -263,9 +278,9 @@ def test_images_that_fail(root: Path, database: Database, tmp_path: Path) -> Non
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "--fold", "1"), "has no option 'fold'"),
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "--subset", "i2i"), "has no option 'subset'"),
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "--dimension", "overall"), "nr-lite predicts quality"),
-        (("pku-i2iqa", "{root}", "-m", "nr-lite", "--dimension", "beauty"), "'beauty' is not one of"),
+        (("pku-i2iqa", "{root}", "-m", "nr-lite", "--dimension", "beauty"), "not for beauty"),
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "-o", "report.xlsx"), "ends in one of .csv, .json, .md, .tex"),
-        (("pku-i2iqa", "{root}", "-m", "nr-lite", "--scores", "absent.csv"), "No such file"),
+        (("pku-i2iqa", "{root}", "-m", "nr-lite", "--scores", "absent.csv"), "no such file"),
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "--device", "abacus"), "--device abacus"),
         (("agiqa-3k", "{text_root}", "-m", "fr-lite"), "compares with image prompts, and these images have none"),
         (("agiqa-3k", "{text_root}", "-m", "nr-lite", "--dimension", "overall"), "not for overall"),

@@ -20,12 +20,13 @@ from PIL import Image
 from scipy import optimize, stats
 
 from aigciqa.databases import Sample
+from aigciqa.errors import MissingExtraError
 from aigciqa.evaluation import (
     Evaluation,
     Interval,
+    PrecomputedScores,
     Predictions,
     Published,
-    ScoreTable,
     Setting,
     agreement,
     evaluate,
@@ -44,7 +45,10 @@ from aigciqa.evaluation import (
 )
 from aigciqa.evaluation import text as tables
 from aigciqa.evaluation.provenance import Training
+from aigciqa.records import Record
+from aigciqa.scoring.sinks import FileSink, columns_of, to_row
 from aigciqa.stats import bootstrap, correlations
+from aigciqa.tables.text import TextTable, write_text
 from tests.conftest import draw, untrained
 
 Array = NDArray[np.float64]
@@ -569,8 +573,8 @@ def test_markdown(evaluation: Evaluation) -> None:
         lines = block.splitlines()
         assert len({line.count("|") for line in lines}) == 1
         assert re.fullmatch(r"\|( ---:? \|)+", lines[1])
-    piped = tables.Table("t", ("a|b",), (("c|d",),), 1)
-    assert tables.markdown(piped) == "| a\\|b |\n| --- |\n| c\\|d |"
+    piped = TextTable("t", ("a|b",), (("c|d",),), 1)
+    assert piped.markdown() == "| a\\|b |\n| --- |\n| c\\|d |"
 
 
 def test_latex_compiles_by_its_rules(evaluation: Evaluation) -> None:
@@ -621,8 +625,8 @@ def test_json_holds_everything(evaluation: Evaluation) -> None:
 
 def test_predictions_can_be_evaluated_again(evaluation: Evaluation, tmp_path: Path) -> None:
     path = tmp_path / "predictions.csv"
-    tables.write_text(path, tables.predictions_csv(evaluation))
-    table = ScoreTable.read(path)
+    write_text(path, tables.predictions_csv(evaluation))
+    table = PrecomputedScores.read(path)
     assert list(table.metrics) == ["fr-resnet50", "other & co_1%"]
     again = [table.predictions(name, evaluation.samples, root="/db", dimensions=()) for name in table.metrics]
     repeated = evaluate(again, evaluation.samples, setting=PAPER, resamples=200)
@@ -652,7 +656,7 @@ def test_tables_of_any_metric(tmp_path: Path) -> None:
     path = write_table(
         tmp_path / "lpips.csv", "image,seed,lpips", "0.png,7,0.5", "/db/1.png,7,0.25", "other/2.png,7,", "x.png,7,1"
     )
-    table = ScoreTable.read(path)
+    table = PrecomputedScores.read(path, columns=["lpips"])
     assert table.metrics == {}
     assert "lpips" in table
     assert "nothing" not in table
@@ -668,7 +672,7 @@ def test_tables_of_any_metric(tmp_path: Path) -> None:
 
 def test_a_table_without_metric_is_named_after_its_file(tmp_path: Path) -> None:
     path = write_table(tmp_path / "mine.csv", "image,quality,error", "0.png,1.5,", "1.png,,torn")
-    table = ScoreTable.read(path)
+    table = PrecomputedScores.read(path)
     found = table.predictions("mine", make_samples(2), root="/db", dimensions=())
     assert found.scores["quality"][0] == 1.5
     assert found.errors == (None, "torn")
@@ -676,29 +680,62 @@ def test_a_table_without_metric_is_named_after_its_file(tmp_path: Path) -> None:
 
 def test_names_of_several_images_are_not_guessed(tmp_path: Path) -> None:
     path = write_table(tmp_path / "t.csv", "image,quality", "a/0.png,1", "b/0.png,2")
-    (found,) = [ScoreTable.read(path).predictions("t", make_samples(1), root="/db", dimensions=())]
+    (found,) = [PrecomputedScores.read(path).predictions("t", make_samples(1), root="/db", dimensions=())]
     assert "not in" in str(found.errors[0])
 
 
 def test_malformed_tables_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="No such file"):
-        ScoreTable.read(tmp_path / "absent.csv")
-    with pytest.raises(ValueError, match=r"is a \.csv file"):
-        ScoreTable.read(tmp_path / "scores.json")
-    with pytest.raises(ValueError, match="expected a column image"):
-        ScoreTable.read(write_table(tmp_path / "a.csv", "img,quality", "0.png,1"))
-    with pytest.raises(ValueError, match="expected a column image and a row"):
-        ScoreTable.read(write_table(tmp_path / "a.csv", "img,quality"))
-    with pytest.raises(ValueError, match="no column of scores: image, error"):
-        ScoreTable.read(write_table(tmp_path / "a.csv", "image,error", "0.png,"))
-    twice = ScoreTable.read(write_table(tmp_path / "a.csv", "image,quality", "0.png,1", "/db/0.png,1"))
+    with pytest.raises(ValueError, match="no such file"):
+        PrecomputedScores.read(tmp_path / "absent.csv")
+    with pytest.raises(ValueError, match=r"ends in one of \.csv, \.json, \.jsonl, \.parquet"):
+        PrecomputedScores.read(tmp_path / "scores.txt")
+    with pytest.raises(ValueError, match="no column 'image'; it has: photo, quality"):
+        PrecomputedScores.read(write_table(tmp_path / "a.csv", "photo,quality", "0.png,1"))
+    with pytest.raises(ValueError, match="has no rows"):
+        PrecomputedScores.read(write_table(tmp_path / "a.csv", "image,quality"))
+    with pytest.raises(ValueError, match="no column of scores; it has: image, error"):
+        PrecomputedScores.read(write_table(tmp_path / "a.csv", "image,error", "0.png,"))
+    with pytest.raises(ValueError, match="row 1: 'quality' is 'good'; expected a finite number"):
+        PrecomputedScores.read(write_table(tmp_path / "a.csv", "image,quality", "0.png,good"))
+    twice = PrecomputedScores.read(write_table(tmp_path / "a.csv", "image,quality", "0.png,1", "/db/0.png,1"))
     with pytest.raises(ValueError, match=r"two rows of /db/0.png"):
         twice.predictions("a", make_samples(1), root="/db", dimensions=())
-    text = ScoreTable.read(write_table(tmp_path / "a.csv", "image,quality", "0.png,good"))
-    with pytest.raises(ValueError, match=r"0.png has 'good' in the column 'quality', not a number"):
-        text.predictions("a", make_samples(1), root="/db", dimensions=())
     with pytest.raises(ValueError, match=r"no scores of 'b'; it has a"):
-        text.predictions("b", make_samples(1), root="/db", dimensions=())
+        twice.predictions("b", make_samples(1), root="/db", dimensions=())
+
+
+@pytest.mark.usefixtures("own_metric")
+def test_a_dimension_of_ones_own_is_in_every_table(tmp_path: Path) -> None:
+    samples = [
+        dataclasses.replace(s, scores={**s.scores, "aesthetics": s.scores["quality"] + 5}) for s in make_samples(20)
+    ]
+    lines = [f"{number}.png,{number % 7},{number % 5}" for number in range(20)]
+    table = PrecomputedScores.read(write_table(tmp_path / "nr-mine.csv", "image,aesthetics,quality", *lines))
+    found = evaluate(table.predictions("nr-mine", samples, root="/db", dimensions=()), samples, resamples=10)
+    assert [each.dimension for each in found.results] == ["quality", "aesthetics"]
+    for text in (tables.to_terminal(found), tables.to_markdown(found), tables.to_latex(found), tables.to_csv(found)):
+        assert "aesthetics" in text
+    assert "mos_aesthetics" in tables.predictions_csv(found)
+    assert json.loads(tables.to_json(found))["results"][1]["dimension"] == "aesthetics"
+    assert len(plots.write_plots(found, tmp_path, formats=["svg"])) == 4
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".jsonl", ".parquet"])
+def test_scores_are_read_in_every_format_that_is_written(suffix: str, tmp_path: Path) -> None:
+    columns = columns_of(["quality"])
+    sink = FileSink(str(tmp_path / f"scores{suffix}"), columns)
+    sink.start()
+    records = [
+        Record("0.png", None, None, "nr-lite", {"quality": 2.5}),
+        Record("1.png", None, None, "nr-lite", error="torn"),
+    ]
+    sink.write([to_row(record, columns) for record in records])
+    sink.close()
+    table = PrecomputedScores.read(tmp_path / f"scores{suffix}")
+    found = table.predictions("nr-lite", make_samples(2), root="/db", dimensions=())
+    assert found.scores["quality"][0] == 2.5
+    assert found.errors == (None, "torn")
+    assert found.metric == "nr-lite"
 
 
 def test_what_a_head_records() -> None:
@@ -743,7 +780,7 @@ def test_without_matplotlib_the_extra_is_named(
     evaluation: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"aigciqa\[plot\]"):
+    with pytest.raises(MissingExtraError, match=r"aigciqa\[plot\]"):
         plots.write_plots(evaluation, tmp_path / "plots")
     assert not (tmp_path / "plots").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import re
 import subprocess
@@ -9,34 +10,41 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 import torch
+from click.testing import CliRunner
+from PIL import Image
 
 import aigciqa
-from aigciqa import backbones, registry
+from aigciqa import backbones, heads, registry
 from aigciqa.backbones import Backbone, build_backbone, register_backbone
-from aigciqa.registry import register_metric
+from aigciqa.cli import compare, score, select
+from aigciqa.databases import Database
+from aigciqa.errors import InputError
+from aigciqa.heads import Head, build_head, register_head
+from aigciqa.registry import MetricSpec, Preprocess, register_metric
 from aigciqa.training.trainer import Settings, train
-from tests.conftest import untrained
+from tests.conftest import draw_tensor, untrained
 from tests.lookalikes import write_agiqa_3k
 
 ROOT = Path(__file__).parents[1]
 CELL = re.compile(r"^```\{code-cell\}\n(?::tags:[^\n]*\n)?(.*?)^```$", re.MULTILINE | re.DOTALL)
 CHECKS = """
 assert metric(image).shape == (1,) and record.scores.keys() == set(metric.dimensions)
-assert aigciqa.list_metrics()[-1] == "nr-efficientnet"
-assert "efficientnet" in aigciqa.backbones.backbone_names()
+assert aigciqa.list_metrics()[-1] == "nr-aesthetics"
+assert "efficientnet" in aigciqa.backbones.backbone_names() and "linear" in aigciqa.heads.head_names()
 try:
-    aigciqa.create_metric("nr-efficientnet", weights="imagenet")
+    aigciqa.create_metric("nr-aesthetics", weights="imagenet")
 except ValueError as error:
-    assert "no ImageNet weights are known for the backbone efficientnet: pass a file" in str(error)
+    assert "no ImageNet weights are known for the backbone efficientnet" in str(error)
 else:
     raise AssertionError
 """
 
 
 @pytest.mark.slow
-def test_the_new_backbone_of_the_docs_does_all_that_the_page_says() -> None:
+def test_the_new_metric_of_the_docs_does_all_that_the_page_says() -> None:
     """In a process of its own: what it registers stays there."""
     cells = CELL.findall((ROOT / "docs/extending.md").read_text())
     code = "\n".join([*cells, CHECKS])
@@ -62,9 +70,7 @@ class Small(Backbone):
 def small() -> Iterator[str]:
     """The name of a metric on a backbone of our own."""
     register_backbone("small", Small)
-    register_metric(
-        dataclasses.replace(aigciqa.metric_info("nr-resnet18"), name="nr-small", backbone="small", feature_dim=3)
-    )
+    register_metric(dataclasses.replace(aigciqa.metric_info("nr-resnet18"), name="nr-small", backbone="small"))
     yield "nr-small"
     del backbones._REGISTERED["small"], registry._METRICS["nr-small"]
 
@@ -80,6 +86,103 @@ def test_a_metric_of_ones_own_is_trained_from_a_head_of_it(small: str, tmp_path:
     assert again(image) == metric(image) != start(image)
 
 
+class Linear(Head):
+    """One linear layer, without a bias of its own."""
+
+    output_layer = "scores"
+
+    def __init__(self, kind: str, feature_dim: int, outputs: int) -> None:
+        super().__init__()
+        self.scores = torch.nn.Linear(feature_dim * (2 if kind == "fr" else 1), outputs)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.scores(torch.tanh(features))
+        return scores
+
+
+@pytest.fixture
+def aesthetics() -> Iterator[None]:
+    """A metric with a backbone, a head and a dimension of its own."""
+    register_backbone("small", Small)
+    register_head("linear", Linear)
+    preprocess = Preprocess(resize=40, crop=32)
+    ranges = {"aesthetics": (1.0, 10.0)}
+    register_metric(MetricSpec("nr-aesthetics", "nr", "small", preprocess, "here", score_ranges=ranges, head="linear"))
+    yield
+    del backbones._REGISTERED["small"], heads._REGISTERED["linear"], registry._METRICS["nr-aesthetics"]
+
+
+def rated(root: Path) -> Database:
+    """Images rated for `aesthetics`, from 1 to 10."""
+    database = aigciqa.load_database("agiqa-3k", write_agiqa_3k(root))
+    samples = tuple(
+        dataclasses.replace(sample, scores={"aesthetics": 1 + 1.8 * sample.scores["quality"]})
+        for sample in database.samples
+    )
+    return dataclasses.replace(database, samples=samples, score_range={"aesthetics": (1.0, 10.0)})
+
+
+@pytest.mark.usefixtures("aesthetics")
+def test_a_head_and_a_dimension_of_ones_own_are_trained_saved_loaded_and_scored(tmp_path: Path) -> None:
+    database = rated(tmp_path / "data")
+    settings = Settings("nr-aesthetics", ("aesthetics",), epochs=2, start="none", learning_rate=1e-2)
+    trained = train(database, database.split(), settings, tmp_path / "checkpoint", cache=tmp_path / "cache")
+    metric = aigciqa.create_metric("nr-aesthetics", weights=tmp_path / "checkpoint")
+    assert (metric.dimensions, metric.score_range) == (("aesthetics",), (1.0, 10.0))
+    assert (type(metric.head), metric.config.head) == (Linear, "linear")
+    images = [sample.image for sample in database.samples[:4]]
+    assert torch.equal(metric(images), trained(images))
+    torch.testing.assert_close(metric.quality_map(images).mean((1, 2)), metric(images))
+    records = list(aigciqa.score_files(images, metric=metric))
+    assert [record.scores["aesthetics"] for record in records] == pytest.approx(metric(images).tolist(), abs=1e-5)
+
+
+@pytest.mark.usefixtures("aesthetics")
+def test_a_dimension_of_ones_own_is_a_column_of_every_table(tmp_path: Path) -> None:
+    aigciqa.create_metric("nr-aesthetics", weights=None).save_pretrained(tmp_path / "checkpoint")
+    for group in "ab":
+        (tmp_path / group).mkdir()
+        for number in range(3):
+            pixels = draw_tensor(1, 40, 40, seed=number + ord(group))[0].mul(255).byte().permute(1, 2, 0).numpy()
+            Image.fromarray(pixels).save(tmp_path / group / f"{number}.png")
+
+    def run(command: click.Command, *arguments: object) -> str:
+        done = CliRunner().invoke(command, [str(argument) for argument in arguments])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    table = tmp_path / "scores.csv"
+    folders, weights = (tmp_path / "a", tmp_path / "b"), ("--weights", tmp_path / "checkpoint")
+    options = ("--group-by", "parent", "--maps", tmp_path / "maps", "--report", tmp_path / "report.html")
+    summary = run(score.main, *folders, "-m", "nr-aesthetics", *weights, *options, "-o", table)
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert list(rows[0]) == ["image", "reference", "group", "metric", "aesthetics", "error"]
+    assert all(float(row["aesthetics"]) for row in rows)
+    assert "aesthetics" in summary
+    assert "aesthetics" in (tmp_path / "report.html").read_text()
+    assert len(list((tmp_path / "maps").rglob("*.nr-aesthetics.npy"))) == len(rows)
+    assert "aesthetics" in run(compare.main, table, "--baseline", "a")
+    best = max(rows, key=lambda row: float(row["aesthetics"]))
+    assert run(select.main, table, "--top", 1).strip().endswith(best["image"])
+
+
+@pytest.mark.usefixtures("aesthetics")
+def test_what_a_spec_can_not_be_is_refused() -> None:
+    spec = aigciqa.metric_info("nr-aesthetics")
+    for ranges, problem in (
+        ({}, "score_ranges is empty"),
+        ({"error": (0, 1)}, "a dimension can't be called 'error'"),
+        ({"two words": (0, 1)}, "a dimension can't be called 'two words'"),
+        ({"charm": (5, 1)}, r"the score range of 'charm' is \(5, 1\)"),
+    ):
+        with pytest.raises(InputError, match=problem):
+            register_metric(dataclasses.replace(spec, name="nr-other", score_ranges=ranges))
+    with pytest.raises(InputError, match="there is a head 'linear' already: give yours another name"):
+        register_head("linear", Linear)
+    with pytest.raises(InputError, match="unknown head 'cubic'; expected one of: lite, regression, linear"):
+        build_head("cubic", "nr", 3, 1)
+
+
 def test_names_that_are_taken_are_refused() -> None:
     with pytest.raises(ValueError, match="there is a metric 'nr-lite' already: give yours another name"):
         register_metric(aigciqa.metric_info("nr-lite"))
@@ -90,7 +193,7 @@ def test_names_that_are_taken_are_refused() -> None:
 def test_a_metric_on_a_backbone_of_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry._METRICS, "nr-mine", None)  # so that it is taken out in the end
     del registry._METRICS["nr-mine"]
-    one = dataclasses.replace(aigciqa.metric_info("nr-resnet18"), name="nr-mine", dimensions=("authenticity",))
+    one = dataclasses.replace(aigciqa.metric_info("nr-resnet18"), name="nr-mine", score_ranges={"authenticity": (0, 5)})
     register_metric(one)
     assert aigciqa.list_metrics("*-mine") == ["nr-mine"]
     metric = aigciqa.create_metric("nr-mine", weights=None)

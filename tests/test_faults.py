@@ -36,7 +36,7 @@ from aigciqa.scoring.sources import open_sources
 main(prog_name="aigciqa score")
 """
 SCORE = ["gen", "-m", "nr-lite", "-o", "t.csv", "--batch-size", "4"]
-#: Two threads, so that networks run side by side in lanes.
+#: Two threads, so that networks run side by side.
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2"}
 
 
@@ -76,7 +76,7 @@ def test_a_decoder_that_hangs_is_given_up(folder: Path) -> None:
     rows = rows_of(folder / "t.csv")
     assert len(rows) == COUNT
     assert [row["image"] for row in rows if row["error"]] == ["gen/012hang.png"]
-    assert rows[12]["error"] == "gen/012hang.png: decoding was given up after 1 seconds"
+    assert rows[12]["error"] == "gen/012hang.png: decoding timed out after 1 seconds"
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -96,7 +96,7 @@ def test_a_run_that_hangs_can_be_stopped(folder: Path, number: int, status: int)
 
 
 @pytest.mark.slow
-def test_a_killed_run_with_several_lanes_goes_on(folder: Path) -> None:
+def test_a_killed_run_with_several_inference_threads_goes_on(folder: Path) -> None:
     assert run_command(*SCORE[:4], "whole.csv", *SCORE[5:], cwd=folder).returncode == 0
     with subprocess.Popen([*COMMAND, *SCORE], cwd=folder, env=ENVIRONMENT, stderr=subprocess.PIPE) as process:
         wait_for_rows(folder / "t.csv", 5, process)
@@ -150,7 +150,7 @@ def test_a_damaged_table_is_refused_and_kept(folder: Path) -> None:
     (folder / "t.csv").write_bytes(damaged)
     done = invoke("gen", "-o", "t.csv", "--resume")
     assert done.exit_code == 2
-    assert "--resume: t.csv holds a line that is not CSV: " in done.stderr
+    assert "can't resume: t.csv holds a line that is not CSV: " in done.stderr
     assert (folder / "t.csv").read_bytes() == damaged
     (folder / "t.csv").write_bytes(whole[: whole.index(b"gen/003.png")] + b'"gen/003')
     assert invoke("gen", "-o", "t.csv", "--resume").exit_code == 0

@@ -30,7 +30,8 @@ from tqdm import tqdm
 
 from aigciqa import ImageError, score_files
 from aigciqa.cli.score import main
-from aigciqa.images.decode import MAX_BYTES, load_image
+from aigciqa.images.decode import load_image
+from aigciqa.images.reading import MAX_BYTES
 from aigciqa.scoring.sources import open_sources
 from tests.conftest import call_command, draw, untrained
 
@@ -713,12 +714,12 @@ def test_a_folder_lists_odd_names_and_links(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
-def test_the_command_writes_odd_names_as_they_are(suffix: str, tmp_path: Path, heads: dict[str, str]) -> None:
+def test_the_command_writes_odd_names_as_they_are(suffix: str, tmp_path: Path, checkpoints: dict[str, str]) -> None:
     expected = [os.path.relpath(path, tmp_path) for path in _odd_folder(tmp_path / "odd")]
     (tmp_path / "-o.png").write_bytes(encoded(RGB, "PNG"))
     expected.append("-o.png")
     output = tmp_path / f"scores.{suffix}"
-    options = ("-m", "nr-resnet18", "--weights", heads["nr-resnet18"], "-o", str(output), "--quiet")
+    options = ("-m", "nr-resnet18", "--weights", checkpoints["nr-resnet18"], "-o", str(output), "--quiet")
     done = call_command(*options, "--", "odd", "-o.png", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, ""), done.stderr
     rows = _rows(output)

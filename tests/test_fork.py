@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from aigciqa.backbones.lite import BLOCK, STATISTICS, block_statistics
+from aigciqa.backbones.scene_statistics import BLOCK, STATISTICS, block_statistics
 from tests.conftest import draw_tensor
 
 CODE = """
@@ -51,10 +51,12 @@ print("done")
 if hasattr(os, "fork"):
 
     @pytest.mark.slow
-    def test_a_metric_scores_in_a_forked_process(write_images: Callable[..., list[str]], heads: dict[str, str]) -> None:
+    def test_a_metric_scores_in_a_forked_process(
+        write_images: Callable[..., list[str]], checkpoints: dict[str, str]
+    ) -> None:
         path = write_images("images", "a.png", size=(300, 300))[0]
         done = subprocess.run(
-            [sys.executable, "-c", CODE, path, heads["nr-resnet18"]],
+            [sys.executable, "-c", CODE, path, checkpoints["nr-resnet18"]],
             env={**os.environ, "OMP_NUM_THREADS": "2"}, capture_output=True, text=True, timeout=600,
         )  # fmt: skip
         assert done.stdout == "done\n", done.stderr

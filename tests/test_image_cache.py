@@ -20,7 +20,7 @@ import aigciqa
 from aigciqa.cli.train import main as command
 from aigciqa.registry import METRICS
 from aigciqa.training.image_cache import ImageCache, build_cache
-from aigciqa.training.lite.recipe import kept
+from aigciqa.training.lite.training_data import kept
 from tests.conftest import draw
 from tests.lookalikes import write_folder
 
@@ -130,13 +130,13 @@ def test_a_run_with_a_damaged_cache_ends_as_one_without(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "database", prompts=5, per_prompt=3, size=40)
     arguments = ["folder", str(root), "-m", "nr-resnet18", "--start", "none", "--frozen", "--epochs", "1", "--device"]
     arguments += ["cpu", "-d", "quality", "--quiet", "--cache", str(tmp_path / "cache"), "-o"]
-    heads = []
+    checkpoints = []
     for name in ("whole", "damaged"):
         assert CliRunner().invoke(command, [*arguments, str(tmp_path / name)]).exit_code == 0
-        heads.append((tmp_path / name / "model.safetensors").read_bytes())
+        checkpoints.append((tmp_path / name / "model.safetensors").read_bytes())
         for damage, file in zip(DAMAGES.values(), sorted((tmp_path / "cache").iterdir()), strict=False):
             damage(file)
-    assert heads[0] == heads[1]
+    assert checkpoints[0] == checkpoints[1]
 
 
 @pytest.mark.parametrize("damage", ["zeroed", "a pixel flipped", "the height flipped", "cut", "emptied", "gone"])

@@ -144,5 +144,5 @@ def test_wrong_files_of_ones_own(states: dict[str, torch.Tensor], tmp_path: Path
     save_file({"conv1.weight": torch.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(errors.CheckpointError, match="for resnet18: the file lacks 'bn1"):
         aigciqa.load_imagenet(metric, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="nr-lite has no ImageNet weights"):
+    with pytest.raises(ValueError, match="no ImageNet weights are known for the backbone 'lite'"):
         aigciqa.load_imagenet(untrained("nr-lite"))

@@ -41,6 +41,8 @@ WAYS = {
     "grey JPEG": partial(tiff, "jpeg", "L"),
     "LZMA": partial(tiff, "lzma", "RGB"),
     "LZMA in YCbCr": partial(tiff, "lzma", "YCbCr"),
+    "deflate in YCbCr": partial(tiff, "tiff_adobe_deflate", "YCbCr"),
+    "LZW in YCbCr": partial(tiff, "tiff_lzw", "YCbCr"),
 }
 
 
@@ -71,8 +73,8 @@ class TestLibtiffsErrors:
     def test_a_damaged_image_is_refused_in_libtiffs_words(self, way: str, capfd: pytest.CaptureFixture[str]) -> None:
         data = damaged(WAYS[way]())
         pixels(data)  # Pillow takes what there is for the image
-        printed = capfd.readouterr().err.splitlines()[0].rstrip(".")
-        with pytest.raises(ImageError, match=r"^x\.tif: broken TIFF: \w+: ") as caught:
+        printed = capfd.readouterr().err.splitlines()[0].removeprefix("tempfile.tif: ").rstrip(".")
+        with pytest.raises(ImageError, match=r"^x\.tif: broken TIFF: \w+") as caught:
             load_content(data, "x.tif")
         assert printed in str(caught.value)
         assert capfd.readouterr().err == ""
@@ -123,15 +125,37 @@ class TestStandardError:
         with ThreadPoolExecutor(4) as pool:
             assert list(pool.map(is_refused, [data for data, _ in ways])) == [broken for _, broken in ways]
 
+    def test_the_errors_of_other_tiffs_are_not_taken_for_its_own(self) -> None:
+        sound, broken = tiff("tiff_lzw", "YCbCr"), damaged(tiff("tiff_lzw", "L"))
+        done = threading.Event()
+
+        def fail() -> int:
+            count = 0
+            while not done.is_set():
+                with pytest.raises(ImageError):
+                    load_content(broken, "broken.tif")
+                count += 1
+            return count
+
+        with ThreadPoolExecutor(3) as pool:
+            failing = [pool.submit(fail) for _ in range(3)]
+            try:
+                for _ in range(50):
+                    load_content(sound, "sound.tif")
+            finally:
+                done.set()
+            assert all(each.result() for each in failing)
+
     def test_a_child_of_fork_has_it(self, capfd: pytest.CaptureFixture[str]) -> None:
         data, done = tiff("group4", "1", size=(1000, 1000)), threading.Event()
 
-        def decode() -> None:
+        def decode(content: bytes) -> None:
             while not done.is_set():
-                load_content(data, "x.tif")
+                load_content(content, "x.tif")
 
-        decoding = threading.Thread(target=decode)
-        decoding.start()
+        decoding = [threading.Thread(target=decode, args=(each,)) for each in (data, tiff("tiff_lzw", "RGB"))]
+        for thread in decoding:
+            thread.start()
         for _ in range(5):
             child = os.fork()
             if child == 0:
@@ -141,7 +165,8 @@ class TestStandardError:
                 os._exit(0)
             assert os.waitpid(child, 0)[1] == 0
         done.set()
-        decoding.join()
+        for thread in decoding:
+            thread.join()
         assert capfd.readouterr().err == "child\n" * 5
 
     def test_a_closed_one(self) -> None:

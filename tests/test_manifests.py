@@ -24,7 +24,7 @@ from pyarrow import parquet
 import aigciqa
 from aigciqa.cli.train import main as command
 from aigciqa.databases import Database, load_database
-from aigciqa.evaluation.evaluate import predict
+from aigciqa.evaluation import predict
 from aigciqa.images.decode import load_image
 from tests.conftest import draw
 from tests.test_archives import READ

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from aigciqa.compare.groups import Group, match
 from aigciqa.databases import Sample
-from aigciqa.evaluation import ScoreTable
+from aigciqa.evaluation import PrecomputedScores
 from aigciqa.records import Item
-from aigciqa.scoring.sources import Found, references_from
+from aigciqa.scoring.items import Found
+from aigciqa.scoring.matching import references_from
 from aigciqa.utils.paths import absolute
 from tests.conftest import call_command
 from tests.test_cli import table
@@ -236,7 +237,7 @@ class TestScoresOfTables:
         path = tmp_path / "t.csv"
         path.write_text("image,quality\n" + "".join(f"{image},{number}\n" for number, image in enumerate(rows)))
         asked = samples("sdxl/0.png", "sdxl/1.png", "flux/0.png")
-        found = ScoreTable.read(path).predictions("t", asked, root="/db", dimensions=())
+        found = PrecomputedScores.read(path).predictions("t", asked, root="/db", dimensions=())
         got = [None if error else score for error, score in zip(found.errors, found.scores["quality"], strict=True)]
         assert got == expected
 
@@ -244,7 +245,7 @@ class TestScoresOfTables:
         path = tmp_path / "t.csv"
         path.write_text("image,quality\n/far/sdxl/0.png,1\n")
         whole = samples("sdxl/0.png", "flux/0.png")
-        found = ScoreTable.read(path).predictions("t", whole[1:], root="/db", database=whole, dimensions=())
+        found = PrecomputedScores.read(path).predictions("t", whole[1:], root="/db", database=whole, dimensions=())
         (error,) = found.errors
         assert error is not None
         assert error.startswith("/db/flux/0.png: not in ")
@@ -253,7 +254,9 @@ class TestScoresOfTables:
     @pytest.mark.parametrize("row", [f"{NFD}.png", f"/db/{NFD}.png", f"/far/x/{NFD}.png"])
     def test_composed_or_not(self, row: str, tmp_path: Path) -> None:
         (tmp_path / "t.csv").write_text(f"image,quality\n{row},3\n", encoding="utf-8")
-        found = ScoreTable.read(tmp_path / "t.csv").predictions("t", samples(f"{NFC}.png"), root="/db", dimensions=())
+        found = PrecomputedScores.read(tmp_path / "t.csv").predictions(
+            "t", samples(f"{NFC}.png"), root="/db", dimensions=()
+        )
         assert found.errors == (None,)
 
 

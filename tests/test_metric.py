@@ -174,8 +174,8 @@ def test_a_list_of_images_of_many_sizes_keeps_its_order(name: str) -> None:
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
 
 
-def test_choosing_the_main_dimension(heads: dict[str, str]) -> None:
-    metric = aigciqa.create_metric("nr-resnet18", weights=heads["nr-resnet18"], dimension="overall")
+def test_choosing_the_main_dimension(checkpoints: dict[str, str]) -> None:
+    metric = aigciqa.create_metric("nr-resnet18", weights=checkpoints["nr-resnet18"], dimension="overall")
     images = draw_tensor(2, 80, 80)
     assert metric.score_range == (0.0, 15.0) == SCORE_RANGES["overall"]
     assert torch.equal(metric(images), untrained("nr-resnet18").predict(images)["overall"])

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 import aigciqa
-from aigciqa.images.preprocess import preprocess_tensor
 from aigciqa.integrations import onnx
 from aigciqa.integrations.onnx import export_onnx
 from tests.conftest import inputs, untrained
@@ -29,7 +28,7 @@ def run(path: Path, **feed: Tensor) -> dict[str, np.ndarray]:
 
 def preprocessed(metric: aigciqa.Metric, images: Tensor) -> Tensor:
     """Images as users of the file present them: resized, cropped, in [0, 1]."""
-    return preprocess_tensor(images, metric.config.preprocess)
+    return metric.preprocessor.tensor(images)
 
 
 def check(metric: aigciqa.Metric, path: Path, **size: Any) -> None:

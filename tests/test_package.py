@@ -61,9 +61,9 @@ def test_the_table_says_what_the_metric_is(name: str) -> None:
     info = aigciqa.metric_info(name)
     metric = untrained(name)
     assert (info.name, info.kind, info.dimensions) == (metric.name, metric.kind, metric.dimensions)
-    assert info.feature_dim == metric.feature_dim == build_backbone(info.backbone).feature_dim
+    assert metric.feature_dim == build_backbone(info.backbone).feature_dim
     assert (info.score_range, info.lower_better) == (metric.score_range, metric.lower_better)
-    assert info.score_ranges == metric.config.score_range
+    assert info.score_ranges == metric.config.score_ranges
     assert info.requires_reference == metric.requires_reference == name.startswith("fr-")
     assert metric.device == torch.device("cpu")
     with pytest.raises(dataclasses.FrozenInstanceError):

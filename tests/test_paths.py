@@ -20,7 +20,9 @@ from aigciqa.databases import load_database
 from aigciqa.records import Item, Record
 from aigciqa.scoring import maps
 from aigciqa.scoring.sources import group_by
+from aigciqa.tables.scores import below_common_folder
 from aigciqa.utils.files import locked
+from aigciqa.utils.paths import absolute
 from tests import lookalikes
 from tests.conftest import call_command, draw
 from tests.test_cli import table
@@ -352,3 +354,14 @@ class TestLinksThatLeadOut:
                     2,
                     True,
                 )
+
+
+class TestUrls:
+    def test_they_are_absolute_as_they_are(self) -> None:
+        assert absolute("s3://bucket/gen/../a.png") == "s3://bucket/gen/../a.png"
+        assert absolute("s3://bucket/gen/") == "s3://bucket/gen"
+
+    def test_they_may_stand_among_paths(self) -> None:
+        assert below_common_folder(["s3://b/gen/x/1.png", "s3://b/gen/2.png"]) == [os.path.join("x", "1.png"), "2.png"]
+        mixed = below_common_folder(["s3://b/1.png", "gen/2.png"])
+        assert [os.path.basename(path) for path in mixed] == ["1.png", "2.png"]

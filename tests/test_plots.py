@@ -14,9 +14,10 @@ from matplotlib import pyplot
 from PIL import Image, ImageFilter
 
 import aigciqa
+from aigciqa.errors import MissingExtraError
+from aigciqa.images.colour_maps import COLOURS, colour_map, overlay
 from aigciqa.images.decode import load_image
-from aigciqa.images.preprocess import normalize, preprocess_image, preprocess_tensor
-from aigciqa.plotting import COLOURS, colour_map, overlay
+from aigciqa.images.preprocess import Preprocessor
 from aigciqa.registry import METRICS
 from tests.conftest import draw, draw_tensor
 
@@ -108,8 +109,7 @@ def test_the_map_of_a_head_that_reads_one_sum_is_that_sum_at_every_place() -> No
     metric.load_state_dict({**metric.state_dict(), **sum_of_features(metric)})
     pixels = draw_tensor(1, 224, 224)
     pixels[..., 112:, :112] = 0.5
-    presentation = metric.config.preprocess
-    sums = metric.backbone(normalize(preprocess_tensor(pixels, presentation), presentation)).sum(dim=1)
+    sums = metric.backbone(metric.preprocessor.normalize(metric.preprocessor.tensor(pixels))).sum(dim=1)
     torch.testing.assert_close(metric.quality_map(pixels), 7 - sums)
 
 
@@ -125,10 +125,10 @@ def sum_of_features(metric: aigciqa.Metric) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", ["nr-lite", "nr-vgg16", "nr-inceptionv4"])
 @pytest.mark.parametrize("size", [(300, 451), (640, 333), (224, 224), (90, 1000)], ids=str)
 def test_the_overlay_lies_over_what_the_metric_sees(name: str, size: tuple[int, int]) -> None:
-    presentation = METRICS[name].preprocess
+    preprocess = METRICS[name].preprocess
     image = Image.fromarray(draw(*size))
     worst_to_the_left = np.linspace(0, 5, 8, dtype=np.float32)[None].repeat(8, axis=0)
-    shown = overlay(image, worst_to_the_left, presentation, 0, 5)
+    shown = overlay(image, worst_to_the_left, preprocess, 0, 5)
     assert shown.size == image.size
     changed = (np.asarray(shown) != np.asarray(image)).any(axis=2)
     rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
@@ -136,10 +136,10 @@ def test_the_overlay_lies_over_what_the_metric_sees(name: str, size: tuple[int, 
 
     marked = np.zeros((*size, 3), np.uint8)
     marked[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = 255
-    seen = preprocess_image(Image.fromarray(marked), presentation)
+    seen = Preprocessor(preprocess).image(Image.fromarray(marked))
     assert seen[:, 2:-2, 2:-2].min() > 250  # all of it is covered ...
     marked[rows[0] + 1 : rows[-1], columns[0] + 1 : columns[-1]] = 0
-    seen = preprocess_image(Image.fromarray(marked), presentation)
+    seen = Preprocessor(preprocess).image(Image.fromarray(marked))
     assert all(edge.float().mean() > 40 for edge in (seen[:, 0], seen[:, -1], seen[..., 0], seen[..., -1]))  # ... just
 
     luma = np.asarray(shown.convert("L"))[rows[0] : rows[-1] + 1, columns]
@@ -191,5 +191,5 @@ def test_a_plot_shows_one_image() -> None:
 
 def test_without_matplotlib_the_plot_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"pip install 'aigciqa\[plot\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'aigciqa\[plot\]'"):
         aigciqa.plot_quality_map(draw(100, 100), "nr-lite")

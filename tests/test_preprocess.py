@@ -1,4 +1,4 @@
-"""Presentation: equal to torchvision's on Pillow images, near it on tensors, for any size and mode."""
+"""Preprocessing: equal to torchvision's on Pillow images, near it on tensors, for any size and mode."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision import transforms
 
 from aigciqa.images.decode import load_image
-from aigciqa.images.preprocess import check_tensor, normalize, preprocess_image, preprocess_tensor
+from aigciqa.images.preprocess import Preprocessor, check_tensor
 from aigciqa.registry import METRICS, Preprocess
 from tests.conftest import draw
 
@@ -34,7 +34,7 @@ def torchvisions(image: Image.Image, spec: Preprocess) -> torch.Tensor:
 
 
 def ours(image: Image.Image, spec: Preprocess) -> torch.Tensor:
-    return normalize(preprocess_image(image, spec)[None] / 255.0, spec)[0]
+    return Preprocessor(spec).normalize(Preprocessor(spec).image(image)[None])[0]
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -60,8 +60,8 @@ def test_tensors_are_preprocessed_nearly_as_files_are(height: int, width: int, s
     spec = METRICS[name].preprocess
     image = draw(height, width, seed)
     tensor = torch.from_numpy(image).permute(2, 0, 1)[None] / 255.0
-    preprocessed = preprocess_tensor(check_tensor(tensor), spec)[0]
-    reference = preprocess_image(Image.fromarray(image), spec) / 255.0
+    preprocessed = Preprocessor(spec).tensor(check_tensor(tensor))[0]
+    reference = Preprocessor(spec).image(Image.fromarray(image)) / 255.0
     assert preprocessed.shape == reference.shape
     difference = (preprocessed - reference).abs()
     assert difference.max() < 2.01 / 255  # two roundings to 8 bits, one for each direction
@@ -99,7 +99,7 @@ def test_alpha_is_composited_over_white() -> None:
 def test_strips_are_preprocessed_at_the_common_size_within_bounds() -> None:
     spec = METRICS["nr-lite"].preprocess
     for width, height in ((5000, 1), (1, 5000), (5000, 40)):
-        preprocessed = preprocess_image(Image.new("RGB", (width, height)), spec)
+        preprocessed = Preprocessor(spec).image(Image.new("RGB", (width, height)))
         assert max(preprocessed.shape) == 4096
         assert min(preprocessed.shape[1:]) == max(1, 4096 * min(width, height) // 5000)
 
@@ -107,6 +107,6 @@ def test_strips_are_preprocessed_at_the_common_size_within_bounds() -> None:
 def test_rounding_to_eight_bits_lets_gradients_through() -> None:
     spec = METRICS["nr-lite"].preprocess
     tensor = torch.rand(1, 3, 30, 40, requires_grad=True)
-    preprocess_tensor(tensor, spec).sum().backward()
+    Preprocessor(spec).tensor(tensor).sum().backward()
     assert tensor.grad is not None
     assert (tensor.grad > 0).all()

@@ -16,11 +16,12 @@ from click.testing import CliRunner
 
 import aigciqa
 from aigciqa.cli import compare, score
+from aigciqa.errors import SourceError
 from aigciqa.records import Record
 from aigciqa.scoring import provenance
 from aigciqa.scoring.parts import Parts
-from aigciqa.scoring.sinks import FileSink, columns_of, to_row
-from aigciqa.scoring.sources import SourceError
+from aigciqa.scoring.sinks import FileSink, LostError
+from aigciqa.tables.columns import columns_of, to_row
 from aigciqa.utils.files import locked
 from tests.conftest import COMMAND, call_command, untrained
 
@@ -84,13 +85,13 @@ class TestResume:
         assert (folder / name).read_bytes() == kept
         assert (folder / f"{name}.meta.json").read_bytes() == made_by
 
-    def test_a_folder_of_other_weights_is_refused(self, folder: Path, heads: dict[str, str]) -> None:
+    def test_a_folder_of_other_weights_is_refused(self, folder: Path, checkpoints: dict[str, str]) -> None:
         nr = ["-m", "nr-resnet18", "--dimension", "quality", "--weights"]
-        begin(folder, *nr, heads["nr-resnet18"])
+        begin(folder, *nr, checkpoints["nr-resnet18"])
         aigciqa.create_metric("nr-resnet18", weights=None).save_pretrained(folder / "new")
         done = call_command("gen", *nr, "new", "-o", "t.csv", "--resume", cwd=folder)
         assert (done.returncode, "weights of nr-resnet18 was " in done.stderr) == (2, True)
-        shutil.copytree(heads["nr-resnet18"], folder / "copy")  # the same, from elsewhere
+        shutil.copytree(checkpoints["nr-resnet18"], folder / "copy")  # the same, from elsewhere
         assert call_command("gen", *nr, "copy", "-o", "t.csv", "--resume", cwd=folder).returncode == 0
 
     def test_rows_of_another_manifest_are_refused(self, folder: Path) -> None:
@@ -116,7 +117,7 @@ class TestResume:
         os.utime(folder / "gen" / "3.png", (now + 9, now + 9))  # has no row yet
         os.utime(folder / changed, (now + 9, now + 9))
         done = call_command("gen", *arguments, "-o", "t.csv", "--resume", cwd=folder)
-        assert (done.returncode, f"--resume: {changed} was changed after t.csv was" in done.stderr) == (2, True)
+        assert (done.returncode, f"can't resume: {changed} was changed after t.csv was" in done.stderr) == (2, True)
         assert (folder / "t.csv").read_bytes() == kept
         os.utime(folder / changed, (now, now))
         assert call_command("gen", *arguments, "-o", "t.csv", "--resume", cwd=folder).returncode == 0
@@ -177,7 +178,7 @@ class TestJournal:
     def test_a_file_without_a_whole_row_is_refused(self, tmp_path: Path, suffix: str, content: bytes) -> None:
         path = tmp_path / f"t.{suffix}"
         path.write_bytes(content)
-        with pytest.raises(SourceError, match=r"--resume: .*t\."):
+        with pytest.raises(SourceError, match=r"can't resume: .*t\."):
             list(self.sink(path).recover(iter([]), 1))
         assert path.read_bytes() == content
 
@@ -224,9 +225,8 @@ class TestJournal:
         sink.journal.unlink()
         if way == "replaced":
             sink.journal.write_text("another")
-        with pytest.raises(OSError, match="was removed or replaced during the run"):
+        with pytest.raises(LostError, match="was removed or replaced during the run"):
             sink.close() if late else sink.write(rows)
-        assert not sink.is_there
         assert not sink.path.exists() or sink.path.read_text() == "another"
 
     def test_the_command_says_that_its_table_went(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,13 +28,15 @@ from PIL import Image
 
 import aigciqa
 from aigciqa.cli import score
+from aigciqa.images.names import IMAGE_SUFFIXES
 from aigciqa.integrations import shards
 from aigciqa.integrations.ray import Setup, _items, read_images, score_dataset
 from aigciqa.records import Item
 from aigciqa.scoring import archives
+from aigciqa.scoring.items import Found
 from aigciqa.scoring.parts import Parts
-from aigciqa.scoring.sinks import columns_of
-from aigciqa.scoring.sources import IMAGE_SUFFIXES, Found, open_sources
+from aigciqa.scoring.sources import open_sources
+from aigciqa.tables.columns import columns_of
 from tests.conftest import COMMAND, draw, untrained
 from tests.test_remote import pack
 
@@ -159,7 +161,7 @@ class TestCommand:
         (folder / "list.csv").write_text(text)
         later = (folder / "ray.parquet" / "part-00000000.parquet").stat().st_mtime + 9
         os.utime(folder / "hf.parquet", (later, later))
-        assert "--resume: hf.parquet#2 was changed after" in self.on_ray(*resumed, status=2)
+        assert "can't resume: hf.parquet#2 was changed after" in self.on_ray(*resumed, status=2)
         assert_equal(table(folder / "ray.parquet"), expected)
 
     def test_what_stops_an_actor_is_handed_on(self, folder: Path) -> None:

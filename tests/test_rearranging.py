@@ -18,7 +18,7 @@ from torch.nn.utils import parametrizations
 
 from aigciqa import backbones
 from aigciqa.backbones import Backbone
-from aigciqa.checkpoints.format import MetricConfig
+from aigciqa.checkpoints.config import MetricConfig
 from aigciqa.cpu.fusion import FusedConvolution
 from aigciqa.metric import Metric
 from aigciqa.registry import METRICS
@@ -213,7 +213,7 @@ class TakesTensorsOnly(Parts):
 def metric_on(monkeypatch: pytest.MonkeyPatch, build: Callable[[str], Backbone], dtype: str = "float32") -> Metric:
     monkeypatch.setitem(backbones._REGISTERED, "mine", build)
     torch.manual_seed(0)
-    config = MetricConfig.from_spec(replace(METRICS["nr-resnet18"], backbone="mine", feature_dim=8))
+    config = MetricConfig.from_spec(replace(METRICS["nr-resnet18"], backbone="mine"))
     metric = Metric(config, dtype=dtype)
     for module in metric.modules():
         if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None and module.running_var is not None:

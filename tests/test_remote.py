@@ -16,12 +16,13 @@ from PIL import Image
 
 import aigciqa
 from aigciqa.cli import score
+from aigciqa.errors import SourceError
 from aigciqa.images.decode import load_content, load_image
+from aigciqa.images.names import IMAGE_SUFFIXES
 from aigciqa.scoring import archives
 from aigciqa.scoring.maps import MapFolder
 from aigciqa.scoring.parts import Parts
-from aigciqa.scoring.sinks import columns_of, to_row
-from aigciqa.scoring.sources import IMAGE_SUFFIXES, SourceError
+from aigciqa.tables.columns import columns_of, to_row
 from aigciqa.tables.scores import read_table
 from aigciqa.utils import object_stores
 from aigciqa.utils.memory import Share
@@ -73,7 +74,7 @@ class TestContent:
         assert str(of_bytes.value) == str(of_file.value)
 
     def test_what_is_too_long_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("aigciqa.images.decode.MAX_BYTES", 100)
+        monkeypatch.setattr("aigciqa.images.reading.MAX_BYTES", 100)
         with pytest.raises(aigciqa.ImageError, match=r"x: .* bytes are more than the 100 allowed"):
             load_content(png(1), "x")
 
@@ -256,7 +257,7 @@ class TestObjectStore:
     ) -> None:
         taken: list[tuple[str, int]] = []
         take = Share.take
-        monkeypatch.setattr(Share, "take", lambda self, size: taken.append((self.lane, size)) or take(self, size))
+        monkeypatch.setattr(Share, "take", lambda self, size: taken.append((self.kind, size)) or take(self, size))
         invoke(f"{bucket}/gen/b.png")
         assert taken[0] == ("read", len(png(2)))
 

@@ -23,11 +23,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aigciqa.plotting import colour_map
+from aigciqa.errors import MissingExtraError
+from aigciqa.images.colour_maps import colour_map
 from aigciqa.report import Report, payload, sections, thumbnails, write_report
 from aigciqa.report.collection import FAILURE_LIMIT, MAP_SIDE, SmallMap
-from aigciqa.scoring.sinks import columns_of
-from aigciqa.stats.groups import Scores, differences, standings
+from aigciqa.stats.groups import Scores, differences, summaries
+from aigciqa.tables.columns import columns_of
 from tests.conftest import COMMAND, call_command, draw
 
 Write = Callable[..., list[str]]
@@ -100,9 +101,9 @@ def test_summary_and_leaderboard_are_the_comparison(page: Path) -> None:
     }
     table = cells_of(page, 'id="summary"')
     assert table[0] == ["Metric", "Dimension", "Group", "n", "Failed", "Mean", "95% interval", "Median", "Worst"]
-    for standing, failed in zip(sorted(standings(groups), key=lambda each: each.name), ("0", "1"), strict=True):
-        figures = [f"{standing.mean:.3f}", f"{standing.low:.3f} to {standing.high:.3f}", f"{standing.median:.3f}"]
-        line = ["nr-lite", "quality", standing.name, "20", failed, *figures, f"{standing.worst:.3f}"]
+    for summary, failed in zip(sorted(summaries(groups), key=lambda each: each.name), ("0", "1"), strict=True):
+        figures = [f"{summary.mean:.3f}", f"{summary.low:.3f} to {summary.high:.3f}", f"{summary.median:.3f}"]
+        line = ["nr-lite", "quality", summary.name, "20", failed, *figures, f"{summary.worst:.3f}"]
         assert line in table
     assert ["all images", "40", "1"] in [line[2:5] for line in table]
     assert [line[:2] for line in cells_of(page, 'class="ranks"')[1:]] == [["1", "g1"], ["2", "g0"]]
@@ -344,7 +345,7 @@ def test_a_missing_extra_says_what_to_install(
     page: Path, monkeypatch: pytest.MonkeyPatch, module: str, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ImportError, match=rf"a report needs {package}: pip install 'aigciqa\[report\]'"):
+    with pytest.raises(MissingExtraError, match=rf"a report needs {package}: pip install 'aigciqa\[report\]'"):
         Report(page, COLUMNS)
 
 

@@ -18,9 +18,9 @@ from click.testing import CliRunner, Result
 from aigciqa.cli import compare, score
 from aigciqa.databases import load_database
 from aigciqa.errors import LockedError
-from aigciqa.evaluation import ScoreTable
-from aigciqa.scoring.sources import read_rows
+from aigciqa.evaluation import PrecomputedScores
 from aigciqa.tables.csv_text import plain, protected
+from aigciqa.tables.formats import read_rows
 from aigciqa.utils.files import locked
 
 Write = Callable[..., list[str]]
@@ -54,7 +54,7 @@ class TestQuotationMarks:
     def test_a_table_of_scores_is_named_once(self, folder: Path) -> None:
         (folder / "t.csv").write_text('image,mine\n"p0.png,1\np1.png,2"\n')
         with pytest.raises(ValueError, match=r"^t\.csv: line 2: a cell holds"):
-            ScoreTable.read("t.csv")
+            PrecomputedScores.read("t.csv", columns=["mine"])
 
 
 def test_a_column_of_two_manifests_keeps_its_name(folder: Path) -> None:
@@ -97,7 +97,8 @@ def test_scores_of_windows_paths_are_found(folder: Path, write_images: Write) ->
     paths = ["D:\\runs\\db\\" + row.replace("/", "\\") for row in rows]
     (folder / "t.csv").write_text("image,mine\n" + "".join(f"{path},{place}\n" for place, path in enumerate(paths)))
     samples = load_database("folder", "db").samples
-    found = ScoreTable.read("t.csv").predictions("mine", samples, root=folder / "db", dimensions=["quality"])
+    found = PrecomputedScores.read("t.csv", columns=["mine"])
+    found = found.predictions("mine", samples, root=folder / "db", dimensions=["quality"])
     assert list(found.scores["quality"]) == [0, 1, 2, 3]
 
 
@@ -186,7 +187,10 @@ class TestResume:
         later = (folder / "t.csv").stat().st_mtime + 9
         os.utime(folder / "m.parquet", (later, later))
         done = run(*arguments, "--resume")
-        assert (done.exit_code, "--resume: m.parquet was changed after t.csv was written" in done.stderr) == (2, True)
+        assert (done.exit_code, "can't resume: m.parquet was changed after t.csv was written" in done.stderr) == (
+            2,
+            True,
+        )
         assert (folder / "t.csv").read_text() == before
 
 

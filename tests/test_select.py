@@ -19,7 +19,8 @@ from click.testing import CliRunner, Result
 from aigciqa.cli.select import main
 from aigciqa.compare.selection import Criteria, bucket, select
 from aigciqa.records import Record
-from aigciqa.scoring.sinks import FileSink, columns_of, to_row
+from aigciqa.scoring.sinks import FileSink
+from aigciqa.tables.columns import columns_of, to_row
 from aigciqa.tables.scores import read_table
 from aigciqa.utils.place_files import Step
 
@@ -128,7 +129,7 @@ class TestWhich:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         with monkeypatch.context() as patched:
-            patched.setattr(FileSink, "write", full)
+            patched.setattr("aigciqa.compare.selection.write_rows", full)
             done = run(scores, "-o", "best.csv")
         assert (done.exit_code, "can't write -o best.csv: No space left on device" in done.stderr) == (1, True)
         assert set(os.listdir()) == before
@@ -316,11 +317,11 @@ class TestInto:
             patched.setattr("aigciqa.utils.place_files.move", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             patched.setattr(Path, "unlink", lambda *_, **__: None)  # a killed process cleans nothing up
             with pytest.raises(KeyboardInterrupt):
-                step.take("copy")
+                step.place("copy")
         assert not os.path.lexists(step.target)
         assert len(os.listdir("best")) == 1
         assert step.state() == "new"
-        step.take("copy")
+        step.place("copy")
         assert filecmp.cmp(step.source, step.target, shallow=False)
 
     @pytest.mark.parametrize("links", [True, False])
@@ -337,10 +338,10 @@ class TestInto:
 
             monkeypatch.setattr("os.link", refuse)
         with pytest.raises(FileExistsError):
-            step.take("copy")
+            step.place("copy")
         assert files("best") == {"1.png": "mine"}
         os.unlink("best/1.png")
-        step.take("copy")
+        step.place("copy")
         assert files("best") == {"1.png": "a/1.png"}
 
     def test_names_that_are_not_utf8(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import aigciqa
-from aigciqa import backbones, registry
-from aigciqa import metric as metrics
+from aigciqa import backbones, create, registry
 from aigciqa.backbones import Backbone, register_backbone
 from aigciqa.databases import Sample
 from aigciqa.evaluation import evaluate, predict
@@ -90,8 +89,8 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return sorted(map(str, folder.iterdir()))
 
 
-def created(name: str, dtype: str | None, heads: dict[str, str], **options: Any) -> aigciqa.Metric:
-    return aigciqa.create_metric(name, weights=heads.get(name, "default"), dtype=dtype, **options)
+def created(name: str, dtype: str | None, checkpoints: dict[str, str], **options: Any) -> aigciqa.Metric:
+    return aigciqa.create_metric(name, weights=checkpoints.get(name, "default"), dtype=dtype, **options)
 
 
 def everything(metric: aigciqa.Metric, paths: list[str]) -> list[Tensor]:
@@ -124,7 +123,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     register_backbone("small", Small)
     for name in ("nr-small", "fr-small"):
         like = aigciqa.metric_info(name.replace("small", "resnet18"))
-        register_metric(dataclasses.replace(like, name=name, backbone="small", feature_dim=8))
+        register_metric(dataclasses.replace(like, name=name, backbone="small"))
         aigciqa.create_metric(name, weights=None).save_pretrained(folder / name)
     yield {name: str(folder / name) for name in ("nr-small", "fr-small")}
     del backbones._REGISTERED["small"], registry._METRICS["nr-small"], registry._METRICS["fr-small"]
@@ -155,9 +154,9 @@ def test_scores_are_the_same(
 
 @pytest.mark.parametrize(("name", "dtype"), METRICS)
 def test_scores_are_the_same_with_everything_around(
-    name: str, dtype: str | None, heads: dict[str, str], paths: list[str]
+    name: str, dtype: str | None, checkpoints: dict[str, str], paths: list[str]
 ) -> None:
-    check(lambda: created(name, dtype, heads), ["autocast", "inference_mode", "float64", "meta"], paths)
+    check(lambda: created(name, dtype, checkpoints), ["autocast", "inference_mode", "float64", "meta"], paths)
 
 
 @pytest.mark.parametrize("surroundings", SURROUNDINGS)
@@ -181,8 +180,8 @@ def test_the_caller_s_settings_stay(paths: list[str]) -> None:
 
 
 @pytest.mark.parametrize(("name", "dtype"), METRICS)
-def test_gradients_are_the_same_within_autocast(name: str, dtype: str | None, heads: dict[str, str]) -> None:
-    metric = created(name, dtype, heads, as_loss=True)
+def test_gradients_are_the_same_within_autocast(name: str, dtype: str | None, checkpoints: dict[str, str]) -> None:
+    metric = created(name, dtype, checkpoints, as_loss=True)
 
     def gradient(surroundings: AbstractContextManager[Any]) -> Tensor:
         images = draw_tensor(1, 240, 240).requires_grad_()
@@ -199,9 +198,11 @@ def test_gradients_are_the_same_within_autocast(name: str, dtype: str | None, he
 
 
 @pytest.mark.parametrize(("name", "dtype"), METRICS)
-def test_what_comes_out_of_inference_mode_goes_into_a_loss(name: str, dtype: str | None, heads: dict[str, str]) -> None:
+def test_what_comes_out_of_inference_mode_goes_into_a_loss(
+    name: str, dtype: str | None, checkpoints: dict[str, str]
+) -> None:
     with torch.inference_mode():
-        metric = created(name, dtype, heads, as_loss=True)
+        metric = created(name, dtype, checkpoints, as_loss=True)
         reference = draw_tensor(1, 240, 240, seed=9)
         features = metric.encode(reference)
     images = draw_tensor(1, 240, 240).requires_grad_()
@@ -261,7 +262,7 @@ def test_options_that_a_metric_would_ignore_are_refused_on_ray(option: dict[str,
 
 def test_options_go_to_metrics_given_by_name(paths: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[dict[str, Any]] = []
-    monkeypatch.setattr(metrics, "create_metric", _noting(made, aigciqa.create_metric))
+    monkeypatch.setattr(create, "create_metric", _noting(made, aigciqa.create_metric))
     list(aigciqa.score_files(paths, metric="nr-lite", dtype="bfloat16", device="cpu"))
     list(aigciqa.score_files(paths, metric="nr-lite"))
     assert made == [{"device": "cpu", "dtype": "bfloat16"}, {}]

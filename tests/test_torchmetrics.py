@@ -98,10 +98,10 @@ def test_a_loss_keeps_no_graph() -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_agree_on_the_mean_of_both(heads: dict[str, str], tmp_path: Path) -> None:
+def test_two_processes_agree_on_the_mean_of_both(checkpoints: dict[str, str], tmp_path: Path) -> None:
     workers = [
         subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(rank), str(tmp_path / "store"), heads["nr-resnet18"]],
+            [sys.executable, "-c", WORKER, str(rank), str(tmp_path / "store"), checkpoints["nr-resnet18"]],
             cwd=Path(__file__).parent.parent,
             stdout=subprocess.PIPE,
             text=True,

@@ -23,13 +23,14 @@ from scipy.stats import spearmanr
 import aigciqa
 from aigciqa.backbones import build_backbone
 from aigciqa.cli.train import main as command
-from aigciqa.cpu.convolution import use_products
+from aigciqa.errors import InputError, OutputExistsError
 from aigciqa.images.decode import load_image
-from aigciqa.images.preprocess import preprocess_image
+from aigciqa.images.preprocess import Preprocessor
 from aigciqa.registry import METRICS
 from aigciqa.training.activation_checkpointing import checkpointed_forward
 from aigciqa.training.image_cache import build_cache
-from aigciqa.training.trainer import Settings, Trainee, train
+from aigciqa.training.learner import Trainee
+from aigciqa.training.trainer import Settings, train
 from tests.conftest import draw
 from tests.lookalikes import write_folder
 
@@ -81,7 +82,7 @@ def test_cached_images_are_those_that_the_metric_sees(tmp_path: Path) -> None:
     for path in paths:
         height, width = cache.size(path)
         assert min(height, width) == 256
-        expected = preprocess_image(load_image(path), SPEC).permute(1, 2, 0).numpy()
+        expected = Preprocessor(SPEC).image(load_image(path)).permute(1, 2, 0).numpy()
         top, left = round((height - 224) / 2.0), round((width - 224) / 2.0)
         assert np.array_equal(cache.crop(path, top, left, 224), expected)
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").iterdir()}
@@ -173,9 +174,9 @@ def test_more_epochs_may_be_asked_for_but_no_other_change(root: Path, cache: Pat
     assert [row["loss"] for row in log(tmp_path / "head")] == [row["loss"] for row in log(tmp_path / "straight")]
     with pytest.raises(ValueError, match="differs in learning_rate, seed"):
         run(root, cache, tmp_path / "head", resume=True, learning_rate=1e-5, seed=7)
-    with pytest.raises(FileNotFoundError, match="nothing to resume"):
+    with pytest.raises(InputError, match="nothing to resume"):
         run(root, cache, tmp_path / "absent", resume=True)
-    with pytest.raises(FileExistsError, match="holds a run or a checkpoint already"):
+    with pytest.raises(OutputExistsError, match="holds a run or a checkpoint already"):
         run(root, cache, tmp_path / "head")
 
 
@@ -255,7 +256,7 @@ def test_metrics_and_databases_that_do_not_fit(cache: Path, tmp_path: Path) -> N
     common = ["folder", str(root), "--start", "none", "--cache", str(cache), "-o", str(tmp_path / "head"), "--quiet"]
     for arguments, words in (
         (["-m", "nr-lite"], "is not one of"),
-        (["-m", "nr-resnet18", "-d", "beauty"], "'beauty' is not one of quality"),
+        (["-m", "nr-resnet18", "-d", "beauty"], "was not rated for beauty"),
         (["-m", "nr-resnet18", "--protocol", "sd"], "has no protocol 'sd'"),
     ):
         done = CliRunner().invoke(command, [*common, *arguments])
@@ -292,8 +293,6 @@ def test_activation_checkpointing_changes_no_bit(name: str, side: int, is_mixed:
     for forward in (lambda backbone: backbone(images), lambda backbone: checkpointed_forward(backbone, images)):
         torch.manual_seed(1)
         backbone = build_backbone(name).train()
-        if is_mixed:
-            use_products(backbone)
         with torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
             maps = forward(backbone)
         maps.float().square().mean().backward()
@@ -350,58 +349,6 @@ def test_parts_side_by_side_teach_what_they_teach_one_after_the_other(name: str,
     for key, value in plain.items():
         assert torch.equal(first[key], again[key]), key
         assert (first[key] - value).abs().max() <= tolerance * value.abs().max(), key
-
-
-@pytest.mark.parametrize(
-    ("arguments", "side", "is_product"),
-    [
-        ({"kernel_size": 1}, 14, True),
-        ({"kernel_size": 1, "stride": 2}, 14, True),
-        ({"kernel_size": 1, "stride": 2}, 7, True),
-        ({"kernel_size": 3, "padding": 1}, 7, True),
-        ({"kernel_size": 3, "padding": 1, "stride": 2}, 14, True),
-        ({"kernel_size": 3, "stride": 2}, 15, True),
-        ({"kernel_size": (1, 7), "padding": (0, 3)}, 8, True),
-        ({"kernel_size": (3, 1), "padding": (1, 0), "stride": (2, 1)}, 8, True),
-        ({"kernel_size": 1, "padding": 1}, 5, True),
-        ({"kernel_size": 3, "padding": 1}, 14, False),
-        ({"kernel_size": 1}, 29, False),
-        ({"kernel_size": 1, "bias": True}, 7, False),
-        ({"kernel_size": 3, "groups": 2}, 7, False),
-        ({"kernel_size": 3, "dilation": 2}, 7, False),
-        ({"kernel_size": 3, "padding": "same"}, 7, False),
-        ({"kernel_size": 3, "padding": 1, "padding_mode": "reflect"}, 7, False),
-    ],
-)
-def test_gradients_as_matrix_products(arguments: dict[str, Any], side: int, is_product: bool) -> None:
-    torch.manual_seed(0)
-    exact = torch.nn.Conv2d(24, 32, **{"bias": False, **arguments})
-    mixed = copy.deepcopy(exact).to(memory_format=torch.channels_last)
-    use_products(mixed)
-    given = torch.randn(3, 24, side, side).bfloat16().to(memory_format=torch.channels_last)
-    wanted = torch.randn_like(exact(given.float())).bfloat16().to(memory_format=torch.channels_last)
-    found = []
-    for layer, maps in ((exact, given.float()), (mixed, given.clone())):
-        maps.requires_grad_()
-        with torch.autocast("cpu", torch.bfloat16, enabled=layer is mixed):
-            made = layer(maps)
-        made.backward(wanted.to(made.dtype))
-        assert (made.grad_fn.name() == "_ProductBackward") == (is_product and layer is mixed)
-        found.append([made, maps.grad, *(parameter.grad for parameter in layer.parameters())])
-    assert all(each.is_contiguous(memory_format=torch.channels_last) for each in found[1][:2])
-    for one, other in zip(*found, strict=True):
-        assert one.shape == other.shape
-        assert (one - other.float()).abs().max() <= 1e-2 * one.abs().max()
-
-
-@torch.no_grad()
-def test_what_trains_with_products_scores_as_before() -> None:
-    backbone = build_backbone("resnet50").eval()
-    images = torch.rand(1, 3, 64, 64)
-    names, maps = list(backbone.state_dict()), backbone(images)
-    use_products(backbone)
-    assert list(backbone.state_dict()) == names
-    assert torch.equal(backbone(images), maps)
 
 
 def test_activation_checkpointing_keeps_less() -> None:

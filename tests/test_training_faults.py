@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import errno
+import itertools
 import json
 import math
 import os
@@ -25,12 +26,16 @@ from PIL import Image
 from scipy.stats import spearmanr
 
 import aigciqa
-from aigciqa import backbones, registry
+from aigciqa import backbones, heads, registry
 from aigciqa.backbones import Backbone, register_backbone
 from aigciqa.checkpoints.format import write_checkpoint
 from aigciqa.cli.train import main as command
+from aigciqa.errors import InputError
+from aigciqa.heads import Head
 from aigciqa.registry import register_metric
-from aigciqa.training import trainer
+from aigciqa.training import loop
+from aigciqa.training.learner import Learner
+from aigciqa.training.run_folder import RunFolder
 from aigciqa.training.trainer import Settings, train
 from aigciqa.utils.files import locked
 from tests.test_surroundings import SURROUNDINGS
@@ -58,7 +63,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     register_backbone("tiny", Tiny)
     spec = aigciqa.metric_info("nr-resnet18")
     small = dataclasses.replace(spec.preprocess, resize=16, crop=16)
-    register_metric(dataclasses.replace(spec, name="nr-tiny", backbone="tiny", feature_dim=8, preprocess=small))
+    register_metric(dataclasses.replace(spec, name="nr-tiny", backbone="tiny", preprocess=small))
     metric = next(each for each in command.params if each.name == "metric")
     monkeypatch.setattr(metric, "type", type(metric.type)([*metric.type.choices, "nr-tiny"]))
     yield
@@ -166,7 +171,47 @@ def test_a_start_from_a_head_of_another_range_begins_with_its_order(root: Path, 
     np.testing.assert_allclose(predictions(further, root), 100 * predictions(given, root) + 1000, rtol=1e-3)
 
 
+class OwnHead(Head):
+    """One linear layer."""
+
+    output_layer = "last"
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.last = torch.nn.Linear(inputs, outputs)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.last(features)
+        return scores
+
+
+def test_a_head_and_a_dimension_of_ones_own_are_trained(
+    monkeypatch: pytest.MonkeyPatch, root: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(heads._REGISTERED, "own", lambda kind, dim, outputs: OwnHead(dim, outputs))
+    spec = dataclasses.replace(aigciqa.metric_info("nr-tiny"), name="nr-own", head="own")
+    monkeypatch.setitem(registry._METRICS, "nr-own", spec)
+    rated = aigciqa.load_database("folder", root)
+    samples = tuple(
+        dataclasses.replace(sample, scores={"aesthetics": 1000 + 100 * sample.scores["quality"]})
+        for sample in rated.samples
+    )
+    database = dataclasses.replace(rated, samples=samples, score_range={"aesthetics": (1000.0, 1500.0)})
+    settings = Settings("nr-own", ("aesthetics",), epochs=2, start="none", learning_rate=1e-2, batch_size=4)
+    train(database, database.split(), settings, tmp_path / "own", device="cpu", cache=tmp_path / "cache", workers=1,
+          progress=False)  # fmt: skip
+    metric = aigciqa.create_metric("nr-own", weights=tmp_path / "own")
+    assert (metric.dimensions, metric.score_range) == (("aesthetics",), (1000.0, 1500.0))
+    assert ((predictions(metric, root) > 1000) & (predictions(metric, root) < 1500)).all()
+    assert "srcc" in metric.config.results["aesthetics"]
+
+
 # What is refused
+
+
+def test_a_metric_whose_head_is_not_for_this_trainer_is_refused(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nr-lite can't be trained here: .* examples/train_lite\.py"):
+        run(root, tmp_path / "head", metric="nr-lite")
 
 
 @pytest.mark.parametrize("part", ["train", "validation"])
@@ -234,7 +279,23 @@ def test_a_card_that_was_changed_is_kept(root: Path, tmp_path: Path) -> None:
 def validated(monkeypatch: pytest.MonkeyPatch, *found: float) -> None:
     """Have the epochs' SRCC be these."""
     values = iter(found)
-    monkeypatch.setattr(trainer._Run, "_validate", lambda _: {"quality": next(values)})
+    monkeypatch.setattr(loop, "rank_correlations", lambda *_: {"quality": next(values)})
+
+
+def test_a_mistake_of_ours_in_an_epoch_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, root: Path, tmp_path: Path
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("operands could not be broadcast")
+
+    monkeypatch.setattr(loop, "rank_correlations", broken)
+    done = call(root, tmp_path / "head")
+    assert (done.exit_code, type(done.exception), done.stderr) == (1, ValueError, "")
+
+
+def test_a_device_that_is_none_is_a_usage_error(root: Path, tmp_path: Path) -> None:
+    done = call(root, tmp_path / "head", "--device", "abacus")
+    assert (done.exit_code, "device abacus: " in done.stderr) == (2, True)
 
 
 def test_nan_is_never_the_best(monkeypatch: pytest.MonkeyPatch, root: Path, tmp_path: Path) -> None:
@@ -277,15 +338,15 @@ def test_a_run_that_diverges_keeps_the_best_epoch(
     what: str, monkeypatch: pytest.MonkeyPatch, root: Path, tmp_path: Path
 ) -> None:
     run(root, tmp_path / "whole", epochs=2)
-    steps = trainer.Learner.steps
+    steps = Learner.steps
 
-    def diverging(self: trainer.Learner, epoch: int) -> Iterator[tuple[float, int]]:
+    def diverging(self: Learner, epoch: int) -> Iterator[tuple[float, int]]:
         for loss, images in steps(self, epoch):
             if epoch == 3 and what == "weights":
                 torch.nn.init.constant_(self.trainee.head.get_parameter("fc1.bias"), math.inf)
             yield (math.nan if epoch == 3 and what == "loss" else loss), images
 
-    monkeypatch.setattr(trainer.Learner, "steps", diverging)
+    monkeypatch.setattr(Learner, "steps", diverging)
     for more in ((), ("--resume",)):
         done = call(root, tmp_path / "head", "--epochs", "5", "--batch-size", "4", *more)
         assert done.exit_code == 1
@@ -314,26 +375,30 @@ class KilledError(BaseException):
     """Stands in for SIGKILL at a certain place."""
 
 
-@pytest.mark.parametrize("place", ["_save_state", "_write_head", "_write_log"])
+@pytest.mark.parametrize("place", ["save_state", "write_checkpoint", "write_log"])
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_a_run_goes_on_wherever_it_was_killed(
     place: str, epoch: int, monkeypatch: pytest.MonkeyPatch, root: Path, tmp_path: Path
 ) -> None:
     scores = (0.1, 0.2, 0.3, 0.1)
-    monkeypatch.setattr(trainer._Run, "_validate", lambda self: {"quality": scores[self.progress.epoch]})
+    validated(monkeypatch, *scores)
     run(root, tmp_path / "whole", epochs=4)
 
-    done = getattr(trainer._Run, place)
+    owner: Any = loop if place == "save_state" else RunFolder
+    done, calls = getattr(owner, place), itertools.count(1)
 
-    def killed(self: trainer._Run) -> None:
-        if self.progress.epoch == epoch:
+    def killed(*arguments: Any) -> None:
+        if next(calls) == epoch:
             raise KilledError
-        done(self)
+        done(*arguments)
 
+    validated(monkeypatch, *scores)
     with monkeypatch.context() as patch:
-        patch.setattr(trainer._Run, place, killed)
+        patch.setattr(owner, place, killed)
         with pytest.raises(KilledError):
             run(root, tmp_path / "head", epochs=4)
+    whole_epochs = epoch - 1 if place == "save_state" else epoch
+    validated(monkeypatch, *scores[whole_epochs:])
     run(root, tmp_path / "head", resume=True, epochs=4)
     for name in ("model.safetensors", "config.json", "README.md"):
         assert (tmp_path / "head" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

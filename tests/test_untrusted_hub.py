@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 import aigciqa
 from aigciqa import errors
-from aigciqa.checkpoints.hub import Repo
+from aigciqa.checkpoints.repo import Repo
 from aigciqa.cli.publish import main as publish_command
 from tests.conftest import draw_tensor, untrained
 from tests.hub_server import TOKEN, Fault, Files, Hub, serve
@@ -32,15 +32,15 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 @pytest.fixture
-def head(heads: dict[str, str]) -> Files:
-    return {path.name: path.read_bytes() for path in Path(heads["nr-resnet18"]).iterdir()}
+def checkpoint(checkpoints: dict[str, str]) -> Files:
+    return {path.name: path.read_bytes() for path in Path(checkpoints["nr-resnet18"]).iterdir()}
 
 
 @pytest.fixture
 def fetch(tmp_path: Path) -> Callable[..., aigciqa.Metric]:
     """`create_metric` with a cache of the test's own."""
 
-    def call(weights: str = "org/head", **options: Any) -> aigciqa.Metric:
+    def call(weights: str = "org/checkpoint", **options: Any) -> aigciqa.Metric:
         cache = tmp_path / "deep" / "cache"
         return aigciqa.create_metric("nr-resnet18", **{"weights": weights, "cache_dir": cache, **options})
 
@@ -71,7 +71,7 @@ PATHS = ("{tmp}/victim", "../../../victim", "../../../../.bashrc", "..", ".", "a
 @pytest.mark.parametrize("value", ["{tmp}/victim", "../../../../victim"])
 def test_a_path_in_an_answer_is_refused(
     hub: Hub,
-    head: Files,
+    checkpoint: Files,
     fetch: Callable[..., aigciqa.Metric],
     around: Callable[[], dict[str, bytes]],
     tmp_path: Path,
@@ -79,7 +79,7 @@ def test_a_path_in_an_answer_is_refused(
     header: str,
     value: str,
 ) -> None:
-    hub.add("org/head", head)
+    hub.add("org/checkpoint", checkpoint)
     before = around()
     value = value.format(tmp=tmp_path)
     hub.fault = Fault(headers={header: value if header == "X-Repo-Commit" else f'"{value}"'}, only=only)
@@ -87,7 +87,7 @@ def test_a_path_in_an_answer_is_refused(
         fetch()
     assert around() == before
     message = str(caught.value)
-    for part in ("not to be trusted", header.removeprefix("X-Linked-").replace("Etag", "ETag"), repr(value)):
+    for part in ("was not trusted", header.removeprefix("X-Linked-").replace("Etag", "ETag"), repr(value)):
         assert part in message
     hub.fault = Fault()
     fetch()
@@ -100,11 +100,11 @@ def test_a_server_that_turns_bad_between_two_answers_writes_nothing_elsewhere(
     hub: Hub, around: Callable[[], dict[str, bytes]], tmp_path: Path, header: str, value: str, fresh: bool
 ) -> None:
     """The first answer is fine; the next, which brings the file or is an error, is not."""
-    hub.add("org/head", {"config.json": b"theirs"})
+    hub.add("org/checkpoint", {"config.json": b"theirs"})
     before = around()
     value = value.format(tmp=tmp_path)
     headers = {header: value if header == "X-Repo-Commit" else f'"{value}"'}
-    repo = Repo("org/head", cache_dir=tmp_path / "deep" / "cache")
+    repo = Repo("org/checkpoint", cache_dir=tmp_path / "deep" / "cache")
     hub.fault = Fault(headers=headers, only="GET ")
     path = repo.file("config.json", largest=100, fresh=fresh)
     assert path.read_bytes() == b"theirs"
@@ -141,9 +141,9 @@ def test_a_server_that_turns_bad_between_two_answers_writes_nothing_elsewhere(
 def test_what_is_taken_for_an_etag_and_a_commit(
     hub: Hub, tmp_path: Path, headers: dict[str, str], trusted: bool
 ) -> None:
-    hub.add("org/head", {"config.json": b"theirs"})
+    hub.add("org/checkpoint", {"config.json": b"theirs"})
     hub.fault = Fault(headers=headers)
-    repo = Repo("org/head", cache_dir=tmp_path / "cache")
+    repo = Repo("org/checkpoint", cache_dir=tmp_path / "cache")
     if trusted:
         assert repo.file("config.json", largest=100).read_bytes() == b"theirs"
     else:
@@ -153,10 +153,10 @@ def test_what_is_taken_for_an_etag_and_a_commit(
 
 
 def test_another_commit_than_the_pinned_one_is_refused(hub: Hub, tmp_path: Path) -> None:
-    commit = hub.add("org/head", {"config.json": b"theirs"})
+    commit = hub.add("org/checkpoint", {"config.json": b"theirs"})
     hub.fault = Fault(headers={"X-Repo-Commit": "0" * 40})
     with pytest.raises(errors.UntrustedError, match=f"expected '?{commit}"):
-        Repo("org/head", commit, cache_dir=tmp_path).file("config.json", largest=100)
+        Repo("org/checkpoint", commit, cache_dir=tmp_path).file("config.json", largest=100)
 
 
 @pytest.mark.parametrize(
@@ -165,42 +165,42 @@ def test_another_commit_than_the_pinned_one_is_refused(hub: Hub, tmp_path: Path)
 )
 def test_a_revision_that_is_a_path_is_refused_before_anything_is_asked(
     hub: Hub,
-    head: Files,
+    checkpoint: Files,
     fetch: Callable[..., aigciqa.Metric],
     around: Callable[[], dict[str, bytes]],
     tmp_path: Path,
-    heads: dict[str, str],
+    checkpoints: dict[str, str],
     revision: str,
 ) -> None:
-    hub.add("org/head", head)
+    hub.add("org/checkpoint", checkpoint)
     before = around()
     revision = revision.format(tmp=tmp_path)
-    with pytest.raises(errors.RevisionNotFoundError, match="that is no name of a branch or tag"):
-        fetch(f"org/head@{revision}")
-    done = CliRunner().invoke(publish_command, [heads["nr-resnet18"], "org/other", "--revision", revision])
-    assert (done.exit_code, "is no name of a branch" in done.output) == (1, True)
+    with pytest.raises(errors.RevisionNotFoundError, match="that is not the name of a branch, tag"):
+        fetch(f"org/checkpoint@{revision}")
+    done = CliRunner().invoke(publish_command, [checkpoints["nr-resnet18"], "org/other", "--revision", revision])
+    assert (done.exit_code, "is not the name of a branch" in done.output) == (1, True)
     assert around() == before
     assert not hub.requests
 
 
 def test_names_of_branches_that_are_taken(hub: Hub, tmp_path: Path) -> None:
     for branch in ("v1.2-rc_3", "refs/pr/1", "feature/a.b"):
-        hub.add("org/head", {"config.json": branch.encode()}, branch)
-        path = Repo("org/head", branch, cache_dir=tmp_path).file("config.json", largest=100)
+        hub.add("org/checkpoint", {"config.json": branch.encode()}, branch)
+        path = Repo("org/checkpoint", branch, cache_dir=tmp_path).file("config.json", largest=100)
         assert path.read_bytes() == branch.encode()
 
 
 @pytest.mark.parametrize("method", ["HEAD ", "GET "])
 def test_the_token_goes_to_no_other_host(hub: Hub, tmp_path: Path, method: str) -> None:
     files = {"config.json": b"theirs"}
-    hub.add("org/head", files)
+    hub.add("org/checkpoint", files)
     with serve() as (elsewhere, other):
-        other.add("org/head", files)
+        other.add("org/checkpoint", files)
         for number, address in enumerate((elsewhere, elsewhere.replace("127.0.0.1", "localhost"))):
             hub.fault = Fault(redirect=address + "{path}", only=method)
-            path = Repo("org/head", cache_dir=tmp_path / str(number)).file("config.json", largest=100)
+            path = Repo("org/checkpoint", cache_dir=tmp_path / str(number)).file("config.json", largest=100)
             assert path.read_bytes() == b"theirs"
-        assert other.requests == ["GET /org/head/resolve/main/config.json"] * 2
+        assert other.requests == ["GET /org/checkpoint/resolve/main/config.json"] * 2
         assert other.tokens == {""}
     assert TOKEN in hub.tokens
 
@@ -209,21 +209,21 @@ def test_the_token_goes_to_no_other_host(hub: Hub, tmp_path: Path, method: str) 
 def test_a_redirect_away_from_the_web_is_refused(
     hub: Hub, around: Callable[[], dict[str, bytes]], tmp_path: Path, address: str
 ) -> None:
-    hub.add("org/head", {"config.json": b"theirs"})
+    hub.add("org/checkpoint", {"config.json": b"theirs"})
     before = around()
     for method in ("HEAD ", "GET "):
         hub.fault = Fault(redirect=address.format(tmp=tmp_path), only=method)
-        with pytest.raises(errors.HubError, match="can't be had from"):
-            Repo("org/head", cache_dir=tmp_path / "cache").file("config.json", largest=100)
+        with pytest.raises(errors.HubError, match="could not be loaded from"):
+            Repo("org/checkpoint", cache_dir=tmp_path / "cache").file("config.json", largest=100)
     assert around() == before
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
 def test_a_body_without_end_is_left_early(hub: Hub, tmp_path: Path) -> None:
-    hub.add("org/head", {"config.json": b"{"})
+    hub.add("org/checkpoint", {"config.json": b"{"})
     hub.fault = Fault(endless=True)
     with pytest.raises(errors.CheckpointError, match="expected at most 1,048,576"):
-        Repo("org/head", cache_dir=tmp_path).file("config.json", largest=1 << 20)
+        Repo("org/checkpoint", cache_dir=tmp_path).file("config.json", largest=1 << 20)
     assert hub.sent < 100 << 20
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"]
 
@@ -248,15 +248,18 @@ def refuse_writing(monkeypatch: pytest.MonkeyPatch, number: int, below: Path) ->
 @pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EACCES])
 def test_a_cache_that_cannot_be_written_serves_what_it_has(
     hub: Hub,
-    head: Files,
+    checkpoint: Files,
     fetch: Callable[..., aigciqa.Metric],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     number: int,
 ) -> None:
-    hub.add("org/head", head)
+    hub.add("org/checkpoint", checkpoint)
     expected = fetch()(IMAGES)
-    hub.add("org/head", {**head, "config.json": head["config.json"].replace(b'"format": 1', b'"format":  1')})
+    hub.add(
+        "org/checkpoint",
+        {**checkpoint, "config.json": checkpoint["config.json"].replace(b'"format": 1', b'"format":  1')},
+    )
     refuse_writing(monkeypatch, number, tmp_path / "deep")
     with pytest.warns(RuntimeWarning, match="the cache can't be used: .*; the cached copy is used, which may be old"):
         assert torch.equal(fetch()(IMAGES), expected)
@@ -265,24 +268,24 @@ def test_a_cache_that_cannot_be_written_serves_what_it_has(
 
 
 def test_a_cache_below_a_file_is_an_error_that_says_so(
-    hub: Hub, fetch: Callable[..., aigciqa.Metric], head: Files, tmp_path: Path
+    hub: Hub, fetch: Callable[..., aigciqa.Metric], checkpoint: Files, tmp_path: Path
 ) -> None:
-    hub.add("org/head", head)
+    hub.add("org/checkpoint", checkpoint)
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(errors.CacheError, match=r"the cache can't be used: .*file"):
         fetch(cache_dir=tmp_path / "file" / "cache")
 
 
 def test_half_of_a_new_commit_does_not_take_the_place_of_a_whole_one(
-    hub: Hub, head: Files, fetch: Callable[..., aigciqa.Metric], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, checkpoint: Files, fetch: Callable[..., aigciqa.Metric], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The new commit's config arrives, its weights don't: the older head is used, also without network later."""
-    hub.add("org/head", head)
+    """The new commit's config arrives, its weights don't: the older checkpoint is used, also without network later."""
+    hub.add("org/checkpoint", checkpoint)
     expected = fetch()(IMAGES)
     torch.manual_seed(11)
     aigciqa.create_metric("nr-resnet18", weights=None).save_pretrained(tmp_path / "new")
     new = {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()}
-    hub.add("org/head", new)
+    hub.add("org/checkpoint", new)
     hub.fault = Fault(status=503, only="GET model.safetensors")
     with pytest.warns(RuntimeWarning, match="answered 503.*; the cached copy is used"):
         assert torch.equal(fetch()(IMAGES), expected)
@@ -294,35 +297,35 @@ def test_half_of_a_new_commit_does_not_take_the_place_of_a_whole_one(
 
 
 def test_a_cache_without_links_works(
-    hub: Hub, head: Files, fetch: Callable[..., aigciqa.Metric], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, checkpoint: Files, fetch: Callable[..., aigciqa.Metric], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_args: object, **_options: object) -> None:
         raise OSError(errno.EPERM, "A required privilege is not held by the client")
 
     monkeypatch.setattr(os, "symlink", refuse)
-    commit = hub.add("org/head", head)
+    commit = hub.add("org/checkpoint", checkpoint)
     expected = untrained("nr-resnet18")(IMAGES)
     assert torch.equal(fetch()(IMAGES), expected)
     hub.requests.clear()
-    fetch(f"org/head@{commit}")
+    fetch(f"org/checkpoint@{commit}")
     assert not hub.requests
     (weights,) = (tmp_path / "deep" / "cache").rglob("model.safetensors")
     assert not weights.is_symlink()
-    weights.write_bytes(head["model.safetensors"][:-9])
-    assert torch.equal(fetch(f"org/head@{commit}")(IMAGES), expected)
+    weights.write_bytes(checkpoint["model.safetensors"][:-9])
+    assert torch.equal(fetch(f"org/checkpoint@{commit}")(IMAGES), expected)
 
 
 def test_a_home_folder_is_written_with_a_tilde(
-    hub: Hub, head: Files, fetch: Callable[..., aigciqa.Metric], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, checkpoint: Files, fetch: Callable[..., aigciqa.Metric], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    hub.add("org/head", head)
+    hub.add("org/checkpoint", checkpoint)
     metric = fetch(cache_dir="~/cache")
-    assert (tmp_path / "home" / "cache" / "models--org--head").is_dir()
-    metric.save_pretrained("~/head")
-    assert torch.equal(fetch("~/head")(IMAGES), metric(IMAGES))
+    assert (tmp_path / "home" / "cache" / "models--org--checkpoint").is_dir()
+    metric.save_pretrained("~/checkpoint")
+    assert torch.equal(fetch("~/checkpoint")(IMAGES), metric(IMAGES))
     assert not (tmp_path / "~").exists()
     with pytest.raises(ValueError, match="no such folder"):
-        fetch("~nobody-has-this-name/head")
+        fetch("~nobody-has-this-name/checkpoint")

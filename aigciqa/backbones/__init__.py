@@ -37,7 +37,7 @@ def build_backbone(name: str, **options: Any) -> Backbone:
         options: what the backbone's `build` function takes: `presentation` (lite), `negative_slope` (ResNets).
 
     Raises:
-        ValueError: unknown name.
+        InputError: unknown name.
         OptionError: an option that the backbone does not have, or a value that it does not take.
     """
     if name not in backbone_names():
@@ -63,7 +63,7 @@ def register_backbone(name: str, build: Callable[..., Backbone]) -> None:
         build: called as `build(name, **options)`; returns the backbone with random weights.
 
     Raises:
-        ValueError: there is a backbone of that name.
+        InputError: there is a backbone of that name.
     """
     if name in backbone_names():
         raise InputError(f"there is a backbone {name!r} already: give yours another name")

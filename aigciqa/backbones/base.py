@@ -19,15 +19,25 @@ class Backbone(nn.Module):
 
     Attributes:
         feature_dim: D, the length of the feature vector of one image.
-        has_blocked_layout: whether all its operations exist for tensors in oneDNN's own layout (`Tensor.to_mkldnn`),
-            in which a CPU trains it fastest in float32.
-        runs_side_by_side: whether two passes may run at the same time in training: nothing is random, and nothing but
-            batch normalisation keeps a state.
+
+    Example:
+        >>> import torch
+        >>> from aigciqa.backbones import Backbone
+        >>> class Small(Backbone):
+        ...     feature_dim = 8
+        ...
+        ...     def __init__(self, name):
+        ...         super().__init__()
+        ...         self.layer = torch.nn.Conv2d(3, 8, kernel_size=32, stride=32)
+        ...
+        ...     def forward(self, images):
+        ...         return self.layer(images)
+        >>> backbone = Small("small")
+        >>> tuple(backbone.pool(backbone(torch.rand(2, 3, 224, 224))).shape)
+        (2, 8)
     """
 
     feature_dim: int
-    has_blocked_layout = False
-    runs_side_by_side = False
 
     def forward(self, images: Tensor) -> Tensor:
         """Feature maps of preprocessed images.

@@ -16,7 +16,6 @@ class InceptionV4(Backbone):
     """pretrainedmodels' InceptionV4 `features`: (B, 3, 299, 299) -> (B, 1536, 8, 8)."""
 
     feature_dim = 1536
-    runs_side_by_side = True
 
     def __init__(self) -> None:
         super().__init__()

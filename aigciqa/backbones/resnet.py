@@ -14,8 +14,6 @@ from aigciqa.errors import InputError
 class ResNet(nn.Sequential, Backbone):
     """torchvision's ResNet up to `layer4`, its parts in order: (B, 3, H, W) -> (B, D, H/32, W/32)."""
 
-    runs_side_by_side = True
-
     def __init__(self, name: str, negative_slope: float) -> None:
         super().__init__()
         from torchvision import models
@@ -23,7 +21,6 @@ class ResNet(nn.Sequential, Backbone):
         # Untrained residual branches begin at zero (Goyal et al. 2017): random features keep their size with depth.
         trunk = getattr(models, name)(weights=None, zero_init_residual=True)
         self.feature_dim = trunk.fc.in_features
-        self.has_blocked_layout = not negative_slope
         for part in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
             self.add_module(part, getattr(trunk, part))
         if negative_slope:
@@ -40,7 +37,7 @@ def build(name: str, negative_slope: float = 0.0) -> Backbone:
             0.01 in its ResNet18 (and ReLU in the stem), which its checkpoints need.
 
     Raises:
-        ValueError: no number in [0, 1).
+        InputError: no number in [0, 1).
     """
     if isinstance(negative_slope, bool) or not isinstance(negative_slope, (int, float)) or not 0 <= negative_slope < 1:
         raise InputError(f"negative_slope is {negative_slope!r}; expected a number in [0, 1)")

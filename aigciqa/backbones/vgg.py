@@ -16,8 +16,6 @@ class VGG(Backbone):
     """torchvision's VGG `features`: (B, 3, H, W) -> (B, 512, H/32, W/32)."""
 
     feature_dim = 512
-    has_blocked_layout = True
-    runs_side_by_side = True
 
     def __init__(self, name: str) -> None:
         super().__init__()

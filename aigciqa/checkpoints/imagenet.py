@@ -1,4 +1,4 @@
-"""ImageNet weights for the backbones: where training starts.
+"""ImageNet weights for the backbones, to start training from.
 
 VGG and ResNet: torchvision's `IMAGENET1K_V1` files (the paper's), through torchvision's own loader. InceptionV4: the
 Hub's `timm/inception_v4.tf_in1k`, whose values are those of pretrainedmodels' file, as safetensors. Every file is
@@ -11,17 +11,16 @@ import os
 import re
 import urllib.error
 import urllib.parse
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
-from aigciqa.checkpoints.format import check_tensors, file_sha256, read_tensors
+from aigciqa.checkpoints.format import check_tensors, file_sha256, read_safetensors
 from aigciqa.checkpoints.pickles import is_state_dict, read_pickle, without_classifier
+from aigciqa.checkpoints.repo import Repo, or_cached
 from aigciqa.errors import AlteredError, CheckpointError, InputError, OfflineError, ServerError, UnreachableError
-
-if TYPE_CHECKING:
-    from aigciqa.metric import Metric
 
 INCEPTION_REPO = "timm/inception_v4.tf_in1k"
 #: torchvision's names of the files the paper used.
@@ -40,54 +39,39 @@ _WAYS_OUT = (
 )
 
 
-def load_imagenet(
-    metric: Metric,
+def imagenet_weights(
+    backbone: str,
+    expected: Mapping[str, Tensor],
     file: str | os.PathLike[str] | None = None,
     *,
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
-) -> Metric:
-    """Give a metric's backbone ImageNet weights; the head stays as it is. The ImageNet classifier is left out.
+) -> dict[str, Tensor]:
+    """ImageNet weights of a backbone, without the ImageNet classifier.
 
     Args:
-        metric: one with a backbone of the paper.
-        file: a `.pth` or `.safetensors` file to take instead of the published one. A hash in its name (`-f37072fd.pth`)
-            is checked.
-        cache_dir: where downloads are kept; torch's and huggingface_hub's own places if absent.
-        local_files_only: take downloads from there only.
-
-    Returns:
-        The metric.
-
-    Raises:
-        ValueError: a metric without such a backbone.
-        AlteredError: the file does not have the hash that it should have.
-        CheckpointError: the file can't be read, or is another network's.
-        HubError: the file can't be had: offline, unreachable.
+        backbone: its name.
+        expected: its `state_dict()`, for the names, shapes and dtypes.
+        file, cache_dir, local_files_only: as `aigciqa.load_imagenet` takes them. Raises as that does.
     """
-    name = metric.config.backbone
-    if name == "lite":
-        raise InputError(f"{metric.name} has no ImageNet weights: its backbone has nothing to learn from them")
     if file is not None:
         path = Path(os.path.expanduser(file))
         states = _read_file(path)
-    elif name == "inceptionv4":
+    elif backbone == "inceptionv4":
         path, states = _inception(cache_dir, local_files_only)
-    elif name in _MEMBERS:
-        path, states = _torchvision(name, cache_dir, local_files_only)
+    elif backbone in _MEMBERS:
+        path, states = _torchvision(backbone, cache_dir, local_files_only)
     else:
-        raise InputError(f"no ImageNet weights are known for the backbone {name}: pass a file")
+        raise InputError(f"no ImageNet weights are known for the backbone {backbone!r}: give a file, or weights=None")
     states = without_classifier(states)
-    expected = metric.backbone.state_dict()
-    check_tensors(states, expected, f"{path} for {name}")
-    metric.backbone.load_state_dict(states)
-    return metric
+    check_tensors(states, expected, f"{path} for {backbone}")
+    return states
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
     _check_hash(path)
     if path.suffix == ".safetensors":
-        return read_tensors(path)
+        return read_safetensors(path)
     states: dict[str, Tensor] = read_pickle(path)
     if not is_state_dict(states):
         raise CheckpointError(f"{path} is not a state dict")
@@ -117,21 +101,21 @@ def _torchvision(
     if path.exists():
         _check_hash(path)  # torch.hub checks what it downloads, not what it finds
     elif local_files_only:
-        raise OfflineError(f"{path} is not there, and the network may not be asked\n{_WAYS_OUT}")
+        raise OfflineError(f"{path} does not exist, and downloads are off (local_files_only)\n{_WAYS_OUT}")
     try:
         states: dict[str, Tensor] = weights.get_state_dict(model_dir=str(folder), check_hash=True, weights_only=True)
     except urllib.error.HTTPError as error:
-        raise ServerError(f"{weights.url} can't be had: the server answered {error.code}\n{_WAYS_OUT}") from error
+        raise ServerError(
+            f"{weights.url} could not be loaded: the server answered {error.code}\n{_WAYS_OUT}"
+        ) from error
     except OSError as error:
-        raise UnreachableError(f"{weights.url} can't be had: {error}\n{_WAYS_OUT}") from error
+        raise UnreachableError(f"{weights.url} could not be loaded: {error}\n{_WAYS_OUT}") from error
     except RuntimeError as error:
         raise AlteredError(f"{weights.url} was altered on the way: {error}\n{_WAYS_OUT}") from error
     return path, states
 
 
 def _inception(cache_dir: str | os.PathLike[str] | None, local_files_only: bool) -> tuple[Path, dict[str, Tensor]]:
-    from aigciqa.checkpoints.hub import Repo, or_cached
-
     def fetch(cache_only: bool) -> Path:
         repo = Repo(INCEPTION_REPO, cache_dir=cache_dir, local_files_only=cache_only, ways_out=_WAYS_OUT)
         path = repo.file("model.safetensors", largest=_LARGEST_INCEPTION)
@@ -147,4 +131,4 @@ def _inception(cache_dir: str | os.PathLike[str] | None, local_files_only: bool)
         return path
 
     path = or_cached(fetch, local_files_only)
-    return path, read_tensors(path)
+    return path, read_safetensors(path)

@@ -6,14 +6,15 @@ import contextlib
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from aigciqa.errors import InputError
+from aigciqa.errors import InputError, LockedError, MissingExtraError, WeightsError
 from aigciqa.records import Item
-from aigciqa.registry import metric_info
+from aigciqa.registry import METRICS, default_metric, metric_info
 from aigciqa.tables.text import printable
 from aigciqa.utils.paths import at_home
 
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+#: All done; done, with errors. Usage errors are 2, as click has it.
+EXIT_DONE, EXIT_ERRORS = 0, 1
 EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143  # 128 + the signal's number, as shells count
 
 _COMPUTING = (
     click.option("--device", metavar="D", help="Where to compute: cpu, cuda, cuda:1, mps. [default: cpu]"),
     click.option(
-        "--dtype", type=click.Choice(["float32", "bfloat16", "float16", "auto"]), default="float32", show_default=True,
+        "--dtype", type=click.Choice(["float32", "bfloat16", "float16", "auto"]), default="float32",
         help="What the network computes in; auto: bfloat16 where the device is built for it.",
     ),
     click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images per pass through the network."),
@@ -36,10 +39,18 @@ _COMPUTING = (
     ),
 )  # fmt: skip
 
-
 #: Of every command. Defaults are shown where there are any.
 SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}
 VERSION = click.version_option(package_name="aigciqa")
+
+reference_option = click.option(
+    "-r", "--reference", metavar="PATH",
+    help="Image prompt of all images, or a folder of them, matched by relative path, else by stem.",
+)  # fmt: skip
+report_option = click.option(
+    "--report", metavar="FILE.html", help="Write a report to look at: figures, charts and a gallery."
+)
+license_option = click.option("--license", metavar="SPDX", help="License of the weights, such as Apache-2.0.")
 
 #: An argument that begins with `~`, or an option and its value that does: shells leave the `~` of the latter.
 _AT_HOME = re.compile(r"(--[\w-]+=|-\w|)(~.*)", re.DOTALL)
@@ -48,7 +59,8 @@ _AT_HOME = re.compile(r"(--[\w-]+=|-\w|)(~.*)", re.DOTALL)
 class _Careful(click.Command):
     """A command in whose arguments `~` is the home folder, and whose errors can't move a terminal's cursor.
 
-    It ends quietly where it is interrupted before its work, and where standard streams are closed.
+    What the library refuses ends it as a usage error; any other exception keeps its traceback. It ends quietly where it
+    is interrupted before its work, and where standard streams are closed.
     """
 
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
@@ -62,11 +74,12 @@ class _Careful(click.Command):
         for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
             if getattr(sys, name) is None:  # else the next file to be opened would be that stream to C libraries
                 setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+        warnings.filterwarnings("ignore", module="PIL")  # oddities of files that Pillow copes with
         try:
-            with _printable_errors():
+            with _printable_errors(), _refusals():
                 return super().invoke(context)
         except KeyboardInterrupt:
-            say(f"{context.command_path}: interrupted")
+            complain("interrupted")
             context.exit(EXIT_INTERRUPTED)
 
 
@@ -102,6 +115,20 @@ def say(text: str) -> None:
     click.echo(printable(text), err=True)
 
 
+def complain(text: str) -> None:
+    """Put a line on standard error that begins with the command's name."""
+    say(f"{click.get_current_context().command_path}: {text}")
+
+
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """Turn a file that can't be written into an error of the command."""
+    try:
+        yield
+    except OSError as error:
+        raise click.ClickException(f"can't write: {error}") from None
+
+
 class Terminated(BaseException):
     """SIGTERM came."""
 
@@ -111,6 +138,14 @@ def terminate(_number: int, _frame: object) -> NoReturn:
     raise Terminated
 
 
+def trainable_metric_option(help_text: str) -> Callable[[Function], Function]:
+    """Give a command the required option `--metric`, a metric that can be trained."""
+    names = [spec.name for spec in METRICS.values() if not spec.embedded]
+    return click.option(
+        "-m", "--metric", required=True, type=click.Choice(names), metavar="METRIC", help=help_text
+    )  # fmt: skip
+
+
 def computing_options(command: Function) -> Function:
     """Give a command the options that say how scores are computed: device, dtype, batch_size, workers."""
     for option in reversed(_COMPUTING):
@@ -118,14 +153,19 @@ def computing_options(command: Function) -> Function:
     return command
 
 
-def checked(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The function's result; its complaints become usage errors."""
-    from aigciqa.errors import WeightsError
-
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn what the library refuses into usage errors."""
     try:
+        yield
+    except (InputError, WeightsError, MissingExtraError, LockedError) as error:
+        raise click.UsageError(str(error), click.get_current_context()) from None
+
+
+def checked(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The function's result; what it refuses is a usage error."""
+    with _refusals():
         return function(*arguments)
-    except (ValueError, TypeError, ImportError, WeightsError) as error:
-        raise click.UsageError(str(error)) from None
 
 
 def check_output(option: str, output: str | os.PathLike[str] | None, inputs: Iterable[object]) -> None:
@@ -136,7 +176,7 @@ def check_output(option: str, output: str | os.PathLike[str] | None, inputs: Ite
         output: a file; None: there is none to write.
         inputs: paths of files that are read; what is none (None, a URL, a pattern) is left out.
     """
-    from aigciqa.scoring.sources import IMAGE_SUFFIXES
+    from aigciqa.images.names import IMAGE_SUFFIXES
 
     if output is None or not os.path.exists(output):
         return
@@ -158,7 +198,7 @@ def _is_same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) ->
 def check_metrics(names: Sequence[str], weights: str) -> None:
     """Refuse metrics that are unknown or named twice, and weights that would be those of several."""
     for name in names:
-        checked(metric_info, name)
+        metric_info(name)
     if len(set(names)) < len(names):
         raise click.UsageError("the same metric is named twice")
     if weights != "default" and len(names) > 1:
@@ -171,12 +211,12 @@ def load_metrics(
     """Metrics of one kind of weights.
 
     Raises:
-        ValueError: no such device, or what `create_metric` refuses.
+        InputError: no such device, or what `create_metric` refuses.
         WeightsError: the weights could not be loaded.
     """
     import torch
 
-    from aigciqa.metric import create_metric
+    from aigciqa.create import create_metric
 
     try:
         torch.empty(0, device=device)
@@ -199,7 +239,8 @@ def check_references(names: Sequence[str], reference: str | None, first: Item, s
 
     needing = [name for name in names if metric_info(name).requires_reference]
     if reference is not None and not needing:
-        raise click.UsageError(f"{', '.join(names)} takes no reference: leave -r out or use a metric such as fr-lite")
+        other = default_metric("fr")
+        raise click.UsageError(f"{', '.join(names)} takes no reference: leave -r out or use a metric such as {other}")
     bringing = {*MANIFEST_SUFFIXES, archives.SUFFIX}
     may_bring = any(os.path.splitext(source)[1].lower() in bringing for source in sources)
     if needing and reference is None and first.reference is None and not may_bring:

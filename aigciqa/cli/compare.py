@@ -6,25 +6,27 @@ import contextlib
 import glob
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from aigciqa.cli.common import (
-    EXIT_INTERRUPTED,
+    EXIT_DONE,
+    EXIT_ERRORS,
     check_metrics,
     check_output,
     check_references,
-    checked,
     command,
+    complain,
     computing_options,
     load_metrics,
-    say,
+    reference_option,
+    report_option,
+    writing,
 )
 from aigciqa.records import Item
-from aigciqa.registry import METRICS, SCORE_RANGES
+from aigciqa.registry import METRICS, SCORE_RANGES, default_metric
 from aigciqa.utils.object_stores import is_url
 from aigciqa.utils.paths import absolute
 
@@ -32,10 +34,9 @@ if TYPE_CHECKING:
     from aigciqa.compare.groups import Group, Result
     from aigciqa.metric import Metric
     from aigciqa.scoring.engine import Engine
-    from aigciqa.scoring.sources import Found
-    from aigciqa.tables.scores import Table
+    from aigciqa.scoring.items import Found
+    from aigciqa.tables.scores import ScoreTable
 
-EXIT_COMPARED, EXIT_FAILED = 0, 1
 #: More groups are counted, not named, in a report's title.
 _TITLE_NAMES = 4
 #: Group of rows that name none.
@@ -49,20 +50,17 @@ _NO_GROUP = "(no group)"
     help="Metric to score images with, or to take of tables; may be given more than once. "
     "[default: those of the tables; else nr-lite, or fr-lite with -r]",
 )  # fmt: skip
-@click.option(
-    "-r", "--reference", metavar="PATH",
-    help="Image prompt of all images, or a folder of them, matched by relative path, else by stem.",
-)  # fmt: skip
+@reference_option
 @click.option("--baseline", metavar="NAME", help="Compare the others with this one. [default: all pairs]")
 @click.option(
     "--fail-below", type=click.FloatRange(min=0, min_open=True), metavar="SHARE",
     help="Exit with status 1 if a group's mean is below this share of the baseline's, such as 0.95.",
 )  # fmt: skip
 @click.option("-o", "--output", metavar="FILE", help="Write the comparison: .md, .json or .csv.")
-@click.option("--report", metavar="FILE.html", help="Write a report to look at: figures, charts and a gallery.")
+@report_option
 @click.option(
     "--format", "form", type=click.Choice(["terminal", "markdown", "json", "csv"]), default="terminal",
-    show_default=True, help="What goes to standard output.",
+    help="What goes to standard output.",
 )  # fmt: skip
 @computing_options
 @click.option("--weights", default="default", metavar="W", help="Variant, folder or Hub repo of the weights.")
@@ -105,13 +103,13 @@ def main(
     check_output("-o", output, [*arguments, reference])
     check_output("--report", report, [*arguments, reference])
     if output is not None:
-        checked(text.check_suffix, output)
+        text.check_suffix(output)
     if report is not None:
         from aigciqa.report import check_target
 
-        checked(check_target, report)
+        check_target(report)
     named = [dimension] if dimension else []
-    tables = {argument: checked(read_table, argument, named) for argument in arguments if is_table(argument)}
+    tables = {argument: read_table(argument, named) for argument in arguments if is_table(argument)}
     folders = [argument for argument in arguments if argument not in tables]
     for folder in folders:
         if not (folder == "-" or is_url(folder) or glob.has_magic(folder) or os.path.exists(folder)):
@@ -124,7 +122,7 @@ def main(
     if baseline is not None:
         baseline = titles.get(baseline, baseline)
     if len(arguments) > 1:
-        checked(check_names, list(titles.values()), baseline)
+        check_names(list(titles.values()), baseline)
     groups = {argument: _table_group(titles[argument], table, names) for argument, table in tables.items()}
     dimensions = dict.fromkeys(name for table in tables.values() for name in table.dimensions)
     if folders:
@@ -139,17 +137,14 @@ def main(
         raise click.UsageError(f"no scores of {dimension!r}; there are {', '.join(dimensions)}")
     compared = [dimension] if dimension else list(dimensions)
     given = [groups[argument] for argument in arguments] if len(arguments) > 1 else _divided(groups[arguments[0]])
-    result = checked(lambda: compare(given, compared, baseline=baseline, share=fail_below))
-    try:
-        with contextlib.ExitStack() as last:  # a closed pipe costs no file, a full disk no output
-            if output is None or not quiet:
-                last.callback(click.echo, encoded(text.WRITERS[form](result)), nl=False)
-            if output is not None:
-                text.write_result(result, output)
-            if report is not None:
-                _write_report(report, result, compared)
-    except OSError as error:
-        raise click.ClickException(f"can't write: {error}") from None
+    result = compare(given, compared, baseline=baseline, share=fail_below)
+    with writing(), contextlib.ExitStack() as last:  # a closed pipe costs no file, a full disk no output
+        if output is None or not quiet:
+            last.callback(click.echo, encoded(text.WRITERS[form](result)), nl=False)
+        if output is not None:
+            text.write_result(result, output)
+        if report is not None:
+            _write_report(report, result, compared)
     sys.exit(_status(result))
 
 
@@ -166,13 +161,13 @@ class _Scorer:
         dtype: str,
         dimension: str | None,
     ) -> None:
-        from aigciqa.scoring import sources
-        from aigciqa.scoring.sinks import columns_of, dimensions_of
+        from aigciqa.scoring import matching, sources
+        from aigciqa.tables.columns import columns_of, dimensions_of
 
         check_metrics(names, weights)
         skipped: sources.Skipped = {}
-        openers = checked(sources.open_sources, folders, sys.stdin.buffer, skipped)
-        references = checked(sources.references_from, reference) if reference is not None else None
+        openers = sources.open_sources(folders, sys.stdin.buffer, skipped)
+        references = matching.references_from(reference) if reference is not None else None
         self.pair: dict[str, Callable[[Found], Item]] = {}
         self.found: dict[str, list[Found]] = {}
         for folder, opener in zip(folders, openers, strict=True):
@@ -180,11 +175,11 @@ class _Scorer:
             if not self.found[folder]:
                 raise click.UsageError(f"no images in {folder}")
             self.pair[folder] = references(self.found[folder]) if references else lambda found: found.item
-        for line in sources.told(skipped):
-            say(f"aigciqa compare: {line}")
-        names = names or ("fr-lite" if reference is not None else "nr-lite",)
+        for line in sources.describe_skipped(skipped):
+            complain(line)
+        names = names or (default_metric("nr" if reference is None else "fr"),)
         check_references(names, reference, Item(""), folders)
-        self.metrics: list[Metric] = checked(load_metrics, names, weights, device, dtype, dimension)
+        self.metrics: list[Metric] = load_metrics(names, weights, device, dtype, dimension)
         self.dimensions = [dimension] if dimension else dimensions_of(self.metrics)
         self.columns = columns_of(self.dimensions)
 
@@ -194,19 +189,14 @@ class _Scorer:
         """Score the images of each folder; references are encoded once for all of them."""
         from aigciqa.scoring.engine import Engine
 
-        warnings.filterwarnings("ignore", module="PIL")  # oddities of files that Pillow copes with
-        try:
-            with contextlib.closing(Engine(self.metrics, batch_size, workers)) as engine:
-                return {folder: self._group(engine, folder, titles[folder], quiet) for folder in self.found}
-        except KeyboardInterrupt:
-            say("aigciqa compare: interrupted")
-            sys.exit(EXIT_INTERRUPTED)
+        with contextlib.closing(Engine(self.metrics, batch_size, workers)) as engine:
+            return {folder: self._group(engine, folder, titles[folder], quiet) for folder in self.found}
 
     def _group(self, engine: Engine, folder: str, name: str, quiet: bool) -> Group:
         from tqdm import tqdm
 
         from aigciqa.compare.groups import Group
-        from aigciqa.scoring.sinks import to_row
+        from aigciqa.tables.columns import to_row
         from aigciqa.tables.text import printable
 
         relatives: list[str] = []
@@ -234,7 +224,7 @@ def _titles(arguments: Sequence[str]) -> dict[str, str]:
         name = os.path.basename(absolute(argument))
         return os.path.splitext(name)[0] if is_table(argument) else name
 
-    same = {each if each == "-" or is_url(each) else absolute(each) for each in arguments}
+    same = {each if each == "-" else absolute(each) for each in arguments}
     if len(same) < len(arguments):
         raise click.UsageError("the same folder or table is named twice")
     names = [short(argument) for argument in arguments]
@@ -243,11 +233,11 @@ def _titles(arguments: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _table_group(name: str, table: Table, names: Sequence[str]) -> Group:
+def _table_group(name: str, table: ScoreTable, names: Sequence[str]) -> Group:
     """The rows of a table by the metrics that are named, or all."""
     from aigciqa.compare.groups import Group
 
-    rows: list[dict[str, Any]] = checked(lambda: list(table.rows))
+    rows: list[dict[str, Any]] = list(table.rows)
     kept = [row for row in rows if not names or row["metric"] in names]
     if not kept:
         there = ", ".join(dict.fromkeys(row["metric"] for row in rows))
@@ -276,25 +266,26 @@ def _divided(whole: Group) -> list[Group]:
 def _write_report(path: str, result: Result, dimensions: Sequence[str]) -> None:
     """A report of all rows, grouped as they were compared."""
     from aigciqa.report import write_report
-    from aigciqa.scoring.sinks import columns_of
+    from aigciqa.tables.columns import columns_of
 
     columns = columns_of(dimensions)
     blank = dict.fromkeys(columns)
     rows = (
-        {**blank, **(group.table.located(row) if group.table is not None else row), "group": group.name, "prompt": key}
+        {**blank, **(group.table.located(row) if group.table is not None else row), "group": group.name}
         for group in result.groups
-        for row, key in zip(group.rows, result.matching.keys.get(group.name, [None] * len(group.rows)), strict=True)
+        for row in group.rows
     )
+    matches = (key for group in result.groups for key in result.matching.keys.get(group.name, [""] * len(group.rows)))
     names = [group.name for group in result.groups]
     title = ", ".join(names) if len(names) <= _TITLE_NAMES else f"{len(names)} groups"
-    write_report(path, rows, columns, title=f"Comparison of {title}", baseline=result.baseline)
+    write_report(path, rows, columns, matches=matches, title=f"Comparison of {title}", baseline=result.baseline)
 
 
 def _status(result: Result) -> int:
     """The exit status; says on standard error why it is not 0."""
-    below = dict.fromkeys(f"{each.name} ({block.label})" for block, each in result.below)
+    below = dict.fromkeys(f"{each.name} ({comparison.label})" for comparison, each in result.below)
     if below:
-        say(f"aigciqa compare: below {result.share:g} of the baseline: {', '.join(below)}")
+        complain(f"below {result.share:g} of the baseline: {', '.join(below)}")
     if result.failures:
-        say(f"aigciqa compare: {len(result.failures)} scores are missing")
-    return EXIT_FAILED if below or result.failures else EXIT_COMPARED
+        complain(f"{len(result.failures)} scores are missing")
+    return EXIT_ERRORS if below or result.failures else EXIT_DONE

@@ -6,27 +6,18 @@ from pathlib import Path
 
 import click
 
-from aigciqa.cli.common import command, say
-from aigciqa.registry import SCORE_RANGES, list_metrics
-
-_METRICS = [name for name in list_metrics() if not name.endswith("-lite")]
+from aigciqa.cli.common import command, license_option, say, trainable_metric_option
+from aigciqa.registry import SCORE_RANGES
 
 
 @command("convert")
 @click.argument("pt_file", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "-m",
-    "--metric",
-    required=True,
-    type=click.Choice(_METRICS),
-    help="What was trained, such as fr-resnet50.",
-    metavar="METRIC",
-)
+@trainable_metric_option("What was trained, such as fr-resnet50.")
 @click.option(
     "-d", "--dimension", required=True, type=click.Choice(list(SCORE_RANGES)), help="Opinion score it was trained on."
 )
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write.", metavar="DIR")
-@click.option("--license", metavar="SPDX", help="License of the weights, such as Apache-2.0.")
+@license_option
 @click.option("--overwrite", is_flag=True, help="Replace a checkpoint that DIR holds, and any README.md.")
 def main(pt_file: Path, metric: str, dimension: str, output: Path, license: str | None, overwrite: bool) -> None:
     """Convert a .pt file of the PKU-I2IQA authors' training script.
@@ -35,13 +26,13 @@ def main(pt_file: Path, metric: str, dimension: str, output: Path, license: str 
     completed. FILE is read without running anything in it. Exit status: 0 converted, 1 not such a file, 2 usage error.
     """
     from aigciqa.convert import convert_checkpoint
-    from aigciqa.errors import CheckpointError
+    from aigciqa.errors import CheckpointError, OutputExistsError
 
     try:
         convert_checkpoint(
             pt_file, metric=metric, dimension=dimension, output=output, license=license, overwrite=overwrite
         )
-    except FileExistsError as error:
+    except OutputExistsError as error:
         raise click.UsageError(f"{error} with --overwrite") from None
     except (CheckpointError, OSError) as error:
         raise click.ClickException(str(error)) from None

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from aigciqa.cli.common import check_output, checked, command, computing_options, load_metrics, say
+from aigciqa.cli.common import (
+    EXIT_DONE,
+    EXIT_ERRORS,
+    check_output,
+    command,
+    complain,
+    computing_options,
+    load_metrics,
+    say,
+    writing,
+)
 from aigciqa.errors import InputError
-from aigciqa.registry import METRICS, SCORE_RANGES, metric_info
+from aigciqa.registry import METRICS, default_metric, metric_info
 from aigciqa.tables.text import printable
 
 if TYPE_CHECKING:
     from aigciqa.databases import Database, Sample
-    from aigciqa.evaluation.evaluate import Evaluation, Predictions, Setting
-    from aigciqa.evaluation.scores import ScoreTable
+    from aigciqa.evaluation import Evaluation, PrecomputedScores, Predictions, Setting
     from aigciqa.metric import Metric
 
-EXIT_SCORED, EXIT_ERRORS = 0, 1
 DEFAULT_PROTOCOL = "prompt-disjoint"
 #: Of the images that could not be scored, these many are named.
 SHOWN = 5
@@ -46,16 +53,21 @@ SHOWN = 5
 @click.option("--folds", type=int, metavar="N", help="Parts of --protocol k-fold.")
 @click.option("--fold", type=int, metavar="N", help="Part of --protocol k-fold that is the test part.")
 @click.option(
-    "--part", type=click.Choice(["test", "validation", "train", "all"]), default="test", show_default=True,
+    "--part", type=click.Choice(["test", "validation", "train", "all"]), default="test",
     help="Images to score; all: the whole database.",
 )  # fmt: skip
 @click.option(
-    "--dimension", "dimensions", multiple=True, type=click.Choice(list(SCORE_RANGES)),
+    "--dimension", "dimensions", multiple=True, metavar="D",
     help="Opinion score to compare with; may be given more than once. [default: all that database and metric share]",
 )  # fmt: skip
 @click.option("--subset", metavar="S", help="Subset of pku-aigiqa-4k: all, i2i or t2i.")
 @click.option("--manifest", metavar="FILE", help="Manifest of the database folder.")
-@click.option("--scores", metavar="FILE.csv", type=click.Path(path_type=Path), help="Table of scores made before.")
+@click.option(
+    "--scores",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Table of scores made before: .csv, .json, .jsonl or .parquet.",
+)
 @click.option("--lower-better", multiple=True, metavar="METRIC", help="A metric of --scores whose low scores are good.")
 @click.option("-o", "--output", metavar="FILE", help="Write the report: .csv, .json, .md or .tex.")
 @click.option("--plots", metavar="DIR", type=click.Path(path_type=Path), help="Draw scatter and per-generator plots.")
@@ -102,52 +114,51 @@ def main(
     from aigciqa.plotting import require_matplotlib
 
     if output is not None:
-        checked(text.check_suffix, output)
+        text.check_suffix(output)
     if plots is not None:
-        checked(require_matplotlib)
+        require_matplotlib()
     options = _given(subset=subset, manifest=manifest)
-    database = checked(lambda: load_database(database_name, root, **options))
+    if database_name == "folder":
+        options["dimensions"] = dimensions
+    database = load_database(database_name, root, **options)
     read = (*database.spec.layout, *database.options.values())
     for option, path in (("-o", output), ("--predictions", predictions)):
         check_output(option, path, [scores, *(database.root / name for name in read if isinstance(name, str))])
-    table = checked(package.ScoreTable.read, scores) if scores is not None else None
+    table: PrecomputedScores | None = None
+    if scores is not None:
+        table = package.PrecomputedScores.read(scores, dimensions=database.dimensions, columns=names)
     names = _names(names, table)
     for name in lower_better:
         if table is None or name not in names or name not in table:
             raise click.UsageError(f"--lower-better {name}: not one of the metrics read from --scores")
-    heads = checked(_load, _heads(names, weights, table), device, dtype)
-    _check_dimensions(dimensions, database, heads, table)
-    setting, samples = checked(_choose, database, heads, part, protocol, seed, _given(folds=folds, fold=fold))
-    _check_references(heads, samples)
+    metrics = _load(_to_run(names, weights, table), device, dtype)
+    _check_dimensions(dimensions, database, metrics, table)
+    setting, samples = _choose(database, metrics, part, protocol, seed, _given(folds=folds, fold=fold))
+    _check_references(metrics, samples)
     if part != "train":
-        _warn_of_seen_images(heads, database, samples)
+        _warn_of_seen_images(metrics, database, samples)
 
-    warnings.filterwarnings("ignore", module="PIL")  # oddities of files that Pillow copes with
-    found = _predict(heads, samples, batch_size, workers, quiet)
+    found = _predict(metrics, samples, batch_size, workers, quiet)
     for name in names:
         if table is not None and name in table:
-            found[name] = checked(
-                lambda name=name: table.predictions(
-                    name,
-                    samples,
-                    root=database.root,
-                    database=database.samples,
-                    dimensions=dimensions or database.dimensions,
-                    lower_better=name in lower_better,
-                )
+            found[name] = table.predictions(
+                name,
+                samples,
+                root=database.root,
+                database=database.samples,
+                dimensions=dimensions or database.dimensions,
+                lower_better=name in lower_better,
             )
     ordered = sorted(found.values(), key=lambda each: _position(each.label, names))
     evaluation = _evaluate(ordered, samples, dimensions, setting)
     for note in evaluation.notes:
         click.secho(f"WARNING: {note}", err=True, fg="yellow")
-    try:
+    with writing():
         _write(evaluation, output, plots, predictions, quiet)
-    except OSError as error:
-        raise click.ClickException(f"can't write: {error}") from None
     sys.exit(_report_failures(evaluation.failures))
 
 
-def _names(names: Sequence[str], table: ScoreTable | None) -> tuple[str, ...]:
+def _names(names: Sequence[str], table: PrecomputedScores | None) -> tuple[str, ...]:
     """The metrics asked for; all of the table if none."""
     if not names and table is not None:
         if not table.metrics:
@@ -160,11 +171,13 @@ def _names(names: Sequence[str], table: ScoreTable | None) -> tuple[str, ...]:
             known = ", ".join([*table.metrics, *table.columns])
             raise click.UsageError(f"{name!r} is neither a metric nor in {table.path}, which has {known}")
         if table is None:
-            checked(metric_info, name)
+            metric_info(name)
     return tuple(names)
 
 
-def _heads(names: Sequence[str], weights: Sequence[str], table: ScoreTable | None) -> list[tuple[str, str, str]]:
+def _to_run(
+    names: Sequence[str], weights: Sequence[str], table: PrecomputedScores | None
+) -> list[tuple[str, str, str]]:
     """(label, metric, weights) of the metrics to be run."""
     run = [name for name in names if table is None or name not in table]
     if weights and len(weights) != len(run):
@@ -177,27 +190,27 @@ def _heads(names: Sequence[str], weights: Sequence[str], table: ScoreTable | Non
     return [(name if run.count(name) == 1 else f"{name} ({each})", name, each) for name, each in pairs]
 
 
-def _load(heads: Sequence[tuple[str, str, str]], device: str | None, dtype: str) -> dict[str, Metric]:
+def _load(wanted: Sequence[tuple[str, str, str]], device: str | None, dtype: str) -> dict[str, Metric]:
     """Label -> metric."""
-    return {label: load_metrics([name], weights, device, dtype)[0] for label, name, weights in heads}
+    return {label: load_metrics([name], weights, device, dtype)[0] for label, name, weights in wanted}
 
 
 def _choose(
     database: Database,
-    heads: Mapping[str, Metric],
+    metrics: Mapping[str, Metric],
     part: str,
     protocol: str | None,
     seed: int | None,
     options: Mapping[str, Any],
 ) -> tuple[Setting, Sequence[Sample]]:
     """The samples to score; by the split of the first checkpoint trained on the database, unless one is named."""
-    from aigciqa.evaluation.evaluate import Setting
+    from aigciqa.evaluation import Setting
     from aigciqa.evaluation.provenance import Training
 
     if part == "all":
         return Setting(database.name, protocol="", part=part), database.samples
     if protocol is None:
-        trained = (Training.recorded(metric.config.training) for metric in heads.values())
+        trained = (Training.recorded(metric.config.training) for metric in metrics.values())
         own = next((each for each in trained if each is not None and each.database == database.name), None)
         if own is not None:
             protocol, seed = own.protocol, own.seed if seed is None else seed
@@ -210,30 +223,32 @@ def _choose(
 
 
 def _check_dimensions(
-    dimensions: Sequence[str], database: Database, heads: Mapping[str, Metric], table: ScoreTable | None
+    dimensions: Sequence[str], database: Database, metrics: Mapping[str, Metric], table: PrecomputedScores | None
 ) -> None:
     """Refuse before anything is scored what could not be compared after."""
     for name in dimensions:
         if name not in database.dimensions:
             raise click.UsageError(f"{database.name} was rated for {', '.join(database.dimensions)}, not for {name}")
     wanted = set(dimensions or database.dimensions)
-    for label, metric in heads.items():
+    for label, metric in metrics.items():
         if table is None and not wanted & set(metric.dimensions):
             raise click.UsageError(
                 f"{label} predicts {', '.join(metric.dimensions)}; asked for: {', '.join(sorted(wanted))}"
             )
 
 
-def _check_references(heads: Mapping[str, Metric], samples: Sequence[Sample]) -> None:
-    needing = [label for label, metric in heads.items() if metric.requires_reference]
+def _check_references(metrics: Mapping[str, Metric], samples: Sequence[Sample]) -> None:
+    needing = [label for label, metric in metrics.items() if metric.requires_reference]
     if needing and not any(sample.reference for sample in samples):
-        raise click.UsageError(f"{needing[0]} compares with image prompts, and these images have none: use nr-lite")
+        raise click.UsageError(
+            f"{needing[0]} compares with image prompts, and these images have none: use {default_metric('nr')}"
+        )
 
 
-def _warn_of_seen_images(heads: Mapping[str, Metric], database: Database, samples: Sequence[Sample]) -> None:
+def _warn_of_seen_images(metrics: Mapping[str, Metric], database: Database, samples: Sequence[Sample]) -> None:
     from aigciqa.evaluation.provenance import Training, seen_warning
 
-    for label, metric in heads.items():
+    for label, metric in metrics.items():
         training = Training.recorded(metric.config.training)
         warning = seen_warning(label, training, database, samples) if training is not None else None
         if warning is not None:
@@ -241,18 +256,18 @@ def _warn_of_seen_images(heads: Mapping[str, Metric], database: Database, sample
 
 
 def _predict(
-    heads: Mapping[str, Metric], samples: Sequence[Sample], batch_size: int | None, workers: int | None, quiet: bool
+    metrics: Mapping[str, Metric], samples: Sequence[Sample], batch_size: int | None, workers: int | None, quiet: bool
 ) -> dict[str, Predictions]:
     """Label -> predictions of the metrics to be run."""
     from tqdm import tqdm
 
-    from aigciqa.evaluation.evaluate import predict
+    from aigciqa.evaluation import predict
 
-    if not heads:
+    if not metrics:
         return {}
-    total = len(heads) * len(samples)
+    total = len(metrics) * len(samples)
     with tqdm(total=total, unit="score", disable=quiet or None, dynamic_ncols=True, leave=False) as bar:
-        found = predict(heads, samples, batch_size=batch_size, workers=workers, progress=bar.update)
+        found = predict(metrics, samples, batch_size=batch_size, workers=workers, progress=bar.update)
     return {each.label: each for each in found}
 
 
@@ -268,10 +283,10 @@ def _evaluate(
 
     try:
         return evaluate(predictions, samples, dimensions=dimensions or None, setting=setting)
-    except ValueError as error:
+    except InputError as error:
         if any(message is not None for each in predictions for message in each.errors):
             raise click.ClickException(str(error)) from None
-        raise click.UsageError(str(error)) from None
+        raise
 
 
 def _write(
@@ -279,13 +294,14 @@ def _write(
 ) -> None:
     from aigciqa.evaluation import text
     from aigciqa.evaluation.plots import write_plots
+    from aigciqa.tables.text import write_text
 
     if output is None or not quiet:
         click.echo(text.to_terminal(evaluation), nl=False)
     if output is not None:
         text.write_report(evaluation, output)
     if predictions is not None:
-        text.write_text(predictions, text.predictions_csv(evaluation))
+        write_text(predictions, text.predictions_csv(evaluation))
     if plots is not None:
         write_plots(evaluation, plots)
 
@@ -293,8 +309,8 @@ def _write(
 def _report_failures(failures: Sequence[tuple[str, str, str]]) -> int:
     """Name what could not be scored; returns the exit status."""
     if not failures:
-        return EXIT_SCORED
-    say(f"aigciqa evaluate: {len(failures)} scores are missing:")
+        return EXIT_DONE
+    complain(f"{len(failures)} scores are missing:")
     for metric, _, error in failures[:SHOWN]:
         say(f"  {metric}: {error}")
     if len(failures) > SHOWN:

@@ -14,9 +14,7 @@ from aigciqa.cli.common import command, say
 @click.argument("repo", metavar="REPO")
 @click.option("--private", is_flag=True, help="Make a new repo private.")
 @click.option("--revision", metavar="BRANCH", help="Branch to upload to, made if absent. [default: main]")
-@click.option(
-    "-m", "--message", default="Upload with aigciqa", show_default=True, metavar="TEXT", help="Message of the commit."
-)
+@click.option("-m", "--message", default="Upload with aigciqa", metavar="TEXT", help="Message of the commit.")
 def main(folder: Path, repo: str, private: bool, revision: str | None, message: str) -> None:
     """Publish a checkpoint on the Hugging Face Hub.
 
@@ -26,14 +24,12 @@ def main(folder: Path, repo: str, private: bool, revision: str | None, message: 
     names another Hub. Exit status: 0 published, 1 not published, 2 usage error.
     """
     from aigciqa.checkpoints import hub
-    from aigciqa.errors import CheckpointError, HubError
+    from aigciqa.errors import HubError
     from aigciqa.metric import Metric
 
+    metric = Metric.from_pretrained(folder.resolve())
     try:
-        metric = Metric.from_pretrained(folder.resolve())
         address = hub.publish_folder(folder, repo, private=private, revision=revision, commit_message=message)
-    except CheckpointError as error:
-        raise click.UsageError(str(error)) from None
     except HubError as error:
         raise click.ClickException(str(error)) from None
     click.echo(address)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import itertools
 import os
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,25 +26,28 @@ from aigciqa.cli.common import (
     command,
     computing_options,
     load_metrics,
+    reference_option,
+    report_option,
     say,
     terminate,
 )
-from aigciqa.errors import LockedError
-from aigciqa.records import Item, Record
-from aigciqa.registry import METRICS, SCORE_RANGES
+from aigciqa.errors import ImageError, InputError, LockedError, MissingExtraError
+from aigciqa.registry import METRICS, SCORE_RANGES, default_metric
+from aigciqa.scoring.resume import refuse_changed
+from aigciqa.scoring.sinks import LostError, begun, journal_of
+from aigciqa.tables.columns import columns_of, dimensions_of, scores_of, to_row
 from aigciqa.tables.text import printable
 from aigciqa.utils.files import locked
 from aigciqa.utils.object_stores import is_url
 
 if TYPE_CHECKING:
+    from aigciqa.cli.inputs import Inputs
+    from aigciqa.integrations.ray import Setup
     from aigciqa.metric import Metric
+    from aigciqa.records import Item, Record
     from aigciqa.report import Report
     from aigciqa.scoring.decoding import Decoder
-    from aigciqa.scoring.encoder import Maps
     from aigciqa.scoring.maps import MapFolder
-    from aigciqa.scoring.parts import PartsSink
-    from aigciqa.scoring.sinks import FileSink, Sink
-    from aigciqa.scoring.sources import Found, Skipped
 
 EXIT_SCORED, EXIT_ERRORS = 0, 1
 
@@ -70,12 +71,9 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
     "-m", "--metric", "names", multiple=True, metavar="METRIC",
     help="Metric to use; may be given more than once. [default: nr-lite, or fr-lite where there is a reference]",
 )  # fmt: skip
-@click.option(
-    "-r", "--reference", metavar="PATH",
-    help="Image prompt of all images, or a folder of them, matched by relative path, else by stem.",
-)  # fmt: skip
+@reference_option
 @click.option("-o", "--output", metavar="FILE", help="Write a table: .csv, .json, .jsonl or .parquet.")
-@click.option("--report", metavar="FILE.html", help="Write a report to look at: figures, charts and a gallery.")
+@report_option
 @click.option("--maps", metavar="DIR", help="Write quality maps: where in each image the score comes from.")
 @computing_options
 @click.option(
@@ -97,7 +95,7 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
     help="Images in a part, with --engine ray.",
 )  # fmt: skip
 @click.option("--weights", default="default", metavar="W", help="Variant, folder or Hub repo of the weights.")
-@click.option("--dimension", type=click.Choice(list(SCORE_RANGES)), help="Write this dimension only.")
+@click.option("--dimension", metavar="D", help=f"Write this dimension only, such as {', '.join(SCORE_RANGES)}.")
 @click.option("--quiet", is_flag=True, help="No progress and no summary.")
 @click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_metrics, help="List metrics.")
 def main(
@@ -130,10 +128,9 @@ def main(
     A table goes to FILE or to standard output, progress and a summary to standard error. An image that can't be scored
     becomes a row with its error. Exit status: 0 all scored, 1 some have errors, 2 usage error or nothing to do.
     """
-    from aigciqa.scoring import provenance, sources
+    from aigciqa.cli.inputs import Inputs
     from aigciqa.scoring.maps import MapFolder, lies_in
-    from aigciqa.scoring.parts import PartsSink
-    from aigciqa.scoring.sinks import carried_names, columns_of, dimensions_of
+    from aigciqa.scoring.sources import describe_skipped
 
     if not images:
         raise click.UsageError("nothing to score: name at least one image, folder, pattern, manifest or -")
@@ -152,34 +149,12 @@ def main(
 
         checked(check_target, report)
     check_metrics(names, weights)
-    skipped: sources.Skipped = {}
-    openers = checked(sources.open_sources, images, sys.stdin.buffer, skipped)
-    references = checked(sources.references_from, reference) if reference is not None else None
-    twice = None if "-" in images else (each for opener in openers for each in opener())
-    pair = references(twice) if references is not None else lambda found: found.item
-    group = checked(sources.group_by, group_by) if group_by is not None else lambda item: item
-    carried: dict[str, str] = {}
-
-    def give(each: Found) -> Item:
-        item: Item = group(pair(each))
-        extra = {carried.get(name, name): cell for name, cell in item.extra.items()}
-        return replace(item, extra=extra) if extra else item
-
-    listed = (each for opener in openers for each in opener() if maps is None or not lies_in(each.item.image, maps))
-    taken: list[Found] = []
-    first = None
-    while first is None and (head := next(listed, None)) is not None:
-        taken.append(head)
-        first = next((item for item in map(give, sources.opened(head)) if item.error is None), None)
-    if not taken:
-        raise click.UsageError("; ".join([f"no images in {', '.join(images)}", *sources.told(skipped)]))
-    first = first or give(taken[0])
-    found = itertools.chain(taken, listed)
-    has_reference = reference is not None or first.reference is not None
-    if not (names or has_reference):  # of an archive they may come later, and its images must not get another metric
-        has_reference = sources.brings_references(taken[-1])
-    names = names or ("fr-lite" if has_reference else "nr-lite",)
-    check_references(names, reference, first, images)
+    is_a_map = partial(lies_in, folder=maps) if maps is not None else lambda _: False
+    inputs = checked(Inputs, images, reference, group_by, is_a_map)
+    if inputs.first is None:
+        raise click.UsageError("; ".join([f"no images in {', '.join(images)}", *describe_skipped(inputs.skipped)]))
+    names = names or (default_metric("fr" if inputs.bring_references(reference) else "nr"),)
+    check_references(names, reference, inputs.first, images)
 
     warnings.filterwarnings("ignore", module="PIL")  # oddities of files that Pillow copes with
     if quiet:
@@ -189,112 +164,147 @@ def main(
         metrics = checked(load_metrics, names, weights, None, "float32" if dtype == "auto" else dtype, dimension)
     else:
         metrics = checked(load_metrics, names, weights, device, dtype, dimension)
-    dimensions = [dimension] if dimension else dimensions_of(metrics)
+    dimensions = checked(dimensions_of, metrics, dimension)
     folder = checked(MapFolder, maps, metrics, resume) if maps is not None else None
-    carried |= carried_names([name for opener in openers for name in opener.columns], columns_of(dimensions))
-    made_by = None
-    if output is not None:
-        folder_of_paths = _folder_of_paths([*images, *([reference] if reference is not None else [])], output)
-        options = {"reference": reference, "group-by": group_by, "decoder": decoder, "folder": folder_of_paths}
-        deferred = "auto" if engine == "ray" and dtype == "auto" else None
-        made_by = provenance.describe(metrics, dimensions, deferred, options)
-    run = _Run(metrics, dimensions, carried.values(), made_by, output, report, folder, engine, quiet, skipped)
-    if output is not None and not is_url(output):
-        _lock(output)
-    signal.signal(signal.SIGTERM, terminate)
-    run.count_ahead([] if "-" in images else openers)
-    items: Iterator[Item] = (give(item) for each in found for item in sources.opened(each))
-    if engine == "ray":
+    carried = inputs.carry(columns_of(dimensions))
+    columns = columns_of(dimensions, carried)
+    kept = output if engine == "ray" or output is None else journal_of(output)
+    run = _Run(metrics, columns, output, kept, report, folder, quiet)
+    options = {"reference": reference, "group-by": group_by}
+    items = inputs.items() if folder is None else folder.watch(inputs.items())
+    scoring: dict[str, Any] = {
+        "metric": metrics, "batch_size": batch_size, "workers": workers, "strict": strict, "decoder": decoder,
+        "maps": "dense" if maps is not None else "coarse" if report is not None else None,
+    }  # fmt: skip
+    score: Callable[[], object]
+    if output is None:
+        score = partial(_print_scores, run, items, scoring)
+    elif engine == "ray":
         from aigciqa.integrations.ray import Setup
-        from aigciqa.integrations.shards import score_shards
 
-        assert isinstance(run.file, PartsSink)
         setup = Setup(metrics, dtype == "auto", device, batch_size, workers, strict=strict)
-        records = score_shards(found, give, setup, run.file.parts, part_size, resume)
+        score = partial(_score_on_ray, run, inputs, setup, output, options, part_size, resume)
     else:
-        from aigciqa.scoring.engine import score_files
+        from aigciqa.scoring.to_file import score_to_file
 
-        watched = items if folder is None else folder.watch(items)
-        drawn: Maps | None = "dense" if maps is not None else "coarse" if report is not None else None
-        records = checked(
-            partial(
-                score_files, watched, metric=metrics, batch_size=batch_size, workers=workers, strict=strict, maps=drawn,
-                decoder=decoder,
-            )
+        if resume and (left := begun(output)) is not None:
+            checked(refuse_changed, output, inputs.files, left.stat().st_mtime)
+        score = partial(
+            score_to_file, items, output, dimension=dimension, resume=resume, overwrite=True, extra_columns=carried,
+            options=options, on_record=run.take, **scoring,
         )  # fmt: skip
-    files = [file for opener in openers for file in opener.files]
-    sys.exit(run.score(records, items, files if resume else None))
+    signal.signal(signal.SIGTERM, terminate)
+    if inputs.can_be_listed_again:
+        run.count_ahead(inputs.listed)
+    sys.exit(run.carry_out(score, lambda: describe_skipped(inputs.skipped)))
+
+
+def _print_scores(run: _Run, items: Iterator[Item], scoring: dict[str, Any]) -> None:
+    from aigciqa.cli.standard_output import row_printer
+    from aigciqa.scoring.engine import score_files
+
+    with closing(score_files(items, **scoring)) as records:
+        print_row = row_printer(run.columns, run.names)
+        for record in records:
+            run.take(record)
+            with run.bar.external_write_mode():
+                print_row(to_row(record, run.columns))
+
+
+def _score_on_ray(
+    run: _Run,
+    inputs: Inputs,
+    setup: Setup,
+    output: str,
+    options: Mapping[str, Any],
+    part_size: int,
+    resume: bool,
+) -> None:
+    from aigciqa.integrations.shards import score_shards
+    from aigciqa.scoring.parts import Parts
+    from aigciqa.scoring.provenance import describe, folder_of_paths
+
+    options = {**options, "decoder": "pillow", "folder": folder_of_paths(inputs.first, output)}
+    made_by = describe(setup.metrics, scores_of(run.columns), "auto" if setup.fast else None, options)
+    parts = Parts.at(output, run.columns, made_by)
+    with ExitStack() as last:
+        if not is_url(output):
+            last.enter_context(locked(output))
+        records = score_shards(inputs.found, inputs.to_item, setup, parts, part_size, resume)
+        for record in last.enter_context(closing(records)):
+            run.take(record)
 
 
 class _Run:
-    """One run of the command: from items to rows, a summary and an exit status."""
+    """One run of the command: from records to a summary, a report, maps and an exit status.
+
+    Args:
+        metrics: in order.
+        columns: of the table.
+        output: the table; None: standard output.
+        kept: where its rows are if the run is stopped.
+        report: the report to be made, if any.
+        maps: where maps go, if anywhere.
+        quiet: no progress and no summary.
+    """
 
     def __init__(
         self,
-        metrics: list[Metric],
-        dimensions: list[str],
-        carried: Iterable[str],
-        made_by: Mapping[str, Any] | None,
+        metrics: Sequence[Metric],
+        columns: Sequence[str],
         output: str | None,
+        kept: str | os.PathLike[str] | None,
         report: str | None,
         maps: MapFolder | None,
-        engine: str,
         quiet: bool,
-        skipped: Skipped,
     ) -> None:
         from tqdm import tqdm
 
-        from aigciqa.scoring import sinks
-        from aigciqa.scoring.parts import PartsSink
         from aigciqa.scoring.summary import Summary
 
         self.names = [metric.name for metric in metrics]
-        self.columns = sinks.columns_of(dimensions, carried)
-        sink = PartsSink if engine == "ray" else sinks.FileSink
-        self.file: FileSink | PartsSink | None = None
-        if output is not None:
-            self.file = checked(sink, output, self.columns, made_by)
-        self.summary = Summary(dimensions)
-        self.report = _report(report, self.columns) if report is not None else None
+        self.columns = columns
+        self.output = output
+        self.kept = kept
+        self.report: Report | None = None
+        if report is not None:
+            from aigciqa.report import Report
+
+            self.report = Report(report, self.columns)
         self.maps = maps
         self.quiet = quiet
-        self.skipped = skipped
+        self.summary = Summary(scores_of(columns))
+        self.taken = self.resumed = 0
         self.bar = tqdm(unit="score", disable=quiet or None, dynamic_ncols=True, leave=False)
 
-    def score(
-        self, records: Generator[Record, None, None], items: Iterator[Item], resumed: Sequence[str] | None
-    ) -> int:
-        """Take the records of the items; returns the exit status.
+    def take(self, record: Record, is_new: bool = True) -> None:
+        """Take a record before its row is written; those of an earlier run come first and are not new."""
+        if is_new and self.taken == self.resumed > 0:
+            self._say_resumed()
+        self.taken += 1
+        self.resumed += not is_new
+        if self.maps is not None:  # first: a row that is written is never scored again
+            self.maps.write(record)
+        row = to_row(record, self.columns)
+        self.summary.add([row])
+        if self.report is not None:
+            self.report.add(row, record.quality_map)
+        self.bar.update()
 
-        Args:
-            records: of the items.
-            items: in order.
-            resumed: files that hold images, if an earlier run is gone on with; else None.
-        """
-        from aigciqa.errors import ImageError
-        from aigciqa.scoring import sinks
-        from aigciqa.scoring.sources import SourceError, told
-
+    def carry_out(self, score: Callable[[], object], notes: Callable[[], Iterable[str]]) -> int:
+        """Score, and say what came of it, with notes; returns the exit status."""
         try:
-            sink = self._open(items, resumed)
-            for record in records:
-                row = sinks.to_row(record, self.columns)
-                if self.maps is not None:  # first: a row that is written is never scored again
-                    self.maps.write(record)
-                with self.bar.external_write_mode() if self.file is None else nullcontext():
-                    sink.write([row])
-                self.summary.add([row])
-                if self.report is not None:
-                    self.report.add(self._scores(row), record.quality_map)
-                self.bar.update()
-            sink.close()
+            score()
         except BrokenPipeError:  # whoever read our output has enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return self._stopped("the output was closed", EXIT_ERRORS)
         except ImageError as error:
             return self._stopped(f"--strict: {error}", EXIT_ERRORS)
-        except SourceError as error:
+        except (InputError, LockedError, MissingExtraError) as error:
             raise click.UsageError(str(error)) from None
+        except LostError as error:
+            self.kept = None
+            return self._stopped(f"can't write the scores: {error}", EXIT_ERRORS)
         except OSError as error:
             return self._stopped(f"can't write the scores: {error}", EXIT_ERRORS)
         except KeyboardInterrupt:
@@ -302,47 +312,24 @@ class _Run:
         except Terminated:
             return self._stopped("terminated", EXIT_TERMINATED)
         finally:
-            records.close()
             self.bar.close()
-        self._say(
-            *self.summary.lines(),
-            *told(self.skipped),
-            *([f"{self.summary.rows} rows in {self.file.path}"] if self.file else []),
-        )
+        if self.taken == self.resumed > 0:
+            self._say_resumed()
+        self._say(*self.summary.lines(), *notes())
+        if self.output is not None:
+            self._say(f"{self.taken} rows in {self.output}")
         failed = self.summary.failed + self._failed_maps()
         return self._write_report() or (EXIT_ERRORS if failed else EXIT_SCORED)
 
-    def count_ahead(self, openers: Sequence[Callable[[], Iterator[Any]]]) -> None:
+    def count_ahead(self, listed: Callable[[], Iterable[Any]]) -> None:
         """Find the progress bar's total without holding up the scoring."""
-        if self.bar.disable or not openers:
+        if self.bar.disable:
             return
 
         def count() -> None:
-            self.bar.total = len(self.names) * sum(1 for opener in openers for _ in opener())
+            self.bar.total = len(self.names) * sum(1 for _ in listed())
 
         threading.Thread(target=count, daemon=True).start()
-
-    def _open(self, items: Iterator[Item], resumed: Sequence[str] | None) -> Sink:
-        from aigciqa.scoring import sinks
-
-        if self.file is None:
-            return sinks.standard_output(self.columns, self.names)
-        if resumed is None:
-            self.file.start()
-            return self.file
-        expected = (row for item in items for row in sinks.rows_ahead(item, self.names, self.columns))
-        for row in _checked_rows(self.file.recover(expected, len(self.names), resumed)):
-            self.summary.add([row])
-            if self.report is not None:
-                self.report.add(self._scores(row))
-            self.bar.update()
-        if self.summary.rows:
-            self._say(f"resuming after {self.summary.rows} rows in {self.file.path}")
-        return self.file
-
-    def _scores(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """A row without what manifests say besides."""
-        return {name: row[name] for name in self.columns[: self.columns.index("error") + 1]}
 
     def _failed_maps(self) -> int:
         """How many maps could not be written; says so, and where the others are."""
@@ -360,65 +347,28 @@ class _Run:
             return EXIT_SCORED
         try:
             self.report.write()
+            self._say(f"report in {self.report.path}")
+            return EXIT_SCORED
         except OSError as error:
-            return self._without_report(str(error), EXIT_ERRORS)
+            why, status = str(error), EXIT_ERRORS
         except KeyboardInterrupt:
-            return self._without_report("interrupted", EXIT_INTERRUPTED)
+            why, status = "interrupted", EXIT_INTERRUPTED
         except Terminated:
-            return self._without_report("terminated", EXIT_TERMINATED)
-        self._say(f"report in {self.report.path}")
-        return EXIT_SCORED
-
-    def _without_report(self, why: str, status: int) -> int:
+            why, status = "terminated", EXIT_TERMINATED
         say(f"aigciqa score: no report, but all scores have been written: {why}")
         return status
 
     def _stopped(self, why: str, status: int) -> int:
-        self.bar.close()
-        kept = ""
-        if self.file is not None:
-            if self.file.is_there:
-                kept = f"; the rows so far are in {self.file.journal}, and --resume goes on from there"
-            self.file.abandon()
-        say(f"aigciqa score: {why}{kept}")
+        hint = ""
+        if self.taken and self.kept is not None and (is_url(os.fspath(self.kept)) or os.path.exists(self.kept)):
+            hint = f"; the rows so far are in {self.kept}, and --resume goes on from there"
+        say(f"aigciqa score: {why}{hint}")
         return status
+
+    def _say_resumed(self) -> None:
+        self._say(f"resuming after {self.resumed} rows in {self.output}")
 
     def _say(self, *lines: str) -> None:
         if not self.quiet:
             for line in lines:
                 self.bar.write(printable(line), file=sys.stderr)
-
-
-def _folder_of_paths(paths: Iterable[str], output: str) -> str | None:
-    """The folder that relative paths begin in, from the table's, since both may move; None if all are absolute."""
-    if all(os.path.isabs(path) or is_url(path) for path in paths):
-        return None
-    if is_url(output):
-        return os.getcwd()
-    try:
-        return os.path.relpath(os.getcwd(), os.path.dirname(os.path.realpath(output)))
-    except ValueError:  # on another drive of Windows
-        return os.getcwd()
-
-
-def _lock(output: str) -> None:
-    """Keep other runs from writing the table until this command ends."""
-    try:
-        click.get_current_context().with_resource(locked(output))
-    except LockedError as error:
-        raise click.UsageError(str(error)) from None
-    except OSError as error:
-        raise click.ClickException(f"can't write the scores: {error}") from None
-
-
-def _report(path: str, columns: Sequence[str]) -> Report:
-    from aigciqa.report import Report
-
-    return Report(path, columns)
-
-
-def _checked_rows(rows: Iterable[Any]) -> Iterator[Any]:
-    try:
-        yield from rows
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None

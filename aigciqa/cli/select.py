@@ -6,29 +6,32 @@ import errno
 import math
 import os
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from aigciqa.cli.common import EXIT_INTERRUPTED, check_output, checked, command, say
-from aigciqa.compare.selection import Criteria, Selection, bucket, select
-from aigciqa.errors import InputError
-from aigciqa.scoring import provenance
-from aigciqa.scoring.sinks import OUTPUT_SUFFIXES, FileSink
-from aigciqa.scoring.sources import SourceError
-from aigciqa.tables.scores import Table, below_common_folder, is_table, read_table, rows_of
+from aigciqa.compare.selection import (
+    Criteria,
+    Selection,
+    bucket,
+    first_scored,
+    read_list,
+    rows_by,
+    select,
+    steps_into,
+    write_selection,
+)
+from aigciqa.tables.scores import read_table
 from aigciqa.tables.text import printable
 from aigciqa.utils.object_stores import is_url
-from aigciqa.utils.paths import absolute
-from aigciqa.utils.place_files import LASTING, Step, move
+from aigciqa.utils.place_files import LASTING
 
 if TYPE_CHECKING:
-    from aigciqa.utils.place_files import Method
-
-    Row = Mapping[str, Any]
+    from aigciqa.tables.columns import Row
+    from aigciqa.utils.place_files import Method, Step
 
 EXIT_DONE, EXIT_ERRORS = 0, 1
 #: Of the images that could not be put in place, these many are named.
@@ -63,7 +66,7 @@ def _edges(_context: click.Context, _parameter: click.Parameter, value: str | No
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise InputError(f"{text} is not finite")
+        raise ValueError
     return number
 
 
@@ -129,21 +132,21 @@ def main(
     check_output("--to", folder, [path])  # a table may be a folder of parts
     named = [name for name in (dimension, *dict(minimum), *dict(maximum)) if name]
     table = checked(read_table, path, named)
-    rows = _rows_of(table, metric)
+    rows = checked(rows_by, table, metric)
     if folder is not None and any(is_url(row["image"]) for row in rows):
         raise click.UsageError(f"{path} has images in an object store: leave --to out for a list of them")
-    dimension = dimension or _first_scored(table, rows)
+    dimension = dimension or first_scored(table, rows)
     lowest, highest = _by_dimension("--min", minimum, dimension), _by_dimension("--max", maximum, dimension)
     for name in (dimension, *lowest, *highest):
         if name not in table.dimensions:
             raise click.UsageError(f"{path} has no scores of {name!r}; it has {', '.join(table.dimensions)}")
     keep = top if top is not None else bottom
-    images = checked(_images_of, listed, table)
+    images = checked(read_list, listed, table) if listed is not None else None
     chosen = select(rows, Criteria(dimension, lowest, highest, keep, bottom is None, per_group, images))
     _say_what(chosen, listed)
     if output is not None:
         try:
-            checked(_write_table, output, table, chosen.rows)
+            checked(write_selection, output, table, chosen.rows)
         except OSError as error:
             raise click.ClickException(f"can't write -o {output}: {error.strerror or error}") from None
     missing = EXIT_ERRORS if chosen.missing else EXIT_DONE
@@ -151,29 +154,12 @@ def main(
         if output is None:
             _print_paths(chosen.rows, dimension, edges)
         sys.exit(missing)
-    steps = _steps(rows, chosen.rows, dimension, edges, folder)
+    steps = steps_into(folder, rows, chosen.rows, dimension, edges)
     try:
-        sys.exit((_put(steps, by) if apply else _show(steps, by)) or missing)
+        sys.exit((_place(steps, by) if apply else _show(steps, by)) or missing)
     except KeyboardInterrupt:
         say("aigciqa select: interrupted; what is done stays done, and the same command goes on")
         sys.exit(EXIT_INTERRUPTED)
-
-
-def _rows_of(table: Table, metric: str | None) -> list[Row]:
-    """The rows by one metric, with paths that lead from the current folder."""
-    rows: list[Row] = checked(lambda: [table.located(row) for row in table.rows])
-    there = list(dict.fromkeys(row["metric"] for row in rows))
-    if metric is None and len(there) > 1:
-        raise click.UsageError(f"{table.path} has scores by {', '.join(there)}: name one with -m")
-    if metric is not None and metric not in there:
-        raise click.UsageError(f"{table.path} has no scores by {metric}; it has {', '.join(there)}")
-    return [row for row in rows if metric in (None, row["metric"])]
-
-
-def _first_scored(table: Table, rows: Iterable[Row]) -> str:
-    """The first dimension that there are scores of."""
-    scored = {name for row in rows for name in table.dimensions if row[name] is not None}
-    return next((name for name in table.dimensions if name in scored), table.dimensions[0])
 
 
 def _by_dimension(option: str, bounds: Iterable[tuple[str, float]], dimension: str) -> dict[str, float]:
@@ -184,20 +170,6 @@ def _by_dimension(option: str, bounds: Iterable[tuple[str, float]], dimension: s
             raise click.UsageError(f"{option} is given twice for {name or dimension}")
         found[name or dimension] = score
     return found
-
-
-def _images_of(listed: str | None, table: Table) -> frozenset[str] | None:
-    """Absolute paths of a list's images."""
-    if listed is None:
-        return None
-    if not os.path.isfile(listed) or os.path.splitext(listed)[1].lower() != ".csv":
-        raise SourceError(f"--list {listed}: expected a .csv file with a column image")
-    found = list(rows_of(listed))
-    wrong = [row for row in found if isinstance(row, str) or not row["image"]]
-    if wrong:
-        raise SourceError(f"--list {listed}: a row without an image: {wrong[0]}")
-    rows = (table.located({"reference": None, **row}) for row in found if isinstance(row, dict))
-    return frozenset(absolute(row["image"]) for row in rows)
 
 
 def _say_what(chosen: Selection, listed: str | None) -> None:
@@ -211,43 +183,12 @@ def _say_what(chosen: Selection, listed: str | None) -> None:
             say(f"{count} {what}")
 
 
-def _write_table(output: str, table: Table, rows: Sequence[Row]) -> None:
-    """Write a table that is not there yet, whole or not at all; what made the whole one made it, too."""
-    for path in (output, provenance.path_of(output)):
-        if os.path.lexists(path):
-            raise SourceError(f"-o {output}: {path} is there already, and nothing is overwritten: name another")
-    if not is_table(output):
-        raise SourceError(f"-o {output}: a table of scores ends in one of {', '.join(OUTPUT_SUFFIXES)}")
-    folder, name = os.path.split(absolute(output))
-    os.makedirs(folder, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".aigciqa-") as temporary:
-        sink = FileSink(os.path.join(temporary, name), table.columns)
-        sink.start()
-        sink.write(rows)
-        sink.close()
-        move(sink.path, output)
-    provenance.copy(str(table.path), output)
-
-
 def _print_paths(rows: Sequence[Row], dimension: str, edges: Sequence[float]) -> None:
     """A path a line, after its bucket and a tab if there are buckets."""
     for row in rows:
         before = f"{bucket(row[dimension], edges)}\t" if edges else ""
         image = printable(row["image"]) if sys.stdout.isatty() else row["image"]
         click.echo(os.fsencode(f"{before}{image}"))
-
-
-def _steps(
-    rows: Sequence[Row], chosen: Sequence[Row], dimension: str, edges: Sequence[float], folder: str
-) -> list[Step]:
-    """Where each image goes: its path below the folder that holds all of the table, so that none meets another."""
-    images = list(dict.fromkeys(row["image"] for row in rows if row["image"]))
-    relatives = dict(zip(images, below_common_folder(images), strict=True))
-
-    def target(row: Row) -> str:
-        return os.path.join(folder, bucket(row[dimension], edges) if edges else "", relatives[row["image"]])
-
-    return [Step(row["image"], target(row), folder) for row in chosen]
 
 
 def _show(steps: Sequence[Step], by: str) -> int:
@@ -267,7 +208,7 @@ def _show(steps: Sequence[Step], by: str) -> int:
     return EXIT_ERRORS if states["different"] + states["gone"] + states["failed"] else EXIT_DONE
 
 
-def _put(steps: Sequence[Step], by: Method) -> int:
+def _place(steps: Sequence[Step], by: Method) -> int:
     """Put files in their places; returns the exit status."""
     from tqdm import tqdm
 
@@ -277,7 +218,7 @@ def _put(steps: Sequence[Step], by: Method) -> int:
         try:
             state = step.state()
             if state == "new":
-                step.take(by)
+                step.place(by)
             elif state != "there":
                 problems.append(f"{_LABELS[state]}: {step.source if state == 'gone' else step.target}")
             states[state] += 1

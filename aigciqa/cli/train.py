@@ -10,32 +10,28 @@ from typing import Any, NoReturn
 
 import click
 
-from aigciqa.cli.common import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated, command, say, terminate
-from aigciqa.registry import SCORE_RANGES, list_metrics
-
-EXIT_FAILED = 1
-_METRICS = [name for name in list_metrics() if not name.endswith("-lite")]
+from aigciqa.cli.common import (
+    EXIT_ERRORS,
+    EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
+    Terminated,
+    command,
+    complain,
+    license_option,
+    say,
+    terminate,
+    trainable_metric_option,
+)
 
 
 def _dimensions(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
-    names = tuple(name for part in given for name in part.split(",") if name)
-    unknown = [name for name in names if name not in SCORE_RANGES]
-    if unknown:
-        raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(SCORE_RANGES)}")
-    return names
+    return tuple(name for part in given for name in part.split(",") if name)
 
 
 @command("train")
 @click.argument("database", metavar="DATABASE")
 @click.argument("root", metavar="ROOT", type=click.Path(path_type=Path))
-@click.option(
-    "-m",
-    "--metric",
-    required=True,
-    type=click.Choice(_METRICS),
-    metavar="METRIC",
-    help="What to train, such as fr-resnet50.",
-)
+@trainable_metric_option("What to train, such as fr-resnet50.")
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder of the checkpoint."
 )
@@ -73,7 +69,7 @@ def _dimensions(_context: click.Context, _parameter: click.Parameter, given: tup
 @click.option("--devices", type=click.IntRange(min=1), default=1, help="How many of them; each is a process.")
 @click.option("--cache", type=click.Path(path_type=Path), metavar="DIR", help="Where decoded images are kept.")
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Decoding threads. [default: one per core]")
-@click.option("--license", metavar="SPDX", help="License of the weights.")
+@license_option
 @click.option("--tensorboard", is_flag=True, help="Also log to DIR/training/tensorboard.")
 @click.option("--resume", is_flag=True, help="Go on with the run that DIR holds.")
 @click.option("--quiet", is_flag=True, help="No progress.")
@@ -131,9 +127,9 @@ def main(
 def _train(
     database: str, root: Path, output: Path, protocol: str | None, settings: dict[str, Any], **options: Any
 ) -> None:
-    """Train; what the library complains of becomes an error of the command."""
+    """Train; a run that can't go on is an error of the command, other than a wrong call."""
     import aigciqa
-    from aigciqa.errors import LockedError, TrainingError, WeightsError
+    from aigciqa.errors import InputError, LockedError, OutputExistsError, TrainingError, WeightsError
     from aigciqa.training.trainer import Settings, train
     from aigciqa.utils.hardware import keep_memory
 
@@ -143,25 +139,25 @@ def _train(
         split = data.split(protocol, seed=settings["seed"]) if protocol else data.split(seed=settings["seed"])
         chosen = Settings(**{**settings, "dimensions": settings["dimensions"] or data.dimensions})
         metric = train(data, split, chosen, output, **options)
-    except FileExistsError as error:
+    except OutputExistsError as error:
         raise click.UsageError(f"{error} (--resume, -o)") from None
-    except (ValueError, TypeError, FileNotFoundError, LockedError) as error:
-        raise click.UsageError(str(error)) from None
-    except (WeightsError, ImportError, TrainingError) as error:
+    except (InputError, LockedError):
+        raise
+    except (WeightsError, TrainingError) as error:
         raise click.ClickException(str(error)) from None
     except OSError as error:
         raise click.ClickException(f"{error}{_kept(output)}") from None
     if metric.config.training["validation_srcc"] is None:
-        sys.exit(EXIT_FAILED)  # `train` has warned
+        sys.exit(EXIT_ERRORS)  # `train` has warned
 
 
 def _stop(why: str, output: Path, status: int) -> NoReturn:
-    say(f"aigciqa train: {why}{_kept(output)}")
+    complain(f"{why}{_kept(output)}")
     sys.exit(status)
 
 
 def _kept(output: Path) -> str:
     """What a run that stopped leaves to go on from."""
-    if not os.path.exists(output.expanduser() / "training"):
+    if not os.path.exists(output / "training"):
         return ""
     return f"; whole epochs are kept in {output}, and --resume goes on from there"

@@ -13,9 +13,18 @@ from typing import Any
 import numpy as np
 
 from aigciqa.errors import InputError
-from aigciqa.stats.groups import MIN_MATCHED, Difference, Margin, Scores, Standing, differences, margins, standings
-from aigciqa.tables.scores import Table, below_common_folder
-from aigciqa.utils.object_stores import is_url
+from aigciqa.stats.groups import (
+    MIN_MATCHED,
+    Difference,
+    GroupSummary,
+    NonInferiority,
+    Scores,
+    differences,
+    non_inferiority,
+    summaries,
+)
+from aigciqa.stats.means import prompt_of
+from aigciqa.tables.scores import ScoreTable, below_common_folder
 from aigciqa.utils.paths import absolute, name_key
 
 Row = Mapping[str, Any]
@@ -33,21 +42,21 @@ class Group:
     Attributes:
         name: of the group.
         rows: as `scoring.sinks.to_row` makes them; a dimension may be missing.
-        relatives: of each row with scores, the image's path below the group's folder.
+        relative_paths: of each row with scores, the image's path below the group's folder.
         table: where the rows were read from, if from a table.
     """
 
     name: str
     rows: Sequence[Row]
-    relatives: Sequence[str]
-    table: Table | None = None
+    relative_paths: Sequence[str]
+    table: ScoreTable | None = None
 
     @classmethod
-    def of_rows(cls, name: str, rows: Sequence[Row], table: Table | None = None) -> Group:
+    def of_rows(cls, name: str, rows: Sequence[Row], table: ScoreTable | None = None) -> Group:
         """A group whose folder is the deepest one that holds all its images with scores."""
         scored = [row["image"] for row in rows if row["error"] is None]
-        relatives = dict(zip(scored, below_common_folder(scored), strict=True))
-        return cls(name, rows, [relatives.get(row["image"], _NO_KEY) for row in rows], table)
+        relative_paths = dict(zip(scored, below_common_folder(scored), strict=True))
+        return cls(name, rows, [relative_paths.get(row["image"], _NO_KEY) for row in rows], table)
 
     @property
     def failures(self) -> list[Row]:
@@ -69,22 +78,22 @@ class Matching:
 
 
 @dataclass(frozen=True)
-class Block:
-    """Groups by one dimension of one metric.
+class Comparison:
+    """Groups compared by one dimension of one metric.
 
     Attributes:
         metric: its name.
         dimension: its name.
-        standings: of the groups, best first.
+        summaries: of the groups, best mean first.
         differences: of all pairs, or of each group from the baseline.
-        margins: of each group above the share of the baseline that it has to reach; empty if none is asked for.
+        non_inferiority: of each group to the baseline; empty if no share of the baseline has to be reached.
     """
 
     metric: str
     dimension: str
-    standings: tuple[Standing, ...]
+    summaries: tuple[GroupSummary, ...]
     differences: tuple[Difference, ...]
-    margins: tuple[Margin, ...] = ()
+    non_inferiority: tuple[NonInferiority, ...] = ()
 
     @property
     def label(self) -> str:
@@ -92,9 +101,9 @@ class Block:
         return f"{self.metric} · {self.dimension}"
 
     @property
-    def below(self) -> tuple[Margin, ...]:
+    def below(self) -> tuple[NonInferiority, ...]:
         """The groups that do not reach the share, or have no scores to reach it with."""
-        return tuple(each for each in self.margins if not each.margin >= 0)
+        return tuple(each for each in self.non_inferiority if not each.margin >= 0)
 
 
 @dataclass(frozen=True)
@@ -104,16 +113,16 @@ class Result:
     Attributes:
         groups: all of them, in the order they were given.
         matching: of their images.
-        blocks: one for each metric and dimension that two groups at least have scores of.
-        alone: metrics and dimensions that only one group has scores of, with its name.
+        comparisons: one for each metric and dimension that two groups at least have scores of.
+        uncompared: metrics and dimensions that only one group has scores of, with its name.
         baseline: the group that others are compared with; None: all pairs.
         share: of the baseline's mean that the others have to reach.
     """
 
     groups: tuple[Group, ...]
     matching: Matching
-    blocks: tuple[Block, ...]
-    alone: tuple[tuple[str, str, str], ...]
+    comparisons: tuple[Comparison, ...]
+    uncompared: tuple[tuple[str, str, str], ...]
     baseline: str | None
     share: float | None
 
@@ -123,15 +132,18 @@ class Result:
         return [(group.name, row) for group in self.groups for row in group.failures]
 
     @property
-    def below(self) -> list[tuple[Block, Margin]]:
+    def below(self) -> list[tuple[Comparison, NonInferiority]]:
         """All groups that do not reach the share of the baseline."""
-        return [(block, each) for block in self.blocks for each in block.below]
+        return [(comparison, each) for comparison in self.comparisons for each in comparison.below]
 
 
 def compare(
     groups: Sequence[Group], dimensions: Sequence[str], *, baseline: str | None = None, share: float | None = None
 ) -> Result:
     """Compare groups by every metric and dimension.
+
+    Intervals of means resample prompts as `aigciqa.stats.means.prompt_of` finds them. Differences are within the
+    prompts that `match` finds.
 
     Args:
         groups: at least two, of different names.
@@ -141,7 +153,7 @@ def compare(
             compared that decide, not their intervals.
 
     Raises:
-        ValueError: as `check_names`; a share without a baseline, or of a mean that is missing or not positive; nothing
+        InputError: as `check_names`; a share without a baseline, or of a mean that is missing or not positive; nothing
             that two groups have in common.
     """
     names = [group.name for group in groups]
@@ -149,22 +161,25 @@ def compare(
     if share is not None and baseline is None:
         raise InputError(f"a share of {share} of what? Name the baseline: one of {', '.join(names)}")
     matching = match(groups)
-    blocks = []
-    alone: list[tuple[str, str, str]] = []
-    for metric, dimension in _measured(groups, dimensions):
-        scores = {group.name: _scores(group, matching, metric, dimension) for group in groups}
-        scored = [name for name, each in scores.items() if np.isfinite(each.values).any()]
-        if len(scored) < 2:
-            alone.append((metric, dimension, scored[0]))
-        else:
-            blocks.append(_block(metric, dimension, scores, baseline, share))
-    if not blocks:
-        raise InputError(f"no two groups have scores of the same metric: {_shown(alone)}")
-    return Result(tuple(groups), matching, tuple(blocks), tuple(alone), baseline, share)
+    prompts = {group.name: list(map(prompt_of, group.rows)) for group in groups}
+    metrics = dict.fromkeys(row["metric"] for group in groups for row in group.rows)
+    comparisons = []
+    uncompared: list[tuple[str, str, str]] = []
+    for metric, dimension in itertools.product(metrics, dimensions):
+        by_prompt = {group.name: _scores(group, prompts, metric, dimension) for group in groups}
+        scored = [name for name, each in by_prompt.items() if np.isfinite(each.values).any()]
+        if len(scored) > 1:
+            matched = {group.name: _scores(group, matching.keys, metric, dimension) for group in groups}
+            comparisons.append(_comparison(metric, dimension, by_prompt, matched, baseline, share))
+        elif scored:
+            uncompared.append((metric, dimension, scored[0]))
+    if not comparisons:
+        raise InputError(f"no two groups have scores of the same metric: {_shown(uncompared)}")
+    return Result(tuple(groups), matching, tuple(comparisons), tuple(uncompared), baseline, share)
 
 
 def check_names(names: Sequence[str], baseline: str | None) -> None:
-    """Raise ValueError unless groups of these names can be compared.
+    """Raise InputError unless groups of these names can be compared.
 
     At least two, of different names; the baseline one of them; without one, not too many.
     """
@@ -185,7 +200,7 @@ def match(groups: Sequence[Group]) -> Matching:
     NFC and NFD make no difference.
     """
     for by_path, by_name in ((_REFERENCE_PATHS, _REFERENCE_NAMES), (_IMAGE_PATHS, _IMAGE_NAMES)):
-        rules = by_path if any(_meet(groups, rule) for rule in by_path.values()) else by_name
+        rules = by_path if any(_have_common_keys(groups, rule) for rule in by_path.values()) else by_name
         candidates = [Matching(rule, keys) for rule, of in rules.items() if (keys := _keys(groups, of)) is not None]
         best = max(candidates, key=_matched, default=None)  # the first of equals
         if best is not None and _matched(best):
@@ -193,7 +208,7 @@ def match(groups: Sequence[Group]) -> Matching:
     return Matching(None, {})
 
 
-#: What a rule makes of a row and its relative path: the thing itself, and the key it goes by.
+#: What a rule makes of a row and its relative path: what identifies the prompt in its group, and the key to match by.
 _Rule = Callable[[Row, str], tuple[str | None, str | None]]
 
 
@@ -201,7 +216,7 @@ def _by_reference(key: Callable[[str], str]) -> _Rule:
     def rule(row: Row, _relative: str) -> tuple[str | None, str | None]:
         if row["reference"] is None:
             return None, None
-        reference = name_key(row["reference"] if is_url(row["reference"]) else absolute(row["reference"]))
+        reference = name_key(absolute(row["reference"]))
         return reference, key(reference)
 
     return rule
@@ -224,11 +239,11 @@ _IMAGE_PATHS = {
 _IMAGE_NAMES = {"stem": _by_image(lambda path: posixpath.basename(_without_suffix(path)))}
 
 
-def _meet(groups: Sequence[Group], rule: _Rule) -> bool:
+def _have_common_keys(groups: Sequence[Group], rule: _Rule) -> bool:
     """Whether images with scores, of any two groups, have the same key."""
     keys: set[str] = set()
     for group in groups:
-        scored = (pair for pair in zip(group.rows, group.relatives, strict=True) if pair[0]["error"] is None)
+        scored = (pair for pair in zip(group.rows, group.relative_paths, strict=True) if pair[0]["error"] is None)
         own = {key for _, key in itertools.starmap(rule, scored) if key is not None}
         if own & keys:
             return True
@@ -237,13 +252,13 @@ def _meet(groups: Sequence[Group], rule: _Rule) -> bool:
 
 
 def _keys(groups: Sequence[Group], rule: _Rule) -> dict[str, Sequence[str]] | None:
-    """The key of each row by a rule; None if a scored one has none, or different things of a group have the same."""
+    """The key of each row by a rule; None if a scored row has none, or two prompts of a group have the same."""
     found: dict[str, Sequence[str]] = {}
     for group in groups:
-        pairs = [rule(row, relative) for row, relative in zip(group.rows, group.relatives, strict=True)]
+        pairs = [rule(row, relative) for row, relative in zip(group.rows, group.relative_paths, strict=True)]
         scored = {pair for pair, row in zip(pairs, group.rows, strict=True) if row["error"] is None}
         keys = {key for _, key in scored}
-        if None in keys or len(keys) < len({thing for thing, _ in scored}):
+        if None in keys or len(keys) < len({identity for identity, _ in scored}):
             return None
         found[group.name] = [key or _NO_KEY for _, key in pairs]
     return found
@@ -256,43 +271,37 @@ def _matched(matching: Matching) -> int:
     return sum(count for count in shared if count >= MIN_MATCHED)
 
 
-def _measured(groups: Iterable[Group], dimensions: Sequence[str]) -> list[tuple[str, str]]:
-    """(metric, dimension) of which there are scores, metrics in the order they first appear."""
-    found = {
-        (row["metric"], name)
-        for group in groups
-        for row in group.rows
-        for name in dimensions
-        if row.get(name) is not None and math.isfinite(row[name])
-    }
-    metrics = dict.fromkeys(row["metric"] for group in groups for row in group.rows)
-    return [(metric, name) for metric in metrics for name in dimensions if (metric, name) in found]
-
-
-def _scores(group: Group, matching: Matching, metric: str, dimension: str) -> Scores:
-    places = [place for place, row in enumerate(group.rows) if row["metric"] == metric]
-    values = [group.rows[place].get(dimension) for place in places]
-    keys = matching.keys.get(group.name)
+def _scores(group: Group, keys_of: Mapping[str, Sequence[str]], metric: str, dimension: str) -> Scores:
+    """A group's scores of a dimension, with their keys; `keys_of`: group -> the key of each of its rows."""
+    indices = [index for index, row in enumerate(group.rows) if row["metric"] == metric]
+    values = [group.rows[index].get(dimension) for index in indices]
+    keys = keys_of.get(group.name)
     return Scores(
         np.array([np.nan if value is None else value for value in values], dtype=np.float64),
-        tuple(keys[place] for place in places) if keys is not None else None,
+        tuple(keys[index] for index in indices) if keys is not None else None,
     )
 
 
-def _block(
-    metric: str, dimension: str, scores: Mapping[str, Scores], baseline: str | None, share: float | None
-) -> Block:
-    ordered = standings(scores)
-    found: list[Margin] = []
+def _comparison(
+    metric: str,
+    dimension: str,
+    by_prompt: Mapping[str, Scores],
+    matched: Mapping[str, Scores],
+    baseline: str | None,
+    share: float | None,
+) -> Comparison:
+    ordered = summaries(by_prompt)
+    found: list[NonInferiority] = []
     if share is not None and baseline is not None:
-        found = margins(scores, baseline, share)
+        found = non_inferiority(matched, baseline, share)
         _check_share(f"{metric} · {dimension}", baseline, found)
-    best_first = {each.name: scores[each.name] for each in ordered}
-    return Block(metric, dimension, tuple(ordered), tuple(differences(best_first, baseline=baseline)), tuple(found))
+    best_first = {each.name: matched[each.name] for each in ordered}
+    pairs = differences(best_first, baseline=baseline)
+    return Comparison(metric, dimension, tuple(ordered), tuple(pairs), tuple(found))
 
 
-def _check_share(label: str, baseline: str, found: Iterable[Margin]) -> None:
-    """Raise ValueError where a share of the baseline says nothing."""
+def _check_share(label: str, baseline: str, found: Iterable[NonInferiority]) -> None:
+    """Raise InputError where a share of the baseline says nothing."""
     for each in found:
         if math.isnan(each.baseline_mean):
             raise InputError(
@@ -306,8 +315,8 @@ def _check_share(label: str, baseline: str, found: Iterable[Margin]) -> None:
             )
 
 
-def _shown(alone: Iterable[tuple[str, str, str]]) -> str:
+def _shown(uncompared: Iterable[tuple[str, str, str]]) -> str:
     by_group: dict[str, list[str]] = {}
-    for metric, dimension, name in alone:
+    for metric, dimension, name in uncompared:
         by_group.setdefault(name, []).append(f"{metric} · {dimension}")
     return "; ".join(f"{name} has {', '.join(found)}" for name, found in by_group.items()) or "there are none"

@@ -1,15 +1,20 @@
-"""Which images of a table of scores: thresholds, the best or worst, a list, buckets by score."""
+"""Which images of a table of scores: thresholds, the best or worst, a list, buckets by score; and where they go."""
 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from aigciqa.errors import InputError, OutputExistsError, SourceError
+from aigciqa.tables import provenance
+from aigciqa.tables.columns import Row
+from aigciqa.tables.formats import TABLE_SUFFIXES, read_rows, write_rows
+from aigciqa.tables.scores import ScoreTable, below_common_folder, is_table
+from aigciqa.utils.files import partial
 from aigciqa.utils.paths import absolute
-
-Row = Mapping[str, Any]
+from aigciqa.utils.place_files import Step, move
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,47 @@ class Selection:
     missing: int
 
 
+def rows_by(table: ScoreTable, metric: str | None) -> list[Row]:
+    """The rows of a table by one metric, with paths that lead from the current folder.
+
+    Args:
+        table: of scores.
+        metric: whose rows; None: those of the only one.
+
+    Raises:
+        InputError: the table has no such metric, or several and none is named.
+    """
+    rows = [table.located(row) for row in table.rows]
+    there = list(dict.fromkeys(row["metric"] for row in rows))
+    if metric is None and len(there) > 1:
+        raise InputError(f"{table.path} has scores by {', '.join(there)}: name one with -m")
+    if metric is not None and metric not in there:
+        raise InputError(f"{table.path} has no scores by {metric}; it has {', '.join(there)}")
+    return [row for row in rows if metric in (None, row["metric"])]
+
+
+def first_scored(table: ScoreTable, rows: Iterable[Row]) -> str:
+    """The first dimension that there are scores of."""
+    scored = {name for row in rows for name in table.dimensions if row[name] is not None}
+    return next((name for name in table.dimensions if name in scored), table.dimensions[0])
+
+
+def read_list(path: str, table: ScoreTable) -> frozenset[str]:
+    """Absolute paths of the images in a list, a `.csv` file with a column `image`, that are chosen of a table.
+
+    Raises:
+        SourceError: no such file, or a row without an image.
+    """
+    if not os.path.isfile(path) or os.path.splitext(path)[1].lower() != ".csv":
+        raise SourceError(f"--list {path}: expected a .csv file with a column image")
+    images = []
+    for row in read_rows(path):
+        if isinstance(row, str) or not row["image"]:
+            raise SourceError(f"--list {path}: a row without an image: {row}")
+        images.append(absolute(table.located({"reference": None, **row})["image"]))
+    return frozenset(images)
+
+
 def select(rows: Sequence[Row], criteria: Criteria) -> Selection:
     """Choose rows of one metric. Of equal scores, the earlier row is chosen."""
     named = [row for row in rows if row["image"]]
@@ -84,10 +130,51 @@ def bucket(score: float, edges: Sequence[float]) -> str:
         score: of an image.
         edges: ascending.
     """
-    place = bisect.bisect_right(edges, score)
-    if place == 0:
+    above = bisect.bisect_right(edges, score)
+    if above == 0:
         return f"below-{edges[0]:.15g}"
-    return f"{edges[-1]:.15g}-up" if place == len(edges) else f"{edges[place - 1]:.15g}-to-{edges[place]:.15g}"
+    return f"{edges[-1]:.15g}-up" if above == len(edges) else f"{edges[above - 1]:.15g}-to-{edges[above]:.15g}"
+
+
+def write_selection(output: str, table: ScoreTable, rows: Sequence[Row]) -> None:
+    """Write a new table of some rows, whole or not at all; what made the whole table made it, too.
+
+    Raises:
+        OutputExistsError: something is there already.
+        SourceError: another suffix.
+        OSError: it can't be written.
+    """
+    for path in (output, provenance.path_of(output)):
+        if os.path.lexists(path):
+            raise OutputExistsError(f"-o {output}: {path} is there already, and nothing is overwritten: name another")
+    if not is_table(output):
+        raise SourceError(f"-o {output}: a table of scores ends in one of {', '.join(TABLE_SUFFIXES)}")
+    os.makedirs(os.path.dirname(absolute(output)), exist_ok=True)
+    with partial(output) as unfinished:
+        write_rows(unfinished, rows, table.columns, os.path.splitext(output)[1].lower())
+        move(unfinished, output)
+    provenance.copy(str(table.path), output)
+
+
+def steps_into(
+    folder: str, rows: Sequence[Row], chosen: Sequence[Row], dimension: str, edges: Sequence[float]
+) -> list[Step]:
+    """Where each image goes: its path below the folder that holds all of the table, so that no two meet.
+
+    Args:
+        folder: where all go.
+        rows: of the table.
+        chosen: the rows whose images go there.
+        dimension: that divides them.
+        edges: of the buckets, each a folder; none: no buckets.
+    """
+    images = list(dict.fromkeys(row["image"] for row in rows if row["image"]))
+    relatives = dict(zip(images, below_common_folder(images), strict=True))
+
+    def target(row: Row) -> str:
+        return os.path.join(folder, bucket(row[dimension], edges) if edges else "", relatives[row["image"]])
+
+    return [Step(row["image"], target(row), folder) for row in chosen]
 
 
 def _within(row: Row, criteria: Criteria) -> bool:

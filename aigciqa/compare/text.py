@@ -1,4 +1,4 @@
-"""What `groups.compare` found, as text: for the terminal and Markdown to be read, CSV and JSON to be computed with."""
+"""A comparison of groups as text: for the terminal, Markdown, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from types import MappingProxyType
 
-from aigciqa.compare.groups import Block, Result
-from aigciqa.stats.groups import MIN_MATCHED, MIN_PROVING, Difference, Margin, Standing
+from aigciqa.compare.groups import Comparison, Result
+from aigciqa.stats.groups import MIN_MATCHED, MIN_PROVING, Difference, GroupSummary, NonInferiority
+from aigciqa.tables.csv_text import csv_lines
 from aigciqa.tables.text import (
-    Table,
-    aligned,
-    csv_lines,
-    markdown,
+    TextTable,
     markdown_text,
     percent,
     printable,
@@ -41,20 +39,20 @@ _ROUNDING = 1e-12
 def to_terminal(result: Result) -> str:
     """Aligned text."""
     parts = [how(result)]
-    for block in result.blocks:
-        tables = _tables(result, block)
-        parts += [printable(block.label), *(f"{table.title}\n{aligned(table)}" for table in tables)]
+    for comparison in result.comparisons:
+        tables = _tables(result, comparison)
+        parts += [printable(comparison.label), *(f"{table.title}\n{table.aligned()}" for table in tables)]
     return "\n\n".join(filter(None, [*parts, "\n".join(notes(result))])) + "\n"
 
 
 def to_markdown(result: Result) -> str:
     """Markdown tables under headings."""
     parts = [markdown_text(how(result))]
-    for block in result.blocks:
-        tables = _tables(result, block)
+    for comparison in result.comparisons:
+        tables = _tables(result, comparison)
         parts += [
-            f"## {markdown_text(printable(block.label))}",
-            *(f"### {each.title}\n\n{markdown(each)}" for each in tables),
+            f"## {markdown_text(printable(comparison.label))}",
+            *(f"### {each.title}\n\n{each.markdown()}" for each in tables),
         ]
     return "\n\n".join([*parts, *map(markdown_text, notes(result))]) + "\n"
 
@@ -62,10 +60,10 @@ def to_markdown(result: Result) -> str:
 def to_csv(result: Result) -> str:
     """A row per metric, dimension and pair of groups; the means are those of all scores of a group."""
     rows = []
-    for block in result.blocks:
-        means = {each.name: each.mean for each in block.standings}
-        for each in block.differences:
-            row = {**asdict(each), "metric": block.metric, "dimension": block.dimension, "prompts": each.n}
+    for comparison in result.comparisons:
+        means = {each.name: each.mean for each in comparison.summaries}
+        for each in comparison.differences:
+            row = {**asdict(each), "metric": comparison.metric, "dimension": comparison.dimension, "prompts": each.n}
             row |= {"first_mean": means[each.first], "second_mean": means[each.second]}
             rows.append({name: without_nan(row[name]) for name in _CSV_COLUMNS})
     return csv_lines(rows, _CSV_COLUMNS)
@@ -81,8 +79,17 @@ def to_json(result: Result) -> str:
         "groups": [
             {"name": group.name, "rows": len(group.rows), "failed": len(group.failures)} for group in result.groups
         ],
-        "blocks": [asdict(block) for block in result.blocks],
-        "alone": [dict(zip(("metric", "dimension", "group"), each, strict=True)) for each in result.alone],
+        "blocks": [
+            {
+                "metric": each.metric,
+                "dimension": each.dimension,
+                "standings": list(map(asdict, each.summaries)),
+                "differences": list(map(asdict, each.differences)),
+                "margins": list(map(asdict, each.non_inferiority)),
+            }
+            for each in result.comparisons
+        ],
+        "alone": [dict(zip(("metric", "dimension", "group"), each, strict=True)) for each in result.uncompared],
         "failures": [
             {"group": name, **{key: row[key] for key in ("image", "metric", "error")}} for name, row in result.failures
         ],
@@ -98,7 +105,7 @@ _WRITERS_OF_FILES = MappingProxyType({".md": to_markdown, ".json": to_json, ".cs
 
 
 def check_suffix(path: str | os.PathLike[str]) -> None:
-    """Raise ValueError for a file of a kind that can't be written."""
+    """Raise InputError for a file of a kind that can't be written."""
     writer_of(path, _WRITERS_OF_FILES, "comparison")
 
 
@@ -106,7 +113,7 @@ def write_result(result: Result, path: str | os.PathLike[str]) -> None:
     """Write a comparison to a file ending in `.md`, `.json` or `.csv`; its folder is made if absent.
 
     Raises:
-        ValueError: another ending.
+        InputError: another ending.
         OSError: it can't be written.
     """
     write_text(path, writer_of(path, _WRITERS_OF_FILES, "comparison")(result))
@@ -118,11 +125,12 @@ def how(result: Result) -> str:
 
 
 def notes(result: Result) -> Iterator[str]:
-    """What has to be known besides: the verdict, what could not be scored or compared."""
-    yield from (_verdict(result, block, each) for block in result.blocks for each in block.margins)
-    for block in result.blocks:
-        yield from _too_little(block)
-    for metric, dimension, name in result.alone:
+    """The verdicts, and what could not be scored or compared."""
+    for comparison in result.comparisons:
+        yield from (_verdict(result, comparison, each) for each in comparison.non_inferiority)
+    for comparison in result.comparisons:
+        yield from _too_little(comparison)
+    for metric, dimension, name in result.uncompared:
         yield printable(f"Only {name} has scores of {metric} · {dimension}: not compared.")
     failures = result.failures
     if failures:
@@ -131,10 +139,10 @@ def notes(result: Result) -> Iterator[str]:
         yield "\n".join([f"{len(failures)} scores are missing and left out:", *reasons, *more])
 
 
-def _too_little(block: Block) -> Iterator[str]:
-    """What its figures can't be read for."""
-    scored = [each for each in block.standings if each.n]
-    label = printable(block.label)
+def _too_little(comparison: Comparison) -> Iterator[str]:
+    """Warnings of figures that say nothing: of one score, or of equal scores."""
+    scored = [each for each in comparison.summaries if each.n]
+    label = printable(comparison.label)
     single = [printable(each.name) for each in scored if each.n == 1]
     if single:
         yield (
@@ -147,7 +155,7 @@ def _too_little(block: Block) -> Iterator[str]:
 
 
 def _matched_text(result: Result) -> str:
-    found = [each for block in result.blocks for each in block.differences]
+    found = [each for comparison in result.comparisons for each in comparison.differences]
     counts = [each.n for each in found if each.matched]
     if not counts:
         return (
@@ -161,12 +169,12 @@ def _matched_text(result: Result) -> str:
     return f"Images are matched by their {result.matching.rule}: {number} prompts in common{rest}.{few}"
 
 
-def _tables(result: Result, block: Block) -> list[Table]:
-    failed = {group.name: sum(row["metric"] == block.metric for row in group.failures) for group in result.groups}
-    return [_standings_table(block.standings, failed), _differences_table(block.differences)]
+def _tables(result: Result, comparison: Comparison) -> list[TextTable]:
+    failed = {group.name: sum(row["metric"] == comparison.metric for row in group.failures) for group in result.groups}
+    return [_summaries_table(comparison.summaries, failed), _differences_table(comparison.differences)]
 
 
-def _standings_table(found: tuple[Standing, ...], failed: Mapping[str, int]) -> Table:
+def _summaries_table(found: tuple[GroupSummary, ...], failed: Mapping[str, int]) -> TextTable:
     header = ("group", "n", "failed", "mean", "median", "worst")
     rows = tuple(
         (
@@ -175,10 +183,10 @@ def _standings_table(found: tuple[Standing, ...], failed: Mapping[str, int]) -> 
         )
         for each in found
     )  # fmt: skip
-    return Table("Means", header, rows, left=1)
+    return TextTable("Means", header, rows, left=1)
 
 
-def _differences_table(found: tuple[Difference, ...]) -> Table:
+def _differences_table(found: tuple[Difference, ...]) -> TextTable:
     header = ("first", "second", "prompts", "first − second", "first wins", "p", "significant")
     rows = tuple(
         (
@@ -188,15 +196,15 @@ def _differences_table(found: tuple[Difference, ...]) -> Table:
         )
         for each in found
     )  # fmt: skip
-    return Table("Differences", header, rows, left=2)
+    return TextTable("Differences", header, rows, left=2)
 
 
-def _verdict(result: Result, block: Block, found: Margin) -> str:
-    name, label = printable(found.name), printable(block.label)
+def _verdict(result: Result, comparison: Comparison, found: NonInferiority) -> str:
+    name, label = printable(found.name), printable(comparison.label)
     if found.n == 0:
         return f"FAILED: {name} has no scores of {label}."
     ratio = f"{found.mean / found.baseline_mean:.3f} of {printable(str(result.baseline))}'s"
     means = f"{rounded(found.mean)} against {rounded(found.baseline_mean)}"
-    verdict = "FAILED" if found in block.below else "passed"
+    verdict = "FAILED" if found in comparison.below else "passed"
     unsure = "; noise alone could turn it" if found.low <= 0 <= found.high else ""
     return f"{verdict}: {label}: {name} is {ratio} ({means}); needed: {result.share:g}{unsure}."

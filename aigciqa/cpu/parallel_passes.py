@@ -13,8 +13,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from aigciqa.backbones.base import Backbone
-from aigciqa.cpu.convolution import Convolution
+from aigciqa.backbones.inceptionv4 import InceptionV4
+from aigciqa.backbones.resnet import ResNet
+from aigciqa.backbones.vgg import VGG
 
+#: Backbones whose passes may run at the same time: nothing in them is random, and nothing but batch normalisation keeps
+#: a state.
+SIDE_BY_SIDE: tuple[type[Backbone], ...] = (InceptionV4, ResNet, VGG)
 #: Encodes pixels with a backbone.
 Encode = Callable[[Backbone, Tensor], Tensor]
 
@@ -27,13 +32,13 @@ class SideBySide:
     """
 
     def __init__(self, backbone: Backbone, encode: Encode, dtype: torch.dtype) -> None:
-        """Args: a backbone that `runs_side_by_side`, what a pass is, and what its convolutions compute in."""
+        """Args: a backbone of a class in `SIDE_BY_SIDE`, what a pass is, and what its convolutions compute in."""
         self.encode = encode
         self.parameters = list(backbone.parameters())
         # What the passes read: the parameters, but of convolutions copies in `dtype`, which both share.
         self.leaves = {id(parameter): parameter for parameter in self.parameters}
         for module in backbone.modules():
-            if type(module) in (nn.Conv2d, Convolution) and dtype != module.weight.dtype:
+            if type(module) is nn.Conv2d and dtype != module.weight.dtype:
                 own = (module._parameters.get(name) for name in ("weight", "bias"))
                 self.leaves |= {id(each): nn.Parameter(each.detach().to(dtype)) for each in own if each is not None}
         buffers = {id(buffer): buffer for buffer in backbone.buffers()}

@@ -18,7 +18,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from aigciqa.databases.base import Database, DatabaseSpec, Sample
+from aigciqa.databases.database import Database
+from aigciqa.databases.sample import Sample
+from aigciqa.databases.spec import DatabaseSpec
 from aigciqa.databases.splits import Split
 from aigciqa.errors import InputError
 from aigciqa.utils.paths import absolute
@@ -43,15 +45,19 @@ def list_databases(pattern: str = "*") -> list[str]:
 
     Args:
         pattern: as `fnmatch` takes it: `"pku-*"`.
+
+    Example:
+        >>> list_databases("pku-*")
+        ['pku-i2iqa', 'pku-aigiqa-4k']
     """
     return [name for name in _MODULES if fnmatch.fnmatchcase(name, pattern)]
 
 
 def database_info(name: str) -> DatabaseSpec:
-    """What is known of a database without its files: where it is to be had, its layout, license and score ranges.
+    """What is known of a database without its files: where to download it, its layout, license and score ranges.
 
     Raises:
-        ValueError: unknown name; the message suggests near ones.
+        InputError: unknown name; the message suggests near ones.
     """
     spec: DatabaseSpec = _module(name).SPEC
     return spec
@@ -60,23 +66,32 @@ def database_info(name: str) -> DatabaseSpec:
 def load_database(name: str, root: str | os.PathLike[str], **options: Any) -> Database:
     """Read a database's labels; its layout is checked, and that every image is there, but none is opened.
 
+    Example:
+        >>> import pathlib, tempfile
+        >>> root = pathlib.Path(tempfile.mkdtemp())
+        >>> _ = (root / "manifest.csv").write_text("image,prompt,quality\\ncat.png,a cat,3.5\\n")
+        >>> (root / "cat.png").touch()
+        >>> database = load_database("folder", root, score_range={"quality": (1, 5)})
+        >>> database.samples[0].group, database.samples[0].scores
+        ('a cat', {'quality': 3.5})
+
     Args:
         name: one of `list_databases()`.
         root: the folder of the database, as downloaded and unpacked.
-        options: `subset="all" | "i2i" | "t2i"` for `pku-aigiqa-4k`; `manifest` and `score_range` for `folder`.
+        options: `subset="all" | "i2i" | "t2i"` for `pku-aigiqa-4k`; `manifest`, `score_range` and `dimensions` for
+            `folder`.
 
     Raises:
         DatabaseError: the folder is not the database as published; the message lists every problem that was found.
-        ImportError: a package of the extra `train` is missing.
-        TypeError: an option the database does not have.
-        ValueError: unknown name, or unknown value of an option.
+        MissingExtraError: a package of the extra `train` is missing.
+        InputError: unknown name, an option the database does not have, or an unknown value of one.
     """
     load: Callable[..., Database] = _module(name).load
     known = list(inspect.signature(load).parameters)[1:]
     unknown = [option for option in options if option not in known]
     if unknown:
         has = f"its options: {', '.join(known)}" if known else "it has none"
-        raise TypeError(f"database {name!r} has no option {unknown[0]!r}; {has}")
+        raise InputError(f"database {name!r} has no option {unknown[0]!r}; {has}")
     return load(Path(absolute(Path(root).expanduser())), **options)
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
-from aigciqa.databases.base import Database, DatabaseSpec, Sample, as_group, check_images, named, open_root, prefix
-from aigciqa.databases.labels import Reader, Table
+from aigciqa.databases.database import Database
+from aigciqa.databases.labels import Labels, read_samples
+from aigciqa.databases.problems import open_root
+from aigciqa.databases.sample import Sample, as_group, generator_in
+from aigciqa.databases.spec import DatabaseSpec
 
 LABELS = "AIGC_MOS_Zscore.xlsx"
 IMAGES = "file/"
@@ -13,7 +17,7 @@ SPEC = DatabaseSpec(
     name="agiqa-1k",
     title="AGIQA-1K",
     homepage="https://github.com/lcysyzxdxc/AGIQA-1k-Database",
-    licence="MIT",
+    license="MIT",
     source="Zhang et al. 2023, arXiv:2303.12618",
     layout={
         LABELS: "a spreadsheet with the columns Image, Prompt, MOS",
@@ -36,33 +40,24 @@ def load(root: Path) -> Database:
     Raises:
         DatabaseError: the folder is not the database as published.
     """
-    problems = open_root(SPEC, root, SPEC.layout)
-    samples: tuple[Sample, ...] = ()
-    if problems.has(LABELS):
-        reader = Reader(root, problems)
-        table = reader.spreadsheet(LABELS, ("Image", "Prompt", "MOS"))
-        samples = _samples(root, reader, table) if table else ()
-        check_images(problems, LABELS, samples, repeated={TWICE: 2, ALSO_CALLED: 2})
+    problems = open_root(SPEC, root)
+    columns = ("Image", "Prompt", "MOS")
+    samples = read_samples(problems, LABELS, columns, _samples, repeated={TWICE: 2, ALSO_CALLED: 2})
     problems.raise_any()
     return Database(SPEC, root, samples, SPEC.score_range)
 
 
-def _samples(root: Path, reader: Reader, table: Table) -> tuple[Sample, ...]:
-    rows = zip(reader.texts(table, "Image"), reader.texts(table, "Prompt"), reader.numbers(table, "MOS"), strict=True)
-    return named(
-        (
-            Sample(
-                image=str(_image(root, name)),
-                reference=None,
-                prompt=prompt,
-                generator=prefix(name),
-                group=as_group(prompt),
-                scores={"quality": score},
-            )
-            for name, prompt, score in rows
-        ),
-        root,
-    )
+def _samples(labels: Labels) -> Iterator[Sample]:
+    rows = zip(labels.texts("Image"), labels.texts("Prompt"), labels.numbers("MOS"), strict=True)
+    for name, prompt, score in rows:
+        yield Sample(
+            image=str(_image(labels.root, name)),
+            reference=None,
+            prompt=prompt,
+            generator=generator_in(name),
+            group=as_group(prompt),
+            scores={"quality": score},
+        )
 
 
 def _image(root: Path, name: str) -> Path:

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
-from aigciqa.databases.base import (
-    Database,
-    DatabaseSpec,
-    Sample,
-    as_group,
-    check_images,
-    named,
-    open_root,
-    prefix,
-    same_range,
-)
-from aigciqa.databases.labels import Reader, Table
+from aigciqa.databases.database import Database
+from aigciqa.databases.labels import Labels, read_samples
+from aigciqa.databases.problems import open_root
+from aigciqa.databases.sample import Sample, as_group, generator_in
+from aigciqa.databases.spec import DatabaseSpec
 
 LABELS = "data.csv"
 IMAGES = "image/"
@@ -24,13 +18,13 @@ SPEC = DatabaseSpec(
     name="agiqa-3k",
     title="AGIQA-3K",
     homepage="https://github.com/lcysyzxdxc/AGIQA-3k-Database",
-    licence="MIT",
+    license="MIT",
     source="Li et al. 2023, arXiv:2306.04717",
     layout={
         LABELS: "a table with the columns name, prompt, mos_quality, mos_align",
         IMAGES: "the images (*.jpg)",
     },
-    score_range=same_range(0.0, 5.0, *SCORES.values()),
+    score_range=dict.fromkeys(SCORES.values(), (0.0, 5.0)),
     protocols=("prompt-disjoint", "k-fold", "paper"),
     published="shuffled",
 )
@@ -42,31 +36,20 @@ def load(root: Path) -> Database:
     Raises:
         DatabaseError: the folder is not the database as published.
     """
-    problems = open_root(SPEC, root, SPEC.layout)
-    samples: tuple[Sample, ...] = ()
-    if problems.has(LABELS):
-        reader = Reader(root, problems)
-        table = reader.csv(LABELS, ("name", "prompt", *SCORES))
-        samples = _samples(root, reader, table) if table else ()
-        check_images(problems, LABELS, samples)
+    problems = open_root(SPEC, root)
+    samples = read_samples(problems, LABELS, ("name", "prompt", *SCORES), _samples)
     problems.raise_any()
     return Database(SPEC, root, samples, SPEC.score_range)
 
 
-def _samples(root: Path, reader: Reader, table: Table) -> tuple[Sample, ...]:
-    scores = [reader.numbers(table, name) for name in SCORES]
-    rows = zip(reader.texts(table, "name"), reader.texts(table, "prompt"), *scores, strict=True)
-    return named(
-        (
-            Sample(
-                image=str(root / IMAGES / name),
-                reference=None,
-                prompt=prompt,
-                generator=prefix(name),
-                group=as_group(prompt),
-                scores=dict(zip(SCORES.values(), labels, strict=True)),
-            )
-            for name, prompt, *labels in rows
-        ),
-        root,
-    )
+def _samples(labels: Labels) -> Iterator[Sample]:
+    scores = [labels.numbers(name) for name in SCORES]
+    for name, prompt, *values in zip(labels.texts("name"), labels.texts("prompt"), *scores, strict=True):
+        yield Sample(
+            image=str(labels.root / IMAGES / name),
+            reference=None,
+            prompt=prompt,
+            generator=generator_in(name),
+            group=as_group(prompt),
+            scores=dict(zip(SCORES.values(), values, strict=True)),
+        )

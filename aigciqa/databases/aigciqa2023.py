@@ -7,21 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from aigciqa.databases.base import (
-    SUMMED,
-    Database,
-    DatabaseSpec,
-    Problems,
-    Sample,
-    as_group,
-    counted,
-    named,
-    open_root,
-    same_range,
-    with_overall,
-)
-from aigciqa.databases.labels import Reader
-from aigciqa.utils.paths import shown
+from aigciqa.databases.database import Database
+from aigciqa.databases.labels import read_labels, read_matrix_labels
+from aigciqa.databases.problems import Problems, open_root
+from aigciqa.databases.sample import SUMMED, Sample, as_group, with_names, with_overall
+from aigciqa.databases.spec import DatabaseSpec
+from aigciqa.utils.paths import counted, shown
 
 IMAGES = "Image/allimg/"
 LABELS = {
@@ -44,14 +35,14 @@ SPEC = DatabaseSpec(
     name="aigciqa2023",
     title="AIGCIQA2023",
     homepage="https://github.com/wangjiarui153/AIGCIQA2023",
-    licence="not stated",
+    license="not stated",
     source="Wang et al. 2023, arXiv:2307.00211",
     layout={
         IMAGES: "the images (<number>.png)",
         **{where: f"{dimension}: a MATLAB file with the key {KEY}, n x 1" for dimension, where in LABELS.items()},
         PROMPTS: f"a spreadsheet with the column prompt, or the authors' {AUTHORS_PROMPTS}",
     },
-    score_range={**same_range(0.0, 100.0, *SUMMED), "overall": (0.0, 300.0)},
+    score_range={**dict.fromkeys(SUMMED, (0.0, 100.0)), "overall": (0.0, 300.0)},
     protocols=("prompt-disjoint", "k-fold", "paper"),
     published="shuffled",
 )
@@ -72,33 +63,36 @@ def load(root: Path) -> Database:
         DatabaseError: the folder is not the database as published.
     """
     problems = open_root(SPEC, root, (IMAGES, *LABELS.values()))
-    reader = Reader(root, problems)
-    labels = {name: reader.matrix(where, KEY) for name, where in LABELS.items() if problems.has(where)}
     images = _images(root, problems) if problems.has(IMAGES) else []
-    origins = _origins(reader, len(images))
-    prompts = _prompts(reader, origins)
-    scores = [numbers for numbers in labels.values() if numbers is not None]
-    for dimension, numbers in labels.items():
-        if numbers is not None and images and len(numbers) != len(images):
-            problems.add(
-                LABELS[dimension], f"{counted(numbers, 'label')}, but {IMAGES} holds {counted(images, 'image')}"
-            )
+    scores = _scores(problems, images)
+    origins = _origins(problems, len(images))
+    prompts = _prompts(problems, origins)
     problems.raise_any()
-    samples = named(
-        (
-            Sample(
-                image=str(image),
-                reference=None,
-                prompt=prompt,
-                generator=origin.generator,
-                group=as_group(prompt),
-                scores=with_overall(dict(zip(LABELS, values, strict=True))),
-            )
-            for image, prompt, origin, *values in zip(images, prompts, origins, *scores, strict=True)
-        ),
-        root,
+    samples = (
+        Sample(
+            image=str(image),
+            reference=None,
+            prompt=prompt,
+            generator=origin.generator,
+            group=as_group(prompt),
+            scores=with_overall(dict(zip(scores, values, strict=True))),
+        )
+        for image, prompt, origin, *values in zip(images, prompts, origins, *scores.values(), strict=True)
     )
-    return Database(SPEC, root, samples, SPEC.score_range)
+    return Database(SPEC, root, with_names(samples, root), SPEC.score_range)
+
+
+def _scores(problems: Problems, images: Sequence[Path]) -> dict[str, list[float]]:
+    """Dimension -> labels in the order of the images; without those that can't be used, which are noted."""
+    scores = {}
+    for dimension, where in LABELS.items():
+        labels = read_matrix_labels(problems, where, KEY) if problems.has(where) else None
+        if labels is None:
+            continue
+        scores[dimension] = labels
+        if images and len(labels) != len(images):
+            problems.add(where, f"{counted(labels, 'label')}, but {IMAGES} holds {counted(images, 'image')}")
+    return scores
 
 
 def _images(root: Path, problems: Problems) -> list[Path]:
@@ -120,22 +114,22 @@ def _images(root: Path, problems: Problems) -> list[Path]:
     return [path for _, path in numbered]
 
 
-def _origins(reader: Reader, count: int) -> list[Origin]:
+def _origins(problems: Problems, count: int) -> list[Origin]:
     """Model and prompt of each image: from the authors' index where it is there, else from the published order."""
-    where = _find(reader.root, INDEX)
-    table = reader.spreadsheet(where, header=False) if where else None
-    if table is None:
+    where = _find(problems.root, INDEX)
+    labels = read_labels(problems, where, header=False) if where else None
+    if labels is None:
         return _published_order(count)
-    if len(table.columns) < 2:
-        reader.problems.add(table.where, "expected two columns: model and file name")
+    if len(labels.columns) < 2:
+        problems.add(labels.where, "expected two columns: model and file name")
         return _published_order(count)
-    models, names = reader.texts(table, "1"), reader.texts(table, "2")
+    models, names = labels.texts("1"), labels.texts("2")
     numbers = [re.match(r"(\d+)-", name, re.ASCII) for name in names]
     wrong = [repr(name) for name, number in zip(names, numbers, strict=True) if number is None]
     if wrong:
-        reader.problems.add(table.where, f"{counted(wrong, 'file name')} without a prompt's number: {shown(wrong)}")
+        problems.add(labels.where, f"{counted(wrong, 'file name')} without a prompt's number: {shown(wrong)}")
     if count and len(names) != count:
-        reader.problems.add(table.where, f"{counted(names, 'row')}, but {IMAGES} holds {count} images")
+        problems.add(labels.where, f"{counted(names, 'row')}, but {IMAGES} holds {count} images")
     return [Origin(model, int(number[1]) if number else None) for model, number in zip(models, numbers, strict=True)]
 
 
@@ -148,25 +142,25 @@ def _published_order(count: int) -> list[Origin]:
     ]
 
 
-def _prompts(reader: Reader, origins: Sequence[Origin]) -> list[str]:
+def _prompts(problems: Problems, origins: Sequence[Origin]) -> list[str]:
     """The text prompt of each image, from a list of one an image or one a prompt."""
-    own, authors = _find(reader.root, PROMPTS), _find(reader.root, AUTHORS_PROMPTS)
+    own, authors = _find(problems.root, PROMPTS), _find(problems.root, AUTHORS_PROMPTS)
     if own:
-        table = reader.spreadsheet(own, ("prompt",))
+        labels = read_labels(problems, own, ("prompt",))
     elif authors:
-        table = reader.spreadsheet(authors, header=False)
+        labels = read_labels(problems, authors, header=False)
     else:
-        reader.problems.missing(PROMPTS)
+        problems.missing(PROMPTS)
         return []
-    if table is None:
+    if labels is None:
         return []
-    texts = reader.texts(table, "prompt" if own else table.columns[-1])
+    texts = labels.texts("prompt" if own else labels.columns[-1])
     if len(texts) == len(origins):
         return texts
     numbers = [origin.prompt for origin in origins if origin.prompt is not None]
     if origins and (len(numbers) < len(origins) or len(texts) <= max(numbers)):
-        reader.problems.add(
-            table.where,
+        problems.add(
+            labels.where,
             f"{counted(texts, 'prompt')}; expected one for each of the {len(origins)} images, or one a prompt",
         )
         return []

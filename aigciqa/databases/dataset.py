@@ -8,18 +8,29 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from aigciqa.databases.base import Sample
+from aigciqa.databases.sample import Sample
 from aigciqa.errors import InputError
 from aigciqa.images.decode import load_image
-from aigciqa.images.preprocess import preprocess_image
+from aigciqa.images.preprocess import Preprocessor
 from aigciqa.registry import Preprocess
 
 
 class ImageDataset(Dataset[dict[str, Tensor]]):
-    """Rated images as a backbone is shown them, before `aigciqa.images.preprocess.normalize`.
+    """Rated images, preprocessed for a backbone up to `aigciqa.images.preprocess.Preprocessor.normalize`.
 
     Items are dictionaries of tensors: `"image"`, uint8 (3, h, w); `"reference"`, the same of the image prompt, where
     asked for; `"target"`, float32 (number of dimensions,).
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from PIL import Image
+        >>> from aigciqa import Sample, metric_info
+        >>> path = str(pathlib.Path(tempfile.mkdtemp()) / "a.png")
+        >>> Image.new("RGB", (300, 280)).save(path)
+        >>> samples = [Sample(path, None, None, None, "a prompt", {"quality": 3.5})]
+        >>> item = ImageDataset(samples, ["quality"], metric_info("nr-resnet50").preprocess)[0]
+        >>> item["image"].shape, item["target"]
+        (torch.Size([3, 224, 224]), tensor([3.5000]))
     """
 
     def __init__(
@@ -34,7 +45,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
             references: whether items have the image prompt.
 
         Raises:
-            ValueError: no samples, a dimension they were not rated for, or no image prompt.
+            InputError: no samples, a dimension they were not rated for, or no image prompt.
         """
         if not samples or not dimensions:
             raise InputError(f"no {'dimensions' if samples else 'samples'} to make a data set of")
@@ -46,7 +57,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
                 raise InputError(f"{sample.image} has no image prompt; use a no-reference metric, or a part that has")
         self.samples = tuple(samples)
         self.dimensions = tuple(dimensions)
-        self.preprocess = preprocess
+        self.preprocessor = Preprocessor(preprocess)
         self.references = references
 
     def __len__(self) -> int:
@@ -68,4 +79,4 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         return item
 
     def _preprocess(self, path: str) -> Tensor:
-        return preprocess_image(load_image(path), self.preprocess)
+        return self.preprocessor.image(load_image(path))

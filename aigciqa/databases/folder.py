@@ -3,41 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from aigciqa.databases.base import (
-    DIMENSIONS,
-    SUMMED,
-    Database,
-    DatabaseSpec,
-    Sample,
-    as_group,
-    below,
-    check_images,
-    named,
-    open_root,
-    with_overall,
-)
-from aigciqa.databases.labels import Reader, Table
+from aigciqa.databases.database import Database
+from aigciqa.databases.labels import Labels, read_samples
+from aigciqa.databases.problems import open_root
+from aigciqa.databases.sample import SUMMED, Sample, as_group, below, with_overall
+from aigciqa.databases.spec import DatabaseSpec
 from aigciqa.errors import InputError
 from aigciqa.images import parquet
-from aigciqa.scoring.sources import spelled
+from aigciqa.registry import SCORE_RANGES, known_dimensions
+from aigciqa.scoring.manifests import path_on_disk
 from aigciqa.utils.paths import absolute, shown
 
 MANIFEST = "manifest.csv"
+#: Columns of a manifest that say something else than a score.
+METADATA = ("image", "reference", "prompt", "generator", "group")
 #: Of scores in a table, at most.
 ROUNDING = 0.02
 SPEC = DatabaseSpec(
     name="folder",
     title="The folder of rated images",
     homepage="",
-    licence="your own",
+    license="your own",
     source="your own ratings",
     layout={
-        MANIFEST: "a table with the column image, one or more of quality, authenticity, correspondence, overall, and "
-        "optionally reference, prompt, generator, group; images' paths are relative to it"
+        MANIFEST: "a table with the column image, one or more columns of scores (quality, authenticity, "
+        "correspondence, overall, or others that are named), and optionally reference, prompt, generator, group; "
+        "images' paths are relative to it"
     },
     score_range={},
     protocols=("prompt-disjoint", "k-fold"),
@@ -46,9 +42,15 @@ SPEC = DatabaseSpec(
 
 
 def load(
-    root: Path, manifest: str | None = None, score_range: Mapping[str, tuple[float, float]] | None = None
+    root: Path,
+    manifest: str | None = None,
+    score_range: Mapping[str, tuple[float, float]] | None = None,
+    dimensions: Sequence[str] = (),
 ) -> Database:
     """Read a folder of rated images.
+
+    Scores are in the columns named after a dimension: of a metric in `aigciqa.registry`, or one of `score_range` or
+    `dimensions`. Any other column of numbers is left out with a warning.
 
     Args:
         root: the folder, or the manifest itself.
@@ -56,25 +58,22 @@ def load(
             `.parquet` there, if absent. In Parquet, `image` and `reference` may hold images: bytes, or structs of
             `bytes` and `path`.
         score_range: dimension -> (lowest, highest) of the scale; from the lowest to the highest score if absent.
+        dimensions: names of more columns that hold scores.
 
     Raises:
         DatabaseError: no manifest, or what it lists is not there, is listed twice or has no score.
-        ValueError: a range for what is not rated, or that does not hold the scores.
+        InputError: a range for what is not rated, or that does not hold the scores.
     """
     if root.is_file():
         root, manifest = root.parent, root.name
     name = manifest or _only_manifest(root)
+    ranges = score_range or {}
     problems = open_root(replace(SPEC, layout={name: SPEC.layout[MANIFEST]}), root, [name])
-    samples: tuple[Sample, ...] = ()
-    if problems.has(name):
-        reader = Reader(root, problems)
-        read = reader.parquet if name.lower().endswith(parquet.SUFFIX) else reader.csv
-        table = read(name, ("image",))
-        samples = _samples(root, reader, table) if table else ()
-        check_images(problems, name, samples)
+    columns = ("image", *(dimension for dimension in dimensions if dimension != "overall"))  # which may be the sum
+    samples = read_samples(problems, name, columns, lambda labels: _samples(labels, {*dimensions, *ranges}))
     problems.raise_any()
     options = {} if name == MANIFEST else {"manifest": name}
-    return Database(SPEC, root, samples, _ranges(samples, score_range or {}), options)
+    return Database(SPEC, root, samples, _ranges(samples, ranges), options)
 
 
 def _only_manifest(root: Path) -> str:
@@ -86,38 +85,48 @@ def _only_manifest(root: Path) -> str:
     return MANIFEST
 
 
-def _samples(root: Path, reader: Reader, table: Table) -> tuple[Sample, ...]:
-    rated = [dimension for dimension in DIMENSIONS if dimension in table.columns]
+def _samples(labels: Labels, named: set[str]) -> Iterator[Sample]:
+    rated = _rated(labels, named)
+    scores = [labels.numbers(dimension) for dimension in rated]
+    texts = [labels.optional_texts(name) for name in METADATA[1:]]
+    folder = (labels.root / labels.where).parent
+    for image, reference, prompt, generator, group, *values in zip(labels.texts("image"), *texts, *scores, strict=True):
+        original = _beside(folder, reference) if reference else None
+        yield Sample(
+            image=_beside(folder, image),
+            reference=original,
+            prompt=prompt or None,
+            generator=generator or None,
+            group=group or (original and below(labels.root, original)) or as_group(prompt) or image,
+            scores=with_overall(dict(zip(rated, values, strict=True))),
+        )
+
+
+def _rated(labels: Labels, named: set[str]) -> list[str]:
+    """The columns that hold scores, those of the paper first."""
+    known = named | known_dimensions()
+    others = [name for name in labels.columns if name not in METADATA]
+    rated = [name for name in dict.fromkeys((*SCORE_RANGES, *others)) if name in known and name in others]
     if not rated:
-        found = shown([repr(name) for name in table.columns])
-        reader.problems.add(table.where, f"no column of scores ({', '.join(DIMENSIONS)}); found: {found}")
-    scores = [reader.numbers(table, dimension) for dimension in rated]
-    folder = (root / table.where).parent
-    texts = [_optional(reader, table, name) for name in ("reference", "prompt", "generator", "group")]
-    rows = zip(reader.texts(table, "image"), *texts, *scores, strict=True)
-    return named((_sample(root, folder, row[:5], dict(zip(rated, row[5:], strict=True))) for row in rows), root)
+        found = shown([repr(name) for name in labels.columns])
+        labels.problems.add(labels.where, f"no column of scores ({', '.join(SCORE_RANGES)}); found: {found}")
+    left_out = [name for name in others if name not in rated and name and _holds_numbers(labels, name)]
+    if left_out and rated:
+        warnings.warn(
+            f"{labels.where}: columns of numbers that are not read as scores: {shown(left_out)}; name those that are: "
+            f"dimensions=[{left_out[0]!r}]",
+            stacklevel=7,
+        )
+    return rated
 
 
-def _optional(reader: Reader, table: Table, name: str) -> list[str]:
-    return reader.texts(table, name, blank=True) if name in table.columns else [""] * len(table.rows)
-
-
-def _sample(root: Path, folder: Path, texts: tuple[str, ...], scores: Mapping[str, float]) -> Sample:
-    image, reference, prompt, generator, group = texts
-    original = _beside(folder, reference) if reference else None
-    return Sample(
-        image=_beside(folder, image),
-        reference=original,
-        prompt=prompt or None,
-        generator=generator or None,
-        group=group or (original and below(root, original)) or as_group(prompt) or image,
-        scores=with_overall(scores),
-    )
+def _holds_numbers(labels: Labels, name: str) -> bool:
+    return not any(map(math.isnan, labels.table.numbers(name)))
 
 
 def _beside(folder: Path, path: str) -> str:
     """The absolute path of what a manifest names, as the disk spells it."""
-    return absolute(folder / spelled(path, str(folder)))
+    return absolute(folder / path_on_disk(path, str(folder)))
 
 
 def _is_summed(sample: Sample) -> bool:

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
-from aigciqa.databases.base import (
-    SUMMED,
-    Database,
-    DatabaseSpec,
-    Problems,
-    Sample,
-    as_group,
-    check_images,
-    counted,
-    named,
-    open_root,
-    prefix,
-    same_range,
-    with_overall,
-)
-from aigciqa.databases.labels import Reader, Table
+from aigciqa.databases.database import Database
+from aigciqa.databases.labels import Labels, read_samples
+from aigciqa.databases.problems import open_root
+from aigciqa.databases.sample import SUMMED, Sample, as_group, generator_in, with_overall
+from aigciqa.databases.spec import DatabaseSpec
 from aigciqa.errors import InputError
-from aigciqa.utils.paths import shown
+from aigciqa.utils.paths import counted, shown
 
 LABELS = "annotation.xlsx"
 IMAGES = "All/"
@@ -33,14 +23,14 @@ SPEC = DatabaseSpec(
     name="pku-aigiqa-4k",
     title="PKU-AIGIQA-4K",
     homepage="https://github.com/jiquan123/AIGIQA4K",
-    licence="not stated",
+    license="not stated",
     source="Yuan et al. 2024, arXiv:2404.18409",
     layout={
         LABELS: "a spreadsheet with the columns Generated_image, Image_prompt (blank for T2I), MOS_q, MOS_a, MOS_c",
         IMAGES: "the generated images (*.jpg)",
         PROMPTS: "the image prompts (*.jpg)",
     },
-    score_range={**same_range(0.0, 5.0, *SUMMED), "overall": (0.0, 15.0)},
+    score_range={**dict.fromkeys(SUMMED, (0.0, 5.0)), "overall": (0.0, 15.0)},
     protocols=("prompt-disjoint", "k-fold", "paper"),
     published="every fourth",
 )
@@ -56,18 +46,12 @@ def load(root: Path, subset: str = "all") -> Database:
 
     Raises:
         DatabaseError: the folder is not the database as published.
-        ValueError: another subset.
+        InputError: another subset.
     """
     if subset not in SUBSETS:
         raise InputError(f"subset={subset!r}: expected one of {', '.join(map(repr, SUBSETS))}")
-    problems = open_root(SPEC, root, SPEC.layout)
-    samples: tuple[Sample, ...] = ()
-    if problems.has(LABELS):
-        reader = Reader(root, problems)
-        table = reader.spreadsheet(LABELS, ("Generated_image", "Image_prompt", *SCORES))
-        samples = _samples(root, reader, table) if table else ()
-        check_images(problems, LABELS, samples)
-        _check_groups(problems, samples)
+    problems = open_root(SPEC, root)
+    samples = read_samples(problems, LABELS, ("Generated_image", "Image_prompt", *SCORES), _samples)
     problems.raise_any()
     chosen = tuple(sample for sample in samples if subset == "all" or (sample.reference is None) == (subset == "t2i"))
     if not chosen:
@@ -75,36 +59,29 @@ def load(root: Path, subset: str = "all") -> Database:
     return Database(SPEC, root, chosen, SPEC.score_range, {} if subset == "all" else {"subset": subset})
 
 
-def _samples(root: Path, reader: Reader, table: Table) -> tuple[Sample, ...]:
-    scores = [reader.numbers(table, name) for name in SCORES]
-    texts = [
-        reader.texts(table, name, blank=True) if name in table.columns else [""] * len(table.rows)
-        for name in ("Image_prompt", "Text_prompt")
+def _samples(labels: Labels) -> Iterator[Sample]:
+    images, references = labels.texts("Generated_image"), labels.optional_texts("Image_prompt")
+    prompts = labels.optional_texts("Text_prompt")
+    groups = [
+        reference or as_group(prompt) or _number_of_prompt(image)
+        for image, reference, prompt in zip(images, references, prompts, strict=True)
     ]
-    rows = zip(reader.texts(table, "Generated_image"), *texts, *scores, strict=True)
-    return named(
-        (
-            Sample(
-                image=str(root / IMAGES / image),
-                reference=str(root / PROMPTS / reference) if reference else None,
-                prompt=prompt or None,
-                generator=prefix(image),
-                group=reference or as_group(prompt) or _number_of_prompt(image),
-                scores=with_overall(dict(zip(SCORES.values(), labels, strict=True))),
-            )
-            for image, reference, prompt, *labels in rows
-        ),
-        root,
-    )
+    unknown = [image for image, group in zip(images, groups, strict=True) if image and not group]
+    if unknown:
+        labels.problems.add(LABELS, f"no prompt known of {counted(unknown, 'image')}: {shown(unknown)}")
+    scores = [labels.numbers(name) for name in SCORES]
+    for image, reference, prompt, group, *values in zip(images, references, prompts, groups, *scores, strict=True):
+        yield Sample(
+            image=str(labels.root / IMAGES / image),
+            reference=str(labels.root / PROMPTS / reference) if reference else None,
+            prompt=prompt or None,
+            generator=generator_in(image),
+            group=group,
+            scores=with_overall(dict(zip(SCORES.values(), values, strict=True))),
+        )
 
 
 def _number_of_prompt(image: str) -> str:
     """The prompt's number in a file name; nothing where the name has none."""
     match = FILE_NAME.match(image)
     return match[2] if match else ""
-
-
-def _check_groups(problems: Problems, samples: tuple[Sample, ...]) -> None:
-    unknown = [Path(sample.image).name for sample in samples if not sample.group]
-    if unknown:
-        problems.add(LABELS, f"no prompt known of {counted(unknown, 'image')}: {shown(unknown)}")

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
-from aigciqa.databases.base import (
-    SUMMED,
-    Database,
-    DatabaseSpec,
-    Problems,
-    Sample,
-    check_images,
-    counted,
-    named,
-    open_root,
-    prefix,
-    same_range,
-    with_overall,
-)
-from aigciqa.databases.labels import Reader, Table
-from aigciqa.utils.paths import shown
+from aigciqa.databases.database import Database
+from aigciqa.databases.labels import Labels, read_samples
+from aigciqa.databases.problems import open_root
+from aigciqa.databases.sample import SUMMED, Sample, generator_in, with_overall
+from aigciqa.databases.spec import DatabaseSpec
+from aigciqa.utils.paths import counted, shown
 
 LABELS = "I2IQA_annotation.xlsx"
 IMAGES = "Generated_image/All/"
@@ -30,7 +21,7 @@ SPEC = DatabaseSpec(
     name="pku-i2iqa",
     title="PKU-I2IQA",
     homepage="https://github.com/jiquan123/I2IQA",
-    licence="not stated",
+    license="not stated",
     source="Yuan et al. 2023, arXiv:2311.15556",
     layout={
         LABELS: "a spreadsheet with the columns Generated_image, Image_prompt, Text_prompt, MOS_q, MOS_a, MOS_c and, "
@@ -38,7 +29,7 @@ SPEC = DatabaseSpec(
         IMAGES: "the generated images (*.jpg)",
         PROMPTS: "the image prompts (*.jpg)",
     },
-    score_range={**same_range(0.0, 5.0, *SUMMED), "overall": (0.0, 15.0)},
+    score_range={**dict.fromkeys(SUMMED, (0.0, 5.0)), "overall": (0.0, 15.0)},
     protocols=("prompt-disjoint", "k-fold", "paper", "sd", "mj", "sd-mj", "mj-sd"),
     published="every fourth",
 )
@@ -52,66 +43,58 @@ def load(root: Path) -> Database:
     Raises:
         DatabaseError: the folder is not the database as published.
     """
-    problems = open_root(SPEC, root, SPEC.layout)
-    samples: tuple[Sample, ...] = ()
-    if problems.has(LABELS):
-        reader = Reader(root, problems)
-        table = reader.spreadsheet(LABELS, ("Generated_image", "Image_prompt", "Text_prompt", *SCORES))
-        samples = _samples(root, reader, table) if table else ()
-        check_images(problems, LABELS, samples)
+    problems = open_root(SPEC, root)
+    columns = ("Generated_image", "Image_prompt", "Text_prompt", *SCORES)
+    samples = read_samples(problems, LABELS, columns, _samples)
     problems.raise_any()
     return Database(SPEC, root, samples, SPEC.score_range)
 
 
-def _samples(root: Path, reader: Reader, table: Table) -> tuple[Sample, ...]:
-    columns = {dimension: reader.numbers(table, name) for name, dimension in SCORES.items()}
-    final = _final_score(reader.problems, table)
+def _samples(labels: Labels) -> Iterator[Sample]:
+    columns = {dimension: labels.numbers(name) for name, dimension in SCORES.items()}
+    final = _final_score(labels)
     if final is not None:
-        columns["overall"] = reader.numbers(table, final)
-    images = reader.texts(table, "Generated_image")
-    generators = [_generator(root, image) for image in images]
+        columns["overall"] = labels.numbers(final)
+    images = labels.texts("Generated_image")
+    generators = _generators(labels, images)
+    references, prompts = labels.texts("Image_prompt"), labels.optional_texts("Text_prompt")
+    rows = zip(images, references, prompts, generators, *columns.values(), strict=True)
+    for image, reference, prompt, generator, *scores in rows:
+        yield Sample(
+            image=str(labels.root / IMAGES / image),
+            reference=str(labels.root / PROMPTS / reference),
+            prompt=prompt or None,
+            generator=generator,
+            group=reference,
+            scores=with_overall(dict(zip(columns, scores, strict=True))),
+        )
+
+
+def _generators(labels: Labels, images: list[str]) -> list[str | None]:
+    """What made each image; what is not known is noted."""
+    generators = [_generator(labels.root, image) for image in images]
     unknown = [image for image, generator in zip(images, generators, strict=True) if image and generator is None]
     if unknown:
-        reader.problems.add(
+        labels.problems.add(
             LABELS,
             f"no generator known of {counted(unknown, 'image')}, whose names begin neither with MJ_ nor with SD_ and "
             f"which are in neither or both of Generated_image/MJ and /SD: {shown(unknown)}",
         )
-    return named(
-        (
-            Sample(
-                image=str(root / IMAGES / image),
-                reference=str(root / PROMPTS / reference),
-                prompt=prompt or None,
-                generator=generator,
-                group=reference,
-                scores=with_overall(dict(zip(columns, scores, strict=True))),
-            )
-            for image, reference, prompt, generator, *scores in zip(
-                images,
-                reader.texts(table, "Image_prompt"),
-                reader.texts(table, "Text_prompt", blank=True),
-                generators,
-                *columns.values(),
-                strict=True,
-            )
-        ),
-        root,
-    )
+    return generators
 
 
 def _generator(root: Path, image: str) -> str | None:
     """What made an image: the prefix of its file name says, else the folder that holds it too."""
-    model = prefix(image)
+    model = generator_in(image)
     if model in GENERATORS:
         return model
     folders = [name for name in GENERATORS if (root / "Generated_image" / name / image).is_file()]
     return folders[0] if len(folders) == 1 else None
 
 
-def _final_score(problems: Problems, table: Table) -> str | None:
+def _final_score(labels: Labels) -> str | None:
     """The column of the final score, whatever the copy at hand calls it."""
-    near = [name for name in table.columns if re.search("final|overall", name, re.IGNORECASE)]
+    near = [name for name in labels.columns if re.search("final|overall", name, re.IGNORECASE)]
     if len(near) > 1 and "Final_score" not in near:
-        problems.add(LABELS, f"several columns look like the final score: {', '.join(map(repr, near))}")
+        labels.problems.add(LABELS, f"several columns look like the final score: {', '.join(map(repr, near))}")
     return "Final_score" if "Final_score" in near else next(iter(near), None)

@@ -11,13 +11,16 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from aigciqa.databases.base import Database, Sample, below, counted
 from aigciqa.databases.copies import originals
+from aigciqa.databases.sample import Sample, below
 from aigciqa.errors import DatabaseError
 from aigciqa.tables.text import write_text
-from aigciqa.utils.paths import shown
+from aigciqa.utils.paths import counted, shown
+
+if TYPE_CHECKING:
+    from aigciqa.databases.database import Database
 
 FORMAT = 1
 PARTS = ("train", "validation", "test")
@@ -25,7 +28,14 @@ PARTS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Split:
-    """The samples to train on, to choose the epoch on, and to test on.
+    """The samples to train on, to choose the epoch on, and to test on. `Database.split` makes it.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from aigciqa import Sample, Split
+        >>> one, two = (Sample(f"/db/{n}.png", None, None, None, n, {"quality": 1.0}, f"{n}.png") for n in "ab")
+        >>> print(Split("folder", "paper", None, {}, Path("/db"), (one,), (two,), (two,), selected_on_test=True))
+        folder, paper: 1 to train, the epoch is chosen on the test part, 1 to test (99cfffa1789d)
 
     Attributes:
         database: name of the database.
@@ -141,7 +151,7 @@ class Split:
 
 
 def warn_of_copies(split: Split) -> None:
-    """Warn of images that are on two sides of a split, under two names or in two rows."""
+    """Warn of images that are in two parts of a split, under two names or in two rows."""
     sides = [split.train, split.test] if split.selected_on_test else [split.train, split.validation, split.test]
     copied = originals(sample.image for side in sides for sample in side)
     seen: dict[str, Sample] = {}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
+
+from aigciqa.tables.csv_text import read_records
 
 DATABASE = "pku-i2iqa"
 _TABLES = Path(__file__).with_name("pku_i2iqa_results.csv")
@@ -18,7 +19,7 @@ PROTOCOLS: Mapping[str, str] = MappingProxyType(
 
 
 class Published(NamedTuple):
-    """What the paper says; its PLCC is of the scores as they are, without a mapping."""
+    """A row of the paper; its PLCC is of the scores as they are, without a mapping."""
 
     srcc: float
     plcc: float
@@ -32,16 +33,20 @@ def published(protocol: str, kind: str, backbone: str, dimension: str) -> Publis
         kind: `nr` or `fr`.
         backbone: as in the table of metrics.
         dimension: `quality`, `authenticity`, `correspondence` or `overall`.
+
+    Example:
+        >>> from aigciqa.evaluation import published
+        >>> published("paper", "nr", "vgg16", "quality")
+        Published(srcc=0.6734, plcc=0.6854)
     """
     return _rows().get((PROTOCOLS.get(protocol, ""), kind, backbone, dimension))
 
 
 @functools.cache
 def _rows() -> dict[tuple[str, str, str, str], Published]:
-    with open(_TABLES, encoding="utf-8", newline="") as stream:
-        return {
-            (row["protocol"], row["kind"], row["backbone"], row["dimension"]): Published(
-                float(row["srcc"]), float(row["plcc"])
-            )
-            for row in csv.DictReader(stream)
-        }
+    return {
+        (row["protocol"], row["kind"], row["backbone"], row["dimension"]): Published(
+            float(row["srcc"]), float(row["plcc"])
+        )
+        for row in read_records(_TABLES, "protocol")
+    }

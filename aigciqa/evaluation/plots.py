@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from aigciqa.evaluation.evaluate import Evaluation, Predictions, Result
+from aigciqa.evaluation.predictions import Array, Predictions, opinions
+from aigciqa.evaluation.results import Evaluation, Result
 from aigciqa.plotting import require_matplotlib
+from aigciqa.utils.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-Array = NDArray[np.float64]
 
 FORMATS = ("png", "svg")
 #: Okabe and Ito's colours, told apart by the colour-blind as well, and marks to match.
@@ -60,25 +59,28 @@ def write_plots(
         The files: `scatter-<metric>-<dimension>.*` and, where samples name generators, `generators-<dimension>.*`.
 
     Raises:
-        ImportError: matplotlib is missing; it says how to install it.
+        MissingExtraError: matplotlib is missing.
         OSError: a file can't be written.
     """
     require_matplotlib()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     figures = {
-        f"scatter-{_file_name(each.metric)}-{each.dimension}": scatter(evaluation, each) for each in evaluation.results
+        f"scatter-{_file_name(each.metric)}-{_file_name(each.dimension)}": scatter(evaluation, each)
+        for each in evaluation.results
     }
     for dimension in dict.fromkeys(each.dimension for each in evaluation.results):
         shown = [each for each in evaluation.results if each.dimension == dimension]
         if any(each.generators for each in shown):
-            figures[f"generators-{dimension}"] = per_generator(shown)
+            figures[f"generators-{_file_name(dimension)}"] = per_generator(shown)
     paths = []
     with require_matplotlib().rc_context(_STYLE):
         for name, figure in figures.items():
             for suffix in formats:
                 paths.append(folder / f"{name}.{suffix}")
-                figure.savefig(paths[-1], dpi=_DPI, metadata={"Date": None} if suffix == "svg" else None)
+                metadata = {"Date": None} if suffix == "svg" else None
+                with replacing(paths[-1]) as unfinished:
+                    figure.savefig(unfinished, dpi=_DPI, format=suffix, metadata=metadata)
     return paths
 
 
@@ -86,7 +88,7 @@ def scatter(evaluation: Evaluation, result: Result) -> Figure:
     """Scores against opinion scores, a colour per generator, with the logistic that the fitted figures use."""
     predictions = next(each for each in evaluation.predictions if each.label == result.metric)
     scores = predictions.oriented(result.dimension)
-    mos = np.array([sample.scores.get(result.dimension, np.nan) for sample in evaluation.samples])
+    mos = opinions(evaluation.samples, result.dimension)
     known = np.isfinite(scores) & np.isfinite(mos)
     generators = [sample.generator for sample in evaluation.samples]
     with require_matplotlib().rc_context(_STYLE):

@@ -1,10 +1,12 @@
-"""What a checkpoint says it was trained on, and whether it has seen the images it is to be judged by."""
+"""What a checkpoint says it was trained on, and whether it has seen the images it is evaluated on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from aigciqa.errors import InputError
 
 if TYPE_CHECKING:
     from aigciqa.databases import Database, Sample
@@ -36,28 +38,29 @@ class Training:
         database, protocol = training.get("database"), training.get("protocol")
         if not isinstance(database, str) or not isinstance(protocol, str):
             return None
-        seed, split, options = training.get("seed"), training.get("split"), training.get("options")
+        seed, split, given = training.get("seed"), training.get("split"), training.get("options")
+        options = given if isinstance(given, Mapping) else {}
         return cls(
             database,
             protocol,
             seed if isinstance(seed, int) else 0,
             split if isinstance(split, str) else "",
-            {name: options[name] for name in _PROTOCOL_OPTIONS if isinstance(options, Mapping) and name in options},
+            {name: options[name] for name in _PROTOCOL_OPTIONS if isinstance(options.get(name), int)},
         )
 
 
 def seen_warning(label: str, training: Training, database: Database, samples: Sequence[Sample]) -> str | None:
-    """Why figures of these samples flatter a checkpoint: it was trained, or its epoch chosen, on some of them.
+    """A warning if a checkpoint was trained on some of the samples, or its epoch chosen on them: its figures flatter.
 
-    The checkpoint's split is made again; where that does not give the digest the checkpoint recorded, nothing can be
-    said for sure, and that is the warning. None where it has seen none of them, or is of another database.
+    The checkpoint's split is made again. If its digest is not the recorded one, nobody can tell, and the warning says
+    so. None if the checkpoint has seen none of the samples, or was trained on another database.
     """
     if training.database != database.name:
         return None
     named = f"{label} was trained on {training.database}, protocol {training.protocol}, seed {training.seed}"
     try:
         split = database.split(training.protocol, seed=training.seed, **training.options)
-    except (TypeError, ValueError) as error:
+    except InputError as error:
         return f"{named}, which can't be made again here ({error}): it may have been trained on these images"
     if training.split and split.digest != training.split:
         return (

@@ -1,4 +1,4 @@
-"""An evaluation as tables: for the terminal, Markdown and LaTeX to be read, CSV and JSON to be computed with."""
+"""An evaluation as text: for the terminal, Markdown, LaTeX, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -10,33 +10,30 @@ from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any
 
-from aigciqa.evaluation.evaluate import Comparison, Evaluation, Result
-from aigciqa.stats.correlations import Agreement, Interval
-from aigciqa.tables.text import Table as Table
-from aigciqa.tables.text import aligned as aligned
-from aigciqa.tables.text import csv_lines, probability, rounded, with_interval, without_nan, writer_of
-from aigciqa.tables.text import markdown as markdown
-from aigciqa.tables.text import write_text as write_text
+from aigciqa.evaluation.results import Comparison, Evaluation, Result
+from aigciqa.stats.bootstrap import Interval
+from aigciqa.stats.correlations import Agreement
+from aigciqa.tables.csv_text import csv_lines
+from aigciqa.tables.text import (
+    TextTable,
+    probability,
+    rounded,
+    with_interval,
+    without_nan,
+    write_text,
+    writer_of,
+)
 
 #: Decimals of the paper's figures in tables to be read, and in CSV.
 PAPER_DECIMALS, CSV_DECIMALS = 4, 6
-_SETTING = ("database", "protocol", "part", "seed", "split")
-_IDENTITY = (*_SETTING, "metric", "dimension", "generator", "n", "groups", "failed")
-_LATEX = MappingProxyType(
-    {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$",
-     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "→": r"$\rightarrow$", "<": "$<$", ">": "$>$"}
-)  # fmt: skip
 
 
-def agreement_table(
-    results: Sequence[Result], *, intervals: bool = True, title: str = "Agreement with people"
-) -> Table:
+def agreement_table(results: Sequence[Result], *, intervals: bool = True) -> TextTable:
     """A row per metric and dimension; the paper's row beside ours where there is one.
 
     Args:
         results: to be shown, in order.
         intervals: of every figure; otherwise of SRCC only.
-        title: of the table.
     """
     paper = any(each.published is not None for each in results)
     beside = ("paper", "diff") if paper else ()
@@ -55,10 +52,10 @@ def agreement_table(
             show(ours.plcc_fitted), show(ours.krcc), show(ours.rmse), show(result.within),
         )  # fmt: skip
 
-    return Table(title, header, tuple(map(row, results)), left=2)
+    return TextTable("Agreement with people", header, tuple(map(row, results)), left=2)
 
 
-def generator_table(results: Sequence[Result], *, intervals: bool = True) -> Table:
+def generator_table(results: Sequence[Result], *, intervals: bool = True) -> TextTable:
     """A row per metric, dimension and generator."""
     show = _interval if intervals else _value
     header = ("metric", "dimension", "generator", "n", "SRCC", "PLCC", "PLCC fitted", "KRCC", "RMSE")
@@ -70,10 +67,10 @@ def generator_table(results: Sequence[Result], *, intervals: bool = True) -> Tab
         for result in results
         for name, ours in result.generators.items()
     )  # fmt: skip
-    return Table("Per generator", header, rows, left=3)
+    return TextTable("Per generator", header, rows, left=3)
 
 
-def comparison_table(comparisons: Sequence[Comparison]) -> Table:
+def comparison_table(comparisons: Sequence[Comparison]) -> TextTable:
     """A row per pair of metrics and dimension."""
     header = ("first", "second", "dimension", "n", "SRCC first − second", "Williams t", "p", "Steiger Z", "p")
     rows = tuple(
@@ -84,10 +81,10 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
         )
         for each in comparisons
     )  # fmt: skip
-    return Table("Differences between metrics", header, rows, left=3)
+    return TextTable("Differences between metrics", header, rows, left=3)
 
 
-def sections(evaluation: Evaluation, *, intervals: bool = True) -> list[Table]:
+def sections(evaluation: Evaluation, *, intervals: bool = True) -> list[TextTable]:
     """All tables of an evaluation that have rows; arguments as for `agreement_table`."""
     tables = (
         agreement_table(evaluation.results, intervals=intervals),
@@ -117,18 +114,18 @@ def caption(evaluation: Evaluation) -> str:
 def to_terminal(evaluation: Evaluation) -> str:
     """Aligned text, with the intervals of SRCC only."""
     tables = sections(evaluation, intervals=False)
-    return "\n\n".join([caption(evaluation), *(f"{table.title}\n{aligned(table)}" for table in tables)]) + "\n"
+    return "\n\n".join([caption(evaluation), *(f"{table.title}\n{table.aligned()}" for table in tables)]) + "\n"
 
 
 def to_markdown(evaluation: Evaluation) -> str:
     """Markdown tables under headings."""
-    parts = [caption(evaluation), *(f"## {table.title}\n\n{markdown(table)}" for table in sections(evaluation))]
+    parts = [caption(evaluation), *(f"## {table.title}\n\n{table.markdown()}" for table in sections(evaluation))]
     return "\n\n".join(parts) + "\n"
 
 
 def to_latex(evaluation: Evaluation) -> str:
     r"""LaTeX `tabular`s, to be `\input`; they need no package."""
-    parts = [f"% {caption(evaluation)}", *(f"% {each.title}\n{latex(each)}" for each in sections(evaluation))]
+    parts = [f"% {caption(evaluation)}", *(f"% {each.title}\n{each.latex()}" for each in sections(evaluation))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -140,18 +137,14 @@ def to_csv(evaluation: Evaluation) -> str:
 
 def to_json(evaluation: Evaluation) -> str:
     """Everything but the single predictions; what is NaN is null."""
-    return json.dumps(without_nan(to_dict(evaluation)), indent=2, allow_nan=False) + "\n"
-
-
-def to_dict(evaluation: Evaluation) -> dict[str, Any]:
-    """Everything but the single predictions, as plain values."""
-    return {
+    found = {
         **asdict(evaluation.setting),
         "samples": len(evaluation.samples),
         "results": [_result(each) for each in evaluation.results],
         "comparisons": [asdict(each) for each in evaluation.comparisons],
         "failures": [dict(zip(("metric", "image", "error"), each, strict=True)) for each in evaluation.failures],
     }
+    return json.dumps(without_nan(found), indent=2, allow_nan=False) + "\n"
 
 
 def predictions_csv(evaluation: Evaluation) -> str:
@@ -181,7 +174,7 @@ WRITERS: Mapping[str, Callable[[Evaluation], str]] = MappingProxyType(
 
 
 def check_suffix(path: str | os.PathLike[str]) -> None:
-    """Raise ValueError for a report of a kind that can't be written."""
+    """Raise InputError for a report of a kind that can't be written."""
     writer_of(path, WRITERS, "report")
 
 
@@ -189,23 +182,10 @@ def write_report(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
     """Write an evaluation to a file ending in `.csv`, `.json`, `.md` or `.tex`; its folder is made if absent.
 
     Raises:
-        ValueError: another ending.
+        InputError: another ending.
         OSError: it can't be written.
     """
     write_text(path, writer_of(path, WRITERS, "report")(evaluation))
-
-
-def latex(table: Table) -> str:
-    """A table as a `tabular` with rules above, below and under the header."""
-    columns = "l" * table.left + "r" * (len(table.header) - table.left)
-    lines = [" & ".join(map(_latex_cell, line)) + r" \\" for line in (table.header, *table.rows)]
-    return "\n".join(
-        [rf"\begin{{tabular}}{{{columns}}}", r"\hline", lines[0], r"\hline", *lines[1:], r"\hline", r"\end{tabular}"]
-    )
-
-
-def _latex_cell(cell: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in cell)
 
 
 def _interval(interval: Interval, *, signed: bool = False) -> str:
@@ -256,12 +236,10 @@ def _csv_rows(evaluation: Evaluation, result: Result) -> Iterable[dict[str, Any]
 
 
 def _csv_figures(evaluation: Evaluation, result: Result, ours: Agreement, generator: str | None) -> dict[str, Any]:
-    setting = asdict(evaluation.setting)
-    failed = result.failed if generator is None else None
-    identity = (
-        *(setting[name] for name in _SETTING), result.metric, result.dimension, generator, ours.n, ours.groups, failed
-    )  # fmt: skip
-    row = dict(zip(_IDENTITY, identity, strict=True))
+    row: dict[str, Any] = {
+        **asdict(evaluation.setting), "metric": result.metric, "dimension": result.dimension, "generator": generator,
+        "n": ours.n, "groups": ours.groups, "failed": result.failed if generator is None else None,
+    }  # fmt: skip
     for name, interval in ours.intervals().items():
         row |= _spread(name, interval)
     return row

@@ -1,27 +1,56 @@
-"""Heads: features -> scores. `build_head` picks the head that belongs to a backbone."""
+"""Heads: features -> scores. A new one is a module with a `build` function and a line in `_MODULES`."""
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from collections.abc import Callable
 
+from aigciqa.errors import InputError
 from aigciqa.heads.base import Head
 from aigciqa.heads.regression import RegressionHead
 
-__all__ = ["Head", "RegressionHead", "build_head"]
+_MODULES = {"lite": "lite", "regression": "regression"}
+
+_REGISTERED: dict[str, Callable[[str, int, int], Head]] = {}
+
+__all__ = ["Head", "RegressionHead", "build_head", "head_names", "register_head"]
 
 
-def build_head(backbone: str, kind: str, feature_dim: int, outputs: int, **options: Any) -> Head:
+def head_names() -> tuple[str, ...]:
+    """The names `build_head` takes."""
+    return (*_MODULES, *_REGISTERED)
+
+
+def build_head(name: str, kind: str, feature_dim: int, outputs: int) -> Head:
     """Build a randomly initialised head.
 
     Args:
-        backbone: name of the backbone whose features it reads; `lite` has heads of its own.
+        name: one of `head_names()`.
         kind: `"nr"` (reads D features) or `"fr"` (reads 2 D: generated, then reference).
-        feature_dim: D.
+        feature_dim: D, the backbone's.
         outputs: n, the number of dimensions.
-        options: the backbone's options, for the heads that depend on them.
-    """
-    if backbone == "lite":
-        from aigciqa.heads.lite import build_lite_head
 
-        return build_lite_head(kind, feature_dim, outputs, **options)
-    return RegressionHead(feature_dim if kind == "nr" else 2 * feature_dim, outputs)
+    Raises:
+        InputError: unknown name, or a number of outputs that the head does not have.
+    """
+    if name not in head_names():
+        raise InputError(f"unknown head {name!r}; expected one of: {', '.join(head_names())}")
+    build = _REGISTERED.get(name) or importlib.import_module(f"aigciqa.heads.{_MODULES[name]}").build
+    head: Head = build(kind, feature_dim, outputs)
+    return head
+
+
+def register_head(name: str, build: Callable[[str, int, int], Head]) -> None:
+    """Add a head of your own, for the rest of this process.
+
+    Args:
+        name: what a `MetricSpec` and a checkpoint's `config.json` call it.
+        build: called as `build(kind, feature_dim, outputs)`, arguments as `build_head` has them; returns the head with
+            random weights.
+
+    Raises:
+        InputError: there is a head of that name.
+    """
+    if name in head_names():
+        raise InputError(f"there is a head {name!r} already: give yours another name")
+    _REGISTERED[name] = build

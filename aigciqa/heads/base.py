@@ -1,7 +1,8 @@
-"""What every head is: features in, scores out, and the scores place by place."""
+"""What every head is: features in, scores out, and the scores position by position."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
@@ -9,22 +10,50 @@ class Head(nn.Module):
     """Regresses scores from features.
 
     Features are (B, D) for a no-reference metric; for a full-reference one (B, 2 D), the generated image's D first,
-    the reference's D after them.
+    the reference's D after them. Subclasses implement `forward`.
+
+    Attributes:
+        output_layer: name of the `nn.Linear` that gives the scores. `aigciqa.training` needs it: scores are learnt in
+            standard deviations from their mean, and this layer is rescaled afterwards. Empty where there is none.
+
+    Example:
+        >>> import torch
+        >>> from aigciqa.heads import Head
+        >>> class Linear(Head):
+        ...     output_layer = "scores"
+        ...
+        ...     def __init__(self, kind, feature_dim, outputs):
+        ...         super().__init__()
+        ...         self.scores = torch.nn.Linear(feature_dim * (2 if kind == "fr" else 1), outputs)
+        ...
+        ...     def forward(self, features):
+        ...         return self.scores(features)
+        >>> tuple(Linear("nr", 512, outputs=2)(torch.rand(4, 512)).shape)
+        (4, 2)
     """
+
+    output_layer: str = ""
 
     def forward(self, features: Tensor) -> Tensor:
         """Scores (B, n) of features (B, D) or (B, 2 D)."""
         raise NotImplementedError
 
     def score_map(self, maps: Tensor, features: Tensor, index: int) -> Tensor:
-        """The score of one dimension, place by place.
+        """The score of one dimension, position by position: the head's slope at the features, applied at each position.
+
+        A score of a piecewise linear head, such as one with ReLU, is split among the positions without remainder.
 
         Args:
-            maps: (B, C, h, w), the generated image's dense feature maps.
+            maps: (B, C, h, w), the generated image's dense feature maps, whose mean over (h, w) is its D = C features.
             features: (B, D) or (B, 2 D), as `forward` takes them.
             index: which of the n dimensions.
 
         Returns:
             (B, h, w), whose mean over (h, w) is that score as `forward` computes it.
         """
-        raise NotImplementedError
+        with torch.inference_mode(False), torch.enable_grad():
+            at = features.detach().clone().requires_grad_()
+            (slope,) = torch.autograd.grad(self(at)[:, index].sum(), at)
+        contribution: Tensor = torch.einsum("bc,bchw->bhw", slope[:, : maps.shape[1]], maps)
+        rest: Tensor = self(features)[:, index] - contribution.mean(dim=(1, 2))
+        return contribution + rest[:, None, None]

@@ -14,6 +14,7 @@ Everything is float32, whatever autocast says, and differentiable.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -36,17 +37,11 @@ CORRECTION_HIDDEN = (24, 12)
 NEAR = 0.02
 
 
-def build_lite_head(kind: str, feature_dim: int, outputs: int, presentation: str = "common") -> Head:
-    """Build an untrained head.
-
-    Args:
-        kind: `"nr"` or `"fr"`.
-        feature_dim: the backbone's.
-        outputs: 1: the embedded metrics predict quality alone.
-        presentation: the backbone's option; the head does not depend on it.
+def build(kind: str, feature_dim: int, outputs: int) -> Head:
+    """Build an untrained head for the backbone `lite`.
 
     Raises:
-        ValueError: more than one output.
+        InputError: more than one output: the embedded metrics predict quality alone.
     """
     if outputs != 1:
         raise InputError(f"a lite head predicts one dimension; got {outputs}")
@@ -61,7 +56,8 @@ class Ensemble(nn.Module):
         super().__init__()
         sizes = (inputs, *hidden, 1)
         self.weights = nn.ParameterList(
-            nn.Parameter(torch.randn(members, a, b) * (2 / a) ** 0.5) for a, b in itertools.pairwise(sizes)
+            nn.Parameter(_filled((members, a, b), lambda weight: weight.normal_() * (2 / weight.shape[1]) ** 0.5))
+            for a, b in itertools.pairwise(sizes)
         )
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(members, 1, b)) for b in sizes[1:])
 
@@ -89,7 +85,7 @@ class GaussianDistance(nn.Module):
         super().__init__()
         self.register_buffer("index", torch.arange(features))
         self.register_buffer("center", torch.zeros(features))
-        self.register_buffer("whitening", torch.eye(features))
+        self.register_buffer("whitening", torch.zeros(features, features).fill_diagonal_(1))
 
     def forward(self, inputs: Tensor) -> Tensor:
         away = (inputs[:, self.index] - self.center.float()) @ self.whitening.float()
@@ -103,10 +99,10 @@ class SoftTrees(nn.Module):
 
     def __init__(self, inputs: int, trees: int = TREES, depth: int = DEPTH) -> None:
         super().__init__()
-        self.register_buffer("index", torch.randint(inputs, (trees, depth)))
-        self.thresholds = nn.Parameter(torch.randn(trees, depth))
+        self.register_buffer("index", _filled((trees, depth), lambda index: index.random_(inputs), torch.int64))
+        self.thresholds = nn.Parameter(_filled((trees, depth), Tensor.normal_))
         self.sharpness = nn.Parameter(torch.full((trees, depth), 2.0))
-        self.leaves = nn.Parameter(torch.randn(trees, 2**depth) / trees**0.5)
+        self.leaves = nn.Parameter(_filled((trees, 2**depth), lambda leaves: leaves.normal_() / trees**0.5))
 
     def forward(self, inputs: Tensor) -> Tensor:
         right = torch.sigmoid(self.sharpness.float() * (inputs[:, self.index] - self.thresholds.float()))
@@ -156,9 +152,9 @@ class LiteHead(Head):
 
     def score_map(self, maps: Tensor, features: Tensor, index: int) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):
-            places: Tensor = self.blocks(maps[:, : self.statistics].float())
+            cells: Tensor = self.blocks(maps[:, : self.statistics].float())
             score: Tensor = self(features)[:, index]
-            return places + (score - places.mean(dim=(1, 2)))[:, None, None]
+            return cells + (score - cells.mean(dim=(1, 2)))[:, None, None]
 
 
 class Quality(nn.Module):
@@ -251,3 +247,9 @@ def thumbnail_likeness(first: Tensor, second: Tensor) -> Tensor:
     noise = 1e-5  # well below one level of 255, squared
     energy = (first.square().mean(dim=1) + noise) * (second.square().mean(dim=1) + noise)
     return ((first * second).mean(dim=1) + noise) / energy.sqrt()
+
+
+def _filled(shape: tuple[int, ...], fill: Callable[[Tensor], Tensor], dtype: torch.dtype | None = None) -> Tensor:
+    """A tensor with its first values; on the meta device it has none, and filling it would import half of torch."""
+    values = torch.empty(shape, dtype=dtype)
+    return values if values.is_meta else fill(values)

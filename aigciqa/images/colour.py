@@ -59,7 +59,7 @@ def is_srgb(image: Image.Image) -> bool:
 
 
 def grey_levels(info: Mapping[Any, Any]) -> np.ndarray:
-    """The sRGB level (uint8) of each of the 65,536 levels of a 16-bit grey image with these facts."""
+    """The sRGB level (uint8) of each of the 65,536 levels of a 16-bit grey image with this `info`."""
     profile = _profile(info)
     if profile is not None:
         return _levels_of_profile(profile)

@@ -1,13 +1,10 @@
-"""What in a file's bytes its pixels are made of, and whether all of that is there."""
+"""The parts of image files, and which of them an image depends on."""
 
 from __future__ import annotations
 
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-
-import numpy as np
-from PIL import Image
 
 from aigciqa.errors import InputError
 from aigciqa.images.colour import MAX_PROFILE
@@ -29,10 +26,6 @@ _TURNING = {
     b"zTXt": b"Raw profile type exif\0",
 }
 _MAX_TEXT = 2**20
-#: First column and row, and steps across and down, of the passes of an interlaced PNG.
-_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-#: How much is inflated at a time.
-_PIECE = 2**16
 #: Segments of a JPEG that matter, and how long they are at least: JFIF, EXIF, XMP, ICC profile, Adobe's transform.
 _SEGMENTS = {
     (0xE0, b"JFIF\0"): 14,
@@ -79,23 +72,10 @@ def without_metadata(data: bytes) -> tuple[bytes, bytes | None]:
     return _image_of_tiff(data) if data[:4] in _TIFF_SIGNATURES else data, None
 
 
-def is_whole(image: Image.Image, data: bytes) -> bool:
-    """Whether an image has all its data, for the formats in which Pillow decodes what there is."""
-    if image.format == "JPEG2000":
-        return _codestream(data).endswith(b"\xff\xd9")  # without the end mark, later tiles may be missing
-    if data.startswith((b"P2", b"P3")):
-        return data[-1:].isspace()  # else digits of the last number may be missing
-    if image.format == "PNG":
-        last_row = np.asarray(image.crop((0, image.height - 1, image.width, image.height)))
-        reached = not image.info.get("interlace") and bool(last_row.any())  # rows without data stay zero
-        return reached or _has_all_rows(data)
-    return True
-
-
 def _image_of_png(data: bytes) -> tuple[bytes, bytes | None]:
     view = memoryview(data)
     parts, profile = [view[: len(PNG_SIGNATURE)]], None
-    for kind, start, end in _chunks(data):
+    for kind, start, end in png_chunks(data):
         if kind in _OTHERS and not _may_turn(kind, data[start + 8 : start + 8 + 32], end - start):
             continue
         is_sound = zlib.crc32(view[start + 4 : end - 4]) == int.from_bytes(view[end - 4 : end], "big")
@@ -120,7 +100,7 @@ def _joined(parts: Sequence[memoryview], data: bytes) -> bytes:
     return data if sum(map(len, parts)) == len(data) else b"".join(parts)
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Kind, start and end of each chunk of a PNG: length, kind, content, checksum."""
     start, kind = len(PNG_SIGNATURE), b""
     while kind != b"IEND":
@@ -151,24 +131,6 @@ def _inflated(content: bytes, longest: int) -> bytes | None:
     except zlib.error:
         return None
     return inflated if len(inflated) <= longest else None
-
-
-def _has_all_rows(data: bytes) -> bool:
-    """Whether a PNG's pixel data is as long as its header says (the CRCs have been checked)."""
-    width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, len(PNG_SIGNATURE) + 8)
-    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
-    expected = 0
-    for left, top, across, down in _ADAM7 if interlaced else ((0, 0, 1, 1),):
-        columns, rows = -((left - width) // across), -((top - height) // down)
-        expected += rows * (1 + (columns * bits + 7) // 8) if columns > 0 else 0
-    inflate = zlib.decompressobj()
-    for kind, start, end in _chunks(data):
-        for piece in range(start + 8, end - 4, _PIECE) if kind == b"IDAT" else ():
-            pixels = data[piece : min(piece + _PIECE, end - 4)]
-            while pixels and expected > 0:
-                expected -= len(inflate.decompress(pixels, min(expected, 16 * _PIECE)))
-                pixels = inflate.unconsumed_tail
-    return expected <= 0
 
 
 def _image_of_jpeg(data: bytes) -> bytes:
@@ -218,9 +180,9 @@ def _image_of_jpeg2000(data: bytes) -> bytes:
     In its header, boxes of the resolution and those too short to name a colour space are of no known kind.
     """
     view, changed = memoryview(data), None
-    data = _joined([view[start:end] for kind, start, end in _boxes(data) if kind in _BOXES], data)
-    for header, first, last in _boxes(data):
-        for kind, start, end in _boxes(data, first + 8, last) if header == b"jp2h" else ():
+    data = _joined([view[start:end] for kind, start, end in jpeg2000_boxes(data) if kind in _BOXES], data)
+    for header, first, last in jpeg2000_boxes(data):
+        for kind, start, end in jpeg2000_boxes(data, first + 8, last) if header == b"jp2h" else ():
             if kind == b"res " or (kind == b"colr" and end - start < _COLOUR_BOX):
                 changed = changed or bytearray(data)
                 changed[start + 4 : start + 8] = b"free"
@@ -255,14 +217,7 @@ def _image_of_webp(data: bytes) -> bytes:
     return data[:4] + (len(data) - 8).to_bytes(4, "little") + data[8:]
 
 
-def _codestream(data: bytes) -> bytes:
-    """The JPEG 2000 codestream of a file, which may lie in a box."""
-    if data.startswith(b"\xff\x4f"):
-        return data
-    return next((data[start:end] for kind, start, end in _boxes(data) if kind == b"jp2c"), b"")
-
-
-def _boxes(data: bytes, start: int = 0, last: int | None = None) -> Iterator[tuple[bytes, int, int]]:
+def jpeg2000_boxes(data: bytes, start: int = 0, last: int | None = None) -> Iterator[tuple[bytes, int, int]]:
     """Kind, start and end of each box of a JPEG 2000 file (ISO/IEC 15444-1, annex I); the last one may be cut."""
     last = len(data) if last is None else last
     while start + 8 <= last:

@@ -6,35 +6,28 @@ import functools
 import io
 import os
 import re
-import stat
 import threading
-from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from aigciqa.errors import ImageError, InputError
-from aigciqa.images import libtiff, parquet
+from aigciqa.images import libtiff
 from aigciqa.images.colour import grey_levels, to_srgb
-from aigciqa.images.containers import is_whole, without_metadata
-from aigciqa.utils import object_stores
+from aigciqa.images.containers import without_metadata
+from aigciqa.images.integrity import is_whole
+from aigciqa.images.reading import MAX_PIXELS, check_length, read_content, read_file_object
 from aigciqa.utils.memory import Share
-from aigciqa.utils.paths import at_home
 
 #: Formats that decode without starting another program (EPS would start Ghostscript).
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO", "AVIF", "JPEG2000")
-#: Pillow's own limit: twice a quarter gigabyte of RGB pixels.
-MAX_PIXELS = 178_956_970
 #: Pillow takes time that grows with the square of the width for some formats' rows.
 MAX_SIDE = 262_144
 #: Pixels from one byte: deflate expands bilevel pixels by 8,256. Only small images may exceed it.
 MAX_EXPANSION = 10_000
 SMALL_PIXELS = 4096 * 4096
-#: As many pixels of four 16-bit channels, uncompressed: a longer file is not read at all.
-MAX_BYTES = 8 * MAX_PIXELS
 #: What decoding a pixel takes at its peak, by format, as measured; the decoder's own memory and the RGB image included.
 BYTES_PER_PIXEL = {"PNG": 12, "BMP": 12, "PPM": 12, "GIF": 12, "JPEG": 16}
 MOST_BYTES_PER_PIXEL = 24
@@ -71,33 +64,11 @@ def load_image(source: str | os.PathLike[str] | IO[bytes] | Image.Image | np.nda
     if isinstance(source, (str, os.PathLike)):
         return load_content(read_content(source), os.fspath(source))
     if hasattr(source, "read"):
-        return load_content(_read_all(source), str(getattr(source, "name", "file object")))
+        return load_content(read_file_object(source), str(getattr(source, "name", "file object")))
     raise TypeError(
         f"expected a path, file object, PIL image, uint8 array (H, W, 3) or tensor (3, H, W), or a list of them; got "
         f"{type(source).__name__}"
     )
-
-
-def read_content(source: str | os.PathLike[str], reserve: Callable[[int], object] = lambda size: None) -> bytes:
-    """The bytes of a file, of an object that a URL names, or of an image inside a Parquet file (`parquet_images`).
-
-    Args:
-        source: path or URL.
-        reserve: called with how many bytes there are, before they are read; of Parquet, which says so only then, after.
-
-    Raises:
-        ImageError: it can't be read, or is longer than any image allowed.
-    """
-    if isinstance(source, str) and object_stores.is_url(source):
-        return _fetch(source, reserve)
-    if (place := parquet.place_of(source)) is not None:
-        try:
-            content = parquet.read_image(place)
-        except (ImportError, OSError, ValueError) as error:
-            raise ImageError(f"{source}: {error}") from error
-        reserve(len(content))
-        return content
-    return _read(Path(at_home(os.fspath(source))), reserve)
 
 
 def load_content(data: bytes, name: str, *, at_least: int | None = None, share: Share | None = None) -> Image.Image:
@@ -116,7 +87,7 @@ def load_content(data: bytes, name: str, *, at_least: int | None = None, share: 
     """
     if not data:
         raise ImageError(f"{name}: the file is empty")
-    _check_length(name, len(data))
+    check_length(name, len(data))
     try:
         with _STRICT, nullcontext(share) if share is not None else Share() as held:
             return _from_bytes(data, name, at_least, held)
@@ -136,46 +107,6 @@ def _from_array(array: np.ndarray) -> Image.Image:
     if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)):
         raise InputError(f"expected an array (H, W, 3), or (H, W) for grey; got shape {array.shape}")
     return Image.fromarray(array).convert("RGB")
-
-
-def _fetch(url: str, reserve: Callable[[int], object]) -> bytes:
-    try:
-        with object_stores.open_file(url) as stream:
-            size = stream.size()
-            _check_length(url, size)
-            reserve(size)
-            data: bytes = stream.read(size)
-            return data
-    except OSError as error:
-        raise ImageError(f"{url}: {error.strerror or error}") from error
-
-
-def _read_all(file: IO[bytes]) -> bytes:
-    if file.seekable():
-        file.seek(0)
-    data = file.read(MAX_BYTES + 1)
-    if not isinstance(data, bytes):
-        raise TypeError(f"expected a file object that gives bytes, as open(path, 'rb') does; got {type(data).__name__}")
-    return data
-
-
-def _check_length(name: str | Path, length: int) -> None:
-    if length > MAX_BYTES:
-        raise ImageError(f"{name}: {length:,} bytes are more than the {MAX_BYTES:,} allowed")
-
-
-def _read(path: Path, reserve: Callable[[int], object]) -> bytes:
-    try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError(f"{path}: not a regular file")
-        _check_length(path, status.st_size)
-        reserve(status.st_size)
-        return path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
-        if isinstance(error, ImageError):
-            raise
-        raise ImageError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _from_bytes(data: bytes, name: str, at_least: int | None, share: Share) -> Image.Image:

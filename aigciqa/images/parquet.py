@@ -38,7 +38,7 @@ def path_of(file: str, column: str, row: int, name: str | None) -> str:
 
 
 def place_of(path: str | os.PathLike[str]) -> Place | None:
-    """What a path says of an image in a Parquet file; None of any other path."""
+    """Where a path leads to in a Parquet file; None for any other path."""
     parts = Path(path).parts
     for number, part in enumerate(parts):
         if part.lower().endswith(SUFFIX):

@@ -1,12 +1,13 @@
 """From images and tensors to the pixels a backbone sees.
 
-Two ways lead there. Decoded images go through Pillow and stay 8-bit until the network (`preprocess_image`), so that
-scores equal those of the paper authors' torchvision pipeline. Tensors go through torch's antialiased resize
-(`check_tensor`, `preprocess_tensor`), so that gradients reach them. `normalize` ends both.
+Two ways lead there. Decoded images go through Pillow and stay 8-bit until the network, so that scores equal those of
+the paper authors' torchvision pipeline. Tensors go through torch's antialiased resize, so that gradients reach them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -19,21 +20,89 @@ from torch import Tensor
 from aigciqa.errors import ImageError, InputError
 from aigciqa.registry import Preprocess
 
-#: A longer strip can't be preprocessed at a common short side: its resized long side would not fit in memory.
+#: A longer strip can't be resized to a common short side: its long side would not fit in memory.
 MAX_ASPECT = 1000
 #: How far a float tensor may leave [0, 1]: room for the rounding of a resize, none for a wrong range.
 RANGE_TOLERANCE = 1e-4
 
 
-def preprocess_image(image: Image.Image, spec: Preprocess) -> Tensor:
-    """Resize and crop an RGB image as Pillow and torchvision do.
+@dataclass(frozen=True)
+class Preprocessor:
+    """Does what a `Preprocess` says: resize, centre crop, normalisation.
 
-    Returns:
-        uint8, (3, h, w), channels last in memory.
+    Attributes:
+        spec: a metric's `config.preprocess`.
+
+    Example:
+        >>> from PIL import Image
+        >>> import aigciqa
+        >>> from aigciqa.images.preprocess import Preprocessor
+        >>> preprocessor = Preprocessor(aigciqa.metric_info("nr-resnet50").preprocess)
+        >>> pixels = preprocessor.image(Image.new("RGB", (640, 480), "white"))
+        >>> pixels.dtype, tuple(pixels.shape)
+        (torch.uint8, (3, 224, 224))
+        >>> round(preprocessor.normalize(pixels[None]).max().item(), 2)  # (1 - 0.406) / 0.225
+        2.64
     """
-    size = _resized(image.height, image.width, spec)
-    image = _resize(image, size) if spec.crop is None else _resize_and_crop(image, size, spec.crop)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+    spec: Preprocess
+
+    def image(self, image: Image.Image) -> Tensor:
+        """Resize and crop an RGB image as Pillow and torchvision do.
+
+        Returns:
+            uint8, (3, h, w), channels last in memory.
+        """
+        size = _resized(image.height, image.width, self.spec)
+        crop = self.spec.crop
+        image = _resize(image, size) if crop is None else _resize_and_crop(image, size, crop)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+    def tensor(self, images: Tensor) -> Tensor:
+        """Resize and crop a batch with torch; gradients flow.
+
+        Args:
+            images: (B, 3, H, W), floating point in [0, 1] or uint8.
+
+        Returns:
+            (B, 3, h, w) in [0, 1].
+        """
+        images = images.to(torch.float32) / 255.0 if images.dtype == torch.uint8 else images
+        height, width = images.shape[-2:]
+        size = _resized(height, width, self.spec)
+        if self.spec.eight_bit:
+            images = _eight_bit(images, size)
+        elif size != (height, width):
+            images = _interpolate(images, size)
+        if self.spec.crop is not None:
+            top, left = _crop_origin(size, self.spec.crop)
+            images = images[..., top : top + self.spec.crop, left : left + self.spec.crop]
+        return images
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Bring pixels to [0, 1], subtract the mean and divide by the standard deviation.
+
+        Args:
+            images: (B, 3, h, w), uint8 or floating point in [0, 1].
+
+        Returns:
+            float32 (B, 3, h, w).
+        """
+        levels = 255.0 if images.dtype == torch.uint8 else 1.0
+        images = images.to(torch.float32)
+        if self.spec.mean == (0.0, 0.0, 0.0) and self.spec.std == (1.0, 1.0, 1.0):
+            return images if levels == 1.0 else images / levels
+        std = images.new_tensor(self.spec.std).view(3, 1, 1)
+        shift = -images.new_tensor(self.spec.mean).view(3, 1, 1) / std
+        return torch.addcmul(shift, images, 1 / (levels * std))
+
+    def visible_box(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """The part of an image that the backbone sees: (left, top, right, bottom) in the image's own pixels."""
+        if self.spec.crop is None:
+            return 0.0, 0.0, float(width), float(height)
+        size = _resized(height, width, self.spec)
+        left, top, right, bottom = map(float, _crop_box(height, width, size, self.spec.crop))
+        return left, top, right, bottom
 
 
 def check_tensor(images: Tensor) -> Tensor:
@@ -44,7 +113,7 @@ def check_tensor(images: Tensor) -> Tensor:
 
     Raises:
         TypeError: another dtype.
-        ValueError: another shape, an empty batch, NaN, infinity or values outside the range.
+        InputError: another shape, an empty batch, NaN, infinity or values outside the range.
     """
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise TypeError(f"image tensors are floating point in [0, 1] or uint8 in 0..255; got {images.dtype}")
@@ -63,42 +132,21 @@ def check_tensor(images: Tensor) -> Tensor:
     return images.expand(-1, 3, -1, -1)
 
 
-def preprocess_tensor(images: Tensor, spec: Preprocess) -> Tensor:
-    """Resize and crop float images with torch; gradients flow.
-
-    Args:
-        images: (B, 3, H, W), floating point in [0, 1].
-
-    Returns:
-        (B, 3, h, w) in [0, 1].
-    """
-    height, width = images.shape[-2:]
-    size = _resized(height, width, spec)
-    if spec.eight_bit:
-        images = _eight_bit(images, size)
-    elif size != (height, width):
-        images = _interpolate(images, size)
-    if spec.crop is not None:
-        top, left = _crop_origin(size, spec.crop)
-        images = images[..., top : top + spec.crop, left : left + spec.crop]
-    return images
+def as_list(images: Any) -> list[Any]:
+    """One image or a list of images -> a list of images."""
+    if isinstance(images, (list, tuple)):
+        if not images:
+            raise InputError("nothing to score: empty list")
+        return list(images)
+    return [images]
 
 
-def visible_box(height: int, width: int, spec: Preprocess) -> tuple[float, float, float, float]:
-    """The part of an image that the backbone sees: (left, top, right, bottom) in the image's own pixels."""
-    if spec.crop is None:
-        return 0.0, 0.0, float(width), float(height)
-    left, top, right, bottom = map(float, _crop_box(height, width, _resized(height, width, spec), spec.crop))
-    return left, top, right, bottom
-
-
-def normalize(images: Tensor, spec: Preprocess) -> Tensor:
-    """Subtract the mean and divide by the standard deviation: (B, 3, H, W) in [0, 1] -> (B, 3, H, W)."""
-    if spec.mean == (0.0, 0.0, 0.0) and spec.std == (1.0, 1.0, 1.0):
-        return images
-    mean = images.new_tensor(spec.mean).view(3, 1, 1)
-    std = images.new_tensor(spec.std).view(3, 1, 1)
-    return (images - mean) / std
+def by_shape(images: Iterable[Tensor]) -> list[tuple[list[int], Tensor]]:
+    """Tensors (1, ...) of any shapes -> batches of equal shape, each with the positions of its images."""
+    groups: dict[torch.Size, list[tuple[int, Tensor]]] = {}
+    for index, image in enumerate(images):
+        groups.setdefault(image.shape, []).append((index, image))
+    return [([index for index, _ in group], torch.cat([image for _, image in group])) for group in groups.values()]
 
 
 def _check_range(images: Tensor) -> None:
@@ -194,12 +242,3 @@ def _eight_bit_exact(images: Tensor, size: tuple[int, int]) -> Tensor:
     if size[1] != width:
         across = _interpolate(across, (height, size[1])).add_(0.5).floor_()
     return _interpolate(across, size).add_(0.5).floor_() if size[0] != height else across
-
-
-def as_list(images: Any) -> list[Any]:
-    """One image or a list of images -> a list of images."""
-    if isinstance(images, (list, tuple)):
-        if not images:
-            raise InputError("nothing to score: empty list")
-        return list(images)
-    return [images]

@@ -1,1 +1,1 @@
-"""Bridges to other libraries, each imported only when it is asked for."""
+"""Other libraries, each imported only when it is asked for: Ray (`ray`, `shards`), torchmetrics, ONNX."""

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor, nn
 
 import aigciqa
+from aigciqa.create import create_metric
 from aigciqa.errors import InputError
-from aigciqa.images.preprocess import normalize
-from aigciqa.metric import Metric, create_metric, undisturbed
+from aigciqa.metric import Metric
+from aigciqa.utils.extras import needs_extra
 from aigciqa.utils.files import replacing
+from aigciqa.utils.hardware import undisturbed
 
-try:
+with needs_extra("onnx", "ONNX files need onnxruntime and onnxscript"):
     import onnxruntime
     import onnxscript  # noqa: F401, torch's exporter needs it
-except ImportError:
-    raise ImportError("ONNX files need onnxruntime and onnxscript: pip install 'aigciqa[onnx]'") from None
 
 #: How far the file's scores may lie from the metric's.
 TOLERANCE = 1e-4
@@ -53,7 +53,7 @@ def export_onnx(
             images' `features`, (batch, D), so that a prompt that is used often is encoded once.
 
     Raises:
-        ImportError: onnxruntime or onnxscript is missing; it says how to install them.
+        MissingExtraError: onnxruntime or onnxscript is missing.
         ValueError: a size for a metric that has its own; reference features of an NR metric.
         RuntimeError: torch's exporter can't express the metric, or the file computes something else.
         OSError: the file can't be written.
@@ -111,7 +111,7 @@ class _Graph(nn.Module):
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         backbone = self.metric.backbone
-        return backbone.pool(backbone(normalize(images, self.metric.config.preprocess)))
+        return backbone.pool(backbone(self.metric.preprocessor.normalize(images)))
 
     def _scores(self, features: Tensor) -> tuple[Tensor, ...]:
         scores: Tensor = self.metric.head(features)
@@ -142,7 +142,7 @@ def _write(graph: _Graph, inputs: Sequence[Tensor], path: Path) -> None:
         metric=config.metric,
         kind=config.kind,
         dimensions=json.dumps(config.dimensions, allow_nan=False),
-        score_range=json.dumps(dict(config.score_range), allow_nan=False),
+        score_range=json.dumps(dict(config.score_ranges), allow_nan=False),
         preprocess=json.dumps(asdict(config.preprocess), allow_nan=False),
         license=config.license or "",
     )

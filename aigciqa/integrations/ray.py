@@ -17,18 +17,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from aigciqa.errors import InputError
+from aigciqa.images.names import IMAGE_SUFFIXES, is_image_name
 from aigciqa.records import Item
 from aigciqa.scoring import archives
-from aigciqa.scoring.sinks import arrow_table, columns_of, dimensions_of, to_row
-from aigciqa.scoring.sources import IMAGE_SUFFIXES, MANIFEST_COLUMNS, beside, is_image_name
+from aigciqa.scoring.manifests import beside
+from aigciqa.tables.columns import MANIFEST_COLUMNS, columns_of, dimensions_of, to_row
 from aigciqa.tables.csv_text import SWALLOWED, plain, swallows
+from aigciqa.tables.parquet import arrow_table
 from aigciqa.utils import object_stores
+from aigciqa.utils.extras import needs_extra
 
-try:
+with needs_extra("ray", "scoring on Ray needs Ray Data"):
     import pyarrow.csv
     import ray.data
-except ImportError:
-    raise ImportError("scoring on Ray needs Ray Data: pip install 'aigciqa[ray]'") from None
 
 if TYPE_CHECKING:
     import pandas
@@ -96,7 +97,7 @@ def score_dataset(
 
     Args:
         dataset: with a column `image`: a path or URL, the bytes of a file, or pixels, uint8 (H, W, 3), as
-            `ray.data.read_images` gives them; optionally `reference`, the same; `group`; and `path`, the name of a
+            `ray.data.read_images` gives them; optionally `reference`, the same; `group`; and `path`, the name of an
             image that is in memory.
         metric: a name, a `Metric`, or several of them.
         weights: of a metric given by name, as `create_metric` takes them.
@@ -119,17 +120,15 @@ def score_dataset(
         ValueError, TypeError, WeightsError: as `create_metric`; a metric without the dimension; `weights`, or a `dtype`
             other than `"auto"`, together with a `Metric`, which has its own.
     """
-    from aigciqa.metric import as_metrics
+    from aigciqa.create import as_metrics
 
     metrics = as_metrics(metric, weights=weights, dtype=None if dtype == "auto" else dtype)
-    for each in metrics:
-        if dimension is not None and dimension not in each.dimensions:
-            raise InputError(f"dimension is one of {', '.join(each.dimensions)}; got {dimension!r}")
+    dimensions = dimensions_of(metrics, dimension)
     low, high = (concurrency, concurrency) if isinstance(concurrency, int) else concurrency
     setup = Setup(metrics, dtype == "auto", device or ("cuda" if num_gpus else None), batch_size, workers, num_cpus)
     return dataset.map_batches(
         _BatchScorer,
-        fn_constructor_args=(setup, columns_of([dimension] if dimension else dimensions_of(metrics))),
+        fn_constructor_args=(setup, columns_of(dimensions)),
         batch_size=rows,
         batch_format="numpy",
         compute=ray.data.ActorPoolStrategy(min_size=low, max_size=high),
@@ -250,9 +249,9 @@ def _from_table(batch: pyarrow.Table, scheme: str, is_csv: bool) -> dict[str, li
     if "image" not in names:
         raise InputError(f"{paths[0] if paths else 'a table'} has no column 'image'; it has: {', '.join(names)}")
     if is_csv:
-        place = names.index("image")
+        column = names.index("image")
         for path, *row in zip(paths, *(batch[name].to_pylist() for name in names), strict=True):
-            if swallows([cell if isinstance(cell, str) else "" for cell in row], place, ",", is_image_name):
+            if swallows([cell if isinstance(cell, str) else "" for cell in row], column, ",", is_image_name):
                 raise InputError(f"{path}: {SWALLOWED}")
     folders = [scheme + os.path.dirname(path) for path in paths]
     cells = {name: batch[name].to_pylist() for name in MANIFEST_COLUMNS if name in batch.column_names}

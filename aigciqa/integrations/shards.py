@@ -16,13 +16,17 @@ from typing import Any
 import pyarrow
 import ray.data
 
-from aigciqa.errors import ImageError
+from aigciqa.errors import ImageError, SourceError
 from aigciqa.integrations.ray import Setup
 from aigciqa.records import Item, Record
 from aigciqa.scoring import archives
+from aigciqa.scoring.items import Found
 from aigciqa.scoring.parts import Parts
-from aigciqa.scoring.sinks import is_same, refuse_changed, rows_ahead, scores_of, to_row, utf8
-from aigciqa.scoring.sources import Found, SourceError, opened
+from aigciqa.scoring.resume import is_same, of_another_run, refuse_changed
+from aigciqa.scoring.sources import opened
+from aigciqa.tables.columns import rows_ahead, to_record, to_row
+from aigciqa.tables.parquet import utf8
+from aigciqa.utils.standard_error import standard_error_to
 
 #: A network on a CPU gains little from more threads than this.
 MAX_CPUS = 8
@@ -88,7 +92,7 @@ def _cluster() -> Iterator[None]:
         return
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     handler = signal.getsignal(signal.SIGTERM)
-    with _without_stderr():  # where Ray says that it has been told to be quiet
+    with open(os.devnull, "wb") as nowhere, standard_error_to(nowhere):  # Ray prints that it was told to be quiet
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
         except (ConnectionError, RuntimeError) as error:
@@ -100,18 +104,6 @@ def _cluster() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-@contextmanager
-def _without_stderr() -> Iterator[None]:
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 @dataclass(frozen=True)
@@ -210,14 +202,8 @@ class _ShardScorer:
             items = (self.give(item) for each in found for item in opened(each))
             wanted = [row for item in items for row in rows_ahead(item, self.names, columns)]
         if len(rows) > len(wanted) or not all(map(partial(is_same, columns=columns), rows, wanted)):
-            raise self.parts.of_another_run(f"part {number} holds other images or metrics, references or groups")
+            raise of_another_run(self.parts.path, f"part {number} holds other images or metrics, references or groups")
         written = self.parts.written(number)
         for each in (*rows, {"image": found[0].item.image, "reference": None}):
-            refuse_changed(self.parts.path, each, written)
-        return [self._record(row) for row in rows] if len(rows) == len(wanted) else None
-
-    def _record(self, row: dict[str, Any]) -> Record:
-        columns = self.parts.columns
-        scores = {name: row[name] for name in scores_of(columns) if row[name] is not None}
-        extra = {name: row[name] for name in columns[columns.index("error") + 1 :]}
-        return Record(row["image"], row["reference"], row["group"], row["metric"], scores, row["error"], extra=extra)
+            refuse_changed(self.parts.path, (each["image"], each["reference"]), written)
+        return [to_record(row, columns) for row in rows] if len(rows) == len(wanted) else None

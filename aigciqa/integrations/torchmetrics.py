@@ -1,9 +1,4 @@
-"""The mean score as a torchmetrics `Metric`: for training loops, Lightning and several processes.
-
-quality = MeanScore("fr-lite")
-quality.update(images, prompts)
-quality.compute()
-"""
+"""The mean score as a torchmetrics `Metric`: for training loops, Lightning and several processes."""
 
 from __future__ import annotations
 
@@ -12,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aigciqa.metric import Metric, create_metric
+from aigciqa.create import create_metric
+from aigciqa.metric import Metric
+from aigciqa.utils.extras import needs_extra
 
-try:
+with needs_extra("torchmetrics", "MeanScore needs torchmetrics"):
     import torchmetrics
-except ImportError:
-    raise ImportError("this needs torchmetrics: pip install 'aigciqa[torchmetrics]'") from None
 
 
 class MeanScore(torchmetrics.Metric):
@@ -30,6 +25,15 @@ class MeanScore(torchmetrics.Metric):
         details: `compute` returns a dict: dimension -> mean and `<dimension>_std` -> standard deviation, for every
             dimension, and `count`.
         **options: torchmetrics' own, such as `process_group`.
+
+    Example:
+        >>> import torch
+        >>> from aigciqa.integrations.torchmetrics import MeanScore
+        >>> quality = MeanScore("nr-lite", details=True)
+        >>> quality.update(torch.zeros(2, 3, 64, 64))
+        >>> quality.update(torch.ones(1, 3, 64, 64))
+        >>> int(quality.compute()["count"])
+        3
     """
 
     is_differentiable = False

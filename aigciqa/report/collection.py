@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from aigciqa.scoring.sinks import scores_of
+from aigciqa.stats.means import prompt_of
+from aigciqa.tables.columns import scores_of
 
 #: Failures that are kept with their reason; the others are counted.
 FAILURE_LIMIT = 1000
@@ -22,18 +23,27 @@ LEVELS = 255
 
 
 class Image(NamedTuple):
-    """An image of the report; images of one prompt are compared with each other."""
+    """An image of the report.
 
-    image: str
+    Attributes:
+        path: of the image.
+        reference: its path, if there is one.
+        group: empty if there is none.
+        prompt: by which it is resampled.
+        match: what it has in common with the images of other groups that it is compared with; None if unknown.
+    """
+
+    path: str
     reference: str | None
     group: str
-    prompt: str | None
+    prompt: str
+    match: str | None
 
 
 class Failure(NamedTuple):
     """A row without scores, and why."""
 
-    image: str
+    path: str
     group: str
     metric: str
     reason: str
@@ -95,7 +105,7 @@ class Collection:
     Takes less than a kilobyte for an image with its map.
 
     Args:
-        columns: of the rows, as `aigciqa.scoring.sinks.columns_of` makes them.
+        columns: of the rows, as `aigciqa.tables.columns.columns_of` makes them.
     """
 
     def __init__(self, columns: Sequence[str]) -> None:
@@ -106,25 +116,27 @@ class Collection:
         self.maps: dict[tuple[int, str], SmallMap] = {}
         self._values: dict[tuple[str, str], array[float]] = {}
         self._scored: dict[str, bytearray] = {}
-        self._places: dict[Image, int] = {}
+        self._indices: dict[Image, int] = {}
 
-    def add(self, row: Mapping[str, Any], quality_map: NDArray[Any] | None = None) -> None:
-        """Take a row as `write_report` does, and the map of its score if there is one."""
-        reference, metric = row["reference"] or None, row["metric"]
-        image = Image(row["image"], reference, row["group"] or "", row.get("prompt", reference) or None)
+    def add(self, row: Mapping[str, Any], quality_map: NDArray[Any] | None, match: str | None) -> None:
+        """Take a row, its map and its match as `Report.add` does."""
+        metric, group = row["metric"], row["group"] or ""
         if row["error"] is not None:
-            self.failed[metric, image.group] += 1
+            self.failed[metric, group] += 1
             if len(self.failures) < FAILURE_LIMIT:
-                self.failures.append(Failure(image.image, image.group, metric, row["error"]))
+                self.failures.append(Failure(row["image"], group, metric, row["error"]))
             return
-        place = self._place(image, metric)
+        reference, prompt = row["reference"] or None, prompt_of(row)
+        if match is None and (reference or row.get("prompt")):
+            match = prompt
+        index = self._index(Image(row["image"], reference, group, prompt, match or None), metric)
         for dimension in self.dimensions:
             if row.get(dimension) is not None and math.isfinite(row[dimension]):
                 values = self._values.setdefault((metric, dimension), array("d"))
-                values.extend([math.nan] * (place + 1 - len(values)))
-                values[place] = row[dimension]
+                values.extend([math.nan] * (index + 1 - len(values)))
+                values[index] = row[dimension]
         if quality_map is not None and np.isfinite(quality_map).all():
-            self.maps[place, metric] = SmallMap.of(quality_map)
+            self.maps[index, metric] = SmallMap.of(quality_map)
 
     def sizes(self) -> Counter[str]:
         """Group -> how many images it has, in order of appearance."""
@@ -142,16 +154,16 @@ class Collection:
             found.append(Column(metric, dimension, whole))
         return found
 
-    def _place(self, image: Image, metric: str) -> int:
-        """Where an image is; one that a metric has scored before is listed again."""
+    def _index(self, image: Image, metric: str) -> int:
+        """The index of an image; one that a metric has scored before is listed again."""
         scored = self._scored.setdefault(metric, bytearray())
-        place = self._places.get(image)
-        if place is None or (place < len(scored) and scored[place]):
-            place = self._places[image] = len(self.images)
+        index = self._indices.get(image)
+        if index is None or (index < len(scored) and scored[index]):
+            index = self._indices[image] = len(self.images)
             self.images.append(image)
-        scored.extend(bytes(place + 1 - len(scored)))
-        scored[place] = 1
-        return place
+        scored.extend(bytes(index + 1 - len(scored)))
+        scored[index] = 1
+        return index
 
 
 def _averaged(values: NDArray[np.float64]) -> NDArray[np.float64]:

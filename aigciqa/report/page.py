@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -22,7 +23,8 @@ from aigciqa.report.collection import FAILURE_LIMIT, Collection
 from aigciqa.report.payload import payload, select_gallery
 from aigciqa.report.thumbnails import Thumbnails
 from aigciqa.tables.text import percent, probability, rounded
-from aigciqa.utils.files import replacing
+from aigciqa.utils.extras import needs_extra
+from aigciqa.utils.files import write_file
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -37,6 +39,7 @@ def write_report(
     columns: Sequence[str],
     *,
     maps: Iterable[NDArray[Any] | None] | None = None,
+    matches: Iterable[str | None] | None = None,
     title: str = DEFAULT_TITLE,
     baseline: str | None = None,
 ) -> Path:
@@ -47,10 +50,12 @@ def write_report(
 
     Args:
         path: ends in `.html`.
-        rows: as `aigciqa.scoring.sinks.to_row` makes them; their images are looked for on disk. By the key `prompt`,
-            else by the reference, images of groups are matched. A score that is not finite counts as none.
+        rows: as `aigciqa.scoring.sinks.to_row` makes them; their images are looked for on disk. A score that is not
+            finite counts as none.
         columns: of the rows.
         maps: the quality map (h, w) of each row, or None.
+        matches: of each row what it has in common with rows of other groups; empty: nothing. None: its reference, else
+            its cell `prompt`.
         title: of the page.
         baseline: the group that others are compared with; None: the best groups, pair by pair.
 
@@ -58,14 +63,23 @@ def write_report(
         The path.
 
     Raises:
-        ImportError: jinja2 or bokeh is missing; it says how to install them.
-        ValueError: the path is a folder or ends in something else.
+        MissingExtraError: jinja2 or bokeh is missing.
+        InputError: the path is a folder or ends in something else.
         OSError: the file can't be written.
+
+    Example:
+        >>> import tempfile
+        >>> from aigciqa.report import write_report
+        >>> columns = ["image", "reference", "group", "metric", "quality", "error"]
+        >>> rows = [dict(zip(columns, [f"{name}.png", None, name, "nr-lite", 3.0, None])) for name in ("old", "new")]
+        >>> write_report(f"{tempfile.mkdtemp()}/report.html", rows, columns).name
+        'report.html'
     """
     report = Report(path, columns, title=title, baseline=baseline)
-    remaining = iter(maps) if maps is not None else None
+    maps = iter(maps) if maps is not None else itertools.repeat(None)
+    matches = iter(matches) if matches is not None else itertools.repeat(None)
     for row in rows:
-        report.add(row, next(remaining) if remaining is not None else None)
+        report.add(row, next(maps), next(matches))
     return report.write()
 
 
@@ -76,7 +90,7 @@ class Report:
         path, columns, title, baseline: as `write_report` takes them.
 
     Raises:
-        ImportError, ValueError: as `write_report`.
+        ImportError, InputError: as `write_report`.
     """
 
     def __init__(
@@ -93,9 +107,9 @@ class Report:
         self.baseline = baseline
         self.collection = Collection(columns)
 
-    def add(self, row: Mapping[str, Any], quality_map: NDArray[Any] | None = None) -> None:
-        """Take a row, and the map (h, w) of its score if there is one."""
-        self.collection.add(row, quality_map)
+    def add(self, row: Mapping[str, Any], quality_map: NDArray[Any] | None = None, match: str | None = None) -> None:
+        """Take a row, and the map (h, w) of its score if there is one; `match` as `write_report` takes it."""
+        self.collection.add(row, quality_map, match)
 
     def write(self) -> Path:
         """Write the page; returns its path.
@@ -108,8 +122,7 @@ class Report:
         try:
             page = _render(self, thumbnails)
             # Lone surrogates are bytes of a file's name that are not UTF-8; in the script's data they are escapes.
-            with replacing(self.path) as partial:
-                partial.write_bytes(page.encode("utf-8", "backslashreplace"))
+            write_file(self.path, page.encode("utf-8", "backslashreplace"))
         except BaseException:
             thumbnails.discard()
             raise
@@ -121,7 +134,7 @@ def check_target(path: str | os.PathLike[str]) -> None:
     """Raise unless a report can be made and may be called so.
 
     Raises:
-        ImportError, ValueError: as `write_report`.
+        ImportError, InputError: as `write_report`.
     """
     if Path(path).suffix.lower() != ".html":
         raise InputError(f"{os.fspath(path)!r}: a report ends in .html")
@@ -136,7 +149,7 @@ def _render(report: Report, thumbnails: Thumbnails) -> str:
     columns = collection.columns()
     members = sections.members_of(collection)
     gallery = select_gallery(collection, columns)
-    images = [collection.images[place].image for place in gallery.places]
+    images = [collection.images[index].path for index in gallery.indices]
     thumbnails.make([*images, *gallery.references])
     data = payload(collection, columns, members, gallery, report.path.parent) | {"inline": thumbnails.is_inline}
     environment = _environment()
@@ -153,7 +166,7 @@ def _render(report: Report, thumbnails: Thumbnails) -> str:
         baseline=report.baseline,
         panels=sections.panels(collection, columns, members, report.baseline),
         gallery=gallery,
-        shown={place: position for position, place in enumerate(gallery.places)},
+        shown={index: position for position, index in enumerate(gallery.indices)},
         failure_limit=FAILURE_LIMIT,
         style=_read("report.css"),
         data=json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
@@ -165,10 +178,8 @@ def _render(report: Report, thumbnails: Thumbnails) -> str:
 
 
 def _environment() -> Environment:
-    try:
+    with needs_extra("report", "a report needs jinja2"):
         import jinja2
-    except ImportError:
-        raise _missing("jinja2") from None
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("aigciqa.report"),
         autoescape=True,
@@ -184,15 +195,9 @@ def _environment() -> Environment:
 
 def _bokeh() -> str:
     """The script of Bokeh: it draws the charts in the browser."""
-    try:
+    with needs_extra("report", "a report needs bokeh"):
         from bokeh.util.paths import bokehjs_path
-    except ImportError:
-        raise _missing("bokeh") from None
     return "\n".join((Path(bokehjs_path()) / "js" / name).read_text(encoding="utf-8") for name in _BOKEH)
-
-
-def _missing(package: str) -> ImportError:
-    return ImportError(f"a report needs {package}: pip install 'aigciqa[report]'")
 
 
 def _read(name: str) -> str:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from aigciqa.plotting import COLOURS, colour_map
+from aigciqa.images.colour_maps import COLOURS, colour_map
 from aigciqa.registry import METRICS
 from aigciqa.report.collection import LEVELS, Collection, Column, SmallMap
 from aigciqa.report.sections import Members, coloured, histogram
@@ -32,12 +32,12 @@ class Gallery:
     """The images that are shown.
 
     Attributes:
-        places: of the images, ascending.
-        sample: those of them that were drawn at random, as positions in `places`; all if nothing was left out.
+        indices: of the images, ascending.
+        sample: those of them that were drawn at random, as positions in `indices`; all if nothing was left out.
         references: the distinct references.
     """
 
-    places: list[int]
+    indices: list[int]
     sample: list[int]
     references: list[str]
 
@@ -46,18 +46,16 @@ def select_gallery(collection: Collection, columns: Sequence[Column]) -> Gallery
     """All images, or of very many a part."""
     count = len(collection.images)
     if count <= GALLERY_LIMIT or not columns:
-        places, drawn = list(range(count)), list(range(count))
+        indices, drawn = list(range(count)), list(range(count))
     else:
         third = GALLERY_LIMIT // 3
         drawn = np.random.default_rng(_SEED).choice(count, third, replace=False).tolist()
         ordered = np.argsort(columns[0].values)  # NaN comes last
         ordered = ordered[: np.count_nonzero(np.isfinite(columns[0].values))]
-        places = sorted({*drawn, *ordered[:third].tolist(), *ordered[-third:].tolist()})
-    position = {place: index for index, place in enumerate(places)}
-    references = dict.fromkeys(collection.images[place].reference for place in places)
-    return Gallery(
-        places, sorted(position[place] for place in drawn), [each for each in references if each is not None]
-    )
+        indices = sorted({*drawn, *ordered[:third].tolist(), *ordered[-third:].tolist()})
+    sample = np.flatnonzero(np.isin(indices, drawn)).tolist()
+    references = dict.fromkeys(collection.images[index].reference for index in indices)
+    return Gallery(indices, sample, [each for each in references if each is not None])
 
 
 def payload(
@@ -72,7 +70,7 @@ def payload(
         gallery: the images to show.
         folder: the page's own, to which links are relative.
     """
-    images = [collection.images[place] for place in gallery.places]
+    images = [collection.images[index] for index in gallery.indices]
     groups = list(dict.fromkeys(image.group for image in images))
     group_index = {group: index for index, group in enumerate(groups)}
     reference_index = {reference: index for index, reference in enumerate(gallery.references)}
@@ -82,15 +80,15 @@ def payload(
                 "label": column.label,
                 "metric": column.metric,
                 "dimension": column.dimension,
-                "values": _numbers(column.values[gallery.places]),
+                "values": _numbers(column.values[gallery.indices]),
                 "histogram": vars(histogram(column, members)),
             }
             for column in columns
         ],
         "groups": groups,
         "coloured": coloured(members),
-        "images": [image.image for image in images],
-        "links": [_link(image.image, folder) for image in images],
+        "images": [image.path for image in images],
+        "links": [_link(image.path, folder) for image in images],
         "group": [group_index[image.group] for image in images],
         "reference": [None if image.reference is None else reference_index[image.reference] for image in images],
         "references": gallery.references,
@@ -119,12 +117,11 @@ def _link(path: str, folder: Path) -> str | None:
 
 def _maps(collection: Collection, gallery: Gallery) -> dict[str, Any]:
     """Metric -> its maps, all in one scale of colours, and the part of an image that they cover."""
+    positions = {index: position for position, index in enumerate(gallery.indices)}
     found: dict[str, dict[int, SmallMap]] = {}
-    metrics = list(dict.fromkeys(metric for _, metric in collection.maps))
-    for position, place in enumerate(gallery.places):
-        for metric in metrics:
-            if (place, metric) in collection.maps:
-                found.setdefault(metric, {})[position] = collection.maps[place, metric]
+    for (index, metric), small in collection.maps.items():
+        if index in positions:
+            found.setdefault(metric, {})[positions[index]] = small
     return {metric: _scaled(metric, maps) for metric, maps in found.items()}
 
 
@@ -143,10 +140,10 @@ def _scaled(metric: str, maps: dict[int, SmallMap]) -> dict[str, Any]:
 
 def _seen(metric: str) -> float | None:
     """Side of the centre square that a metric sees, as a share of the short side; None if it sees all."""
-    presentation = METRICS[metric].preprocess if metric in METRICS else None
-    if presentation is None or presentation.crop is None or presentation.resize is None:
+    preprocess = METRICS[metric].preprocess if metric in METRICS else None
+    if preprocess is None or preprocess.crop is None or preprocess.resize is None:
         return None
-    return presentation.crop / presentation.resize
+    return preprocess.crop / preprocess.resize
 
 
 def _levels(small: SmallMap, low: float, high: float) -> str:

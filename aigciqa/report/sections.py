@@ -1,16 +1,17 @@
-"""What the page says of groups: standings, differences, histograms. Figures cover every row, whatever is shown."""
+"""What the page says of groups: summaries, differences, histograms. Figures cover every row, whatever is shown."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aigciqa.report.collection import Collection, Column
-from aigciqa.stats.groups import Difference, Scores, Standing, differences, standings
+from aigciqa.stats.groups import Difference, GroupSummary, Scores, differences, summaries
 
 #: Groups that are listed; with more, the largest.
 GROUP_LIMIT = 200
@@ -28,12 +29,12 @@ class Line:
     """A group in a table.
 
     Attributes:
-        standing: its figures.
+        summary: its figures.
         failed: its rows without a score.
-        worst: place of the image with the lowest score; None without scores.
+        worst: index of the image with the lowest score; None without scores.
     """
 
-    standing: Standing
+    summary: GroupSummary
     failed: int
     worst: int | None
 
@@ -68,7 +69,7 @@ class Panel:
     @property
     def is_cut(self) -> bool:
         """Whether more groups have scores than are compared."""
-        return sum(line.standing.n > 0 for line in self.lines) > len(self.paired)
+        return sum(line.summary.n > 0 for line in self.lines) > len(self.paired)
 
 
 @dataclass(frozen=True)
@@ -85,40 +86,38 @@ class Histogram:
 
 
 def members_of(collection: Collection) -> dict[str, NDArray[np.intp]]:
-    """Group -> places of its images, for the listed groups, in order of appearance."""
+    """Group -> indices of its images, for the listed groups, in order of appearance."""
     sizes = collection.sizes()
     largest = {group for group, _ in sizes.most_common(GROUP_LIMIT)}
-    places: dict[str, list[int]] = {group: [] for group in sizes if group in largest}
-    for place, image in enumerate(collection.images):
-        if image.group in places:
-            places[image.group].append(place)
-    return {group: np.array(listed, dtype=np.intp) for group, listed in places.items()}
+    members: dict[str, list[int]] = {group: [] for group in sizes if group in largest}
+    for index, image in enumerate(collection.images):
+        if image.group in members:
+            members[image.group].append(index)
+    return {group: np.array(indices, dtype=np.intp) for group, indices in members.items()}
 
 
 def panels(
     collection: Collection, columns: Sequence[Column], members: Members, baseline: str | None = None
 ) -> list[Panel]:
     """What there is to say of each column; all groups are compared with the baseline, or the best with each other."""
-    prompts = [image.prompt for image in collection.images]
-    keys = {group: _keys(prompts, places) for group, places in members.items()}
+    prompts = np.array([image.prompt for image in collection.images], dtype=object)
+    matches = {group: _matches(collection, indices) for group, indices in members.items()}
     everything = np.arange(len(prompts))
-    all_keys = _keys(prompts, everything)
     found = []
     for column in columns:
-        groups = {group: Scores(column.values[places], keys[group]) for group, places in members.items()}
-        ordered = standings(groups)
         failed = {group: collection.failed[column.metric, group] for group in members}
         all_failed = sum(count for (metric, _), count in collection.failed.items() if metric == column.metric)
-        scored = {each.name: groups[each.name] for each in ordered if each.n}
-        if baseline is None:
-            pairs = differences(dict(itertools.islice(scored.items(), PAIRED_LIMIT)))
-        else:
-            pairs = differences(scored, baseline=baseline) if baseline in scored else []
+        ordered = summaries({group: _by_prompt(column, prompts, indices) for group, indices in members.items()})
+        (total,) = summaries({"": _by_prompt(column, prompts, everything)})
+        scored = {
+            each.name: Scores(column.values[members[each.name]], matches[each.name]) for each in ordered if each.n
+        }
+        pairs = _pairs(scored, baseline)
         found.append(
             Panel(
                 column=column,
                 lines=[Line(each, failed[each.name], _worst(column, members[each.name])) for each in ordered],
-                total=Line(standings({"": Scores(column.values, all_keys)})[0], all_failed, _worst(column, everything)),
+                total=Line(total, all_failed, _worst(column, everything)),
                 pairs=pairs,
                 differences=_both_ways(pairs),
                 low=float(np.nanmin(column.values)),
@@ -126,6 +125,25 @@ def panels(
             )
         )
     return found
+
+
+def _by_prompt(column: Column, prompts: NDArray[Any], indices: NDArray[np.intp]) -> Scores:
+    """The scores of some images, to be resampled by prompt."""
+    return Scores(column.values[indices], tuple(prompts[indices]))
+
+
+def _matches(collection: Collection, indices: NDArray[np.intp]) -> tuple[str, ...] | None:
+    """What a group's images are matched by; None if it is unknown of one."""
+    found = [collection.images[index].match for index in indices]
+    known = tuple(match for match in found if match is not None)
+    return known if len(known) == len(found) else None
+
+
+def _pairs(scored: Mapping[str, Scores], baseline: str | None) -> list[Difference]:
+    """The differences that are shown of groups, best mean first."""
+    if baseline is None:
+        return differences(dict(itertools.islice(scored.items(), PAIRED_LIMIT)))
+    return differences(scored, baseline=baseline) if baseline in scored else []
 
 
 def coloured(members: Members) -> list[str]:
@@ -136,36 +154,23 @@ def coloured(members: Members) -> list[str]:
 
 def histogram(column: Column, members: Members) -> Histogram:
     """The histogram of a column."""
-    values = column.values[np.isfinite(column.values)]
-    edges = np.histogram_bin_edges(values, BINS)
-    counts = [np.histogram(_finite(column.values[members[group]]), edges)[0] for group in coloured(members)]
-    rest = np.histogram(values, edges)[0] - sum(counts)
+    edges = np.histogram_bin_edges(column.values[np.isfinite(column.values)], BINS)
+    counts = [np.histogram(column.values[members[group]], edges)[0] for group in coloured(members)]
+    rest = np.histogram(column.values, edges)[0] - sum(counts)
     return Histogram(edges.round(6).tolist(), [each.tolist() for each in [*counts, rest]])
 
 
-def _keys(prompts: Sequence[str | None], places: NDArray[np.intp]) -> tuple[str, ...] | None:
-    """The prompts of a group; None if one is unknown."""
-    found = [prompts[place] for place in places]
-    known = tuple(key for key in found if key is not None)
-    return known if len(known) == len(found) else None
-
-
-def _worst(column: Column, places: NDArray[np.intp]) -> int | None:
-    values = column.values[places]
-    return int(places[np.nanargmin(values)]) if np.isfinite(values).any() else None
+def _worst(column: Column, indices: NDArray[np.intp]) -> int | None:
+    values = column.values[indices]
+    return int(indices[np.nanargmin(values)]) if np.isfinite(values).any() else None
 
 
 def _both_ways(found: Sequence[Difference]) -> dict[tuple[str, str], Difference]:
     turned = [
-        Difference(
-            each.second, each.first, each.n, each.matched, -each.difference, -each.high, -each.low,
-            1 - each.win_rate, each.p_value, each.is_significant,
+        replace(
+            each, first=each.second, second=each.first,
+            difference=-each.difference, low=-each.high, high=-each.low, win_rate=1 - each.win_rate,
         )
         for each in found
     ]  # fmt: skip
     return {(each.first, each.second): each for each in [*found, *turned]}
-
-
-def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    finite: NDArray[np.float64] = values[np.isfinite(values)]
-    return finite

@@ -8,16 +8,17 @@ import os
 import re
 import secrets
 import shutil
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
 from PIL import Image
 
-from aigciqa.images.decode import load_content, read_content
+from aigciqa.images.decode import load_content
+from aigciqa.images.reading import read_content
 from aigciqa.utils import object_stores
+from aigciqa.utils.lookahead import map_ahead
 
 #: Longest side of a thumbnail.
 SIDE = 256
@@ -109,13 +110,7 @@ def thumbnail(path: str) -> bytes:
 def _thumbnails(paths: Iterable[str]) -> Iterator[bytes]:
     """Thumbnails in order, made in threads, a few ahead of who takes them."""
     with ThreadPoolExecutor(min(MAX_WORKERS, os.cpu_count() or 1), thread_name_prefix="aigciqa-thumbnail") as pool:
-        waiting: deque[Future[bytes]] = deque()
-        for path in paths:
-            waiting.append(pool.submit(thumbnail, path))
-            if len(waiting) > _AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        yield from map_ahead(pool, thumbnail, paths, _AHEAD)
 
 
 def _encoded(image: Image.Image) -> bytes:

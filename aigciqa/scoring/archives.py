@@ -22,9 +22,11 @@ from typing import TypeVar
 from PIL import Image
 
 from aigciqa.errors import InputError
-from aigciqa.images.decode import FORMATS, MAX_BYTES, readable_formats
-from aigciqa.scoring import budget, tar
+from aigciqa.images.decode import FORMATS, readable_formats
+from aigciqa.images.reading import MAX_BYTES
+from aigciqa.scoring import tar
 from aigciqa.scoring.tar import ArchiveError
+from aigciqa.utils import memory
 
 SUFFIX = ".tar"
 REFERENCE_PREFIX = "reference."
@@ -122,8 +124,8 @@ def images_of(
                 yield from _of_sample(over, samples.pop(over))
             held = sum(len(part.content) for parts in samples.values() for part in parts)
             try:
-                if held and held + size_of(member) > budget.CONTENT_BYTES:
-                    raise MemberError(f"with the others of its sample it has more than {budget.CONTENT_BYTES:,} bytes")
+                if held and held + size_of(member) > memory.CONTENT_BYTES:
+                    raise MemberError(f"with the others of its sample it has more than {memory.CONTENT_BYTES:,} bytes")
                 part = _Part(suffix, read(member))
             except MemberError as error:
                 part = _Part(suffix, error=str(error))
@@ -225,13 +227,13 @@ def _check_start(start: bytes, size: int) -> None:
     accepting = [Image.OPEN[name][1] for name in readable_formats()]
     if not any(accept is None or accept(start[:16]) for accept in accepting):
         raise MemberError(f"not an image in a format that can be read ({', '.join(FORMATS)})")
-    if size <= budget.CONTENT_BYTES:
+    if size <= memory.CONTENT_BYTES:
         return
     try:
         with Image.open(io.BytesIO(start), formats=readable_formats()) as image:
             pixels = image.width * image.height
     except Exception:  # which stands further back, or nowhere
         pixels = 0
-    if size > budget.CONTENT_BYTES + BYTES_PER_PIXEL * pixels:
+    if size > memory.CONTENT_BYTES + BYTES_PER_PIXEL * pixels:
         shape = f"an image of {pixels:,} pixels" if pixels else "an image that does not start with its size in pixels"
         raise MemberError(f"{size:,} bytes are more than {shape} needs")

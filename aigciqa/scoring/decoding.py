@@ -17,10 +17,11 @@ from torch import Tensor
 
 from aigciqa.errors import ImageError
 from aigciqa.images.colour import is_srgb
-from aigciqa.images.decode import MAX_PIXELS, load_content, load_image, read_content
-from aigciqa.images.preprocess import preprocess_image, preprocess_tensor
+from aigciqa.images.decode import load_content, load_image
+from aigciqa.images.preprocess import Preprocessor
+from aigciqa.images.reading import MAX_PIXELS, read_content
 from aigciqa.registry import Preprocess
-from aigciqa.scoring import budget
+from aigciqa.utils import memory
 from aigciqa.utils.memory import Budget, Share
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 Decoder = Literal["pillow", "draft", "nvjpeg"]
 DECODERS: tuple[Decoder, ...] = ("pillow", "draft", "nvjpeg")
-#: An image that takes longer to read and decode is given up: its disk or its decoder hangs.
+#: An image that takes longer to read and decode times out: its disk or its decoder hangs.
 DECODE_SECONDS = 120.0
 #: How often that is checked while an image is waited for, and how much a longer gap counts.
 TICK_SECONDS = 1.0
@@ -37,9 +38,9 @@ CLOSE_SECONDS = 2.0
 #: A JPEG file that ends otherwise may be truncated.
 _END_OF_IMAGE = b"\xff\xd9"
 
-#: An image preprocessed in each way asked for, uint8 (3, h, w); or why it can't be.
-Preprocessed: TypeAlias = "dict[Preprocess, Tensor] | str"
-#: Decodes; called with its shares of the encoded images that are held and of the memory for decoding.
+#: An image preprocessed in each way asked for, uint8 (3, h, w).
+Preprocessed: TypeAlias = "dict[Preprocess, Tensor]"
+#: Decodes an image; called with its shares of the encoded images that are held and of the memory for decoding.
 _Work: TypeAlias = "Callable[[Share, Share], Preprocessed]"
 
 
@@ -78,55 +79,72 @@ class Decoding:
 
     def __init__(self, name: str, work: _Work, given: Share, read: Share) -> None:
         self.name = name
-        self.is_given_up = False
+        self.has_timed_out = False
         self._work: _Work | None = work
         self._given, self._read, self._memory = given, read, Share()
         self._done = threading.Event()
         self._lock = threading.Lock()
         self._started: float | None = None
         self._preprocessed: Preprocessed = {}
+        self._failure: str | None = None
 
     def run(self) -> None:
-        """Decode, in the caller's thread, unless there is a result."""
+        """Decode, in the caller's thread, unless it has ended."""
         work, self._work = self._work, None  # it holds the encoded image, and the result outlives that
         if self._done.is_set() or work is None:
             return
         self._started = _CLOCK.seconds()
-        preprocessed = work(self._read, self._memory)
+        preprocessed, failure = {}, None
+        try:
+            preprocessed = work(self._read, self._memory)
+        except Exception as error:  # no thread ends with its image
+            failure = _reason(self.name, error)
         del work  # and the encoded image with it, before there is said to be room for others
-        self.settle(preprocessed)
+        self._end(preprocessed, failure)
 
-    def settle(self, preprocessed: Preprocessed, *, is_given_up: bool = False) -> bool:
-        """Set the result, unless there is one; whether this call did so."""
-        with self._lock:
-            if self._done.is_set():
-                return False
-            self.is_given_up = is_given_up
-            self._preprocessed = preprocessed
-            self._done.set()
-        for share in (self._given, self._read, self._memory):
-            share.give_back()  # also of one that hangs, or still waits for its turn
-        return True
+    def stop(self) -> None:
+        """End it with an error, unless it has ended."""
+        self._end({}, f"{self.name}: the run was stopped")
 
-    def give_up(self) -> bool:
+    def time_out(self) -> bool:
         """End it with an error if it has been decoding for too long; whether this call did so."""
         if self._read.is_waiting or self._memory.is_waiting:
             self._started = _CLOCK.seconds()  # others use the memory; that is not its fault
         started = self._started
         if started is None or _CLOCK.seconds() - started < DECODE_SECONDS:
             return False
-        return self.settle(f"{self.name}: decoding was given up after {DECODE_SECONDS:g} seconds", is_given_up=True)
+        return self._end({}, f"{self.name}: decoding timed out after {DECODE_SECONDS:g} seconds", has_timed_out=True)
 
     def wait(self, seconds: float) -> Preprocessed | None:
-        """The result, or None if it takes longer."""
-        return self._preprocessed if self._done.wait(seconds) else None
+        """The preprocessed image, or None if it takes longer.
+
+        Raises:
+            ImageError: it can't be decoded.
+        """
+        if not self._done.wait(seconds):
+            return None
+        if self._failure is not None:
+            raise ImageError(self._failure)
+        return self._preprocessed
+
+    def _end(self, preprocessed: Preprocessed, failure: str | None, *, has_timed_out: bool = False) -> bool:
+        """Set the result, unless there is one; whether this call did so."""
+        with self._lock:
+            if self._done.is_set():
+                return False
+            self.has_timed_out = has_timed_out
+            self._preprocessed, self._failure = preprocessed, failure
+            self._done.set()
+        for share in (self._given, self._read, self._memory):
+            share.give_back()  # also of one that hangs, or still waits for its turn
+        return True
 
 
 class DecoderPool:
     """Threads that decode.
 
-    A thread that hangs in a decoder, or in a read from a dead disk, can't be ended. Its image is given up, another
-    thread takes its place, and being a daemon it does not keep the process alive.
+    A thread that hangs in a decoder, or in a read from a dead disk, can't be ended. Its image times out, another thread
+    takes its place, and being a daemon it does not keep the process alive.
 
     Args:
         workers: how many threads; with 0, images are decoded where they are submitted.
@@ -137,7 +155,7 @@ class DecoderPool:
     def __init__(self, workers: int, decoder: Decoder, device: torch.device) -> None:
         self.workers = workers
         self.preprocess = partial(_preprocess, decoder=decoder, device=device)
-        self.budget = Budget(budget.CONTENT_BYTES)
+        self.budget = Budget(memory.CONTENT_BYTES)
         self.queue: queue.SimpleQueue[Decoding | None] = queue.SimpleQueue()
         self.unfinished: set[Decoding] = set()
         self.threads: list[threading.Thread] = []
@@ -149,7 +167,7 @@ class DecoderPool:
         size = 0 if content is None else len(content) if isinstance(content, bytes) else content.nbytes
         given, read = Share(self.budget, "given"), Share(self.budget, "read")
         while size and not given.take(size, min(TICK_SECONDS, DECODE_SECONDS)):
-            self._give_up_overdue()
+            self._time_out_overdue()
         decoding = Decoding(name, partial(self.preprocess, name, content, specs), given, read)
         if self.workers:
             self.unfinished.add(decoding)
@@ -159,25 +177,29 @@ class DecoderPool:
         return decoding
 
     def result(self, decoding: Decoding) -> Preprocessed:
-        """Wait for an image."""
+        """Wait for an image.
+
+        Raises:
+            ImageError: it can't be decoded, or takes too long.
+        """
         while (preprocessed := decoding.wait(min(TICK_SECONDS, DECODE_SECONDS))) is None:
-            self._give_up_overdue()
-        self.unfinished.discard(decoding)
+            self._time_out_overdue()
         return preprocessed
 
     def close(self) -> None:
         """End the threads; whoever waits for an image is told so. One that hangs is not waited for."""
         for decoding in list(self.unfinished):
-            decoding.settle(f"{decoding.name}: the run was stopped")
+            decoding.stop()
         for _ in range(self.workers):
             self.queue.put(None)
         deadline = time.monotonic() + CLOSE_SECONDS
         for thread in self.threads:  # a daemon that wakes while the interpreter ends can abort the process
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _give_up_overdue(self) -> None:
+    def _time_out_overdue(self) -> None:
         for each in list(self.unfinished):  # any of them may hold the thread, or the room, that is waited for
-            if each.give_up():
+            if each.time_out():
+                self.unfinished.discard(each)
                 self._start_thread()
 
     def _start_thread(self) -> None:
@@ -188,8 +210,20 @@ class DecoderPool:
     def _decode(self) -> None:
         while (decoding := self.queue.get()) is not None:
             decoding.run()
-            if decoding.is_given_up:
+            self.unfinished.discard(decoding)
+            if decoding.has_timed_out:
                 return
+
+
+def _reason(name: str, error: Exception) -> str:
+    """Why an image can't be decoded."""
+    if isinstance(error, ImageError):  # which names the file
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"{name}: not enough memory to decode it"
+    if isinstance(error, (TypeError, ValueError)):  # pixels of another type or shape
+        return f"{name}: {error}"
+    return f"{name}: {type(error).__name__}: {error}"
 
 
 def _preprocess(
@@ -197,36 +231,29 @@ def _preprocess(
     content: Content | None,
     specs: tuple[Preprocess, ...],
     read: Share,
-    memory: Share,
+    decoding: Share,
     *,
     decoder: Decoder,
     device: torch.device,
 ) -> Preprocessed:
-    """An image preprocessed in each way, or why it can't be."""
+    """An image preprocessed in each way."""
+    if content is None:
+        content = read_content(name, read.take)
+    if isinstance(content, np.ndarray):
+        image = load_image(content)
+    elif decoder == "nvjpeg" and (preprocessed := _preprocess_on(device, content, specs)) is not None:
+        return preprocessed
+    else:
+        at_least = _smallest_side(specs) if decoder == "draft" else None
+        image = load_content(content, name, at_least=at_least, share=decoding)
     try:
-        try:
-            if content is None:
-                content = read_content(name, read.take)
-            if isinstance(content, np.ndarray):
-                image = load_image(content)
-            elif decoder == "nvjpeg" and (preprocessed := _preprocess_on(device, content, specs)) is not None:
-                return preprocessed
-            else:
-                at_least = _smallest_side(specs) if decoder == "draft" else None
-                image = load_content(content, name, at_least=at_least, share=memory)
-        except ImageError as error:  # which names the file
-            return str(error)
-        return {spec: preprocess_image(image, spec) for spec in specs}
-    except (TypeError, ValueError) as error:  # pixels of another type or shape
-        return f"{name}: {error}"
-    except MemoryError:
-        return f"{name}: not enough memory to decode it"
-    except Exception as error:  # no thread ends with its image
-        return f"{name}: {type(error).__name__}: {error}"
+        return {spec: Preprocessor(spec).image(image) for spec in specs}
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
 
 
 def _smallest_side(specs: tuple[Preprocess, ...]) -> int | None:
-    """How many pixels of the short side all presentations can be made from; None if one sees them all."""
+    """How many pixels of the short side every way of preprocessing needs; None if one sees them all."""
     sides = [spec.resize for spec in specs if spec.resize is not None]
     return max(sides) if len(sides) == len(specs) else None
 
@@ -245,7 +272,7 @@ def _preprocess_on(device: torch.device, content: bytes, specs: tuple[Preprocess
         data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
         levels: Tensor = decode_jpeg(data, mode=ImageReadMode.RGB, device=device)
         pixels = levels[None].float() / 255
-        return {spec: _to_bytes(preprocess_tensor(pixels, spec))[0] for spec in specs}
+        return {spec: _to_bytes(Preprocessor(spec).tensor(pixels))[0] for spec in specs}
     except Exception:  # broken data, no memory left on the device, a shape that can't be preprocessed
         return None
 

@@ -40,23 +40,18 @@ class Encoder:
         self.metric = metric
         self.spec = metric.config.preprocess
         self.has_dense_maps = type(metric.backbone).dense is not Backbone.dense
-        mean, std = (
-            torch.tensor(each, dtype=torch.float32, device=metric.device).view(3, 1, 1)
-            for each in (self.spec.mean, self.spec.std)
-        )
-        self.scale, self.shift = 1 / (255 * std), -mean / std
         with torch.inference_mode(), metric.autocast(None):
             self.network = self._rearranged() if _has_convolutions(metric.backbone) else None
 
     def encode(self, pixels: Tensor, maps: Maps | None = None) -> tuple[Tensor, Tensor | None]:
-        """Read images preprocessed by `preprocess_image`.
+        """Read images preprocessed by `Preprocessor.image`.
 
         Args:
             pixels: uint8 (B, 3, h, w), on the CPU or the metric's device.
             maps: which feature maps to return, if any.
 
         Returns:
-            Features, float32 (B, D); feature maps, float32 (B, C, h, w), whose places `Metric.score_map` scores.
+            Features, float32 (B, D); feature maps, float32 (B, C, h, w), which `Metric.score_map` takes.
         """
         with torch.inference_mode(), self.metric.autocast(None):
             read = self._maps(pixels)
@@ -78,7 +73,7 @@ class Encoder:
         return maps.float()
 
     def _normalized(self, pixels: Tensor) -> Tensor:
-        return torch.addcmul(self.shift, pixels.to(self.metric.device).float(), self.scale)
+        return self.metric.preprocessor.normalize(pixels.to(self.metric.device))
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -177,10 +172,10 @@ def _obstacle(backbone: nn.Module) -> str | None:
 
 def _are_equal(one: Metric, other: Metric) -> bool:
     """Whether two metrics have the same features of every image."""
-    facts = [
+    settings = [
         (m.config.backbone, m.config.options, m.config.preprocess, m.autocast_dtype, m.device) for m in (one, other)
     ]
-    if facts[0] != facts[1] or any(_obstacle(each.backbone) for each in (one, other)):
+    if settings[0] != settings[1] or any(_obstacle(each.backbone) for each in (one, other)):
         return False
     tensors = zip(one.backbone.state_dict().values(), other.backbone.state_dict().values(), strict=True)
     return all(torch.equal(mine, theirs) for mine, theirs in tensors)

@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
-import threading
-from collections import OrderedDict, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from aigciqa.create import as_metrics
 from aigciqa.errors import ImageError, InputError
-from aigciqa.metric import Metric, as_metrics
+from aigciqa.metric import Metric
 from aigciqa.records import Item, Record
-from aigciqa.scoring.decoding import DECODERS, Decoder, DecoderPool, Decoding, Preprocessed
+from aigciqa.scoring.batches import BatchEncoder, Encoded
+from aigciqa.scoring.decoding import DECODERS, Decoder, DecoderPool
 from aigciqa.scoring.encoder import Encoder, Maps, encoders
+from aigciqa.scoring.entry import Entry
+from aigciqa.scoring.inference_threads import InferenceThreads
+from aigciqa.scoring.items import items_of
+from aigciqa.scoring.reference_cache import ReferenceCache
 from aigciqa.utils.hardware import check_huge_pages, settle_threads
+from aigciqa.utils.lookahead import look_ahead
 
 if TYPE_CHECKING:
     from typing import TypeAlias
 
     import numpy as np
-
-    from aigciqa.records import Content
-    from aigciqa.registry import Preprocess
 
     PathLike: TypeAlias = "str | os.PathLike[str]"
 
@@ -44,9 +44,7 @@ BYTES_PER_PIXEL = 1024
 #: How much of a GPU's free memory a batch may take by that measure.
 MEMORY_SHARE = 0.25
 #: Networks that run side by side on a CPU; more would take more memory for little gain.
-MAX_LANES = 8
-#: References kept decoded or encoded; an image prompt is usually shared by images that stand near each other.
-MAX_REFERENCES = 1024
+MAX_INFERENCE_THREADS = 8
 
 
 def score_files(
@@ -65,9 +63,9 @@ def score_files(
     """Score files, lazily.
 
     Files are decoded in threads; memory does not grow with their number, and at most
-    `aigciqa.scoring.budget.CONTENT_BYTES` of encoded images are held at a time. Scores do not depend on `batch_size` or
+    `aigciqa.utils.memory.CONTENT_BYTES` of encoded images are held at a time. Scores do not depend on `batch_size` or
     `workers`. Each distinct reference is decoded and encoded once (the latest 1,024 are remembered). A file whose
-    reading or decoding hangs in one of the threads is given up after two minutes; what hangs in the caller's is not:
+    reading or decoding hangs in one of the threads times out after two minutes; what hangs in the caller's does not:
     with `workers=0`, or where the system does not say when a reference was changed.
 
     Args:
@@ -94,9 +92,16 @@ def score_files(
         ValueError, TypeError: unusable arguments; `dtype` or `device` together with a `Metric`, which has its own.
         ImageError: an image can't be scored, and `strict` is set.
         Exception: whatever `images` raises, when all that came before is scored.
+
+    Example:
+        >>> import aigciqa
+        >>> import numpy as np
+        >>> black = aigciqa.Item("black", content=np.zeros((100, 200, 3), np.uint8))
+        >>> for record in aigciqa.score_files([black, "gone.png"], metric="nr-lite"):
+        ...     print(record.image, list(record.scores), record.error)
+        black ['quality'] None
+        gone.png [] gone.png: No such file or directory
     """
-    if isinstance(images, (str, os.PathLike)):
-        raise TypeError(f"images is an iterable of paths; for one file pass [{os.fspath(images)!r}]")
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size is 1 or more; got {batch_size}")
     if workers is not None and workers < 0:
@@ -110,19 +115,7 @@ def score_files(
         raise InputError(
             f"decoder 'nvjpeg' needs metrics on a CUDA device; {metrics[0].name} is on {metrics[0].device}"
         )
-    if references is not None and not any(each.requires_reference for each in metrics):
-        names = ", ".join(each.name for each in metrics)
-        raise InputError(f"references were given, but {names} takes none; a metric that does: fr-lite")
-    if references is None:
-        needing = [each.name for each in metrics if each.requires_reference]
-        items: Iterable[Item] = (_unpaired(image, needing) for image in images)
-    elif isinstance(references, (str, os.PathLike)):
-        shared = os.fspath(references)
-        items = (_item(image, shared) for image in images)
-    elif isinstance(references, Sized):
-        items = _paired(images, references)
-    else:
-        raise TypeError(f"references is a path or a sequence of paths; got a {type(references).__name__}: pass a list")
+    items = items_of(images, references, metrics)
     return _run_once(partial(Engine, metrics, batch_size, workers, strict, maps=maps, decoder=decoder), items)
 
 
@@ -131,68 +124,11 @@ def _run_once(build: Callable[[], Engine], items: Iterable[Item]) -> Generator[R
         yield from engine.run(items)
 
 
-def _unpaired(image: PathLike | Item, full_reference: list[str]) -> Item:
-    if full_reference and not isinstance(image, Item):
-        raise InputError(f"{full_reference[0]} compares with a reference (the image prompt): pass references=")
-    return _item(image, None)
-
-
-def _paired(images: Iterable[PathLike | Item], references: Sequence[PathLike]) -> Iterator[Item]:
-    """Items of images and references; raises ValueError where their numbers differ."""
-    if isinstance(images, Sequence) and len(images) != len(references):
-        raise InputError(f"{len(images)} images but {len(references)} references: pass one for each, or one for all")
-    rest = iter(references)
-    count = 0
-    for count, image in enumerate(images, 1):
-        try:
-            yield _item(image, os.fspath(next(rest)))
-        except StopIteration:
-            raise InputError(f"{len(references)} references for at least {count} images") from None
-    if count < len(references):
-        raise InputError(f"{count} images but {len(references)} references: pass one for each, or one for all")
-
-
-def _item(image: PathLike | Item, reference: str | None) -> Item:
-    if not isinstance(image, Item):
-        return Item(os.fspath(image), reference)
-    has_own = image.reference is not None or image.reference_content is not None or image.reference_error is not None
-    if not has_own and reference is not None:
-        return replace(image, reference=reference)
-    return image
-
-
-@dataclass(eq=False)
-class _Image:
-    """A file on its way: decoding, then, if it is a reference, encoded."""
-
-    name: str
-    decoding: Decoding | None
-    key: tuple[Any, ...] = ()
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    features: dict[Encoder, Tensor | None] = field(default_factory=dict)  # None: it does not fit in memory
-
-
-@dataclass
-class _Entry:
-    item: Item
-    image: _Image | None
-    reference: _Image | None
-
-
-@dataclass(frozen=True)
-class _Encoded:
-    """What the network says of an image: features (D,), and feature maps (C, h, w) where they are wanted."""
-
-    features: Tensor
-    maps: Tensor | None
-
-
 class Engine:
     """Metrics made ready to score; it remembers references from one `run` to the next.
 
-    On an accelerator one batch is scored while the next is decoded. On a CPU, each batch is split among lanes: threads
-    that each run the network on their part with their share of the cores. They need not wait for one another, and
-    decoding fits in between, where the threads of one network would all wait for the one that a decoder holds up.
+    On an accelerator one batch is scored while the next is decoded. On a CPU, batches are split among
+    `InferenceThreads`.
 
     Args:
         metrics, batch_size, workers, strict, maps, decoder: as `score_files` takes them.
@@ -209,34 +145,29 @@ class Engine:
         decoder: Decoder = "pillow",
     ) -> None:
         settle_threads()
-        batch_size = batch_size or _default_batch(metrics)
+        batch_size = batch_size or default_batch(metrics)
         if workers is None:
             workers = min(MAX_WORKERS, os.cpu_count() or 1)
         self.metrics = metrics
-        self.encoders = encoders(metrics)
+        self.encoders = dict(zip(metrics, encoders(metrics), strict=True))
+        self.specs = tuple(dict.fromkeys(each.spec for each in self.encoders.values()))
         self.strict = strict
         self.maps = maps
-        self.pool = DecoderPool(workers, decoder, metrics[0].device)
         is_on_cpu = all(each.device.type == "cpu" for each in metrics)
-        self.threads = torch.get_num_threads()
-        self.lane_count = min(self.threads, batch_size, MAX_LANES) if is_on_cpu and workers else 1
-        self.lanes = self._start_lanes() if self.lane_count > 1 else None
-        if is_on_cpu and any(each.network is not None for each in self.encoders):
+        if is_on_cpu and any(each.network is not None for each in self.encoders.values()):
             check_huge_pages()
-        self.batch_size = math.ceil(batch_size / self.lane_count)
-        self.fitting: dict[tuple[Encoder, torch.Size], int] = {}  # smaller batches, of images that need much memory
-        with_reference = [
-            each for each, metric in zip(self.encoders, metrics, strict=True) if metric.requires_reference
-        ]
-        self.specs = tuple(dict.fromkeys(each.spec for each in self.encoders))
-        self.reference_specs = tuple(dict.fromkeys(each.spec for each in with_reference))
-        self.reference_encoders = frozenset(with_reference)
-        self.references: OrderedDict[tuple[Any, ...], _Image] = OrderedDict()
+        count = min(torch.get_num_threads(), batch_size, MAX_INFERENCE_THREADS) if is_on_cpu and workers else 1
+        self.batch_size = math.ceil(batch_size / count)
+        self.pool = DecoderPool(workers, decoder, metrics[0].device)
+        self.threads = InferenceThreads(count)
+        self.batches = BatchEncoder(self.batch_size)
+        self.comparing = [metric for metric in metrics if metric.requires_reference]
+        self.references = ReferenceCache(self.pool, self.batches, [self.encoders[each] for each in self.comparing])
 
     def run(self, items: Iterable[Item]) -> Generator[Record, None, None]:
         """Score a stream of items, lazily; a record per item and metric, in order."""
         failures: list[Exception] = []
-        for records in self._scored(_until_failure(items, failures)):
+        for records in self.threads.map(self._score, self._batches(_until_failure(items, failures))):
             for record in records:
                 if self.strict and record.error is not None:
                     raise ImageError(record.error)
@@ -247,187 +178,108 @@ class Engine:
     def close(self) -> None:
         """End the threads."""
         self.pool.close()
-        if self.lanes is not None:
-            self.lanes.shutdown(cancel_futures=True)
-            torch.set_num_threads(self.threads)  # lanes set it for threads that are started after them, too
+        self.threads.close()
 
-    def _start_lanes(self) -> ThreadPoolExecutor:
-        share, rest = divmod(self.threads, self.lane_count)
-        shares = iter([share + 1] * rest + [share] * (self.lane_count - rest))
-
-        def start() -> None:
-            torch.get_num_threads()  # torch sets a thread's number when it is first asked, and would overwrite ours
-            torch.set_num_threads(next(shares))
-
-        return ThreadPoolExecutor(self.lane_count, "aigciqa-lane", start)
-
-    def _scored(self, items: Iterable[Item]) -> Iterator[list[Record]]:
-        if self.lanes is None:
-            yield from map(self._score, self._batches(items))
-            return
-        running: deque[Future[list[Record]]] = deque()
-        for entries in self._batches(items):
-            running.append(self.lanes.submit(self._score, entries))
-            if len(running) > self.lane_count:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
-
-    def _batches(self, items: Iterable[Item]) -> Iterator[list[_Entry]]:
+    def _batches(self, items: Iterable[Item]) -> Iterator[list[Entry]]:
         """Batches in input order, the next one decoding while one is being scored."""
-        entries: deque[_Entry] = deque()
-        for item in items:
-            entries.append(self._start(item))
-            while len(entries) >= 2 * self.batch_size:
-                yield [entries.popleft() for _ in range(self.batch_size)]
-        while entries:
-            yield [entries.popleft() for _ in range(min(self.batch_size, len(entries)))]
+        entries = look_ahead(map(self._start, items), self.batch_size)
+        while batch := list(islice(entries, self.batch_size)):
+            yield batch
 
-    def _start(self, item: Item) -> _Entry:
-        image = None
+    def _start(self, item: Item) -> Entry:
+        """Begin to decode an item's images."""
+        image = reference = None
         if item.error is None:
-            image = self._submit(item.image, item.content, self.specs)
-        has_reference = item.reference is not None or item.reference_content is not None
-        reference = self._reference(item) if image is not None and has_reference and self.reference_specs else None
+            name = item.image or ("" if item.content is None else "bytes")
+            image = self.pool.submit(name, item.content, self.specs)
+            reference = self.references.find(item)
         if item.content is not None or item.reference_content is not None:  # they are decoded long before it is scored
             item = replace(item, content=None, reference_content=None)
-        return _Entry(item, image, reference)
-
-    def _submit(
-        self, path: str | None, content: Content | None, specs: tuple[Preprocess, ...], key: tuple[Any, ...] = ()
-    ) -> _Image:
-        name = path or ("" if content is None else "bytes")
-        return _Image(name, self.pool.submit(name, content, specs), key)
-
-    def _reference(self, item: Item) -> _Image:
-        content = item.reference_content
-        key = _version(item.reference or "") if content is None else _digest(content)
-        reference = self.references.pop(key, None)
-        if reference is None:
-            reference = self._submit(item.reference, content, self.reference_specs, key)
-        self.references[key] = reference
-        while len(self.references) > MAX_REFERENCES:
-            self.references.popitem(last=False)
-        return reference
+        return Entry(item, image, reference)
 
     @torch.no_grad()  # a metric made as a loss would keep a graph
-    def _score(self, entries: list[_Entry]) -> list[Record]:
-        images = [self._preprocessed(entry.image) for entry in entries]
-        references = [self._preprocessed(entry.reference) for entry in entries]
-        errors = [
-            [_error(metric, *facts) for facts in zip(entries, images, references, strict=True)]
-            for metric in self.metrics
-        ]
-        encoded: dict[Encoder, dict[int, _Encoded]] = {}
-        for encoder in dict.fromkeys(self.encoders):
-            users = [column for column, each in zip(errors, self.encoders, strict=True) if each is encoder]
-            wanted = [index for index in range(len(entries)) if any(column[index] is None for column in users)]
-            found = self._encode(encoder, [_pixels(images[index], encoder) for index in wanted], self.maps)
-            encoded[encoder] = {index: each for index, each in zip(wanted, found, strict=True) if each is not None}
-            for index in set(wanted) - encoded[encoder].keys():
-                for column in users:
-                    column[index] = column[index] or _too_large(entries[index].item.image, encoder)
-        columns = [
-            self._records(metric, encoder, entries, encoded[encoder], column)
-            for metric, encoder, column in zip(self.metrics, self.encoders, errors, strict=True)
-        ]
-        for entry, image in zip(entries, images, strict=True):
-            if entry.reference is not None and isinstance(image, str) and not entry.reference.features:
-                self.references.pop(entry.reference.key, None)  # whose pixels nothing may ever need
-        return [record for row in zip(*columns, strict=True) for record in row]
+    def _score(self, entries: list[Entry]) -> list[Record]:
+        for entry in entries:
+            self._wait(entry)
+        for encoder in dict.fromkeys(self.encoders.values()):
+            self._encode(encoder, entries)
+        for metric in self.metrics:
+            self._regress(metric, entries)
+        for entry in entries:
+            if entry.reference is not None and not entry.preprocessed:
+                self.references.forget_pixels(entry.reference)
+        return [entry.record(metric) for entry in entries for metric in self.metrics]
 
-    def _preprocessed(self, picture: _Image | None) -> Preprocessed:
-        decoding = picture.decoding if picture is not None else None
-        return self.pool.result(decoding) if decoding is not None else {}
+    def _wait(self, entry: Entry) -> None:
+        """Wait until an entry's images are decoded."""
+        if entry.image is None:
+            entry.fail(self.metrics, entry.item.error or "")
+            return
+        try:
+            entry.preprocessed = self.pool.result(entry.image)
+        except ImageError as error:
+            entry.fail(self.metrics, str(error))
+            return
+        if entry.reference is None:
+            for metric in self.comparing:
+                missing = f"{entry.item.image}: no reference given, and {metric.name} needs one"
+                entry.fail([metric], entry.item.reference_error or missing)
+            return
+        try:
+            self.references.wait(entry.reference)
+        except ImageError as error:
+            entry.fail(self.comparing, f"reference {error}")
 
-    def _records(
-        self,
-        metric: Metric,
-        encoder: Encoder,
-        entries: list[_Entry],
-        encoded: dict[int, _Encoded],
-        errors: list[str | None],
-    ) -> list[Record]:
-        """Records of a batch by one metric, from what the network says of its images."""
-        good = [index for index, error in enumerate(errors) if error is None]
-        kept: dict[int, Tensor] = {}
+    def _encode(self, encoder: Encoder, entries: list[Entry]) -> None:
+        """Encode the images that some metric on an encoder can score."""
+        users = [metric for metric in self.metrics if self.encoders[metric] is encoder]
+        wanted = [entry for entry in entries if any(metric not in entry.failures for metric in users)]
+        pixels = [entry.preprocessed[encoder.spec] for entry in wanted]
+        for entry, encoded in zip(wanted, self.batches.encode(encoder, pixels, self.maps), strict=True):
+            if encoded is None:
+                entry.fail(users, _too_large(entry.item.image, encoder))
+            else:
+                entry.encoded[encoder] = encoded
+
+    def _regress(self, metric: Metric, entries: list[Entry]) -> None:
+        """Score encoded images by a metric."""
+        encoder = self.encoders[metric]
+        entries = [entry for entry in entries if metric not in entry.failures]
+        references: Tensor | None = None
         if metric.requires_reference:
-            found = self._encode_references(encoder, [entries[index].reference for index in good])
-            kept = {index: each for index, each in zip(good, found, strict=True) if each is not None}
-            for index in set(good) - kept.keys():
-                reference = entries[index].reference
-                errors[index] = f"reference {_too_large(reference.name if reference else '', encoder)}"
-            good = list(kept)
-        tables: dict[int, dict[str, float]] = {}
-        maps: dict[int, np.ndarray] = {}
-        if good:
-            features = torch.stack([encoded[index].features for index in good])
-            references = torch.stack(list(kept.values())) if kept else None
-            for index, scores in zip(good, metric.regress(features, references).tolist(), strict=True):
-                if all(map(math.isfinite, scores)):
-                    tables[index] = dict(zip(metric.dimensions, scores, strict=True))
-                else:
-                    errors[index] = f"{entries[index].item.image}: the score is not a finite number"
-            drawn = _placed(metric, [encoded[index].maps for index in good], features, references)
-            maps = dict(zip(good, drawn, strict=False))  # there are none where they were not asked for
-        return [
-            Record(
-                image=entry.item.image,
-                reference=entry.item.reference,
-                group=entry.item.group,
-                metric=metric.name,
-                scores=tables.get(index, {}),
-                error=errors[index],
-                quality_map=maps.get(index) if errors[index] is None else None,
-                extra=entry.item.extra,
-            )
-            for index, entry in enumerate(entries)
-        ]
+            entries, found = self._with_references(metric, entries)
+            references = torch.stack(found) if found else None
+        if not entries:
+            return
+        encoded = [entry.encoded[encoder] for entry in entries]
+        features = torch.stack([each.features for each in encoded])
+        for entry, scores in zip(entries, metric.regress(features, references).tolist(), strict=True):
+            if all(map(math.isfinite, scores)):
+                entry.scores[metric] = dict(zip(metric.dimensions, scores, strict=True))
+            else:
+                entry.fail([metric], f"{entry.item.image}: the score is not a finite number")
+        if self.maps is not None:
+            for entry, quality_map in zip(entries, _quality_maps(metric, encoded, features, references), strict=True):
+                if metric not in entry.failures:
+                    entry.quality_maps[metric] = quality_map
 
-    def _encode_references(self, encoder: Encoder, images: Sequence[_Image | None]) -> list[Tensor | None]:
-        """Features (D,) of references, each distinct one encoded once, whichever lane needs it first.
-
-        None of one that does not fit in memory.
-        """
-        wanted = [picture for picture in images if picture is not None]
-        fresh = {id(picture): picture for picture in wanted if encoder not in picture.features}
-        with ExitStack() as locks:
-            for _, picture in sorted(fresh.items()):  # in one order: two lanes never wait for each other
-                locks.enter_context(picture.lock)
-            still_fresh = [picture for picture in fresh.values() if encoder not in picture.features]
-            pixels = [_pixels(self._preprocessed(picture), encoder) for picture in still_fresh]
-            for picture, encoded in zip(still_fresh, self._encode(encoder, pixels), strict=True):
-                picture.features[encoder] = None if encoded is None else encoded.features
-                if picture.features.keys() == self.reference_encoders:
-                    picture.decoding = None  # the pixels are not needed again
-        return [picture.features[encoder] for picture in wanted]
-
-    def _encode(self, encoder: Encoder, pixels: list[Tensor], maps: Maps | None = None) -> list[_Encoded | None]:
-        """What the network says of preprocessed images of any shapes, in batches of equal shape.
-
-        None of an image that does not fit in memory even alone.
-        """
-        groups: dict[torch.Size, list[int]] = {}
-        for index, picture in enumerate(pixels):
-            groups.setdefault(picture.shape, []).append(index)
-        encoded: dict[int, _Encoded] = {}
-        for shape, indices in groups.items():
-            rest = iter(indices)
-            while part := list(islice(rest, self.fitting.get((encoder, shape), self.batch_size))):
-                read = _read(encoder, [pixels[index] for index in part], maps)
-                if read is not None:
-                    features, drawn = read
-                    for row, index in enumerate(part):
-                        encoded[index] = _Encoded(features[row], None if drawn is None else drawn[row])
-                    continue
-                torch.cuda.empty_cache()
-                if len(part) > 1:
-                    self.fitting[encoder, shape] = len(part) // 2
-                    rest = iter([*part, *rest])
-        return [encoded.get(index) for index in range(len(pixels))]
+    def _with_references(self, metric: Metric, entries: list[Entry]) -> tuple[list[Entry], list[Tensor]]:
+        """The entries whose references fit in memory, and the references' features (D,)."""
+        encoder = self.encoders[metric]
+        references = [entry.reference for entry in entries if entry.reference is not None]  # else they have failed
+        kept: list[tuple[Entry, Tensor]] = []
+        for entry, reference, features in zip(
+            entries, references, self.references.features(encoder, references), strict=True
+        ):
+            if features is None:
+                entry.fail([metric], f"reference {_too_large(reference.name, encoder)}")
+            else:
+                kept.append((entry, features))
+        return [entry for entry, _ in kept], [features for _, features in kept]
 
 
-def _default_batch(metrics: Sequence[Metric]) -> int:
+def default_batch(metrics: Sequence[Metric]) -> int:
+    """Images per pass through the networks, as many as the free memory of a GPU allows."""
     if any(each.config.preprocess.resize is None for each in metrics):
         return DEFAULT_BATCH_NATIVE
     device = metrics[0].device
@@ -447,66 +299,19 @@ def _until_failure(items: Iterable[Item], failures: list[Exception]) -> Iterator
         failures.append(failure)
 
 
-def _read(encoder: Encoder, pixels: list[Tensor], maps: Maps | None) -> tuple[Tensor, Tensor | None] | None:
-    """What the network says of a batch; None if that takes more memory than there is."""
-    try:
-        return encoder.encode(_stacked(pixels), maps)
-    except RuntimeError as error:  # of a GPU, of the CPU
-        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
-            raise
-        return None
-
-
 def _too_large(name: str, encoder: Encoder) -> str:
     return f"{name}: not enough memory on {encoder.metric.device} to score it"
 
 
-def _placed(
-    metric: Metric, maps: Sequence[Tensor | None], features: Tensor, references: Tensor | None
+def _quality_maps(
+    metric: Metric, encoded: Sequence[Encoded], features: Tensor, references: Tensor | None
 ) -> Iterator[np.ndarray]:
-    """Quality maps of images with feature maps (C, h, w) and features (B, D); none where no maps were kept."""
-    kept = [each for each in maps if each is not None]
-    if len({each.shape for each in kept}) == 1:  # at once
-        yield from metric.score_map(torch.stack(kept), features, references).numpy(force=True)
+    """Quality maps of encoded images, whose features are stacked (B, D)."""
+    maps = [each.maps for each in encoded if each.maps is not None]
+    if len({each.shape for each in maps}) == 1:  # at once
+        yield from metric.score_map(torch.stack(maps), features, references).numpy(force=True)
         return
-    for row, each in enumerate(kept):
+    for row, each in enumerate(maps):
         one = slice(row, row + 1)
         reference = references[one] if references is not None else None
         yield metric.score_map(each[None], features[one], reference)[0].numpy(force=True)
-
-
-def _stacked(images: list[Tensor]) -> Tensor:
-    """(B, 3, h, w) of images (3, h, w), channels last in memory as they are."""
-    return torch.stack([picture.permute(1, 2, 0) for picture in images]).permute(0, 3, 1, 2)
-
-
-def _version(path: str) -> tuple[Any, ...]:
-    """What tells a file from what was there before under the same path."""
-    try:
-        facts = os.stat(path)
-    except (OSError, ValueError):  # a NUL byte in the name
-        return (path,)
-    return path, facts.st_size, facts.st_mtime_ns
-
-
-def _digest(content: Content) -> tuple[Any, ...]:
-    data = content if isinstance(content, bytes) else content.tobytes()
-    return hashlib.sha256(data).digest(), getattr(content, "shape", None)
-
-
-def _error(metric: Metric, entry: _Entry, image: Preprocessed, reference: Preprocessed) -> str | None:
-    """Why a metric can't score an entry."""
-    if entry.image is None:
-        return entry.item.error
-    if isinstance(image, str):
-        return image
-    if not metric.requires_reference:
-        return None
-    if entry.reference is None:
-        return entry.item.reference_error or f"{entry.item.image}: no reference given, and {metric.name} needs one"
-    return f"reference {reference}" if isinstance(reference, str) else None
-
-
-def _pixels(preprocessed: Preprocessed, encoder: Encoder) -> Tensor:
-    assert not isinstance(preprocessed, str)
-    return preprocessed[encoder.spec]

@@ -15,12 +15,10 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from aigciqa.errors import ImageError
+from aigciqa.errors import ImageError, SourceError
+from aigciqa.images.colour_maps import overlay
 from aigciqa.images.decode import load_content, load_image
-from aigciqa.plotting import overlay
-from aigciqa.scoring import budget
-from aigciqa.scoring.sources import SourceError
-from aigciqa.utils import object_stores
+from aigciqa.utils import memory, object_stores
 from aigciqa.utils.files import replacing
 from aigciqa.utils.paths import absolute, check_inside, real
 
@@ -45,8 +43,8 @@ def _is_below(below: str, folder: str) -> bool:
         wanted = os.stat(folder)
     except OSError:  # nothing is in it yet
         return False
-    place = Path(real(below))
-    return any(os.path.samestat(wanted, os.stat(each)) for each in (place, *place.parents) if os.path.exists(each))
+    inner = Path(real(below))
+    return any(os.path.samestat(wanted, os.stat(each)) for each in (inner, *inner.parents) if os.path.exists(each))
 
 
 class MapFolder:
@@ -90,7 +88,7 @@ class MapFolder:
         for item in items:
             if isinstance(item.content, bytes):
                 held = sum(map(len, self.contents.values())) + len(item.content)
-                fits = held <= budget.CONTENT_BYTES
+                fits = held <= memory.CONTENT_BYTES
                 self.contents[item.image] = item.content if fits else _reduced(item.content)
             yield item
 
@@ -106,9 +104,9 @@ class MapFolder:
             self.contents.pop(record.image, None)
 
     def _write(self, image: str, reference: str | None, name: str, quality_map: np.ndarray) -> None:
-        said = _as_text(reference)
+        text = _as_text(reference)
         paths = (self._path(image, number, name) for number in itertools.count(1))
-        target = next(path for path in paths if _reference_of(path) in (None, said))
+        target = next(path for path in paths if _reference_of(path) in (None, text))
         check_inside(self.folder, target)
         array = target.with_name(f"{target.name.removesuffix('.png')}.npy")
         array.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +118,7 @@ class MapFolder:
         decoded.thumbnail((MAX_SIDE, MAX_SIDE))
         shown = overlay(decoded, quality_map, metric.config.preprocess, *metric.score_range)
         chunks = PngInfo()
-        chunks.add_itxt(_REFERENCE, said)
+        chunks.add_itxt(_REFERENCE, text)
         with replacing(target) as partial:
             shown.save(partial, "PNG", pnginfo=chunks)
 
@@ -151,8 +149,8 @@ def _reference_of(overlay: Path) -> str | None:
         return None
     try:
         with Image.open(overlay, formats=["PNG"]) as image:
-            said = image.info.get(_REFERENCE)
-            return None if said is None else str(said)
+            text = image.info.get(_REFERENCE)
+            return None if text is None else str(text)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
 

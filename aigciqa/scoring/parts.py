@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aigciqa.scoring import provenance
-from aigciqa.scoring.sinks import Row, arrow_table
-from aigciqa.scoring.sources import SourceError, import_parquet
+from aigciqa.errors import SourceError
+from aigciqa.scoring.resume import of_another_run
+from aigciqa.tables import provenance
+from aigciqa.tables.columns import Row
+from aigciqa.tables.parquet import SUFFIX, import_parquet, write_parquet
 from aigciqa.utils import object_stores
 
-SUFFIX = ".parquet"
 _PART = re.compile(r"part-\d{8}\.parquet")
 _UNFINISHED = re.compile(r"\.part-\d{8}\.parquet\.\w+")
 
@@ -30,12 +31,29 @@ class Parts:
     Attributes:
         path: a path that all who write see, or a URL.
         columns: of the table.
-        made_by: what makes it, for `provenance`; None: it is not to be gone on with.
+        made_by: what makes it, for `provenance`; None: it can't be resumed.
     """
 
     path: str
     columns: tuple[str, ...]
     made_by: Mapping[str, Any] | None = field(default=None, repr=False)
+
+    @classmethod
+    def at(cls, path: str, columns: Sequence[str], made_by: Mapping[str, Any] | None = None) -> Parts:
+        """The folder at a path of this machine, or a URL; nothing is made there yet.
+
+        Raises:
+            SourceError: another suffix, or a file is there.
+            MissingExtraError: pyarrow is missing.
+        """
+        if not path.lower().endswith(SUFFIX):
+            raise SourceError(f"{path!r}: --engine ray writes a folder of Parquet files; its name ends in {SUFFIX}")
+        if not object_stores.is_url(path):
+            if Path(path).is_file():
+                raise SourceError(f"{path!r} is a file; --engine ray writes a folder of parts: name another")
+            path = str(Path(path).absolute())
+        import_parquet()
+        return cls(path, tuple(columns), made_by)
 
     def begin(self, keep: bool) -> None:
         """Make the folder, and remove what an interrupted run left half written, and unless `keep`, its parts.
@@ -69,7 +87,7 @@ class Parts:
         """
         parts = [name for name in object_stores.names_in(self.path) if _PART.fullmatch(name)]
         if parts and parts[-1] >= _name(count):
-            raise self.of_another_run(f"it has {parts[-1]}, this run {count} parts")
+            raise of_another_run(self.path, f"it has {parts[-1]}, this run {count} parts")
 
     def read(self, number: int) -> list[dict[str, Any]] | None:
         """Rows of a part; None if it is not there, or torn.
@@ -84,7 +102,7 @@ class Parts:
         except (FileNotFoundError, ValueError):  # pyarrow.lib.ArrowInvalid: no Parquet
             return None
         if tuple(table.column_names) != self.columns:
-            raise self.of_another_run(f"its columns are {', '.join(table.column_names)}")
+            raise of_another_run(self.path, f"its columns are {', '.join(table.column_names)}")
         rows: list[dict[str, Any]] = table.to_pylist()
         return rows
 
@@ -93,7 +111,7 @@ class Parts:
         filesystem, folder = object_stores.resolve(self.path)
         unfinished = f"{folder}/.{_name(number)}.{uuid.uuid4().hex}"
         with filesystem.open_output_stream(unfinished) as file:
-            import_parquet().write_table(arrow_table(rows, self.columns), file)
+            write_parquet(file, rows, self.columns)
         filesystem.move(unfinished, f"{folder}/{_name(number)}")
 
     def written(self, number: int) -> float:
@@ -115,50 +133,6 @@ class Parts:
         gone = sorted({_name(number) for number in range(count)} - set(names))
         if gone:
             raise OSError(f"{len(gone)} parts of {self.path} were removed during the run, such as {gone[0]}")
-
-    def of_another_run(self, difference: str) -> SourceError:
-        """The error that says so."""
-        return SourceError(
-            f"--resume: {self.path} is of another run: {difference}. Name another output, or leave --resume out to "
-            "start anew"
-        )
-
-
-class PartsSink:
-    """The command's view of a table that is written elsewhere, part by part.
-
-    Args:
-        path: of the folder, or its URL.
-        columns: of the table.
-        made_by: as `Parts` has it.
-    """
-
-    def __init__(self, path: str, columns: Sequence[str], made_by: Mapping[str, Any] | None = None) -> None:
-        if not path.lower().endswith(SUFFIX):
-            raise SourceError(f"{path!r}: --engine ray writes a folder of Parquet files; its name ends in {SUFFIX}")
-        if not object_stores.is_url(path):
-            if Path(path).is_file():
-                raise SourceError(f"{path!r} is a file; --engine ray writes a folder of parts: name another")
-            import_parquet()
-        self.path = self.journal = path
-        self.parts = Parts(path if object_stores.is_url(path) else str(Path(path).absolute()), tuple(columns), made_by)
-        self.is_there = True  # part by part
-
-    def start(self) -> None:
-        """Nothing: an earlier table stays until the run knows that it can score."""
-
-    def recover(self, _expected: Iterator[Row], _block: int, _files: Iterable[str] = ()) -> Iterator[Row]:
-        """Nothing: an earlier run's rows come back with those that are scored."""
-        return iter(())
-
-    def write(self, rows: Sequence[Row]) -> None:
-        """Nothing: who scored them has written them."""
-
-    def close(self) -> None:
-        """Nothing: the parts are whole."""
-
-    def abandon(self) -> None:
-        """Nothing: the parts stay for `recover`."""
 
 
 def _name(number: int) -> str:

@@ -1,26 +1,20 @@
-"""What made a table of scores, in `FILE.meta.json` beside it: `--resume` goes on with what the same would make."""
+"""What makes a table of scores, for the `FILE.meta.json` beside it."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import aigciqa
-from aigciqa.scoring.sources import SourceError
-from aigciqa.utils import object_stores
-from aigciqa.utils.files import replacing
+from aigciqa.tables.provenance import FORMAT
+from aigciqa.utils.object_stores import is_url
 
 if TYPE_CHECKING:
     from aigciqa.metric import Metric
-
-FORMAT = 1
-SUFFIX = ".meta.json"
-#: Characters of a value that are shown where it differs: enough of a sha256.
-_SHOWN = 60
+    from aigciqa.records import Item
 
 
 def describe(
@@ -32,11 +26,11 @@ def describe(
         metrics: in order.
         dimensions: the table's.
         dtype: what they compute in, where it is not up to each metric.
-        options: of the command, by name.
+        options: of the run, by name.
     """
     import torch
 
-    ranges = {name: list(metric.config.score_range[name]) for metric in metrics for name in metric.dimensions}
+    ranges = {name: list(metric.config.score_ranges[name]) for metric in metrics for name in metric.dimensions}
     return {
         "format": FORMAT,
         "version": aigciqa.__version__,
@@ -55,90 +49,22 @@ def describe(
     }
 
 
-def write(table: str, made_by: Mapping[str, Any]) -> None:
-    """Write it beside a table, a path or URL.
+def folder_of_paths(item: Item | None, output: str) -> str | None:
+    """The folder that relative paths begin in, from the table's, since both may move; None if paths are absolute.
 
-    Raises:
-        OSError: it can't be written.
+    Args:
+        item: the first, whose paths stand for all.
+        output: the table.
     """
-    data = (json.dumps(made_by, indent=2, allow_nan=False) + "\n").encode()
-    path = path_of(table)
-    if object_stores.is_url(path):
-        filesystem, name = object_stores.resolve(path)
-        with filesystem.open_output_stream(name) as stream:
-            stream.write(data)
-        return
-    with replacing(path) as unfinished:
-        unfinished.write_bytes(data)
-
-
-def copy(table: str, other: str) -> None:
-    """Write beside another table what made a table; nothing where that is not known.
-
-    Raises:
-        OSError: it can't be written.
-    """
-    try:
-        found = read(table)
-    except SourceError:
-        return
-    if found is not None:
-        write(other, found)
-
-
-def read(table: str) -> dict[str, Any] | None:
-    """What made a table, a path or URL; None if nothing says so.
-
-    Raises:
-        SourceError: another file has that name.
-    """
-    path = path_of(table)
-    try:
-        with object_stores.open_file(path) if object_stores.is_url(path) else open(path, "rb") as stream:
-            found = json.loads(stream.read())
-    except FileNotFoundError:
+    paths = [path for path in (item.image, item.reference) if path] if item is not None else []
+    if all(os.path.isabs(path) or is_url(path) for path in paths):
         return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise SourceError(f"{path!r} can't be read: {error}. It is to say what made {table!r}: move it away") from None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise SourceError(
-            f"{path!r} is no file of aigciqa, or of a later version: move it away, or name another output"
-        )
-    return found
-
-
-def declared_dimensions(table: str) -> tuple[str, ...]:
-    """The dimensions of a table, a path or URL, as far as what made it is known."""
+    if is_url(output):
+        return os.getcwd()
     try:
-        dimensions = (read(table) or {}).get("dimensions")
-    except SourceError:
-        return ()
-    return tuple(dimensions) if isinstance(dimensions, dict) else ()
-
-
-def check_same(table: str, made_by: Mapping[str, Any]) -> None:
-    """Refuse to go on with a table that something else made.
-
-    Raises:
-        SourceError: naming what differs; nothing says what made it.
-    """
-    way_out = "Name another output, or leave --resume out to start anew"
-    found = read(table)
-    if found is None:
-        raise SourceError(
-            f"--resume: {path_of(table)} is missing, which says what made {table} (aigciqa 0.1 did not write it); "
-            f"scores of other weights or options might come into one table. {way_out}"
-        )
-    there, wanted = _flat(found), _flat(json.loads(json.dumps(made_by)))
-    for name in {**wanted, **there}:
-        if there.get(name) != wanted.get(name):
-            one, other = (_shown(each.get(name)) for each in (there, wanted))
-            raise SourceError(f"--resume: {table} is of another run: {name} was {one}, is {other} now. {way_out}")
-
-
-def path_of(table: str) -> str:
-    """Where it says what made a table."""
-    return os.fspath(table).rstrip("/") + SUFFIX
+        return os.path.relpath(os.getcwd(), os.path.dirname(os.path.realpath(output)))
+    except ValueError:  # on another drive of Windows
+        return os.getcwd()
 
 
 def _sha256(metric: Metric) -> str:
@@ -150,29 +76,3 @@ def _sha256(metric: Metric) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _flat(made_by: Mapping[str, Any]) -> dict[str, Any]:
-    """Its values by what an error calls them, such as "weights of nr-lite"."""
-    listed = made_by.get("metrics")
-    metrics = (
-        {str(each.get("name")): each for each in listed if isinstance(each, dict)} if isinstance(listed, list) else {}
-    )
-    found = {"the metric": list(metrics)}
-
-    def add(value: Any, names: tuple[str, ...]) -> None:
-        if isinstance(value, dict):
-            for key, each in value.items():
-                add(each, (str(key), *names))
-        else:
-            found[" of ".join(names)] = value
-
-    add(made_by.get("options"), ())
-    add({**made_by, "options": None, "metrics": None}, ())
-    add(metrics, ())
-    return found
-
-
-def _shown(value: Any) -> str:
-    text = "not given" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"

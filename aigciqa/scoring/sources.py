@@ -1,74 +1,32 @@
-"""Where items come from: files, folders, patterns, archives, manifests, standard input; their references and groups."""
+"""Where items come from: files, folders, patterns, archives, manifests, standard input."""
 
 from __future__ import annotations
 
 import glob
-import json
 import os
 import posixpath
 import re
-import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, BinaryIO, TypeAlias
+from typing import BinaryIO, TypeAlias
 
-from aigciqa.errors import InputError
-from aigciqa.records import Item, shortened
-from aigciqa.scoring import archives
+from aigciqa.errors import SourceError
+from aigciqa.images.names import IMAGE_SUFFIXES, SKIPPED_SUFFIXES
+from aigciqa.records import Item
+from aigciqa.scoring import archives, manifests
+from aigciqa.scoring.items import Found
+from aigciqa.scoring.manifests import NUL, SHOWN
 from aigciqa.scoring.tar import ArchiveError
-from aigciqa.tables.csv_text import CsvError, encoding_of, from_windows, read_csv
+from aigciqa.tables import parquet
 from aigciqa.utils import object_stores
-from aigciqa.utils.paths import absolute, at_home, name_key, shown
+from aigciqa.utils.paths import absolute, at_home
 
-IMAGE_SUFFIXES = frozenset(
-    f".{name}"
-    for name in "png jpg jpeg jpe jfif webp gif bmp tif tiff avif jp2 ppm pgm pbm pnm".split()  # noqa: SIM905
-)
-#: Images all the same, which a walk skips: counted, so that nobody takes them for scored.
-SKIPPED_SUFFIXES = frozenset(
-    f".{name}"
-    for name in """
-    apng arw avifs cr2 cr3 dib dng exr hdr heic heics heif hif j2c j2k jpc jpf jpx jxl jxr mpo nef orf pcx pfm psb psd
-    qoi raf rw2 svg svgz tga
-    """.split()  # noqa: SIM905
-)
 MANIFEST_SUFFIXES = frozenset({".csv", ".jsonl", ".parquet"})
-MANIFEST_COLUMNS = ("image", "reference", "group")
-#: Columns of a manifest, at most: each is one in every row of the table.
-MAX_COLUMNS = 1000
-#: Bytes of images that are read from a Parquet file at a time, about.
-_PARQUET_BYTES = 8 << 20
-_PARQUET = ".parquet"
-_PARQUET_ROWS = 65_536
-_PARQUET_BUFFER = 1 << 20  # of a column; otherwise all of a row group is read at once
-#: So much of a name that can't be used is shown.
-_SHOWN = 100
-_NUL = "no file's name has a NUL in it"
 
 #: Folder -> how many of its images a walk skipped, by suffix; however often it is walked.
 Skipped: TypeAlias = "dict[str, Counter[str]]"
-
-
-class SourceError(InputError):
-    """A source that can't be used at all: the command ends before it scores anything."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(shortened(message))
-
-
-@dataclass(frozen=True)
-class Found:
-    """An item as a source gives it: with its path below the folder it was found in, by which references are matched.
-
-    An archive, or a Parquet file with images in it, stands for the items in it: `opened` gives them.
-    """
-
-    item: Item
-    relative: str
-    is_archive: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,7 +65,7 @@ def open_sources(arguments: Iterable[str], stdin: BinaryIO, skipped: Skipped | N
     return [replace(source, opener=partial(_to_its_end, argument, source.opener)) for argument, source in sources]
 
 
-def told(skipped: Skipped) -> list[str]:
+def describe_skipped(skipped: Skipped) -> list[str]:
     """A line on what walks skipped, if there is anything."""
     total: Counter[str] = sum(list(skipped.values()), Counter())
     counts = ", ".join(f"{total[suffix]} {suffix}" for suffix in sorted(total, key=lambda each: (-total[each], each)))
@@ -123,12 +81,12 @@ def opened(found: Found) -> Iterator[Found]:
         yield found
         return
     path, image = found.item.image, None
-    if path.lower().endswith(_PARQUET):
-        yield from _to_its_end(path, lambda: _rows(path, _carried(_parquet_columns(path))))
+    if path.lower().endswith(parquet.SUFFIX):
+        yield from _to_its_end(path, lambda: manifests.rows(path, manifests.carried_columns(path)))
         return
     try:
         for image in archives.images(path, IMAGE_SUFFIXES):
-            yield _found(path, image)
+            yield _of_archive(path, image)
         if image is None:
             raise ArchiveError(f"{path}: no images in it")
     except ArchiveError as error:
@@ -137,16 +95,16 @@ def opened(found: Found) -> Iterator[Found]:
 
 def brings_references(found: Found) -> bool:
     """Whether it is an archive with references in it, beside their images or not; all of it may be read for that."""
-    if not found.is_archive or found.item.image.lower().endswith(_PARQUET):
+    if not found.is_archive or found.item.image.lower().endswith(parquet.SUFFIX):
         return False
     return archives.has_references(found.item.image, IMAGE_SUFFIXES)
 
 
-def _found(path: str, image: archives.ArchiveImage) -> Found:
+def _of_archive(path: str, image: archives.ArchiveImage) -> Found:
     """The item of an archive's image."""
     name = f"{path}/{image.name}"
     if not archives.is_usable(image.name):
-        return Found(Item(path, error=f"{path}: {image.name[:_SHOWN]!r}: {image.error}"), "")
+        return Found(Item(path, error=f"{path}: {image.name[:SHOWN]!r}: {image.error}"), "")
     item = Item(
         name,
         image.reference and f"{path}/{image.reference}",
@@ -156,28 +114,6 @@ def _found(path: str, image: archives.ArchiveImage) -> Found:
         reference_content=image.reference_content,
     )
     return Found(item, posixpath.normpath(image.name))
-
-
-def references_from(reference: str) -> Callable[[Iterable[Found] | None], Callable[[Found], Item]]:
-    """What pairs images with their reference: one file for all, or the matching file of a folder.
-
-    Called with a listing of the images, it returns what gives each of them its reference. In a folder, that is the file
-    of the same relative path, else of the same relative path with another suffix. Else it is the file of the same stem:
-    in a folder without folders in it, which many images may share; in any other only if no image of the listing has a
-    reference of its path, where one file and one image have that stem. NFC and NFD make no difference. Images are never
-    paired by position. An item's own reference, from a manifest, stays.
-
-    The listing is read up to the first image that matches by path. It is None where images can't be listed twice
-    (standard input): unless the folder has no folders, stems are not tried then, and neither where it has archives.
-
-    Raises:
-        SourceError: there is no such file or folder.
-    """
-    if _is_folder(reference):
-        return _ReferenceFolder(reference).pairing
-    if not object_stores.is_url(reference) and not os.path.exists(reference):
-        raise SourceError(f"reference {reference!r}: no such file or folder")
-    return lambda _: lambda found: found.item if found.item.reference else replace(found.item, reference=reference)
 
 
 def group_by(rule: str) -> Callable[[Item], Item]:
@@ -213,10 +149,10 @@ def _to_its_end(argument: str, opener: Callable[[], Iterator[Found]]) -> Iterato
 def _open_source(argument: str, stdin: BinaryIO, skipped: Skipped) -> Source:
     if argument == "-":
         return Source(lambda: _from_lines(stdin))
-    if _is_table_in_parts(argument):
+    if parquet.is_folder_of_parts(argument):
         return _open_manifest(os.path.normpath(argument))
-    if _is_folder(argument):
-        return Source(lambda: _walk(argument, "", skipped))
+    if is_folder(argument):
+        return Source(lambda: walk(argument, "", skipped))
     if os.path.splitext(argument)[1].lower() in MANIFEST_SUFFIXES:
         return _open_manifest(argument)
     if glob.has_magic(argument) and not (object_stores.is_url(argument) or os.path.lexists(argument)):
@@ -227,19 +163,24 @@ def _open_source(argument: str, stdin: BinaryIO, skipped: Skipped) -> Source:
     return Source(lambda: iter([_file(argument)]))
 
 
-def _is_table_in_parts(path: str) -> bool:
-    """Whether it is a folder of Parquet files, as `--engine ray` writes it."""
-    return os.path.isdir(path) and os.path.normpath(path).lower().endswith(".parquet")
+def _open_manifest(path: str) -> Source:
+    if not os.path.isfile(path) and not parquet.is_folder_of_parts(path):
+        raise SourceError(f"manifest {path!r}: no such file")
+    carried = manifests.carried_columns(path)
+    if path.lower().endswith(parquet.SUFFIX) and any(map(parquet.holds_images, parts := parquet.parts_of(path))):
+        files = [Found(Item(part), os.path.basename(part), is_archive=True) for part in parts]
+        return Source(lambda: iter(files), carried, tuple(parts))
+    return Source(lambda: manifests.rows(path, carried), carried)
 
 
-def _is_folder(path: str) -> bool:
+def is_folder(path: str) -> bool:
     """Whether it is a folder, of this machine or of an object store.
 
     Raises:
         SourceError: the object store can't be reached.
     """
     try:
-        return object_stores.is_folder(path) if object_stores.is_url(path) else os.path.isdir(path)
+        return object_stores.is_folder(path)
     except OSError as error:
         raise SourceError(f"{path!r}: {error}") from None
 
@@ -256,20 +197,20 @@ def _glob(pattern: str) -> list[str]:
 
 
 def _matched(path: str, skipped: Skipped) -> Iterator[Found]:
-    return _walk(path, "", skipped) if os.path.isdir(path) else iter([_file(path)])
+    return walk(path, "", skipped) if os.path.isdir(path) else iter([_file(path)])
 
 
 def _from_lines(stream: BinaryIO) -> Iterator[Found]:
     for line in stream:
         path = os.fsdecode(line.rstrip(b"\r\n"))
         if "\0" in path:
-            yield Found(Item("", error=f"{path[:_SHOWN]!r}: {_NUL}"), "")
+            yield Found(Item("", error=f"{path[:SHOWN]!r}: {NUL}"), "")
         elif path := at_home(path):
             problem = object_stores.refusal(path)
             yield _file(path) if problem is None else Found(Item(path, error=problem), "")
 
 
-def _walk(folder: str, below: str, skipped: Skipped) -> Iterator[Found]:
+def walk(folder: str, below: str, skipped: Skipped) -> Iterator[Found]:
     """Images of a folder and the folders in it, sorted by name; links to folders are not followed."""
     if object_stores.is_url(folder):
         yield from _walk_url(folder, skipped)
@@ -284,7 +225,7 @@ def _walk(folder: str, below: str, skipped: Skipped) -> Iterator[Found]:
     for entry in entries:
         relative = os.path.join(below, entry.name)
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path, relative, skipped)
+            yield from walk(entry.path, relative, skipped)
         elif _is_listed(entry.name, counts) and not os.path.isdir(entry.path):
             yield Found(Item(entry.path), relative)
     skipped[folder] = counts
@@ -309,358 +250,3 @@ def _is_listed(name: str, counts: Counter[str]) -> bool:
     if suffix in SKIPPED_SUFFIXES:
         counts[suffix] += 1
     return suffix in IMAGE_SUFFIXES
-
-
-class _ReferenceFolder:
-    """The references below a folder, by relative path and by stem."""
-
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
-        self.by_path: defaultdict[str, list[str]] = defaultdict(list)  # without suffix
-        self.by_stem: defaultdict[str, list[str]] = defaultdict(list)
-        self.is_whole = True
-        for found in _walk(folder, "", {}):
-            if found.item.error is not None:
-                self.is_whole = False
-                continue
-            self.by_path[_path_key(found.relative)].append(found.relative)
-            self.by_stem[_stem_key(found.relative)].append(found.relative)
-        self.is_flat = self.is_whole and all(_stem_key(path) == path for path in self.by_path)
-
-    def pairing(self, images: Iterable[Found] | None) -> Callable[[Found], Item]:
-        """What gives these images their reference."""
-        if self.is_flat:
-            return partial(self._give, frozenset(key for key, found in self.by_stem.items() if len(found) == 1))
-        return partial(self._give, self._stems(images) if images is not None and self.is_whole else frozenset())
-
-    def _give(self, stems: frozenset[str], found: Found) -> Item:
-        item = found.item
-        if item.reference or item.error is not None:
-            return item
-        matches, key = self._of_path(found.relative), _stem_key(found.relative)
-        namesakes = self.by_stem.get(key, [])
-        if len(matches) == 1 or (not matches and key in stems):
-            return replace(item, reference=os.path.join(self.folder, (matches or namesakes)[0]))
-        if matches:
-            problem = f"several references in {self.folder} have its relative path: {shown(matches)}"
-        elif namesakes:
-            problem = (
-                f"no reference in {self.folder} has its relative path {found.relative!r}. Only the stem is that of "
-                f"{shown(namesakes)}, and stems count only where no image matches by path and the stem is unique on "
-                "both sides: name the folders below which the paths agree (as in gen/*), or list both in a manifest"
-            )
-        else:
-            problem = f"no reference in {self.folder} has its relative path or its stem"
-        return replace(item, reference_error=f"{item.image}: {problem}")
-
-    def _of_path(self, relative: str) -> list[str]:
-        """The references of an image's relative path; of the same with another suffix only if there are no others."""
-        matches = self.by_path.get(_path_key(relative), [])
-        same = [match for match in matches if name_key(match) == name_key(relative)]
-        return [match for match in same if match == relative] or same or matches
-
-    def _stems(self, images: Iterable[Found]) -> frozenset[str]:
-        """Stems that one image and one reference have; none if some image matches by path, or is in an archive."""
-        found_in: dict[str, set[str]] = {}
-        for found in images:
-            if found.item.reference or found.item.error is not None:
-                continue
-            if found.is_archive or self._of_path(found.relative):
-                return frozenset()
-            key = _stem_key(found.relative)
-            if len(self.by_stem.get(key, ())) == 1 and len(having := found_in.setdefault(key, set())) < 2:
-                having.add(found.item.image)
-        return frozenset(key for key, having in found_in.items() if len(having) == 1)
-
-
-def _path_key(relative: str) -> str:
-    """What relative paths that differ in their suffix have in common."""
-    return os.path.splitext(name_key(relative))[0]
-
-
-def _stem_key(relative: str) -> str:
-    return posixpath.basename(_path_key(relative))
-
-
-def _open_manifest(path: str) -> Source:
-    if not os.path.isfile(path) and not _is_table_in_parts(path):
-        raise SourceError(f"manifest {path!r}: no such file")
-    carried = _carried(_columns(path))
-    if path.lower().endswith(_PARQUET) and any(map(_holds_images, parts := _parquet_parts(path))):
-        files = [Found(Item(part), os.path.basename(part), is_archive=True) for part in parts]
-        return Source(lambda: iter(files), carried, tuple(parts))
-    return Source(lambda: _rows(path, carried), carried)
-
-
-def _rows(path: str, carried: Sequence[str]) -> Iterator[Found]:
-    """The items of a manifest."""
-    for number, row in enumerate(read_rows(path, (*MANIFEST_COLUMNS, *carried)), 1):
-        yield _listed(row, carried, path, number)
-
-
-def _columns(path: str) -> list[str]:
-    """The columns of a manifest, whose rows are all read unless the format has the columns apart.
-
-    Raises:
-        SourceError: no column `image`, too many columns, or CSV that can't be told apart.
-    """
-    if path.lower().endswith(_PARQUET):
-        return list(dict.fromkeys(name for part in _parquet_parts(path) for name in _parquet_columns(part)))
-    names: dict[str, None] = {}
-    for row in read_rows(path):
-        if isinstance(row, dict) and not row.keys() <= names.keys():
-            names |= dict.fromkeys(row)
-            if len(names) > MAX_COLUMNS:
-                raise SourceError(f"{path!r} has more than {MAX_COLUMNS} columns")
-    return list(names)
-
-
-def _carried(names: Sequence[str]) -> tuple[str, ...]:
-    """The columns that are carried into the table of scores; of another such table, not its metric, scores, error."""
-    left_out = {"", *MANIFEST_COLUMNS}
-    if {*MANIFEST_COLUMNS, "metric", "error"} <= set(names):
-        left_out |= set(names[names.index("metric") : names.index("error") + 1])
-    return tuple(name for name in names if name not in left_out and _is_text(name))
-
-
-def _listed(row: dict[str, Any] | str, carried: Iterable[str], path: str, number: int) -> Found:
-    """The item of a manifest's row; a row that can't be read is an item with an error."""
-    where = f"{path}: row {number}"
-    if isinstance(row, str):
-        return Found(Item("", error=f"{where}: {row}"), "")
-    extra = {name: _as_text(row.get(name)) for name in carried}
-    folder, name = os.path.dirname(path), f"{path}#{number}"
-    try:
-        image, content = _image(row, "image", folder)
-        reference, reference_content = _image(row, "reference", folder)
-        if image is None and content is None:
-            raise SourceError("the column 'image' is empty")
-    except SourceError as error:
-        return Found(Item("", error=f"{where}: {error}", extra=extra), "")
-    item = Item(
-        beside(folder, image) if image and content is None else image or name,
-        beside(folder, reference) if reference and reference_content is None else reference,
-        _as_text(row.get("group")),
-        content=content,
-        reference_content=reference_content,
-        extra=extra,
-    )
-    if reference_content is not None and reference is None:
-        item = replace(item, reference=name)
-    relative = image or name
-    return Found(item, os.path.basename(relative) if os.path.isabs(relative) else relative)
-
-
-def _image(row: Mapping[str, Any], column: str, folder: str) -> tuple[str | None, bytes | None]:
-    """What a cell says of an image: its path, or what is in its file, or both, as Hugging Face's data sets have it.
-
-    Raises:
-        SourceError: neither, or a path that a manifest may not name.
-    """
-    cell: Any = row.get(column)
-    content = None
-    if isinstance(cell, dict) and not cell.keys().isdisjoint({"bytes", "path"}):
-        cell, content = cell.get("path"), cell.get("bytes")
-    elif isinstance(cell, bytes):
-        cell, content = None, cell
-    if content is not None and not isinstance(content, bytes):
-        raise SourceError(f"{column!r} holds no bytes but {type(content).__name__}")
-    if cell is None or cell == "":
-        return None, content
-    if not _is_text(cell):
-        raise SourceError(f"{column!r} is {cell!r}; expected text")
-    if "\0" in str(cell):
-        raise SourceError(f"{column!r} is {str(cell)[:_SHOWN]!r}: {_NUL}")
-    path = spelled(str(cell), folder) if content is None else str(cell)
-    if (problem := object_stores.refusal(path)) is not None:
-        raise SourceError(problem)
-    return path or None, content
-
-
-def _is_text(cell: Any) -> bool:
-    """Whether a cell is text, or a number that stands for text; half a surrogate pair, which JSON can hold, is not."""
-    try:
-        os.fsencode(str(cell))
-    except ValueError:
-        return False
-    return isinstance(cell, (str, int))
-
-
-def _as_text(cell: Any) -> str | None:
-    """What a cell says, as text without blanks around it; None if it is empty, which pandas writes as NaN."""
-    if cell is None or cell != cell:
-        return None
-    text = json.dumps(cell, ensure_ascii=False) if isinstance(cell, (bool, dict, list)) else str(cell).strip()
-    text = text.replace("\0", r"\x00")  # a table in CSV that has it can't be told from a damaged one
-    try:
-        text = from_windows(text)
-    except UnicodeError:
-        text = text.encode("utf-8", "backslashreplace").decode()
-    return text or None
-
-
-def spelled(cell: str, folder: str) -> str:
-    """The path in a cell as the disk spells it.
-
-    If there is no such file: without blanks around it, with slashes for backslashes, below the home folder for `~`, out
-    of Windows' code page, in the other normal form of Unicode, or several of these, if there is a file of that name.
-    """
-    stripped = cell.strip()
-    if object_stores.is_url(stripped):
-        return stripped
-    plain = stripped.replace("\\", "/")
-    slashed = dict.fromkeys((cell, stripped, plain, os.path.expanduser(plain)))
-    if len(slashed) == 1 and cell.isascii():
-        return cell
-    decoded = list(slashed)
-    with suppress(UnicodeError):
-        decoded += map(from_windows, slashed)
-    forms = (form for path in decoded for form in (path, *(unicodedata.normalize(n, path) for n in ("NFC", "NFD"))))
-    return next((form for form in forms if os.path.lexists(beside(folder, form))), os.path.expanduser(stripped))
-
-
-def beside(folder: str, path: str) -> str:
-    """A manifest's path is relative to the manifest; where there is nothing, to the current folder."""
-    joined = os.path.join(folder, path)
-    if object_stores.is_url(path):
-        return path
-    return path if not os.path.lexists(joined) and os.path.lexists(path) else joined
-
-
-def read_rows(path: str, columns: Iterable[str] | None = None) -> Iterator[dict[str, Any] | str]:
-    """Rows of a table ending in `.csv`, `.json`, `.jsonl` or `.parquet`; instead of one that can't be read, why.
-
-    Args:
-        path: of the table; of Parquet, also a folder of files that are read in the order of their names. JSON is read
-            whole, the others as rows are asked for.
-        columns: those that are needed; a format that stores columns apart leaves the others out.
-
-    Raises:
-        SourceError: not a table, one without a column `image` or with two of a name; CSV that can't be told apart.
-    """
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix == ".parquet" or _is_table_in_parts(path):
-        return (row for part in _parquet_parts(path) for row in _parquet_rows(part, columns))
-    return {".csv": _csv_rows, ".json": _json_rows, ".jsonl": _jsonl_rows}[suffix](path)
-
-
-def _csv_rows(path: str) -> Iterator[dict[str, Any] | str]:
-    folder = os.path.dirname(path)
-    rows = read_csv(path, "image", lambda text: is_image_name(text) or os.path.isfile(os.path.join(folder, text)))
-    try:
-        _, header = next(rows, (0, []))
-        header = [name.strip() for name in header]
-        _check_columns(path, header)
-        for line, cells in rows:
-            if any(cells[len(header) :]):
-                raise SourceError(
-                    f"{path}: line {line} has {len(cells)} cells, the header {len(header)}: quote a cell with a "
-                    "delimiter in it"
-                )
-            given: dict[str, Any] = dict.fromkeys(header) | dict(zip(header, cells, strict=False))
-            given.pop("", None)
-            yield given | ({"": None} if len(cells) > len(header) else {})  # whoever is strict about cells sees it
-    except CsvError as error:
-        raise SourceError(str(error)) from None
-
-
-def is_image_name(text: str) -> bool:
-    """Whether it can be an image's: by its suffix, as a URL, or because there is such a file."""
-    suffix = os.path.splitext(text)[1].lower()
-    return suffix in IMAGE_SUFFIXES | SKIPPED_SUFFIXES or object_stores.is_url(text) or os.path.isfile(text)
-
-
-def _jsonl_rows(path: str) -> Iterator[dict[str, Any] | str]:
-    with open(path, encoding=encoding_of(path), errors="surrogateescape") as stream:
-        for line in filter(str.strip, stream):
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                yield f"not JSON: {error}"
-                continue
-            yield _object(row)
-
-
-def _json_rows(path: str) -> Iterator[dict[str, Any] | str]:
-    with open(path, encoding=encoding_of(path), errors="surrogateescape") as stream:
-        try:
-            rows = json.load(stream)
-        except (ValueError, RecursionError) as error:
-            raise SourceError(f"{path!r} is not JSON: {error}") from None
-    if not isinstance(rows, list):
-        raise SourceError(f"{path!r} holds no list of rows but {type(rows).__name__}")
-    yield from map(_object, rows)
-
-
-def _object(row: Any) -> dict[str, Any] | str:
-    return row if isinstance(row, dict) else f"expected an object, got {type(row).__name__}"
-
-
-def _parquet_parts(path: str) -> list[str]:
-    return sorted(glob.glob(os.path.join(glob.escape(path), "*.parquet"))) if _is_table_in_parts(path) else [path]
-
-
-def _parquet_rows(path: str, columns: Iterable[str] | None) -> Iterator[dict[str, Any] | str]:
-    with _open_parquet(path) as file:
-        names = file.schema_arrow.names
-        _check_columns(path, names)
-        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
-        largest = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
-        rows = min(_PARQUET_ROWS, max(1, _PARQUET_BYTES // max(1, largest)))
-        if _holds_images(path):  # of which many rows may share one that the file has once
-            rows = 1
-        wanted = [name for name in columns if name in names] if columns else names
-        try:
-            for batch in file.iter_batches(rows, columns=wanted):
-                yield from batch.to_pylist()
-        except (OSError, ValueError, MemoryError) as error:
-            yield f"not Parquet: {error or 'a row that does not fit in memory'}"
-
-
-def _parquet_columns(path: str) -> list[str]:
-    """The columns of a Parquet file that can be those of a manifest; lists, structs and bytes are no text."""
-    from pyarrow import types
-
-    with _open_parquet(path) as file:
-        _check_columns(path, file.schema_arrow.names)
-        other = (types.is_nested, types.is_binary, types.is_large_binary, types.is_fixed_size_binary)
-        return [
-            field.name
-            for field in file.schema_arrow
-            if field.name in MANIFEST_COLUMNS or not any(check(field.type) for check in other)
-        ]
-
-
-def _holds_images(path: str) -> bool:
-    """Whether images are in a Parquet file, not only their paths."""
-    from pyarrow import types
-
-    with _open_parquet(path) as file:
-        columns = {field.name: field.type for field in file.schema_arrow}
-    kinds = (columns[name] for name in ("image", "reference") if name in columns)
-    return any(types.is_struct(kind) or types.is_binary(kind) or types.is_large_binary(kind) for kind in kinds)
-
-
-def _open_parquet(path: str) -> Any:
-    try:
-        return import_parquet().ParquetFile(path, buffer_size=_PARQUET_BUFFER, pre_buffer=False)
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{path!r} is not Parquet: {error}") from None
-
-
-def import_parquet() -> Any:
-    """pyarrow's parquet module, which is in the extra `parquet`."""
-    try:
-        from pyarrow import parquet
-    except ImportError:
-        raise SourceError("Parquet files need pyarrow: pip install 'aigciqa[parquet]'") from None
-    return parquet
-
-
-def _check_columns(path: str, columns: Iterable[str]) -> None:
-    names = list(columns)
-    if "image" not in names:
-        raise SourceError(f"{path!r} has no column 'image'; it has: {', '.join(names) or 'nothing'}")
-    twice = [name for name in names if name and names.count(name) > 1]
-    if twice:
-        raise SourceError(f"{path!r} has two columns {twice[0]!r}: rename one")

@@ -76,8 +76,7 @@ def opened(path: str) -> Iterator[Stream]:
         ArchiveError: what goes wrong while it is read.
     """
     try:
-        with object_stores.open_file(path) if object_stores.is_url(path) else open(path, "rb") as raw:
-            file = io.BufferedReader(raw, _CHUNK) if object_stores.is_url(path) else raw
+        with object_stores.open_file(path) as file:
             unpacked = _decompressed(file)
             yield Stream(unpacked, unpacked is file and file.seekable())
     except (OSError, EOFError, ImportError, MemoryError, tarfile.TarError, zlib.error, ArchiveError) as error:

@@ -7,7 +7,8 @@ form in the matrix of signs. Each equals SciPy's figure of the drawn samples to 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,42 @@ PERCENTILES = (2.5, 97.5)
 _PART = 2_000_000
 #: Rows of the matrix of signs held at once.
 _ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure and the ends of its 95% interval; NaN where there is none.
+
+    Example:
+        >>> from aigciqa.evaluation import Interval
+        >>> print(Interval(0.8125, 0.75, 0.861))
+        0.812 [0.750, 0.861]
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def interval(
+    statistic: Callable[[Array], Array], groups: Sequence[Hashable], resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """A statistic of samples and its 95% interval, by the percentile bootstrap (Efron 1979).
+
+    Args:
+        statistic: weights (r, n) of the samples -> values (r,).
+        groups: of each of the n samples, as `weights` takes them. The ends are NaN for a single group.
+        resamples: how many; none leaves the ends NaN.
+        seed: of the resampling.
+    """
+    value = float(statistic(np.ones((1, len(groups))))[0])
+    if not resamples or len(set(groups)) < 2:
+        return Interval(value, float("nan"), float("nan"))
+    draws = [statistic(weight) for weight in weights(groups, resamples, seed)]
+    return Interval(value, *percentiles(np.concatenate(draws)))
 
 
 def weights(groups: Sequence[Hashable], resamples: int, seed: int) -> Iterator[Array]:

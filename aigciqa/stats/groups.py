@@ -1,7 +1,7 @@
 """Groups of scores against each other: means with intervals, differences, win rates, significance.
 
-Images of one prompt are not independent: an easy prompt is easy for every generator, and for each of its images.
-So prompts are what is resampled, and where two groups have the same prompts, their difference is that within prompts.
+Images of one prompt are not independent (`aigciqa.stats.means`). So prompts are what is resampled, and where two groups
+have the same prompts, their difference is that within prompts.
 """
 
 from __future__ import annotations
@@ -17,24 +17,23 @@ from numpy.typing import NDArray
 
 from aigciqa.errors import InputError
 from aigciqa.stats import bootstrap
-
-Array = NDArray[np.float64]
+from aigciqa.stats.bootstrap import Array, Interval
+from aigciqa.stats.means import ScoresByPrompt, mean_intervals, resampled_means, resampled_ratios
+from aigciqa.stats.significance import holm, paired_t_test, welch_test
 
 SIGNIFICANCE = 0.05
 #: Fewer prompts in common are no ground for a matched comparison.
 MIN_MATCHED = 2
 #: Fewer can't differ significantly: all on one side, five come out at 2 / 2**5 > 5%.
 MIN_PROVING = 6
-#: More prompts than this are dealt out to as many blocks, which are resampled in their stead: an interval's ends move
-#: by 3% of its half width, less than from one seed to another, and any number of prompts takes the time of these.
-_BLOCKS = 500
-#: From here on Student's t is taken for normal: its 95% point is 1.962, the normal's 1.960.
-_NORMAL_FREEDOM = 1000
 #: Relative difference of means that summing in another order can make.
 _ROUNDING = 1e-12
-#: Pairs of groups that are resampled at a time: many thousands would take gigabytes.
+#: Pairs of groups that are resampled at once: many thousands would take gigabytes.
 _PAIRS = 200
-_SEED, _SECOND_SEED = 0, 1
+#: Of the resamples of the first group and of the second, which are independent.
+_SEEDS = 0, 1
+
+Pair = tuple[str, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +45,7 @@ class Scores:
         keys: the prompt of each value; None if unknown, and each value then counts as a prompt of its own.
 
     Raises:
-        ValueError: values that are not one-dimensional, or another number of keys.
+        InputError: values that are not one-dimensional, or another number of keys.
     """
 
     values: NDArray[Any]
@@ -60,8 +59,8 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How one group stands. Figures are NaN where there is nothing to compute them from.
+class GroupSummary:
+    """Summary statistics of one group. Figures are NaN where there is nothing to compute them from.
 
     Attributes:
         name: of the group.
@@ -85,7 +84,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Difference:
-    """How two groups differ. Figures are NaN where a group has no scores.
+    """The difference of two groups' means, with its test. Figures are NaN where a group has no scores.
 
     Attributes:
         first: name of a group.
@@ -93,14 +92,14 @@ class Difference:
         n: prompts in common if matched, else the prompts of the group that has fewer.
         matched: whether the scores are compared prompt by prompt.
         difference: mean of first less mean of second, over the prompts in common if matched.
-        low: lower end of its 95% interval, of this difference by itself, as for `Standing`.
+        low: lower end of its 95% interval, of this difference by itself, as for `GroupSummary`.
         high: its upper end.
         win_rate: share of prompts where first scores higher, ties half; if not matched, the probability that a score
             of first is higher than one of second (Mann and Whitney 1947).
         p_value: two-sided, of no difference in the means: Student's t test of the prompts' differences if matched, else
             Welch's (1947) with a variance between prompts; never below what complete separation of so few prompts
-            would come out at by chance (`_separation`). Corrected for all pairs compared (Holm 1979). 1 where a
-            group has a single prompt.
+            would come out at by chance. Corrected for all pairs compared (Holm 1979). 1 where a group has a single
+            prompt.
         is_significant: whether it is below 5%.
     """
 
@@ -116,38 +115,11 @@ class Difference:
     is_significant: bool
 
 
-def standings(groups: Mapping[str, Scores]) -> list[Standing]:
-    """How each group stands, best mean first, those without scores last. The other groups don't change its figures."""
-    samples = {name: _Sample.of(scores) for name, scores in groups.items()}
-    draws = _mean_draws(list(samples.values()), _SEED)
-    found = [_standing(name, sample, each) for (name, sample), each in zip(samples.items(), draws, strict=True)]
-    return sorted(found, key=lambda each: (math.isnan(each.mean), -each.mean))
-
-
-def differences(groups: Mapping[str, Scores], *, baseline: str | None = None) -> list[Difference]:
-    """How groups differ.
-
-    Args:
-        groups: name -> scores, higher is better.
-        baseline: compare every other group with this one; if None, all pairs, in the order of `groups`.
-
-    Raises:
-        ValueError: the baseline is no group.
-    """
-    if baseline is not None and baseline not in groups:
-        raise InputError(f"the baseline {baseline!r} is none of the groups: {', '.join(groups)}")
-    samples = {name: _Sample.of(scores) for name, scores in groups.items()}
-    if baseline is None:
-        pairs = list(itertools.combinations(samples, 2))
-    else:
-        pairs = [(name, baseline) for name in samples if name != baseline]
-    slices = [pairs[start : start + _PAIRS] for start in range(0, len(pairs), _PAIRS)]
-    return _corrected([each for part in slices for each in _uncorrected(samples, part)])
-
-
 @dataclass(frozen=True)
-class Margin:
+class NonInferiority:
     """How far the mean of a group lies above a share of the baseline's. Figures are NaN where there are no scores.
+
+    This is the comparison of a non-inferiority test whose margin is a share of the baseline's mean.
 
     Attributes:
         name: of the group.
@@ -156,7 +128,7 @@ class Margin:
         mean: of the group, over the prompts in common if matched.
         baseline_mean: of the baseline, over the same.
         margin: the mean less that share of the baseline's.
-        low: lower end of its 95% interval, as for `Standing`.
+        low: lower end of its 95% interval, as for `GroupSummary`.
         high: its upper end.
     """
 
@@ -170,11 +142,72 @@ class Margin:
     high: float
 
 
-def margins(groups: Mapping[str, Scores], baseline: str, share: float) -> list[Margin]:
+def summaries(groups: Mapping[str, Scores]) -> list[GroupSummary]:
+    """Summary statistics of each group, best mean first, those without scores last.
+
+    The other groups don't change a group's figures.
+
+    Example:
+        >>> import numpy as np
+        >>> from aigciqa.stats.groups import Scores, summaries
+        >>> old, new = Scores(np.array([1.0, 2.0, 3.0])), Scores(np.array([2.0, 4.0, 3.0]))
+        >>> [(each.name, each.mean) for each in summaries({"old": old, "new": new})]
+        [('new', 3.0), ('old', 2.0)]
+    """
+    samples = [ScoresByPrompt.of(scores.values, scores.keys) for scores in groups.values()]
+    means = mean_intervals(samples)
+    found = [_summary(*each) for each in zip(groups, samples, means, strict=True)]
+    return sorted(found, key=lambda each: (math.isnan(each.mean), -each.mean))
+
+
+def differences(groups: Mapping[str, Scores], *, baseline: str | None = None) -> list[Difference]:
+    """The differences between the means of groups.
+
+    Args:
+        groups: name -> scores, higher is better.
+        baseline: compare every other group with this one; if None, all pairs, in the order of `groups`.
+
+    Raises:
+        InputError: the baseline is no group.
+
+    Example:
+        >>> import numpy as np
+        >>> from aigciqa.stats.groups import Scores, differences
+        >>> prompts = ("cat", "dog", "boat")
+        >>> old, new = Scores(np.array([1.0, 2.0, 3.0]), prompts), Scores(np.array([2.0, 4.0, 3.0]), prompts)
+        >>> (found,) = differences({"new": new, "old": old})
+        >>> found.difference, found.n, found.is_significant
+        (1.0, 3, False)
+    """
+    if baseline is not None and baseline not in groups:
+        raise InputError(f"the baseline {baseline!r} is none of the groups: {', '.join(groups)}")
+    samples = {name: ScoresByPrompt.of(scores.values, scores.keys) for name, scores in groups.items()}
+    if baseline is None:
+        pairs = list(itertools.combinations(samples, 2))
+    else:
+        pairs = [(name, baseline) for name in samples if name != baseline]
+    parts = [pairs[start : start + _PAIRS] for start in range(0, len(pairs), _PAIRS)]
+    found = [each for part in parts for each in _uncorrected(samples, part)]
+    p_values = holm([each.p_value for each in found])
+    return [
+        replace(each, p_value=p_value, is_significant=p_value < SIGNIFICANCE)
+        for each, p_value in zip(found, p_values, strict=True)
+    ]
+
+
+def non_inferiority(groups: Mapping[str, Scores], baseline: str, share: float) -> list[NonInferiority]:
     """How far each group but the baseline lies above `share` of the baseline.
 
     Raises:
-        ValueError: the baseline is no group.
+        InputError: the baseline is no group.
+
+    Example:
+        >>> import numpy as np
+        >>> from aigciqa.stats.groups import Scores, non_inferiority
+        >>> old, new = Scores(np.array([1.0, 2.0, 3.0])), Scores(np.array([2.0, 4.0, 3.0]))
+        >>> (found,) = non_inferiority({"new": new, "old": old}, baseline="old", share=0.5)
+        >>> found.mean, found.baseline_mean, found.margin
+        (3.0, 2.0, 2.0)
     """
     shared = {
         name: Scores(np.asarray(scores.values) * share, scores.keys) if name == baseline else scores
@@ -182,65 +215,44 @@ def margins(groups: Mapping[str, Scores], baseline: str, share: float) -> list[M
     }
     found = []
     for each in differences(shared, baseline=baseline):
-        first, second = _Sample.of(groups[each.first]), _Sample.of(groups[baseline])
-        common = _common(first, second)
-        mean, baseline_mean = (first.mean, second.mean) if common is None else map(float, map(np.mean, common))
+        mean, baseline_mean = _compared_means(groups[each.first], groups[baseline])
         margin = 0.0 if math.isclose(mean, share * baseline_mean, rel_tol=_ROUNDING) else each.difference
-        found.append(Margin(each.first, each.n, each.matched, mean, baseline_mean, margin, each.low, each.high))
+        found.append(NonInferiority(each.first, each.n, each.matched, mean, baseline_mean, margin, each.low, each.high))
     return found
 
 
-@dataclass(frozen=True, eq=False)
-class _Sample:
-    """Scores by prompt, prompts in order of their keys.
-
-    Attributes:
-        values: (n,), finite.
-        sums: (m,), of each prompt's scores.
-        counts: (m,), how many it has.
-        keys: (m,), the prompts; None if unknown.
-    """
-
-    values: Array
-    sums: Array
-    counts: Array
-    keys: NDArray[np.object_] | None = None
-
-    @classmethod
-    def of(cls, scores: Scores) -> _Sample:
-        values = np.asarray(scores.values, dtype=np.float64)
-        finite = np.isfinite(values)
-        values = values[finite]
-        if scores.keys is None:
-            return cls(values, values, np.ones(len(values)))
-        keys, index, counts = np.unique(
-            np.array(scores.keys, dtype=object)[finite], return_inverse=True, return_counts=True
-        )
-        return cls(values, np.bincount(index, values, len(keys)).astype(np.float64), counts.astype(np.float64), keys)
-
-    @property
-    def mean(self) -> float:
-        return float(self.values.mean()) if len(self.values) else math.nan
-
-    def squared_error(self) -> float:
-        """Variance of the mean, from the residual sums of prompts (Liang and Zeger 1986); s² / n if each has one score.
-
-        NaN for fewer than two prompts.
-        """
-        prompts = len(self.sums)
-        if prompts < 2:
-            return math.nan
-        residuals = self.sums - self.counts * self.mean
-        return float(prompts / (prompts - 1) * np.sum(residuals**2) / len(self.values) ** 2)
+def _summary(name: str, sample: ScoresByPrompt, mean: Interval) -> GroupSummary:
+    values = sample.values
+    median, worst = (float(np.median(values)), float(values.min())) if len(values) else (math.nan, math.nan)
+    return GroupSummary(name, len(values), mean.value, mean.low, mean.high, median, worst)
 
 
-def _uncorrected(samples: Mapping[str, _Sample], pairs: Sequence[tuple[str, str]]) -> list[Difference]:
-    """How pairs of groups differ, each as if it were the only one."""
-    matches = {pair: _match(samples[pair[0]], samples[pair[1]]) for pair in pairs}
-    matched = {pair: match for pair, match in matches.items() if match is not None}
-    unmatched = [pair for pair in pairs if pair not in matched]
-    draws = dict(zip(matched, _mean_draws(list(matched.values()), _SEED), strict=True))
-    draws |= _independent_draws(samples, unmatched)
+def _compared_means(first: Scores, second: Scores) -> tuple[float, float]:
+    """The means of two groups, over the prompts in common if they can be matched."""
+    samples = ScoresByPrompt.of(first.values, first.keys), ScoresByPrompt.of(second.values, second.keys)
+    matched = _matched_means(*samples)
+    if matched is None:
+        return samples[0].mean, samples[1].mean
+    return float(matched[0].mean()), float(matched[1].mean())
+
+
+def _matched_means(first: ScoresByPrompt, second: ScoresByPrompt) -> tuple[Array, Array] | None:
+    """The means (m,) of the prompts that both have; None if they are too few."""
+    if first.prompts is None or second.prompts is None:
+        return None
+    common, mine, theirs = np.intersect1d(first.prompts, second.prompts, assume_unique=True, return_indices=True)
+    if len(common) < MIN_MATCHED:
+        return None
+    return first.sums[mine] / first.counts[mine], second.sums[theirs] / second.counts[theirs]
+
+
+def _uncorrected(samples: Mapping[str, ScoresByPrompt], pairs: Sequence[Pair]) -> list[Difference]:
+    """The differences of pairs of groups, each as if it were the only one."""
+    inside = {pair: _differences_within(samples[pair[0]], samples[pair[1]]) for pair in pairs}
+    matched = {pair: values for pair, values in inside.items() if values is not None}
+    totals = [(values, np.ones(len(values))) for values in matched.values()]
+    draws = dict(zip(matched, resampled_ratios(totals), strict=True))
+    draws |= _independent_draws(samples, [pair for pair in pairs if pair not in matched])
     return [
         _matched_difference(pair, matched[pair], draws[pair])
         if pair in matched
@@ -249,95 +261,35 @@ def _uncorrected(samples: Mapping[str, _Sample], pairs: Sequence[tuple[str, str]
     ]
 
 
-def _match(first: _Sample, second: _Sample) -> _Sample | None:
-    """The differences of the prompts that both have; None if they can't be matched."""
-    common = _common(first, second)
-    if common is None:
-        return None
-    values = np.where(np.isclose(*common, rtol=_ROUNDING, atol=0), 0.0, common[0] - common[1])
-    return _Sample(values, values, np.ones(len(values)))
+def _differences_within(first: ScoresByPrompt, second: ScoresByPrompt) -> Array | None:
+    """The differences (m,) within the prompts that both have; None if they can't be matched."""
+    means = _matched_means(first, second)
+    return None if means is None else np.where(np.isclose(*means, rtol=_ROUNDING, atol=0), 0.0, means[0] - means[1])
 
 
-def _common(first: _Sample, second: _Sample) -> tuple[Array, Array] | None:
-    """The means (m,) of the prompts that both have; None if they are too few."""
-    if first.keys is None or second.keys is None:
-        return None
-    keys, mine, theirs = np.intersect1d(first.keys, second.keys, assume_unique=True, return_indices=True)
-    if len(keys) < MIN_MATCHED:
-        return None
-    return first.sums[mine] / first.counts[mine], second.sums[theirs] / second.counts[theirs]
+def _independent_draws(samples: Mapping[str, ScoresByPrompt], pairs: Sequence[Pair]) -> dict[Pair, Array]:
+    """Differences (1000,) of means of groups that are resampled independently."""
+    draws = []
+    for side, seed in enumerate(_SEEDS):
+        names = dict.fromkeys(pair[side] for pair in pairs)
+        draws.append(dict(zip(names, resampled_means([samples[name] for name in names], seed), strict=True)))
+    return {(first, second): draws[0][first] - draws[1][second] for first, second in pairs}
 
 
-def _mean_draws(samples: Sequence[_Sample], seed: int) -> list[Array]:
-    """Means (r,) of resamples of each sample's prompts. Samples of as many prompts share the drawing."""
-    found = [np.full(bootstrap.RESAMPLES, math.nan) for _ in samples]
-    blocks = [(_blocks(sample.sums), _blocks(sample.counts)) for sample in samples]
-    by_size: dict[int, list[int]] = {}
-    for index, (sums, _) in enumerate(blocks):
-        by_size.setdefault(len(sums), []).append(index)
-    for size, indices in by_size.items():
-        if size < 2:
-            continue
-        sums = np.stack([blocks[index][0] for index in indices], axis=1)
-        counts = np.stack([blocks[index][1] for index in indices], axis=1)
-        parts = bootstrap.weights(range(size), bootstrap.RESAMPLES, seed)
-        means = np.concatenate([part @ sums / (part @ counts) for part in parts])
-        for column, index in enumerate(indices):
-            found[index] = means[:, column]
-    return found
-
-
-def _blocks(amounts: Array) -> Array:
-    """The amounts (m,) of prompts, dealt out to `_BLOCKS` blocks and added up if they are more."""
-    if len(amounts) <= _BLOCKS:
-        return amounts
-    return np.bincount(np.arange(len(amounts)) % _BLOCKS, amounts).astype(np.float64)
-
-
-def _independent_draws(
-    samples: Mapping[str, _Sample], pairs: Sequence[tuple[str, str]]
-) -> dict[tuple[str, str], Array]:
-    """Differences (r,) of means of groups that are resampled independently."""
-    minuends, subtrahends = dict.fromkeys(pair[0] for pair in pairs), dict.fromkeys(pair[1] for pair in pairs)
-    first = dict(zip(minuends, _mean_draws([samples[name] for name in minuends], _SEED), strict=True))
-    second = dict(zip(subtrahends, _mean_draws([samples[name] for name in subtrahends], _SECOND_SEED), strict=True))
-    return {pair: first[pair[0]] - second[pair[1]] for pair in pairs}
-
-
-def _standing(name: str, sample: _Sample, draws: Array) -> Standing:
-    values = sample.values
-    if not len(values):
-        return Standing(name, 0, *[math.nan] * 5)
+def _matched_difference(pair: Pair, inside: Array, draws: Array) -> Difference:
     low, high = bootstrap.percentiles(draws)
-    return Standing(name, len(values), sample.mean, low, high, float(np.median(values)), float(values.min()))
+    win_rate = float(np.mean(inside > 0) + np.mean(inside == 0) / 2)
+    p_value = paired_t_test(inside)
+    return Difference(*pair, len(inside), True, float(inside.mean()), low, high, win_rate, p_value, False)
 
 
-def _matched_difference(pair: tuple[str, str], prompts: _Sample, draws: Array) -> Difference:
-    freedom = len(prompts.values) - 1
-    return Difference(
-        *pair,
-        len(prompts.values),
-        True,
-        prompts.mean,
-        *bootstrap.percentiles(draws),
-        win_rate=float(np.mean(prompts.values > 0) + np.mean(prompts.values == 0) / 2),
-        p_value=max(_p_value(prompts.mean, prompts.squared_error(), freedom), 2.0**-freedom),
-        is_significant=False,
-    )
-
-
-def _unmatched_difference(pair: tuple[str, str], first: _Sample, second: _Sample, draws: Array) -> Difference:
+def _unmatched_difference(pair: Pair, first: ScoresByPrompt, second: ScoresByPrompt, draws: Array) -> Difference:
+    sizes = len(first.sums), len(second.sums)
     difference = 0.0 if math.isclose(first.mean, second.mean, rel_tol=_ROUNDING) else first.mean - second.mean
-    return Difference(
-        *pair,
-        min(len(first.sums), len(second.sums)),
-        False,
-        difference,
-        *bootstrap.percentiles(draws),
-        win_rate=_superiority(first.values, second.values),
-        p_value=_welch(difference, first, second),
-        is_significant=False,
-    )
+    low, high = bootstrap.percentiles(draws)
+    win_rate = _superiority(first.values, second.values)
+    p_value = welch_test(difference, (first.squared_error(), second.squared_error()), sizes)
+    return Difference(*pair, min(sizes), False, difference, low, high, win_rate, p_value, False)
 
 
 def _superiority(first: Array, second: Array) -> float:
@@ -347,58 +299,3 @@ def _superiority(first: Array, second: Array) -> float:
     ordered = np.sort(second)
     below = np.searchsorted(ordered, first, "left") + np.searchsorted(ordered, first, "right")
     return float(below.mean() / 2 / len(second))
-
-
-def _welch(difference: float, first: _Sample, second: _Sample) -> float:
-    """Two-sided p value of Welch's test, with Satterthwaite's degrees of freedom rounded down."""
-    if math.isnan(difference):
-        return math.nan
-    sizes = len(first.sums), len(second.sums)
-    if min(sizes) < 2:
-        return 1.0
-    errors = first.squared_error(), second.squared_error()
-    total = sum(errors)
-    shares = sum(error**2 / (size - 1) for error, size in zip(errors, sizes, strict=True))
-    freedom = int(total**2 / shares) if shares else sum(sizes) - 2
-    return max(_p_value(difference, total, max(freedom, 1)), _separation(*sizes))
-
-
-def _separation(first: int, second: int) -> float:
-    """Probability, if labels were dealt out at random, that all of one group's prompts lie above all of the other's.
-
-    Of either group's, that is: 2 of `comb(first + second, first)` ways, at most 1.
-    """
-    ways = math.lgamma(first + second + 1) - math.lgamma(first + 1) - math.lgamma(second + 1)
-    return min(1.0, 2 * math.exp(-ways))
-
-
-def _p_value(difference: float, squared_error: float, freedom: int) -> float:
-    """Two-sided p value of a difference with Student's t distribution."""
-    if difference == 0:
-        return 1.0
-    return _student(abs(difference) / math.sqrt(squared_error) if squared_error else math.inf, freedom)
-
-
-def _student(t: float, freedom: int) -> float:
-    """Probability that |T| exceeds t >= 0: the finite series of Abramowitz and Stegun (1964), 26.7.3 and 26.7.4."""
-    if freedom >= _NORMAL_FREEDOM:
-        return math.erfc(t / math.sqrt(2))
-    angle = math.atan(t / math.sqrt(freedom))
-    odd = freedom % 2
-    terms = freedom // 2
-    steps = np.arange(1, terms)
-    series = float(np.cumprod((2 * steps - 1 + odd) / (2 * steps + odd) * math.cos(angle) ** 2).sum())
-    series = math.sin(angle) * (1 + series) if terms else 0.0
-    inside = 2 / math.pi * (angle + math.cos(angle) * series) if odd else series
-    return max(0.0, 1 - inside)
-
-
-def _corrected(found: Sequence[Difference]) -> list[Difference]:
-    """The differences with p values corrected for their number by Holm's step-down procedure (Holm 1979)."""
-    tested = sorted((each.p_value, index) for index, each in enumerate(found) if not math.isnan(each.p_value))
-    corrected = list(found)
-    p_value = 0.0
-    for rank, (raw, index) in enumerate(tested):
-        p_value = max(p_value, min(1.0, raw * (len(tested) - rank)))
-        corrected[index] = replace(found[index], p_value=p_value, is_significant=p_value < SIGNIFICANCE)
-    return corrected

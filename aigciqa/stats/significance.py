@@ -1,14 +1,18 @@
-"""Is one metric better than another? Tests between two correlations that share a variable: MOS.
+"""Significance tests between two correlations, and between two means.
 
-Both metrics score the same images, so their correlations with MOS are dependent. The tests take the images as
-independent draws from a normal distribution: with several images of a prompt they are too sure, and the paired
-bootstrap by groups (`evaluate`) is the one to trust.
+`williams` and `steiger` ask whether one metric is better than another. Both metrics score the same images, so their
+correlations with MOS are dependent. The tests take the images as independent draws from a normal distribution: with
+several images of a prompt they are too sure, and the paired bootstrap by groups (`evaluate`) is the one to trust.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from aigciqa.errors import InputError
 
@@ -40,7 +44,13 @@ def williams(first: float, second: float, between: float, n: int) -> Test:
         n: images; n - 3 degrees of freedom.
 
     Raises:
-        ValueError: fewer than four images, or correlations no three variables can have.
+        InputError: fewer than four images, or correlations no three variables can have.
+
+    Example:
+        >>> from aigciqa.evaluation import williams
+        >>> test = williams(0.85, 0.80, between=0.90, n=100)
+        >>> f"t = {test.statistic:.2f}, p = {test.p:.3f}"
+        't = 2.11, p = 0.038'
     """
     from scipy.stats import t
 
@@ -59,6 +69,12 @@ def steiger(first: float, second: float, between: float, n: int) -> Test:
     """Steiger's Z test: Dunn and Clark's with a pooled covariance (Steiger 1980, Psychol. Bull. 87:245, eq. 14).
 
     Arguments and errors as for `williams`.
+
+    Example:
+        >>> from aigciqa.evaluation import steiger
+        >>> test = steiger(0.85, 0.80, between=0.90, n=100)
+        >>> f"Z = {test.statistic:.2f}, p = {test.p:.3f}"
+        'Z = 2.07, p = 0.038'
     """
     from scipy.stats import norm
 
@@ -75,7 +91,7 @@ def steiger(first: float, second: float, between: float, n: int) -> Test:
 
 
 def _check(first: float, second: float, between: float, n: int) -> float:
-    """The determinant of the correlation matrix; raises ValueError where there is no such matrix."""
+    """The determinant of the correlation matrix; raises InputError where there is no such matrix."""
     if n < MIN_SAMPLES:
         raise InputError(f"the test takes at least {MIN_SAMPLES} images; got {n}")
     if not all(abs(value) <= 1 for value in (first, second, between)):
@@ -84,3 +100,56 @@ def _check(first: float, second: float, between: float, n: int) -> float:
     if determinant < -1e-9:
         raise InputError(f"no three variables have the correlations {first}, {second} and {between}")
     return max(determinant, 0.0)
+
+
+def paired_t_test(differences: NDArray[np.float64]) -> float:
+    """Two-sided p value of Student's t test that the mean of differences (n,), n >= 2, is 0.
+
+    It is never below what n differences of one sign would come out at by chance: 2 / 2**n.
+    """
+    freedom = len(differences) - 1
+    squared_error = float(differences.var(ddof=1)) / len(differences)
+    return max(_t_test(float(differences.mean()), squared_error, freedom), 2.0**-freedom)
+
+
+def welch_test(difference: float, squared_errors: tuple[float, float], sizes: tuple[int, int]) -> float:
+    """Two-sided p value of Welch's t test (Welch 1947), with Satterthwaite's degrees of freedom.
+
+    It is never below what complete separation of the two samples would come out at by chance, if their labels were
+    dealt out at random: 2 of `comb(sum(sizes), sizes[0])` ways.
+
+    Args:
+        difference: of the means; NaN gives NaN.
+        squared_errors: variances of the two means.
+        sizes: of the two samples; 1 where one is less than 2.
+    """
+    if math.isnan(difference):
+        return math.nan
+    if min(sizes) < 2:
+        return 1.0
+    total = sum(squared_errors)
+    shares = sum(error**2 / (size - 1) for error, size in zip(squared_errors, sizes, strict=True))
+    freedom = total**2 / shares if shares else sum(sizes) - 2
+    ways = math.lgamma(sum(sizes) + 1) - sum(math.lgamma(size + 1) for size in sizes)
+    return max(_t_test(difference, total, freedom), min(1.0, 2 * math.exp(-ways)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P values corrected for their number by Holm's step-down procedure (Holm 1979); NaN is left out."""
+    tested = sorted((p_value, index) for index, p_value in enumerate(p_values) if not math.isnan(p_value))
+    corrected = list(p_values)
+    largest = 0.0
+    for rank, (p_value, index) in enumerate(tested):
+        largest = max(largest, min(1.0, p_value * (len(tested) - rank)))
+        corrected[index] = largest
+    return corrected
+
+
+def _t_test(difference: float, squared_error: float, freedom: float) -> float:
+    """Two-sided p value of a difference with a standard error, by Student's t distribution."""
+    from scipy.special import stdtr
+
+    if difference == 0:
+        return 1.0
+    t = abs(difference) / math.sqrt(squared_error) if squared_error else math.inf
+    return float(2 * stdtr(freedom, -t))

@@ -1,4 +1,4 @@
-"""CSV as this package writes and reads it: safe to open in a spreadsheet, and never short of a row without a word."""
+"""CSV as this package writes and reads it: safe to open in a spreadsheet, and no row is lost without an error."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import io
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from aigciqa.errors import InputError
 
@@ -38,7 +38,7 @@ def protected(cell: Cell) -> Cell | str:
 
 
 def plain(cell: str) -> str:
-    """A cell as it was before it was `protected`."""
+    """A cell as it was before `protected`."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
@@ -47,6 +47,11 @@ def csv_line(cells: Iterable[object]) -> str:
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\r\n").writerow(map(protected, cells))  # with "\n", a cell's "\r" stays unquoted
     return buffer.getvalue()[:-2] + "\n"
+
+
+def csv_lines(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Rows as CSV with a header."""
+    return "".join(map(csv_line, (columns, *([row[name] for name in columns] for row in rows))))
 
 
 def from_windows(text: str) -> str:
@@ -63,7 +68,7 @@ def from_windows(text: str) -> str:
 
 
 def read_csv(
-    path: str | os.PathLike[str], column: str, names_image: Callable[[str], bool]
+    path: str | os.PathLike[str], column: str, names_image: Callable[[str], bool] | None = None
 ) -> Iterator[tuple[int, list[str]]]:
     """Rows of a file as spreadsheets and programs write them, each with the number of its first line.
 
@@ -73,8 +78,8 @@ def read_csv(
     Args:
         path: of the file.
         column: one that the header has.
-        names_image: whether a cell can be of that column. By it, rows are told from lines of a text that were swallowed
-            by a quotation mark too many.
+        names_image: whether a cell can be of that column. By it, rows that a quotation mark too many has swallowed are
+            told from lines of a text; without it, they are not looked for.
 
     Raises:
         CsvError: a quotation mark that is never closed, or that stands within a cell; a cell that holds
@@ -91,7 +96,8 @@ def read_csv(
             for cells in reader:
                 header = header or [cell.strip() for cell in cells]
                 if (
-                    reader.line_num > start
+                    names_image is not None
+                    and reader.line_num > start
                     and column in header
                     and swallows(cells, header.index(column), delimiter, names_image)
                 ):
@@ -101,6 +107,13 @@ def read_csv(
                 start = reader.line_num + 1
         except (csv.Error, UnicodeError) as error:
             raise CsvError(f"{os.fspath(path)}: line {start}: {_reason(error)}") from None
+
+
+def read_records(path: str | os.PathLike[str], column: str) -> Iterator[dict[str, str]]:
+    """Rows of a file whose header has `column`, as column -> cell; what is read and refused is as for `read_csv`."""
+    rows = read_csv(path, column)
+    _, header = next(rows, (0, []))
+    return (dict(zip(header, cells, strict=False)) for _, cells in rows)
 
 
 def encoding_of(path: str | os.PathLike[str]) -> str:
@@ -121,13 +134,13 @@ def _without_nul(lines: Iterable[str]) -> Iterator[str]:
         yield line
 
 
-def swallows(cells: Sequence[str], place: int, delimiter: str, names_image: Callable[[str], bool]) -> bool:
-    """Whether a cell with line breaks holds rows, which are told by what stands in one column of theirs."""
+def swallows(cells: Sequence[str], index: int, delimiter: str, names_image: Callable[[str], bool]) -> bool:
+    """Whether a cell with line breaks holds rows of the file, which are told by their cell in the column `index`."""
     for column, cell in enumerate(cells):
         lines = cell.splitlines()
         for number, line in enumerate(lines if len(lines) > 1 else ()):
             inner = _stripped(line, delimiter)
-            at = place - (column if number == 0 else 0)
+            at = index - (column if number == 0 else 0)
             is_row = len(inner) > 1 or (len(cells) == 1 and number < len(lines) - 1)  # else a name with a line break
             if is_row and 0 <= at < len(inner) and names_image(inner[at].strip('"')):
                 return True

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aigciqa.errors import InputError, SourceError
 from aigciqa.registry import SCORE_RANGES, known_dimensions
-from aigciqa.scoring import provenance
-from aigciqa.scoring.sinks import LEADING_COLUMNS, OUTPUT_SUFFIXES, columns_of, to_score
-from aigciqa.scoring.sources import SourceError, read_rows
+from aigciqa.tables import provenance
+from aigciqa.tables.columns import LEADING_COLUMNS, columns_of, to_score
+from aigciqa.tables.formats import TABLE_SUFFIXES, read_rows
 from aigciqa.utils.paths import absolute
 
 
 @dataclass(frozen=True)
-class Table:
+class ScoreTable:
     """A table of scores.
 
     Attributes:
@@ -37,7 +38,7 @@ class Table:
 
     @property
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Its rows, as `sinks.to_row` makes them, read from the file anew; only JSON is held in memory.
+        """Its rows, as `columns.to_row` makes them, read from the file anew; only JSON is held in memory.
 
         Cells are text or None, scores finite or None. Where the file has no column `metric`, it is the file's stem.
         Only a row with an error may be without an image, which is then the empty string.
@@ -46,7 +47,7 @@ class Table:
             SourceError: a row that can't be read, without an image, or with a score that is no number; a file that
                 can't be.
         """
-        for number, row in enumerate(rows_of(self.path), 1):
+        for number, row in enumerate(read_rows(self.path), 1):
             yield self._row(row, f"{self.path}: row {number}")
 
     def located(self, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,7 +85,7 @@ class Table:
         return {name: texts[name] if name in texts else scores[name] for name in self.columns}
 
 
-def read_table(path: str | os.PathLike[str], dimensions: Collection[str] = ()) -> Table:
+def read_table(path: str | os.PathLike[str], dimensions: Collection[str] = ()) -> ScoreTable:
     """Open a table of scores: `.csv`, `.json`, `.jsonl` or `.parquet`, which may be a folder of parts.
 
     Scores are in the columns named after a dimension: of a metric in `aigciqa.registry`, or declared in
@@ -99,15 +100,15 @@ def read_table(path: str | os.PathLike[str], dimensions: Collection[str] = ()) -
     """
     path = Path(path)
     if not is_table(str(path)):
-        raise SourceError(f"{str(path)!r}: a table of scores ends in one of {', '.join(OUTPUT_SUFFIXES)}")
+        raise SourceError(f"{str(path)!r}: a table of scores ends in one of {', '.join(TABLE_SUFFIXES)}")
     if not (path.is_file() or path.is_dir()):
         raise SourceError(f"{str(path)!r}: no such file")
-    first = next(rows_of(path), None)
+    first = next(read_rows(path), None)
     if first is None:
         raise SourceError(f"{str(path)!r} has no rows")
     if isinstance(first, str):
         raise SourceError(f"{path}: row 1: {first}")
-    known = {*known_dimensions(), *provenance.declared_dimensions(str(path)), *dimensions}
+    known = {*known_dimensions(), *provenance.declared_ranges(str(path)), *dimensions}
     others = [name for name in first if name not in (*LEADING_COLUMNS, "error")]
     scored = tuple(name for name in others if name in known)
     if "image" not in first or not scored:
@@ -116,20 +117,12 @@ def read_table(path: str | os.PathLike[str], dimensions: Collection[str] = ()) -
             f"{str(path)!r} has no {missing}; it has: {', '.join(map(str, first)) or 'nothing'}. Expected a table of "
             f"aigciqa score -o, with scores of {', '.join(SCORE_RANGES)}; name scores of your own with --dimension"
         )
-    return Table(path, scored, tuple(name for name in others if name not in known))
-
-
-def rows_of(path: str | os.PathLike[str]) -> Iterator[dict[str, Any] | str]:
-    """`sources.read_rows`, which raises SourceError for a file that can't be read, too."""
-    try:
-        yield from read_rows(os.fspath(path))
-    except OSError as error:
-        raise SourceError(f"{os.fspath(path)!r}: {error.strerror}") from None
+    return ScoreTable(path, scored, tuple(name for name in others if name not in known))
 
 
 def below_common_folder(paths: Sequence[str]) -> list[str]:
     """Paths of files below the deepest folder that holds them all."""
-    whole = [absolute(path) for path in paths]
+    whole = [os.path.abspath(absolute(path)) for path in paths]  # URLs, too, which may stand among paths
     folder = os.path.commonpath([os.path.dirname(path) for path in whole]) if whole else ""
     return [os.path.relpath(path, folder) for path in whole]
 
@@ -137,7 +130,7 @@ def below_common_folder(paths: Sequence[str]) -> list[str]:
 def is_table(path: str) -> bool:
     """Whether a path can be that of a table: by its suffix; `.parquet` may be a folder of parts."""
     suffix = os.path.splitext(os.path.normpath(path))[1].lower()
-    return suffix in OUTPUT_SUFFIXES and (suffix == ".parquet" or not os.path.isdir(path))
+    return suffix in TABLE_SUFFIXES and (suffix == ".parquet" or not os.path.isdir(path))
 
 
 def _text(cell: Any, name: str, where: str) -> str | None:
@@ -157,5 +150,5 @@ def _carried(cell: Any) -> str | None:
 def _score(cell: Any, name: str, where: str) -> float | None:
     try:
         return to_score(cell.strip() if isinstance(cell, str) else cell)
-    except ValueError:
+    except InputError:
         raise SourceError(f"{where}: {name!r} is {reprlib.repr(cell)}; expected a finite number or nothing") from None

@@ -1,34 +1,45 @@
-"""Tables of text and numbers: aligned for the terminal, Markdown, CSV; and how numbers look in them."""
+"""Tables to be read: aligned for the terminal, Markdown, LaTeX; and how text and numbers look in them."""
 
 from __future__ import annotations
 
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from aigciqa.errors import InputError
-from aigciqa.tables.csv_text import csv_line
-from aigciqa.utils.files import replacing
+from aigciqa.utils.files import write_file
 
 Writer = TypeVar("Writer")
 
 #: Decimals in tables to be read.
 DECIMALS = 3
+_LATEX = MappingProxyType(
+    {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$",
+     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "→": r"$\rightarrow$", "<": "$<$", ">": "$>$"}
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Table:
-    """Text in rows.
+class TextTable:
+    """A table to be read: text in rows, of which the first columns are names and the others numbers.
+
+    Example:
+        >>> table = TextTable("Means", ("group", "n"), (("a", "10"), ("b", "9")), left=1)
+        >>> print(table.aligned())
+        group   n
+        a      10
+        b       9
 
     Attributes:
         title: what it shows.
         header: a name per column.
         rows: a cell per column.
-        left: how many columns are names, aligned left; the others are numbers, aligned right.
+        left: how many columns are names, aligned left; the others are aligned right.
     """
 
     title: str
@@ -36,28 +47,28 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     left: int
 
+    def aligned(self) -> str:
+        """Columns of equal width, for a terminal."""
+        lines = [[printable(cell) for cell in line] for line in (self.header, *self.rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join("  ".join(self._padded(line, widths)).rstrip() for line in lines)
 
-def aligned(table: Table) -> str:
-    """A table in columns of equal width."""
-    lines = [[printable(cell) for cell in line] for line in (table.header, *table.rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(table.header))]
+    def _padded(self, line: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
+        for column, (cell, width) in enumerate(zip(line, widths, strict=True)):
+            yield cell.ljust(width) if column < self.left else cell.rjust(width)
 
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            cell.ljust(width) if column < table.left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return "  ".join(padded).rstrip()
+    def markdown(self) -> str:
+        """GitHub's Markdown."""
+        rule = ["---" if column < self.left else "---:" for column in range(len(self.header))]
+        escaped = [[markdown_text(printable(cell)) for cell in line] for line in (self.header, *self.rows)]
+        return "\n".join(f"| {' | '.join(line)} |" for line in (escaped[0], rule, *escaped[1:]))
 
-    return "\n".join(map(line, lines))
-
-
-def markdown(table: Table) -> str:
-    """A table in GitHub's Markdown."""
-    rule = ["---" if column < table.left else "---:" for column in range(len(table.header))]
-    escaped = [[markdown_text(printable(cell)) for cell in line] for line in (table.header, *table.rows)]
-    lines = [escaped[0], rule, *escaped[1:]]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    def latex(self) -> str:
+        """A LaTeX `tabular` with rules above, below and under the header."""
+        columns = "l" * self.left + "r" * (len(self.header) - self.left)
+        header, *rows = (" & ".join(map(latex_text, line)) + r" \\" for line in (self.header, *self.rows))
+        begin, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
+        return "\n".join((begin, r"\hline", header, r"\hline", *rows, r"\hline", end))
 
 
 def markdown_text(text: str) -> str:
@@ -70,9 +81,9 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
-def csv_lines(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """Rows as CSV with a header."""
-    return "".join(map(csv_line, (columns, *([row[name] for name in columns] for row in rows))))
+def latex_text(text: str) -> str:
+    """Text as LaTeX that shows it as it is."""
+    return "".join(_LATEX.get(letter, letter) for letter in text)
 
 
 def rounded(value: float, *, signed: bool = False) -> str:
@@ -115,7 +126,7 @@ def writer_of(path: str | os.PathLike[str], writers: Mapping[str, Writer], what:
     """The writer of a file's suffix.
 
     Raises:
-        ValueError: there is none; `what` is the file to be.
+        InputError: there is none; `what` is the file to be.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in writers:
@@ -126,8 +137,7 @@ def writer_of(path: str | os.PathLike[str], writers: Mapping[str, Writer], what:
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a file, whole or not at all, making its folder if absent."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial:
-        partial.write_bytes(encoded(text))
+    write_file(path, encoded(text))
 
 
 def encoded(text: str) -> bytes:

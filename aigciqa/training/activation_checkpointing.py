@@ -32,7 +32,7 @@ def checkpointed_forward(backbone: Backbone, images: Tensor) -> Tensor:
         (B, C, h, w).
 
     Raises:
-        ValueError: the input of a block is changed in place, so that the block can't be computed again.
+        InputError: the input of a block is changed in place, so that the block can't be computed again.
     """
     blocks = _Checkpointed(backbone)
     with blocks.running():
@@ -70,7 +70,7 @@ class _Checkpointed:
             self.inputs.clear()
 
     def check_inputs(self) -> None:
-        """Raise ValueError if a block would be computed again from something else."""
+        """Raise InputError if a block would be computed again from something else."""
         for module, tensor, version in self.inputs:
             if tensor._version != version:
                 raise InputError(

@@ -23,9 +23,9 @@ from aigciqa import __version__
 from aigciqa.errors import DatabaseError, ImageError
 from aigciqa.images import parquet
 from aigciqa.images.decode import load_image
-from aigciqa.images.preprocess import preprocess_image
+from aigciqa.images.preprocess import Preprocessor
 from aigciqa.registry import Preprocess
-from aigciqa.utils.files import replacing
+from aigciqa.utils.files import write_file
 
 #: Of many images that can't be read, an error names these first ones.
 SHOWN = 10
@@ -69,6 +69,18 @@ class ImageCache:
         entry = self.entries[path]
         return entry.height, entry.width
 
+    def random_crop(self, path: str, side: int, rng: np.random.Generator) -> Pixels:
+        """A square anywhere in an image, mirrored half of the time; see `crop`."""
+        height, width = self.size(path)
+        top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
+        pixels = self.crop(path, top, left, side)
+        return pixels[:, ::-1] if rng.random() < 0.5 else pixels
+
+    def centre_crop(self, path: str, side: int) -> Pixels:
+        """The square in the middle of an image, which the metric scores; see `crop`."""
+        top, left = (round((length - side) / 2.0) for length in self.size(path))
+        return self.crop(path, top, left, side)
+
     def crop(self, path: str, top: int, left: int, side: int) -> Pixels:
         """A square of an image: (side, side, 3).
 
@@ -90,7 +102,7 @@ def build_cache(paths: Iterable[str], spec: Preprocess, folder: Path, *, workers
 
     Args:
         paths: of the images; each is kept once.
-        spec: how the metric presents images; its crop is left to the reader.
+        spec: how the metric preprocesses images; its crop is left to the reader.
         folder: where caches are kept, made if absent.
         workers: decoding threads.
         progress: whether to show a bar.
@@ -116,7 +128,7 @@ def build_cache(paths: Iterable[str], spec: Preprocess, folder: Path, *, workers
         entries = dict(zip(distinct, found, strict=True))
     finally:
         pool.shutdown(cancel_futures=True)
-    bad = [entry for entry in entries.values() if isinstance(entry, str)]
+    bad = [str(entry) for entry in entries.values() if isinstance(entry, ImageError)]
     if bad:
         more = f"\n- and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
         listed = "\n- ".join(bad[:SHOWN])
@@ -131,21 +143,20 @@ def _make(folder: Path) -> None:
         raise DatabaseError(f"{folder}: no place for the image cache: {error.strerror}; choose another") from error
 
 
-def _entry(path: str, spec: Preprocess, folder: Path) -> Entry | str:
+def _entry(path: str, spec: Preprocess, folder: Path) -> Entry | ImageError:
     """An image's entry, made if it is absent or damaged; or why the image can't be read."""
     file = folder / f"{_name(path, spec)}.rgb"
     kept = _kept(file)
     if kept is not None:
         return kept
     try:
-        pixels = preprocess_image(load_image(path), spec).permute(1, 2, 0).numpy()
+        pixels = Preprocessor(spec).image(load_image(path)).permute(1, 2, 0).numpy()
     except ImageError as error:
-        return str(error)
+        return error
     height, width = pixels.shape[:2]
     content = pixels.tobytes()
     try:
-        with replacing(file) as partial:
-            partial.write_bytes(_HEADER.pack(height, width, _checksum(file, height, width, content)) + content)
+        write_file(file, _HEADER.pack(height, width, _checksum(file, height, width, content)) + content)
     except OSError as error:
         raise DatabaseError(
             f"{file}: the image cache can't be written: {error.strerror}; make room, or choose another place for it"
@@ -155,14 +166,14 @@ def _entry(path: str, spec: Preprocess, folder: Path) -> Entry | str:
 
 def _name(path: str, spec: Preprocess) -> str:
     """Changes with the image's path, size and time, the resize, and the version, which may decode otherwise."""
-    metadata: list[object] = [__version__, spec.resize, spec.max_side, path]
+    key: list[object] = [__version__, spec.resize, spec.max_side, path]
     place = parquet.place_of(path)
     try:
         status = os.stat(path if place is None else place.file)
-        metadata += [status.st_size, status.st_mtime_ns]
+        key += [status.st_size, status.st_mtime_ns]
     except OSError:
         pass  # reading it will say why
-    return hashlib.sha256(json.dumps(metadata).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
 
 
 def _kept(file: Path) -> Entry | None:

@@ -1,4 +1,4 @@
-"""What a run of training is gone on with: its state after the last whole epoch, and what it was trained on."""
+"""The state of a run after its last whole epoch, from which the run goes on, and the check that it is the same run."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 
 import torch
 
-from aigciqa.databases.base import below
+from aigciqa.databases.sample import below
 from aigciqa.databases.splits import PARTS, Split
 from aigciqa.errors import CheckpointError, InputError
-from aigciqa.images.decode import read_content
+from aigciqa.images.reading import read_content
 from aigciqa.utils.files import replacing
 from aigciqa.utils.paths import shown
 
-#: 1, that of 0.1.0, had no format in it and other targets.
-FORMAT = 2
+#: 1 had no format in it and other targets, 2 other names of settings.
+FORMAT = 3
 #: Settings that may be others when a run goes on: they don't change what was done.
 FREE = ("epochs", "patience", "activation_checkpointing")
 
@@ -41,7 +41,7 @@ def read_state(path: Path, settings: Mapping[str, Any], split: Split) -> dict[st
 
     Raises:
         CheckpointError: it can't be read.
-        ValueError: naming what differs.
+        InputError: naming what differs.
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -57,7 +57,7 @@ def read_state(path: Path, settings: Mapping[str, Any], split: Split) -> dict[st
 
 
 def check_images(path: Path, state: Mapping[str, Any], images: Mapping[str, str]) -> None:
-    """Raise ValueError if images are not those that a run was trained on.
+    """Raise InputError if images are not those that a run was trained on.
 
     Args:
         path: of the run's state.
@@ -99,8 +99,3 @@ def _refuse(path: Path, changed: list[str]) -> None:
     if changed:
         differing = ", ".join(changed)
         raise InputError(f"the run of {path} differs in {differing}: train as it did, or in another folder")
-
-
-def _sha256(path: str) -> str:
-    """Of a file, or of an image in a Parquet file."""
-    return hashlib.sha256(read_content(path)).hexdigest()

@@ -34,6 +34,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(unfinished, path)
 
 
+def write_file(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file whole or not at all."""
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(data)
+
+
 @contextlib.contextmanager
 def partial(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give the path of an empty, hidden file beside `path`; whatever is still there when the block ends is removed."""

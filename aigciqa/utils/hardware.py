@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
 import re
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
+from aigciqa.errors import InputError
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+#: The default dtype is one for all threads.
+_DEFAULT_DTYPE = threading.RLock()
 #: Options of glibc's `mallopt` (malloc.h). Never trim, never map a large block, one arena for all threads:
 _KEEP = {-1: -1, -4: 0, -8: 1}
 #: Map every block of 1 MiB and more, so that it goes back when it is freed.
@@ -38,6 +46,31 @@ def fast_dtype(device: str | torch.device | None) -> torch.dtype:
             getattr(torch.cpu, check, bool)() for check in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
         )
     return torch.bfloat16 if is_good else torch.float32
+
+
+def autocast_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    """The dtype autocast is to use; None for plain float32.
+
+    Raises:
+        InputError: another dtype than `float32`, `bfloat16` and `float16`.
+    """
+    chosen = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if dtype is not None and chosen not in _DTYPES.values():
+        raise InputError(f"dtype is one of {', '.join(_DTYPES)}, auto; got {dtype!r}")
+    return None if chosen is torch.float32 else chosen
+
+
+@contextlib.contextmanager
+def undisturbed(device: str) -> Iterator[None]:
+    """What modules are made and exported under, whatever the caller has set: ordinary float32 tensors on one device."""
+    settle_threads()
+    with _DEFAULT_DTYPE, torch.inference_mode(False), torch.device(device):
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)
 
 
 @functools.cache

@@ -8,11 +8,15 @@ from collections import Counter, deque
 
 from aigciqa.errors import ImageError
 
+#: Bytes of encoded images that a run holds between reading and decoding them, whatever the number of images, references
+#: and threads: 256 MiB. The images that are being decoded and scored come on top.
+CONTENT_BYTES = 256 * 2**20
+
 
 class Budget:
     """Bytes that shares of it hold together, at most; they come first who ask first.
 
-    A share that is larger than all of it passes when no other of its lane is held. So one of each lane is always on its
+    A share that is larger than all of it passes when no other of its kind is held. So one of each kind is always on its
     way, and nobody waits for someone who waits.
     """
 
@@ -28,8 +32,8 @@ class Budget:
 
     def has_room(self, share: Share, size: int) -> bool:
         """Whether a share in the queue may take so many bytes now."""
-        is_first = share is next(each for each in self.queue if each.lane == share.lane)
-        return is_first and (not self.held[share.lane] or self.held.total() + size <= self.limit)
+        is_first = share is next(each for each in self.queue if each.kind == share.kind)
+        return is_first and (not self.held[share.kind] or self.held.total() + size <= self.limit)
 
 
 #: What all images that this process decodes at a time take together. One that takes more is decoded alone.
@@ -46,11 +50,11 @@ class Share:
 
     Args:
         budget: what it is a share of.
-        lane: which kind of share it is.
+        kind: which kind of share it is.
     """
 
-    def __init__(self, budget: Budget = DECODING, lane: str = "") -> None:
-        self.lane = lane
+    def __init__(self, budget: Budget = DECODING, kind: str = "") -> None:
+        self.kind = kind
         self.is_waiting = False
         self._budget = budget
         self._size = 0
@@ -82,13 +86,13 @@ class Share:
                 raise ImageError("the run was stopped")
             if is_due:
                 self._size = size
-                budget.held[self.lane] += size
+                budget.held[self.kind] += size
             return is_due
 
     def give_back(self) -> None:
         """End it, from any thread, any number of times."""
         budget = self._budget
         with budget.changed:
-            budget.held[self.lane] -= self._size
+            budget.held[self.kind] -= self._size
             self._size, self._is_over = 0, True
             budget.changed.notify_all()

@@ -6,9 +6,15 @@ Ray's readers go through the same file systems, so credentials and endpoints are
 from __future__ import annotations
 
 import functools
+import io
+import os
 import re
 from typing import Any
 
+from aigciqa.utils.extras import needs_extra
+
+#: Of an object, read at a time: each time is a request.
+_BUFFER_BYTES = 2**20
 _URL = re.compile(r"([a-z][a-z0-9+.-]+)://([^/]*)/?(.*)", re.DOTALL)
 #: A bucket, or for Azure `container@account`. After a `?` pyarrow takes options, such as the host to ask.
 _BUCKET = re.compile(r"[\w.-]*|[\w.-]+@[\w-]+\.(?:blob|dfs)\.core\.windows\.net", re.ASCII)
@@ -49,23 +55,34 @@ def resolve(path: str) -> tuple[Any, str]:
     return filesystem, f"{root.rstrip('/')}/{key}"
 
 
-def open_file(path: str) -> Any:
-    """A file, opened to read its bytes; it has `read`, `seek` and `size()`.
+def open_object(url: str) -> Any:
+    """An object, opened to read its bytes; it has `read`, `seek` and `size()`.
 
     Raises:
         OSError: it can't be opened.
     """
-    filesystem, name = resolve(path)
+    filesystem, name = resolve(url)
     return filesystem.open_input_file(name)
 
 
-def is_folder(url: str) -> bool:
-    """Whether there are files below a URL.
+def open_file(path: str) -> io.BufferedReader:
+    """A file, by its path or URL, opened to read its bytes.
+
+    Raises:
+        OSError: it can't be opened.
+    """
+    return io.BufferedReader(open_object(path), _BUFFER_BYTES) if is_url(path) else open(path, "rb")
+
+
+def is_folder(path: str) -> bool:
+    """Whether a path is a folder, or there are files below a URL.
 
     Raises:
         OSError: the store can't be reached.
     """
-    filesystem, name = resolve(url)
+    if not is_url(path):
+        return os.path.isdir(path)
+    filesystem, name = resolve(path)
     kind: bool = filesystem.get_file_info(name).type == _import_fs().FileType.Directory
     return kind
 
@@ -107,8 +124,6 @@ def _local_filesystem() -> Any:
 
 
 def _import_fs() -> Any:
-    try:
+    with needs_extra("ray", "object stores need pyarrow"):
         from pyarrow import fs
-    except ImportError:
-        raise OSError("object stores need pyarrow: pip install 'aigciqa[ray]'") from None
     return fs

@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
+from aigciqa.utils.object_stores import is_url
+
 #: Of many names, an error shows these first ones.
 SHOWN = 5
 
@@ -18,8 +20,14 @@ def name_key(path: str) -> str:
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
-    """`os.path.abspath`, but `link/../x` lies beside what the link leads to, where the system finds it."""
-    folder, name = os.path.split(os.fspath(path))
+    """`os.path.abspath`, but `link/../x` lies beside what the link leads to, where the system finds it.
+
+    A URL is absolute as it is, but for slashes at its end.
+    """
+    path = os.fspath(path)
+    if is_url(path):
+        return path.rstrip("/")
+    folder, name = os.path.split(path)
     if name == os.pardir:
         return real(path)
     if os.pardir in PurePath(folder).parts:
@@ -54,3 +62,8 @@ def shown(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
+
+
+def counted(things: Sequence[object], noun: str) -> str:
+    """How many there are, in words."""
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"

@@ -52,7 +52,7 @@ class Step:
         )
         return "there" if same else "different"
 
-    def take(self, by: Method) -> None:
+    def place(self, by: Method) -> None:
         """Put the file in its place, whole or not at all; its folder is made if absent.
 
         Raises:

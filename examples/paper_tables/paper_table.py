@@ -45,7 +45,7 @@ def main(protocol: str, description: str) -> None:
         setting=Setting(DATABASE, split.protocol, "test", split.seed, split.digest),
     )
     print(text.caption(evaluation))
-    print(text.aligned(text.agreement_table(evaluation.results, intervals=False)))
+    print(text.agreement_table(evaluation.results, intervals=False).aligned())
     if options.output is not None:
         text.write_report(evaluation, options.output)
     if evaluation.failures:

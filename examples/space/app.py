@@ -45,7 +45,7 @@ def score(image: str | None, prompt: str | None, name: str) -> tuple[list[list[s
         aigciqa.plot_quality_map(image, metric, reference, ax=figure.add_subplot())
     except ValueError as error:  # a file that can't be read
         raise gradio.Error(str(error)) from error
-    ranges = metric.config.score_range
+    ranges = metric.config.score_ranges
     return [[each, round(value.item(), 2), *ranges[each]] for each, value in scores.items()], figure
 
 

@@ -31,8 +31,8 @@ function groupName(index) {
 }
 
 function groupColour(index) {
-  const place = data.coloured.indexOf(data.groups[index]);
-  return `var(--group-${place < 0 ? OTHERS : place})`;
+  const colour = data.coloured.indexOf(data.groups[index]);
+  return `var(--group-${colour < 0 ? OTHERS : colour})`;
 }
 
 function dot(colour) {
@@ -577,7 +577,7 @@ function cover(canvas, crop, image) {
 class Charts {
   constructor(openImage) {
     this.openImage = openImage;
-    this.hidden = new Set(); // groups, as places in `names`
+    this.hidden = new Set(); // groups, as indices of `names`
     this.names = [...data.coloured];
     const hasOthers = data.columns.some((column) => column.histogram.counts.at(-1).some(Boolean));
     if (hasOthers) this.names.push("other groups");
@@ -595,20 +595,20 @@ class Charts {
   }
 
   fillLegend() {
-    for (const [place, name] of this.names.entries()) {
-      const button = element("button", { type: "button" }, dot(`var(--group-${this.colour(place)})`), bdi(name || "no group"));
+    for (const [group, name] of this.names.entries()) {
+      const button = element("button", { type: "button" }, dot(`var(--group-${this.colour(group)})`), bdi(name || "no group"));
       button.setAttribute("aria-pressed", "true");
       button.addEventListener("click", () => {
-        this.hidden[this.hidden.has(place) ? "delete" : "add"](place);
-        button.setAttribute("aria-pressed", String(!this.hidden.has(place)));
+        this.hidden[this.hidden.has(group) ? "delete" : "add"](group);
+        button.setAttribute("aria-pressed", String(!this.hidden.has(group)));
         this.draw();
       });
       byId("legend").append(button);
     }
   }
 
-  colour(place) {
-    return place < data.coloured.length ? place : OTHERS;
+  colour(group) {
+    return group < data.coloured.length ? group : OTHERS;
   }
 
   draw() {
@@ -621,12 +621,12 @@ class Charts {
     const column = data.columns[byId("histogram-column")?.value ?? 0];
     const { edges, counts } = column.histogram;
     const figure = this.figure(column.label, "Share of the group\u2019s images");
-    for (const [place] of this.names.entries()) {
-      if (this.hidden.has(place)) continue;
-      const bins = counts[place];
+    for (const [group] of this.names.entries()) {
+      if (this.hidden.has(group)) continue;
+      const bins = counts[group];
       const total = bins.reduce((sum, bin) => sum + bin, 0);
       if (!total) continue;
-      const colour = resolved(`--group-${this.colour(place)}`);
+      const colour = resolved(`--group-${this.colour(group)}`);
       const top = bins.map((bin) => (100 * bin) / total);
       const [left, right] = [edges.slice(0, -1), edges.slice(1)];
       figure.quad({ left, right, top, bottom: 0, fill_color: colour, fill_alpha: 0.16, line_color: null });
@@ -646,11 +646,11 @@ class Charts {
     const { HoverTool, TapTool } = Bokeh;
     const tooltips = [["", "@name"], [across.label, "@x{0.000}"], [up.label, "@y{0.000}"]];
     figure.add_tools(new HoverTool({ tooltips }), new TapTool());
-    const byPlace = new Map(this.names.map((_, place) => [place, []]));
-    for (const index of both) byPlace.get(this.placeOf(index)).push(index);
-    for (const [place, indices] of byPlace) {
-      if (this.hidden.has(place) || !indices.length) continue;
-      this.points(figure, indices, across, up, resolved(`--group-${this.colour(place)}`));
+    const byGroup = new Map(this.names.map((_, group) => [group, []]));
+    for (const index of both) byGroup.get(this.groupOf(index)).push(index);
+    for (const [group, indices] of byGroup) {
+      if (this.hidden.has(group) || !indices.length) continue;
+      this.points(figure, indices, across, up, resolved(`--group-${this.colour(group)}`));
     }
     byId("scatter-note").textContent = both.length
       ? `${both.length.toLocaleString("en")} images with both scores; a click on a point shows its image.`
@@ -658,9 +658,9 @@ class Charts {
     this.scatter = render(figure, byId("scatter-chart"), this.scatter);
   }
 
-  placeOf(index) {
-    const place = data.coloured.indexOf(data.groups[data.group[index]]);
-    return place < 0 ? data.coloured.length : place;
+  groupOf(index) {
+    const group = data.coloured.indexOf(data.groups[data.group[index]]);
+    return group < 0 ? data.coloured.length : group;
   }
 
   points(figure, indices, across, up, colour) {

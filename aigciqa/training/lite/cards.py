@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from aigciqa.stats.bootstrap import Interval
 from aigciqa.training.lite.degradations import degradation, names
-from aigciqa.training.lite.figures import Figure
 
 #: A control that comes this close is said to do as well.
 CLOSE = 0.02
@@ -41,8 +41,8 @@ class Table:
     """
 
     title: str
-    rows: dict[str, list[Figure]] = field(default_factory=dict)
-    controls: dict[str, Figure] = field(default_factory=dict)
+    rows: dict[str, list[Interval]] = field(default_factory=dict)
+    controls: dict[str, Interval] = field(default_factory=dict)
     wanted: float | None = None
 
 
@@ -56,9 +56,9 @@ class Tables:
         self,
         key: str,
         title: str,
-        rows: Mapping[str, Figure],
+        rows: Mapping[str, Interval],
         wanted: float | None = None,
-        controls: Mapping[str, Figure] | None = None,
+        controls: Mapping[str, Interval] | None = None,
     ) -> None:
         """Add the rows of one seed to a table, made if new."""
         table = self.tables.setdefault(key, Table(title, {}, dict(controls or {}), wanted))
@@ -80,7 +80,7 @@ def card(variant: str, tables: Mapping[str, Table], metadata: Mapping[str, objec
     Args:
         variant: which.
         tables: what was measured.
-        metadata: what `recipe.metadata` says of the data.
+        metadata: what `training_data.metadata` says of the data.
     """
     parts = [_head(variant), _data(metadata), _scope(variant, tables), _validation()]
     parts += [_table(table) for table in tables.values()]

@@ -15,7 +15,6 @@ same noise louder, the same warp further), so that strengths of one seed form a 
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -27,6 +26,23 @@ from torch import Tensor
 from torch.nn import functional
 
 from aigciqa.errors import InputError
+from aigciqa.training.lite.image_filters import (
+    box,
+    displace,
+    edge_keeping,
+    filtered,
+    from_pil,
+    gaussian,
+    kuwahara,
+    quantised_blocks,
+    rank_filtered,
+    resample,
+    shock,
+    through_codec,
+    to_luma,
+    to_pil,
+    white_noise,
+)
 
 MIN_STRENGTH, MAX_STRENGTH = 1.0, 5.0
 Degrade = Callable[[Tensor, float, np.random.Generator], Tensor]
@@ -62,7 +78,13 @@ _TABLE: dict[str, Degradation] = {}
 
 
 def names() -> tuple[str, ...]:
-    """The names `degrade` takes, in a fixed order."""
+    """The names `degrade` takes, in a fixed order.
+
+    Example:
+        >>> from aigciqa.training.lite.degradations import names
+        >>> names()[:3]
+        ('gaussian_blur', 'lens_blur', 'motion_blur')
+    """
     return tuple(_TABLE)
 
 
@@ -70,7 +92,7 @@ def degradation(name: str) -> Degradation:
     """The degradation of that name.
 
     Raises:
-        ValueError: unknown name.
+        InputError: unknown name.
     """
     if name not in _TABLE:
         raise InputError(f"unknown degradation {name!r}; expected one of: {', '.join(_TABLE)}")
@@ -90,7 +112,15 @@ def degrade(image: Tensor, name: str, strength: float, *, seed: int) -> Tensor:
         (3, H, W) in [0, 1], on the 8-bit grid.
 
     Raises:
-        ValueError: unknown name, strength outside [1, 5] or a tensor of another shape.
+        InputError: unknown name, strength outside [1, 5] or a tensor of another shape.
+
+    Example:
+        >>> import torch
+        >>> from aigciqa.training.lite.degradations import degrade
+        >>> grey = torch.full((3, 32, 32), 0.5)
+        >>> noisy = degrade(grey, "gaussian_noise", 3, seed=7)
+        >>> noisy.shape, bool(noisy.std() > grey.std())
+        (torch.Size([3, 32, 32]), True)
     """
     if image.ndim != 3 or image.shape[0] != 3:
         raise InputError(f"image has shape {tuple(image.shape)}; expected (3, H, W)")
@@ -128,7 +158,7 @@ def _between(strength: float, slight: float, severe: float) -> float:
 
 @_register("blur", "Gaussian blur, sigma 0.5 to 5 pixels")
 def _gaussian_blur(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    return _gaussian(image, _between(strength, 0.5, 5.0))
+    return gaussian(image, _between(strength, 0.5, 5.0))
 
 
 @_register("blur", "out-of-focus disc, radius 0.8 to 8 pixels")
@@ -137,7 +167,7 @@ def _lens_blur(image: Tensor, strength: float, rng: np.random.Generator) -> Tens
     reach = math.ceil(radius)
     axis = torch.arange(-reach, reach + 1, dtype=torch.float32)
     disc = (radius + 0.5 - torch.hypot(axis[:, None], axis[None, :])).clamp(0, 1)
-    return _filter(image, disc / disc.sum())
+    return filtered(image, disc / disc.sum())
 
 
 @_register("blur", "motion blur along a random direction, 2 to 24 pixels long")
@@ -149,7 +179,7 @@ def _motion_blur(image: Tensor, strength: float, rng: np.random.Generator) -> Te
     along = axis[None, :] * math.cos(angle) + axis[:, None] * math.sin(angle)
     across = -axis[None, :] * math.sin(angle) + axis[:, None] * math.cos(angle)
     line = (length / 2 + 0.5 - along.abs()).clamp(0, 1) * (1 - across.abs()).clamp(0, 1)
-    return _filter(image, line / line.sum())
+    return filtered(image, line / line.sum())
 
 
 # Resampling
@@ -167,17 +197,17 @@ _KERNELS = (
 @_register("resample", "reduced 1.25 to 8 times and enlarged again, each with a random kernel")
 def _down_up(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     down, up = _KERNELS[rng.integers(1, len(_KERNELS))], _KERNELS[rng.integers(2, len(_KERNELS))]
-    return _resample(image, _between(strength, 1.25, 8.0), down, up)
+    return resample(image, _between(strength, 1.25, 8.0), down, up)
 
 
 @_register("resample", "reduced 1.25 to 6 times and enlarged by pixel repetition")
 def _pixelate(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    return _resample(image, _between(strength, 1.25, 6.0), Image.Resampling.BOX, Image.Resampling.NEAREST)
+    return resample(image, _between(strength, 1.25, 6.0), Image.Resampling.BOX, Image.Resampling.NEAREST)
 
 
 @_register("resample", "reduced without filtering 1.25 to 4 times (aliasing) and enlarged by bicubic")
 def _alias(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    return _resample(image, _between(strength, 1.25, 4.0), Image.Resampling.NEAREST, Image.Resampling.BICUBIC)
+    return resample(image, _between(strength, 1.25, 4.0), Image.Resampling.NEAREST, Image.Resampling.BICUBIC)
 
 
 # Over-smoothing
@@ -185,44 +215,44 @@ def _alias(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
 
 @_register("smooth", "edge-keeping smoothing (bilateral), range 0.03 to 0.3")
 def _bilateral(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    return _edge_keeping(image, _between(strength, 0.03, 0.3), passes=1 if strength < 3 else 2, reach=3)
+    return edge_keeping(image, _between(strength, 0.03, 0.3), passes=1 if strength < 3 else 2, reach=3)
 
 
 @_register("smooth", "repeated edge-keeping smoothing towards flat patches (mean shift), 2 to 8 passes")
 def _mean_shift(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    return _edge_keeping(image, _between(strength, 0.04, 0.14), passes=round(_between(strength, 2, 8)))
+    return edge_keeping(image, _between(strength, 0.04, 0.14), passes=round(_between(strength, 2, 8)))
 
 
 @_register("smooth", "median filter, blended in up to 7 x 7 pixels")
 def _median(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    return _blend_sizes(image, strength, ImageFilter.MedianFilter)
+    return rank_filtered(image, _between(strength, 0.4, 3.0), ImageFilter.MedianFilter)
 
 
 @_register("smooth", "opening or closing (dark or bright detail eaten away), blended in up to 7 x 7 pixels")
 def _morphology(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     if rng.random() < 0.5:
-        return _blend_sizes(image, strength, ImageFilter.MaxFilter, ImageFilter.MinFilter)
-    return _blend_sizes(image, strength, ImageFilter.MinFilter, ImageFilter.MaxFilter)
+        return rank_filtered(image, _between(strength, 0.4, 3.0), ImageFilter.MaxFilter, ImageFilter.MinFilter)
+    return rank_filtered(image, _between(strength, 0.4, 3.0), ImageFilter.MinFilter, ImageFilter.MaxFilter)
 
 
 @_register("smooth", "flat-looking smoothing with the strong edges kept (guided filter), radius 2 to 10 pixels")
 def _guided_smooth(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     radius, tolerance = round(_between(strength, 2, 10)), _between(strength, 0.002, 0.2)
-    guide = _luma(image)
-    mean_guide, mean_image = _box(guide, radius), _box(image, radius)
-    slope = (_box(guide * image, radius) - mean_guide * mean_image) / (
-        _box(guide * guide, radius) - mean_guide**2 + tolerance
+    guide = to_luma(image)
+    mean_guide, mean_image = box(guide, radius), box(image, radius)
+    slope = (box(guide * image, radius) - mean_guide * mean_image) / (
+        box(guide * guide, radius) - mean_guide**2 + tolerance
     )
     offset = mean_image - slope * mean_guide
-    return _box(slope, radius) * guide + _box(offset, radius)
+    return box(slope, radius) * guide + box(offset, radius)
 
 
 @_register("smooth", "painterly patches with crisp borders (Kuwahara filter), blended in up to radius 6 pixels")
 def _painterly(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     position = _between(strength, 0.6, 6.0)
     whole = int(position)
-    weaker = _kuwahara(image, whole)
-    return weaker + (position - whole) * (_kuwahara(image, whole + 1) - weaker)
+    weaker = kuwahara(image, whole)
+    return weaker + (position - whole) * (kuwahara(image, whole + 1) - weaker)
 
 
 # Codecs
@@ -231,19 +261,19 @@ def _painterly(image: Tensor, strength: float, rng: np.random.Generator) -> Tens
 @_register("codec", "JPEG, quality 70 to 5")
 def _jpeg(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     subsampling = int(rng.integers(0, 3))
-    return _coded(image, "JPEG", quality=round(_between(strength, 70, 5)), subsampling=subsampling)
+    return through_codec(image, "JPEG", quality=round(_between(strength, 70, 5)), subsampling=subsampling)
 
 
 @_register("codec", "WebP, quality 60 to 1")
 def _webp(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    return _coded(image, "WEBP", quality=round(_between(strength, 60, 1)), method=2)
+    return through_codec(image, "WEBP", quality=round(_between(strength, 60, 1)), method=2)
 
 
 @_register("codec", "artefact removal: JPEG, quality 50 to 4, its blocks smoothed away")
 def _deblocked(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     subsampling = int(rng.integers(1, 3))
-    coded = _coded(image, "JPEG", quality=round(_between(strength, 50, 4)), subsampling=subsampling)
-    return _edge_keeping(coded, _between(strength, 0.03, 0.12), passes=1, reach=3)
+    coded = through_codec(image, "JPEG", quality=round(_between(strength, 50, 4)), subsampling=subsampling)
+    return edge_keeping(coded, _between(strength, 0.03, 0.12), passes=1, reach=3)
 
 
 # Noise
@@ -251,26 +281,26 @@ def _deblocked(image: Tensor, strength: float, rng: np.random.Generator) -> Tens
 
 @_register("noise", "Gaussian noise, standard deviation 3 to 50 levels of 255")
 def _gaussian_noise(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    return image + _between(strength, 3, 50) / 255 * _normal(rng, image.shape)
+    return image + _between(strength, 3, 50) / 255 * white_noise(rng, image.shape)
 
 
 @_register("noise", "grain of luma alone, 3 to 40 levels, 1 to 2 pixels wide")
 def _grain(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     width = rng.uniform(0.4, 1.2)
-    grain = _gaussian(_normal(rng, (1, *image.shape[1:])), width)
+    grain = gaussian(white_noise(rng, (1, *image.shape[1:])), width)
     return image + _between(strength, 3, 40) / 255 * grain / grain.std()
 
 
 @_register("noise", "coloured blotches (chroma noise), 5 to 60 levels")
 def _chroma_noise(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    blotches = _gaussian(_normal(rng, image.shape), rng.uniform(0.6, 2.5))
-    blotches = blotches - _luma(blotches)
+    blotches = gaussian(white_noise(rng, image.shape), rng.uniform(0.6, 2.5))
+    blotches = blotches - to_luma(blotches)
     return image + _between(strength, 5, 60) / 255 * blotches / blotches.std()
 
 
 @_register("noise", "speckle (noise in proportion to brightness), 4% to 60%")
 def _speckle(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    return image * (1 + _between(strength, 0.04, 0.6) * _normal(rng, image.shape))
+    return image * (1 + _between(strength, 0.04, 0.6) * white_noise(rng, image.shape))
 
 
 @_register("noise", "salt and pepper on 0.2% to 15% of the pixels")
@@ -285,7 +315,7 @@ def _impulse_noise(image: Tensor, strength: float, rng: np.random.Generator) -> 
 
 @_register("sharpen", "unsharp mask, amount 0.4 to 6")
 def _oversharpen(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    return image + _between(strength, 0.4, 6.0) * (image - _gaussian(image, rng.uniform(0.8, 2.0)))
+    return image + _between(strength, 0.4, 6.0) * (image - gaussian(image, rng.uniform(0.8, 2.0)))
 
 
 @_register("sharpen", "ideal low-pass (sinc) with its ringing, cut-off 0.8 to 0.12 of the band")
@@ -307,8 +337,8 @@ def _ringing(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor
 @_register("colour", "palette of 96 to 5 colours, without dithering")
 def _quantise(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     colours = round(_between(strength, 96, 5))
-    pil = _to_pil(image).quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    return _from_pil(pil.convert("RGB"))
+    pil = to_pil(image).quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    return from_pil(pil.convert("RGB"))
 
 
 @_register("colour", "banding: 40 to 4 levels per channel")
@@ -324,9 +354,9 @@ def _posterise(image: Tensor, strength: float, rng: np.random.Generator) -> Tens
 def _warp(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     height, width = image.shape[1:]
     scale = rng.uniform(4, 9)
-    flow = _gaussian(_normal(rng, (2, height, width)), scale)
+    flow = gaussian(white_noise(rng, (2, height, width)), scale)
     flow = flow / flow.square().mean().sqrt().clamp_min(1e-6)
-    return _displace(image, flow * _between(strength, 1.0, 12.0) / 1.5)
+    return displace(image, flow * _between(strength, 1.0, 12.0) / 1.5)
 
 
 @_register("geometry", "three swirls, turned by 0.3 to 4 radians")
@@ -343,7 +373,7 @@ def _swirl(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
         turn = angle * torch.exp(-(down**2 + right**2) / (0.5 * radius**2))
         flow[0] += right * turn.sin() + down * (turn.cos() - 1)
         flow[1] += right * (turn.cos() - 1) - down * turn.sin()
-    return _displace(image, flow)
+    return displace(image, flow)
 
 
 @_register("geometry", "small patches swapped with neighbours, on 3% to 60% of the image")
@@ -374,7 +404,7 @@ def _block_loss(image: Tensor, strength: float, rng: np.random.Generator) -> Ten
     side = int(rng.choice((8, 16)))
     total = torch.zeros_like(image)
     for shift in (0, side // 2):
-        total += _quantised_blocks(image, side, shift, step)
+        total += quantised_blocks(image, side, shift, step)
     return total / 2
 
 
@@ -384,181 +414,32 @@ def _checkerboard(image: Tensor, strength: float, rng: np.random.Generator) -> T
     half = int(rng.choice((1, 2)))
     rows, columns = torch.arange(height)[:, None] // half, torch.arange(width)[None, :] // half
     board = ((rows + columns) % 2).float() * 2 - 1
-    activity = _gaussian((_luma(image) - _gaussian(_luma(image), 2)).abs(), 4)
+    activity = gaussian((to_luma(image) - gaussian(to_luma(image), 2)).abs(), 4)
     mask = 0.3 + 0.7 * activity / (activity + activity.mean() + 1e-6)
     return image + _between(strength, 2, 32) / 255 * board * mask
 
 
 @_register("decoder", "the look of super-resolution: reduced 1.5 to 6 times, enlarged, smoothed and sharpened")
 def _super_resolution(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    small = _resample(image, _between(strength, 1.5, 6.0), Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
-    smooth = _edge_keeping(small, 0.08, passes=2)
-    return smooth + rng.uniform(1.0, 2.0) * (smooth - _gaussian(smooth, 1.5))
+    small = resample(image, _between(strength, 1.5, 6.0), Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
+    smooth = edge_keeping(small, 0.08, passes=2)
+    return smooth + rng.uniform(1.0, 2.0) * (smooth - gaussian(smooth, 1.5))
 
 
 @_register("decoder", "the look of a generative upscaler: reduced 1.25 to 5 times, enlarged, edges drawn anew")
 def _upscaler(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     factor = _between(strength, 1.25, 5.0)
-    enlarged = _resample(image, factor, Image.Resampling.BICUBIC, Image.Resampling.BICUBIC)
-    return _shock(enlarged, rounds=1 + round(factor), sigma=rng.uniform(0.35, 0.5) * factor)
+    enlarged = resample(image, factor, Image.Resampling.BICUBIC, Image.Resampling.BICUBIC)
+    return shock(enlarged, rounds=1 + round(factor), sigma=rng.uniform(0.35, 0.5) * factor)
 
 
 @_register("decoder", "fine texture replaced by noise of the same spectrum, 20% to all of it")
 def _fake_texture(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    base = _gaussian(image, 1.5 + 0.5 * strength)
+    base = gaussian(image, 1.5 + 0.5 * strength)
     detail = image - base
-    phase = torch.fft.rfft2(_normal(rng, (1, *image.shape[1:])))
+    phase = torch.fft.rfft2(white_noise(rng, (1, *image.shape[1:])))
     noise = torch.fft.irfft2(torch.fft.rfft2(detail).abs() * torch.exp(1j * phase.angle()), s=image.shape[1:])
-    envelope = _gaussian(detail.square().mean(0, keepdim=True), 6).clamp_min(0).sqrt()
+    envelope = gaussian(detail.square().mean(0, keepdim=True), 6).clamp_min(0).sqrt()
     share = min(_between(strength, 0.2, 1.0), 1.0)
     texture: Tensor = share * (noise / noise.std().clamp_min(1e-6) * envelope)
     return base + math.sqrt(1 - share**2) * detail + texture
-
-
-# Tools
-
-
-def _luma(image: Tensor) -> Tensor:
-    weights = torch.tensor([0.299, 0.587, 0.114])
-    return (image * weights[:, None, None]).sum(0, keepdim=True)
-
-
-def _normal(rng: np.random.Generator, shape: tuple[int, ...] | torch.Size) -> Tensor:
-    return torch.from_numpy(rng.standard_normal(tuple(shape), dtype=np.float32))
-
-
-def _filter(image: Tensor, kernel: Tensor) -> Tensor:
-    """Every channel filtered by one kernel (k, l) of odd sides, the border repeated."""
-    down, right = kernel.shape[0] // 2, kernel.shape[1] // 2
-    padded = functional.pad(image[:, None], (right, right, down, down), mode="replicate")
-    return functional.conv2d(padded, kernel[None, None])[:, 0]
-
-
-def _gaussian(image: Tensor, sigma: float) -> Tensor:
-    reach = max(1, math.ceil(3 * sigma))
-    axis = torch.arange(-reach, reach + 1, dtype=torch.float32)
-    line = torch.exp(-(axis**2) / (2 * sigma**2))
-    line = line / line.sum()
-    return _filter(_filter(image, line[:, None]), line[None, :])
-
-
-def _box(image: Tensor, radius: int) -> Tensor:
-    line = torch.full((2 * radius + 1,), 1 / (2 * radius + 1))
-    return _filter(_filter(image, line[:, None]), line[None, :])
-
-
-def _edge_keeping(image: Tensor, tolerance: float, passes: int, reach: int = 2) -> Tensor:
-    """Bilateral filter: weights fall with the distance (up to `reach` pixels) and with the difference in colour."""
-    height, width = image.shape[1:]
-    for _ in range(passes):
-        padded = functional.pad(image[None], (reach,) * 4, mode="replicate")[0]
-        total, weights = torch.zeros_like(image), torch.zeros(1, height, width)
-        for down in range(2 * reach + 1):
-            for right in range(2 * reach + 1):
-                other = padded[:, down : down + height, right : right + width]
-                near = math.exp(-((down - reach) ** 2 + (right - reach) ** 2) / (2 * 2.0**2))
-                weight = near * torch.exp(-(other - image).square().mean(0, keepdim=True) / (2 * tolerance**2))
-                total += weight * other
-                weights += weight
-        image = total / weights
-    return image
-
-
-def _kuwahara(image: Tensor, radius: int) -> Tensor:
-    """Every pixel becomes the mean of that one of the four squares at its corners whose luma varies least."""
-    if not radius:
-        return image
-    height, width = image.shape[1:]
-    luma = _luma(image)
-    padded = functional.pad(torch.cat([image, luma, luma * luma])[None], (radius,) * 4, mode="replicate")
-    boxes = functional.avg_pool2d(padded, radius + 1, stride=1)[0]
-    corners = [boxes[:, y : y + height, x : x + width] for y in (0, radius) for x in (0, radius)]
-    squares = torch.stack(corners)
-    flattest = (squares[:, 4] - squares[:, 3].square()).argmin(dim=0)
-    return squares[:, :3].gather(0, flattest.expand(1, 3, height, width))[0]
-
-
-def _shock(image: Tensor, rounds: int, sigma: float) -> Tensor:
-    """Blurred edges made steep: pixels move to their lightest or darkest neighbour, away from the turning point."""
-    for _ in range(rounds):
-        luma = _gaussian(_luma(image), sigma)
-        padded = functional.pad(luma[None], (1,) * 4, mode="replicate")[0]
-        around = padded[:, 1:-1, 2:] + padded[:, 1:-1, :-2] + padded[:, 2:, 1:-1] + padded[:, :-2, 1:-1]
-        push = 0.6 * torch.tanh(255 * (around - 4 * luma))
-        lightest, darkest = _highest(image), -_highest(-image)
-        image = image + torch.where(push > 0, push * (darkest - image), push * (image - lightest))
-    return image
-
-
-def _highest(image: Tensor) -> Tensor:
-    """Of every pixel and its eight neighbours the largest value."""
-    padded = functional.pad(image[None], (1,) * 4, mode="replicate")[0]
-    rows = torch.maximum(torch.maximum(padded[:, 2:], padded[:, 1:-1]), padded[:, :-2])
-    return torch.maximum(torch.maximum(rows[:, :, 2:], rows[:, :, 1:-1]), rows[:, :, :-2])
-
-
-def _blend_sizes(image: Tensor, strength: float, *filters: type[ImageFilter.RankFilter]) -> Tensor:
-    """Pillow rank filters of a size that grows with strength, through 3, 5 and 7 pixels and blends of them."""
-    position = _between(strength, 0.4, 3.0)
-    whole = int(position)
-    weaker = _ranked(image, whole, filters)
-    if position == whole:
-        return weaker
-    return weaker + (position - whole) * (_ranked(image, whole + 1, filters) - weaker)
-
-
-def _ranked(image: Tensor, radius: int, filters: tuple[type[ImageFilter.RankFilter], ...]) -> Tensor:
-    if not radius:
-        return image
-    pil = _to_pil(image)
-    for kind in filters:
-        pil = pil.filter(kind(2 * radius + 1))  # type: ignore[call-arg]
-    return _from_pil(pil)
-
-
-def _resample(image: Tensor, factor: float, down: Image.Resampling, up: Image.Resampling) -> Tensor:
-    pil = _to_pil(image)
-    small = (max(1, round(pil.width / factor)), max(1, round(pil.height / factor)))
-    return _from_pil(pil.resize(small, down).resize(pil.size, up))
-
-
-def _coded(image: Tensor, codec: str, **options: int) -> Tensor:
-    file = io.BytesIO()
-    _to_pil(image).save(file, codec, **options)
-    return _from_pil(Image.open(file).convert("RGB"))
-
-
-def _displace(image: Tensor, flow: Tensor) -> Tensor:
-    """Each pixel taken from (down, right) = flow (2, H, W) pixels away, bilinear."""
-    height, width = image.shape[1:]
-    rows = torch.arange(height, dtype=torch.float32)[:, None] + flow[0]
-    columns = torch.arange(width, dtype=torch.float32)[None, :] + flow[1]
-    grid = torch.stack(((columns * 2 + 1) / width - 1, (rows * 2 + 1) / height - 1), -1)
-    sampled = functional.grid_sample(image[None], grid[None], "bilinear", "border", align_corners=False)
-    return sampled[0]
-
-
-def _quantised_blocks(image: Tensor, side: int, shift: int, step: float) -> Tensor:
-    """Orthonormal block DCT with a dead zone and a step that grows with frequency, on a grid moved by `shift`."""
-    height, width = image.shape[1:]
-    bottom, right = (side - (height + shift) % side) % side, (side - (width + shift) % side) % side
-    padded = functional.pad(image[None], (shift, right, shift, bottom), mode="replicate")[0]
-    blocks = padded.unfold(1, side, side).unfold(2, side, side)
-    index = torch.arange(side, dtype=torch.float32)
-    basis = torch.cos(math.pi / side * index[:, None] * (index[None, :] + 0.5)) * math.sqrt(2 / side)
-    basis[0] /= math.sqrt(2)
-    steps = step * (0.15 + (index[:, None] + index[None, :]) / side)
-    levels = (basis @ blocks @ basis.T) / steps
-    restored = basis.T @ (levels.sign() * (levels.abs() + 0.3).floor() * steps) @ basis
-    rows, columns = restored.shape[1:3]
-    whole = restored.permute(0, 1, 3, 2, 4).reshape(3, rows * side, columns * side)
-    return whole[:, shift : shift + height, shift : shift + width]
-
-
-def _to_pil(image: Tensor) -> Image.Image:
-    array = image.clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0)
-    return Image.fromarray(array.contiguous().numpy())
-
-
-def _from_pil(image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255

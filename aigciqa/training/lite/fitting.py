@@ -19,7 +19,7 @@ BEST, WORST = 0.9, 0.1
 
 
 @dataclass(frozen=True)
-class Set:
+class Labels:
     """Images in groups of one size: each group is a view, its pristine image first.
 
     Attributes:
@@ -31,7 +31,7 @@ class Set:
     order: Tensor
 
 
-def make_set(labels: Tensor, ladders: Tensor, strengths: Tensor, margin: float = 0.05) -> Set:
+def make_labels(labels: Tensor, ladders: Tensor, strengths: Tensor, margin: float = 0.05) -> Labels:
     """Group the labels of views.
 
     Args:
@@ -44,13 +44,13 @@ def make_set(labels: Tensor, ladders: Tensor, strengths: Tensor, margin: float =
     same = (ladders[:, :, None] == ladders[:, None, :]) & (ladders[:, :, None] >= 0)
     weaker = strengths[:, :, None] < strengths[:, None, :]
     better = labels[:, :, None] - labels[:, None, :] > margin
-    return Set(WORST + (BEST - WORST) * labels, torch.where(same, weaker, better))
+    return Labels(WORST + (BEST - WORST) * labels, torch.where(same, weaker, better))
 
 
 def fit(
     parameters: list[nn.Parameter],
     predict: Callable[[Tensor], Tensor],
-    data: Set,
+    data: Labels,
     *,
     steps: int,
     seed: int,
@@ -115,7 +115,7 @@ def fit_normalisation(values: Tensor) -> tuple[Tensor, Tensor]:
 def fit_ensemble(
     ensemble: Ensemble,
     inputs: Tensor,
-    data: Set,
+    data: Labels,
     folds: Tensor,
     *,
     steps: int,

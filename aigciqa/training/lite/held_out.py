@@ -12,14 +12,16 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
-from aigciqa.backbones.lite import SHARPNESS, TEXTURE, LiteBackbone, squash
+from aigciqa.backbones.lite import LiteBackbone, squash
+from aigciqa.backbones.scene_statistics import SHARPNESS, TEXTURE
 from aigciqa.heads.lite import FullReferenceHead
+from aigciqa.stats.bootstrap import Array, Interval
+from aigciqa.stats.correlations import srcc_interval
+from aigciqa.stats.means import mean_interval
 from aigciqa.training.lite.degradations import degrade, names
-from aigciqa.training.lite.figures import Array, Figure, mean_figure, spearman
 from aigciqa.training.lite.photos import SHORT_SIDE, STRENGTHS, Photo, ladder_plan, seed_of
-from aigciqa.training.lite.recipe import (
-    WORST_SHARE,
-    Fitted,
+from aigciqa.training.lite.recipe import WORST_SHARE, Fitted
+from aigciqa.training.lite.training_data import (
     PhotoFeatures,
     Settings,
     TrainingData,
@@ -80,17 +82,17 @@ def scores_of(features: Tensor, fitted: Fitted, variant: str, reference: Tensor 
 
 
 @torch.no_grad()
-def monotonicity(ladders: Sequence[PhotoFeatures], fitted: Fitted, variant: str) -> dict[str, Figure]:
+def monotonicity(ladders: Sequence[PhotoFeatures], fitted: Fitted, variant: str) -> dict[str, Interval]:
     """Share of adjacent strengths ordered right, pristine included: per degradation, and of all (key `all`)."""
     shares = np.stack([_ladder_shares(scores_of(features_of(item, fitted), fitted, variant)) for item in ladders])
-    figures = {name: mean_figure(shares[:, i]) for i, name in enumerate(names())}
-    return {"all": mean_figure(shares.mean(axis=1)), **figures}
+    figures = {name: mean_interval(shares[:, i]) for i, name in enumerate(names())}
+    return {"all": mean_interval(shares.mean(axis=1)), **figures}
 
 
-def plain_monotonicity(ladders: Sequence[PhotoFeatures]) -> dict[str, Figure]:
+def plain_monotonicity(ladders: Sequence[PhotoFeatures]) -> dict[str, Interval]:
     """The same of trivial controls."""
     return {
-        control: mean_figure([float(_ladder_shares(item.maps[:, index].mean(dim=1)).mean()) for item in ladders])
+        control: mean_interval([float(_ladder_shares(item.maps[:, index].mean(dim=1)).mean()) for item in ladders])
         for control, index in PLAIN.items()
     }
 
@@ -103,30 +105,31 @@ def _ladder_shares(scores: Tensor) -> Array:
 
 
 @torch.no_grad()
-def label_agreement(chains: TrainingData, fitted: Fitted, variant: str) -> Figure:
+def label_agreement(chains: TrainingData, fitted: Fitted, variant: str) -> Interval:
     """SRCC with the labels of images like those that were trained on."""
-    return spearman(_chain_scores(chains, fitted, variant).flatten().numpy(), chains.orders.targets.flatten().numpy())
+    scores = _chain_scores(chains, fitted, variant)
+    return srcc_interval(scores.flatten().numpy(), chains.labels.targets.flatten().numpy())
 
 
-def plain_label_agreement(chains: TrainingData) -> dict[str, Figure]:
+def plain_label_agreement(chains: TrainingData) -> dict[str, Interval]:
     """The same of trivial controls."""
-    labels = chains.orders.targets.flatten().numpy()
+    labels = chains.labels.targets.flatten().numpy()
     return {
-        control: spearman(chains.maps[:, :, index].mean(dim=2).flatten().numpy(), labels)
+        control: srcc_interval(chains.maps[:, :, index].mean(dim=2).flatten().numpy(), labels)
         for control, index in PLAIN.items()
     }
 
 
 @torch.no_grad()
-def calibration(held_out: HeldOut, fitted: Fitted, variant: str) -> dict[str, Figure]:
+def calibration(held_out: HeldOut, fitted: Fitted, variant: str) -> dict[str, Interval]:
     """Mean scores of pristine photographs, of the worst images by label, and at the greatest strengths."""
     scores = [scores_of(features_of(item, fitted), fitted, variant) for item in held_out.ladders]
-    targets = held_out.chains.orders.targets
+    targets = held_out.chains.labels.targets
     worst = _chain_scores(held_out.chains, fitted, variant)[targets <= torch.quantile(targets, WORST_SHARE)]
     return {
-        "pristine": mean_figure([float(values[0]) for values in scores]),
-        "lowest twentieth of the labels": mean_figure(worst.double().numpy()),
-        "greatest strength of every degradation": mean_figure([float(values[5::5].mean()) for values in scores]),
+        "pristine": mean_interval([float(values[0]) for values in scores]),
+        "lowest twentieth of the labels": mean_interval(worst.double().numpy()),
+        "greatest strength of every degradation": mean_interval([float(values[5::5].mean()) for values in scores]),
     }
 
 
@@ -142,14 +145,14 @@ def _features(maps: Tensor, thumbnails: Tensor, fitted: Fitted) -> Tensor:
 
 
 @torch.no_grad()
-def identity_is_best(ladders: Sequence[PhotoFeatures], fitted: Fitted) -> Figure:
+def identity_is_best(ladders: Sequence[PhotoFeatures], fitted: Fitted) -> Interval:
     """Share of degraded images that fr-lite scores no higher than the reference itself."""
     scores = [scores_of(features_of(item, fitted), fitted, "fr-lite") for item in ladders]
-    return mean_figure([float((values[1:] <= values[0]).double().mean()) for values in scores])
+    return mean_interval([float((values[1:] <= values[0]).double().mean()) for values in scores])
 
 
 @torch.no_grad()
-def other_reference(ladders: Sequence[PhotoFeatures], fitted: Fitted) -> dict[str, Figure]:
+def other_reference(ladders: Sequence[PhotoFeatures], fitted: Fitted) -> dict[str, Interval]:
     """Pristine over moderately degraded, with another photograph of the subject as reference, and without one.
 
     Returns:
@@ -170,7 +173,7 @@ def other_reference(ladders: Sequence[PhotoFeatures], fitted: Fitted) -> dict[st
                 shares.setdefault(name, []).append(float((found[0] > found[moderate]).double().mean()))
             taken = _share_taken_for_same(features[i], features[j][0], fitted)
             shares.setdefault("taken for the same image", []).append(taken)
-    return {name: mean_figure(shares[name]) for name in sorted(shares)}
+    return {name: mean_interval(shares[name]) for name in sorted(shares)}
 
 
 def _share_taken_for_same(features: Tensor, reference: Tensor, fitted: Fitted) -> float:
@@ -221,7 +224,7 @@ def _draw_patches(photo: Photo) -> list[tuple[Tensor, Tensor, Tensor]]:
 
 
 @torch.no_grad()
-def map_areas(patches: Sequence[Patched], fitted: Fitted) -> dict[str, Figure]:
+def map_areas(patches: Sequence[Patched], fitted: Fitted) -> dict[str, Interval]:
     """Area under the ROC curve by which nr-lite's map finds the degraded square: of all (by photograph) and of each."""
     areas: dict[str, list[float]] = {name: [] for name in MAP_DEGRADATIONS}
     photos: dict[str, list[float]] = {}
@@ -231,14 +234,14 @@ def map_areas(patches: Sequence[Patched], fitted: Fitted) -> dict[str, Figure]:
         area = _area(quality, patched.mask)
         areas[patched.degradation].append(area)
         photos.setdefault(patched.photo, []).append(area)
-    overall = mean_figure([float(np.mean(values)) for values in photos.values()])
-    return {"all": overall, **{name: mean_figure(values) for name, values in areas.items()}}
+    overall = mean_interval([float(np.mean(values)) for values in photos.values()])
+    return {"all": overall, **{name: mean_interval(values) for name, values in areas.items()}}
 
 
-def plain_map_areas(patches: Sequence[Patched]) -> dict[str, Figure]:
+def plain_map_areas(patches: Sequence[Patched]) -> dict[str, Interval]:
     """The same of trivial controls."""
     return {
-        control: mean_figure([_area(patched.dense[0, index], patched.mask) for patched in patches])
+        control: mean_interval([_area(patched.dense[0, index], patched.mask) for patched in patches])
         for control, index in PLAIN.items()
     }
 

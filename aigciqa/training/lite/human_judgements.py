@@ -6,17 +6,20 @@ Two sets: `gan-compression` (photographs and their reconstructions by three netw
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from aigciqa.training.lite.figures import Array, Figure, mean_figure, partial_spearman, resampled, spearman
+from aigciqa.stats import bootstrap
+from aigciqa.stats.bootstrap import Array, Interval
+from aigciqa.stats.correlations import srcc_interval
+from aigciqa.stats.means import mean_interval
+from aigciqa.tables.csv_text import read_records
 
 
-def gan_compression(folder: Path, score: Callable[[Path, Path], float]) -> dict[str, Figure]:
+def gan_compression(folder: Path, score: Callable[[Path, Path], float]) -> dict[str, Interval]:
     """Agreement with two-alternative judgements of reconstructed photographs.
 
     Args:
@@ -37,7 +40,7 @@ Judgement = tuple[str, str, int, int]
 
 def agreement(
     scores: Mapping[str, float], pairs: Sequence[Judgement], strengths: Mapping[str, float]
-) -> dict[str, Figure]:
+) -> dict[str, Interval]:
     """SRCC with strengths, and agreement with pairs (first, second, votes for the first, votes for the second)."""
     keys = sorted(scores)
     ours, theirs = np.array([scores[key] for key in keys]), np.array([strengths[key] for key in keys])
@@ -47,21 +50,17 @@ def agreement(
     decided = votes[:, 0] != votes[:, 1]
     right = (first == (votes[:, 0] > votes[:, 1]))[decided]
 
-    def vote_share(chosen: Array) -> float:
-        rows = chosen.astype(int)
-        return float(agreeing[rows].sum() / total[rows].sum())
-
     return {
-        "srcc": spearman(ours, theirs),
-        "pairs": mean_figure(right.astype(np.float64)),
-        "votes": resampled(vote_share, len(pairs)),
+        "srcc": srcc_interval(ours, theirs),
+        "pairs": mean_interval(right.astype(np.float64)),
+        "votes": bootstrap.interval(lambda weight: weight @ agreeing / (weight @ total), range(len(pairs))),
     }
 
 
-def published_agreement(folder: Path, column: str, sign: float = 1.0) -> dict[str, Figure]:
+def published_agreement(folder: Path, column: str, sign: float = 1.0) -> dict[str, Interval]:
     """The same agreement for a metric whose values are in the set's `metrics.csv`."""
-    with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        rows = {_row_key(row["ID"], row["Model"], row["Quality"]): row[column] for row in csv.DictReader(file)}
+    records = read_records(folder / "metrics.csv", "ID")
+    rows = {_row_key(row["ID"], row["Model"], row["Quality"]): row[column] for row in records}
     files = {_content_key(path.stem) for path in (folder / "images").rglob("*.png")}
     highest = max(float(value) for value in rows.values() if value not in ("", "inf"))
     scores = {key: sign * (float(rows[key]) if rows[key] not in ("", "inf") else highest) for key in files}
@@ -90,8 +89,7 @@ def bradley_terry(pairs: Sequence[Judgement], prior: float = 0.1) -> dict[str, f
 
 
 def _judgements(path: Path) -> list[Judgement]:
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(read_records(path, "Image_A"))
     people = [name for name in rows[0] if name.isdigit()]
     pairs = []
     for row in rows:
@@ -111,20 +109,32 @@ def _content_key(stem: str) -> str:
     return f"{int(content)}_{rest}"
 
 
-def resolution_compression(folder: Path, score: Callable[[Path], float]) -> dict[str, Figure]:
+def resolution_compression(folder: Path, score: Callable[[Path], float]) -> dict[str, Interval]:
     """Correlation with the opinion scores of frames scaled down and compressed.
 
     Returns:
         `srcc`, and `partial`: the same given the height.
     """
-    with (folder / "mos.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(read_records(folder / "mos.csv", "image"))
     opinions, heights = (np.array([float(row[name]) for row in rows]) for name in ("mos", "height"))
     scores = np.array([score(folder / "images" / row["image"]) for row in rows])
-    figures = {"srcc": spearman(scores, opinions)}
+    figures = {"srcc": srcc_interval(scores, opinions)}
     if abs(np.corrcoef(scores, heights)[0, 1]) < 0.97:  # size itself has no partial correlation given size
-        figures["partial"] = partial_spearman(scores, opinions, heights)
+        figures["partial"] = _partial_spearman(scores, opinions, heights)
     return figures
+
+
+def _partial_spearman(first: Array, second: Array, given: Array) -> Interval:
+    """Spearman's rank correlation of two, the ranks of a third held fixed."""
+
+    def statistic(weight: Array) -> Array:
+        both, one, other = (
+            bootstrap.spearman(weight, x, y) for x, y in ((first, second), (first, given), (second, given))
+        )
+        partial: Array = (both - one * other) / np.sqrt((1 - one**2) * (1 - other**2))
+        return partial
+
+    return bootstrap.interval(statistic, range(len(first)))
 
 
 # Trivial controls

@@ -1,106 +1,30 @@
 """The recipe of the embedded metrics: photographs in, weights and cards out. Run by `examples/train_lite.py`.
 
-Everything follows from the photographs and the seed. Features of every photograph are kept on disk as they are made, so
-that a broken run goes on where it stopped.
+Everything follows from the photographs and the seed.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-import json
-import zlib
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from aigciqa.backbones.lite import LiteBackbone, pool_statistics, squash
-from aigciqa.checkpoints.format import MetricConfig, write_checkpoint
+from aigciqa.backbones.lite import LiteBackbone, squash
+from aigciqa.checkpoints.config import MetricConfig
+from aigciqa.checkpoints.format import write_checkpoint
 from aigciqa.heads.lite import NEAR, FullReferenceHead, LiteHead, NoReferenceHead, Quality
 from aigciqa.registry import SCORE_RANGES, Preprocess
 from aigciqa.training.lite import fitting
-from aigciqa.training.lite.photos import (
-    Photo,
-    PhotoViews,
-    Sample,
-    full_reference_scores,
-    mixed_labels,
-    training_plan,
-)
-from aigciqa.utils.files import replacing
+from aigciqa.training.lite.training_data import Settings, TrainingData, pool_blocks
 
-VERSION = 2
 COMMON_SIZE = Preprocess(resize=512, crop=None, max_side=4096, eight_bit=True)
-#: Parts of the subjects; every member of an ensemble is fitted to all but one of them.
-FOLDS = 4
 VARIANTS = ("nr-lite", "nr-lite-native", "fr-lite")
-Made = TypeVar("Made")
 NATIVE_SIZE = Preprocess(resize=None, crop=None, max_side=4096, eight_bit=True)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the recipe is run with.
-
-    Attributes:
-        views, ladders, chains: of each photograph to train on; see `training_plan`.
-        steps: of the perceptrons.
-        seed: of the fits; the images are the same for every seed.
-    """
-
-    views: int = 2
-    ladders: int = 2
-    chains: int = 10
-    steps: int = 1500
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class PhotoFeatures:
-    """What is kept of a photograph's images.
-
-    Attributes:
-        photo: the photograph.
-        plan: its n samples.
-        maps: (n, C, 16), statistics of the sampled blocks.
-        thumbnails: (n, T).
-        scores: (n, 4) of the full-reference metrics; zero for pristine samples.
-    """
-
-    photo: Photo
-    plan: Sequence[Sample]
-    maps: Tensor
-    thumbnails: Tensor
-    scores: Tensor
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """Features of all views of all photographs to train on, in groups of one view (G) of n images.
-
-    Attributes:
-        maps: (G, n, C, 16).
-        thumbnails: (G, n, T).
-        orders: targets and orders.
-        subjects, photos: names, of each group.
-    """
-
-    maps: Tensor
-    thumbnails: Tensor
-    orders: fitting.Set
-    subjects: Sequence[str]
-    photos: Sequence[str]
-
-    def folds(self, seed: int) -> Tensor:
-        """Numbers (G,) of the folds; a subject's groups are in one of them."""
-        return fitting.subject_folds(self.subjects, FOLDS, seed)
 
 
 @dataclass
@@ -114,128 +38,6 @@ class Fitted:
 
     backbone: LiteBackbone
     heads: dict[str, LiteHead] = field(default_factory=dict)
-
-
-def training_data(photos: Sequence[Photo], settings: Settings, cache: Path, workers: int, label: str) -> TrainingData:
-    """Draw the images to train on (or to check with) and label them.
-
-    Args:
-        cache: folder to keep features in; what it holds already is not drawn again.
-        workers: processes that draw.
-        label: of the progress bar.
-    """
-    plans = [
-        (photo, training_plan(photo, 0, views=settings.views, ladders=settings.ladders, chains=settings.chains))
-        for photo in photos
-    ]
-    return assemble(in_processes(photo_features, [(*plan, cache, True) for plan in plans], label, workers))
-
-
-def in_processes(
-    function: Callable[..., Made], tasks: Sequence[tuple[Any, ...]], label: str, workers: int, unit: str = "photo"
-) -> list[Made]:
-    """What a function makes of each task's arguments, made by several processes of one thread each."""
-    with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        made = pool.map(function, *zip(*tasks, strict=True))
-        return list(tqdm(made, total=len(tasks), desc=label, unit=unit))
-
-
-def kept(cache: Path, key: Sequence[Any], make: Callable[[], Any]) -> Any:
-    """What was made under a key before, or is made now: tensors in tuples, lists and dictionaries."""
-    text = json.dumps([VERSION, *key])
-    file = cache / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.pt"
-    content = _whole(file)
-    if content is None:
-        buffer = io.BytesIO()
-        torch.save(make(), buffer)
-        content = buffer.getvalue()
-        with replacing(file) as partial:
-            partial.write_bytes(_checksum(content) + content)
-    return torch.load(io.BytesIO(content), weights_only=True)
-
-
-def _whole(file: Path) -> bytes | None:
-    """What an earlier run kept; None if that is nothing, or damaged."""
-    try:
-        stored = file.read_bytes()
-    except OSError:
-        return None
-    content = stored[4:]
-    return content if stored[:4] == _checksum(content) else None
-
-
-def _checksum(content: bytes) -> bytes:
-    return zlib.crc32(content).to_bytes(4, "little")
-
-
-def photo_features(photo: Photo, plan: Sequence[Sample], cache: Path, scored: bool) -> PhotoFeatures:
-    """Draw the samples of a photograph and keep their features, or take them from the cache.
-
-    Args:
-        cache: folder to keep features in.
-        scored: whether full-reference scores are needed.
-    """
-    key = [scored, photo.name, [asdict(sample) for sample in plan]]
-    return PhotoFeatures(photo, plan, *kept(cache, key, lambda: _draw_features(photo, plan, scored)))
-
-
-def _draw_features(photo: Photo, plan: Sequence[Sample], scored: bool) -> tuple[Tensor, Tensor, Tensor]:
-    views, backbone = PhotoViews(photo, 0), LiteBackbone()
-    pristine: dict[int, Tensor] = {}
-    maps, scores = [], []
-    for sample in plan:
-        image = views.draw(sample)
-        if not sample.steps:
-            pristine[sample.view] = image
-        with torch.no_grad():
-            maps.append(backbone(image[None]))
-        measured = full_reference_scores(image, pristine[sample.view]) if scored and sample.steps else np.zeros(4)
-        scores.append(torch.from_numpy(measured).float())
-    whole = torch.cat(maps)
-    count = backbone.statistics
-    return whole[:, :count].flatten(2).clone(), whole[:, count:, 0, 0].clone(), torch.stack(scores)
-
-
-def assemble(features: Sequence[PhotoFeatures]) -> TrainingData:
-    """Group the samples by view and give them labels."""
-    groups = [(item, view) for item in features for view in sorted({sample.view for sample in item.plan})]
-    rows = [[i for i, sample in enumerate(item.plan) if sample.view == view] for item, view in groups]
-    pairs = list(zip(groups, rows, strict=True))
-    scores = torch.stack([item.scores[chosen] for (item, _), chosen in pairs])
-    samples = [[item.plan[i] for i in chosen] for (item, _), chosen in pairs]
-    severity = torch.tensor([[sample.severity for sample in row] for row in samples])
-    labels = mixed_labels(scores.flatten(0, 1).numpy(), severity.flatten().numpy())
-    orders = fitting.make_set(
-        torch.from_numpy(labels).view_as(severity),
-        torch.tensor([[sample.ladder for sample in row] for row in samples]),
-        torch.tensor([[sample.steps[0].strength if sample.steps else 0.0 for sample in row] for row in samples]),
-    )
-    return TrainingData(
-        maps=torch.stack([item.maps[chosen] for (item, _), chosen in pairs]),
-        thumbnails=torch.stack([item.thumbnails[chosen] for (item, _), chosen in pairs]),
-        orders=orders,
-        subjects=[item.photo.subject for item, _ in groups],
-        photos=[item.photo.name for item, _ in groups],
-    )
-
-
-def metadata(data: TrainingData, photographs: int, held_out: int) -> dict[str, object]:
-    """What the weights were made from, for `config.json` and the card."""
-    return {
-        "recipe": "examples/train_lite.py",
-        "recipe_version": VERSION,
-        "photographs": photographs,
-        "held_out": held_out,
-        "images": data.orders.targets.numel(),
-        "seed": 0,
-        "torch": torch.__version__,
-    }
-
-
-def pool_blocks(maps: Tensor) -> Tensor:
-    """(..., C, blocks) -> unnormalised features (..., 3 C)."""
-    flat = maps.reshape(-1, *maps.shape[-2:])
-    return pool_statistics(flat[:, :, None]).reshape(*maps.shape[:-2], -1)
 
 
 def fit_all(data: TrainingData, settings: Settings) -> Fitted:
@@ -274,14 +76,14 @@ def _fit_quality(
     perceptrons = fitting.fit_ensemble(
         quality.regressor,
         features,
-        data.orders,
+        data.labels,
         folds,
         steps=settings.steps,
         seed=settings.seed,
         dropout=0.3,
         noise=1.0,
     )
-    goals, rows = fitting.logit(data.orders.targets).flatten(), folds.repeat_interleave(features.shape[1])
+    goals, rows = fitting.logit(data.labels.targets).flatten(), folds.repeat_interleave(features.shape[1])
     trees = fitting.grow_bag(quality.trees, features.flatten(0, 1), goals, rows, seed=settings.seed, rate=0.1)
     distance = _fit_distance(quality, backbone, features, data, folds)
     return quality, torch.stack([perceptrons, trees.view_as(perceptrons), distance])
@@ -319,7 +121,7 @@ BEST_MEDIAN, WORST_MEDIAN = 0.94, 0.06
 
 def _calibration(logits: Tensor, data: TrainingData, best_median: float) -> tuple[float, float]:
     """Slope and offset by which pristine images and those with the lowest targets come where they should."""
-    targets = data.orders.targets
+    targets = data.labels.targets
     worst = targets <= torch.quantile(targets, WORST_SHARE)
     return fitting.affine_calibration(logits[targets == targets.max()], logits[worst], best_median, WORST_MEDIAN)
 
@@ -330,7 +132,7 @@ def _fit_blocks(head: LiteHead, data: TrainingData, settings: Settings) -> None:
     head.blocks.center.copy_(center)
     head.blocks.scale.copy_(scale)
     blocks = squash(data.maps.movedim(-1, 2), center, scale)
-    fitting.fit_blocks(head.blocks.regressor, blocks, data.orders.targets, steps=settings.steps, seed=settings.seed)
+    fitting.fit_blocks(head.blocks.regressor, blocks, data.labels.targets, steps=settings.steps, seed=settings.seed)
 
 
 def _fit_full_reference(fitted: Fitted, features: Tensor, data: TrainingData, settings: Settings) -> FullReferenceHead:
@@ -350,15 +152,15 @@ ALIGNED_MIX = (1.0, -0.6)
 
 def _fit_aligned(head: FullReferenceHead, features: Tensor, data: TrainingData, settings: Settings) -> None:
     moved = head.moved(features.flatten(0, 1), features[:, :1].expand_as(features).flatten(0, 1))
-    inputs, goals = torch.cat([moved, moved.abs()], dim=1), fitting.logit(data.orders.targets).flatten()
+    inputs, goals = torch.cat([moved, moved.abs()], dim=1), fitting.logit(data.labels.targets).flatten()
     rows = data.folds(settings.seed).repeat_interleave(features.shape[1])
     learned = fitting.grow_bag(head.trees, inputs, goals, rows, seed=settings.seed, rate=0.1)
     distance = (moved[:, head.statistics :].abs().mean(dim=1) + NEAR).log()
-    degraded = data.orders.targets.flatten() < data.orders.targets.max()
+    degraded = data.labels.targets.flatten() < data.labels.targets.max()
     parts = (learned, distance)
     weights = [share / float(part[degraded].std()) for share, part in zip(ALIGNED_MIX, parts, strict=True)]
     mixed = weights[0] * learned + weights[1] * distance
-    slope, offset = _calibration(mixed.view_as(data.orders.targets), data, fitting.BEST)
+    slope, offset = _calibration(mixed.view_as(data.labels.targets), data, fitting.BEST)
     head.mix.copy_(torch.tensor([slope * weights[0], slope * weights[1], offset, 0.0]))
 
 
@@ -383,7 +185,7 @@ def _fit_correction(head: FullReferenceHead, features: Tensor, data: TrainingDat
         corrections: Tensor = head.correction(noisy.flatten(0, 1))
         return (base[rows] + CORRECTION_WEIGHT * corrections.view(noisy.shape[:2]))[None]
 
-    chosen = fitting.Set(data.orders.targets[groups], data.orders.order[groups])
+    chosen = fitting.Labels(data.labels.targets[groups], data.labels.order[groups])
     fitting.fit(list(head.correction.parameters()), predict, chosen, steps=settings.steps // 2, seed=settings.seed)
 
 
@@ -427,9 +229,9 @@ def write_variant(
         metric=metric,
         kind="fr" if metric.startswith("fr") else "nr",
         backbone="lite",
+        head="lite",
         options={"presentation": "native" if native else "common"},
-        dimensions=("quality",),
-        score_range={"quality": SCORE_RANGES["quality"]},
+        score_ranges={"quality": SCORE_RANGES["quality"]},
         preprocess=NATIVE_SIZE if native else COMMON_SIZE,
         license="Apache-2.0",
         training=training or {},

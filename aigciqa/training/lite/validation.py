@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from aigciqa.metric import Metric
+from aigciqa.stats.bootstrap import Interval
 from aigciqa.training.lite import held_out, human_judgements
 from aigciqa.training.lite.cards import Tables
-from aigciqa.training.lite.figures import Figure
 from aigciqa.training.lite.held_out import HeldOut
 from aigciqa.training.lite.recipe import VARIANTS, Fitted
 
@@ -43,7 +43,7 @@ WANTED = {
     ("nr-lite", "resolution_compression_srcc"): 0.85,
     ("nr-lite", "resolution_compression_partial"): 0.30,
 }
-Figures = Mapping[str, Figure]
+Figures = Mapping[str, Interval]
 
 
 class Validation:

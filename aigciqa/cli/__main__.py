@@ -1,4 +1,4 @@
-"""`python -m aigciqa` is the command `aigciqa`."""
+"""`python -m aigciqa.cli` is the command `aigciqa`."""
 
 from aigciqa.cli.main import main
 

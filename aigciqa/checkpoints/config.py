@@ -1,0 +1,335 @@
+"""`config.json`: what the weights of a checkpoint are. It is data only, and every value is checked when it is read."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from aigciqa.backbones import backbone_names
+from aigciqa.errors import CheckpointError, InputError, WrongMetricError
+from aigciqa.heads import head_names
+from aigciqa.registry import METRICS, Kind, MetricSpec, Preprocess, check_score_ranges
+
+FORMAT = 1
+#: Bytes a `config.json` may have.
+LARGEST_CONFIG = 1 << 20
+#: `resize`, `crop` and `max_side` may have this many pixels, or four times what the table of metrics has.
+_SIDE = 1024
+#: A longest side for metrics that the table lacks.
+_LARGEST_SIDE = 65536
+#: Divisors of pixels in [0, 1]; 1/255 is among them, for networks that read 0..255.
+_STDS = (1e-3, 1e3)
+#: Scales of opinions are 0..5, 0..100, or ratings of a tournament around 1500.
+_LARGEST_SCORE, _SMALLEST_RANGE = 1e6, 1e-6
+_LONGEST_NAME = 100
+#: How deep `training` and `results` may be nested.
+_DEPTH = 16
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """What `config.json` says of the file of weights.
+
+    Attributes:
+        size: bytes.
+        sha256: in hexadecimal.
+    """
+
+    size: int
+    sha256: str
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> WeightsFile:
+        """Check a parsed `config.json`; raises CheckpointError naming the key."""
+        reader = _Reader(data)
+        size, sha256 = reader.get("size", int), reader.get("sha256", str)
+        if size < 1:
+            raise reader.error("size", "a number of bytes")
+        if not re.fullmatch("[0-9a-f]{64}", sha256):
+            raise reader.error("sha256", "64 hexadecimal digits")
+        return cls(size, sha256)
+
+
+@dataclass(frozen=True)
+class MetricConfig:
+    """What `config.json` says of a metric, size and hash of the weights aside.
+
+    Attributes:
+        metric: name in the table of metrics.
+        kind: `"nr"` or `"fr"`.
+        backbone: name of the feature extractor.
+        options: the backbone's options.
+        head: name of the head, as `aigciqa.heads.head_names()` lists them.
+        score_ranges: dimension -> (lowest, highest), in the order of the head's outputs.
+        preprocess: how images are preprocessed.
+        license: SPDX identifier of the weights' license; None where none was stated.
+        training: database, protocol, split seed, hyper-parameters.
+        results: correlations with confidence intervals.
+
+    Example:
+        >>> import aigciqa
+        >>> config = aigciqa.create_metric("nr-lite").config
+        >>> config.license, config.score_ranges
+        ('Apache-2.0', {'quality': (0.0, 5.0)})
+    """
+
+    metric: str
+    kind: Kind
+    backbone: str
+    head: str
+    score_ranges: Mapping[str, tuple[float, float]]
+    preprocess: Preprocess
+    options: Mapping[str, Any] = field(default_factory=dict)
+    license: str | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    results: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """What the head predicts, in the order of its outputs."""
+        return tuple(self.score_ranges)
+
+    @classmethod
+    def from_spec(cls, spec: MetricSpec) -> MetricConfig:
+        """The config of an untrained metric of the table."""
+        return cls(
+            metric=spec.name,
+            kind=spec.kind,
+            backbone=spec.backbone,
+            head=spec.head,
+            score_ranges=spec.score_ranges,
+            preprocess=spec.preprocess,
+        )
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> MetricConfig:
+        """Check a parsed `config.json`.
+
+        Raises:
+            CheckpointError: naming the key, what it holds and what was expected.
+        """
+        reader = _Reader(data)
+        if reader.get("format", int) != FORMAT:
+            raise CheckpointError(
+                f"config.json: 'format' is {data['format']}; this version reads {FORMAT}: upgrade aigciqa"
+            )
+        backbone = reader.section("backbone")
+        kind = reader.choice("kind", ("nr", "fr"))
+        backbone_name = backbone.choice("name", backbone_names())
+        metric = reader.get("metric", str, f"{kind}-{backbone_name}")
+        if len(metric) > _LONGEST_NAME:
+            raise reader.error("metric", "a metric's name")
+        spec = METRICS.get(metric)
+        return cls(
+            metric=metric,
+            kind=cast(Kind, kind),
+            backbone=backbone_name,
+            options=backbone.free("options"),
+            head=reader.choice("head", head_names(), spec.head if spec is not None else "regression"),
+            score_ranges=reader.score_ranges("dimensions", "score_range"),
+            preprocess=_read_preprocess(reader.section("preprocess"), spec),
+            license=reader.license("license"),
+            training=reader.free("training"),
+            results=reader.free("results"),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `config.json` holds it, size and hash of the weights aside."""
+        preprocess = self.preprocess
+        return {
+            "format": FORMAT,
+            "metric": self.metric,
+            "kind": self.kind,
+            "backbone": {"name": self.backbone, "options": dict(self.options)},
+            "head": self.head,
+            "dimensions": list(self.dimensions),
+            "score_range": {name: list(bounds) for name, bounds in self.score_ranges.items()},
+            "preprocess": {**asdict(preprocess), "mean": list(preprocess.mean), "std": list(preprocess.std)},
+            "license": self.license,
+            "training": dict(self.training),
+            "results": dict(self.results),
+        }
+
+
+def read_config(path: Path) -> tuple[MetricConfig, WeightsFile]:
+    """Read and check a `config.json`.
+
+    Raises:
+        CheckpointError: naming the key, what it holds and what was expected.
+    """
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise CheckpointError(f"{path} is not a file")  # a pipe or a device would never end
+        with path.open("rb") as file:
+            text = file.read(LARGEST_CONFIG + 1)
+        if len(text) > LARGEST_CONFIG:
+            raise CheckpointError(f"{path} has {max(size, len(text)):,} bytes; expected at most {LARGEST_CONFIG:,}")
+        data = json.loads(text.decode(), object_pairs_hook=_object)
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} can't be read as JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path} holds a {type(data).__name__}; expected an object")
+    return MetricConfig.from_dict(data), WeightsFile.from_dict(data)
+
+
+def check_metric(config: MetricConfig, metric: str | None, source: str) -> None:
+    """Raise WrongMetricError unless a checkpoint is of the metric asked for, and of one that is known."""
+    if metric is not None and config.metric != metric:
+        raise WrongMetricError(f"{source} holds a checkpoint for {config.metric!r}, not for {metric!r}")
+    if config.metric not in METRICS:
+        known = "no metric of this version, and none that was registered"
+        raise WrongMetricError(f"{source} holds a checkpoint for {config.metric!r}: {known}")
+    spec = METRICS[config.metric]
+    for key, found, expected in (
+        ("kind", config.kind, spec.kind),
+        ("backbone.name", config.backbone, spec.backbone),
+        ("head", config.head, spec.head),
+    ):
+        if found != expected:
+            raise WrongMetricError(f"{source}: {key!r} is {found!r}; expected {expected!r}, for {spec.name!r}")
+
+
+def shorten(text: str, most: int = 200) -> str:
+    """A text that may be long, for an error message."""
+    return text if len(text) <= most else f"{text[:most]} ..."
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number that is finite as float."""
+    largest = sys.float_info.max
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -largest <= value <= largest
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; json alone would take the last of two values without a word."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise InputError(f"the key {key[:100]!r} comes twice")
+        found[key] = value
+    return found
+
+
+def _read_preprocess(reader: _Reader, spec: MetricSpec | None) -> Preprocess:
+    def side(key: str) -> int | None:
+        usual = getattr(spec.preprocess, key) if spec is not None else None
+        return reader.side(key, _LARGEST_SIDE if spec is None else max(_SIDE, 4 * (usual or 0)))
+
+    return Preprocess(
+        resize=side("resize"),
+        crop=side("crop"),
+        mean=reader.triple("mean", 0, 1),
+        std=reader.triple("std", *_STDS),
+        max_side=side("max_side"),
+        eight_bit=reader.get("eight_bit", bool, False),
+    )
+
+
+_MISSING = object()
+#: JSON's types, in error messages.
+_NAMES = {bool: "true or false", dict: "an object", int: "a whole number", list: "a list", str: "a string"}
+
+
+class _Reader:
+    """Typed access to a parsed JSON object; every error names the key."""
+
+    def __init__(self, data: Mapping[str, Any], prefix: str = "") -> None:
+        self.data = data
+        self.prefix = prefix
+
+    def error(self, key: str, expected: str) -> CheckpointError:
+        found = shorten(repr(self.data[key])) if key in self.data else "absent"
+        return CheckpointError(f"config.json: '{self.prefix}{key}' is {found}; expected {expected}")
+
+    def get(self, key: str, kind: type, default: Any = _MISSING) -> Any:
+        value = self.data.get(key)
+        if value is None and default is not _MISSING:
+            return default
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise self.error(key, _NAMES[kind])
+        return value
+
+    def section(self, key: str) -> _Reader:
+        return _Reader(self.get(key, dict), f"{self.prefix}{key}.")
+
+    def choice(self, key: str, allowed: tuple[str, ...], default: str | None = None) -> str:
+        value = self.data.get(key, default)
+        if not isinstance(value, str) or value not in allowed:
+            raise self.error(key, f"one of {', '.join(allowed)}")
+        return value
+
+    def side(self, key: str, largest: int) -> int | None:
+        value = self.get(key, int, None)
+        if value is not None and not 1 <= value <= largest:
+            raise self.error(key, f"a number of pixels up to {largest}, or null")
+        return cast("int | None", value)
+
+    def free(self, key: str) -> dict[str, Any]:
+        """An object with any keys, whose values can be written into a file and a card; empty if absent."""
+        value: dict[str, Any] = self.get(key, dict, {})
+        unfit = _unfit(value, _DEPTH)
+        if unfit is not None:
+            where, problem = unfit
+            raise CheckpointError(f"config.json: '{self.prefix}{key}{shorten(where)}' {problem}")
+        return value
+
+    def license(self, key: str) -> str | None:
+        value = self.get(key, str, None)
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9][\w.+-]{0,99}", value, re.ASCII):
+            raise self.error(key, "an SPDX identifier such as Apache-2.0, or null")
+        return cast("str | None", value)
+
+    def triple(self, key: str, low: float, high: float) -> tuple[float, float, float]:
+        value = self.get(key, list)
+        if len(value) != 3 or not all(is_number(part) and low <= part <= high for part in value):
+            raise self.error(key, f"three finite numbers in [{low:g}, {high:g}]")
+        return (float(value[0]), float(value[1]), float(value[2]))
+
+    def score_ranges(self, names_key: str, key: str) -> dict[str, tuple[float, float]]:
+        names, value = self.get(names_key, list), self.get(key, dict)
+        if not names or not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+            raise self.error(names_key, "distinct names")
+        if set(value) != set(names) or not all(map(_is_range, value.values())):
+            raise self.error(key, f"[lowest, highest] of every dimension, within {_LARGEST_SCORE:,.0f} of zero")
+        ranges = {name: (float(value[name][0]), float(value[name][1])) for name in names}
+        try:
+            check_score_ranges(ranges)
+        except InputError as error:
+            raise CheckpointError(f"config.json: '{self.prefix}{names_key}': {shorten(str(error))}") from error
+        return ranges
+
+
+def _is_range(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(is_number(bound) and abs(bound) <= _LARGEST_SCORE for bound in value)
+        and value[1] - value[0] >= _SMALLEST_RANGE
+    )
+
+
+def _unfit(value: Any, depth: int) -> tuple[str, str] | None:
+    """Where below a value, and in which way, it can't be written into a file and a card; None if it can."""
+    if isinstance(value, (dict, list)):
+        if not depth:
+            return "", f"is nested more than {_DEPTH} times"
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            unfit = _unfit(key, 1) or _unfit(part, depth - 1)
+            if unfit is not None:
+                return f".{repr(str(key))[1:-1]}{unfit[0]}", unfit[1]
+    elif isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return "", "holds half of a character"
+    elif not (value is None or isinstance(value, bool) or is_number(value)):
+        return "", f"is {shorten(repr(value))}; expected a finite number"
+    return None

@@ -1,0 +1,114 @@
+"""What the arguments of `aigciqa score` name, as items: listed, with references and groups."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from aigciqa.records import Item
+from aigciqa.scoring import matching, sources
+from aigciqa.scoring.items import Found
+from aigciqa.scoring.sources import Source
+from aigciqa.tables.columns import carried_names
+
+
+@dataclass(frozen=True)
+class ToItem:
+    """Makes an item of what a source found.
+
+    Attributes:
+        pair: gives it its reference.
+        group: gives it its group.
+        renamed: column of a manifest -> what the table calls it, where that is another.
+    """
+
+    pair: Callable[[Found], Item]
+    group: Callable[[Item], Item]
+    renamed: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, found: Found) -> Item:
+        item = self.group(self.pair(found))
+        if not item.extra:
+            return item
+        return replace(item, extra={self.renamed.get(name, name): cell for name, cell in item.extra.items()})
+
+
+class Inputs:
+    """The images that the arguments name, in order.
+
+    Args:
+        arguments: files, folders, patterns, archives, manifests, URLs, `-`.
+        reference: what `-r` says.
+        group_rule: what `--group-by` says.
+        is_left_out: by its path, whether an image is none of the inputs.
+
+    Raises:
+        SourceError: one of them can't be used.
+
+    Attributes:
+        skipped: what walks of folders have skipped so far.
+        can_be_listed_again: whether `listed` starts anew: standard input does not.
+        found: what the sources list; to be read once.
+        to_item: makes items of it.
+        first: the first image that can be scored, else the first; None if there is none.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        reference: str | None,
+        group_rule: str | None,
+        is_left_out: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        self.skipped: sources.Skipped = {}
+        self.sources: list[Source] = sources.open_sources(arguments, sys.stdin.buffer, self.skipped)
+        references = matching.references_from(reference) if reference is not None else None
+        self.can_be_listed_again = "-" not in arguments
+        self.to_item = ToItem(
+            pair=references(self.listed() if self.can_be_listed_again else None) if references else _item,
+            group=sources.group_by(group_rule) if group_rule is not None else lambda item: item,
+        )
+        listed = (each for each in self.listed() if not is_left_out(each.item.image))
+        self._taken: list[Found] = []
+        self.first = self._first(listed)
+        self.found: Iterator[Found] = itertools.chain(self._taken, listed)
+
+    def listed(self) -> Iterator[Found]:
+        """What the sources list, from the start."""
+        return (each for source in self.sources for each in source())
+
+    def items(self) -> Iterator[Item]:
+        """The images; to be read once."""
+        return (self.to_item(each) for found in self.found for each in sources.opened(found))
+
+    def bring_references(self, reference: str | None) -> bool:
+        """Whether the images come with references."""
+        if reference is not None or (self.first is not None and self.first.reference is not None):
+            return True
+        # In an archive they may come later, and its images must not get another metric.
+        return bool(self._taken) and sources.brings_references(self._taken[-1])
+
+    def carry(self, columns: Sequence[str]) -> list[str]:
+        """The manifests' columns in a table that has other columns, too; items call them so from now on."""
+        names = carried_names((name for source in self.sources for name in source.columns), columns)
+        self.to_item.renamed.update(names)
+        return list(names.values())
+
+    @property
+    def files(self) -> list[str]:
+        """Parquet files that hold images."""
+        return [file for source in self.sources for file in source.files]
+
+    def _first(self, listed: Iterator[Found]) -> Item | None:
+        for head in listed:
+            self._taken.append(head)
+            items = (self.to_item(each) for each in sources.opened(head))
+            if (first := next((item for item in items if item.error is None), None)) is not None:
+                return first
+        return self.to_item(self._taken[0]) if self._taken else None
+
+
+def _item(found: Found) -> Item:
+    return found.item

@@ -1,0 +1,87 @@
+"""The bytes of an image, wherever it lies."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from aigciqa.errors import ImageError, MissingExtraError
+from aigciqa.images import parquet
+from aigciqa.utils import object_stores
+from aigciqa.utils.paths import at_home
+
+#: Pillow's own limit: twice a quarter gigabyte of RGB pixels.
+MAX_PIXELS = 178_956_970
+#: As many pixels of four 16-bit channels, uncompressed: a longer file is not read at all.
+MAX_BYTES = 8 * MAX_PIXELS
+
+
+def read_content(source: str | os.PathLike[str], reserve: Callable[[int], object] = lambda size: None) -> bytes:
+    """The bytes of a file, of an object that a URL names, or of an image inside a Parquet file (`images.parquet`).
+
+    Args:
+        source: path or URL.
+        reserve: called with how many bytes there are, before they are read; of Parquet, which says so only then, after.
+
+    Raises:
+        ImageError: it can't be read, or is longer than any image allowed.
+    """
+    if isinstance(source, str) and object_stores.is_url(source):
+        return _fetch(source, reserve)
+    if (place := parquet.place_of(source)) is not None:
+        try:
+            content = parquet.read_image(place)
+        except (MissingExtraError, OSError, ValueError) as error:
+            raise ImageError(f"{source}: {error}") from error
+        reserve(len(content))
+        return content
+    return _read(Path(at_home(os.fspath(source))), reserve)
+
+
+def read_file_object(file: IO[bytes]) -> bytes:
+    """The bytes of a file object, from its start; one more than `MAX_BYTES` of one that is longer.
+
+    Raises:
+        TypeError: it gives no bytes.
+    """
+    if file.seekable():
+        file.seek(0)
+    data = file.read(MAX_BYTES + 1)
+    if not isinstance(data, bytes):
+        raise TypeError(f"expected a file object that gives bytes, as open(path, 'rb') does; got {type(data).__name__}")
+    return data
+
+
+def check_length(name: str | Path, length: int) -> None:
+    """Raise ImageError for more bytes than any image may have."""
+    if length > MAX_BYTES:
+        raise ImageError(f"{name}: {length:,} bytes are more than the {MAX_BYTES:,} allowed")
+
+
+def _fetch(url: str, reserve: Callable[[int], object]) -> bytes:
+    try:
+        with object_stores.open_object(url) as stream:
+            size = stream.size()
+            check_length(url, size)
+            reserve(size)
+            data: bytes = stream.read(size)
+            return data
+    except (OSError, MissingExtraError) as error:
+        raise ImageError(f"{url}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _read(path: Path, reserve: Callable[[int], object]) -> bytes:
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(f"{path}: not a regular file")
+        check_length(path, status.st_size)
+        reserve(status.st_size)
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(f"{path}: {getattr(error, 'strerror', None) or error}") from error

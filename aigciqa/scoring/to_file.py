@@ -1,0 +1,160 @@
+"""`score_to_file`: images in, a table of their scores on disk, which an interrupted run goes on with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aigciqa.create import as_metrics
+from aigciqa.errors import InputError, OutputExistsError
+from aigciqa.records import Item, Record
+from aigciqa.scoring.engine import score_files
+from aigciqa.scoring.items import items_of
+from aigciqa.scoring.provenance import describe, folder_of_paths
+from aigciqa.scoring.sinks import FileSink, begun
+from aigciqa.tables.columns import columns_of, dimensions_of, rows_ahead, to_record, to_row
+from aigciqa.tables.formats import format_of
+from aigciqa.utils.files import locked
+
+if TYPE_CHECKING:
+    import torch
+
+    from aigciqa.metric import Metric
+    from aigciqa.scoring.decoding import Decoder
+    from aigciqa.scoring.encoder import Maps
+    from aigciqa.scoring.items import PathLike
+
+
+@dataclass(frozen=True)
+class ScoredFile:
+    """What `score_to_file` wrote.
+
+    Attributes:
+        path: the table.
+        rows: how many rows it has, one per image and metric.
+        failed: how many of them have an error instead of scores.
+        resumed: how many of them are of an earlier run.
+    """
+
+    path: Path
+    rows: int
+    failed: int
+    resumed: int
+
+
+def score_to_file(
+    images: Iterable[PathLike | Item],
+    output: PathLike,
+    *,
+    metric: str | Metric | Sequence[str | Metric],
+    references: PathLike | Sequence[PathLike] | None = None,
+    dimension: str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    strict: bool = False,
+    maps: Maps | None = None,
+    decoder: Decoder = "pillow",
+    extra_columns: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+    on_record: Callable[[Record, bool], None] | None = None,
+) -> ScoredFile:
+    """Score files into a table, which an interrupted run goes on with.
+
+    The table has a row per image and metric, in input order: `image`, `reference`, `group`, `metric`, a column per
+    dimension, `error`, and the `extra_columns`. `aigciqa score -o` is this function. Each row is on disk before the
+    next image is waited for: in the file itself for CSV and JSON lines, else in `FILE.partial`, which becomes the file
+    at the end. `FILE.meta.json` says what made the table; no other run can write it meanwhile.
+
+    Args:
+        images, metric, references, batch_size, workers, dtype, device, strict, maps, decoder: as `score_files` takes
+            them.
+        output: the table; its suffix, `.csv`, `.json`, `.jsonl` or `.parquet`, is its format.
+        dimension: the only one to write; all of the metrics' if absent.
+        resume: go on with what an earlier run of the same call left in `output`; the table is then that of a run that
+            nothing interrupted. A table that is not there is begun.
+        overwrite: replace a table that is there.
+        extra_columns: keys of `Item.extra` that are columns, too.
+        options: what else the rows depend on, such as how images were grouped: kept in `FILE.meta.json`. A run with
+            others is refused when it is to be resumed.
+        on_record: called with each record and whether it is new, just before its row is written. Those of an earlier
+            run come first; they are not new.
+
+    Returns:
+        How many rows there are, and how many of them failed.
+
+    Raises:
+        OutputExistsError: `output` is there already.
+        InputError: unusable arguments, as for `score_files`; what is to be resumed was made
+            of other images, references, weights or options, or its images were changed since.
+        LockedError: another run writes the table.
+        OSError: it can't be written. What was written stays, for `resume`.
+        ImageError: an image can't be scored, and `strict` is set.
+
+    Example:
+        >>> import aigciqa, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     table = f"{folder}/scores.csv"
+        ...     done = aigciqa.score_to_file(["missing.png"], table, metric="nr-lite")
+        ...     again = aigciqa.score_to_file(["missing.png"], table, metric="nr-lite", resume=True)
+        >>> done.rows, done.failed, again.resumed
+        (1, 1, 1)
+    """
+    output = os.fspath(output)
+    format_of(output)
+    if not (resume or overwrite) and begun(output) is not None:
+        raise OutputExistsError(
+            f"{output!r} is there already: pass resume=True to go on with it, overwrite=True to replace it, or another "
+            "output"
+        )
+    metrics = as_metrics(metric, device=device, dtype=dtype)
+    dimensions = dimensions_of(metrics, dimension)
+    columns = columns_of(dimensions, extra_columns)
+    if len(set(columns)) < len(columns):
+        twice = next(name for name in columns if columns.count(name) > 1)
+        raise InputError(f"extra_columns: the table would have two columns {twice!r}; rename one")
+    items = items_of(images, references, metrics)
+    first = next(items, None)
+    items = items if first is None else chain([first], items)
+    shared = os.fspath(references) if isinstance(references, (str, os.PathLike)) else None
+    known = {"reference": shared, "decoder": decoder, "folder": folder_of_paths(first, output)}
+    made_by = describe(metrics, dimensions, None, known | dict(options or {}))
+    records = score_files(
+        items, metric=metrics, batch_size=batch_size, workers=workers, strict=strict, maps=maps, decoder=decoder
+    )
+    rows = failed = resumed = 0
+    with locked(output), closing(records), ExitStack() as last:
+        sink = FileSink(output, columns, made_by)
+        last.callback(sink.abandon)
+        for record, is_new in _with_earlier(sink, items, records, [each.name for each in metrics], resume):
+            if on_record is not None:
+                on_record(record, is_new)
+            if is_new:
+                sink.write([to_row(record, columns)])
+            rows += 1
+            failed += record.error is not None
+            resumed += not is_new
+        sink.close()
+    return ScoredFile(Path(output), rows, failed, resumed)
+
+
+def _with_earlier(
+    sink: FileSink, items: Iterator[Item], records: Iterator[Record], metrics: Sequence[str], resume: bool
+) -> Iterator[tuple[Record, bool]]:
+    """The records of an earlier run, if it is resumed, then those of the items that are left, which are new."""
+    if resume:
+        expected = (row for item in items for row in rows_ahead(item, metrics, sink.columns))
+        for row in sink.recover(expected, len(metrics)):
+            yield to_record(row, sink.columns), False
+    else:
+        sink.start()
+    for record in records:
+        yield record, True

@@ -1,0 +1,118 @@
+"""Tables of scores: their columns, and rows from records and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from aigciqa.errors import InputError, SourceError
+from aigciqa.records import Item, Record
+from aigciqa.registry import SCORE_RANGES, known_dimensions
+
+if TYPE_CHECKING:
+    from aigciqa.metric import Metric
+
+#: What a manifest says of an image that the engine needs.
+MANIFEST_COLUMNS = ("image", "reference", "group")
+LEADING_COLUMNS = (*MANIFEST_COLUMNS, "metric")
+#: Decimals of a score in a file: finer than float32 resolves a score.
+DECIMALS = 6
+
+Row = Mapping[str, Any]
+
+
+def columns_of(dimensions: Iterable[str], carried: Iterable[str] = ()) -> tuple[str, ...]:
+    """The columns of a table of scores, in order; `carried` are those of the manifests."""
+    return (*LEADING_COLUMNS, *dimensions, "error", *carried)
+
+
+def scores_of(columns: Sequence[str]) -> tuple[str, ...]:
+    """The columns of a table that hold scores."""
+    return tuple(columns[len(LEADING_COLUMNS) : columns.index("error")])
+
+
+def carried_of(columns: Sequence[str]) -> tuple[str, ...]:
+    """The columns of a table that come from manifests."""
+    return tuple(columns[columns.index("error") + 1 :])
+
+
+def carried_names(given: Iterable[str], columns: Sequence[str]) -> dict[str, str]:
+    """What a manifest's columns are called in a table: as they are, or `NAME_given` if scores may have that name."""
+    taken = {*columns, *known_dimensions()}
+    names: dict[str, str] = {}
+    for name in dict.fromkeys(given):
+        names[name] = name
+        while names[name] in taken:
+            names[name] += "_given"
+        taken.add(names[name])
+    return names
+
+
+def dimensions_of(metrics: Sequence[Metric], only: str | None = None) -> list[str]:
+    """The dimensions of a table of several metrics: the paper's in its order, then others.
+
+    Args:
+        metrics: of the table.
+        only: the one dimension that the table is to have; None: all.
+
+    Raises:
+        InputError: a metric without the dimension.
+    """
+    if only is not None:
+        for metric in metrics:
+            if only not in metric.dimensions:
+                raise InputError(f"dimension is one of {', '.join(metric.dimensions)}; got {only!r}")
+        return [only]
+    predicted = dict.fromkeys(name for metric in metrics for name in metric.dimensions)
+    return sorted(predicted, key=[*SCORE_RANGES, *predicted].index)
+
+
+def check_columns(path: str, columns: Iterable[str]) -> None:
+    """Refuse a table without a column `image`, or with two columns of a name."""
+    names = list(columns)
+    if "image" not in names:
+        raise SourceError(f"{path!r} has no column 'image'; it has: {', '.join(names) or 'nothing'}")
+    twice = [name for name in names if name and names.count(name) > 1]
+    if twice:
+        raise SourceError(f"{path!r} has two columns {twice[0]!r}: rename one")
+
+
+def to_row(record: Record, columns: Sequence[str]) -> dict[str, Any]:
+    """A record as a table's row; None where there is nothing."""
+    row: dict[str, Any] = dict.fromkeys(columns)
+    row.update(image=record.image, reference=record.reference, group=record.group, metric=record.metric)
+    row.update((name, round(score, DECIMALS)) for name, score in record.scores.items() if name in row)
+    row["error"] = record.error
+    row.update((name, cell) for name, cell in record.extra.items() if name in row)
+    return row
+
+
+def to_record(row: Row, columns: Sequence[str]) -> Record:
+    """The record of a table's row."""
+    scores = {name: row[name] for name in scores_of(columns) if row[name] is not None}
+    extra = {name: row[name] for name in carried_of(columns)}
+    return Record(row["image"], row["reference"], row["group"], row["metric"], scores, row["error"], extra=extra)
+
+
+def rows_ahead(item: Item, metrics: Iterable[str], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows that an item will have, but for scores and errors."""
+    return [to_row(Record(item.image, item.reference, item.group, name, extra=item.extra), columns) for name in metrics]
+
+
+def to_score(cell: Any) -> float | None:
+    """A cell of a table as a score; None if it is empty.
+
+    Raises:
+        InputError: it holds no finite number.
+    """
+    if cell is None or cell == "":
+        return None
+    if isinstance(cell, (str, int, float)) and not isinstance(cell, bool):
+        try:
+            score = float(cell)
+        except (ValueError, OverflowError):
+            score = math.nan
+        if math.isfinite(score):
+            return score
+    raise InputError(f"{cell!r} is not a finite number")

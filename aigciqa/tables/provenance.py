@@ -1,0 +1,129 @@
+"""What made a table of scores, in `FILE.meta.json` beside it: a run is resumed if it would make the same."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from aigciqa.errors import SourceError
+from aigciqa.utils import object_stores
+from aigciqa.utils.files import write_file
+
+FORMAT = 1
+SUFFIX = ".meta.json"
+#: What to do about a table that can't be resumed.
+WAY_OUT = "Name another output, or start anew without resume"
+#: Characters of a value that are shown where it differs: enough of a sha256.
+_SHOWN = 60
+
+
+def path_of(table: str) -> str:
+    """Where it says what made a table."""
+    return os.fspath(table).rstrip("/") + SUFFIX
+
+
+def write(table: str, made_by: Mapping[str, Any]) -> None:
+    """Write it beside a table, a path or URL.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    data = (json.dumps(made_by, indent=2, allow_nan=False) + "\n").encode()
+    path = path_of(table)
+    if object_stores.is_url(path):
+        filesystem, name = object_stores.resolve(path)
+        with filesystem.open_output_stream(name) as stream:
+            stream.write(data)
+        return
+    write_file(path, data)
+
+
+def copy(table: str, other: str) -> None:
+    """Write beside another table what made a table; nothing where that is not known.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    try:
+        found = read(table)
+    except SourceError:
+        return
+    if found is not None:
+        write(other, found)
+
+
+def read(table: str) -> dict[str, Any] | None:
+    """What made a table, a path or URL; None if nothing says so.
+
+    Raises:
+        SourceError: another file has that name.
+    """
+    path = path_of(table)
+    try:
+        with object_stores.open_file(path) if object_stores.is_url(path) else open(path, "rb") as stream:
+            found = json.loads(stream.read())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise SourceError(f"{path!r} can't be read: {error}. It is to say what made {table!r}: move it away") from None
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise SourceError(
+            f"{path!r} is no file of aigciqa, or of a later version: move it away, or name another output"
+        )
+    return found
+
+
+def declared_ranges(table: str) -> dict[str, tuple[float, float]]:
+    """Dimension -> (lowest, highest) score of a table, a path or URL, as far as what made it is known."""
+    try:
+        declared = (read(table) or {}).get("dimensions")
+        return {name: (float(low), float(high)) for name, (low, high) in declared.items()} if declared else {}
+    except (SourceError, AttributeError, TypeError, ValueError):  # of another program
+        return {}
+
+
+def check_same(table: str, made_by: Mapping[str, Any]) -> None:
+    """Refuse to resume a table that something else made.
+
+    Raises:
+        SourceError: naming what differs; nothing says what made it.
+    """
+    found = read(table)
+    if found is None:
+        raise SourceError(
+            f"can't resume: {path_of(table)} is missing, which says what made {table} (aigciqa 0.1 did not write it); "
+            f"scores of other weights or options might come into one table. {WAY_OUT}"
+        )
+    there, wanted = _flat(found), _flat(json.loads(json.dumps(made_by)))
+    for name in {**wanted, **there}:
+        if there.get(name) != wanted.get(name):
+            one, other = (_shown(each.get(name)) for each in (there, wanted))
+            raise SourceError(f"can't resume: {table} is of another run: {name} was {one}, is {other} now. {WAY_OUT}")
+
+
+def _flat(made_by: Mapping[str, Any]) -> dict[str, Any]:
+    """Its values by what an error calls them, such as "weights of nr-lite"."""
+    listed = made_by.get("metrics")
+    metrics = (
+        {str(each.get("name")): each for each in listed if isinstance(each, dict)} if isinstance(listed, list) else {}
+    )
+    found = {"the metric": list(metrics)}
+
+    def add(value: Any, names: tuple[str, ...]) -> None:
+        if isinstance(value, dict):
+            for key, each in value.items():
+                add(each, (str(key), *names))
+        else:
+            found[" of ".join(names)] = value
+
+    add(made_by.get("options"), ())
+    add({**made_by, "options": None, "metrics": None}, ())
+    add(metrics, ())
+    return found
+
+
+def _shown(value: Any) -> str:
+    text = "not given" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
