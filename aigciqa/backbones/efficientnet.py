@@ -1,7 +1,7 @@
-"""EfficientNet-Lite2 (Tan and Le 2019; the Lite variant of 2020): small, fast on CPUs, its ImageNet weights come by pip.
+"""EfficientNet-Lite2 (Tan and Le 2019, Lite variant of 2020): small and fast; its ImageNet weights come by pip.
 
-The Lite variants have ReLU6 for swish and no squeeze-and-excitation; the first and the last convolution keep the widths of Lite0. Padding is
-TensorFlow's "same", since the weights were trained with it.
+The Lite variants have ReLU6 in place of swish and no squeeze-and-excitation. The first and the last convolution keep
+the widths of Lite0. Padding is TensorFlow's "same", since the weights were trained with it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class _SameConv2d(nn.Conv2d):
         )
 
 
-def _layer(inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, active: bool = True) -> nn.Module:
+def _layer(
+    inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, active: bool = True
+) -> nn.Module:
     """Convolution, batch normalisation and, where `active`, ReLU6."""
     parts: OrderedDict[str, nn.Module] = OrderedDict(
         conv=_SameConv2d(inputs, outputs, kernel, stride, groups=groups, bias=False),
