@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,8 @@ MAP_DEGRADATIONS = ("lens_blur", "jpeg", "down_up", "gaussian_noise", "bilateral
 MAP_STRENGTH = 4.0
 #: Trivial controls: statistics of the blocks that need no training.
 PLAIN = {"local contrast": TEXTURE, "sharpness ratio": SHARPNESS}
+#: Statistics (n, C, 16) and thumbnails (n, T) of a view's images, the pristine one first -> scores (n,).
+Scorer = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,22 @@ def draw_held_out(photos: Sequence[Photo], settings: Settings, cache: Path, work
     )
 
 
-def features_of(item: PhotoFeatures, fitted: Fitted) -> Tensor:
-    """Features (n, D) of a photograph's images."""
-    return _features(item.maps, item.thumbnails, fitted)
+def scorer(fitted: Fitted, variant: str) -> Scorer:
+    """That of a variant, whose reference, if it takes one, is the pristine image."""
+    return lambda maps, thumbnails: _scores(_features(maps, thumbnails, fitted), fitted, variant)
 
 
-def scores_of(features: Tensor, fitted: Fitted, variant: str, reference: Tensor | None = None) -> Tensor:
+def plain_scorer(index: int) -> Scorer:
+    """That of a trivial control, a statistic's mean over the blocks."""
+    return lambda maps, thumbnails: maps[:, index].mean(dim=1)
+
+
+def _features(maps: Tensor, thumbnails: Tensor, fitted: Fitted) -> Tensor:
+    pooled = squash(pool_blocks(maps), fitted.backbone.center, fitted.backbone.scale)
+    return torch.cat([pooled, thumbnails], dim=1)
+
+
+def _scores(features: Tensor, fitted: Fitted, variant: str, reference: Tensor | None = None) -> Tensor:
     """Scores (n,) of features (n, D); the reference is the first image unless given, (D,)."""
     head = fitted.heads[variant]
     if isinstance(head, FullReferenceHead):
@@ -82,19 +94,11 @@ def scores_of(features: Tensor, fitted: Fitted, variant: str, reference: Tensor 
 
 
 @torch.no_grad()
-def monotonicity(ladders: Sequence[PhotoFeatures], fitted: Fitted, variant: str) -> dict[str, Interval]:
+def monotonicity(ladders: Sequence[PhotoFeatures], score: Scorer) -> dict[str, Interval]:
     """Share of adjacent strengths ordered right, pristine included: per degradation, and of all (key `all`)."""
-    shares = np.stack([_ladder_shares(scores_of(features_of(item, fitted), fitted, variant)) for item in ladders])
+    shares = np.stack([_ladder_shares(score(item.maps, item.thumbnails)) for item in ladders])
     figures = {name: mean_interval(shares[:, i]) for i, name in enumerate(names())}
     return {"all": mean_interval(shares.mean(axis=1)), **figures}
-
-
-def plain_monotonicity(ladders: Sequence[PhotoFeatures]) -> dict[str, Interval]:
-    """The same of trivial controls."""
-    return {
-        control: mean_interval([float(_ladder_shares(item.maps[:, index].mean(dim=1)).mean()) for item in ladders])
-        for control, index in PLAIN.items()
-    }
 
 
 def _ladder_shares(scores: Tensor) -> Array:
@@ -105,49 +109,33 @@ def _ladder_shares(scores: Tensor) -> Array:
 
 
 @torch.no_grad()
-def label_agreement(chains: TrainingData, fitted: Fitted, variant: str) -> Interval:
+def label_agreement(chains: TrainingData, score: Scorer) -> Interval:
     """SRCC with the labels of images like those that were trained on."""
-    scores = _chain_scores(chains, fitted, variant)
-    return srcc_interval(scores.flatten().numpy(), chains.labels.targets.flatten().numpy())
-
-
-def plain_label_agreement(chains: TrainingData) -> dict[str, Interval]:
-    """The same of trivial controls."""
-    labels = chains.labels.targets.flatten().numpy()
-    return {
-        control: srcc_interval(chains.maps[:, :, index].mean(dim=2).flatten().numpy(), labels)
-        for control, index in PLAIN.items()
-    }
+    return srcc_interval(_chain_scores(chains, score).flatten(), chains.labels.targets.flatten())
 
 
 @torch.no_grad()
-def calibration(held_out: HeldOut, fitted: Fitted, variant: str) -> dict[str, Interval]:
+def calibration(held_out: HeldOut, score: Scorer) -> dict[str, Interval]:
     """Mean scores of pristine photographs, of the worst images by label, and at the greatest strengths."""
-    scores = [scores_of(features_of(item, fitted), fitted, variant) for item in held_out.ladders]
+    scores = [score(item.maps, item.thumbnails) for item in held_out.ladders]
     targets = held_out.chains.labels.targets
-    worst = _chain_scores(held_out.chains, fitted, variant)[targets <= torch.quantile(targets, WORST_SHARE)]
+    worst = _chain_scores(held_out.chains, score)[targets <= torch.quantile(targets, WORST_SHARE)]
     return {
         "pristine": mean_interval([float(values[0]) for values in scores]),
-        "lowest twentieth of the labels": mean_interval(worst.double().numpy()),
+        "lowest twentieth of the labels": mean_interval(worst),
         "greatest strength of every degradation": mean_interval([float(values[5::5].mean()) for values in scores]),
     }
 
 
-def _chain_scores(chains: TrainingData, fitted: Fitted, variant: str) -> Tensor:
+def _chain_scores(chains: TrainingData, score: Scorer) -> Tensor:
     """Scores (G, n)."""
-    groups = zip(chains.maps, chains.thumbnails, strict=True)
-    return torch.stack([scores_of(_features(*group, fitted), fitted, variant) for group in groups])
-
-
-def _features(maps: Tensor, thumbnails: Tensor, fitted: Fitted) -> Tensor:
-    pooled = squash(pool_blocks(maps), fitted.backbone.center, fitted.backbone.scale)
-    return torch.cat([pooled, thumbnails], dim=1)
+    return torch.stack([score(*group) for group in zip(chains.maps, chains.thumbnails, strict=True)])
 
 
 @torch.no_grad()
-def identity_is_best(ladders: Sequence[PhotoFeatures], fitted: Fitted) -> Interval:
-    """Share of degraded images that fr-lite scores no higher than the reference itself."""
-    scores = [scores_of(features_of(item, fitted), fitted, "fr-lite") for item in ladders]
+def identity_is_best(ladders: Sequence[PhotoFeatures], score: Scorer) -> Interval:
+    """Share of degraded images that score no higher than the reference itself."""
+    scores = [score(item.maps, item.thumbnails) for item in ladders]
     return mean_interval([float((values[1:] <= values[0]).double().mean()) for values in scores])
 
 
@@ -159,16 +147,16 @@ def other_reference(ladders: Sequence[PhotoFeatures], fitted: Fitted) -> dict[st
         `fr-lite`, `nr-lite`, the controls, and `taken for the same image` (how often the gate errs); empty if no
         subject has two photographs.
     """
-    features = [features_of(item, fitted) for item in ladders]
+    features = [_features(item.maps, item.thumbnails, fitted) for item in ladders]
     moderate = [i for i, sample in enumerate(ladders[0].plan) if sample.steps and sample.steps[0].strength == MODERATE]
     shares: dict[str, list[float]] = {}
     for i, item in enumerate(ladders):
-        values = {name: item.maps[:, index].mean(dim=1) for name, index in PLAIN.items()}
-        values["nr-lite"] = scores_of(features[i], fitted, "nr-lite")
+        values = {name: plain_scorer(index)(item.maps, item.thumbnails) for name, index in PLAIN.items()}
+        values["nr-lite"] = _scores(features[i], fitted, "nr-lite")
         for j, other in enumerate(ladders):
             if i == j or item.photo.subject != other.photo.subject:
                 continue
-            values["fr-lite"] = scores_of(features[i], fitted, "fr-lite", features[j][0])
+            values["fr-lite"] = _scores(features[i], fitted, "fr-lite", features[j][0])
             for name, found in values.items():
                 shares.setdefault(name, []).append(float((found[0] > found[moderate]).double().mean()))
             taken = _share_taken_for_same(features[i], features[j][0], fitted)
@@ -239,7 +227,7 @@ def map_areas(patches: Sequence[Patched], fitted: Fitted) -> dict[str, Interval]
 
 
 def plain_map_areas(patches: Sequence[Patched]) -> dict[str, Interval]:
-    """The same of trivial controls."""
+    """The same of trivial controls, of all degradations."""
     return {
         control: mean_interval([_area(patched.dense[0, index], patched.mask) for patched in patches])
         for control, index in PLAIN.items()

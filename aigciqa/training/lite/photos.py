@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,8 @@ SHORT_SIDE = 512
 LONGEST_SHORT_SIDE = 1100
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 PHOTOS_OF_ONE_SUBJECT = 8
-METRICS = ("vif_p", "gmsd", "mdsi", "haarpsi")
+#: Full-reference metrics of `piq`, and the sign by which higher is better.
+METRICS = {"vif_p": 1, "gmsd": -1, "mdsi": -1, "haarpsi": 1}
 STRENGTHS = (1.0, 2.0, 3.0, 4.0, 5.0)
 
 
@@ -80,9 +82,7 @@ def find_photos(folder: Path) -> list[Photo]:
     """
     found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     paths = sorted(path for path in found if not path.name.startswith("._"))  # what macOS leaves beside files
-    siblings: dict[Path, int] = {}
-    for path in paths:
-        siblings[path.parent] = siblings.get(path.parent, 0) + 1
+    siblings = Counter(path.parent for path in paths)
     photos = []
     for path in paths:
         name = path.relative_to(folder).as_posix()
@@ -181,9 +181,8 @@ def full_reference_scores(image: Tensor, pristine: Tensor) -> NDArray[np.float32
     import piq
 
     with torch.no_grad():
-        values = [float(getattr(piq, name)(image[None], pristine[None])) for name in METRICS]
-    signs = (1, -1, -1, 1)
-    return np.array([sign * value for sign, value in zip(signs, values, strict=True)], dtype=np.float32)
+        values = [sign * float(getattr(piq, name)(image[None], pristine[None])) for name, sign in METRICS.items()]
+    return np.array(values, dtype=np.float32)
 
 
 def mixed_labels(scores: NDArray[np.float32], severity: NDArray[np.float32]) -> NDArray[np.float32]:

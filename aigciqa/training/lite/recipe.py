@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,11 @@ from aigciqa.backbones.lite import LiteBackbone, squash
 from aigciqa.checkpoints.config import MetricConfig
 from aigciqa.checkpoints.format import write_checkpoint
 from aigciqa.heads.lite import NEAR, FullReferenceHead, LiteHead, NoReferenceHead, Quality
-from aigciqa.registry import SCORE_RANGES, Preprocess
+from aigciqa.registry import metric_info
 from aigciqa.training.lite import fitting
 from aigciqa.training.lite.training_data import Settings, TrainingData, pool_blocks
 
-COMMON_SIZE = Preprocess(resize=512, crop=None, max_side=4096, eight_bit=True)
 VARIANTS = ("nr-lite", "nr-lite-native", "fr-lite")
-NATIVE_SIZE = Preprocess(resize=None, crop=None, max_side=4096, eight_bit=True)
 
 
 @dataclass
@@ -83,7 +81,7 @@ def _fit_quality(
         dropout=0.3,
         noise=1.0,
     )
-    goals, rows = fitting.logit(data.labels.targets).flatten(), folds.repeat_interleave(features.shape[1])
+    goals, rows = torch.logit(data.labels.targets).flatten(), folds.repeat_interleave(features.shape[1])
     trees = fitting.grow_bag(quality.trees, features.flatten(0, 1), goals, rows, seed=settings.seed, rate=0.1)
     distance = _fit_distance(quality, backbone, features, data, folds)
     return quality, torch.stack([perceptrons, trees.view_as(perceptrons), distance])
@@ -98,10 +96,10 @@ def _fit_distance(
     blocks = squash(data.maps[:, 0].transpose(1, 2), backbone.center[:count], backbone.scale[:count])
     away = torch.zeros(features.shape[:2])
     for fold in range(int(folds.max()) + 1):
-        fitting.fit_gaussian(distance, blocks[folds != fold].flatten(0, 1), ridge=0.1)
+        fitting.fit_gaussian(distance, blocks[folds != fold].flatten(0, 1))
         chosen = features[folds == fold]
         away[folds == fold] = distance(chosen.flatten(0, 1)[:, :count]).view(chosen.shape[:2])
-    fitting.fit_gaussian(distance, blocks.flatten(0, 1), ridge=0.1)
+    fitting.fit_gaussian(distance, blocks.flatten(0, 1))
     return away
 
 
@@ -152,7 +150,7 @@ ALIGNED_MIX = (1.0, -0.6)
 
 def _fit_aligned(head: FullReferenceHead, features: Tensor, data: TrainingData, settings: Settings) -> None:
     moved = head.moved(features.flatten(0, 1), features[:, :1].expand_as(features).flatten(0, 1))
-    inputs, goals = torch.cat([moved, moved.abs()], dim=1), fitting.logit(data.labels.targets).flatten()
+    inputs, goals = torch.cat([moved, moved.abs()], dim=1), torch.logit(data.labels.targets).flatten()
     rows = data.folds(settings.seed).repeat_interleave(features.shape[1])
     learned = fitting.grow_bag(head.trees, inputs, goals, rows, seed=settings.seed, rate=0.1)
     distance = (moved[:, head.statistics :].abs().mean(dim=1) + NEAR).log()
@@ -222,22 +220,17 @@ def write_variant(
     Returns:
         The sha256 of the weights.
     """
-    native = variant.endswith("-native")
-    metric = variant.removesuffix("-native")
-    head = fitted.heads[variant]
-    config = MetricConfig(
-        metric=metric,
-        kind="fr" if metric.startswith("fr") else "nr",
-        backbone="lite",
-        head="lite",
+    spec = metric_info(variant.removesuffix("-native"))
+    native = variant != spec.name
+    config = replace(
+        MetricConfig.from_spec(spec),
         options={"presentation": "native" if native else "common"},
-        score_ranges={"quality": SCORE_RANGES["quality"]},
-        preprocess=NATIVE_SIZE if native else COMMON_SIZE,
+        preprocess=replace(spec.preprocess, resize=None) if native else spec.preprocess,
         license="Apache-2.0",
         training=training or {},
         results=results or {},
     )
     tensors = {f"backbone.{name}": value for name, value in fitted.backbone.state_dict().items()}
-    tensors |= {f"head.{name}": value for name, value in head.state_dict().items()}
+    tensors |= {f"head.{name}": value for name, value in fitted.heads[variant].state_dict().items()}
     write_checkpoint(folder / variant, config, tensors, card)
     return hashlib.sha256((folder / variant / "model.safetensors").read_bytes()).hexdigest()
