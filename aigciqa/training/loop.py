@@ -18,9 +18,9 @@ from tqdm import tqdm
 from aigciqa import __version__
 from aigciqa.checkpoints.config import MetricConfig
 from aigciqa.errors import TrainingError
+from aigciqa.stats.correlations import srcc
 from aigciqa.training.learner import Learner
-from aigciqa.training.run_folder import RunFolder
-from aigciqa.training.state import save_state, split_metadata
+from aigciqa.training.run_folder import RunFolder, save_state, split_metadata
 
 if TYPE_CHECKING:
     from aigciqa.databases import Sample, Split
@@ -202,11 +202,5 @@ def rank_correlations(
     scores: NDArray[np.float64], samples: Sequence[Sample], dimensions: Sequence[str]
 ) -> dict[str, float]:
     """SRCC of scores (n, dimensions) with the opinions on samples, by dimension; NaN where all scores are equal."""
-    from scipy.stats import spearmanr
-
-    found = {}
-    for column, name in enumerate(dimensions):
-        opinions = [sample.scores[name] for sample in samples]
-        is_constant = np.ptp(scores[:, column]) == 0
-        found[name] = math.nan if is_constant else float(spearmanr(scores[:, column], opinions)[0])
-    return found
+    opinions = ([sample.scores[name] for sample in samples] for name in dimensions)
+    return {name: srcc(*pair) for name, *pair in zip(dimensions, scores.T, opinions, strict=True)}
