@@ -120,7 +120,11 @@ class _Checkpointed:
         tensors = [leaf for leaf in tree_leaves((inputs, options)) if isinstance(leaf, Tensor)]
         self.inputs += [(block, tensor, tensor._version) for tensor in tensors]
         part = forward if isinstance(forward, nn.Module) else block
-        contexts = functools.partial(_contexts, part)
+
+        def contexts() -> tuple[contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]]:
+            """Of the forward pass, and of the one that is done again."""
+            return contextlib.nullcontext(), _as_it_was(part, _state(part))
+
         return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts, **options)
 
 
@@ -138,13 +142,6 @@ def _is_block(module: nn.Module) -> bool:
 
 def _size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _contexts(
-    part: nn.Module,
-) -> tuple[contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]]:
-    """Of the forward pass, and of the one that is done again."""
-    return contextlib.nullcontext(), _as_it_was(part, _state(part))
 
 
 #: Where each buffer is kept, under which name, the buffer, and a copy of what it holds.

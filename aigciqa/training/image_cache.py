@@ -45,8 +45,7 @@ class Entry:
 
     Attributes:
         file: a header, then the pixels (height, width, 3) in RGB.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
+        height, width: of the image, in pixels.
     """
 
     file: Path
@@ -56,18 +55,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class ImageCache:
-    """Resized images on disk. Any number of threads and processes may read it.
-
-    Attributes:
-        entries: path of an image -> where it lies, resized.
-    """
+    """Resized images on disk, by the paths of the images. Any number of threads and processes may read it."""
 
     entries: Mapping[str, Entry]
 
     def size(self, path: str) -> tuple[int, int]:
         """Height and width of a resized image."""
-        entry = self.entries[path]
-        return entry.height, entry.width
+        return self.entries[path].height, self.entries[path].width
 
     def random_crop(self, path: str, side: int, rng: np.random.Generator) -> Pixels:
         """A square anywhere in an image, mirrored half of the time; see `crop`."""
@@ -105,7 +99,6 @@ def build_cache(paths: Iterable[str], spec: Preprocess, folder: Path, *, workers
         spec: how the metric preprocesses images; its crop is left to the reader.
         folder: where caches are kept, made if absent.
         workers: decoding threads.
-        progress: whether to show a bar.
 
     Raises:
         DatabaseError: images can't be read; all are tried, and the message names the first ones. Or the cache can't be
@@ -115,7 +108,10 @@ def build_cache(paths: Iterable[str], spec: Preprocess, folder: Path, *, workers
 
     distinct = list(dict.fromkeys(paths))
     spec = replace(spec, crop=None)
-    _make(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatabaseError(f"{folder}: no place for the image cache: {error.strerror}; choose another") from error
     pool = ThreadPoolExecutor(max(1, workers))
     try:
         found = tqdm(
@@ -134,13 +130,6 @@ def build_cache(paths: Iterable[str], spec: Preprocess, folder: Path, *, workers
         listed = "\n- ".join(bad[:SHOWN])
         raise DatabaseError(f"{len(bad)} of {len(distinct)} images can't be read:\n- {listed}{more}")
     return ImageCache({path: entry for path, entry in entries.items() if isinstance(entry, Entry)})
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DatabaseError(f"{folder}: no place for the image cache: {error.strerror}; choose another") from error
 
 
 def _entry(path: str, spec: Preprocess, folder: Path) -> Entry | ImageError:

@@ -43,36 +43,31 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
+@dataclass
 class Run:
     """A run of training, from its first epoch or a later one to its last.
 
-    Args:
+    Attributes:
         learner: what trains.
         split: whose training part the learner has.
         folder: where the run is kept.
         config: of the checkpoint, without what is learnt of its training.
-        images: digests of the images, as `state.digests` gives them.
-        progress: whether to show bars.
+        images: digests of the images, as `run_folder.digests` gives them.
+        bars: whether to show progress.
+        progress: how far it is.
     """
 
-    def __init__(
-        self,
-        learner: Learner,
-        split: Split,
-        folder: RunFolder,
-        config: MetricConfig,
-        images: dict[str, str],
-        progress: bool,
-    ) -> None:
-        self.learner = learner
-        self.fabric = learner.fabric
-        self.settings = learner.settings
-        self.split = split
-        self.folder = folder
-        self.config = config
-        self.bars = progress and self.fabric.is_global_zero
-        self.progress = Progress()
-        self.trained_on = {**split_metadata(split), "images": images}
+    learner: Learner
+    split: Split
+    folder: RunFolder
+    config: MetricConfig
+    images: dict[str, str]
+    bars: bool
+    progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        self.fabric, self.settings = self.learner.fabric, self.learner.settings
+        self.bars = self.bars and self.fabric.is_global_zero
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up the state of the last whole epoch."""
@@ -169,7 +164,8 @@ class Run:
             "progress": asdict(self.progress),
             "settings": self.settings.to_dict(),
             "options": dict(self.config.options),
-            **self.trained_on,
+            **split_metadata(self.split),
+            "images": self.images,
         }
 
     def _write_outcome(self) -> None:

@@ -1,10 +1,8 @@
 """Training of the paper's metrics: `aigciqa train` as a function.
 
 The recipe is that of the paper (PKU-I2IQA, section 5); `settings` holds its numbers, `learner` one step of it, `loop`
-the epochs. Opinion scores are learnt in standard deviations from their mean (`targets`), so that their unit does not
-matter; on the paper's scale of five points one is about a point. Beyond the paper: several dimensions jointly, a frozen
-backbone, mixed precision, several devices (Lightning Fabric), early stopping, and runs that go on after being killed as
-if nothing had happened.
+the epochs. Beyond the paper: several dimensions jointly, a frozen backbone, mixed precision, several devices (Lightning
+Fabric), early stopping, and runs that go on after being killed as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -22,13 +20,13 @@ import torch
 from aigciqa.create import create_metric, load_imagenet
 from aigciqa.errors import InputError
 from aigciqa.metric import Metric
+from aigciqa.stats.correlations import MIN_SAMPLES
 from aigciqa.training.image_cache import build_cache, default_folder
-from aigciqa.training.learner import Learner
+from aigciqa.training.learner import Learner, Targets
 from aigciqa.training.loop import Run
 from aigciqa.training.run_folder import RunFolder, check_images, digests, read_state
 from aigciqa.training.settings import PRECISIONS
 from aigciqa.training.settings import Settings as Settings
-from aigciqa.training.targets import Targets, check_ratings
 from aigciqa.utils.extras import needs_extra
 from aigciqa.utils.files import locked
 
@@ -88,7 +86,7 @@ def train(
     absent = [name for name in settings.dimensions if name not in database.dimensions]
     if absent:
         raise InputError(f"{database.name} was not rated for {absent[0]}; it has: {', '.join(database.dimensions)}")
-    check_ratings(split, settings.dimensions)
+    _check_ratings(split, settings.dimensions)
     fabric = _launched(settings, device, devices)
     folder = RunFolder(Path(output).expanduser())
     if fabric.is_global_zero:
@@ -174,6 +172,29 @@ def _with_start(metric: Metric, start: str, samples: Sequence[Sample]) -> Metric
     return started
 
 
+def _check_ratings(split: Split, dimensions: Sequence[str]) -> None:
+    """Refuse what nothing could be learnt from, or no epoch be chosen by.
+
+    Raises:
+        InputError: naming the part of the split and the dimension.
+    """
+    for part, samples, fewest in (("training", split.train, 1), ("validation", split.validation, MIN_SAMPLES)):
+        if len(samples) < fewest:
+            raise InputError(
+                f"the {part} part has {len(samples)} images, and at least {fewest} are needed: rate more images, or "
+                "split them another way"
+            )
+        for name in dimensions:
+            scores = {sample.scores[name] for sample in samples}
+            if not all(map(math.isfinite, scores)):
+                raise InputError(f"ratings of {name} in the {part} part are NaN or infinite; expected numbers")
+            if len(scores) == 1:
+                raise InputError(
+                    f"all {len(samples)} images of the {part} part have the same {name}, {scores.pop():g}: leave "
+                    f"{name} out of the dimensions, rate more images, or split them another way (another seed)"
+                )
+
+
 def _launched(settings: Settings, device: str, devices: int) -> Fabric:
     """The devices; raises InputError where there are none of that kind, or they can't share a batch."""
     with needs_extra("train", "training needs lightning-fabric"):
@@ -213,7 +234,6 @@ def _images(sample: Sample, metric: Metric) -> list[str]:
 def _write_results(folder: RunFolder, split: Split, device: str, workers: int) -> None:
     """Add the figures on the test part to the checkpoint's config and card."""
     from aigciqa.evaluation.evaluate import evaluate
-    from aigciqa.stats.correlations import MIN_SAMPLES
 
     if len(split.test) < MIN_SAMPLES:
         return

@@ -220,8 +220,8 @@ def _painterly(image: Tensor, strength: float, rng: np.random.Generator) -> Tens
 
 @_degradation("JPEG, quality 70 to 5")
 def _jpeg(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    subsampling = int(rng.integers(0, 3))
-    return through_codec(image, "JPEG", quality=round(_between(strength, 70, 5)), subsampling=subsampling)
+    quality = round(_between(strength, 70, 5))
+    return through_codec(image, "JPEG", quality=quality, subsampling=int(rng.integers(0, 3)))
 
 
 @_degradation("WebP, quality 60 to 1")
@@ -231,8 +231,8 @@ def _webp(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
 
 @_degradation("artefact removal: JPEG, quality 50 to 4, its blocks smoothed away")
 def _deblocked(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    subsampling = int(rng.integers(1, 3))
-    coded = through_codec(image, "JPEG", quality=round(_between(strength, 50, 4)), subsampling=subsampling)
+    quality = round(_between(strength, 50, 4))
+    coded = through_codec(image, "JPEG", quality=quality, subsampling=int(rng.integers(1, 3)))
     return edge_keeping(coded, _between(strength, 0.03, 0.12), passes=1, reach=3)
 
 
@@ -283,7 +283,7 @@ def _ringing(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor
     cut = _between(strength, 0.8, 0.12)
     height, width = image.shape[1:]
     pad = min(32, height - 1, width - 1)
-    padded = functional.pad(image[None], (pad,) * 4, mode="reflect")[0] if pad else image
+    padded = functional.pad(image[None], (pad,) * 4, mode="reflect")[0]
     spectrum = torch.fft.rfft2(padded)
     rows = torch.fft.fftfreq(padded.shape[1])[:, None] * 2
     columns = torch.fft.rfftfreq(padded.shape[2])[None, :] * 2
@@ -348,9 +348,8 @@ def _patch_shuffle(image: Tensor, strength: float, rng: np.random.Generator) -> 
         top, left = int(index) // columns * side, int(index) % columns * side
         source_top = min(max(top + int(down), 0), height - side)
         source_left = min(max(left + int(right), 0), width - side)
-        result[:, top : top + side, left : left + side] = image[
-            :, source_top : source_top + side, source_left : source_left + side
-        ]
+        patch = image[:, source_top : source_top + side, source_left : source_left + side]
+        result[:, top : top + side, left : left + side] = patch
     return result
 
 
@@ -366,10 +365,9 @@ def _block_loss(image: Tensor, strength: float, rng: np.random.Generator) -> Ten
 
 @_degradation("checkerboard of period 2 or 4, amplitude 2 to 32 levels, on the textured parts")
 def _checkerboard(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    height, width = image.shape[1:]
     half = int(rng.choice((1, 2)))
-    rows, columns = torch.arange(height)[:, None] // half, torch.arange(width)[None, :] // half
-    board = ((rows + columns) % 2).float() * 2 - 1
+    rows, columns = (torch.arange(length) // half for length in image.shape[1:])
+    board = ((rows[:, None] + columns) % 2).float() * 2 - 1
     activity = gaussian((to_luma(image) - gaussian(to_luma(image), 2)).abs(), 4)
     mask = 0.3 + 0.7 * activity / (activity + activity.mean() + 1e-6)
     return image + _between(strength, 2, 32) / 255 * board * mask

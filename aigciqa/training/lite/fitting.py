@@ -20,8 +20,12 @@ BEST, WORST = 0.9, 0.1
 MARGIN = 0.05
 #: AdamW's learning rate and weight decay, and the groups of a step.
 RATE, DECAY, GROUPS = 2e-3, 0.02, 16
-#: Of fitting single blocks: noise as in `fit_ensemble`, and the images composed at every step.
-BLOCK_NOISE, BLOCK_IMAGES = 0.3, 48
+#: Share of an ensemble's inputs dropped at each step, the same for all images.
+DROPOUT = 0.3
+#: Standard deviation of the noise added to the inputs of an ensemble, and to single blocks: people's images differ.
+NOISE, BLOCK_NOISE = 1.0, 0.3
+#: Images composed at every step of fitting single blocks.
+BLOCK_IMAGES = 48
 #: Of growing trees: the values that a split may lie at, and the share of the rows that each tree is grown on.
 BINS, ROW_SHARE = 24, 0.6
 
@@ -120,15 +124,11 @@ def fit_ensemble(
     *,
     steps: int,
     seed: int,
-    dropout: float,
-    noise: float,
 ) -> Tensor:
     """Fit perceptrons to inputs (G, n, D), each to the groups outside one fold, taken in turn.
 
     Args:
         folds: (G,), numbers from 0 to one less than the folds, of which there are no more than members.
-        dropout: share of the inputs dropped at each step, the same for all images.
-        noise: standard deviation of the Gaussian noise added to the inputs: people's images differ from ours.
 
     Returns:
         (G, n), what the members that did not see a group say of it.
@@ -138,8 +138,8 @@ def fit_ensemble(
 
     def predict(chosen: Tensor) -> Tensor:
         batch = inputs[chosen]
-        kept = (torch.rand(batch.shape[-1], generator=generator) >= dropout) / (1 - dropout)
-        noisy = batch * kept + noise * torch.randn(batch.shape, generator=generator)
+        kept = (torch.rand(batch.shape[-1], generator=generator) >= DROPOUT) / (1 - DROPOUT)
+        noisy = batch * kept + NOISE * torch.randn(batch.shape, generator=generator)
         return ensemble.members(noisy.flatten(0, 1)).view(-1, *batch.shape[:2])
 
     seen = folds[None, :] != (torch.arange(members) % (int(folds.max()) + 1))[:, None]
@@ -204,10 +204,9 @@ def grow_bag(trees: SoftTrees, inputs: Tensor, targets: Tensor, folds: Tensor, *
         chosen = slice(fold * (number // count), (fold + 1) * (number // count))
         with torch.no_grad():
             said[away] = part(inputs[away])
-            trees.index[chosen] = part.index
-            trees.thresholds[chosen] = part.thresholds
-            trees.sharpness[chosen] = part.sharpness
-            trees.leaves[chosen] = part.leaves / count
+            part.leaves.div_(count)
+            for name, values in part.state_dict().items():
+                trees.state_dict()[name][chosen] = values
     return said
 
 

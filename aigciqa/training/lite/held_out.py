@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
@@ -19,6 +19,7 @@ from aigciqa.stats.bootstrap import Array, Interval
 from aigciqa.stats.correlations import srcc_interval
 from aigciqa.stats.means import mean_interval
 from aigciqa.training.lite.degradations import degrade, names
+from aigciqa.training.lite.image_filters import from_pil
 from aigciqa.training.lite.photos import SHORT_SIDE, STRENGTHS, Photo, ladder_plan, seed_of
 from aigciqa.training.lite.recipe import WORST_SHARE, Fitted
 from aigciqa.training.lite.training_data import (
@@ -49,7 +50,7 @@ class HeldOut:
     Attributes:
         ladders: of every photograph, each degradation at five strengths.
         chains: images as those that were trained on, with labels.
-        patches: pristine photographs with a degraded square.
+        patches: of every photograph, a degraded square in it, by each of `MAP_DEGRADATIONS`.
     """
 
     ladders: Sequence[PhotoFeatures]
@@ -176,24 +177,20 @@ class Patched:
     """A pristine photograph with a degraded square, as the backbone sees it.
 
     Attributes:
-        photo: name.
-        degradation: what was done inside the square.
-        mask: (H, W), true inside.
+        mask: (H, W), true inside the square.
         dense: (1, C, h, w), statistics of the blocks around the cells of the map.
         sampled: (1, C + thumbnail, rows, columns), the maps that the score comes from.
     """
 
-    photo: str
-    degradation: str
     mask: Tensor
     dense: Tensor
     sampled: Tensor
 
 
 def patch_photo(photo: Photo, cache: Path) -> list[Patched]:
-    """A photograph at the common size with a square degraded in each of six ways; kept in a cache."""
+    """A photograph at the common size with a square degraded in each of `MAP_DEGRADATIONS`; kept in a cache."""
     made = kept(cache, ["patches", photo.name, MAP_DEGRADATIONS, MAP_STRENGTH], lambda: _draw_patches(photo))
-    return [Patched(photo.name, name, *tensors) for name, tensors in zip(MAP_DEGRADATIONS, made, strict=True)]
+    return [Patched(*tensors) for tensors in made]
 
 
 @torch.no_grad()
@@ -214,16 +211,15 @@ def _draw_patches(photo: Photo) -> list[tuple[Tensor, Tensor, Tensor]]:
 @torch.no_grad()
 def map_areas(patches: Sequence[Patched], fitted: Fitted) -> dict[str, Interval]:
     """Area under the ROC curve by which nr-lite's map finds the degraded square: of all (by photograph) and of each."""
-    areas: dict[str, list[float]] = {name: [] for name in MAP_DEGRADATIONS}
-    photos: dict[str, list[float]] = {}
-    for patched in patches:
-        features = fitted.backbone.pool(patched.sampled)
-        quality = fitted.heads["nr-lite"].score_map(patched.dense, features, 0)[0]
-        area = _area(quality, patched.mask)
-        areas[patched.degradation].append(area)
-        photos.setdefault(patched.photo, []).append(area)
-    overall = mean_interval([float(np.mean(values)) for values in photos.values()])
-    return {"all": overall, **{name: mean_interval(values) for name, values in areas.items()}}
+    areas = [_area(_score_map(patched, fitted), patched.mask) for patched in patches]
+    by_photo = np.reshape(areas, (-1, len(MAP_DEGRADATIONS)))
+    figures = {name: mean_interval(by_photo[:, i]) for i, name in enumerate(MAP_DEGRADATIONS)}
+    return {"all": mean_interval(by_photo.mean(axis=1)), **figures}
+
+
+def _score_map(patched: Patched, fitted: Fitted) -> Tensor:
+    features = fitted.backbone.pool(patched.sampled)
+    return fitted.heads["nr-lite"].score_map(patched.dense, features, 0)[0]
 
 
 def plain_map_areas(patches: Sequence[Patched]) -> dict[str, Interval]:
@@ -235,11 +231,10 @@ def plain_map_areas(patches: Sequence[Patched]) -> dict[str, Interval]:
 
 
 def _at_short_side(photo: Photo) -> Tensor:
-    with Image.open(photo.path) as file:
-        image = ImageOps.exif_transpose(file).convert("RGB")
+    image = photo.image()
     scale = SHORT_SIDE / min(image.size)
-    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+    size = round(image.width * scale), round(image.height * scale)
+    return from_pil(image.resize(size, Image.Resampling.LANCZOS))
 
 
 def _area(values: Tensor, mask: Tensor) -> float:

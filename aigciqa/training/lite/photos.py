@@ -22,6 +22,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from aigciqa.training.lite.degradations import Step, degrade_chain, names
+from aigciqa.training.lite.image_filters import from_pil
 
 SIDE = 384
 SHORT_SIDE = 512
@@ -46,6 +47,11 @@ class Photo:
     path: Path
     name: str
     subject: str
+
+    def image(self) -> Image.Image:
+        """RGB, upright."""
+        with Image.open(self.path) as file:
+            return ImageOps.exif_transpose(file).convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -135,8 +141,7 @@ def _random_chain(view: int, rng: np.random.Generator) -> Sample:
         Step(str(rng.choice(names())), float(rng.uniform(1, strongest)), int(rng.integers(2**31)))
         for _ in range(length)
     )
-    draw = rng.random()
-    zoom = 1.0
+    draw, zoom = rng.random(), 1.0
     if draw < 0.35:
         zoom = float(np.exp(rng.uniform(math.log(0.25), math.log(0.9))))
     elif draw < 0.55:
@@ -148,8 +153,7 @@ class PhotoViews:
     """The views of one photograph, drawn from its own seed."""
 
     def __init__(self, photo: Photo, seed: int) -> None:
-        with Image.open(photo.path) as file:
-            self._image = ImageOps.exif_transpose(file).convert("RGB")
+        self._image = photo.image()
         self._key = ("view", photo.name, seed)
 
     def render(self, view: int, zoom: float = 1.0) -> Tensor:
@@ -163,7 +167,7 @@ class PhotoViews:
         left, top = (rng.uniform(0, length - side) for length in self._image.size)
         pixels = round(SIDE * zoom)
         crop = self._image.resize((pixels, pixels), Image.Resampling.LANCZOS, (left, top, left + side, top + side))
-        return torch.from_numpy(np.array(crop)).permute(2, 0, 1).float() / 255
+        return from_pil(crop)
 
     def draw(self, sample: Sample) -> Tensor:
         """The image (3, SIDE, SIDE) of a sample, on the 8-bit grid."""

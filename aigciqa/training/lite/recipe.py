@@ -27,12 +27,7 @@ VARIANTS = ("nr-lite", "nr-lite-native", "fr-lite")
 
 @dataclass
 class Fitted:
-    """What was fitted with one seed.
-
-    Attributes:
-        backbone: with its normalisation.
-        heads: variant -> head.
-    """
+    """What was fitted with one seed: the backbone, which has the normalisation, and each variant's head."""
 
     backbone: LiteBackbone
     heads: dict[str, LiteHead] = field(default_factory=dict)
@@ -71,16 +66,8 @@ def _fit_quality(
 ) -> tuple[Quality, Tensor]:
     """The parts of the no-reference logit, and what they say (3, G, n) of subjects they were not fitted to."""
     quality, folds = Quality(backbone.statistics), data.folds(settings.seed)
-    perceptrons = fitting.fit_ensemble(
-        quality.regressor,
-        features,
-        data.labels,
-        folds,
-        steps=settings.steps,
-        seed=settings.seed,
-        dropout=0.3,
-        noise=1.0,
-    )
+    numbers = {"steps": settings.steps, "seed": settings.seed}
+    perceptrons = fitting.fit_ensemble(quality.regressor, features, data.labels, folds, **numbers)
     goals, rows = torch.logit(data.labels.targets).flatten(), folds.repeat_interleave(features.shape[1])
     trees = fitting.grow_bag(quality.trees, features.flatten(0, 1), goals, rows, seed=settings.seed, rate=0.1)
     distance = _fit_distance(quality, backbone, features, data, folds)
@@ -173,9 +160,12 @@ def _fit_correction(head: FullReferenceHead, features: Tensor, data: TrainingDat
         head.mix[3] = CORRECTION_WEIGHT
         base = torch.stack([head.quality(group) for group in features])
 
+    def pick(values: Tensor) -> Tensor:
+        return values[torch.randint(len(values), (), generator=generator)]
+
     def predict(chosen: Tensor) -> Tensor:
         rows = groups[chosen]
-        others = torch.stack([_pick(partners[int(row)], generator) for row in rows])
+        others = torch.stack([pick(partners[int(row)]) for row in rows])
         generated = features[rows]
         moved = generated - features[others][:, :1]
         inputs = torch.cat([generated, moved], dim=-1)
@@ -190,7 +180,7 @@ def _fit_correction(head: FullReferenceHead, features: Tensor, data: TrainingDat
 CORRECTION_WEIGHT = 0.5
 
 
-def _partners(data: TrainingData) -> dict[int, list[int]]:
+def _partners(data: TrainingData) -> dict[int, Tensor]:
     """Group -> groups of other photographs of its subject."""
     members: dict[str, list[int]] = {}
     for group, subject in enumerate(data.subjects):
@@ -199,12 +189,8 @@ def _partners(data: TrainingData) -> dict[int, list[int]]:
     for group, (subject, photo) in enumerate(zip(data.subjects, data.photos, strict=True)):
         others = [other for other in members[subject] if data.photos[other] != photo]
         if others:
-            partners[group] = others
+            partners[group] = torch.tensor(others)
     return partners
-
-
-def _pick(values: list[int], generator: torch.Generator) -> Tensor:
-    return torch.tensor(values)[torch.randint(len(values), (), generator=generator)]
 
 
 def write_variant(
@@ -215,11 +201,7 @@ def write_variant(
     results: Mapping[str, Any] | None = None,
     card: str | None = None,
 ) -> str:
-    """Write a variant's folder: `config.json`, `model.safetensors` and the card.
-
-    Returns:
-        The sha256 of the weights.
-    """
+    """Write a variant's folder: `config.json`, `model.safetensors` and the card. Returns the sha256 of the weights."""
     spec = metric_info(variant.removesuffix("-native"))
     native = variant != spec.name
     config = replace(
