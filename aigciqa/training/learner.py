@@ -33,14 +33,9 @@ EVALUATION_BATCH = 32
 
 
 class Learner:
-    """A metric, what it learns from, and how: Adam on the squared error, on random crops mirrored at random.
+    """A metric, whose head is to give targets, and how it learns: Adam on the squared error.
 
-    Args:
-        fabric: the devices.
-        metric: what learns; its head is to give targets, in standard deviations from the mean opinion.
-        settings: of the run.
-        samples: what to learn from.
-        images: holds the images of all samples.
+    It learns from random crops of the samples' images, mirrored at random; `images` holds them all.
     """
 
     def __init__(
@@ -202,7 +197,6 @@ class Targets:
     """What is learnt of each of n dimensions: (score - mean) / deviation.
 
     Attributes:
-        dimensions: their names.
         layer: name of the head's output layer in the metric's `state_dict()`.
         mean: (n,) float64, of the training part's scores.
         deviation: (n,) float64, their standard deviation.
@@ -235,12 +229,9 @@ class Targets:
     def from_scores(
         self, weights: Mapping[str, Tensor], given: Sequence[tuple[float, float]], wanted: Sequence[tuple[float, float]]
     ) -> dict[str, Tensor]:
-        """A metric's weights that give scores -> those whose output layer gives targets.
+        """A metric's weights that give scores in given ranges -> those whose output layer gives targets in the wanted.
 
-        Args:
-            weights: the metric's `state_dict()`.
-            given: (lowest, highest) of each dimension's scores by these weights.
-            wanted: (lowest, highest) of the scores to learn.
+        The ranges are (lowest, highest) of each dimension.
         """
         lows, highs = torch.tensor(given, dtype=torch.float64).T
         wanted_lows, wanted_highs = torch.tensor(wanted, dtype=torch.float64).T

@@ -48,13 +48,9 @@ class Run:
     """A run of training, from its first epoch or a later one to its last.
 
     Attributes:
-        learner: what trains.
-        split: whose training part the learner has.
-        folder: where the run is kept.
         config: of the checkpoint, without what is learnt of its training.
         images: digests of the images, as `run_folder.digests` gives them.
         bars: whether to show progress.
-        progress: how far it is.
     """
 
     learner: Learner

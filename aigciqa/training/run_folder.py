@@ -31,14 +31,7 @@ FREE = ("epochs", "patience", "activation_checkpointing")
 
 
 class RunFolder:
-    """The folder of a run.
-
-    Attributes:
-        path: of the folder, which holds the checkpoint of the best epoch.
-        state_file: what a run goes on from.
-        log_file: a row for each epoch.
-        split_file: which images were trained on.
-    """
+    """The folder of a run: the checkpoint of the best epoch, the state that a run goes on from, log and split."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -106,11 +99,7 @@ class RunFolder:
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a state whole or not at all.
-
-    Raises:
-        OSError: it can't be written.
-    """
+    """Write a state whole or not at all."""
     with replacing(path) as partial, partial.open("wb") as file:
         try:
             torch.save({"format": FORMAT, **state}, file)
@@ -139,13 +128,7 @@ def read_state(path: Path, settings: Mapping[str, Any], split: Split) -> dict[st
 
 
 def check_images(path: Path, state: Mapping[str, Any], images: Mapping[str, str]) -> None:
-    """Raise InputError if images are not those that a run was trained on.
-
-    Args:
-        path: of the run's state.
-        state: what it holds.
-        images: as `digests` gives them.
-    """
+    """Raise InputError if images, as `digests` gives them, are not those of the run whose state is at a path."""
     known = state["images"]
     changed = [name for name, digest in images.items() if known.get(name) != digest]
     _refuse(path, [f"the images {shown(changed)}"] if changed else [])

@@ -21,24 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from aigciqa.errors import InputError
-from aigciqa.training.lite.image_filters import (
-    between_radii,
-    box,
-    displace,
-    edge_keeping,
-    filtered,
-    from_pil,
-    gaussian,
-    kuwahara,
-    quantised_blocks,
-    rank_filtered,
-    resample,
-    shock,
-    through_codec,
-    to_luma,
-    to_pil,
-    white_noise,
-)
+from aigciqa.training.lite import image_filters as filters
 
 MIN_STRENGTH, MAX_STRENGTH = 1.0, 5.0
 #: (image, strength, generator) -> image, not yet rounded.
@@ -129,7 +112,7 @@ def _between(strength: float, slight: float, severe: float) -> float:
 
 @_degradation("Gaussian blur, sigma 0.5 to 5 pixels")
 def _gaussian_blur(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    return gaussian(image, _between(strength, 0.5, 5.0))
+    return filters.gaussian(image, _between(strength, 0.5, 5.0))
 
 
 @_degradation("out-of-focus disc, radius 0.8 to 8 pixels")
@@ -138,7 +121,7 @@ def _lens_blur(image: Tensor, strength: float, rng: np.random.Generator) -> Tens
     reach = math.ceil(radius)
     axis = torch.arange(-reach, reach + 1, dtype=torch.float32)
     disc = (radius + 0.5 - torch.hypot(axis[:, None], axis[None, :])).clamp(0, 1)
-    return filtered(image, disc / disc.sum())
+    return filters.convolved(image, disc / disc.sum())
 
 
 @_degradation("motion blur along a random direction, 2 to 24 pixels long")
@@ -150,7 +133,7 @@ def _motion_blur(image: Tensor, strength: float, rng: np.random.Generator) -> Te
     along = axis[None, :] * math.cos(angle) + axis[:, None] * math.sin(angle)
     across = -axis[None, :] * math.sin(angle) + axis[:, None] * math.cos(angle)
     line = (length / 2 + 0.5 - along.abs()).clamp(0, 1) * (1 - across.abs()).clamp(0, 1)
-    return filtered(image, line / line.sum())
+    return filters.convolved(image, line / line.sum())
 
 
 # Resampling
@@ -161,17 +144,17 @@ _KERNELS = [Image.Resampling[name] for name in ("BOX", "BILINEAR", "HAMMING", "B
 @_degradation("reduced 1.25 to 8 times and enlarged again, each with a random kernel")
 def _down_up(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     down, up = _KERNELS[rng.integers(len(_KERNELS))], _KERNELS[rng.integers(1, len(_KERNELS))]
-    return resample(image, _between(strength, 1.25, 8.0), down, up)
+    return filters.resample(image, _between(strength, 1.25, 8.0), down, up)
 
 
 @_degradation("reduced 1.25 to 6 times and enlarged by pixel repetition")
 def _pixelate(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    return resample(image, _between(strength, 1.25, 6.0), Image.Resampling.BOX, Image.Resampling.NEAREST)
+    return filters.resample(image, _between(strength, 1.25, 6.0), Image.Resampling.BOX, Image.Resampling.NEAREST)
 
 
 @_degradation("reduced without filtering 1.25 to 4 times (aliasing) and enlarged by bicubic")
 def _alias(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    return resample(image, _between(strength, 1.25, 4.0), Image.Resampling.NEAREST, Image.Resampling.BICUBIC)
+    return filters.resample(image, _between(strength, 1.25, 4.0), Image.Resampling.NEAREST, Image.Resampling.BICUBIC)
 
 
 # Over-smoothing
@@ -179,40 +162,41 @@ def _alias(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
 
 @_degradation("edge-keeping smoothing (bilateral), range 0.03 to 0.3")
 def _bilateral(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    return edge_keeping(image, _between(strength, 0.03, 0.3), passes=1 if strength < 3 else 2, reach=3)
+    return filters.edge_keeping(image, _between(strength, 0.03, 0.3), passes=1 if strength < 3 else 2, reach=3)
 
 
 @_degradation("repeated edge-keeping smoothing towards flat patches (mean shift), 2 to 8 passes")
 def _mean_shift(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    return edge_keeping(image, _between(strength, 0.04, 0.14), passes=round(_between(strength, 2, 8)))
+    return filters.edge_keeping(image, _between(strength, 0.04, 0.14), passes=round(_between(strength, 2, 8)))
 
 
 @_degradation("median filter, blended in up to 7 x 7 pixels")
 def _median(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    return rank_filtered(image, _between(strength, 0.4, 3.0), ImageFilter.MedianFilter)
+    return filters.rank_filtered(image, _between(strength, 0.4, 3.0), ImageFilter.MedianFilter)
 
 
 @_degradation("opening or closing (dark or bright detail eaten away), blended in up to 7 x 7 pixels")
 def _morphology(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     closing = (ImageFilter.MaxFilter, ImageFilter.MinFilter)
-    return rank_filtered(image, _between(strength, 0.4, 3.0), *(closing if rng.random() < 0.5 else closing[::-1]))
+    chosen = closing if rng.random() < 0.5 else closing[::-1]
+    return filters.rank_filtered(image, _between(strength, 0.4, 3.0), *chosen)
 
 
 @_degradation("flat-looking smoothing with the strong edges kept (guided filter), radius 2 to 10 pixels")
 def _guided_smooth(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     radius, tolerance = round(_between(strength, 2, 10)), _between(strength, 0.002, 0.2)
-    guide = to_luma(image)
-    mean_guide, mean_image = box(guide, radius), box(image, radius)
-    slope = (box(guide * image, radius) - mean_guide * mean_image) / (
-        box(guide * guide, radius) - mean_guide**2 + tolerance
+    guide = filters.to_luma(image)
+    mean_guide, mean_image = filters.box(guide, radius), filters.box(image, radius)
+    slope = (filters.box(guide * image, radius) - mean_guide * mean_image) / (
+        filters.box(guide * guide, radius) - mean_guide**2 + tolerance
     )
     offset = mean_image - slope * mean_guide
-    return box(slope, radius) * guide + box(offset, radius)
+    return filters.box(slope, radius) * guide + filters.box(offset, radius)
 
 
 @_degradation("painterly patches with crisp borders (Kuwahara filter), blended in up to radius 6 pixels")
 def _painterly(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    return between_radii(lambda radius: kuwahara(image, radius), _between(strength, 0.6, 6.0))
+    return filters.between_radii(lambda radius: filters.kuwahara(image, radius), _between(strength, 0.6, 6.0))
 
 
 # Codecs
@@ -221,19 +205,19 @@ def _painterly(image: Tensor, strength: float, rng: np.random.Generator) -> Tens
 @_degradation("JPEG, quality 70 to 5")
 def _jpeg(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     quality = round(_between(strength, 70, 5))
-    return through_codec(image, "JPEG", quality=quality, subsampling=int(rng.integers(0, 3)))
+    return filters.through_codec(image, "JPEG", quality=quality, subsampling=int(rng.integers(0, 3)))
 
 
 @_degradation("WebP, quality 60 to 1")
 def _webp(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    return through_codec(image, "WEBP", quality=round(_between(strength, 60, 1)), method=2)
+    return filters.through_codec(image, "WEBP", quality=round(_between(strength, 60, 1)), method=2)
 
 
 @_degradation("artefact removal: JPEG, quality 50 to 4, its blocks smoothed away")
 def _deblocked(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     quality = round(_between(strength, 50, 4))
-    coded = through_codec(image, "JPEG", quality=quality, subsampling=int(rng.integers(1, 3)))
-    return edge_keeping(coded, _between(strength, 0.03, 0.12), passes=1, reach=3)
+    coded = filters.through_codec(image, "JPEG", quality=quality, subsampling=int(rng.integers(1, 3)))
+    return filters.edge_keeping(coded, _between(strength, 0.03, 0.12), passes=1, reach=3)
 
 
 # Noise
@@ -241,26 +225,26 @@ def _deblocked(image: Tensor, strength: float, rng: np.random.Generator) -> Tens
 
 @_degradation("Gaussian noise, standard deviation 3 to 50 levels of 255")
 def _gaussian_noise(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    return image + _between(strength, 3, 50) / 255 * white_noise(rng, image.shape)
+    return image + _between(strength, 3, 50) / 255 * filters.white_noise(rng, image.shape)
 
 
 @_degradation("grain of luma alone, 3 to 40 levels, 1 to 2 pixels wide")
 def _grain(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     width = rng.uniform(0.4, 1.2)
-    grain = gaussian(white_noise(rng, (1, *image.shape[1:])), width)
+    grain = filters.gaussian(filters.white_noise(rng, (1, *image.shape[1:])), width)
     return image + _between(strength, 3, 40) / 255 * grain / grain.std()
 
 
 @_degradation("coloured blotches (chroma noise), 5 to 60 levels")
 def _chroma_noise(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    blotches = gaussian(white_noise(rng, image.shape), rng.uniform(0.6, 2.5))
-    blotches = blotches - to_luma(blotches)
+    blotches = filters.gaussian(filters.white_noise(rng, image.shape), rng.uniform(0.6, 2.5))
+    blotches = blotches - filters.to_luma(blotches)
     return image + _between(strength, 5, 60) / 255 * blotches / blotches.std()
 
 
 @_degradation("speckle (noise in proportion to brightness), 4% to 60%")
 def _speckle(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    return image * (1 + _between(strength, 0.04, 0.6) * white_noise(rng, image.shape))
+    return image * (1 + _between(strength, 0.04, 0.6) * filters.white_noise(rng, image.shape))
 
 
 @_degradation("salt and pepper on 0.2% to 15% of the pixels")
@@ -275,7 +259,7 @@ def _impulse_noise(image: Tensor, strength: float, rng: np.random.Generator) -> 
 
 @_degradation("unsharp mask, amount 0.4 to 6")
 def _oversharpen(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    return image + _between(strength, 0.4, 6.0) * (image - gaussian(image, rng.uniform(0.8, 2.0)))
+    return image + _between(strength, 0.4, 6.0) * (image - filters.gaussian(image, rng.uniform(0.8, 2.0)))
 
 
 @_degradation("ideal low-pass (sinc) with its ringing, cut-off 0.8 to 0.12 of the band")
@@ -297,8 +281,8 @@ def _ringing(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor
 @_degradation("palette of 96 to 5 colours, without dithering")
 def _quantise(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     colours = round(_between(strength, 96, 5))
-    pil = to_pil(image).quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    return from_pil(pil.convert("RGB"))
+    pil = filters.to_pil(image).quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    return filters.from_pil(pil.convert("RGB"))
 
 
 @_degradation("banding: 40 to 4 levels per channel")
@@ -313,9 +297,9 @@ def _posterise(image: Tensor, strength: float, rng: np.random.Generator) -> Tens
 @_degradation("random local warp, displacement 1 to 12 pixels")
 def _warp(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     scale = rng.uniform(4, 9)
-    flow = gaussian(white_noise(rng, (2, *image.shape[1:])), scale)
+    flow = filters.gaussian(filters.white_noise(rng, (2, *image.shape[1:])), scale)
     flow = flow / flow.square().mean().sqrt().clamp_min(1e-6)
-    return displace(image, flow * _between(strength, 1.0, 12.0) / 1.5)
+    return filters.displace(image, flow * _between(strength, 1.0, 12.0) / 1.5)
 
 
 @_degradation("three swirls, turned by 0.3 to 4 radians")
@@ -332,7 +316,7 @@ def _swirl(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
         turn = angle * torch.exp(-(down**2 + right**2) / (0.5 * radius**2))
         flow[0] += right * turn.sin() + down * (turn.cos() - 1)
         flow[1] += right * (turn.cos() - 1) - down * turn.sin()
-    return displace(image, flow)
+    return filters.displace(image, flow)
 
 
 @_degradation("small patches swapped with neighbours, on 3% to 60% of the image")
@@ -360,7 +344,7 @@ def _patch_shuffle(image: Tensor, strength: float, rng: np.random.Generator) -> 
 def _block_loss(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     step = _between(strength, 0.08, 1.0)
     side = int(rng.choice((8, 16)))
-    return (quantised_blocks(image, side, 0, step) + quantised_blocks(image, side, side // 2, step)) / 2
+    return (filters.quantised_blocks(image, side, 0, step) + filters.quantised_blocks(image, side, side // 2, step)) / 2
 
 
 @_degradation("checkerboard of period 2 or 4, amplitude 2 to 32 levels, on the textured parts")
@@ -368,32 +352,32 @@ def _checkerboard(image: Tensor, strength: float, rng: np.random.Generator) -> T
     half = int(rng.choice((1, 2)))
     rows, columns = (torch.arange(length) // half for length in image.shape[1:])
     board = ((rows[:, None] + columns) % 2).float() * 2 - 1
-    activity = gaussian((to_luma(image) - gaussian(to_luma(image), 2)).abs(), 4)
+    activity = filters.gaussian((filters.to_luma(image) - filters.gaussian(filters.to_luma(image), 2)).abs(), 4)
     mask = 0.3 + 0.7 * activity / (activity + activity.mean() + 1e-6)
     return image + _between(strength, 2, 32) / 255 * board * mask
 
 
 @_degradation("the look of super-resolution: reduced 1.5 to 6 times, enlarged, smoothed and sharpened")
 def _super_resolution(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    small = resample(image, _between(strength, 1.5, 6.0), Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
-    smooth = edge_keeping(small, 0.08, passes=2)
-    return smooth + rng.uniform(1.0, 2.0) * (smooth - gaussian(smooth, 1.5))
+    small = filters.resample(image, _between(strength, 1.5, 6.0), Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
+    smooth = filters.edge_keeping(small, 0.08, passes=2)
+    return smooth + rng.uniform(1.0, 2.0) * (smooth - filters.gaussian(smooth, 1.5))
 
 
 @_degradation("the look of a generative upscaler: reduced 1.25 to 5 times, enlarged, edges drawn anew")
 def _upscaler(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     factor = _between(strength, 1.25, 5.0)
-    enlarged = resample(image, factor, Image.Resampling.BICUBIC, Image.Resampling.BICUBIC)
-    return shock(enlarged, rounds=1 + round(factor), sigma=rng.uniform(0.35, 0.5) * factor)
+    enlarged = filters.resample(image, factor, Image.Resampling.BICUBIC, Image.Resampling.BICUBIC)
+    return filters.shock(enlarged, rounds=1 + round(factor), sigma=rng.uniform(0.35, 0.5) * factor)
 
 
 @_degradation("fine texture replaced by noise of the same spectrum, 20% to all of it")
 def _fake_texture(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    base = gaussian(image, 1.5 + 0.5 * strength)
+    base = filters.gaussian(image, 1.5 + 0.5 * strength)
     detail = image - base
-    phase = torch.fft.rfft2(white_noise(rng, (1, *image.shape[1:])))
+    phase = torch.fft.rfft2(filters.white_noise(rng, (1, *image.shape[1:])))
     noise = torch.fft.irfft2(torch.fft.rfft2(detail).abs() * torch.exp(1j * phase.angle()), s=image.shape[1:])
-    envelope = gaussian(detail.square().mean(0, keepdim=True), 6).clamp_min(0).sqrt()
+    envelope = filters.gaussian(detail.square().mean(0, keepdim=True), 6).clamp_min(0).sqrt()
     share = min(_between(strength, 0.2, 1.0), 1.0)
     texture: Tensor = share * (noise / noise.std().clamp_min(1e-6) * envelope)
     return base + math.sqrt(1 - share**2) * detail + texture

@@ -6,6 +6,7 @@ Two sets: `gan-compression` (photographs and their reconstructions by three netw
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -125,30 +126,20 @@ def _partial_spearman(first: Array, second: Array, given: Array) -> Interval:
     """Spearman's rank correlation of two, the ranks of a third held fixed."""
 
     def statistic(weight: Array) -> Array:
-        both, one, other = (
-            bootstrap.spearman(weight, x, y) for x, y in ((first, second), (first, given), (second, given))
-        )
+        spearman = functools.partial(bootstrap.spearman, weight)
+        both, one, other = spearman(first, second), spearman(first, given), spearman(second, given)
         partial: Array = (both - one * other) / np.sqrt((1 - one**2) * (1 - other**2))
         return partial
 
     return bootstrap.interval(statistic, range(len(first)))
 
 
-def image_height(path: Path) -> float:
+def _image_size(path: Path) -> tuple[int, int]:
     with Image.open(path) as image:
-        return float(image.height)
+        return image.width, image.height
 
 
-def smaller_image(path: Path) -> float:
-    with Image.open(path) as image:
-        return -float(image.width * image.height)
-
-
-def file_size(path: Path) -> float:
-    return float(path.stat().st_size)
-
-
-def sharpness_ratio(path: Path) -> float:
+def _sharpness_ratio(path: Path) -> float:
     """Energy of the second differences of luma over that of the first."""
     with Image.open(path) as image:
         luma = np.asarray(image.convert("L"), dtype=np.float64)
@@ -156,9 +147,9 @@ def sharpness_ratio(path: Path) -> float:
 
 
 #: Trivial controls: name -> function of an image.
-CONTROLS = {
-    "image height": image_height,
-    "smaller image": smaller_image,
-    "file size": file_size,
-    "sharpness ratio": sharpness_ratio,
+CONTROLS: dict[str, Callable[[Path], float]] = {
+    "image height": lambda path: _image_size(path)[1],
+    "smaller image": lambda path: -math.prod(_image_size(path)),
+    "file size": lambda path: path.stat().st_size,
+    "sharpness ratio": _sharpness_ratio,
 }

@@ -22,7 +22,7 @@ def white_noise(rng: np.random.Generator, shape: tuple[int, ...] | torch.Size) -
     return torch.from_numpy(rng.standard_normal(tuple(shape), dtype=np.float32))
 
 
-def filtered(image: Tensor, kernel: Tensor) -> Tensor:
+def convolved(image: Tensor, kernel: Tensor) -> Tensor:
     """Every channel filtered by one kernel (k, l) of odd sides, the border repeated."""
     down, right = kernel.shape[0] // 2, kernel.shape[1] // 2
     padded = functional.pad(image[:, None], (right, right, down, down), mode="replicate")
@@ -34,12 +34,12 @@ def gaussian(image: Tensor, sigma: float) -> Tensor:
     axis = torch.arange(-reach, reach + 1, dtype=torch.float32)
     line = torch.exp(-(axis**2) / (2 * sigma**2))
     line = line / line.sum()
-    return filtered(filtered(image, line[:, None]), line[None, :])
+    return convolved(convolved(image, line[:, None]), line[None, :])
 
 
 def box(image: Tensor, radius: int) -> Tensor:
     line = torch.full((2 * radius + 1,), 1 / (2 * radius + 1))
-    return filtered(filtered(image, line[:, None]), line[None, :])
+    return convolved(convolved(image, line[:, None]), line[None, :])
 
 
 def edge_keeping(image: Tensor, tolerance: float, passes: int, reach: int = 2) -> Tensor:

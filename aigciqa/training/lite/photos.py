@@ -195,9 +195,8 @@ def mixed_labels(scores: NDArray[np.float32], severity: NDArray[np.float32]) -> 
     A severity of 0 marks a pristine image, whose label is 1.
     """
     degraded = severity > 0
-    ranks = np.zeros_like(scores)
-    for column in range(scores.shape[1]):
-        order = scores[degraded, column].argsort().argsort()
-        ranks[degraded, column] = (order + 0.5) / max(1, degraded.sum())
-    labels = 0.5 * ranks.mean(axis=1) + 0.5 * (1 - severity)
-    return np.where(degraded, labels, 1.0).astype(np.float32)
+    order = scores[degraded].argsort(axis=0).argsort(axis=0)
+    ranks = ((order + 0.5) / max(1, len(order))).astype(np.float32)
+    labels = np.ones(len(severity), dtype=np.float32)
+    labels[degraded] = 0.5 * ranks.mean(axis=1) + 0.5 * (1 - severity[degraded])
+    return labels

@@ -22,14 +22,7 @@ from tqdm import tqdm
 
 from aigciqa.backbones.lite import LiteBackbone, pool_statistics
 from aigciqa.training.lite import fitting
-from aigciqa.training.lite.photos import (
-    Photo,
-    PhotoViews,
-    Sample,
-    full_reference_scores,
-    mixed_labels,
-    training_plan,
-)
+from aigciqa.training.lite.photos import Photo, PhotoViews, Sample, full_reference_scores, mixed_labels, training_plan
 from aigciqa.utils.files import write_file
 
 VERSION = 2
@@ -44,7 +37,7 @@ class Settings:
 
     Attributes:
         views, ladders, chains: of each photograph to train on; see `training_plan`.
-        steps: of the perceptrons.
+        steps: of fitting the perceptrons.
         seed: of the fits; the images are the same for every seed.
     """
 

@@ -69,7 +69,9 @@ class Validation:
         """Add the figures of what was fitted with a seed, whose variants were written to a folder."""
         for variant in VARIANTS:
             self._measure_order(variant, fitted)
-        self._measure_maps(fitted)
+        areas = held_out.map_areas(self._drawn.patches, fitted)
+        title = "Quality map: area under the ROC curve for the degraded square of a pristine photograph"
+        self._add("nr-lite", "map", title, areas, self._areas)
         self._measure_references(fitted)
         for variant in VARIANTS:
             self._measure_human_judgements(variant, Metric.from_pretrained(folder / variant))
@@ -90,11 +92,6 @@ class Validation:
         self._add(variant, "labels", title, agreement, self._labels)
         rows = held_out.calibration(self._drawn, score)
         self._add(variant, "calibration", "Mean scores of held-out photographs", rows)
-
-    def _measure_maps(self, fitted: Fitted) -> None:
-        rows = held_out.map_areas(self._drawn.patches, fitted)
-        title = "Quality map: area under the ROC curve for the degraded square of a pristine photograph"
-        self._add("nr-lite", "map", title, rows, self._areas)
 
     def _measure_references(self, fitted: Fitted) -> None:
         share = held_out.identity_is_best(self._drawn.ladders, held_out.scorer(fitted, "fr-lite"))
