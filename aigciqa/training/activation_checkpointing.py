@@ -19,7 +19,7 @@ LARGEST_SHARE = 0.5
 
 
 def checkpointed_forward(backbone: Backbone, images: Tensor) -> Tensor:
-    """The backbone's maps, and bit for bit its gradients, keeping little more than the maps between its blocks.
+    """A backbone's maps (B, C, h, w), and bit for bit its gradients, keeping little more than the maps between blocks.
 
     The backbone's own `forward` runs, whatever it does. The blocks it calls are checkpointed; an `nn.Sequential` is so
     in stretches. What `forward` computes besides is kept.
@@ -27,9 +27,6 @@ def checkpointed_forward(backbone: Backbone, images: Tensor) -> Tensor:
     Args:
         backbone: in training mode.
         images: (B, 3, H, W), preprocessed.
-
-    Returns:
-        (B, C, h, w).
 
     Raises:
         InputError: the input of a block is changed in place, so that the block can't be computed again.

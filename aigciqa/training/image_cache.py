@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from aigciqa import __version__
 from aigciqa.errors import DatabaseError, ImageError
@@ -41,12 +42,7 @@ def default_folder() -> Path:
 
 @dataclass(frozen=True)
 class Entry:
-    """A resized image on disk.
-
-    Attributes:
-        file: a header, then the pixels (height, width, 3) in RGB.
-        height, width: of the image, in pixels.
-    """
+    """A resized image on disk: its file has a header, then the pixels (height, width, 3) in RGB."""
 
     file: Path
     height: int
@@ -101,11 +97,8 @@ def build_cache(paths: Iterable[str], spec: Preprocess, folder: Path, *, workers
         workers: decoding threads.
 
     Raises:
-        DatabaseError: images can't be read; all are tried, and the message names the first ones. Or the cache can't be
-            written.
+        DatabaseError: the cache can't be written, or images can't be read; all are tried, the message names the first.
     """
-    from tqdm import tqdm
-
     distinct = list(dict.fromkeys(paths))
     spec = replace(spec, crop=None)
     try:

@@ -51,9 +51,8 @@ class Learner:
         self.wanted = self.targets.values(samples)
         self.trainee = Trainee(metric, settings, fabric.device)
         learning = [parameter for parameter in self.trainee.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.Adam(
-            learning, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-        )
+        rate, decay = settings.learning_rate, settings.weight_decay
+        optimizer = torch.optim.Adam(learning, lr=rate, weight_decay=decay, fused=True)
         self.model, self.optimizer = fabric.setup(self.trainee, optimizer)
         self.features: dict[str, Tensor] = {}
 

@@ -74,13 +74,10 @@ class Run:
             self._write_outcome()  # it may be what the run was killed in
 
     def go(self, tensorboard: bool) -> None:
-        """Train what is left of the epochs.
-
-        Raises:
-            TrainingError: it diverged.
-        """
+        """Train what is left of the epochs; raises TrainingError if it diverges."""
         writer = self.folder.tensorboard() if tensorboard and self.fabric.is_global_zero else None
-        while self.progress.epoch < self.settings.epochs and not self._is_out_of_patience():
+        patience = self.settings.patience or math.inf
+        while self.progress.epoch < self.settings.epochs and self.progress.epoch - self.progress.best_epoch < patience:
             started = time.monotonic()
             loss = self._train_epoch()
             if self.fabric.is_global_zero:
@@ -97,10 +94,6 @@ class Run:
                 f"{self.progress.best_epoch} is kept; train with another learning rate or seed, in another folder",
                 stacklevel=3,
             )
-
-    def _is_out_of_patience(self) -> bool:
-        patience = self.settings.patience
-        return patience is not None and self.progress.epoch - self.progress.best_epoch >= patience
 
     def _train_epoch(self) -> float:
         """One pass over the training part; returns the mean loss."""

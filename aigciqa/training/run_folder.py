@@ -44,10 +44,6 @@ class RunFolder:
 
         The state is written before the checkpoint: a run without it was killed in its first epoch, and has nothing to
         lose.
-
-        Raises:
-            InputError: nothing to resume.
-            OutputExistsError: a run or a checkpoint is there, or a file that a checkpoint would replace.
         """
         has_checkpoint = (self.path / CONFIG_FILE).exists()
         if resume and self.state_file.exists():
@@ -108,12 +104,7 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def read_state(path: Path, settings: Mapping[str, Any], split: Split) -> dict[str, Any]:
-    """Read the state of a run and check that it is one of these settings and of this split.
-
-    Raises:
-        CheckpointError: it can't be read.
-        InputError: naming what differs.
-    """
+    """Read the state of a run and check that it is one of these settings and of this split."""
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:

@@ -128,11 +128,7 @@ def _starting_metric(
     samples: Sequence[Sample],
     state: Mapping[str, Any] | None,
 ) -> Metric:
-    """The metric to train, whose head gives targets; with a run's state its weights are still to be put in.
-
-    Raises:
-        InputError: a metric that can't be trained here, or weights of another backbone to start from.
-    """
+    """The metric to train, whose head gives targets; with a run's state its weights are still to be put in."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         template = create_metric(settings.metric, weights=None)
@@ -173,11 +169,7 @@ def _with_start(metric: Metric, start: str, samples: Sequence[Sample]) -> Metric
 
 
 def _check_ratings(split: Split, dimensions: Sequence[str]) -> None:
-    """Refuse what nothing could be learnt from, or no epoch be chosen by.
-
-    Raises:
-        InputError: naming the part of the split and the dimension.
-    """
+    """Refuse what nothing could be learnt from, or no epoch be chosen by."""
     for part, samples, fewest in (("training", split.train, 1), ("validation", split.validation, MIN_SAMPLES)):
         if len(samples) < fewest:
             raise InputError(

@@ -107,7 +107,7 @@ def subject_folds(subjects: Sequence[str], count: int, seed: int) -> Tensor:
     """Numbers (G,) from 0 to `count` - 1, the same for groups of one subject, drawn at random."""
     names = sorted(set(subjects))
     order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed)).tolist()
-    fold = {name: place % count for name, place in zip(names, order, strict=True)}
+    fold = {name: index % count for name, index in zip(names, order, strict=True)}
     return torch.tensor([fold[subject] for subject in subjects])
 
 

@@ -195,15 +195,18 @@ def patch_photo(photo: Photo, cache: Path) -> list[Patched]:
 
 @torch.no_grad()
 def _draw_patches(photo: Photo) -> list[tuple[Tensor, Tensor, Tensor]]:
-    backbone, image = LiteBackbone(), _at_short_side(photo)
+    backbone, image = LiteBackbone(), photo.image()
+    scale = SHORT_SIDE / min(image.size)
+    size = round(image.width * scale), round(image.height * scale)
+    pristine = from_pil(image.resize(size, Image.Resampling.LANCZOS))
     rng = np.random.default_rng(seed_of("map", photo.name))
     side = int(rng.integers(160, 224))
-    top, left = (int(rng.integers(0, length - side + 1)) // 8 * 8 for length in image.shape[1:])
-    mask = torch.zeros(image.shape[1:], dtype=torch.bool)
+    top, left = (int(rng.integers(0, length - side + 1)) // 8 * 8 for length in pristine.shape[1:])
+    mask = torch.zeros(pristine.shape[1:], dtype=torch.bool)
     mask[top : top + side, left : left + side] = True
     made = []
     for name in MAP_DEGRADATIONS:
-        pixels = torch.where(mask, degrade(image, name, MAP_STRENGTH, seed=1), image)[None]
+        pixels = torch.where(mask, degrade(pristine, name, MAP_STRENGTH, seed=1), pristine)[None]
         made.append((mask, backbone.dense(pixels), backbone(pixels).contiguous()))
     return made
 
@@ -228,13 +231,6 @@ def plain_map_areas(patches: Sequence[Patched]) -> dict[str, Interval]:
         control: mean_interval([_area(patched.dense[0, index], patched.mask) for patched in patches])
         for control, index in PLAIN.items()
     }
-
-
-def _at_short_side(photo: Photo) -> Tensor:
-    image = photo.image()
-    scale = SHORT_SIDE / min(image.size)
-    size = round(image.width * scale), round(image.height * scale)
-    return from_pil(image.resize(size, Image.Resampling.LANCZOS))
 
 
 def _area(values: Tensor, mask: Tensor) -> float:

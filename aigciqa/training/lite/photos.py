@@ -39,7 +39,6 @@ class Photo:
     """A photograph on disk.
 
     Attributes:
-        path: where it is.
         name: its path below the folder of photographs, with forward slashes.
         subject: what it shows; photographs of one subject share it.
     """
@@ -91,9 +90,8 @@ def find_photos(folder: Path) -> list[Photo]:
     siblings = Counter(path.parent for path in paths)
     photos = []
     for path in paths:
-        name = path.relative_to(folder).as_posix()
-        alone = siblings[path.parent] > PHOTOS_OF_ONE_SUBJECT
-        photos.append(Photo(path, name, name if alone else path.parent.relative_to(folder).as_posix()))
+        subject = path if siblings[path.parent] > PHOTOS_OF_ONE_SUBJECT else path.parent
+        photos.append(Photo(path, path.relative_to(folder).as_posix(), subject.relative_to(folder).as_posix()))
     return photos
 
 

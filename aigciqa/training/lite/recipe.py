@@ -92,8 +92,7 @@ def _fit_distance(
 
 def _calibrate_quality(quality: Quality, weights: tuple[float, float, float], said: Tensor, data: TrainingData) -> None:
     """Mix the parts so that scores come where they should, by what they say of subjects they were not fitted to."""
-    mixed = sum(weight * part for weight, part in zip(weights, said, strict=True))
-    assert isinstance(mixed, Tensor)
+    mixed = weights[0] * said[0] + weights[1] * said[1] + weights[2] * said[2]
     slope, offset = _calibration(mixed, data, BEST_MEDIAN)
     quality.mix.copy_(torch.tensor([*(slope * weight for weight in weights), offset]))
 
@@ -149,6 +148,9 @@ def _fit_aligned(head: FullReferenceHead, features: Tensor, data: TrainingData, 
     head.mix.copy_(torch.tensor([slope * weights[0], slope * weights[1], offset, 0.0]))
 
 
+CORRECTION_WEIGHT = 0.5
+
+
 def _fit_correction(head: FullReferenceHead, features: Tensor, data: TrainingData, settings: Settings) -> None:
     """What another photograph of the subject adds to the no-reference logit."""
     partners = _partners(data)
@@ -177,17 +179,12 @@ def _fit_correction(head: FullReferenceHead, features: Tensor, data: TrainingDat
     fitting.fit(list(head.correction.parameters()), predict, chosen, steps=settings.steps // 2, seed=settings.seed)
 
 
-CORRECTION_WEIGHT = 0.5
-
-
 def _partners(data: TrainingData) -> dict[int, Tensor]:
     """Group -> groups of other photographs of its subject."""
-    members: dict[str, list[int]] = {}
-    for group, subject in enumerate(data.subjects):
-        members.setdefault(subject, []).append(group)
+    groups = list(zip(data.subjects, data.photos, strict=True))
     partners = {}
-    for group, (subject, photo) in enumerate(zip(data.subjects, data.photos, strict=True)):
-        others = [other for other in members[subject] if data.photos[other] != photo]
+    for group, (subject, photo) in enumerate(groups):
+        others = [i for i, (theirs, other) in enumerate(groups) if theirs == subject and other != photo]
         if others:
             partners[group] = torch.tensor(others)
     return partners

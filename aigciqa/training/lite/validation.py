@@ -43,8 +43,7 @@ Figures = Mapping[str, Interval]
 class Validation:
     """Measures fits on held-out photographs and, where they are at hand, on the two sets with human judgements.
 
-    Attributes:
-        tables: variant -> what was measured so far.
+    `tables` has what was measured so far: variant -> key -> table.
     """
 
     def __init__(self, drawn: HeldOut, judgements: Path | None) -> None:
