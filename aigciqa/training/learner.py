@@ -228,9 +228,9 @@ class Targets:
     def from_scores(
         self, weights: Mapping[str, Tensor], given: Sequence[tuple[float, float]], wanted: Sequence[tuple[float, float]]
     ) -> dict[str, Tensor]:
-        """A metric's weights that give scores in given ranges -> those whose output layer gives targets in the wanted.
+        """A metric's weights that give scores -> those whose output layer gives targets.
 
-        The ranges are (lowest, highest) of each dimension.
+        The scores' ranges, (lowest, highest) of each dimension, are `given`; those to learn have the `wanted` ones.
         """
         lows, highs = torch.tensor(given, dtype=torch.float64).T
         wanted_lows, wanted_highs = torch.tensor(wanted, dtype=torch.float64).T

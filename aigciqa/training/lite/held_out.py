@@ -234,7 +234,7 @@ def plain_map_areas(patches: Sequence[Patched]) -> dict[str, Interval]:
 
 
 def _area(values: Tensor, mask: Tensor) -> float:
-    """How well low values mark the mask: chance that a place inside is lower than one outside."""
+    """How well low values mark the mask: chance that a position inside is lower than one outside."""
     from scipy.stats import rankdata
 
     full = functional.interpolate(values[None, None], mask.shape, mode="bilinear", align_corners=False)[0, 0]
