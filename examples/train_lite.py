@@ -40,7 +40,7 @@ def main() -> None:
         validation.measure(fitted, cache / f"seed-{seed}")
     metadata = training_data.metadata(data, len(training), len(held_out))
     for variant in recipe.VARIANTS:
-        tables = validation.tables[variant].tables
+        tables = validation.tables[variant]
         digest = recipe.write_variant(
             options.out, variant, fits[0], metadata, results(tables), card(variant, tables, metadata)
         )

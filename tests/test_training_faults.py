@@ -495,7 +495,7 @@ def test_a_state_that_does_not_fit_on_the_disk_is_an_error_of_the_system(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """torch raises an error of its own after the system's."""
-    from aigciqa.training.state import save_state
+    from aigciqa.training.run_folder import save_state
 
     class Full:
         def __init__(self, file: Any) -> None:

@@ -19,7 +19,7 @@ LARGEST_SHARE = 0.5
 
 
 def checkpointed_forward(backbone: Backbone, images: Tensor) -> Tensor:
-    """The backbone's maps, and bit for bit its gradients, keeping little more than the maps between its blocks.
+    """A backbone's maps (B, C, h, w), and bit for bit its gradients, keeping little more than the maps between blocks.
 
     The backbone's own `forward` runs, whatever it does. The blocks it calls are checkpointed; an `nn.Sequential` is so
     in stretches. What `forward` computes besides is kept.
@@ -27,9 +27,6 @@ def checkpointed_forward(backbone: Backbone, images: Tensor) -> Tensor:
     Args:
         backbone: in training mode.
         images: (B, 3, H, W), preprocessed.
-
-    Returns:
-        (B, C, h, w).
 
     Raises:
         InputError: the input of a block is changed in place, so that the block can't be computed again.
@@ -120,7 +117,11 @@ class _Checkpointed:
         tensors = [leaf for leaf in tree_leaves((inputs, options)) if isinstance(leaf, Tensor)]
         self.inputs += [(block, tensor, tensor._version) for tensor in tensors]
         part = forward if isinstance(forward, nn.Module) else block
-        contexts = functools.partial(_contexts, part)
+
+        def contexts() -> tuple[contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]]:
+            """Of the forward pass, and of the one that is done again."""
+            return contextlib.nullcontext(), _as_it_was(part, _state(part))
+
         return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts, **options)
 
 
@@ -138,13 +139,6 @@ def _is_block(module: nn.Module) -> bool:
 
 def _size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _contexts(
-    part: nn.Module,
-) -> tuple[contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]]:
-    """Of the forward pass, and of the one that is done again."""
-    return contextlib.nullcontext(), _as_it_was(part, _state(part))
 
 
 #: Where each buffer is kept, under which name, the buffer, and a copy of what it holds.

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from aigciqa import __version__
 from aigciqa.errors import DatabaseError, ImageError
@@ -41,13 +42,7 @@ def default_folder() -> Path:
 
 @dataclass(frozen=True)
 class Entry:
-    """A resized image on disk.
-
-    Attributes:
-        file: a header, then the pixels (height, width, 3) in RGB.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-    """
+    """A resized image on disk: its file has a header, then the pixels (height, width, 3) in RGB."""
 
     file: Path
     height: int
@@ -56,18 +51,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class ImageCache:
-    """Resized images on disk. Any number of threads and processes may read it.
-
-    Attributes:
-        entries: path of an image -> where it lies, resized.
-    """
+    """Resized images on disk, by the paths of the images. Any number of threads and processes may read it."""
 
     entries: Mapping[str, Entry]
 
     def size(self, path: str) -> tuple[int, int]:
         """Height and width of a resized image."""
-        entry = self.entries[path]
-        return entry.height, entry.width
+        return self.entries[path].height, self.entries[path].width
 
     def random_crop(self, path: str, side: int, rng: np.random.Generator) -> Pixels:
         """A square anywhere in an image, mirrored half of the time; see `crop`."""
@@ -105,17 +95,16 @@ def build_cache(paths: Iterable[str], spec: Preprocess, folder: Path, *, workers
         spec: how the metric preprocesses images; its crop is left to the reader.
         folder: where caches are kept, made if absent.
         workers: decoding threads.
-        progress: whether to show a bar.
 
     Raises:
-        DatabaseError: images can't be read; all are tried, and the message names the first ones. Or the cache can't be
-            written.
+        DatabaseError: the cache can't be written, or images can't be read; all are tried, the message names the first.
     """
-    from tqdm import tqdm
-
     distinct = list(dict.fromkeys(paths))
     spec = replace(spec, crop=None)
-    _make(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatabaseError(f"{folder}: no place for the image cache: {error.strerror}; choose another") from error
     pool = ThreadPoolExecutor(max(1, workers))
     try:
         found = tqdm(
@@ -134,13 +123,6 @@ def build_cache(paths: Iterable[str], spec: Preprocess, folder: Path, *, workers
         listed = "\n- ".join(bad[:SHOWN])
         raise DatabaseError(f"{len(bad)} of {len(distinct)} images can't be read:\n- {listed}{more}")
     return ImageCache({path: entry for path, entry in entries.items() if isinstance(entry, Entry)})
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DatabaseError(f"{folder}: no place for the image cache: {error.strerror}; choose another") from error
 
 
 def _entry(path: str, spec: Preprocess, folder: Path) -> Entry | ImageError:

@@ -1,9 +1,13 @@
-"""One step of training, and scores of what has been learnt so far."""
+"""What a metric learns, one step of its training, and scores of what it has learnt so far.
+
+Opinion scores are learnt in standard deviations from their mean, so that their unit does not matter.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +22,6 @@ from aigciqa.metric import Metric
 from aigciqa.training.activation_checkpointing import checkpointed_forward
 from aigciqa.training.image_cache import ImageCache, Pixels
 from aigciqa.training.settings import Settings
-from aigciqa.training.targets import Targets
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -30,14 +33,9 @@ EVALUATION_BATCH = 32
 
 
 class Learner:
-    """A metric, what it learns from, and how: Adam on the squared error, on random crops mirrored at random.
+    """A metric, whose head is to give targets, and how it learns: Adam on the squared error.
 
-    Args:
-        fabric: the devices.
-        metric: what learns; its head is to give targets, in standard deviations from the mean opinion.
-        settings: of the run.
-        samples: what to learn from.
-        images: holds the images of all samples.
+    It learns from random crops of the samples' images, mirrored at random; `images` holds them all.
     """
 
     def __init__(
@@ -53,9 +51,8 @@ class Learner:
         self.wanted = self.targets.values(samples)
         self.trainee = Trainee(metric, settings, fabric.device)
         learning = [parameter for parameter in self.trainee.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.Adam(
-            learning, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-        )
+        rate, decay = settings.learning_rate, settings.weight_decay
+        optimizer = torch.optim.Adam(learning, lr=rate, weight_decay=decay, fused=True)
         self.model, self.optimizer = fabric.setup(self.trainee, optimizer)
         self.features: dict[str, Tensor] = {}
 
@@ -192,3 +189,62 @@ class Trainee(nn.Module):
 def _stack(images: Sequence[Pixels]) -> Tensor:
     """uint8 (B, 3, h, w), channels last in memory."""
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What is learnt of each of n dimensions: (score - mean) / deviation.
+
+    Attributes:
+        layer: name of the head's output layer in the metric's `state_dict()`.
+        mean: (n,) float64, of the training part's scores.
+        deviation: (n,) float64, their standard deviation.
+    """
+
+    dimensions: tuple[str, ...]
+    layer: str
+    mean: Tensor
+    deviation: Tensor
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample], metric: Metric) -> Targets:
+        """Those of the samples to train a metric on, whose scores are not all equal."""
+        scores = _scores(samples, metric.dimensions)
+        layer = f"head.{metric.head.output_layer}"
+        return cls(metric.dimensions, layer, scores.mean(0), scores.std(0, correction=0))
+
+    def values(self, samples: Sequence[Sample]) -> Tensor:
+        """Targets (samples, n), float32."""
+        return ((_scores(samples, self.dimensions) - self.mean) / self.deviation).float()
+
+    def scores(self, values: Tensor) -> Tensor:
+        """Scores (B, n), float64 on the CPU, of a head's values."""
+        return values.cpu().double() * self.deviation + self.mean
+
+    def to_scores(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A metric's weights whose output layer gives targets -> those that give scores."""
+        return self._mapped(weights, self.deviation, self.mean)
+
+    def from_scores(
+        self, weights: Mapping[str, Tensor], given: Sequence[tuple[float, float]], wanted: Sequence[tuple[float, float]]
+    ) -> dict[str, Tensor]:
+        """A metric's weights that give scores -> those whose output layer gives targets.
+
+        The scores' ranges, (lowest, highest) of each dimension, are `given`; those to learn have the `wanted` ones.
+        """
+        lows, highs = torch.tensor(given, dtype=torch.float64).T
+        wanted_lows, wanted_highs = torch.tensor(wanted, dtype=torch.float64).T
+        factor = (wanted_highs - wanted_lows) / (highs - lows)
+        offset = (wanted_lows - lows * factor - self.mean) / self.deviation
+        return self._mapped(weights, factor / self.deviation, offset)
+
+    def _mapped(self, weights: Mapping[str, Tensor], factor: Tensor, offset: Tensor) -> dict[str, Tensor]:
+        """Weights of a metric whose outputs are `factor * output + offset`; the output layer's are on the CPU."""
+        names = f"{self.layer}.weight", f"{self.layer}.bias"
+        weight, bias = (weights[name].cpu().double() for name in names)
+        mapped = dict(zip(names, (weight * factor[:, None], bias * factor + offset), strict=True))
+        return {**weights, **{name: value.to(weights[name].dtype) for name, value in mapped.items()}}
+
+
+def _scores(samples: Sequence[Sample], dimensions: Sequence[str]) -> Tensor:
+    return torch.tensor([[sample.scores[name] for name in dimensions] for sample in samples], dtype=torch.float64)

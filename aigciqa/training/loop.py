@@ -18,9 +18,9 @@ from tqdm import tqdm
 from aigciqa import __version__
 from aigciqa.checkpoints.config import MetricConfig
 from aigciqa.errors import TrainingError
+from aigciqa.stats.correlations import srcc
 from aigciqa.training.learner import Learner
-from aigciqa.training.run_folder import RunFolder
-from aigciqa.training.state import save_state, split_metadata
+from aigciqa.training.run_folder import RunFolder, save_state, split_metadata
 
 if TYPE_CHECKING:
     from aigciqa.databases import Sample, Split
@@ -43,36 +43,27 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
+@dataclass
 class Run:
     """A run of training, from its first epoch or a later one to its last.
 
-    Args:
-        learner: what trains.
-        split: whose training part the learner has.
-        folder: where the run is kept.
+    Attributes:
         config: of the checkpoint, without what is learnt of its training.
-        images: digests of the images, as `state.digests` gives them.
-        progress: whether to show bars.
+        images: digests of the images, as `run_folder.digests` gives them.
+        bars: whether to show progress.
     """
 
-    def __init__(
-        self,
-        learner: Learner,
-        split: Split,
-        folder: RunFolder,
-        config: MetricConfig,
-        images: dict[str, str],
-        progress: bool,
-    ) -> None:
-        self.learner = learner
-        self.fabric = learner.fabric
-        self.settings = learner.settings
-        self.split = split
-        self.folder = folder
-        self.config = config
-        self.bars = progress and self.fabric.is_global_zero
-        self.progress = Progress()
-        self.trained_on = {**split_metadata(split), "images": images}
+    learner: Learner
+    split: Split
+    folder: RunFolder
+    config: MetricConfig
+    images: dict[str, str]
+    bars: bool
+    progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        self.fabric, self.settings = self.learner.fabric, self.learner.settings
+        self.bars = self.bars and self.fabric.is_global_zero
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up the state of the last whole epoch."""
@@ -83,13 +74,10 @@ class Run:
             self._write_outcome()  # it may be what the run was killed in
 
     def go(self, tensorboard: bool) -> None:
-        """Train what is left of the epochs.
-
-        Raises:
-            TrainingError: it diverged.
-        """
+        """Train what is left of the epochs; raises TrainingError if it diverges."""
         writer = self.folder.tensorboard() if tensorboard and self.fabric.is_global_zero else None
-        while self.progress.epoch < self.settings.epochs and not self._is_out_of_patience():
+        patience = self.settings.patience or math.inf
+        while self.progress.epoch < self.settings.epochs and self.progress.epoch - self.progress.best_epoch < patience:
             started = time.monotonic()
             loss = self._train_epoch()
             if self.fabric.is_global_zero:
@@ -106,10 +94,6 @@ class Run:
                 f"{self.progress.best_epoch} is kept; train with another learning rate or seed, in another folder",
                 stacklevel=3,
             )
-
-    def _is_out_of_patience(self) -> bool:
-        patience = self.settings.patience
-        return patience is not None and self.progress.epoch - self.progress.best_epoch >= patience
 
     def _train_epoch(self) -> float:
         """One pass over the training part; returns the mean loss."""
@@ -169,7 +153,8 @@ class Run:
             "progress": asdict(self.progress),
             "settings": self.settings.to_dict(),
             "options": dict(self.config.options),
-            **self.trained_on,
+            **split_metadata(self.split),
+            "images": self.images,
         }
 
     def _write_outcome(self) -> None:
@@ -202,11 +187,5 @@ def rank_correlations(
     scores: NDArray[np.float64], samples: Sequence[Sample], dimensions: Sequence[str]
 ) -> dict[str, float]:
     """SRCC of scores (n, dimensions) with the opinions on samples, by dimension; NaN where all scores are equal."""
-    from scipy.stats import spearmanr
-
-    found = {}
-    for column, name in enumerate(dimensions):
-        opinions = [sample.scores[name] for sample in samples]
-        is_constant = np.ptp(scores[:, column]) == 0
-        found[name] = math.nan if is_constant else float(spearmanr(scores[:, column], opinions)[0])
-    return found
+    opinions = ([sample.scores[name] for sample in samples] for name in dimensions)
+    return {name: srcc(*pair) for name, *pair in zip(dimensions, scores.T, opinions, strict=True)}

@@ -1,4 +1,4 @@
-"""What a run is made with. The defaults are the recipe of the paper (PKU-I2IQA, section 5)."""
+"""What a training run is made with."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mix
 class Settings:
     """What a run is made with; together with the split it decides the outcome.
 
-    The paper's recipe is the default: Adam on the mean squared error, 100 epochs, batches of 8. Every image is cropped
-    at random and mirrored half of the time.
+    The defaults are the recipe of the paper (PKU-I2IQA, section 5): Adam on the mean squared error. Every image is
+    cropped at random and mirrored half of the time.
 
     Attributes:
         metric: name of the metric to train.

@@ -1,17 +1,15 @@
 """Training of the paper's metrics: `aigciqa train` as a function.
 
 The recipe is that of the paper (PKU-I2IQA, section 5); `settings` holds its numbers, `learner` one step of it, `loop`
-the epochs. Opinion scores are learnt in standard deviations from their mean (`targets`), so that their unit does not
-matter; on the paper's scale of five points one is about a point. Beyond the paper: several dimensions jointly, a frozen
-backbone, mixed precision, several devices (Lightning Fabric), early stopping, and runs that go on after being killed as
-if nothing had happened.
+the epochs. Beyond the paper: several dimensions jointly, a frozen backbone, mixed precision, several devices (Lightning
+Fabric), early stopping, and runs that go on after being killed as if nothing had happened.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -19,17 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from aigciqa.create import create_metric, load_imagenet
 from aigciqa.errors import InputError
 from aigciqa.metric import Metric
+from aigciqa.stats.correlations import MIN_SAMPLES
 from aigciqa.training.image_cache import build_cache, default_folder
-from aigciqa.training.learner import Learner
+from aigciqa.training.learner import Learner, Targets
 from aigciqa.training.loop import Run
-from aigciqa.training.run_folder import RunFolder
+from aigciqa.training.run_folder import RunFolder, check_images, digests, read_state
 from aigciqa.training.settings import PRECISIONS
 from aigciqa.training.settings import Settings as Settings
-from aigciqa.training.start import starting_metric
-from aigciqa.training.state import check_images, digests, read_state
-from aigciqa.training.targets import check_ratings
 from aigciqa.utils.extras import needs_extra
 from aigciqa.utils.files import locked
 
@@ -89,7 +86,7 @@ def train(
     absent = [name for name in settings.dimensions if name not in database.dimensions]
     if absent:
         raise InputError(f"{database.name} was not rated for {absent[0]}; it has: {', '.join(database.dimensions)}")
-    check_ratings(split, settings.dimensions)
+    _check_ratings(split, settings.dimensions)
     fabric = _launched(settings, device, devices)
     folder = RunFolder(Path(output).expanduser())
     if fabric.is_global_zero:
@@ -99,7 +96,7 @@ def train(
             folder.prepare(split, resume)
         fabric.barrier()
         state = read_state(folder.state_file, settings.to_dict(), split) if folder.state_file.exists() else None
-        metric = starting_metric(settings, database.score_range, split.train, state)
+        metric = _starting_metric(settings, database.score_range, split.train, state)
         paths = [path for sample in (*split.train, *split.validation) for path in _images(sample, metric)]
         workers = workers or os.cpu_count() or 1
         with fabric.rank_zero_first():
@@ -123,6 +120,71 @@ def train(
             _write_results(folder, split, str(fabric.device), workers)
         fabric.barrier()
     return Metric.from_pretrained(folder.path, metric=settings.metric)
+
+
+def _starting_metric(
+    settings: Settings,
+    score_range: Mapping[str, tuple[float, float]],
+    samples: Sequence[Sample],
+    state: Mapping[str, Any] | None,
+) -> Metric:
+    """The metric to train, whose head gives targets; with a run's state its weights are still to be put in."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        template = create_metric(settings.metric, weights=None)
+        if not template.head.output_layer or template.config.preprocess.crop is None:
+            raise InputError(
+                f"{settings.metric} can't be trained here: expected a head with an output_layer, and a preprocess with "
+                "a crop; the embedded metrics are made by examples/train_lite.py"
+            )
+        config = replace(template.config, score_ranges={name: score_range[name] for name in settings.dimensions})
+        metric = Metric(config if state is None else replace(config, options=state["options"]))
+    if state is not None:
+        return metric
+    with torch.no_grad():  # the head starts at the mean opinion, as it would after a few steps
+        metric.head.get_parameter(f"{metric.head.output_layer}.bias").zero_()
+    return _with_start(metric, settings.start, samples)
+
+
+def _with_start(metric: Metric, start: str, samples: Sequence[Sample]) -> Metric:
+    """A metric with the weights to start from; from a checkpoint of the same kind and dimensions, the head's too."""
+    config = metric.config
+    if start == "imagenet":
+        return load_imagenet(metric)
+    if start == "none":
+        return metric
+    path = Path(start).expanduser()
+    if path.is_file():
+        return load_imagenet(metric, path)
+    given = Metric.from_pretrained(start)
+    if given.config.backbone != config.backbone:
+        raise InputError(f"{start} has the backbone {given.config.backbone}; expected {config.backbone}")
+    started = Metric(replace(config, options=given.config.options))
+    started.backbone.load_state_dict(given.backbone.state_dict())
+    started.head.load_state_dict(metric.head.state_dict())
+    if given.config.kind == config.kind and given.dimensions == config.dimensions:
+        ranges = [[each.score_ranges[name] for name in config.dimensions] for each in (given.config, config)]
+        started.load_state_dict(Targets.of(samples, metric).from_scores(given.state_dict(), *ranges))
+    return started
+
+
+def _check_ratings(split: Split, dimensions: Sequence[str]) -> None:
+    """Refuse what nothing could be learnt from, or no epoch be chosen by."""
+    for part, samples, fewest in (("training", split.train, 1), ("validation", split.validation, MIN_SAMPLES)):
+        if len(samples) < fewest:
+            raise InputError(
+                f"the {part} part has {len(samples)} images, and at least {fewest} are needed: rate more images, or "
+                "split them another way"
+            )
+        for name in dimensions:
+            scores = {sample.scores[name] for sample in samples}
+            if not all(map(math.isfinite, scores)):
+                raise InputError(f"ratings of {name} in the {part} part are NaN or infinite; expected numbers")
+            if len(scores) == 1:
+                raise InputError(
+                    f"all {len(samples)} images of the {part} part have the same {name}, {scores.pop():g}: leave "
+                    f"{name} out of the dimensions, rate more images, or split them another way (another seed)"
+                )
 
 
 def _launched(settings: Settings, device: str, devices: int) -> Fabric:
@@ -164,7 +226,6 @@ def _images(sample: Sample, metric: Metric) -> list[str]:
 def _write_results(folder: RunFolder, split: Split, device: str, workers: int) -> None:
     """Add the figures on the test part to the checkpoint's config and card."""
     from aigciqa.evaluation.evaluate import evaluate
-    from aigciqa.stats.correlations import MIN_SAMPLES
 
     if len(split.test) < MIN_SAMPLES:
         return

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from aigciqa.stats.bootstrap import Interval
-from aigciqa.training.lite.degradations import degradation, names
+from aigciqa.training.lite.degradations import SUMMARIES
 
 #: A control that comes this close is said to do as well.
 CLOSE = 0.02
@@ -35,35 +35,15 @@ class Table:
 
     Attributes:
         title: what was measured, on what.
-        rows: name -> its figure with every seed, the shipped one first.
         controls: trivial or published values beside it -> figure.
         wanted: what was aimed for; None for rows that just inform.
+        rows: name -> its figure with every seed, the shipped one first.
     """
 
     title: str
+    controls: Mapping[str, Interval]
+    wanted: float | None
     rows: dict[str, list[Interval]] = field(default_factory=dict)
-    controls: dict[str, Interval] = field(default_factory=dict)
-    wanted: float | None = None
-
-
-@dataclass
-class Tables:
-    """The tables of a variant: key -> table."""
-
-    tables: dict[str, Table] = field(default_factory=dict)
-
-    def add(
-        self,
-        key: str,
-        title: str,
-        rows: Mapping[str, Interval],
-        wanted: float | None = None,
-        controls: Mapping[str, Interval] | None = None,
-    ) -> None:
-        """Add the rows of one seed to a table, made if new."""
-        table = self.tables.setdefault(key, Table(title, {}, dict(controls or {}), wanted))
-        for name, figure in rows.items():
-            table.rows.setdefault(name, []).append(figure)
 
 
 def results(tables: Mapping[str, Table]) -> dict[str, object]:
@@ -75,14 +55,8 @@ def results(tables: Mapping[str, Table]) -> dict[str, object]:
 
 
 def card(variant: str, tables: Mapping[str, Table], metadata: Mapping[str, object]) -> str:
-    """The card of a variant.
-
-    Args:
-        variant: which.
-        tables: what was measured.
-        metadata: what `training_data.metadata` says of the data.
-    """
-    parts = [_head(variant), _data(metadata), _scope(variant, tables), _validation()]
+    """The card of a variant; `metadata` is what `training_data.metadata` says of the data."""
+    parts = [_front(variant), _data(metadata), _scope(variant, tables), _validation()]
     parts += [_table(table) for table in tables.values()]
     return "\n\n".join(parts) + "\n"
 
@@ -94,7 +68,7 @@ def _wrapped(text: str) -> str:
     return "\n\n".join(lines)
 
 
-def _head(variant: str) -> str:
+def _front(variant: str) -> str:
     kind = "full" if variant.startswith("fr") else "no"
     text = _wrapped(f"""
 A score in [0, 5], higher is better, from natural-scene statistics of sampled blocks; trained without human labels.
@@ -116,7 +90,7 @@ score = {USES[variant]}
 
 
 def _data(metadata: Mapping[str, object]) -> str:
-    listed = "\n".join(f"- `{name}`: {degradation(name).summary}" for name in names())
+    listed = "\n".join(f"- `{name}`: {summary}" for name, summary in SUMMARIES.items())
     made = _wrapped(f"""
 {metadata["images"]:,} images made from {metadata["photographs"]} photographs (DreamBooth's subjects, CC BY 4.0, and the
 Kodak PhotoCD suite); {metadata["held_out"]} photographs of other subjects are held out, and every figure on photographs
@@ -181,27 +155,24 @@ def _table(table: Table) -> str:
         seeds = ", ".join(f"{figure.value:.3f}" for figure in figures)
         lines.append(f"| {name} | {figures[0]} | {seeds} |")
     lines += [f"| control: {name} | {figure} | |" for name, figure in table.controls.items()]
-    remarks = [text for text in (_verdict(table), _remark(table)) if text]
-    return "\n".join([*lines, "", _wrapped(" ".join(remarks))] if remarks else lines)
+    remarks = " ".join([*_verdict(table), *_remarks(table)])
+    return "\n".join([*lines, "", _wrapped(remarks)] if remarks else lines)
 
 
-def _verdict(table: Table) -> str:
+def _verdict(table: Table) -> list[str]:
     if table.wanted is None:
-        return ""
+        return []
     values = [figure.value for figure in next(iter(table.rows.values()))]
     if values[0] < table.wanted:
-        return f"Aimed for: {table.wanted:g}; **not reached**."
+        return [f"Aimed for: {table.wanted:g}; **not reached**."]
     missed = sum(value < table.wanted for value in values)
-    return f"Aimed for: {table.wanted:g}; reached{f', not with {missed} of the {len(values)} seeds' if missed else ''}."
+    but = f", not with {missed} of the {len(values)} seeds" if missed else ""
+    return [f"Aimed for: {table.wanted:g}; reached{but}."]
 
 
-def _remark(table: Table) -> str:
+def _remarks(table: Table) -> list[str]:
     ours = next(iter(table.rows.values()))[0].value
     better = [name for name, figure in table.controls.items() if figure.value > ours]
     close = [name for name, figure in table.controls.items() if ours - CLOSE < figure.value <= ours]
-    remarks = []
-    if better:
-        remarks.append(f"**Better here: {', '.join(better)}.**")
-    if close:
-        remarks.append(f"As good here: {', '.join(close)}.")
-    return " ".join(remarks)
+    remarks = [f"**Better here: {', '.join(better)}.**"] if better else []
+    return [*remarks, f"As good here: {', '.join(close)}."] if close else remarks

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
@@ -19,6 +19,7 @@ from aigciqa.stats.bootstrap import Array, Interval
 from aigciqa.stats.correlations import srcc_interval
 from aigciqa.stats.means import mean_interval
 from aigciqa.training.lite.degradations import degrade, names
+from aigciqa.training.lite.image_filters import from_pil
 from aigciqa.training.lite.photos import SHORT_SIDE, STRENGTHS, Photo, ladder_plan, seed_of
 from aigciqa.training.lite.recipe import WORST_SHARE, Fitted
 from aigciqa.training.lite.training_data import (
@@ -38,6 +39,8 @@ MAP_DEGRADATIONS = ("lens_blur", "jpeg", "down_up", "gaussian_noise", "bilateral
 MAP_STRENGTH = 4.0
 #: Trivial controls: statistics of the blocks that need no training.
 PLAIN = {"local contrast": TEXTURE, "sharpness ratio": SHARPNESS}
+#: Statistics (n, C, 16) and thumbnails (n, T) of a view's images, the pristine one first -> scores (n,).
+Scorer = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class HeldOut:
     Attributes:
         ladders: of every photograph, each degradation at five strengths.
         chains: images as those that were trained on, with labels.
-        patches: pristine photographs with a degraded square.
+        patches: of every photograph, a degraded square in it, by each of `MAP_DEGRADATIONS`.
     """
 
     ladders: Sequence[PhotoFeatures]
@@ -66,12 +69,22 @@ def draw_held_out(photos: Sequence[Photo], settings: Settings, cache: Path, work
     )
 
 
-def features_of(item: PhotoFeatures, fitted: Fitted) -> Tensor:
-    """Features (n, D) of a photograph's images."""
-    return _features(item.maps, item.thumbnails, fitted)
+def scorer(fitted: Fitted, variant: str) -> Scorer:
+    """That of a variant, whose reference, if it takes one, is the pristine image."""
+    return lambda maps, thumbnails: _scores(_features(maps, thumbnails, fitted), fitted, variant)
 
 
-def scores_of(features: Tensor, fitted: Fitted, variant: str, reference: Tensor | None = None) -> Tensor:
+def plain_scorer(index: int) -> Scorer:
+    """That of a trivial control, a statistic's mean over the blocks."""
+    return lambda maps, thumbnails: maps[:, index].mean(dim=1)
+
+
+def _features(maps: Tensor, thumbnails: Tensor, fitted: Fitted) -> Tensor:
+    pooled = squash(pool_blocks(maps), fitted.backbone.center, fitted.backbone.scale)
+    return torch.cat([pooled, thumbnails], dim=1)
+
+
+def _scores(features: Tensor, fitted: Fitted, variant: str, reference: Tensor | None = None) -> Tensor:
     """Scores (n,) of features (n, D); the reference is the first image unless given, (D,)."""
     head = fitted.heads[variant]
     if isinstance(head, FullReferenceHead):
@@ -82,19 +95,11 @@ def scores_of(features: Tensor, fitted: Fitted, variant: str, reference: Tensor 
 
 
 @torch.no_grad()
-def monotonicity(ladders: Sequence[PhotoFeatures], fitted: Fitted, variant: str) -> dict[str, Interval]:
+def monotonicity(ladders: Sequence[PhotoFeatures], score: Scorer) -> dict[str, Interval]:
     """Share of adjacent strengths ordered right, pristine included: per degradation, and of all (key `all`)."""
-    shares = np.stack([_ladder_shares(scores_of(features_of(item, fitted), fitted, variant)) for item in ladders])
+    shares = np.stack([_ladder_shares(score(item.maps, item.thumbnails)) for item in ladders])
     figures = {name: mean_interval(shares[:, i]) for i, name in enumerate(names())}
     return {"all": mean_interval(shares.mean(axis=1)), **figures}
-
-
-def plain_monotonicity(ladders: Sequence[PhotoFeatures]) -> dict[str, Interval]:
-    """The same of trivial controls."""
-    return {
-        control: mean_interval([float(_ladder_shares(item.maps[:, index].mean(dim=1)).mean()) for item in ladders])
-        for control, index in PLAIN.items()
-    }
 
 
 def _ladder_shares(scores: Tensor) -> Array:
@@ -105,49 +110,33 @@ def _ladder_shares(scores: Tensor) -> Array:
 
 
 @torch.no_grad()
-def label_agreement(chains: TrainingData, fitted: Fitted, variant: str) -> Interval:
+def label_agreement(chains: TrainingData, score: Scorer) -> Interval:
     """SRCC with the labels of images like those that were trained on."""
-    scores = _chain_scores(chains, fitted, variant)
-    return srcc_interval(scores.flatten().numpy(), chains.labels.targets.flatten().numpy())
-
-
-def plain_label_agreement(chains: TrainingData) -> dict[str, Interval]:
-    """The same of trivial controls."""
-    labels = chains.labels.targets.flatten().numpy()
-    return {
-        control: srcc_interval(chains.maps[:, :, index].mean(dim=2).flatten().numpy(), labels)
-        for control, index in PLAIN.items()
-    }
+    return srcc_interval(_chain_scores(chains, score).flatten(), chains.labels.targets.flatten())
 
 
 @torch.no_grad()
-def calibration(held_out: HeldOut, fitted: Fitted, variant: str) -> dict[str, Interval]:
+def calibration(held_out: HeldOut, score: Scorer) -> dict[str, Interval]:
     """Mean scores of pristine photographs, of the worst images by label, and at the greatest strengths."""
-    scores = [scores_of(features_of(item, fitted), fitted, variant) for item in held_out.ladders]
+    scores = [score(item.maps, item.thumbnails) for item in held_out.ladders]
     targets = held_out.chains.labels.targets
-    worst = _chain_scores(held_out.chains, fitted, variant)[targets <= torch.quantile(targets, WORST_SHARE)]
+    worst = _chain_scores(held_out.chains, score)[targets <= torch.quantile(targets, WORST_SHARE)]
     return {
         "pristine": mean_interval([float(values[0]) for values in scores]),
-        "lowest twentieth of the labels": mean_interval(worst.double().numpy()),
+        "lowest twentieth of the labels": mean_interval(worst),
         "greatest strength of every degradation": mean_interval([float(values[5::5].mean()) for values in scores]),
     }
 
 
-def _chain_scores(chains: TrainingData, fitted: Fitted, variant: str) -> Tensor:
+def _chain_scores(chains: TrainingData, score: Scorer) -> Tensor:
     """Scores (G, n)."""
-    groups = zip(chains.maps, chains.thumbnails, strict=True)
-    return torch.stack([scores_of(_features(*group, fitted), fitted, variant) for group in groups])
-
-
-def _features(maps: Tensor, thumbnails: Tensor, fitted: Fitted) -> Tensor:
-    pooled = squash(pool_blocks(maps), fitted.backbone.center, fitted.backbone.scale)
-    return torch.cat([pooled, thumbnails], dim=1)
+    return torch.stack([score(*group) for group in zip(chains.maps, chains.thumbnails, strict=True)])
 
 
 @torch.no_grad()
-def identity_is_best(ladders: Sequence[PhotoFeatures], fitted: Fitted) -> Interval:
-    """Share of degraded images that fr-lite scores no higher than the reference itself."""
-    scores = [scores_of(features_of(item, fitted), fitted, "fr-lite") for item in ladders]
+def identity_is_best(ladders: Sequence[PhotoFeatures], score: Scorer) -> Interval:
+    """Share of degraded images that score no higher than the reference itself."""
+    scores = [score(item.maps, item.thumbnails) for item in ladders]
     return mean_interval([float((values[1:] <= values[0]).double().mean()) for values in scores])
 
 
@@ -159,16 +148,16 @@ def other_reference(ladders: Sequence[PhotoFeatures], fitted: Fitted) -> dict[st
         `fr-lite`, `nr-lite`, the controls, and `taken for the same image` (how often the gate errs); empty if no
         subject has two photographs.
     """
-    features = [features_of(item, fitted) for item in ladders]
+    features = [_features(item.maps, item.thumbnails, fitted) for item in ladders]
     moderate = [i for i, sample in enumerate(ladders[0].plan) if sample.steps and sample.steps[0].strength == MODERATE]
     shares: dict[str, list[float]] = {}
     for i, item in enumerate(ladders):
-        values = {name: item.maps[:, index].mean(dim=1) for name, index in PLAIN.items()}
-        values["nr-lite"] = scores_of(features[i], fitted, "nr-lite")
+        values = {name: plain_scorer(index)(item.maps, item.thumbnails) for name, index in PLAIN.items()}
+        values["nr-lite"] = _scores(features[i], fitted, "nr-lite")
         for j, other in enumerate(ladders):
             if i == j or item.photo.subject != other.photo.subject:
                 continue
-            values["fr-lite"] = scores_of(features[i], fitted, "fr-lite", features[j][0])
+            values["fr-lite"] = _scores(features[i], fitted, "fr-lite", features[j][0])
             for name, found in values.items():
                 shares.setdefault(name, []).append(float((found[0] > found[moderate]).double().mean()))
             taken = _share_taken_for_same(features[i], features[j][0], fitted)
@@ -188,37 +177,36 @@ class Patched:
     """A pristine photograph with a degraded square, as the backbone sees it.
 
     Attributes:
-        photo: name.
-        degradation: what was done inside the square.
-        mask: (H, W), true inside.
+        mask: (H, W), true inside the square.
         dense: (1, C, h, w), statistics of the blocks around the cells of the map.
         sampled: (1, C + thumbnail, rows, columns), the maps that the score comes from.
     """
 
-    photo: str
-    degradation: str
     mask: Tensor
     dense: Tensor
     sampled: Tensor
 
 
 def patch_photo(photo: Photo, cache: Path) -> list[Patched]:
-    """A photograph at the common size with a square degraded in each of six ways; kept in a cache."""
+    """A photograph at the common size with a square degraded in each of `MAP_DEGRADATIONS`; kept in a cache."""
     made = kept(cache, ["patches", photo.name, MAP_DEGRADATIONS, MAP_STRENGTH], lambda: _draw_patches(photo))
-    return [Patched(photo.name, name, *tensors) for name, tensors in zip(MAP_DEGRADATIONS, made, strict=True)]
+    return [Patched(*tensors) for tensors in made]
 
 
 @torch.no_grad()
 def _draw_patches(photo: Photo) -> list[tuple[Tensor, Tensor, Tensor]]:
-    backbone, image = LiteBackbone(), _at_short_side(photo)
+    backbone, image = LiteBackbone(), photo.image()
+    scale = SHORT_SIDE / min(image.size)
+    size = round(image.width * scale), round(image.height * scale)
+    pristine = from_pil(image.resize(size, Image.Resampling.LANCZOS))
     rng = np.random.default_rng(seed_of("map", photo.name))
     side = int(rng.integers(160, 224))
-    top, left = (int(rng.integers(0, length - side + 1)) // 8 * 8 for length in image.shape[1:])
-    mask = torch.zeros(image.shape[1:], dtype=torch.bool)
+    top, left = (int(rng.integers(0, length - side + 1)) // 8 * 8 for length in pristine.shape[1:])
+    mask = torch.zeros(pristine.shape[1:], dtype=torch.bool)
     mask[top : top + side, left : left + side] = True
     made = []
     for name in MAP_DEGRADATIONS:
-        pixels = torch.where(mask, degrade(image, name, MAP_STRENGTH, seed=1), image)[None]
+        pixels = torch.where(mask, degrade(pristine, name, MAP_STRENGTH, seed=1), pristine)[None]
         made.append((mask, backbone.dense(pixels), backbone(pixels).contiguous()))
     return made
 
@@ -226,36 +214,27 @@ def _draw_patches(photo: Photo) -> list[tuple[Tensor, Tensor, Tensor]]:
 @torch.no_grad()
 def map_areas(patches: Sequence[Patched], fitted: Fitted) -> dict[str, Interval]:
     """Area under the ROC curve by which nr-lite's map finds the degraded square: of all (by photograph) and of each."""
-    areas: dict[str, list[float]] = {name: [] for name in MAP_DEGRADATIONS}
-    photos: dict[str, list[float]] = {}
-    for patched in patches:
-        features = fitted.backbone.pool(patched.sampled)
-        quality = fitted.heads["nr-lite"].score_map(patched.dense, features, 0)[0]
-        area = _area(quality, patched.mask)
-        areas[patched.degradation].append(area)
-        photos.setdefault(patched.photo, []).append(area)
-    overall = mean_interval([float(np.mean(values)) for values in photos.values()])
-    return {"all": overall, **{name: mean_interval(values) for name, values in areas.items()}}
+    areas = [_area(_score_map(patched, fitted), patched.mask) for patched in patches]
+    by_photo = np.reshape(areas, (-1, len(MAP_DEGRADATIONS)))
+    figures = {name: mean_interval(by_photo[:, i]) for i, name in enumerate(MAP_DEGRADATIONS)}
+    return {"all": mean_interval(by_photo.mean(axis=1)), **figures}
+
+
+def _score_map(patched: Patched, fitted: Fitted) -> Tensor:
+    features = fitted.backbone.pool(patched.sampled)
+    return fitted.heads["nr-lite"].score_map(patched.dense, features, 0)[0]
 
 
 def plain_map_areas(patches: Sequence[Patched]) -> dict[str, Interval]:
-    """The same of trivial controls."""
+    """The same of trivial controls, of all degradations."""
     return {
         control: mean_interval([_area(patched.dense[0, index], patched.mask) for patched in patches])
         for control, index in PLAIN.items()
     }
 
 
-def _at_short_side(photo: Photo) -> Tensor:
-    with Image.open(photo.path) as file:
-        image = ImageOps.exif_transpose(file).convert("RGB")
-    scale = SHORT_SIDE / min(image.size)
-    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
-
-
 def _area(values: Tensor, mask: Tensor) -> float:
-    """How well low values mark the mask: chance that a place inside is lower than one outside."""
+    """How well low values mark the mask: chance that a position inside is lower than one outside."""
     from scipy.stats import rankdata
 
     full = functional.interpolate(values[None, None], mask.shape, mode="bilinear", align_corners=False)[0, 0]

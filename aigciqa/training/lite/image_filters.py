@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ def white_noise(rng: np.random.Generator, shape: tuple[int, ...] | torch.Size) -
     return torch.from_numpy(rng.standard_normal(tuple(shape), dtype=np.float32))
 
 
-def filtered(image: Tensor, kernel: Tensor) -> Tensor:
+def convolved(image: Tensor, kernel: Tensor) -> Tensor:
     """Every channel filtered by one kernel (k, l) of odd sides, the border repeated."""
     down, right = kernel.shape[0] // 2, kernel.shape[1] // 2
     padded = functional.pad(image[:, None], (right, right, down, down), mode="replicate")
@@ -33,12 +34,12 @@ def gaussian(image: Tensor, sigma: float) -> Tensor:
     axis = torch.arange(-reach, reach + 1, dtype=torch.float32)
     line = torch.exp(-(axis**2) / (2 * sigma**2))
     line = line / line.sum()
-    return filtered(filtered(image, line[:, None]), line[None, :])
+    return convolved(convolved(image, line[:, None]), line[None, :])
 
 
 def box(image: Tensor, radius: int) -> Tensor:
     line = torch.full((2 * radius + 1,), 1 / (2 * radius + 1))
-    return filtered(filtered(image, line[:, None]), line[None, :])
+    return convolved(convolved(image, line[:, None]), line[None, :])
 
 
 def edge_keeping(image: Tensor, tolerance: float, passes: int, reach: int = 2) -> Tensor:
@@ -79,34 +80,30 @@ def shock(image: Tensor, rounds: int, sigma: float) -> Tensor:
         padded = functional.pad(luma[None], (1,) * 4, mode="replicate")[0]
         around = padded[:, 1:-1, 2:] + padded[:, 1:-1, :-2] + padded[:, 2:, 1:-1] + padded[:, :-2, 1:-1]
         push = 0.6 * torch.tanh(255 * (around - 4 * luma))
-        lightest, darkest = _highest(image), -_highest(-image)
+        lightest, darkest = (sign * functional.max_pool2d(sign * image, 3, stride=1, padding=1) for sign in (1, -1))
         image = image + torch.where(push > 0, push * (darkest - image), push * (image - lightest))
     return image
 
 
-def _highest(image: Tensor) -> Tensor:
-    """Of every pixel and its eight neighbours the largest value."""
-    padded = functional.pad(image[None], (1,) * 4, mode="replicate")[0]
-    rows = torch.maximum(torch.maximum(padded[:, 2:], padded[:, 1:-1]), padded[:, :-2])
-    return torch.maximum(torch.maximum(rows[:, :, 2:], rows[:, :, 1:-1]), rows[:, :, :-2])
+def between_radii(filtered_by: Callable[[int], Tensor], radius: float) -> Tensor:
+    """What a filter of whole radii makes of an image; between two of them a blend of both."""
+    whole = int(radius)
+    weaker = filtered_by(whole)
+    return weaker + (radius - whole) * (filtered_by(whole + 1) - weaker)
 
 
 def rank_filtered(image: Tensor, radius: float, *filters: type[ImageFilter.RankFilter]) -> Tensor:
-    """Pillow's rank filters, one after the other; between two whole radii a blend of both."""
-    whole = int(radius)
-    weaker = _ranked(image, whole, filters)
-    if radius == whole:
-        return weaker
-    return weaker + (radius - whole) * (_ranked(image, whole + 1, filters) - weaker)
+    """Pillow's rank filters, one after the other."""
 
+    def ranked(whole: int) -> Tensor:
+        if not whole:
+            return image
+        pil = to_pil(image)
+        for kind in filters:
+            pil = pil.filter(kind(2 * whole + 1))  # type: ignore[call-arg]
+        return from_pil(pil)
 
-def _ranked(image: Tensor, radius: int, filters: tuple[type[ImageFilter.RankFilter], ...]) -> Tensor:
-    if not radius:
-        return image
-    pil = to_pil(image)
-    for kind in filters:
-        pil = pil.filter(kind(2 * radius + 1))  # type: ignore[call-arg]
-    return from_pil(pil)
+    return between_radii(ranked, radius)
 
 
 def resample(image: Tensor, factor: float, down: Image.Resampling, up: Image.Resampling) -> Tensor:
@@ -127,8 +124,7 @@ def displace(image: Tensor, flow: Tensor) -> Tensor:
     rows = torch.arange(height, dtype=torch.float32)[:, None] + flow[0]
     columns = torch.arange(width, dtype=torch.float32)[None, :] + flow[1]
     grid = torch.stack(((columns * 2 + 1) / width - 1, (rows * 2 + 1) / height - 1), -1)
-    sampled = functional.grid_sample(image[None], grid[None], "bilinear", "border", align_corners=False)
-    return sampled[0]
+    return functional.grid_sample(image[None], grid[None], "bilinear", "border", align_corners=False)[0]
 
 
 def quantised_blocks(image: Tensor, side: int, shift: int, step: float) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +22,15 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from aigciqa.training.lite.degradations import Step, degrade_chain, names
+from aigciqa.training.lite.image_filters import from_pil
 
 SIDE = 384
 SHORT_SIDE = 512
 LONGEST_SHORT_SIDE = 1100
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 PHOTOS_OF_ONE_SUBJECT = 8
-METRICS = ("vif_p", "gmsd", "mdsi", "haarpsi")
+#: Full-reference metrics of `piq`, and the sign by which higher is better.
+METRICS = {"vif_p": 1, "gmsd": -1, "mdsi": -1, "haarpsi": 1}
 STRENGTHS = (1.0, 2.0, 3.0, 4.0, 5.0)
 
 
@@ -36,7 +39,6 @@ class Photo:
     """A photograph on disk.
 
     Attributes:
-        path: where it is.
         name: its path below the folder of photographs, with forward slashes.
         subject: what it shows; photographs of one subject share it.
     """
@@ -44,6 +46,11 @@ class Photo:
     path: Path
     name: str
     subject: str
+
+    def image(self) -> Image.Image:
+        """RGB, upright."""
+        with Image.open(self.path) as file:
+            return ImageOps.exif_transpose(file).convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -80,14 +87,11 @@ def find_photos(folder: Path) -> list[Photo]:
     """
     found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     paths = sorted(path for path in found if not path.name.startswith("._"))  # what macOS leaves beside files
-    siblings: dict[Path, int] = {}
-    for path in paths:
-        siblings[path.parent] = siblings.get(path.parent, 0) + 1
+    siblings = Counter(path.parent for path in paths)
     photos = []
     for path in paths:
-        name = path.relative_to(folder).as_posix()
-        alone = siblings[path.parent] > PHOTOS_OF_ONE_SUBJECT
-        photos.append(Photo(path, name, name if alone else path.parent.relative_to(folder).as_posix()))
+        subject = path if siblings[path.parent] > PHOTOS_OF_ONE_SUBJECT else path.parent
+        photos.append(Photo(path, path.relative_to(folder).as_posix(), subject.relative_to(folder).as_posix()))
     return photos
 
 
@@ -135,8 +139,7 @@ def _random_chain(view: int, rng: np.random.Generator) -> Sample:
         Step(str(rng.choice(names())), float(rng.uniform(1, strongest)), int(rng.integers(2**31)))
         for _ in range(length)
     )
-    draw = rng.random()
-    zoom = 1.0
+    draw, zoom = rng.random(), 1.0
     if draw < 0.35:
         zoom = float(np.exp(rng.uniform(math.log(0.25), math.log(0.9))))
     elif draw < 0.55:
@@ -148,8 +151,7 @@ class PhotoViews:
     """The views of one photograph, drawn from its own seed."""
 
     def __init__(self, photo: Photo, seed: int) -> None:
-        with Image.open(photo.path) as file:
-            self._image = ImageOps.exif_transpose(file).convert("RGB")
+        self._image = photo.image()
         self._key = ("view", photo.name, seed)
 
     def render(self, view: int, zoom: float = 1.0) -> Tensor:
@@ -163,7 +165,7 @@ class PhotoViews:
         left, top = (rng.uniform(0, length - side) for length in self._image.size)
         pixels = round(SIDE * zoom)
         crop = self._image.resize((pixels, pixels), Image.Resampling.LANCZOS, (left, top, left + side, top + side))
-        return torch.from_numpy(np.array(crop)).permute(2, 0, 1).float() / 255
+        return from_pil(crop)
 
     def draw(self, sample: Sample) -> Tensor:
         """The image (3, SIDE, SIDE) of a sample, on the 8-bit grid."""
@@ -181,9 +183,8 @@ def full_reference_scores(image: Tensor, pristine: Tensor) -> NDArray[np.float32
     import piq
 
     with torch.no_grad():
-        values = [float(getattr(piq, name)(image[None], pristine[None])) for name in METRICS]
-    signs = (1, -1, -1, 1)
-    return np.array([sign * value for sign, value in zip(signs, values, strict=True)], dtype=np.float32)
+        values = [sign * float(getattr(piq, name)(image[None], pristine[None])) for name, sign in METRICS.items()]
+    return np.array(values, dtype=np.float32)
 
 
 def mixed_labels(scores: NDArray[np.float32], severity: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -192,9 +193,8 @@ def mixed_labels(scores: NDArray[np.float32], severity: NDArray[np.float32]) -> 
     A severity of 0 marks a pristine image, whose label is 1.
     """
     degraded = severity > 0
-    ranks = np.zeros_like(scores)
-    for column in range(scores.shape[1]):
-        order = scores[degraded, column].argsort().argsort()
-        ranks[degraded, column] = (order + 0.5) / max(1, degraded.sum())
-    labels = 0.5 * ranks.mean(axis=1) + 0.5 * (1 - severity)
-    return np.where(degraded, labels, 1.0).astype(np.float32)
+    order = scores[degraded].argsort(axis=0).argsort(axis=0)
+    ranks = ((order + 0.5) / max(1, len(order))).astype(np.float32)
+    labels = np.ones(len(severity), dtype=np.float32)
+    labels[degraded] = 0.5 * ranks.mean(axis=1) + 0.5 * (1 - severity[degraded])
+    return labels

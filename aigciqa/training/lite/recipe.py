@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +18,16 @@ from aigciqa.backbones.lite import LiteBackbone, squash
 from aigciqa.checkpoints.config import MetricConfig
 from aigciqa.checkpoints.format import write_checkpoint
 from aigciqa.heads.lite import NEAR, FullReferenceHead, LiteHead, NoReferenceHead, Quality
-from aigciqa.registry import SCORE_RANGES, Preprocess
+from aigciqa.registry import metric_info
 from aigciqa.training.lite import fitting
 from aigciqa.training.lite.training_data import Settings, TrainingData, pool_blocks
 
-COMMON_SIZE = Preprocess(resize=512, crop=None, max_side=4096, eight_bit=True)
 VARIANTS = ("nr-lite", "nr-lite-native", "fr-lite")
-NATIVE_SIZE = Preprocess(resize=None, crop=None, max_side=4096, eight_bit=True)
 
 
 @dataclass
 class Fitted:
-    """What was fitted with one seed.
-
-    Attributes:
-        backbone: with its normalisation.
-        heads: variant -> head.
-    """
+    """What was fitted with one seed: the backbone, which has the normalisation, and each variant's head."""
 
     backbone: LiteBackbone
     heads: dict[str, LiteHead] = field(default_factory=dict)
@@ -73,17 +66,9 @@ def _fit_quality(
 ) -> tuple[Quality, Tensor]:
     """The parts of the no-reference logit, and what they say (3, G, n) of subjects they were not fitted to."""
     quality, folds = Quality(backbone.statistics), data.folds(settings.seed)
-    perceptrons = fitting.fit_ensemble(
-        quality.regressor,
-        features,
-        data.labels,
-        folds,
-        steps=settings.steps,
-        seed=settings.seed,
-        dropout=0.3,
-        noise=1.0,
-    )
-    goals, rows = fitting.logit(data.labels.targets).flatten(), folds.repeat_interleave(features.shape[1])
+    numbers = {"steps": settings.steps, "seed": settings.seed}
+    perceptrons = fitting.fit_ensemble(quality.regressor, features, data.labels, folds, **numbers)
+    goals, rows = torch.logit(data.labels.targets).flatten(), folds.repeat_interleave(features.shape[1])
     trees = fitting.grow_bag(quality.trees, features.flatten(0, 1), goals, rows, seed=settings.seed, rate=0.1)
     distance = _fit_distance(quality, backbone, features, data, folds)
     return quality, torch.stack([perceptrons, trees.view_as(perceptrons), distance])
@@ -98,17 +83,16 @@ def _fit_distance(
     blocks = squash(data.maps[:, 0].transpose(1, 2), backbone.center[:count], backbone.scale[:count])
     away = torch.zeros(features.shape[:2])
     for fold in range(int(folds.max()) + 1):
-        fitting.fit_gaussian(distance, blocks[folds != fold].flatten(0, 1), ridge=0.1)
+        fitting.fit_gaussian(distance, blocks[folds != fold].flatten(0, 1))
         chosen = features[folds == fold]
         away[folds == fold] = distance(chosen.flatten(0, 1)[:, :count]).view(chosen.shape[:2])
-    fitting.fit_gaussian(distance, blocks.flatten(0, 1), ridge=0.1)
+    fitting.fit_gaussian(distance, blocks.flatten(0, 1))
     return away
 
 
 def _calibrate_quality(quality: Quality, weights: tuple[float, float, float], said: Tensor, data: TrainingData) -> None:
     """Mix the parts so that scores come where they should, by what they say of subjects they were not fitted to."""
-    mixed = sum(weight * part for weight, part in zip(weights, said, strict=True))
-    assert isinstance(mixed, Tensor)
+    mixed = weights[0] * said[0] + weights[1] * said[1] + weights[2] * said[2]
     slope, offset = _calibration(mixed, data, BEST_MEDIAN)
     quality.mix.copy_(torch.tensor([*(slope * weight for weight in weights), offset]))
 
@@ -152,7 +136,7 @@ ALIGNED_MIX = (1.0, -0.6)
 
 def _fit_aligned(head: FullReferenceHead, features: Tensor, data: TrainingData, settings: Settings) -> None:
     moved = head.moved(features.flatten(0, 1), features[:, :1].expand_as(features).flatten(0, 1))
-    inputs, goals = torch.cat([moved, moved.abs()], dim=1), fitting.logit(data.labels.targets).flatten()
+    inputs, goals = torch.cat([moved, moved.abs()], dim=1), torch.logit(data.labels.targets).flatten()
     rows = data.folds(settings.seed).repeat_interleave(features.shape[1])
     learned = fitting.grow_bag(head.trees, inputs, goals, rows, seed=settings.seed, rate=0.1)
     distance = (moved[:, head.statistics :].abs().mean(dim=1) + NEAR).log()
@@ -162,6 +146,9 @@ def _fit_aligned(head: FullReferenceHead, features: Tensor, data: TrainingData, 
     mixed = weights[0] * learned + weights[1] * distance
     slope, offset = _calibration(mixed.view_as(data.labels.targets), data, fitting.BEST)
     head.mix.copy_(torch.tensor([slope * weights[0], slope * weights[1], offset, 0.0]))
+
+
+CORRECTION_WEIGHT = 0.5
 
 
 def _fit_correction(head: FullReferenceHead, features: Tensor, data: TrainingData, settings: Settings) -> None:
@@ -175,9 +162,12 @@ def _fit_correction(head: FullReferenceHead, features: Tensor, data: TrainingDat
         head.mix[3] = CORRECTION_WEIGHT
         base = torch.stack([head.quality(group) for group in features])
 
+    def pick(values: Tensor) -> Tensor:
+        return values[torch.randint(len(values), (), generator=generator)]
+
     def predict(chosen: Tensor) -> Tensor:
         rows = groups[chosen]
-        others = torch.stack([_pick(partners[int(row)], generator) for row in rows])
+        others = torch.stack([pick(partners[int(row)]) for row in rows])
         generated = features[rows]
         moved = generated - features[others][:, :1]
         inputs = torch.cat([generated, moved], dim=-1)
@@ -189,24 +179,15 @@ def _fit_correction(head: FullReferenceHead, features: Tensor, data: TrainingDat
     fitting.fit(list(head.correction.parameters()), predict, chosen, steps=settings.steps // 2, seed=settings.seed)
 
 
-CORRECTION_WEIGHT = 0.5
-
-
-def _partners(data: TrainingData) -> dict[int, list[int]]:
+def _partners(data: TrainingData) -> dict[int, Tensor]:
     """Group -> groups of other photographs of its subject."""
-    members: dict[str, list[int]] = {}
-    for group, subject in enumerate(data.subjects):
-        members.setdefault(subject, []).append(group)
+    groups = list(zip(data.subjects, data.photos, strict=True))
     partners = {}
-    for group, (subject, photo) in enumerate(zip(data.subjects, data.photos, strict=True)):
-        others = [other for other in members[subject] if data.photos[other] != photo]
+    for group, (subject, photo) in enumerate(groups):
+        others = [i for i, (theirs, other) in enumerate(groups) if theirs == subject and other != photo]
         if others:
-            partners[group] = others
+            partners[group] = torch.tensor(others)
     return partners
-
-
-def _pick(values: list[int], generator: torch.Generator) -> Tensor:
-    return torch.tensor(values)[torch.randint(len(values), (), generator=generator)]
 
 
 def write_variant(
@@ -217,27 +198,18 @@ def write_variant(
     results: Mapping[str, Any] | None = None,
     card: str | None = None,
 ) -> str:
-    """Write a variant's folder: `config.json`, `model.safetensors` and the card.
-
-    Returns:
-        The sha256 of the weights.
-    """
-    native = variant.endswith("-native")
-    metric = variant.removesuffix("-native")
-    head = fitted.heads[variant]
-    config = MetricConfig(
-        metric=metric,
-        kind="fr" if metric.startswith("fr") else "nr",
-        backbone="lite",
-        head="lite",
+    """Write a variant's folder: `config.json`, `model.safetensors` and the card. Returns the sha256 of the weights."""
+    spec = metric_info(variant.removesuffix("-native"))
+    native = variant != spec.name
+    config = replace(
+        MetricConfig.from_spec(spec),
         options={"presentation": "native" if native else "common"},
-        score_ranges={"quality": SCORE_RANGES["quality"]},
-        preprocess=NATIVE_SIZE if native else COMMON_SIZE,
+        preprocess=replace(spec.preprocess, resize=None) if native else spec.preprocess,
         license="Apache-2.0",
         training=training or {},
         results=results or {},
     )
     tensors = {f"backbone.{name}": value for name, value in fitted.backbone.state_dict().items()}
-    tensors |= {f"head.{name}": value for name, value in head.state_dict().items()}
+    tensors |= {f"head.{name}": value for name, value in fitted.heads[variant].state_dict().items()}
     write_checkpoint(folder / variant, config, tensors, card)
     return hashlib.sha256((folder / variant / "model.safetensors").read_bytes()).hexdigest()

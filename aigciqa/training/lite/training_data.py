@@ -22,14 +22,7 @@ from tqdm import tqdm
 
 from aigciqa.backbones.lite import LiteBackbone, pool_statistics
 from aigciqa.training.lite import fitting
-from aigciqa.training.lite.photos import (
-    Photo,
-    PhotoViews,
-    Sample,
-    full_reference_scores,
-    mixed_labels,
-    training_plan,
-)
+from aigciqa.training.lite.photos import Photo, PhotoViews, Sample, full_reference_scores, mixed_labels, training_plan
 from aigciqa.utils.files import write_file
 
 VERSION = 2
@@ -44,7 +37,7 @@ class Settings:
 
     Attributes:
         views, ladders, chains: of each photograph to train on; see `training_plan`.
-        steps: of the perceptrons.
+        steps: of fitting the perceptrons.
         seed: of the fits; the images are the same for every seed.
     """
 
@@ -60,8 +53,7 @@ class PhotoFeatures:
     """What is kept of a photograph's images.
 
     Attributes:
-        photo: the photograph.
-        plan: its n samples.
+        plan: the photograph's n samples.
         maps: (n, C, 16), statistics of the sampled blocks.
         thumbnails: (n, T).
         scores: (n, 4) of the full-reference metrics; zero for pristine samples.
@@ -104,11 +96,9 @@ def training_data(photos: Sequence[Photo], settings: Settings, cache: Path, work
         workers: processes that draw.
         label: of the progress bar.
     """
-    plans = [
-        (photo, training_plan(photo, 0, views=settings.views, ladders=settings.ladders, chains=settings.chains))
-        for photo in photos
-    ]
-    return assemble(in_processes(photo_features, [(*plan, cache, True) for plan in plans], label, workers))
+    numbers = {"views": settings.views, "ladders": settings.ladders, "chains": settings.chains}
+    tasks = [(photo, training_plan(photo, 0, **numbers), cache, True) for photo in photos]
+    return _assembled(in_processes(photo_features, tasks, label, workers))
 
 
 def in_processes(
@@ -124,23 +114,14 @@ def kept(cache: Path, key: Sequence[Any], make: Callable[[], Any]) -> Any:
     """What was made under a key before, or is made now: tensors in tuples, lists and dictionaries."""
     text = json.dumps([VERSION, *key])
     file = cache / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.pt"
-    content = _whole(file)
-    if content is None:
+    stored = file.read_bytes() if file.exists() else b""
+    content = stored[4:]
+    if stored[:4] != _checksum(content):  # absent, or damaged
         buffer = io.BytesIO()
         torch.save(make(), buffer)
         content = buffer.getvalue()
         write_file(file, _checksum(content) + content)
     return torch.load(io.BytesIO(content), weights_only=True)
-
-
-def _whole(file: Path) -> bytes | None:
-    """What an earlier run kept; None if that is nothing, or damaged."""
-    try:
-        stored = file.read_bytes()
-    except OSError:
-        return None
-    content = stored[4:]
-    return content if stored[:4] == _checksum(content) else None
 
 
 def _checksum(content: bytes) -> bytes:
@@ -150,9 +131,7 @@ def _checksum(content: bytes) -> bytes:
 def photo_features(photo: Photo, plan: Sequence[Sample], cache: Path, scored: bool) -> PhotoFeatures:
     """Draw the samples of a photograph and keep their features, or take them from the cache.
 
-    Args:
-        cache: folder to keep features in.
-        scored: whether full-reference scores are needed.
+    Full-reference scores cost most of the time; they stay zero unless `scored`.
     """
     key = [scored, photo.name, [asdict(sample) for sample in plan]]
     return PhotoFeatures(photo, plan, *kept(cache, key, lambda: _draw_features(photo, plan, scored)))
@@ -175,13 +154,15 @@ def _draw_features(photo: Photo, plan: Sequence[Sample], scored: bool) -> tuple[
     return whole[:, :count].flatten(2).clone(), whole[:, count:, 0, 0].clone(), torch.stack(scores)
 
 
-def assemble(features: Sequence[PhotoFeatures]) -> TrainingData:
+def _assembled(features: Sequence[PhotoFeatures]) -> TrainingData:
     """Group the samples by view and give them labels."""
-    groups = [(item, view) for item in features for view in sorted({sample.view for sample in item.plan})]
-    rows = [[i for i, sample in enumerate(item.plan) if sample.view == view] for item, view in groups]
-    pairs = list(zip(groups, rows, strict=True))
-    scores = torch.stack([item.scores[chosen] for (item, _), chosen in pairs])
-    samples = [[item.plan[i] for i in chosen] for (item, _), chosen in pairs]
+    groups = [
+        (item, [i for i, sample in enumerate(item.plan) if sample.view == view])
+        for item in features
+        for view in sorted({sample.view for sample in item.plan})
+    ]
+    scores = torch.stack([item.scores[rows] for item, rows in groups])
+    samples = [[item.plan[i] for i in rows] for item, rows in groups]
     severity = torch.tensor([[sample.severity for sample in row] for row in samples])
     quality = mixed_labels(scores.flatten(0, 1).numpy(), severity.flatten().numpy())
     labels = fitting.make_labels(
@@ -190,8 +171,8 @@ def assemble(features: Sequence[PhotoFeatures]) -> TrainingData:
         torch.tensor([[sample.steps[0].strength if sample.steps else 0.0 for sample in row] for row in samples]),
     )
     return TrainingData(
-        maps=torch.stack([item.maps[chosen] for (item, _), chosen in pairs]),
-        thumbnails=torch.stack([item.thumbnails[chosen] for (item, _), chosen in pairs]),
+        maps=torch.stack([item.maps[rows] for item, rows in groups]),
+        thumbnails=torch.stack([item.thumbnails[rows] for item, rows in groups]),
         labels=labels,
         subjects=[item.photo.subject for item, _ in groups],
         photos=[item.photo.name for item, _ in groups],

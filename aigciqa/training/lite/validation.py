@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from aigciqa.metric import Metric
 from aigciqa.stats.bootstrap import Interval
 from aigciqa.training.lite import held_out, human_judgements
-from aigciqa.training.lite.cards import Tables
+from aigciqa.training.lite.cards import Table
 from aigciqa.training.lite.held_out import HeldOut
 from aigciqa.training.lite.recipe import VARIANTS, Fitted
 
 PUBLISHED = ("MS-SSIM", "VIF", "PSNR", "hyperIQA")
-CONTROLS = {
-    "image height": human_judgements.image_height,
-    "smaller image": human_judgements.smaller_image,
-    "file size": human_judgements.file_size,
-    "sharpness ratio": human_judgements.sharpness_ratio,
-}
 #: Figure of a set -> its title.
 GAN = {
     "srcc": "gan-compression: SRCC with Bradley-Terry scores",
@@ -49,60 +43,57 @@ Figures = Mapping[str, Interval]
 class Validation:
     """Measures fits on held-out photographs and, where they are at hand, on the two sets with human judgements.
 
-    Attributes:
-        tables: variant -> what was measured so far.
+    `tables` has what was measured so far: variant -> key -> table.
     """
 
     def __init__(self, drawn: HeldOut, judgements: Path | None) -> None:
-        self.tables = {variant: Tables() for variant in VARIANTS}
+        self.tables: dict[str, dict[str, Table]] = {variant: {} for variant in VARIANTS}
         self._drawn = drawn
         self._folders = None
-        self._monotone = held_out.plain_monotonicity(drawn.ladders)
-        self._labels = held_out.plain_label_agreement(drawn.chains)
+        plain = {name: held_out.plain_scorer(index) for name, index in held_out.PLAIN.items()}
+        self._monotone = {name: held_out.monotonicity(drawn.ladders, score)["all"] for name, score in plain.items()}
+        self._labels = {name: held_out.label_agreement(drawn.chains, score) for name, score in plain.items()}
         self._areas = held_out.plain_map_areas(drawn.patches)
         if judgements is not None:
             self._folders = gan, resolution = judgements / "gan-compression", judgements / "resolution-compression"
+            controls = human_judgements.CONTROLS
             self._gan = {f"{name} (published)": human_judgements.published_agreement(gan, name) for name in PUBLISHED}
             for name in ("file size", "sharpness ratio"):
-                self._gan[name] = human_judgements.gan_compression(gan, _without_original(CONTROLS[name]))
+                self._gan[name] = human_judgements.gan_compression(gan, controls[name])
             self._resolution = {
-                name: human_judgements.resolution_compression(resolution, f) for name, f in CONTROLS.items()
+                name: human_judgements.resolution_compression(resolution, score) for name, score in controls.items()
             }
 
     def measure(self, fitted: Fitted, folder: Path) -> None:
-        """Add a seed's figures.
-
-        Args:
-            fitted: what was fitted with the seed.
-            folder: where its variants were written.
-        """
+        """Add the figures of what was fitted with a seed, whose variants were written to a folder."""
         for variant in VARIANTS:
             self._measure_order(variant, fitted)
-        self._measure_maps(fitted)
+        areas = held_out.map_areas(self._drawn.patches, fitted)
+        title = "Quality map: area under the ROC curve for the degraded square of a pristine photograph"
+        self._add("nr-lite", "map", title, areas, self._areas)
         self._measure_references(fitted)
         for variant in VARIANTS:
             self._measure_human_judgements(variant, Metric.from_pretrained(folder / variant))
 
-    def _add(self, variant: str, table: str, title: str, rows: Figures, controls: Figures | None = None) -> None:
-        self.tables[variant].add(table, title, rows, WANTED.get((variant, table)), controls)
+    def _add(self, variant: str, key: str, title: str, rows: Figures, controls: Figures | None = None) -> None:
+        """Add the rows of one seed to a table, made if new."""
+        table = self.tables[variant].setdefault(key, Table(title, controls or {}, WANTED.get((variant, key))))
+        for name, figure in rows.items():
+            table.rows.setdefault(name, []).append(figure)
 
     def _measure_order(self, variant: str, fitted: Fitted) -> None:
-        rows = held_out.monotonicity(self._drawn.ladders, fitted, variant)
+        score = held_out.scorer(fitted, variant)
+        rows = held_out.monotonicity(self._drawn.ladders, score)
         title = "Adjacent strengths ordered right, held-out photographs, pristine included"
         self._add(variant, "monotone", title, rows, self._monotone)
-        agreement = {variant: held_out.label_agreement(self._drawn.chains, fitted, variant)}
+        agreement = {variant: held_out.label_agreement(self._drawn.chains, score)}
         title = "SRCC with the labels of mixed degradations, held-out photographs"
         self._add(variant, "labels", title, agreement, self._labels)
-        rows = held_out.calibration(self._drawn, fitted, variant)
+        rows = held_out.calibration(self._drawn, score)
         self._add(variant, "calibration", "Mean scores of held-out photographs", rows)
 
-    def _measure_maps(self, fitted: Fitted) -> None:
-        rows = held_out.map_areas(self._drawn.patches, fitted)
-        title = "Quality map: area under the ROC curve for the degraded square of a pristine photograph"
-        self._add("nr-lite", "map", title, rows, self._areas)
-
     def _measure_references(self, fitted: Fitted) -> None:
-        share = held_out.identity_is_best(self._drawn.ladders, fitted)
+        share = held_out.identity_is_best(self._drawn.ladders, held_out.scorer(fitted, "fr-lite"))
         title = "Degraded images that score no higher than the reference itself"
         self._add("fr-lite", "identity", title, {"share": share})
         rows = held_out.other_reference(self._drawn.ladders, fitted)
@@ -115,25 +106,17 @@ class Validation:
         if self._folders is None:
             return
         gan, resolution = self._folders
-        rows = human_judgements.gan_compression(gan, _scorer(metric))
+
+        def score(*images: Path) -> float:
+            return float(metric(*images))
+
+        rows = human_judgements.gan_compression(gan, score, metric.requires_reference)
         for key, title in GAN.items():
             controls = {name: figures[key] for name, figures in self._gan.items()}
             self._add(variant, f"gan_compression_{key}", title, {variant: rows[key]}, controls)
         if metric.requires_reference:
             return
-        rows = human_judgements.resolution_compression(resolution, lambda image: float(metric(image)))
+        rows = human_judgements.resolution_compression(resolution, score)
         for key, title in RESOLUTION.items():
             controls = {name: figures[key] for name, figures in self._resolution.items() if key in figures}
             self._add(variant, f"resolution_compression_{key}", title, {variant: rows[key]}, controls)
-
-
-def _scorer(metric: Metric) -> Callable[[Path, Path], float]:
-    """A function of an image and its original; a metric without reference ignores the latter."""
-    if metric.requires_reference:
-        return lambda image, original: float(metric(image, original))
-    return _without_original(lambda image: float(metric(image)))
-
-
-def _without_original(score: Callable[[Path], float]) -> Callable[[Path, Path], float]:
-    """A function of an image, as one of an image and its original."""
-    return lambda image, original: score(image)
