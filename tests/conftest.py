@@ -1,7 +1,8 @@
-"""What the tests share: images drawn in code, metrics built once, checkpoints, the command as a real process."""
+"""What the tests share: images drawn in code, metrics built once, checkpoints, the command, calls that are watched."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -20,8 +21,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 import aigciqa
-from aigciqa import registry
+from aigciqa import backbones, heads, registry
 from aigciqa.cli.main import main
+from aigciqa.scoring import decoding
+from tests.hub_server import Hub, serve
 
 # One test worker a core, one thread a worker; the processes that tests start read the variable.
 torch.set_num_threads(1)
@@ -36,9 +39,58 @@ COMMAND = (sys.executable, "-m", "aigciqa", "score")
 
 @pytest.fixture(autouse=True)
 def environment() -> Iterator[None]:
-    """What a command sets for its process ends with the test that ran it."""
-    with mock.patch.dict(os.environ):
+    """What a command sets for its process, and what a test registers, ends with the test."""
+    with contextlib.ExitStack() as stack:
+        for each in (os.environ, registry._METRICS, backbones._REGISTERED, heads._REGISTERED):
+            stack.enter_context(mock.patch.dict(each))  # type: ignore[arg-type]
         yield
+
+
+Watch = Callable[..., list[Any]]
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
+    """`watch(owner, name)` returns the calls of a function from then on, as `mock.call`.
+
+    What comes third is raised by each call, if it is an error; else it is called with the same arguments before.
+    """
+
+    def start(owner: Any, name: str, first: Callable[..., object] | BaseException | None = None) -> list[Any]:
+        calls, function = [], getattr(owner, name)
+
+        @functools.wraps(function)
+        def watched(*arguments: Any, **options: Any) -> Any:
+            calls.append(mock.call(*arguments, **options))
+            if isinstance(first, BaseException):
+                raise first
+            if first is not None:
+                first(*arguments, **options)
+            return function(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, watched)
+        return calls
+
+    return start
+
+
+@pytest.fixture
+def decode_seconds(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets after how many seconds decoding an image times out."""
+
+    def limit(seconds: float) -> None:
+        for name, value in (("DECODE_SECONDS", seconds), ("TICK_SECONDS", 0.01), ("CLOSE_SECONDS", 0.3)):
+            monkeypatch.setattr(decoding, name, value)
+
+    return limit
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A Hub on loopback."""
+    with serve() as (endpoint, running):
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        yield running
 
 
 def draw(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -105,21 +157,8 @@ def write_images(tmp_path: Path) -> Callable[..., list[str]]:
     return write
 
 
-def run_command(*arguments: str, cwd: Path | None = None, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
-    """`aigciqa score` as a process of its own."""
-    done = subprocess.run(
-        [*COMMAND, *arguments],
-        cwd=cwd,
-        input=stdin,
-        capture_output=True,
-        timeout=300,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )
-    return subprocess.CompletedProcess(done.args, done.returncode, os.fsdecode(done.stdout), os.fsdecode(done.stderr))
-
-
 def call_command(*arguments: str, cwd: Path | None = None, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
-    """`aigciqa score` within this process: as `run_command`, without the seconds that loading torch takes."""
+    """`aigciqa score` within this process."""
     with pytest.MonkeyPatch.context() as patch:
         if cwd is not None:
             patch.chdir(cwd)
@@ -128,10 +167,8 @@ def call_command(*arguments: str, cwd: Path | None = None, stdin: bytes = b"") -
 
 
 @pytest.fixture
-def own_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+def own_metric() -> None:
     """A registered metric with a dimension of its own, for one test."""
-    monkeypatch.setattr(registry, "_METRICS", dict(registry.METRICS))
-    monkeypatch.setattr(registry, "METRICS", registry._METRICS)
     ranges = {"aesthetics": (1, 10), "quality": (0, 5)}
     registry.register_metric(
         dataclasses.replace(aigciqa.metric_info("nr-resnet18"), name="nr-mine", score_ranges=ranges)
