@@ -29,7 +29,7 @@ from aigciqa.report import Report, payload, sections, thumbnails, write_report
 from aigciqa.report.collection import FAILURE_LIMIT, MAP_SIDE, SmallMap
 from aigciqa.stats.groups import Scores, differences, summaries
 from aigciqa.tables.columns import columns_of
-from tests.conftest import COMMAND, call_command, draw
+from tests.conftest import COMMAND, Watch, call_command, draw
 
 Write = Callable[..., list[str]]
 COLUMNS = columns_of(["quality", "authenticity"])
@@ -323,17 +323,14 @@ def test_a_row_takes_less_than_a_kilobyte() -> None:
 
 
 def test_a_failure_leaves_the_earlier_report_whole(
-    write_images: Write, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write_images: Write, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watch: Watch
 ) -> None:
     monkeypatch.setattr(thumbnails, "INLINE_BYTES", 1000)
     rows = [row(image, 1.0) for image in write_images("gen", "a.jpg", "b.jpg")]
     write_report(page, rows, COLUMNS)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
-    def fail(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "replace", fail)
+    watch(os, "replace", KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         write_report(page, rows, COLUMNS)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

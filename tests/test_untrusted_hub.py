@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,15 @@ import aigciqa
 from aigciqa import errors
 from aigciqa.checkpoints.repo import Repo
 from aigciqa.cli.publish import main as publish_command
-from tests.conftest import draw_tensor, untrained
+from tests.conftest import Watch, draw_tensor, untrained
 from tests.hub_server import TOKEN, Fault, Files, Hub, serve
 
 IMAGES = draw_tensor(1, 80, 80)
 
 
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _seconds: None)  # between attempts
-    with serve() as (endpoint, running):
-        monkeypatch.setenv("HF_ENDPOINT", endpoint)
-        yield running
 
 
 @pytest.fixture
@@ -231,18 +228,15 @@ def test_a_body_without_end_is_left_early(hub: Hub, tmp_path: Path) -> None:
 # A cache that can't be written
 
 
-def refuse_writing(monkeypatch: pytest.MonkeyPatch, number: int, below: Path) -> None:
+def refuse_writing(watch: Watch, number: int, below: Path) -> None:
     """As a file system that is full or read-only does; permissions would not stop a test that root runs."""
-    for name in ("open", "mkdir"):
-        call = getattr(os, name)
 
-        def refusing(path: Any, *args: Any, call: Callable[..., Any] = call, **options: Any) -> Any:
-            writes = call.__name__ == "mkdir" or args[0] & os.O_CREAT
-            if writes and not os.path.isdir(path) and below in Path(path).parents:
-                raise OSError(number, os.strerror(number), path)
-            return call(path, *args, **options)
+    def refuse(path: Any, *_: Any, **__: Any) -> None:
+        if not os.path.isdir(path) and below in Path(path).parents:
+            raise OSError(number, os.strerror(number), path)
 
-        monkeypatch.setattr(os, name, refusing)
+    watch(os, "open", lambda path, flags, *_, **__: flags & os.O_CREAT and refuse(path))
+    watch(os, "mkdir", refuse)
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EACCES])
@@ -251,7 +245,7 @@ def test_a_cache_that_cannot_be_written_serves_what_it_has(
     checkpoint: Files,
     fetch: Callable[..., aigciqa.Metric],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    watch: Watch,
     number: int,
 ) -> None:
     hub.add("org/checkpoint", checkpoint)
@@ -260,7 +254,7 @@ def test_a_cache_that_cannot_be_written_serves_what_it_has(
         "org/checkpoint",
         {**checkpoint, "config.json": checkpoint["config.json"].replace(b'"format": 1', b'"format":  1')},
     )
-    refuse_writing(monkeypatch, number, tmp_path / "deep")
+    refuse_writing(watch, number, tmp_path / "deep")
     with pytest.warns(RuntimeWarning, match="the cache can't be used: .*; the cached copy is used, which may be old"):
         assert torch.equal(fetch()(IMAGES), expected)
     with pytest.raises(errors.CacheError, match=os.strerror(number)):
@@ -297,12 +291,9 @@ def test_half_of_a_new_commit_does_not_take_the_place_of_a_whole_one(
 
 
 def test_a_cache_without_links_works(
-    hub: Hub, checkpoint: Files, fetch: Callable[..., aigciqa.Metric], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, checkpoint: Files, fetch: Callable[..., aigciqa.Metric], tmp_path: Path, watch: Watch
 ) -> None:
-    def refuse(*_args: object, **_options: object) -> None:
-        raise OSError(errno.EPERM, "A required privilege is not held by the client")
-
-    monkeypatch.setattr(os, "symlink", refuse)
+    watch(os, "symlink", OSError(errno.EPERM, "A required privilege is not held by the client"))
     commit = hub.add("org/checkpoint", checkpoint)
     expected = untrained("nr-resnet18")(IMAGES)
     assert torch.equal(fetch()(IMAGES), expected)
