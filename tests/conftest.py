@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import io
 import os
 import signal
 import subprocess
@@ -104,6 +105,13 @@ def draw(height: int, width: int, seed: int = 0) -> np.ndarray:
     return (90 + 35 * waves + edges + noise).clip(0, 255).astype(np.uint8)
 
 
+def png(seed: int, height: int = 70, width: int = 80) -> bytes:
+    """A drawn image as the content of a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(draw(height, width, seed)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def draw_tensor(batch: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
     """Images (batch, 3, height, width), float32 in [0, 1]."""
     images = [torch.from_numpy(draw(height, width, seed + index)) for index in range(batch)]
@@ -141,6 +149,38 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for name in ("nr-resnet18", "fr-resnet18"):
         untrained(name).save_pretrained(folder / name)
     return {name: str(folder / name) for name in ("nr-resnet18", "fr-resnet18")}
+
+
+class Tiny(backbones.Backbone):
+    """Convolution and batch normalisation of images of 16 pixels."""
+
+    feature_dim = 8
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, 4), torch.nn.BatchNorm2d(8), torch.nn.ReLU())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps: torch.Tensor = self.layers(images)
+        return maps
+
+
+@pytest.fixture
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Registers a metric of a few kilobytes, `nr-tiny`, for one test; the folder of its untrained checkpoint."""
+    backbones.register_backbone("tiny", Tiny)
+    spec = aigciqa.metric_info("nr-resnet18")
+    small = dataclasses.replace(spec.preprocess, resize=16, crop=16)
+    registry.register_metric(dataclasses.replace(spec, name="nr-tiny", backbone="tiny", preprocess=small))
+    folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
+    untrained("nr-tiny").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing sleeps: neither huggingface_hub between its attempts, nor the Hub on loopback."""
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from PIL import Image
 
 import aigciqa
 from aigciqa.scoring import decoding
-from tests.conftest import COMMAND, Watch, call_command, draw
+from tests.conftest import COMMAND, Watch, call_command, draw, png
 from tests.test_archives import END, IMAGE_THEN_ZEROS, MIB, ZEROS, header, squeezed
-from tests.test_remote import pack, png
+from tests.test_remote import pack
 
 Write = Callable[..., list[str]]
 BYTES = draw(40, 40).nbytes

@@ -45,9 +45,9 @@ def count(encodes: list[Any]) -> int:
 
 @pytest.fixture
 def mixed(write_images: Write) -> list[str]:
-    """Twenty images of several shapes, and three bad ones among them."""
+    """Twelve images of several shapes, and three bad ones among them."""
     paths = []
-    for index in range(20):
+    for index in range(12):
         paths += write_images("mixed", f"{index:02}.png", size=[(60, 80), (80, 60), (64, 64)][index % 3])
     for index in (3, 9, 10):
         Path(paths[index]).write_bytes(b"not an image")
@@ -58,7 +58,7 @@ def mixed(write_images: Write) -> list[str]:
 def test_scores_depend_neither_on_batch_size_nor_on_workers(name: str, mixed: list[str]) -> None:
     metric = untrained(name)
     expected = [None if index in (3, 9, 10) else metric(path).item() for index, path in enumerate(mixed)]
-    for batch_size, workers in itertools.product((1, 3, 16), (0, 1, 4)):
+    for batch_size, workers in ((1, 0), (3, 4), (16, 1)):
         records = list(aigciqa.score_files(mixed, metric=metric, batch_size=batch_size, workers=workers))
         assert [record.image for record in records] == mixed
         for record, value in zip(records, expected, strict=True):
@@ -457,7 +457,7 @@ class TestDecoders:
     def test_draft_decodes_large_jpegs_smaller(self, tmp_path: Path, watch: Watch) -> None:
         metric = untrained("nr-resnet18")
         paths = [str(tmp_path / name) for name in ("large.jpg", "small.jpg", "large.png")]
-        for path, size in zip(paths, (1100, 300, 1100), strict=True):
+        for path, size in zip(paths, (550, 300, 550), strict=True):
             Image.fromarray(draw(size, size + 40)).save(path)
         sizes: list[tuple[int, int]] = []
         watch(Preprocessor, "image", lambda _, image: sizes.append(image.size))
@@ -465,7 +465,7 @@ class TestDecoders:
             scores_of(aigciqa.score_files(paths, metric=metric, decoder=decoder, workers=0))
             for decoder in ("pillow", "draft")
         )
-        assert sizes == [(1140, 1100), (340, 300), (1140, 1100), (285, 275), (340, 300), (1140, 1100)]
+        assert sizes == [(590, 550), (340, 300), (590, 550), (295, 275), (340, 300), (590, 550)]
         assert draft[0] == pytest.approx(exact[0], abs=0.1)
         assert draft[0] != exact[0]
         assert draft[1:] == exact[1:]

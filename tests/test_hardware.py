@@ -13,6 +13,7 @@ import pytest
 
 import aigciqa
 from aigciqa.utils import hardware
+from tests.conftest import untrained
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_scoring_after_a_first_tensor_that_did_not_ask_says_so_once(
 ) -> None:
     monkeypatch.setattr(hardware, "_flags", lambda address: set())
     with pytest.warns(UserWarning, match="import aigciqa first, or start Python with THP_MEM_ALLOC_ENABLE=1"):
-        list(aigciqa.score_files(write_images("images", "a.png"), metric="nr-lite"))
+        list(aigciqa.score_files(write_images("images", "a.png"), metric=untrained("nr-resnet18")))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         hardware.check_huge_pages()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
@@ -18,7 +17,6 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from pyarrow import parquet
 
 import aigciqa
@@ -26,20 +24,14 @@ from aigciqa.cli.train import main as command
 from aigciqa.databases import Database, load_database
 from aigciqa.evaluation import predict
 from aigciqa.images.decode import load_image
-from tests.conftest import draw
+from tests.conftest import draw, png
 from tests.test_archives import READ
-
-
-def png(seed: int, side: int = 40) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(draw(side, side, seed=seed)).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def folder(root: Path, *names: str) -> Path:
     for seed, name in enumerate(names):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(png(seed, side=8))
+        (root / name).write_bytes(png(seed, 8, 8))
     return root
 
 

@@ -24,7 +24,6 @@ import pytest
 import ray
 import ray.data
 from click.testing import CliRunner
-from PIL import Image
 
 import aigciqa
 from aigciqa.cli import score
@@ -37,7 +36,7 @@ from aigciqa.scoring.items import Found
 from aigciqa.scoring.parts import Parts
 from aigciqa.scoring.sources import open_sources
 from aigciqa.tables.columns import columns_of
-from tests.conftest import COMMAND, Watch, call_command, draw, untrained
+from tests.conftest import COMMAND, Watch, call_command, png, untrained
 from tests.test_remote import pack
 
 Write = Callable[..., list[str]]
@@ -68,12 +67,6 @@ def assert_equal(rows: list[dict[str, Any]], expected: list[dict[str, Any]]) -> 
             np.testing.assert_allclose(*arrays, atol=1e-5, rtol=0)
         else:
             assert cells[0] == cells[1]
-
-
-def png(seed: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(draw(70, 80, seed)).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 class TestCommand:

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from PIL import Image
 
 import aigciqa
 from aigciqa.cli import score
@@ -26,7 +25,7 @@ from aigciqa.tables.columns import columns_of, to_row
 from aigciqa.tables.scores import read_table
 from aigciqa.utils import object_stores
 from aigciqa.utils.memory import Share
-from tests.conftest import Watch, draw
+from tests.conftest import Watch, draw, png
 from tests.test_cli import table
 
 Write = Callable[..., list[str]]
@@ -37,12 +36,6 @@ def invoke(*arguments: str, status: int = 0) -> list[dict[str, str]]:
     done = CliRunner().invoke(score.main, [*arguments, "-m", "nr-lite"])
     assert done.exit_code == status, done.stderr
     return table(done.stdout)
-
-
-def png(seed: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(draw(70, 80, seed)).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def pack(path: Path, **members: bytes) -> str:

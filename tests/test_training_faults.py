@@ -26,7 +26,6 @@ from PIL import Image
 from scipy.stats import spearmanr
 
 import aigciqa
-from aigciqa.backbones import Backbone, register_backbone
 from aigciqa.checkpoints.format import write_checkpoint
 from aigciqa.cli.train import main as command
 from aigciqa.errors import InputError
@@ -44,26 +43,9 @@ COUNT = 20
 Rate = Callable[[int], float]
 
 
-class Tiny(Backbone):
-    """Convolution and batch normalisation of images of 16 pixels."""
-
-    feature_dim = 8
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.layers = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, 4), torch.nn.BatchNorm2d(8), torch.nn.ReLU())
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        maps: torch.Tensor = self.layers(images)
-        return maps
-
-
 @pytest.fixture(autouse=True)
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    register_backbone("tiny", Tiny)
-    spec = aigciqa.metric_info("nr-resnet18")
-    small = dataclasses.replace(spec.preprocess, resize=16, crop=16)
-    register_metric(dataclasses.replace(spec, name="nr-tiny", backbone="tiny", preprocess=small))
+def tiny_choice(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command may train it."""
     metric = next(each for each in command.params if each.name == "metric")
     monkeypatch.setattr(metric, "type", type(metric.type)([*metric.type.choices, "nr-tiny"]))
 

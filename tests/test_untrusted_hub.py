@@ -21,16 +21,12 @@ from tests.conftest import Watch, draw_tensor, untrained
 from tests.hub_server import TOKEN, Fault, Files, Hub, serve
 
 IMAGES = draw_tensor(1, 80, 80)
-
-
-@pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.sleep", lambda _seconds: None)  # between attempts
+pytestmark = pytest.mark.usefixtures("tiny", "hurry")
 
 
 @pytest.fixture
-def checkpoint(checkpoints: dict[str, str]) -> Files:
-    return {path.name: path.read_bytes() for path in Path(checkpoints["nr-resnet18"]).iterdir()}
+def checkpoint(tiny: Path) -> Files:
+    return {path.name: path.read_bytes() for path in tiny.iterdir()}
 
 
 @pytest.fixture
@@ -39,7 +35,7 @@ def fetch(tmp_path: Path) -> Callable[..., aigciqa.Metric]:
 
     def call(weights: str = "org/checkpoint", **options: Any) -> aigciqa.Metric:
         cache = tmp_path / "deep" / "cache"
-        return aigciqa.create_metric("nr-resnet18", **{"weights": weights, "cache_dir": cache, **options})
+        return aigciqa.create_metric("nr-tiny", **{"weights": weights, "cache_dir": cache, **options})
 
     return call
 
@@ -166,7 +162,7 @@ def test_a_revision_that_is_a_path_is_refused_before_anything_is_asked(
     fetch: Callable[..., aigciqa.Metric],
     around: Callable[[], dict[str, bytes]],
     tmp_path: Path,
-    checkpoints: dict[str, str],
+    tiny: Path,
     revision: str,
 ) -> None:
     hub.add("org/checkpoint", checkpoint)
@@ -174,7 +170,7 @@ def test_a_revision_that_is_a_path_is_refused_before_anything_is_asked(
     revision = revision.format(tmp=tmp_path)
     with pytest.raises(errors.RevisionNotFoundError, match="that is not the name of a branch, tag"):
         fetch(f"org/checkpoint@{revision}")
-    done = CliRunner().invoke(publish_command, [checkpoints["nr-resnet18"], "org/other", "--revision", revision])
+    done = CliRunner().invoke(publish_command, [str(tiny), "org/other", "--revision", revision])
     assert (done.exit_code, "is not the name of a branch" in done.output) == (1, True)
     assert around() == before
     assert not hub.requests
@@ -277,7 +273,7 @@ def test_half_of_a_new_commit_does_not_take_the_place_of_a_whole_one(
     hub.add("org/checkpoint", checkpoint)
     expected = fetch()(IMAGES)
     torch.manual_seed(11)
-    aigciqa.create_metric("nr-resnet18", weights=None).save_pretrained(tmp_path / "new")
+    aigciqa.create_metric("nr-tiny", weights=None).save_pretrained(tmp_path / "new")
     new = {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()}
     hub.add("org/checkpoint", new)
     hub.fault = Fault(status=503, only="GET model.safetensors")
@@ -295,7 +291,7 @@ def test_a_cache_without_links_works(
 ) -> None:
     watch(os, "symlink", OSError(errno.EPERM, "A required privilege is not held by the client"))
     commit = hub.add("org/checkpoint", checkpoint)
-    expected = untrained("nr-resnet18")(IMAGES)
+    expected = untrained("nr-tiny")(IMAGES)
     assert torch.equal(fetch()(IMAGES), expected)
     hub.requests.clear()
     fetch(f"org/checkpoint@{commit}")
