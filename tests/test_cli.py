@@ -235,7 +235,7 @@ def test_several_metrics_make_a_row_each(write_images: Write, tmp_path: Path) ->
         (["absent.csv"], "manifest 'absent.csv': no such file"),
         (["no.parquet"], "is not Parquet"),
         (["gen", "--weights", "nowhere"], "no such folder, and not a Hub repo"),
-        (["gen", "--weights", "empty"], "is not a head"),
+        (["gen", "--weights", "empty"], "is not a checkpoint"),
         (["gen", "-m", "nr-lite", "-m", "nr-vgg16", "--weights", "x"], "--weights goes with one metric"),
         (["gen", "-m", "nr-resnet18"], "the weights 'aigciqa/nr-resnet18' could not be loaded"),
         (["gen", "--dimension", "overall"], "dimension is one of quality"),
@@ -255,7 +255,7 @@ def test_usage_errors_end_with_two(
     (tmp_path / "list.csv").write_text("a,b\n1,2\n")
     (tmp_path / "no.parquet").write_text("no")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     done = CliRunner().invoke(score.main, arguments)
     assert done.exit_code == 2, done.output
     assert text in " ".join(done.stderr.split())

@@ -296,16 +296,17 @@ def test_what_can_not_be_written_is_said(root: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def run_example(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[str, str]]:
     """Runs an example in the test's folder; returns what it wrote to standard output and error."""
     monkeypatch.chdir(tmp_path)
 
     def start(name: str, *arguments: object) -> tuple[str, str]:
+        monkeypatch.syspath_prepend((EXAMPLES / name).parent)
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
         with contextlib.suppress(SystemExit):
             runpy.run_path(str(EXAMPLES / name), run_name="__main__")
-        return capsys.readouterr()
+        return capfd.readouterr()
 
     return start
 

@@ -33,7 +33,7 @@ assert "efficientnet" in aigciqa.backbones.backbone_names() and "linear" in aigc
 try:
     aigciqa.create_metric("nr-aesthetics", weights="imagenet")
 except ValueError as error:
-    assert "no ImageNet weights are known for the backbone efficientnet" in str(error)
+    assert "no ImageNet weights are known for the backbone 'efficientnet'" in str(error)
 else:
     raise AssertionError
 """
