@@ -1,9 +1,11 @@
-"""What the tests share: images drawn in code, metrics built once, checkpoints, the command as a real process."""
+"""What the tests share: images drawn in code, metrics built once, checkpoints, the command, calls that are watched."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import io
 import os
 import signal
 import subprocess
@@ -20,8 +22,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 import aigciqa
-from aigciqa import registry
+from aigciqa import backbones, heads, registry
 from aigciqa.cli.main import main
+from aigciqa.scoring import decoding
+from tests.hub_server import Hub, serve
 
 # One test worker a core, one thread a worker; the processes that tests start read the variable.
 torch.set_num_threads(1)
@@ -36,9 +40,58 @@ COMMAND = (sys.executable, "-m", "aigciqa.cli", "score")
 
 @pytest.fixture(autouse=True)
 def environment() -> Iterator[None]:
-    """What a command sets for its process ends with the test that ran it."""
-    with mock.patch.dict(os.environ):
+    """What a command sets for its process, and what a test registers, ends with the test."""
+    with contextlib.ExitStack() as stack:
+        for each in (os.environ, registry._METRICS, backbones._REGISTERED, heads._REGISTERED):
+            stack.enter_context(mock.patch.dict(each))  # type: ignore[arg-type]
         yield
+
+
+Watch = Callable[..., list[Any]]
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
+    """`watch(owner, name)` returns the calls of a function from then on, as `mock.call`.
+
+    What comes third is raised by each call, if it is an error; else it is called with the same arguments before.
+    """
+
+    def start(owner: Any, name: str, first: Callable[..., object] | BaseException | None = None) -> list[Any]:
+        calls, function = [], getattr(owner, name)
+
+        @functools.wraps(function)
+        def watched(*arguments: Any, **options: Any) -> Any:
+            calls.append(mock.call(*arguments, **options))
+            if isinstance(first, BaseException):
+                raise first
+            if first is not None:
+                first(*arguments, **options)
+            return function(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, watched)
+        return calls
+
+    return start
+
+
+@pytest.fixture
+def decode_seconds(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets after how many seconds decoding an image times out."""
+
+    def limit(seconds: float) -> None:
+        for name, value in (("DECODE_SECONDS", seconds), ("TICK_SECONDS", 0.01), ("CLOSE_SECONDS", 0.3)):
+            monkeypatch.setattr(decoding, name, value)
+
+    return limit
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A Hub on loopback."""
+    with serve() as (endpoint, running):
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        yield running
 
 
 def draw(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -50,6 +103,13 @@ def draw(height: int, width: int, seed: int = 0) -> np.ndarray:
     edges = 40.0 * ((x + y * rng.uniform(-1, 1)).astype(int) % 2)[..., None]
     noise = rng.normal(0, 8, (height, width, 3))
     return (90 + 35 * waves + edges + noise).clip(0, 255).astype(np.uint8)
+
+
+def png(seed: int, height: int = 70, width: int = 80) -> bytes:
+    """A drawn image as the content of a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(draw(height, width, seed)).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def draw_tensor(batch: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -91,6 +151,38 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {name: str(folder / name) for name in ("nr-resnet18", "fr-resnet18")}
 
 
+class Tiny(backbones.Backbone):
+    """Convolution and batch normalisation of images of 16 pixels."""
+
+    feature_dim = 8
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, 4), torch.nn.BatchNorm2d(8), torch.nn.ReLU())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps: torch.Tensor = self.layers(images)
+        return maps
+
+
+@pytest.fixture
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Registers a metric of a few kilobytes, `nr-tiny`, for one test; the folder of its untrained checkpoint."""
+    backbones.register_backbone("tiny", Tiny)
+    spec = aigciqa.metric_info("nr-resnet18")
+    small = dataclasses.replace(spec.preprocess, resize=16, crop=16)
+    registry.register_metric(dataclasses.replace(spec, name="nr-tiny", backbone="tiny", preprocess=small))
+    folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
+    untrained("nr-tiny").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing sleeps: neither huggingface_hub between its attempts, nor the Hub on loopback."""
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+
+
 @pytest.fixture
 def write_images(tmp_path: Path) -> Callable[..., list[str]]:
     """Writes images below a folder of `tmp_path`; returns their paths, sorted."""
@@ -105,21 +197,8 @@ def write_images(tmp_path: Path) -> Callable[..., list[str]]:
     return write
 
 
-def run_command(*arguments: str, cwd: Path | None = None, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
-    """`aigciqa score` as a process of its own."""
-    done = subprocess.run(
-        [*COMMAND, *arguments],
-        cwd=cwd,
-        input=stdin,
-        capture_output=True,
-        timeout=300,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )
-    return subprocess.CompletedProcess(done.args, done.returncode, os.fsdecode(done.stdout), os.fsdecode(done.stderr))
-
-
 def call_command(*arguments: str, cwd: Path | None = None, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
-    """`aigciqa score` within this process: as `run_command`, without the seconds that loading torch takes."""
+    """`aigciqa score` within this process."""
     with pytest.MonkeyPatch.context() as patch:
         if cwd is not None:
             patch.chdir(cwd)
@@ -128,10 +207,8 @@ def call_command(*arguments: str, cwd: Path | None = None, stdin: bytes = b"") -
 
 
 @pytest.fixture
-def own_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+def own_metric() -> None:
     """A registered metric with a dimension of its own, for one test."""
-    monkeypatch.setattr(registry, "_METRICS", dict(registry.METRICS))
-    monkeypatch.setattr(registry, "METRICS", registry._METRICS)
     ranges = {"aesthetics": (1, 10), "quality": (0, 5)}
     registry.register_metric(
         dataclasses.replace(aigciqa.metric_info("nr-resnet18"), name="nr-mine", score_ranges=ranges)

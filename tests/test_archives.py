@@ -19,9 +19,9 @@ from click.testing import CliRunner, Result
 
 from aigciqa.cli import score, select
 from aigciqa.scoring.maps import MapFolder
-from tests.conftest import untrained
+from tests.conftest import png, untrained
 from tests.test_cli import table
-from tests.test_remote import pack, png
+from tests.test_remote import pack
 
 #: What reading archives may take beside the process itself, and how long.
 CEILING = 400 * 2**20

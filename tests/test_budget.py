@@ -18,9 +18,9 @@ from PIL import Image
 
 import aigciqa
 from aigciqa.scoring import decoding
-from tests.conftest import COMMAND, call_command, draw
+from tests.conftest import COMMAND, Watch, call_command, draw, png
 from tests.test_archives import END, IMAGE_THEN_ZEROS, MIB, ZEROS, header, squeezed
-from tests.test_remote import pack, png
+from tests.test_remote import pack
 
 Write = Callable[..., list[str]]
 BYTES = draw(40, 40).nbytes
@@ -111,20 +111,12 @@ def test_a_run_that_ends_early_waits_for_nobody(limit: Callable[[int], None]) ->
 
 
 def test_one_that_hangs_times_out_while_others_wait_for_its_room(
-    write_images: Write, limit: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+    write_images: Write, limit: Callable[[int], None], watch: Watch, decode_seconds: Callable[[float], None]
 ) -> None:
     """Those that waited do not time out: waiting is not decoding."""
-    hang, load = threading.Event(), decoding.load_content
-
-    def maybe_hang(content: bytes, name: str, **options: Any) -> Image.Image:
-        if name.endswith("hang.png"):
-            hang.wait()
-        return load(content, name, **options)
-
-    monkeypatch.setattr(decoding, "load_content", maybe_hang)
-    monkeypatch.setattr(decoding, "DECODE_SECONDS", 0.3)
-    monkeypatch.setattr(decoding, "TICK_SECONDS", 0.01)
-    monkeypatch.setattr(decoding, "CLOSE_SECONDS", 0.1)
+    hang = threading.Event()
+    watch(decoding, "load_content", lambda _, name, **__: name.endswith("hang.png") and hang.wait())
+    decode_seconds(0.3)
     limit(1)
     paths = write_images("gen", "a.png", "hang.png", "z.png")
     given = [aigciqa.Item(path, content=Path(path).read_bytes()) for path in paths]

@@ -21,6 +21,7 @@ import aigciqa
 from aigciqa.errors import MAX_ERROR, SourceError
 from aigciqa.evaluation import PrecomputedScores
 from aigciqa.records import Record
+from aigciqa.report import thumbnails
 from aigciqa.scoring.sinks import FileSink
 from aigciqa.scoring.sources import open_sources, opened
 from aigciqa.tables.columns import columns_of, to_row
@@ -28,7 +29,7 @@ from aigciqa.tables.csv_text import csv_line, csv_lines, plain, protected
 from aigciqa.tables.formats import read_rows
 from aigciqa.tables.scores import read_table
 from aigciqa.utils import object_stores
-from tests.conftest import call_command
+from tests.conftest import Watch, call_command
 
 Write = Callable[..., list[str]]
 LITE = ("-m", "nr-lite")
@@ -361,11 +362,8 @@ class TestAddresses:
         assert (object_stores.refusal(url) is None) == allowed
 
     @pytest.mark.parametrize("column", ["image", "reference"])
-    def test_nothing_is_asked(self, folder: Path, monkeypatch: pytest.MonkeyPatch, column: str) -> None:
-        def asked(url: str) -> None:
-            raise AssertionError(url)
-
-        monkeypatch.setattr("aigciqa.utils.object_stores.resolve", asked)
+    def test_nothing_is_asked(self, folder: Path, watch: Watch, column: str) -> None:
+        watch(object_stores, "resolve", AssertionError("a store was asked"))
         url = "s3://b?scheme=http&endpoint_override=127.0.0.1:9/x.png"
         Path("m.jsonl").write_text(json.dumps({"image": "p0.png", column: url}) + "\n")
         (row,) = scored("m.jsonl", status=1)
@@ -373,12 +371,9 @@ class TestAddresses:
         done = call_command("-", *LITE, stdin=f"{url}\n".encode())
         assert (done.returncode, "only a URL on the command line" in done.stdout) == (1, True)
 
-    def test_a_report_of_a_table_asks_nobody(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from aigciqa.report.thumbnails import thumbnail
-
-        asked: list[str] = []
-        monkeypatch.setattr("aigciqa.report.thumbnails.read_content", asked.append)
-        assert thumbnail("s3://b?scheme=http&endpoint_override=127.0.0.1:9/x.png") == b""
+    def test_a_report_of_a_table_asks_nobody(self, watch: Watch) -> None:
+        asked = watch(thumbnails, "read_content")
+        assert thumbnails.thumbnail("s3://b?scheme=http&endpoint_override=127.0.0.1:9/x.png") == b""
         assert asked == []
 
     def test_neither_do_data_sets_on_ray(self) -> None:

@@ -22,6 +22,7 @@ from aigciqa.checkpoints.card import model_card
 from aigciqa.checkpoints.config import MetricConfig
 from aigciqa.registry import METRICS
 from tests.conftest import draw_tensor, untrained
+from tests.hub_server import Hub
 
 EMBEDDED = Path(aigciqa.__file__).parent / "checkpoints" / "embedded"
 
@@ -191,15 +192,12 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_paths_are_never_taken_for_repos(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def network(*_args: object, **_kwargs: object) -> None:
-        raise AssertionError("looked up on the Hub")
-
-    monkeypatch.setattr("aigciqa.checkpoints.hub.HubCheckpoint", network)
+def test_paths_are_never_taken_for_repos(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     for path in ("./org/name", "/org/name", "~/org/name", "../org", Path("org/name"), "no-slash", "a/b/c"):
         with pytest.raises(ValueError, match="no such folder"):
             aigciqa.create_metric("nr-resnet18", weights=path)
+    assert hub.requests == []
 
 
 def test_an_existing_folder_wins_over_a_repo_of_its_name(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""`aigciqa score`, often as a real process: sources, references, tables, exit statuses, resuming."""
+"""`aigciqa score`: sources, references, tables, exit statuses, resuming."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from aigciqa.cli import score
-from tests.conftest import COMMAND, call_command, run_command, untrained
+from tests.conftest import COMMAND, call_command, untrained
 
 Write = Callable[..., list[str]]
 COLUMNS = ["image", "reference", "group", "metric", "quality", "authenticity", "correspondence", "overall", "error"]
@@ -43,7 +43,7 @@ def fr(checkpoints: dict[str, str]) -> list[str]:
 def test_the_default_is_lite_and_the_summary_goes_to_standard_error(write_images: Write, tmp_path: Path) -> None:
     write_images("gen", "b.png", "a.PNG", "sub/c.jpeg")
     (tmp_path / "gen" / "notes.txt").write_text("no image")
-    done = run_command("gen", cwd=tmp_path)
+    done = call_command("gen", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = table(done.stdout)
     assert list(rows[0]) == ["image", "reference", "group", "metric", "quality", "error"]
@@ -52,7 +52,7 @@ def test_the_default_is_lite_and_the_summary_goes_to_standard_error(write_images
     assert all(0 <= float(row["quality"]) <= 5 for row in rows)
     assert "95% CI" in done.stderr
     assert "nr-lite  3" in done.stderr
-    assert run_command("gen", "--quiet", cwd=tmp_path).stderr == ""
+    assert call_command("gen", "--quiet", cwd=tmp_path).stderr == ""
 
 
 def test_columns_and_scores(write_images: Write, nr: list[str]) -> None:
@@ -235,7 +235,7 @@ def test_several_metrics_make_a_row_each(write_images: Write, tmp_path: Path) ->
         (["absent.csv"], "manifest 'absent.csv': no such file"),
         (["no.parquet"], "is not Parquet"),
         (["gen", "--weights", "nowhere"], "no such folder, and not a Hub repo"),
-        (["gen", "--weights", "empty"], "is not a head"),
+        (["gen", "--weights", "empty"], "is not a checkpoint"),
         (["gen", "-m", "nr-lite", "-m", "nr-vgg16", "--weights", "x"], "--weights goes with one metric"),
         (["gen", "-m", "nr-resnet18"], "the weights 'aigciqa/nr-resnet18' could not be loaded"),
         (["gen", "--dimension", "overall"], "dimension is one of quality"),
@@ -255,7 +255,7 @@ def test_usage_errors_end_with_two(
     (tmp_path / "list.csv").write_text("a,b\n1,2\n")
     (tmp_path / "no.parquet").write_text("no")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     done = CliRunner().invoke(score.main, arguments)
     assert done.exit_code == 2, done.output
     assert text in " ".join(done.stderr.split())
@@ -263,15 +263,10 @@ def test_usage_errors_end_with_two(
     assert (tmp_path / "list.csv").read_text() == "a,b\n1,2\n"
 
 
-def test_a_process_ends_with_the_status_of_its_usage_error(tmp_path: Path) -> None:
-    assert call_command("absent.csv", cwd=tmp_path).returncode == 2
-
-
-def test_list_and_version() -> None:
+def test_list() -> None:
     listed = call_command("--list")
     assert listed.returncode == 0
     assert len(listed.stdout.splitlines()) == 13
-    assert call_command("--version").stdout.startswith("aigciqa, version 0.")
 
 
 class TestResume:
@@ -407,6 +402,7 @@ class TestResume:
         assert len(table((folder / "t.csv").read_text())) == self.COUNT
 
 
+@pytest.mark.slow
 def test_whoever_reads_the_output_may_stop_reading(write_images: Write, tmp_path: Path) -> None:
     write_images("gen", *(f"{index}.png" for index in range(12)))
     with subprocess.Popen(
@@ -422,6 +418,7 @@ def test_whoever_reads_the_output_may_stop_reading(write_images: Write, tmp_path
     assert "BrokenPipe" not in errors
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_an_aligned_table(write_images: Write, nr: list[str], tmp_path: Path) -> None:
     write_images("gen", "a.png", "b" * 60 + ".png", "e\x1b[31m.png")
     (tmp_path / "gen" / "z.png").write_bytes(b"x")

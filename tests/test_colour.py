@@ -17,7 +17,7 @@ from PIL import Image, ImageCms, ImageFilter
 from aigciqa import create_metric, score_files
 from aigciqa.images.decode import load_image
 from aigciqa.scoring import decoding
-from tests.conftest import draw, untrained
+from tests.conftest import Watch, draw, untrained
 from tests.profiles import (
     ADOBE_RGB,
     DISPLAY_P3,
@@ -208,17 +208,16 @@ class TestScores:
             ignored = metric(np.asarray(opened), tmp_path / "srgb.png").item()
         assert ignored < same - 0.5
 
-    def test_nvjpeg_leaves_other_spaces_to_pillow(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_nvjpeg_leaves_other_spaces_to_pillow(self, watch: Watch) -> None:
+        import torchvision.io
+
         built_in = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-        seen: list[str] = []
-        monkeypatch.setattr(
-            "torchvision.io.decode_jpeg",
-            lambda data, **_: seen.append("decoded") or torch.zeros(3, 40, 31, dtype=torch.uint8),
-        )
+        seen = watch(torchvision.io, "decode_jpeg")
+        pool = decoding.DecoderPool(0, "nvjpeg", torch.device("cpu"))
         specs = (untrained("nr-resnet18").config.preprocess,)
         for profile, times in ((None, 1), (built_in, 2), (P3, 2)):
             content = saved(RGB, "JPEG", icc_profile=profile).getvalue()
-            decoding._preprocess_on(torch.device("cpu"), content, specs)
+            pool.result(pool.submit("x.jpg", content, specs))
             assert len(seen) == times
 
 

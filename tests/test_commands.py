@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from aigciqa import errors
 from aigciqa.cli import common
 from aigciqa.cli.main import COMMANDS, main
-from tests.test_package import modules_after
+from tests.test_package import HELP, modules_after
 
 
 def run(*arguments: str) -> Result:
@@ -20,8 +20,7 @@ def run(*arguments: str) -> Result:
 
 
 def test_help_lists_the_commands_without_importing_them() -> None:
-    code = "from aigciqa.cli.main import main; main(['--help'], 'aigciqa', standalone_mode=False)"
-    loaded = modules_after(f"import sys; sys.stdout, out = sys.stderr, sys.stdout; {code}; sys.stdout = out")
+    loaded = modules_after(HELP.format(command="--help"))
     assert {name for name in loaded if name.startswith("aigciqa.cli.")} == {"aigciqa.cli.main", "aigciqa.cli.common"}
     assert not {"torch", "numpy", "PIL", "tqdm"} & loaded
     for name, text in COMMANDS.items():

@@ -8,12 +8,11 @@ import html
 import io
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -21,10 +20,12 @@ from click.testing import CliRunner, Result
 from aigciqa.cli.compare import main
 from aigciqa.compare.groups import GROUP_LIMIT, Group, compare, match
 from aigciqa.records import Record
+from aigciqa.scoring import decoding
 from aigciqa.scoring.sinks import FileSink
 from aigciqa.stats.groups import MIN_PROVING
 from aigciqa.tables.columns import columns_of, to_row
 from aigciqa.tables.text import probability, rounded
+from tests.conftest import Watch
 from tests.test_report import cells_of, thumbnails_of
 
 DIMENSIONS = ("quality", "authenticity")
@@ -337,12 +338,9 @@ class TestTables:
         assert {line[-1] for line in cells_of(page, "Every pair")[1:]} == {"no"}
 
     def test_files_are_written_though_nobody_reads_standard_output(
-        self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, folder: Path, tmp_path: Path, watch: Watch
     ) -> None:
-        def closed(*_: object, **__: object) -> None:
-            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
-
-        monkeypatch.setattr("aigciqa.cli.compare.click.echo", closed)
+        watch(click, "echo", BrokenPipeError(errno.EPIPE, "Broken pipe"))
         output, page = tmp_path / "comparison.md", tmp_path / "report.html"
         run(str(folder / "both.parquet"), "-o", str(output), "--report", str(page))
         assert output.exists()
@@ -434,12 +432,12 @@ class TestFolders:
         assert (found["matched_by"], found["blocks"][0]["differences"][0]["n"]) == ("relative path", 4)
 
     def test_nothing_is_scored_before_what_is_wrong_is_said(
-        self, tmp_path: Path, write_images: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, write_images: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, watch: Watch
     ) -> None:
         write_images("one", "1.png")
         write_images("two", "1.png")
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr("aigciqa.cli.compare._Scorer", None)
+        reads = watch(decoding, "read_content")
         for arguments, complaint in (
             (["one", "two", "--baseline", "odl"], "the baseline 'odl' is none of the groups: one, two"),
             (["one", "tow"], "tow: no such file or folder"),
@@ -448,6 +446,7 @@ class TestFolders:
             done = run(*arguments)
             assert done.exit_code == 2
             assert complaint in done.stderr
+        assert reads == []
 
     @pytest.mark.parametrize(
         ("arguments", "complaint"),
@@ -475,8 +474,3 @@ class TestFolders:
         done = run(*arguments)
         assert done.exit_code == 2
         assert complaint in " ".join(done.stderr.split())
-
-
-def test_help_imports_no_torch() -> None:
-    code = "import sys, aigciqa.cli.compare as c; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

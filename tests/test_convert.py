@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import collections
 import os
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -313,12 +311,10 @@ def test_a_truncated_checkpoint_is_refused(small: Path, tmp_path: Path) -> None:
         aigciqa.convert_checkpoint(small, metric="fr-resnet18", dimension="quality", output=tmp_path / "checkpoint")
 
 
-@pytest.mark.slow
 def test_the_command(small: Path, tmp_path: Path) -> None:
     arguments = [str(small), "-m", "fr-resnet18", "-d", "quality", "-o", str(tmp_path / "checkpoint")]
-    command = [sys.executable, "-m", "aigciqa.cli", "convert", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout.strip()) == (0, str(tmp_path / "checkpoint")), done.stderr
+    done = CliRunner().invoke(convert_command, arguments)
+    assert (done.exit_code, done.stdout.strip()) == (0, str(tmp_path / "checkpoint")), done.stderr
     assert "create_metric('fr-resnet18', weights=" in done.stderr
     again = CliRunner().invoke(convert_command, arguments)
     assert (again.exit_code, "--overwrite" in again.output) == (2, True)

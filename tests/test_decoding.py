@@ -26,15 +26,20 @@ from aigciqa.images.preprocess import Preprocessor
 from aigciqa.registry import Preprocess
 from aigciqa.scoring import decoding
 from aigciqa.utils import memory
-from tests.conftest import draw
+from tests.conftest import Watch, draw
 
 RGB = draw(9, 7)
 
 
 @pytest.fixture
-def budget(monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(memory.DECODING, "limit", 1000)
-    return 1000
+def budget(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Sets how many bytes all images that are decoded at a time take together: 1000, if nobody does."""
+
+    def limit(size: int) -> None:
+        monkeypatch.setattr(memory.DECODING, "limit", size)
+
+    limit(1000)
+    return limit
 
 
 def in_thread(work: Callable[[], object]) -> threading.Thread:
@@ -49,7 +54,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 class TestBudget:
-    def test_what_does_not_fit_waits(self, budget: int) -> None:
+    def test_what_does_not_fit_waits(self, budget: Callable[[int], None]) -> None:
         first, second = memory.Share(), memory.Share()
         first.take(600)
         waiting = in_thread(lambda: second.take(500))
@@ -59,7 +64,7 @@ class TestBudget:
         assert not second.is_waiting
         second.give_back()
 
-    def test_what_exceeds_it_waits_to_be_alone(self, budget: int) -> None:
+    def test_what_exceeds_it_waits_to_be_alone(self, budget: Callable[[int], None]) -> None:
         first, huge, last = memory.Share(), memory.Share(), memory.Share()
         order: list[str] = []
         first.take(1)
@@ -76,7 +81,7 @@ class TestBudget:
         assert order == ["huge", "last"]
         last.give_back()
 
-    def test_one_that_is_given_back_while_it_waits_ends(self, budget: int) -> None:
+    def test_one_that_is_given_back_while_it_waits_ends(self, budget: Callable[[int], None]) -> None:
         first, second, third = memory.Share(), memory.Share(), memory.Share()
         first.take(1000)
         errors: list[str] = []
@@ -97,7 +102,7 @@ class TestBudget:
         third.take(1000)  # at once
         third.give_back()
 
-    def test_a_child_of_fork_starts_with_all_of_it(self, budget: int) -> None:
+    def test_a_child_of_fork_starts_with_all_of_it(self, budget: Callable[[int], None]) -> None:
         share = memory.Share()
         share.take(1000)
         child = os.fork()
@@ -109,35 +114,27 @@ class TestBudget:
         share.give_back()
 
     def test_images_are_decoded_one_after_the_other_where_two_do_not_fit(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, budget: Callable[[int], None], watch: Watch
     ) -> None:
-        monkeypatch.setattr(memory.DECODING, "limit", 63 * BYTES_PER_PIXEL["PNG"] * 3 // 2)
+        budget(63 * BYTES_PER_PIXEL["PNG"] * 3 // 2)
         paths = [tmp_path / f"{number}.png" for number in range(6)]
         for path in paths:
             Image.fromarray(RGB).save(path)
-        lock, inside, most = threading.Lock(), [0], [0]
-        preprocess = Preprocessor.image
+        alone = threading.Lock()
 
-        def watched(preprocessor: Preprocessor, image: Image.Image) -> torch.Tensor:
-            with lock:
-                inside[0] += 1
-                most[0] = max(most[0], inside[0])
+        def hold(*_: object) -> None:
+            assert alone.acquire(blocking=False)
             time.sleep(0.01)
-            try:
-                return preprocess(preprocessor, image)
-            finally:
-                with lock:
-                    inside[0] -= 1
+            alone.release()
 
-        monkeypatch.setattr(Preprocessor, "image", watched)
+        watch(Preprocessor, "image", hold)
         pool = decoding.DecoderPool(4, "pillow", torch.device("cpu"))
         spec = Preprocess(resize=None, crop=None)
         results = [pool.result(each) for each in [pool.submit(str(path), None, (spec,)) for path in paths]]
         pool.close()
         assert all(each.keys() == {spec} for each in results)
-        assert most == [1]
 
-    def test_an_error_gives_back(self, budget: int) -> None:
+    def test_an_error_gives_back(self, budget: Callable[[int], None]) -> None:
         data = io.BytesIO()
         Image.fromarray(RGB).save(data, "JPEG")
         for _ in range(3):
@@ -245,10 +242,9 @@ def test_time_in_which_the_process_was_stopped_does_not_count(tmp_path: Path) ->
 
 
 def test_time_in_which_an_image_waits_for_memory_does_not_count(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, decode_seconds: Callable[[float], None]
 ) -> None:
-    monkeypatch.setattr(decoding, "DECODE_SECONDS", 0.4)
-    monkeypatch.setattr(decoding, "TICK_SECONDS", 0.01)
+    decode_seconds(0.4)
     Image.fromarray(RGB).save(tmp_path / "x.png")
     other = memory.Share()
     other.take(memory.DECODING.limit)
@@ -258,17 +254,16 @@ def test_time_in_which_an_image_waits_for_memory_does_not_count(
     pool.close()
 
 
-def test_one_that_hangs_gives_its_memory_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "DECODE_SECONDS", 0.4)
-    monkeypatch.setattr(decoding, "TICK_SECONDS", 0.01)
-    monkeypatch.setattr(memory.DECODING, "limit", 1)
-    released, preprocess = threading.Event(), Preprocessor.image
+def test_one_that_hangs_gives_its_memory_back(
+    tmp_path: Path, decode_seconds: Callable[[float], None], budget: Callable[[int], None], watch: Watch
+) -> None:
+    decode_seconds(0.4)
+    budget(1)
+    released = threading.Event()
     names = [str(tmp_path / name) for name in ("hangs.png", "next.png")]
     for name, size in zip(names, (2, 3), strict=True):
         Image.new("RGB", (size, size)).save(name)
-    monkeypatch.setattr(
-        Preprocessor, "image", lambda self, image: (image.width == 2 and released.wait()) or preprocess(self, image)
-    )
+    watch(Preprocessor, "image", lambda _, image: image.width == 2 and released.wait())
     pool = decoding.DecoderPool(2, "pillow", torch.device("cpu"))
     spec = Preprocess(resize=None, crop=None)
     hung, following = [pool.submit(name, None, (spec,)) for name in names]

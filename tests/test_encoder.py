@@ -13,8 +13,7 @@ from torch import nn
 from torchvision import transforms
 
 import aigciqa
-from aigciqa import backbones
-from aigciqa.backbones import Backbone
+from aigciqa.backbones import Backbone, register_backbone
 from aigciqa.checkpoints.config import MetricConfig
 from aigciqa.cpu.fusion import FusedConvolution
 from aigciqa.images.preprocess import Preprocessor
@@ -123,8 +122,8 @@ class Odd(Backbone):
 
 
 @pytest.mark.parametrize("name", ["same", "reflect", "branch", "alpha", "broadcast", "number"])
-def test_other_backbones_have_their_own_features_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(backbones._REGISTERED, f"odd-{name}", Odd)
+def test_other_backbones_have_their_own_features_too(name: str) -> None:
+    register_backbone(f"odd-{name}", Odd)
     config = MetricConfig.from_spec(replace(METRICS["nr-resnet18"], backbone=f"odd-{name}"))
     torch.manual_seed(0)
     metric = Metric(config)

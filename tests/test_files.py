@@ -33,7 +33,7 @@ from aigciqa.cli.score import main
 from aigciqa.images.decode import load_image
 from aigciqa.images.reading import MAX_BYTES
 from aigciqa.scoring.sources import open_sources
-from tests.conftest import call_command, draw, untrained
+from tests.conftest import Watch, call_command, draw, untrained
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
@@ -459,14 +459,12 @@ def _outcome(path: str) -> str:
         return str(error)
 
 
-def test_no_other_program_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[object] = []
-    monkeypatch.setattr(subprocess, "Popen", lambda *arguments, **_: started.append(arguments))
-    monkeypatch.setattr(os, "system", started.append)
+def test_no_other_program_is_started(tmp_path: Path, watch: Watch) -> None:
+    started = [watch(subprocess, "Popen"), watch(os, "system")]
     for name in ("eps", "pdf", "svg"):
         for suffix in (".png", f".{name}"):
             check(KINDS[name], KINDS[name].make(tmp_path / f"x{suffix}"))
-    assert started == []
+    assert started == [[], []]
 
 
 class TestTruncated:

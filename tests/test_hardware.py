@@ -17,34 +17,26 @@ from tests.conftest import untrained
 
 
 @pytest.fixture
-def on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A Linux that has huge pages for those that ask."""
+def on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
+    """A Linux that has huge pages for those that ask; the flags of this process's memory: it did not ask."""
     state = tmp_path / "enabled"
     state.write_text("always [madvise] never\n")
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(hardware, "_HUGE_PAGES", state)
+    flags: set[str] = set()
+    monkeypatch.setattr(hardware, "_flags", lambda address: flags)
     monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "1")
     hardware.check_huge_pages.cache_clear()
-    yield
+    yield flags
     hardware.check_huge_pages.cache_clear()
-
-
-def test_a_first_tensor_before_huge_pages_were_asked_for_is_said_once(
-    on_request: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hardware, "_flags", lambda address: {"rd", "wr"})
-    with pytest.warns(UserWarning, match="import aigciqa first, or start Python with THP_MEM_ALLOC_ENABLE=1"):
-        hardware.check_huge_pages()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        hardware.check_huge_pages()
 
 
 @pytest.mark.parametrize("where", ["asked", "always", "declined", "no such kernel"])
 def test_nothing_is_said_where_huge_pages_are_or_are_not_wanted(
-    where: str, on_request: None, monkeypatch: pytest.MonkeyPatch
+    where: str, on_request: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hardware, "_flags", lambda address: {"hg"} if where == "asked" else set())
+    if where == "asked":
+        on_request.add("hg")
     if where == "always":
         hardware._HUGE_PAGES.write_text("[always] madvise never\n")
     if where == "declined":
@@ -56,12 +48,14 @@ def test_nothing_is_said_where_huge_pages_are_or_are_not_wanted(
         hardware.check_huge_pages()
 
 
-def test_scoring_on_a_cpu_looks_at_it(
-    on_request: None, monkeypatch: pytest.MonkeyPatch, write_images: Callable[..., list[str]]
+def test_scoring_after_a_first_tensor_that_did_not_ask_says_so_once(
+    on_request: set[str], write_images: Callable[..., list[str]]
 ) -> None:
-    monkeypatch.setattr(hardware, "_flags", lambda address: set())
-    with pytest.warns(UserWarning, match="torch made its first tensor before aigciqa was imported"):
+    with pytest.warns(UserWarning, match="import aigciqa first, or start Python with THP_MEM_ALLOC_ENABLE=1"):
         list(aigciqa.score_files(write_images("images", "a.png"), metric=untrained("nr-resnet18")))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        hardware.check_huge_pages()
 
 
 @pytest.mark.parametrize("given", [None, "0"])

@@ -22,7 +22,7 @@ import aigciqa
 from aigciqa import errors
 from aigciqa.checkpoints.imagenet import INCEPTION_REPO
 from tests.conftest import untrained
-from tests.hub_server import Fault, Hub, serve
+from tests.hub_server import Fault, Hub
 
 
 @pytest.fixture
@@ -99,13 +99,6 @@ def test_without_network_the_ways_out_are_named(published: Path, monkeypatch: py
     monkeypatch.setattr(weights, "url", f"http://127.0.0.1:9/{published.name}")
     with pytest.raises(errors.UnreachableError, match=r"127.0.0.1:9/resnet18-.*\nWays out: aigciqa.load"):
         aigciqa.create_metric("nr-resnet18", weights="imagenet")
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with serve() as (endpoint, running):
-        monkeypatch.setenv("HF_ENDPOINT", endpoint)
-        yield running
 
 
 @pytest.mark.slow

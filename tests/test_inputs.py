@@ -15,7 +15,6 @@ import aigciqa
 from aigciqa.cli.score import main
 from aigciqa.images.decode import load_image
 from aigciqa.scoring.sources import open_sources
-from aigciqa.utils import object_stores
 from tests.conftest import draw
 
 IMAGE = Image.fromarray(draw(70, 80))
@@ -51,13 +50,9 @@ class TestFolders:
         (opener,) = open_sources([str(folder)], io.BytesIO())
         assert [found.relative for found in opener()] == ["a.png", "sub/b.png"]
 
-    def test_in_an_object_store_as_well(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(object_stores, "is_folder", lambda _: True)
-        monkeypatch.setattr(object_stores, "files_below", lambda _: ["._a.png", "a.png", "sub/._b.png", "sub/c.heic"])
-        skipped: dict = {}
-        (opener,) = open_sources(["s3://bucket/x"], io.BytesIO(), skipped)
-        assert [found.item.image for found in opener()] == ["s3://bucket/x/a.png"]
-        assert skipped == {"s3://bucket/x": {".heic": 1}}
+    def test_in_an_object_store_as_well(self, folder: Path) -> None:
+        (opener,) = open_sources([f"file://{folder}"], io.BytesIO())
+        assert [found.item.image for found in opener()] == [f"file://{folder}/a.png", f"file://{folder}/sub/b.png"]
 
     def test_one_that_is_named_is_an_error(self, folder: Path) -> None:
         done = score(str(folder / "._a.png"))

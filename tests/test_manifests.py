@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
@@ -18,7 +17,6 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from pyarrow import parquet
 
 import aigciqa
@@ -26,20 +24,14 @@ from aigciqa.cli.train import main as command
 from aigciqa.databases import Database, load_database
 from aigciqa.evaluation import predict
 from aigciqa.images.decode import load_image
-from tests.conftest import draw
+from tests.conftest import draw, png
 from tests.test_archives import READ
-
-
-def png(seed: int, side: int = 40) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(draw(side, side, seed=seed)).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def folder(root: Path, *names: str) -> Path:
     for seed, name in enumerate(names):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(png(seed, side=8))
+        (root / name).write_bytes(png(seed, 8, 8))
     return root
 
 
@@ -152,8 +144,8 @@ class TestParquet:
         assert database.score_range == {"quality": (1.0, 5.0)}
         for number in (0, 23, 5, 6, 7, 22, 1):  # back and forth, within row groups and between them
             sample = database.samples[number]
-            assert np.array_equal(pixels(sample.image), draw(40, 40, seed=number))
-            assert np.array_equal(pixels(str(sample.reference)), draw(40, 40, seed=100 + number % 6))
+            assert np.array_equal(pixels(sample.image), draw(70, 80, seed=number))
+            assert np.array_equal(pixels(str(sample.reference)), draw(70, 80, seed=100 + number % 6))
         first = database.samples[0]
         called = "/p0.png" if kind == "bytes and path" else ""
         assert first.name == f"hub.parquet/image/0{called}"
@@ -164,7 +156,7 @@ class TestParquet:
 
         def read(start: int) -> None:
             for number in range(start, COUNT, 3):
-                if not np.array_equal(pixels(samples[number].image), draw(40, 40, seed=number)):
+                if not np.array_equal(pixels(samples[number].image), draw(70, 80, seed=number)):
                     wrong.append(number)
 
         threads = [threading.Thread(target=read, args=(start,)) for start in range(3)]
@@ -215,10 +207,10 @@ class TestParquet:
 
     def test_a_changed_file_is_read_anew(self, tmp_path: Path) -> None:
         path = hub_table(tmp_path / "hub.parquet")
-        assert np.array_equal(pixels(str(path / "image" / "3")), draw(40, 40, seed=3))
+        assert np.array_equal(pixels(str(path / "image" / "3")), draw(70, 80, seed=3))
         table = parquet.read_table(path)
         parquet.write_table(table.slice(1), path)
-        assert np.array_equal(pixels(str(path / "image" / "3")), draw(40, 40, seed=4))
+        assert np.array_equal(pixels(str(path / "image" / "3")), draw(70, 80, seed=4))
 
     def test_paths_in_parquet_are_files(self, tmp_path: Path) -> None:
         folder(tmp_path, "a.png", "b.png")

@@ -6,7 +6,6 @@ import csv
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from PIL import Image
 import aigciqa
 from aigciqa.cli import score
 from aigciqa.scoring import maps
-from tests.conftest import draw
+from tests.conftest import Watch, draw
 
 Write = Callable[..., list[str]]
 
@@ -132,27 +131,16 @@ def test_what_is_no_folder_to_write_in_ends_before_anything_is_scored(write_imag
     assert "--engine local" in run("gen", "--maps", "out", "--engine", "ray", "-o", "t.parquet").stderr
 
 
-def test_a_map_that_can_not_be_written_costs_no_score(
-    write_images: Write, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_map_that_can_not_be_written_costs_no_score(write_images: Write, here: Path, watch: Watch) -> None:
     write_images("gen", "a.png", "b.png", "c.png")
     (here / "gen" / "bad.png").write_bytes(b"bad")
-    save, save_image = np.save, Image.Image.save
-    arrays: list[np.ndarray] = []
 
-    def full(stream: BinaryIO, array: np.ndarray) -> None:
-        save(stream, array)
-        arrays.append(array)
-        if len(arrays) == 1:
+    def full_at(count: int) -> None:
+        if len(arrays) == count:
             raise OSError(28, "No space left on device")
 
-    def full_later(image: Image.Image, path: Path, form: str, **options: Any) -> None:
-        save_image(image, path, form, **options)
-        if len(arrays) == 3:
-            raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(np, "save", full)
-    monkeypatch.setattr(Image.Image, "save", full_later)
+    arrays = watch(np, "save", lambda *_: full_at(1))
+    watch(Image.Image, "save", lambda *_, **__: full_at(3))
     done = run("gen", "--maps", "out", "-o", "t.csv")
     assert done.exit_code == 1
     assert "2 maps could not be written, but all scores have been; the first: " in done.stderr

@@ -9,22 +9,14 @@ import filelock
 import pytest
 
 from aigciqa.utils.files import locked
-
-
-def refuse(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    """Make every lock fail."""
-
-    def acquire(*_arguments: object, **_options: object) -> None:
-        raise error
-
-    monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
+from tests.conftest import Watch
 
 
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOTSUP, "not supported"), OSError(errno.ENOLCK, "no locks"), NotImplementedError("flock")]
 )
-def test_a_file_system_without_locks(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    refuse(monkeypatch, error)
+def test_a_file_system_without_locks(error: Exception, tmp_path: Path, watch: Watch) -> None:
+    watch(filelock.FileLock, "acquire", error)
     with (
         pytest.warns(RuntimeWarning, match="without locks: see to it that no other run writes t.csv"),
         locked(tmp_path / "t.csv"),
@@ -33,7 +25,7 @@ def test_a_file_system_without_locks(error: Exception, tmp_path: Path, monkeypat
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
 
 
-def test_other_errors_stay_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    refuse(monkeypatch, PermissionError(errno.EACCES, "no right"))
+def test_other_errors_stay_errors(tmp_path: Path, watch: Watch) -> None:
+    watch(filelock.FileLock, "acquire", PermissionError(errno.EACCES, "no right"))
     with pytest.raises(PermissionError), locked(tmp_path / "t.csv"):
         pass

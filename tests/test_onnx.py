@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -157,10 +155,3 @@ def test_arguments_that_do_not_fit_the_metric(tmp_path: Path) -> None:
         export_onnx(untrained("nr-resnet18"), tmp_path / "metric.onnx", reference_features=True)
     with pytest.raises(FileNotFoundError):
         export_onnx(untrained("nr-resnet18"), tmp_path / "absent" / "metric.onnx")
-
-
-@pytest.mark.parametrize("missing", ["onnxruntime", "onnxscript"])
-def test_without_the_extra_the_error_says_what_to_install(missing: str) -> None:
-    code = f"import sys; sys.modules[{missing!r}] = None; import aigciqa.integrations.onnx"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "pip install 'aigciqa[onnx]'" in done.stderr

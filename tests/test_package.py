@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import subprocess
 import sys
 
@@ -11,20 +12,35 @@ import torch
 
 import aigciqa
 from aigciqa.backbones import build_backbone
+from aigciqa.errors import MissingExtraError
 from aigciqa.registry import METRICS
 from tests.conftest import untrained
 
 HEAVY = ("torch", "torchvision", "pretrainedmodels", "pandas", "huggingface_hub", "pyarrow", "timm", "scipy")
 
 
+HELP = "from aigciqa.cli.main import main; main(['{command}', '--help'], 'aigciqa', standalone_mode=False)"
+
+
 def modules_after(code: str) -> set[str]:
     probe = f"import sys\n{code}\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
+    return set(done.stdout.splitlines()[-1].split())
 
 
-def test_importing_the_package_imports_nothing_heavy() -> None:
-    assert not modules_after("import aigciqa; aigciqa.list_metrics()") & set(HEAVY)
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [
+        ("import aigciqa; aigciqa.list_metrics()", HEAVY),
+        ("import aigciqa.databases", ("numpy", "openpyxl")),
+        ("import aigciqa.stats.groups", ("scipy", "torch")),
+        ("import aigciqa.cli.compare, aigciqa.cli.select", ("torch",)),
+        (HELP.format(command="score"), HEAVY),
+        (HELP.format(command="evaluate"), (*HEAVY, "numpy", "matplotlib")),
+    ],
+)
+def test_nothing_heavy_is_imported_before_it_is_needed(code: str, absent: tuple[str, ...]) -> None:
+    assert not modules_after(code) & set(absent)
 
 
 def test_an_embedded_metric_needs_no_torchvision_nor_hub() -> None:
@@ -33,11 +49,22 @@ def test_an_embedded_metric_needs_no_torchvision_nor_hub() -> None:
     assert not loaded & (set(HEAVY) - {"torch"} | {"torch._dynamo"})
 
 
-def test_help_answers_without_torch() -> None:
-    code = "from aigciqa.cli.main import main; main(['score', '--help'], 'aigciqa', standalone_mode=False)"
-    assert not modules_after(f"import sys; sys.stdout, out = sys.stderr, sys.stdout; {code}; sys.stdout = out") & set(
-        HEAVY
-    )
+@pytest.mark.parametrize(
+    ("module", "missing", "extra"),
+    [
+        ("onnx", "onnxruntime", "onnx"),
+        ("onnx", "onnxscript", "onnx"),
+        ("torchmetrics", "torchmetrics", "torchmetrics"),
+    ],
+)
+def test_without_an_extra_the_error_says_what_to_install(
+    module: str, missing: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"aigciqa.integrations.{module}"
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(MissingExtraError, match=rf"pip install 'aigciqa\[{extra}\]'"):
+        importlib.import_module(name)
 
 
 def test_every_public_name_resolves_and_is_documented() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -210,10 +208,8 @@ class TestWhatIsNoFile:
         os.mkfifo(tmp_path / "pipe.png")
         scores = tmp_path / "t.csv"
         scores.write_text(TABLE + f"{tmp_path}/pipe.png,a,nr-lite,3,\n{tmp_path}/pipe.png,b,nr-lite,3,\n")
-        command = [sys.executable, "-m", "aigciqa.cli", "compare"]
-        arguments = [str(scores), "--report", str(tmp_path / "r.html"), "--quiet"]
-        done = subprocess.run([*command, *arguments], capture_output=True, timeout=60)
-        assert done.returncode == 0, done.stderr
+        done = run(compare, str(scores), "--report", str(tmp_path / "r.html"), "--quiet")
+        assert done.exit_code == 0, done.stderr
         assert (tmp_path / "r.html").exists()
 
     def test_nor_does_one_that_is_called_a_table(self, tmp_path: Path) -> None:

@@ -18,12 +18,12 @@ import aigciqa
 from aigciqa.cli import compare, score
 from aigciqa.errors import SourceError
 from aigciqa.records import Record
-from aigciqa.scoring import provenance
+from aigciqa.scoring import provenance, sources
 from aigciqa.scoring.parts import Parts
 from aigciqa.scoring.sinks import FileSink, LostError
 from aigciqa.tables.columns import columns_of, to_row
 from aigciqa.utils.files import locked
-from tests.conftest import COMMAND, call_command, untrained
+from tests.conftest import COMMAND, Watch, call_command, untrained
 
 Write = Callable[..., list[str]]
 COLUMNS = columns_of(["quality"])
@@ -229,9 +229,8 @@ class TestJournal:
             sink.close() if late else sink.write(rows)
         assert not sink.path.exists() or sink.path.read_text() == "another"
 
-    def test_the_command_says_that_its_table_went(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        close = FileSink.close
-        monkeypatch.setattr(FileSink, "close", lambda sink: (sink.path.unlink(), close(sink)))
+    def test_the_command_says_that_its_table_went(self, folder: Path, watch: Watch) -> None:
+        watch(FileSink, "close", lambda sink: sink.path.unlink())
         done = call_command("gen", "-m", "nr-lite", "-o", "t.csv", cwd=folder)
         assert done.returncode == 1
         assert "t.csv was removed or replaced during the run" in done.stderr
@@ -240,7 +239,8 @@ class TestJournal:
 
 
 class TestTwoRuns:
-    @pytest.mark.parametrize("suffix", ["csv", pytest.param("parquet", marks=pytest.mark.slow)])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("suffix", ["csv", "parquet"])
     def test_the_second_is_refused(self, folder: Path, suffix: str) -> None:
         """The first is another process, and waits for its input with some rows written."""
         name = f"t.{suffix}"
@@ -264,9 +264,10 @@ class TestTwoRuns:
         assert (done.returncode, "resuming after 3 rows" in done.stderr) == (0, True), done.stderr
         assert not list(folder.glob(".aigciqa*"))
 
-    def test_a_folder_of_parts_is_locked_too(self, folder: Path) -> None:
-        with locked(folder / "t.parquet"):
-            done = call_command("gen", "-m", "nr-lite", "-o", "t.parquet", "--engine", "ray", cwd=folder)
+    @pytest.mark.parametrize("arguments", [["t.csv"], ["t.csv", "--resume"], ["t.parquet", "--engine", "ray"]])
+    def test_a_table_that_another_run_writes_is_refused(self, folder: Path, arguments: list[str]) -> None:
+        with locked(folder / arguments[0]):
+            done = call_command("gen", "-m", "nr-lite", "-o", *arguments, cwd=folder)
         assert (done.returncode, "is being written by another run" in " ".join(done.stderr.split())) == (2, True)
 
 
@@ -287,6 +288,7 @@ class TestStreams:
         command = ["sh", "-c", f'exec "$@" {redirections}', "sh", *COMMAND, "-m", "nr-lite", *arguments]
         return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
 
+    @pytest.mark.slow
     def test_closed_standard_streams_end_quietly(self, folder: Path) -> None:
         done = self.run(folder, "<&- >&-", "gen")
         assert done.returncode == 2
@@ -295,11 +297,8 @@ class TestStreams:
         assert (done.returncode, done.stderr) == (0, "")
         assert len((folder / "t.csv").read_text().splitlines()) == 5
 
-    def test_an_interrupt_before_the_first_score(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def interrupted(*_: object) -> None:
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr("aigciqa.scoring.sources.open_sources", interrupted)
+    def test_an_interrupt_before_the_first_score(self, folder: Path, watch: Watch) -> None:
+        watch(sources, "open_sources", KeyboardInterrupt())
         done = CliRunner().invoke(score.main, [str(folder / "gen"), "-m", "nr-lite"], prog_name="aigciqa score")
         assert (done.exit_code, done.stderr.strip()) == (signal.SIGINT + 128, "aigciqa score: interrupted")
 

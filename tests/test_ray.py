@@ -24,7 +24,6 @@ import pytest
 import ray
 import ray.data
 from click.testing import CliRunner
-from PIL import Image
 
 import aigciqa
 from aigciqa.cli import score
@@ -37,7 +36,7 @@ from aigciqa.scoring.items import Found
 from aigciqa.scoring.parts import Parts
 from aigciqa.scoring.sources import open_sources
 from aigciqa.tables.columns import columns_of
-from tests.conftest import COMMAND, draw, untrained
+from tests.conftest import COMMAND, Watch, call_command, png, untrained
 from tests.test_remote import pack
 
 Write = Callable[..., list[str]]
@@ -68,12 +67,6 @@ def assert_equal(rows: list[dict[str, Any]], expected: list[dict[str, Any]]) -> 
             np.testing.assert_allclose(*arrays, atol=1e-5, rtol=0)
         else:
             assert cells[0] == cells[1]
-
-
-def png(seed: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(draw(70, 80, seed)).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 class TestCommand:
@@ -207,12 +200,11 @@ class TestCommand:
         assert (folder / "other.parquet" / "notes.txt").read_text() == "keep"
         assert (folder / "scores.parquet" / "part-00000000.parquet").read_text() == "keep"
 
-    def test_a_cluster_out_of_reach(self, cluster: None, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def unreachable(**_: Any) -> None:
-            raise ConnectionError("no answer")
-
+    def test_a_cluster_out_of_reach(
+        self, cluster: None, folder: Path, monkeypatch: pytest.MonkeyPatch, watch: Watch
+    ) -> None:
         monkeypatch.setattr(ray, "is_initialized", lambda: False)
-        monkeypatch.setattr(ray, "init", unreachable)
+        watch(ray, "init", ConnectionError("no answer"))
         said = self.on_ray("gen", "-m", "nr-lite", "-o", "scores.parquet", status=2)
         assert "Ray can't be reached or started: no answer" in said
 
@@ -353,8 +345,7 @@ class TestKills:
         (folder / "gen").mkdir()
         for index in range(self.COUNT):
             (folder / "gen" / f"{index:03}.png").write_bytes(png(index) if index % 50 else b"bad")
-        command = [*COMMAND, "gen", "-m", "nr-lite", "-o", "whole.parquet"]
-        assert subprocess.run(command, cwd=folder, check=False).returncode == 1
+        assert call_command("gen", "-m", "nr-lite", "-o", "whole.parquet", cwd=folder).returncode == 1
         return folder
 
     @contextmanager
@@ -370,21 +361,8 @@ class TestKills:
             yield process
 
     def resumed(self, folder: Path, name: str) -> list[dict[str, Any]]:
-        command = [
-            *COMMAND,
-            "gen",
-            "-m",
-            "nr-lite",
-            "-o",
-            name,
-            "--engine",
-            "ray",
-            "--part-size",
-            "5",
-            "--resume",
-            "--quiet",
-        ]
-        done = subprocess.run(command, cwd=folder, check=False, capture_output=True)
+        command = [*COMMAND, "gen", "-m", "nr-lite", "-o", name, "--engine", "ray", "--part-size", "5"]
+        done = subprocess.run([*command, "--resume", "--quiet"], cwd=folder, check=False, capture_output=True)
         assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")
         assert len(list((folder / name).iterdir())) == self.COUNT // 5
         return table(folder / name)

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
 
-from aigciqa import backbones
-from aigciqa.backbones import Backbone
+from aigciqa.backbones import Backbone, backbone_names, register_backbone
 from aigciqa.checkpoints.config import MetricConfig
 from aigciqa.cpu.fusion import FusedConvolution
 from aigciqa.metric import Metric
@@ -210,10 +209,11 @@ class TakesTensorsOnly(Parts):
         return maps
 
 
-def metric_on(monkeypatch: pytest.MonkeyPatch, build: Callable[[str], Backbone], dtype: str = "float32") -> Metric:
-    monkeypatch.setitem(backbones._REGISTERED, "mine", build)
+def metric_on(build: Callable[[str], Backbone], dtype: str = "float32") -> Metric:
+    name = f"mine-{len(backbone_names())}"
+    register_backbone(name, build)
     torch.manual_seed(0)
-    config = MetricConfig.from_spec(replace(METRICS["nr-resnet18"], backbone="mine"))
+    config = MetricConfig.from_spec(replace(METRICS["nr-resnet18"], backbone=name))
     metric = Metric(config, dtype=dtype)
     for module in metric.modules():
         if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None and module.running_var is not None:
@@ -244,10 +244,8 @@ SAFE = [
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("build", SAFE)
-def test_what_the_graph_proves_safe_is_rearranged(
-    build: type[Parts], dtype: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    metric = metric_on(monkeypatch, build, dtype)
+def test_what_the_graph_proves_safe_is_rearranged(build: type[Parts], dtype: str) -> None:
+    metric = metric_on(build, dtype)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         encoder = Encoder(metric)
@@ -255,8 +253,8 @@ def test_what_the_graph_proves_safe_is_rearranged(
     check(metric, encoder, 2e-6 if dtype == "float32" else 0.02)
 
 
-def test_a_residual_block_of_ones_own_is_fused(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = Encoder(metric_on(monkeypatch, Residual)).network
+def test_a_residual_block_of_ones_own_is_fused() -> None:
+    network = Encoder(metric_on(Residual)).network
     assert network is not None
     assert [type(module) for module in network.children()] == [FusedConvolution, FusedConvolution]
 
@@ -269,18 +267,16 @@ def test_a_residual_block_of_ones_own_is_fused(monkeypatch: pytest.MonkeyPatch) 
         (Branching, "TraceError: symbolically traced variables cannot be used as inputs to control flow"),
     ],
 )
-def test_what_a_trace_gets_wrong_runs_as_it_is(
-    build: type[Parts], reason: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    metric = metric_on(monkeypatch, build)
+def test_what_a_trace_gets_wrong_runs_as_it_is(build: type[Parts], reason: str) -> None:
+    metric = metric_on(build)
     with pytest.warns(UserWarning, match=f"the backbone mine runs as it is, not rearranged to be faster: .*{reason}"):
         encoder = Encoder(metric)
     assert encoder.network is None
     check(metric, encoder, 0)
 
 
-def test_what_rounding_would_hide_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    metric = metric_on(monkeypatch, SlightlyInPlace, "bfloat16")
+def test_what_rounding_would_hide_is_found() -> None:
+    metric = metric_on(SlightlyInPlace, "bfloat16")
     with pytest.warns(UserWarning, match=r"rearranged, its maps would be off by [1-5]\.\d%"):
         encoder = Encoder(metric)
     check(metric, encoder, 0)
@@ -291,8 +287,8 @@ def _double(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("where", ["", "norm", "block"])
-def test_hooks_are_called(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    metric, plain = (metric_on(monkeypatch, build) for build in (Twice, Twice))
+def test_hooks_are_called(where: str) -> None:
+    metric, plain = (metric_on(build) for build in (Twice, Twice))
     metric.backbone.get_submodule(where).register_forward_hook(_double)
     with pytest.warns(UserWarning, match=f"{where or 'it'} has hooks"):
         encoder, other = encoders([metric, plain])
@@ -301,31 +297,31 @@ def test_hooks_are_called(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     check(plain, other)
 
 
-def test_hooks_before_a_module_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    metric = metric_on(monkeypatch, Twice)
+def test_hooks_before_a_module_are_called() -> None:
+    metric = metric_on(Twice)
     metric.backbone.block.register_forward_pre_hook(lambda module, inputs: (-inputs[0],))  # type: ignore[operator, union-attr]
     with pytest.warns(UserWarning, match="block has hooks"):
         encoder = Encoder(metric)
     check(metric, encoder, 0)
 
 
-def test_a_module_in_training_mode_stays_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    metric = metric_on(monkeypatch, SharedNorm)
+def test_a_module_in_training_mode_stays_in_it() -> None:
+    metric = metric_on(SharedNorm)
     metric.backbone.norm.train()  # type: ignore[operator, union-attr]
     with pytest.warns(UserWarning, match="norm is in training mode"):
         encoder = Encoder(metric)
     check(metric, encoder)
 
 
-def test_the_comparison_leaves_the_random_generator_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    metric = metric_on(monkeypatch, Twice)
+def test_the_comparison_leaves_the_random_generator_alone() -> None:
+    metric = metric_on(Twice)
     before = torch.get_rng_state()
     Encoder(metric)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_nothing_is_left_of_a_network_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    metric = metric_on(monkeypatch, Twice)
+def test_nothing_is_left_of_a_network_that_is_gone() -> None:
+    metric = metric_on(Twice)
     Encoder(metric)
     before = set(linecache.cache)
     gc.disable()  # what is held by a cycle would wait for it

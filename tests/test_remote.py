@@ -12,21 +12,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from PIL import Image
 
 import aigciqa
 from aigciqa.cli import score
 from aigciqa.errors import SourceError
 from aigciqa.images.decode import load_content, load_image
 from aigciqa.images.names import IMAGE_SUFFIXES
-from aigciqa.scoring import archives
+from aigciqa.scoring import archives, decoding
 from aigciqa.scoring.maps import MapFolder
 from aigciqa.scoring.parts import Parts
 from aigciqa.tables.columns import columns_of, to_row
 from aigciqa.tables.scores import read_table
 from aigciqa.utils import object_stores
 from aigciqa.utils.memory import Share
-from tests.conftest import draw
+from tests.conftest import Watch, draw, png
 from tests.test_cli import table
 
 Write = Callable[..., list[str]]
@@ -37,12 +36,6 @@ def invoke(*arguments: str, status: int = 0) -> list[dict[str, str]]:
     done = CliRunner().invoke(score.main, [*arguments, "-m", "nr-lite"])
     assert done.exit_code == status, done.stderr
     return table(done.stdout)
-
-
-def png(seed: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(draw(70, 80, seed)).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def pack(path: Path, **members: bytes) -> str:
@@ -94,14 +87,8 @@ class TestContent:
         assert records[3].error == "wrong: expected an array (H, W, 3), or (H, W) for grey; got shape (4, 4, 4)"
         assert records[4].error == "lone: no reference given, and fr-lite needs one"
 
-    def test_equal_references_in_memory_are_decoded_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        decoded = []
-
-        def load(content: bytes, name: str, **options: object) -> Image.Image:
-            decoded.append(name)
-            return load_content(content, name, **options)  # type: ignore[arg-type]
-
-        monkeypatch.setattr("aigciqa.scoring.decoding.load_content", load)
+    def test_equal_references_in_memory_are_decoded_once(self, watch: Watch) -> None:
+        decoded = watch(decoding, "load_content")
         items = [aigciqa.Item(str(n), content=png(n), reference_content=png(9)) for n in range(3)]
         assert all(record.error is None for record in aigciqa.score_files(items, metric="fr-lite"))
         assert len(decoded) == 4
@@ -188,15 +175,15 @@ class TestArchives:
             assert done.exit_code == 1, done.stderr
             assert {row["metric"] for row in table(done.stdout)} == {"fr-lite"}
 
-    def test_maps_keep_no_image_that_was_scored_before(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_maps_keep_no_image_that_was_scored_before(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watch: Watch
+    ) -> None:
         monkeypatch.chdir(tmp_path)
         path = pack(tmp_path / "a.tar", a_png=png(1), b_png=png(2))
-        folders: list[MapFolder] = []
-        watch = MapFolder.watch
-        monkeypatch.setattr(MapFolder, "watch", lambda self, items: folders.append(self) or watch(self, items))
+        watched = watch(MapFolder, "watch")
         for resume in ([], ["--resume"]):
             assert not invoke(path, "-o", "t.csv", "--maps", "maps", *resume)
-            assert folders[-1].contents == {}
+            assert watched[-1].args[0].contents == {}
 
 
 class TestObjectStore:
@@ -233,11 +220,8 @@ class TestObjectStore:
         assert rows[2]["error"].startswith(f"{bucket}/gen/x/d.png: not an image")
         assert len(invoke(bucket, status=1)) == 5
 
-    def test_a_folder_that_can_not_be_listed_is_a_row(self, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        def denied(url: str) -> list[str]:
-            raise OSError("AWS Error ACCESS_DENIED")
-
-        monkeypatch.setattr(object_stores, "files_below", denied)
+    def test_a_folder_that_can_not_be_listed_is_a_row(self, bucket: str, watch: Watch) -> None:
+        watch(object_stores, "files_below", OSError("AWS Error ACCESS_DENIED"))
         rows = invoke(f"{bucket}/gen", f"{bucket}/gen/b.png", status=1)
         assert [row["error"] for row in rows] == [f"{bucket}/gen: AWS Error ACCESS_DENIED", ""]
 
@@ -252,14 +236,11 @@ class TestObjectStore:
             file.write(Path(pack(tmp_path / "a.tar", a_png=png(1))).read_bytes())
         assert [row["image"] for row in invoke(f"{bucket}/a.tar")] == [f"{bucket}/a.tar/a.png"]
 
-    def test_objects_wait_for_room_in_the_budget_before_they_are_read(
-        self, bucket: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        taken: list[tuple[str, int]] = []
-        take = Share.take
-        monkeypatch.setattr(Share, "take", lambda self, size: taken.append((self.kind, size)) or take(self, size))
+    def test_objects_wait_for_room_in_the_budget_before_they_are_read(self, bucket: str, watch: Watch) -> None:
+        taken = watch(Share, "take")
         invoke(f"{bucket}/gen/b.png")
-        assert taken[0] == ("read", len(png(2)))
+        share, size = taken[0].args
+        assert (share.kind, size) == ("read", len(png(2)))
 
     def test_urls_in_a_manifest(self, bucket: str, tmp_path: Path) -> None:
         (tmp_path / "list.csv").write_text(f"image\n{bucket}/gen/b.png\n")

@@ -10,9 +10,7 @@ import os
 import re
 import signal
 import struct
-import subprocess
 import sys
-import time
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -29,7 +27,7 @@ from aigciqa.report import Report, payload, sections, thumbnails, write_report
 from aigciqa.report.collection import FAILURE_LIMIT, MAP_SIDE, SmallMap
 from aigciqa.stats.groups import Scores, differences, summaries
 from aigciqa.tables.columns import columns_of
-from tests.conftest import COMMAND, call_command, draw
+from tests.conftest import Watch, call_command, draw
 
 Write = Callable[..., list[str]]
 COLUMNS = columns_of(["quality", "authenticity"])
@@ -323,17 +321,14 @@ def test_a_row_takes_less_than_a_kilobyte() -> None:
 
 
 def test_a_failure_leaves_the_earlier_report_whole(
-    write_images: Write, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write_images: Write, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watch: Watch
 ) -> None:
     monkeypatch.setattr(thumbnails, "INLINE_BYTES", 1000)
     rows = [row(image, 1.0) for image in write_images("gen", "a.jpg", "b.jpg")]
     write_report(page, rows, COLUMNS)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
-    def fail(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "replace", fail)
+    watch(os, "replace", KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         write_report(page, rows, COLUMNS)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
@@ -410,24 +405,12 @@ def test_scores_outlive_a_report_that_fails(write_images: Write, tmp_path: Path)
     assert "a report ends in .html" in refused.stderr
 
 
-def test_an_interrupted_run_leaves_no_report(write_images: Write, tmp_path: Path) -> None:
+def test_an_interrupted_run_leaves_no_report(
+    write_images: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watch: Watch
+) -> None:
     (image,) = write_images("gen", "a.jpg")
-    process = subprocess.Popen(
-        [*COMMAND, "-", "-o", "scores.csv", "--batch-size", "1", "--report", "report.html"],
-        cwd=tmp_path,
-        stdin=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stdin is not None
-    process.stdin.write(f"{image}\n".encode() * 2)
-    process.stdin.flush()
-    scores = tmp_path / "scores.csv"
-    deadline = time.monotonic() + 60
-    while not (scores.exists() and len(scores.read_text().splitlines()) > 1):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert process.returncode == 143
+    monkeypatch.chdir(tmp_path)
+    watch(Report, "add", lambda *_: signal.raise_signal(signal.SIGTERM))
+    done = call_command(image, "-o", "scores.csv", "--report", "report.html")
+    assert done.returncode == 143, done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gen", "scores.csv", "scores.csv.meta.json"]

@@ -7,8 +7,6 @@ import errno
 import filecmp
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from aigciqa.scoring.sinks import FileSink
 from aigciqa.tables.columns import columns_of, to_row
 from aigciqa.tables.scores import read_table
 from aigciqa.utils.place_files import Step
+from tests.conftest import Watch
 
 #: Image below `out` -> quality; None: it could not be scored.
 IMAGES = {"a/1.png": 4.5, "a/2.png": 3.5, "a/3.png": 1.0, "b/1.png": 3.5, "b/2.png": 2.0, "b/torn.png": None}
@@ -287,25 +286,19 @@ class TestInto:
         assert (again.exit_code, "2 done, 1 already there" in again.stderr) == (0, True)
         assert len(files("best")) == 3
 
-    def test_a_link_that_one_file_refuses_leaves_the_others(self, scores: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        real = os.link
-
-        def protected(source: str, target: str) -> None:
+    def test_a_link_that_one_file_refuses_leaves_the_others(self, scores: str, watch: Watch) -> None:
+        def protect(source: str, _: str) -> None:
             if source.endswith("a/1.png"):
                 raise PermissionError(errno.EPERM, "Operation not permitted")
-            real(source, target)
 
-        monkeypatch.setattr("os.link", protected)
+        watch(os, "link", protect)
         done = run(scores, "--min", "3.5", "--to", "best", "--by", "hardlink", "--apply")
         assert done.exit_code == 1
         assert "Operation not permitted: out/a/1.png" in done.stderr
         assert "2 done, 1 failed" in done.stderr
 
-    def test_what_can_not_be_looked_at_is_named(self, scores: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        def refuse(_step: Step) -> None:
-            raise PermissionError(errno.EACCES, "Permission denied")
-
-        monkeypatch.setattr(Step, "state", refuse)
+    def test_what_can_not_be_looked_at_is_named(self, scores: str, watch: Watch) -> None:
+        watch(Step, "state", PermissionError(errno.EACCES, "Permission denied"))
         done = run(scores, "--top", "1", "--to", "best")
         assert (done.exit_code, done.stdout) == (1, "Permission denied: out/a/1.png -> best/a/1.png\n")
         assert "1 failed" in done.stderr
@@ -325,18 +318,12 @@ class TestInto:
         assert filecmp.cmp(step.source, step.target, shallow=False)
 
     @pytest.mark.parametrize("links", [True, False])
-    def test_what_comes_there_in_the_meantime_stays(
-        self, scores: str, monkeypatch: pytest.MonkeyPatch, links: bool
-    ) -> None:
+    def test_what_comes_there_in_the_meantime_stays(self, scores: str, watch: Watch, links: bool) -> None:
         step = Step("out/a/1.png", "best/1.png", "best")
         Path("best").mkdir()
         Path("best/1.png").write_text("mine")
         if not links:
-
-            def refuse(*_: str) -> None:
-                raise OSError(errno.ENOTSUP, "no hard links here")
-
-            monkeypatch.setattr("os.link", refuse)
+            watch(os, "link", OSError(errno.ENOTSUP, "no hard links here"))
         with pytest.raises(FileExistsError):
             step.place("copy")
         assert files("best") == {"1.png": "mine"}
@@ -353,15 +340,6 @@ class TestInto:
         assert run(path, "--to", "best", "--apply").exit_code == 0
         assert files("best") == {name: "odd"}
         assert os.fsencode(name) in run(path).stdout_bytes
-
-
-def test_the_installed_command(scores: str) -> None:
-    """A real process, whose paths another command reads."""
-    command = [sys.executable, "-m", "aigciqa.cli", "select", scores, "--top", "1"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "out/a/1.png\n")
-    imports = "import sys, aigciqa.cli.select; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", imports]).returncode == 0
 
 
 def test_a_row_of_the_new_table_is_that_of_the_old(scores: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
@@ -22,7 +21,7 @@ from aigciqa.evaluation import evaluate, predict
 from aigciqa.integrations.ray import score_dataset
 from aigciqa.integrations.torchmetrics import MeanScore
 from aigciqa.registry import register_metric
-from tests.conftest import draw, draw_tensor, untrained
+from tests.conftest import Watch, draw, draw_tensor, untrained
 
 
 @contextlib.contextmanager
@@ -260,18 +259,8 @@ def test_options_that_a_metric_would_ignore_are_refused_on_ray(option: dict[str,
         score_dataset(None, aigciqa.create_metric("nr-lite"), **option)  # type: ignore[arg-type]
 
 
-def test_options_go_to_metrics_given_by_name(paths: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[dict[str, Any]] = []
-    monkeypatch.setattr(create, "create_metric", _noting(made, aigciqa.create_metric))
+def test_options_go_to_metrics_given_by_name(paths: list[str], watch: Watch) -> None:
+    made = watch(create, "create_metric")
     list(aigciqa.score_files(paths, metric="nr-lite", dtype="bfloat16", device="cpu"))
     list(aigciqa.score_files(paths, metric="nr-lite"))
-    assert made == [{"device": "cpu", "dtype": "bfloat16"}, {}]
-
-
-def _noting(made: list[dict[str, Any]], create: Callable[..., aigciqa.Metric]) -> Callable[..., aigciqa.Metric]:
-    @functools.wraps(create)
-    def noted(name: str, **options: Any) -> aigciqa.Metric:
-        made.append(options)
-        return create(name, **options)
-
-    return noted
+    assert [call.kwargs for call in made] == [{"device": "cpu", "dtype": "bfloat16"}, {}]

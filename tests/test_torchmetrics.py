@@ -134,9 +134,3 @@ found = mean.compute()
 print(found["quality"].item(), found["quality_std"].item(), found["count"].item())
 distributed.destroy_process_group()
 """
-
-
-def test_without_torchmetrics_the_error_says_what_to_install() -> None:
-    code = "import sys; sys.modules['torchmetrics'] = None; import aigciqa.integrations.torchmetrics"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "pip install 'aigciqa[torchmetrics]'" in done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import runpy
 import subprocess
 import sys
 import time
@@ -26,7 +27,7 @@ from aigciqa.cli.train import main as command
 from aigciqa.errors import InputError, OutputExistsError
 from aigciqa.images.decode import load_image
 from aigciqa.images.preprocess import Preprocessor
-from aigciqa.registry import METRICS
+from aigciqa.registry import METRICS, register_metric
 from aigciqa.training.activation_checkpointing import checkpointed_forward
 from aigciqa.training.image_cache import build_cache
 from aigciqa.training.learner import Trainee
@@ -49,11 +50,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.fixture(autouse=True)
+def small(tiny: Path) -> None:
+    """Registers `fr-tiny`, too."""
+    register_metric(replace(METRICS["nr-tiny"], name="fr-tiny", kind="fr"))
+
+
 def run(root: Path, cache: Path, output: Path, resume: bool = False, **settings: Any) -> aigciqa.Metric:
     """Train from random weights, by default the head alone, for two epochs."""
     database = aigciqa.load_database("folder", root)
     defaults: dict[str, Any] = {
-        "metric": "fr-resnet18",
+        "metric": "fr-tiny",
         "dimensions": ("quality", "overall"),
         "epochs": 2,
         "start": "none",
@@ -130,7 +137,7 @@ def test_a_run_leaves_a_head_that_says_how_it_came_about(root: Path, cache: Path
     assert metadata["validation_srcc"] == pytest.approx(float(best["srcc"]), abs=1e-4)
     assert json.loads((tmp_path / "head" / "training" / "split.json").read_text())["digest"] == split.digest
     sample = split.test[0]
-    score = aigciqa.create_metric("fr-resnet18", weights=tmp_path / "head")(sample.image, sample.reference)
+    score = aigciqa.create_metric("fr-tiny", weights=tmp_path / "head")(sample.image, sample.reference)
     assert torch.isfinite(score).all()
     scores = [float(metric(each.image, each.reference)) for each in split.test]
     expected = spearmanr(scores, [each.scores["quality"] for each in split.test])[0]
@@ -213,19 +220,18 @@ def test_two_processes_train_as_one(root: Path, cache: Path, tmp_path: Path) -> 
 
 
 def test_mixed_precision_keeps_float32_weights(root: Path, cache: Path, tmp_path: Path) -> None:
-    metric = run(root, cache, tmp_path / "head", epochs=1, dtype="bfloat16", metric="nr-resnet18")
+    metric = run(root, cache, tmp_path / "head", epochs=1, dtype="bfloat16", metric="nr-tiny")
     assert all(parameter.dtype == torch.float32 for parameter in metric.parameters())
 
 
-def test_starting_points(root: Path, cache: Path, tmp_path: Path) -> None:
-    given = aigciqa.create_metric("nr-resnet18", weights=None)
-    given.save_pretrained(tmp_path / "given")
+def test_starting_points(tiny: Path, root: Path, cache: Path, tmp_path: Path) -> None:
+    given = aigciqa.create_metric("nr-tiny", weights=tiny)
     torch.save(given.backbone.state_dict(), tmp_path / "backbone.pth")
-    for number, start in enumerate((tmp_path / "given", tmp_path / "backbone.pth")):
+    for number, start in enumerate((tiny, tmp_path / "backbone.pth")):
         metric = run(root, cache, tmp_path / f"head{number}", start=str(start), epochs=1)
-        assert torch.equal(metric.state_dict()["backbone.conv1.weight"], given.state_dict()["backbone.conv1.weight"])
-    with pytest.raises(ValueError, match="has the backbone resnet18; expected vgg16"):
-        run(root, cache, tmp_path / "other", metric="nr-vgg16", start=str(tmp_path / "given"))
+        assert torch.equal(metric.backbone.layers[0].weight, given.backbone.layers[0].weight)  # type: ignore
+    with pytest.raises(ValueError, match="has the backbone tiny; expected vgg16"):
+        run(root, cache, tmp_path / "other", metric="nr-vgg16", start=str(tiny))
 
 
 # What is refused
@@ -266,13 +272,15 @@ def test_metrics_and_databases_that_do_not_fit(cache: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_the_example_trains_on_ratings_of_ones_own(root: Path, tmp_path: Path) -> None:
+def test_the_example_trains_on_ratings_of_ones_own(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     example = Path(__file__).parent.parent / "examples" / "train_on_your_ratings.py"
-    line = [sys.executable, str(example), str(root / "manifest.csv"), "--output", str(tmp_path / "head")]
+    line = [str(example), str(root / "manifest.csv"), "--output", str(tmp_path / "head")]
     line += ["--start", "none", "--frozen", "--epochs", "1", "--metric", "fr-resnet18"]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "figures on 4 images that were not trained on:" in done.stdout
+    monkeypatch.setattr(sys, "argv", line)
+    runpy.run_path(str(example), run_name="__main__")
+    assert "figures on 4 images that were not trained on:" in capsys.readouterr().out
     assert (tmp_path / "head" / "config.json").exists()
 
 

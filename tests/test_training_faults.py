@@ -26,48 +26,28 @@ from PIL import Image
 from scipy.stats import spearmanr
 
 import aigciqa
-from aigciqa import backbones, heads, registry
-from aigciqa.backbones import Backbone, register_backbone
 from aigciqa.checkpoints.format import write_checkpoint
 from aigciqa.cli.train import main as command
 from aigciqa.errors import InputError
-from aigciqa.heads import Head
+from aigciqa.heads import Head, register_head
 from aigciqa.registry import register_metric
 from aigciqa.training import loop
 from aigciqa.training.learner import Learner
 from aigciqa.training.run_folder import RunFolder
 from aigciqa.training.trainer import Settings, train
 from aigciqa.utils.files import locked
+from tests.conftest import Watch
 from tests.test_surroundings import SURROUNDINGS
 
 COUNT = 20
 Rate = Callable[[int], float]
 
 
-class Tiny(Backbone):
-    """Convolution and batch normalisation of images of 16 pixels."""
-
-    feature_dim = 8
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.layers = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, 4), torch.nn.BatchNorm2d(8), torch.nn.ReLU())
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        maps: torch.Tensor = self.layers(images)
-        return maps
-
-
 @pytest.fixture(autouse=True)
-def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    register_backbone("tiny", Tiny)
-    spec = aigciqa.metric_info("nr-resnet18")
-    small = dataclasses.replace(spec.preprocess, resize=16, crop=16)
-    register_metric(dataclasses.replace(spec, name="nr-tiny", backbone="tiny", preprocess=small))
+def tiny_choice(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command may train it."""
     metric = next(each for each in command.params if each.name == "metric")
     monkeypatch.setattr(metric, "type", type(metric.type)([*metric.type.choices, "nr-tiny"]))
-    yield
-    del backbones._REGISTERED["tiny"], registry._METRICS["nr-tiny"]
 
 
 def write_database(root: Path, **ratings: Rate) -> Path:
@@ -185,12 +165,9 @@ class OwnHead(Head):
         return scores
 
 
-def test_a_head_and_a_dimension_of_ones_own_are_trained(
-    monkeypatch: pytest.MonkeyPatch, root: Path, tmp_path: Path
-) -> None:
-    monkeypatch.setitem(heads._REGISTERED, "own", lambda kind, dim, outputs: OwnHead(dim, outputs))
-    spec = dataclasses.replace(aigciqa.metric_info("nr-tiny"), name="nr-own", head="own")
-    monkeypatch.setitem(registry._METRICS, "nr-own", spec)
+def test_a_head_and_a_dimension_of_ones_own_are_trained(root: Path, tmp_path: Path) -> None:
+    register_head("own", lambda kind, dim, outputs: OwnHead(dim, outputs))
+    register_metric(dataclasses.replace(aigciqa.metric_info("nr-tiny"), name="nr-own", head="own"))
     rated = aigciqa.load_database("folder", root)
     samples = tuple(
         dataclasses.replace(sample, scores={"aesthetics": 1000 + 100 * sample.scores["quality"]})
@@ -282,13 +259,8 @@ def validated(monkeypatch: pytest.MonkeyPatch, *found: float) -> None:
     monkeypatch.setattr(loop, "rank_correlations", lambda *_: {"quality": next(values)})
 
 
-def test_a_mistake_of_ours_in_an_epoch_keeps_its_traceback(
-    monkeypatch: pytest.MonkeyPatch, root: Path, tmp_path: Path
-) -> None:
-    def broken(*_: object) -> None:
-        raise ValueError("operands could not be broadcast")
-
-    monkeypatch.setattr(loop, "rank_correlations", broken)
+def test_a_mistake_of_ours_in_an_epoch_keeps_its_traceback(watch: Watch, root: Path, tmp_path: Path) -> None:
+    watch(loop, "rank_correlations", ValueError("operands could not be broadcast"))
     done = call(root, tmp_path / "head")
     assert (done.exit_code, type(done.exception), done.stderr) == (1, ValueError, "")
 
@@ -545,11 +517,8 @@ def test_a_run_that_is_stopped_leaves_nothing_unfinished(number: int, status: in
     assert not [name for name in left if name.endswith((".tmp", ".part")) or "lock" in name]
 
 
-def test_an_interrupt_before_training_exits_130(monkeypatch: pytest.MonkeyPatch, root: Path, tmp_path: Path) -> None:
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(aigciqa, "load_database", interrupted)
+def test_an_interrupt_before_training_exits_130(watch: Watch, root: Path, tmp_path: Path) -> None:
+    watch(aigciqa, "load_database", KeyboardInterrupt())
     done = call(root, tmp_path / "head")
     assert (done.exit_code, "Traceback" in done.output) == (130, False)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +17,16 @@ import aigciqa
 from aigciqa import errors
 from aigciqa.checkpoints.repo import Repo
 from aigciqa.cli.publish import main as publish_command
-from tests.conftest import draw_tensor, untrained
+from tests.conftest import Watch, draw_tensor, untrained
 from tests.hub_server import TOKEN, Fault, Files, Hub, serve
 
 IMAGES = draw_tensor(1, 80, 80)
+pytestmark = pytest.mark.usefixtures("tiny", "hurry")
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    monkeypatch.setattr("time.sleep", lambda _seconds: None)  # between attempts
-    with serve() as (endpoint, running):
-        monkeypatch.setenv("HF_ENDPOINT", endpoint)
-        yield running
-
-
-@pytest.fixture
-def checkpoint(checkpoints: dict[str, str]) -> Files:
-    return {path.name: path.read_bytes() for path in Path(checkpoints["nr-resnet18"]).iterdir()}
+def checkpoint(tiny: Path) -> Files:
+    return {path.name: path.read_bytes() for path in tiny.iterdir()}
 
 
 @pytest.fixture
@@ -42,7 +35,7 @@ def fetch(tmp_path: Path) -> Callable[..., aigciqa.Metric]:
 
     def call(weights: str = "org/checkpoint", **options: Any) -> aigciqa.Metric:
         cache = tmp_path / "deep" / "cache"
-        return aigciqa.create_metric("nr-resnet18", **{"weights": weights, "cache_dir": cache, **options})
+        return aigciqa.create_metric("nr-tiny", **{"weights": weights, "cache_dir": cache, **options})
 
     return call
 
@@ -169,7 +162,7 @@ def test_a_revision_that_is_a_path_is_refused_before_anything_is_asked(
     fetch: Callable[..., aigciqa.Metric],
     around: Callable[[], dict[str, bytes]],
     tmp_path: Path,
-    checkpoints: dict[str, str],
+    tiny: Path,
     revision: str,
 ) -> None:
     hub.add("org/checkpoint", checkpoint)
@@ -177,7 +170,7 @@ def test_a_revision_that_is_a_path_is_refused_before_anything_is_asked(
     revision = revision.format(tmp=tmp_path)
     with pytest.raises(errors.RevisionNotFoundError, match="that is not the name of a branch, tag"):
         fetch(f"org/checkpoint@{revision}")
-    done = CliRunner().invoke(publish_command, [checkpoints["nr-resnet18"], "org/other", "--revision", revision])
+    done = CliRunner().invoke(publish_command, [str(tiny), "org/other", "--revision", revision])
     assert (done.exit_code, "is not the name of a branch" in done.output) == (1, True)
     assert around() == before
     assert not hub.requests
@@ -231,18 +224,15 @@ def test_a_body_without_end_is_left_early(hub: Hub, tmp_path: Path) -> None:
 # A cache that can't be written
 
 
-def refuse_writing(monkeypatch: pytest.MonkeyPatch, number: int, below: Path) -> None:
+def refuse_writing(watch: Watch, number: int, below: Path) -> None:
     """As a file system that is full or read-only does; permissions would not stop a test that root runs."""
-    for name in ("open", "mkdir"):
-        call = getattr(os, name)
 
-        def refusing(path: Any, *args: Any, call: Callable[..., Any] = call, **options: Any) -> Any:
-            writes = call.__name__ == "mkdir" or args[0] & os.O_CREAT
-            if writes and not os.path.isdir(path) and below in Path(path).parents:
-                raise OSError(number, os.strerror(number), path)
-            return call(path, *args, **options)
+    def refuse(path: Any, *_: Any, **__: Any) -> None:
+        if not os.path.isdir(path) and below in Path(path).parents:
+            raise OSError(number, os.strerror(number), path)
 
-        monkeypatch.setattr(os, name, refusing)
+    watch(os, "open", lambda path, flags, *_, **__: flags & os.O_CREAT and refuse(path))
+    watch(os, "mkdir", refuse)
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EACCES])
@@ -251,7 +241,7 @@ def test_a_cache_that_cannot_be_written_serves_what_it_has(
     checkpoint: Files,
     fetch: Callable[..., aigciqa.Metric],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    watch: Watch,
     number: int,
 ) -> None:
     hub.add("org/checkpoint", checkpoint)
@@ -260,7 +250,7 @@ def test_a_cache_that_cannot_be_written_serves_what_it_has(
         "org/checkpoint",
         {**checkpoint, "config.json": checkpoint["config.json"].replace(b'"format": 1', b'"format":  1')},
     )
-    refuse_writing(monkeypatch, number, tmp_path / "deep")
+    refuse_writing(watch, number, tmp_path / "deep")
     with pytest.warns(RuntimeWarning, match="the cache can't be used: .*; the cached copy is used, which may be old"):
         assert torch.equal(fetch()(IMAGES), expected)
     with pytest.raises(errors.CacheError, match=os.strerror(number)):
@@ -283,7 +273,7 @@ def test_half_of_a_new_commit_does_not_take_the_place_of_a_whole_one(
     hub.add("org/checkpoint", checkpoint)
     expected = fetch()(IMAGES)
     torch.manual_seed(11)
-    aigciqa.create_metric("nr-resnet18", weights=None).save_pretrained(tmp_path / "new")
+    aigciqa.create_metric("nr-tiny", weights=None).save_pretrained(tmp_path / "new")
     new = {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()}
     hub.add("org/checkpoint", new)
     hub.fault = Fault(status=503, only="GET model.safetensors")
@@ -297,14 +287,11 @@ def test_half_of_a_new_commit_does_not_take_the_place_of_a_whole_one(
 
 
 def test_a_cache_without_links_works(
-    hub: Hub, checkpoint: Files, fetch: Callable[..., aigciqa.Metric], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, checkpoint: Files, fetch: Callable[..., aigciqa.Metric], tmp_path: Path, watch: Watch
 ) -> None:
-    def refuse(*_args: object, **_options: object) -> None:
-        raise OSError(errno.EPERM, "A required privilege is not held by the client")
-
-    monkeypatch.setattr(os, "symlink", refuse)
+    watch(os, "symlink", OSError(errno.EPERM, "A required privilege is not held by the client"))
     commit = hub.add("org/checkpoint", checkpoint)
-    expected = untrained("nr-resnet18")(IMAGES)
+    expected = untrained("nr-tiny")(IMAGES)
     assert torch.equal(fetch()(IMAGES), expected)
     hub.requests.clear()
     fetch(f"org/checkpoint@{commit}")
