@@ -226,7 +226,7 @@ def _score_on_ray(
 
     options = {**options, "decoder": "pillow", "folder": folder_of_paths(inputs.first, output)}
     made_by = describe(setup.metrics, scores_of(run.columns), "auto" if setup.fast else None, options)
-    parts = Parts.at(output, run.columns, made_by)
+    parts = Parts(output, run.columns, made_by)
     with ExitStack() as last:
         if not is_url(output):
             last.enter_context(locked(output))
