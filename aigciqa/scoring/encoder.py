@@ -49,14 +49,9 @@ class Encoder:
             self.network = self._rearranged() if has_convolutions else None
 
     def encode(self, pixels: Tensor, maps: Maps | None = None) -> tuple[Tensor, Tensor | None]:
-        """Read images preprocessed by `Preprocessor.image`.
+        """Features, float32 (B, D), of preprocessed images, uint8 (B, 3, h, w), on the CPU or the metric's device.
 
-        Args:
-            pixels: uint8 (B, 3, h, w), on the CPU or the metric's device.
-            maps: which feature maps to return, if any.
-
-        Returns:
-            Features, float32 (B, D); feature maps, float32 (B, C, h, w), which `Metric.score_map` takes.
+        The second result is feature maps, float32 (B, C, h, w), as `Metric.score_map` takes them, if asked for.
         """
         with torch.inference_mode(), self.metric.autocast(None):
             read = self._maps(pixels)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
@@ -21,15 +20,13 @@ from aigciqa.metric import Metric
 from aigciqa.records import Item, Record
 from aigciqa.scoring.decoding import DECODERS, Decoder, DecoderPool, Decoding, Preprocessed
 from aigciqa.scoring.encoder import BatchEncoder, Encoded, Encoder, Maps, encoders
-from aigciqa.scoring.items import items_of
+from aigciqa.scoring.items import PathLike, items_of
 from aigciqa.scoring.reference_cache import Reference, ReferenceCache
 from aigciqa.utils.hardware import check_huge_pages, settle_threads
 from aigciqa.utils.lookahead import look_ahead, map_ahead
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from aigciqa.scoring.items import PathLike
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -115,12 +112,12 @@ def score_files(
             f"decoder 'nvjpeg' needs metrics on a CUDA device; {metrics[0].name} is on {metrics[0].device}"
         )
     items = items_of(images, references, metrics)
-    return _run_once(partial(Engine, metrics, batch_size, workers, strict, maps=maps, decoder=decoder), items)
 
+    def records() -> Generator[Record, None, None]:
+        with closing(Engine(metrics, batch_size, workers, strict, maps=maps, decoder=decoder)) as engine:
+            yield from engine.run(items)
 
-def _run_once(build: Callable[[], Engine], items: Iterable[Item]) -> Generator[Record, None, None]:
-    with closing(build()) as engine:
-        yield from engine.run(items)
+    return records()  # whose arguments are checked by now
 
 
 class Engine:
@@ -288,16 +285,9 @@ class Entry:
 
     def record(self, metric: Metric) -> Record:
         """What came of it by one metric."""
-        return Record(
-            image=self.item.image,
-            reference=self.item.reference,
-            group=self.item.group,
-            metric=metric.name,
-            scores=self.scores.get(metric, {}),
-            error=self.failures.get(metric),
-            quality_map=self.quality_maps.get(metric),
-            extra=self.item.extra,
-        )
+        item, scores = self.item, self.scores.get(metric, {})
+        error, quality_map = self.failures.get(metric), self.quality_maps.get(metric)
+        return Record(item.image, item.reference, item.group, metric.name, scores, error, quality_map, item.extra)
 
 
 class InferenceThreads:

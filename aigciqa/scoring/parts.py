@@ -24,13 +24,7 @@ _UNFINISHED = re.compile(r"\.part-\d{8}\.parquet\.\w+")
 
 
 class Parts:
-    """The folder, a path that all who write see or a URL; nothing is made there yet.
-
-    Args:
-        path: of the folder; a relative one is of this process's current folder.
-        columns: of the table.
-        made_by: what makes it, so that it can be resumed.
-    """
+    """The folder, by a URL or a path that all who write see; `made_by` says what makes it, so that runs can go on."""
 
     def __init__(self, path: str, columns: Sequence[str], made_by: Mapping[str, Any] | None = None) -> None:
         if not path.lower().endswith(SUFFIX):

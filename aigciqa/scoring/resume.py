@@ -29,13 +29,7 @@ def is_same(row: Row, other: Row, columns: Sequence[str]) -> bool:
 
 
 def refuse_changed(table: str, paths: Sequence[str | None], written: float) -> None:
-    """Refuse to resume a table if files with its images were changed since it was written.
-
-    Args:
-        table: what errors call it.
-        paths: of images and references; None and "" are left out.
-        written: when the table was last written to, in seconds since 1970.
-    """
+    """Refuse to resume a table if files with its images were changed since it was written, in seconds since 1970."""
     for path in paths:
         if path and _changed(path) > written:
             raise SourceError(
