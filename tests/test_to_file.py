@@ -192,7 +192,7 @@ class TestOnesOwnDimension:
     def own(self, lite: Metric) -> Metric:
         """A metric that predicts `aesthetics`, from 1 to 10."""
         ranges = {"aesthetics": (1.0, 10.0)}
-        metric = Metric(dataclasses.replace(lite.config, dimensions=("aesthetics",), score_range=ranges))
+        metric = Metric(dataclasses.replace(lite.config, score_ranges=ranges))
         metric.load_state_dict(lite.state_dict())
         return metric
 
