@@ -21,7 +21,7 @@ from aigciqa.cli.common import (
     writing,
 )
 from aigciqa.errors import InputError
-from aigciqa.registry import METRICS, metric_info
+from aigciqa.registry import METRICS, default_metric, metric_info
 from aigciqa.tables.text import printable
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def main(
     The table goes to standard output, progress and warnings to standard error. Exit status: 0 all scored, 1 some
     images could not be, 2 usage error.
     """
+    from aigciqa import evaluation as package
     from aigciqa.databases import load_database
     from aigciqa.evaluation import text
     from aigciqa.plotting import require_matplotlib
@@ -125,7 +126,7 @@ def main(
         check_output(option, path, [scores, *(database.root / name for name in read if isinstance(name, str))])
     table: PrecomputedScores | None = None
     if scores is not None:
-        table = PrecomputedScores.read(scores, dimensions=database.dimensions, columns=names)
+        table = package.PrecomputedScores.read(scores, dimensions=database.dimensions, columns=names)
     names = _names(names, table)
     for name in lower_better:
         if table is None or name not in names or name not in table:
@@ -239,7 +240,9 @@ def _check_dimensions(
 def _check_references(metrics: Mapping[str, Metric], samples: Sequence[Sample]) -> None:
     needing = [label for label, metric in metrics.items() if metric.requires_reference]
     if needing and not any(sample.reference for sample in samples):
-        raise click.UsageError(f"{needing[0]} compares with image prompts, and these images have none: use nr-lite")
+        raise click.UsageError(
+            f"{needing[0]} compares with image prompts, and these images have none: use {default_metric('nr')}"
+        )
 
 
 def _warn_of_seen_images(metrics: Mapping[str, Metric], database: Database, samples: Sequence[Sample]) -> None:
