@@ -238,7 +238,7 @@ def _from_table(batch: pyarrow.Table, scheme: str, is_csv: bool) -> dict[str, li
                 raise InputError(f"{path}: {SWALLOWED}")
     folders = [scheme + os.path.dirname(path) for path in paths]
     table: dict[str, list[Any]] = {}
-    for name in filter(names.__contains__, MANIFEST_COLUMNS):
+    for name in (each for each in MANIFEST_COLUMNS if each in names):
         cells = [plain(cell) if is_csv and cell else cell for cell in batch[name].to_pylist()]
         if name == "group":
             table[name] = list(map(_text, cells))

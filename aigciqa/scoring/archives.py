@@ -62,7 +62,7 @@ class ArchiveImage:
 
 
 def images(path: str) -> Iterator[ArchiveImage]:
-    """Images of an archive, a file or a URL, in its order; ArchiveError comes when what can be read has been given."""
+    """Images of an archive, a file or a URL, in its order; raises ArchiveError after the last that can be read."""
     with tar.opened(path) as stream:
         yield from images_of(_candidates(stream), partial(_content, stream), attrgetter("size"))
 

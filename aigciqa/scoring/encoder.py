@@ -1,4 +1,4 @@
-"""The network as scoring runs it: never trained, so it can be rearranged to be fast, and in batches that fit."""
+"""The network as scoring runs it: rearranged to be fast, since it is never trained, on batches that fit in memory."""
 
 from __future__ import annotations
 

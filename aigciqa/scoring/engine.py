@@ -117,7 +117,7 @@ def score_files(
         with closing(Engine(metrics, batch_size, workers, strict, maps=maps, decoder=decoder)) as engine:
             yield from engine.run(items)
 
-    return records()  # whose arguments are checked by now
+    return records()  # arguments are checked before the first record is asked for
 
 
 class Engine:

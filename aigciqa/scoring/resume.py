@@ -1,7 +1,4 @@
-"""Tables of an interrupted run: whether its rows are those that this run would write, and its journals, read back.
-
-A journal has rows in lines of CSV or JSON, of which the last may be torn.
-"""
+"""Tables of an interrupted run: their journals read back, the last row maybe torn, and whether this run goes on."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ def is_same(row: Row, other: Row, columns: Sequence[str]) -> bool:
 
 
 def refuse_changed(table: str, paths: Sequence[str | None], written: float) -> None:
-    """Refuse to resume a table if files with its images were changed since it was written, in seconds since 1970."""
+    """Refuse to resume a table if files with its images were changed after `written`, in seconds since 1970."""
     for path in paths:
         if path and _changed(path) > written:
             raise SourceError(
