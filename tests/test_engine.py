@@ -23,7 +23,7 @@ from aigciqa.images.decode import load_image
 from aigciqa.images.preprocess import Preprocessor
 from aigciqa.scoring import decoding, engine, reference_cache
 from aigciqa.scoring.encoder import Encoder
-from aigciqa.scoring.inference_threads import InferenceThreads
+from aigciqa.scoring.engine import InferenceThreads
 from tests.conftest import Watch, draw, untrained
 
 Write = Callable[..., list[str]]

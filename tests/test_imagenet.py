@@ -178,7 +178,7 @@ def test_another_file_in_the_package_of_efficientnet_lite2(tmp_path: Path, monke
     (package / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, package.name, raising=False)
-    with pytest.raises(errors.AlteredError, match="has sha256 no file, expected 9656183e.*: install the package again"):
+    with pytest.raises(errors.AlteredError, match="has sha256 no file, expected 9656183e"):
         aigciqa.create_metric("nr-efficientnet-lite2", weights="imagenet")
     (package / "models" / name).write_bytes(b"other weights")
     with pytest.raises(errors.AlteredError, match=r"has sha256 [0-9a-f]{64}, expected 9656183e"):

@@ -18,9 +18,10 @@ import aigciqa
 from aigciqa.cli import compare, score
 from aigciqa.errors import SourceError
 from aigciqa.records import Record
-from aigciqa.scoring import provenance, sources
+from aigciqa.scoring import sources
 from aigciqa.scoring.parts import Parts
 from aigciqa.scoring.sinks import FileSink, LostError
+from aigciqa.scoring.to_file import describe
 from aigciqa.tables.columns import columns_of, to_row
 from aigciqa.utils.files import locked
 from tests.conftest import COMMAND, Watch, call_command, untrained
@@ -146,7 +147,7 @@ class TestResume:
     def test_parts_of_another_run_are_refused_and_kept(self, tmp_path: Path) -> None:
         def parts(weights: str) -> Parts:
             metric = aigciqa.create_metric("nr-lite", weights=weights)
-            made_by = provenance.describe([metric], ["quality"], None, {"reference": None})
+            made_by = describe([metric], ["quality"], None, {"reference": None})
             return Parts(str(tmp_path / "t.parquet"), COLUMNS, made_by)
 
         parts("default").begin(keep=True)  # nothing is there yet
@@ -306,9 +307,9 @@ class TestStreams:
 def test_the_hash_is_of_the_weights_alone() -> None:
     metric = untrained("nr-resnet18")
     described = [
-        provenance.describe([each], ["quality"], None, {})["metrics"][0]
+        describe([each], ["quality"], None, {})["metrics"][0]
         for each in (metric, aigciqa.create_metric("nr-resnet18", weights=None))
     ]
-    assert described[0]["weights"] == provenance.describe([metric], [], None, {})["metrics"][0]["weights"]
+    assert described[0]["weights"] == describe([metric], [], None, {})["metrics"][0]["weights"]
     assert described[0]["weights"] != described[1]["weights"]
     assert {**described[0], "weights": None} == {**described[1], "weights": None}

@@ -27,7 +27,6 @@ from click.testing import CliRunner
 
 import aigciqa
 from aigciqa.cli import score
-from aigciqa.images.names import IMAGE_SUFFIXES
 from aigciqa.integrations import shards
 from aigciqa.integrations.ray import Setup, _items, read_images, score_dataset
 from aigciqa.records import Item
@@ -265,10 +264,7 @@ class TestDataset:
                 (tmp_path / name).write_text(name)
                 archive.add(tmp_path / name, name)
         path = str(tmp_path / "a.tar")
-        expected = {
-            (f"{path}/{each.name}", each.content, each.reference_content)
-            for each in archives.images(path, IMAGE_SUFFIXES)
-        }
+        expected = {(f"{path}/{each.name}", each.content, each.reference_content) for each in archives.images(path)}
         assert len(expected) == 6
         rows = read_images(path).take_all()
         assert {(row["path"], row["image"], row["reference"]) for row in rows} == expected

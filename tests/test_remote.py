@@ -17,7 +17,6 @@ import aigciqa
 from aigciqa.cli import score
 from aigciqa.errors import SourceError
 from aigciqa.images.decode import load_content, load_image
-from aigciqa.images.names import IMAGE_SUFFIXES
 from aigciqa.scoring import archives, decoding
 from aigciqa.scoring.maps import MapFolder
 from aigciqa.scoring.parts import Parts
@@ -119,7 +118,7 @@ class TestArchives:
             "._x.png", "0/a.jpg", "0/a.mask.png", "0/a.reference.jpg", "0/b.json", "cat.final.png", "sd1.5_1.png",
             "sd1.5_1.reference.png", "sd1.5_2.png", "sd1.png", "sd1.reference.png",
         )  # fmt: skip
-        members = [(name, name.encode()) for name in names if archives.is_image(name, IMAGE_SUFFIXES)]
+        members = [(name, name.encode()) for name in names if archives.is_image(name)]
         found = list(archives.images_of(members, bytes))
         assert {image.name: image.reference for image in found} == {
             "0/a.jpg": "0/a.reference.jpg", "0/a.mask.png": None, "cat.final.png": None,

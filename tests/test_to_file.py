@@ -192,7 +192,7 @@ class TestOnesOwnDimension:
     def own(self, lite: Metric) -> Metric:
         """A metric that predicts `aesthetics`, from 1 to 10."""
         ranges = {"aesthetics": (1.0, 10.0)}
-        metric = Metric(dataclasses.replace(lite.config, dimensions=("aesthetics",), score_range=ranges))
+        metric = Metric(dataclasses.replace(lite.config, score_ranges=ranges))
         metric.load_state_dict(lite.state_dict())
         return metric
 
@@ -222,7 +222,7 @@ class TestOnesOwnDimension:
     def test_it_is_a_column_of_parts(self, tmp_path: Path) -> None:
         columns = columns_of(["aesthetics"], ["seed"])
         record = Record("a.png", None, "g", "nr-mine", {"aesthetics": 7.5}, extra={"seed": "1"})
-        parts = Parts.at(str(tmp_path / "t.parquet"), columns)
+        parts = Parts(str(tmp_path / "t.parquet"), columns)
         parts.begin(keep=False)
         parts.write(0, [to_row(record, columns)])
         (row,) = parts.read(0) or []

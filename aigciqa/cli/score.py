@@ -222,11 +222,11 @@ def _score_on_ray(
 ) -> None:
     from aigciqa.integrations.shards import score_shards
     from aigciqa.scoring.parts import Parts
-    from aigciqa.scoring.provenance import describe, folder_of_paths
+    from aigciqa.scoring.to_file import describe, folder_of_paths
 
     options = {**options, "decoder": "pillow", "folder": folder_of_paths(inputs.first, output)}
     made_by = describe(setup.metrics, scores_of(run.columns), "auto" if setup.fast else None, options)
-    parts = Parts.at(output, run.columns, made_by)
+    parts = Parts(output, run.columns, made_by)
     with ExitStack() as last:
         if not is_url(output):
             last.enter_context(locked(output))

@@ -67,8 +67,9 @@ def read_images(source: str | list[str], *, kind: Kind | None = None, **options:
         suffixes = [suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES]
         files = ray.data.read_binary_files(source, include_paths=True, file_extensions=suffixes, **options)
         return files.map_batches(_from_files, fn_args=(scheme,), batch_format="pyarrow", batch_size=None)
-    if kind == "csv":
-        options = {"convert_options": _as_text()} | options
+    if kind == "csv":  # a group called 007 stays so
+        as_text = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(MANIFEST_COLUMNS, pyarrow.string()))
+        options = {"convert_options": as_text} | options
     reader = {"csv": ray.data.read_csv, "jsonl": ray.data.read_json, "parquet": ray.data.read_parquet}[kind]
     table = reader(source, include_paths=True, **options)
     return table.map_batches(_from_table, fn_args=(scheme, kind == "csv"), batch_format="pyarrow", batch_size=None)
@@ -99,18 +100,16 @@ def score_dataset(
         dataset: with a column `image`: a path or URL, the bytes of a file, or pixels, uint8 (H, W, 3), as
             `ray.data.read_images` gives them; optionally `reference`, the same; `group`; and `path`, the name of an
             image that is in memory.
-        metric: a name, a `Metric`, or several of them.
+        metric, batch_size: as `score_files` takes them.
         weights: of a metric given by name, as `create_metric` takes them.
         dimension: the one to score; all of the metrics' if absent.
         dtype: what metrics given by name compute in, as `create_metric` takes it; `"auto"` is up to the actors' device
             and goes for every metric.
         device: where actors compute; `"cuda"` if they have a GPU, else the CPU.
-        batch_size: images per pass through the network, as `score_files` takes it.
         workers: decoding threads of an actor; as many as CPUs if absent.
         rows: images per call of an actor; some batches, so that their decoding overlaps with the network.
         concurrency: how many actors; (lowest, highest) lets Ray decide.
-        num_cpus: of an actor, the threads of its network, too. Ray's readers need some CPUs beside the actors.
-        num_gpus: of an actor.
+        num_cpus, num_gpus: of an actor. Its network has as many threads as CPUs; Ray's readers need some CPUs, too.
 
     Returns:
         A dataset with the columns of the tables that `aigciqa score` writes: `image`, `reference`, `group`, `metric`,
@@ -139,27 +138,16 @@ def score_dataset(
 
 @dataclass(frozen=True)
 class Setup:
-    """What an actor needs to score.
+    """What an actor needs to score."""
 
-    Attributes:
-        metrics: on the CPU.
-        fast: compute in what the device is fastest in; else as the metrics were made.
-        device: where; where they are if absent.
-        batch_size: images per pass through the network.
-        workers: decoding threads; as many as CPUs if absent.
-        cpus: of the actor.
-        strict: stop at the first image that can't be scored.
-        folder: which relative paths are relative to, if there is such a folder where the actor runs.
-    """
-
-    metrics: Sequence[Metric]
-    fast: bool
-    device: str | None
+    metrics: Sequence[Metric]  # on the CPU
+    fast: bool  # compute in what the device is fastest in; else as the metrics were made
+    device: str | None  # None: where the metrics are
     batch_size: int | None = None
-    workers: int | None = None
+    workers: int | None = None  # None: as many as CPUs
     cpus: float = 1
     strict: bool = False
-    folder: str = field(default_factory=os.getcwd)
+    folder: str = field(default_factory=os.getcwd)  # relative paths begin there, if the actor has such a folder
 
     def engine(self) -> Engine:
         """The engine, in the process that is to score."""
@@ -230,17 +218,12 @@ def _from_samples(samples: pandas.DataFrame, scheme: str) -> pyarrow.Table:
     rows = []
     for row in samples.to_dict("records"):
         named = {f"{row['__key__']}.{suffix}": content for suffix, content in row.items() if isinstance(content, bytes)}
-        members = sorted(each for each in named.items() if archives.is_image(each[0], IMAGE_SUFFIXES))
+        members = sorted(each for each in named.items() if archives.is_image(each[0]))
         for image in archives.images_of(members, bytes):
             path = f"{scheme}{row['__url__']}/{image.name}"
             rows.append({"image": image.content, "path": path, "reference": image.reference_content})
     types = {"image": pyarrow.binary(), "path": pyarrow.string(), "reference": pyarrow.binary()}
     return pyarrow.Table.from_pylist(rows, schema=pyarrow.schema(types))
-
-
-def _as_text() -> pyarrow.csv.ConvertOptions:
-    """A group called 007 stays so."""
-    return pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(MANIFEST_COLUMNS, pyarrow.string()))
 
 
 def _from_table(batch: pyarrow.Table, scheme: str, is_csv: bool) -> dict[str, list[Any]]:
@@ -254,15 +237,14 @@ def _from_table(batch: pyarrow.Table, scheme: str, is_csv: bool) -> dict[str, li
             if swallows([cell if isinstance(cell, str) else "" for cell in row], column, ",", is_image_name):
                 raise InputError(f"{path}: {SWALLOWED}")
     folders = [scheme + os.path.dirname(path) for path in paths]
-    cells = {name: batch[name].to_pylist() for name in MANIFEST_COLUMNS if name in batch.column_names}
-    if is_csv:
-        cells = {name: [plain(cell) if cell else cell for cell in column] for name, column in cells.items()}
-    table = {
-        name: [
-            beside(folder, cell) if isinstance(cell, str) and cell else cell
-            for folder, cell in zip(folders, column, strict=True)
-        ]
-        for name, column in cells.items()
-        if name != "group"
-    }
-    return table | ({"group": list(map(_text, cells["group"]))} if "group" in cells else {})
+    table: dict[str, list[Any]] = {}
+    for name in (each for each in MANIFEST_COLUMNS if each in names):
+        cells = [plain(cell) if is_csv and cell else cell for cell in batch[name].to_pylist()]
+        if name == "group":
+            table[name] = list(map(_text, cells))
+        else:
+            table[name] = [
+                beside(folder, cell) if cell and isinstance(cell, str) else cell
+                for folder, cell in zip(folders, cells, strict=True)
+            ]
+    return table

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby, islice
 from typing import Any
 
 import pyarrow
@@ -40,7 +41,7 @@ def score_shards(
     size: int,
     resume: bool = False,
 ) -> Generator[Record, None, None]:
-    """Score what sources found, on the Ray cluster that is at hand, or one that is started for it.
+    """Score what sources found, on the Ray cluster that is at hand, or one that is started for it, in input order.
 
     Args:
         found: what to score; all of it is listed before the first is scored.
@@ -49,21 +50,13 @@ def score_shards(
         parts: where they write.
         size: images in a part; an archive, or a Parquet file with images in it, is a part, whatever it holds.
         resume: read parts that are in the folder instead of scoring them again; else they are removed.
-
-    Yields:
-        A `Record` per image and metric, in input order.
-
-    Raises:
-        SourceError: the parts are of another run, or the cluster can't be reached or has no GPU and one is needed.
-        ImageError: an image can't be scored, and `setup.strict` is set.
-        OSError: a part can't be written.
     """
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
     with _cluster():
-        actors = _actors(setup.device or "cpu")
-        setup = replace(setup, device="cuda" if actors.gpus else setup.device, cpus=actors.cpus)
+        actors, cpus, gpus = _actors(setup.device or "cpu")
+        setup = replace(setup, device="cuda" if gpus else setup.device, cpus=cpus)
         rows = [row(number, shard) for number, shard in enumerate(shards(found, size))]
         parts.begin(keep=resume)
         parts.check(len(rows))
@@ -72,9 +65,9 @@ def score_shards(
             fn_constructor_args=(setup, parts, ray.cloudpickle.dumps(give)),
             batch_size=1,
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=min(actors.count, len(rows))),
-            num_cpus=actors.cpus,
-            num_gpus=actors.gpus,
+            compute=ray.data.ActorPoolStrategy(size=min(actors, len(rows))),
+            num_cpus=cpus,
+            num_gpus=gpus,
         )
         for batch in results.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
             result: _Result = pickle.loads(batch["content"][0].as_py())
@@ -106,42 +99,26 @@ def _cluster() -> Iterator[None]:
         ray.shutdown()
 
 
-@dataclass(frozen=True)
-class _Actors:
-    """How many actors a cluster has room for, and what each of them holds."""
-
-    count: int
-    cpus: int
-    gpus: int
-
-
-def _actors(device: str) -> _Actors:
+def _actors(device: str) -> tuple[int, int, int]:
+    """How many actors a cluster has room for, and the CPUs and GPUs of each."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if device.startswith("cuda"):
         sizes = [(int(node["GPU"]), int(node.get("CPU", 0))) for node in nodes if node.get("GPU", 0) >= 1]
         if not sizes:
             raise SourceError(f"--device {device}: no node of the Ray cluster has a GPU")
-        return _Actors(sum(gpus for gpus, _ in sizes), max(1, min(cpus // gpus for gpus, cpus in sizes)), 1)
+        return sum(gpus for gpus, _ in sizes), max(1, min(cpus // gpus for gpus, cpus in sizes)), 1
     counts = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
     if not counts:
         raise SourceError("no node of the Ray cluster has a CPU to offer")
     cpus = min(MAX_CPUS, *counts)
-    return _Actors(sum(count // cpus for count in counts), cpus, 0)
+    return sum(count // cpus for count in counts), cpus, 0
 
 
 def shards(found: Iterable[Found], size: int) -> Iterator[list[Found]]:
     """What was found in input order: an archive alone, anything else with its neighbours."""
-    shard: list[Found] = []
-    for each in found:
-        if shard and (each.is_archive or len(shard) == size):
+    for is_archive, neighbours in groupby(found, lambda each: each.is_archive):
+        while shard := list(islice(neighbours, 1 if is_archive else size)):
             yield shard
-            shard = []
-        shard.append(each)
-        if each.is_archive:
-            yield shard
-            shard = []
-    if shard:
-        yield shard
 
 
 def row(number: int, content: Any) -> pyarrow.Table:
@@ -183,11 +160,7 @@ class _ShardScorer:
         return _Result(records)
 
     def _written(self, number: int, found: Sequence[Found]) -> list[Record] | None:
-        """Records of the shard's part; None if it is not there, or has fewer images than the shard.
-
-        Raises:
-            SourceError: it is another run's.
-        """
+        """Records of the shard's part; None if it is not there, or has fewer images than the shard."""
         rows = self.parts.read(number)
         if rows is None:
             return None

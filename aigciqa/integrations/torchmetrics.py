@@ -51,11 +51,7 @@ class MeanScore(torchmetrics.Metric):
         self.to(self.metric.device)
 
     def update(self, images: Any, reference: Any = None) -> None:
-        """Score images.
-
-        Args:
-            images: in any form a `Metric` takes.
-            reference: FR: their image prompts, in any form.
+        """Score images, and for FR their image prompts as references, in any form that a `Metric` takes.
 
         Raises:
             TypeError, ValueError: as calling the metric.
@@ -81,11 +77,8 @@ class MeanScore(torchmetrics.Metric):
 def _merged(parts: Tensor) -> Tensor:
     """Moments of several sets of scores taken together (Chan et al. 1979), which stays exact where sums would not.
 
-    Args:
-        parts: (sets, 3, dimensions): number of scores, their mean, the sum of the squares of their distances to it.
-
-    Returns:
-        (3, dimensions).
+    From (sets, 3, dimensions), number of scores, their mean, the sum of the squares of their distances to it, to
+    (3, dimensions).
     """
     counts, means, squares = parts.unbind(1)
     count = counts.sum(dim=0)

@@ -23,6 +23,7 @@ from PIL import Image
 
 from aigciqa.errors import InputError
 from aigciqa.images.decode import FORMATS, readable_formats
+from aigciqa.images.names import IMAGE_SUFFIXES
 from aigciqa.images.reading import MAX_BYTES
 from aigciqa.scoring import tar
 from aigciqa.scoring.tar import ArchiveError
@@ -50,50 +51,33 @@ class MemberError(InputError):
 
 @dataclass(frozen=True)
 class ArchiveImage:
-    """An image of a sample: the names of its member and of its reference's, and what is in them.
+    """An image of a sample: the names of its member and of its reference's, and what is in them."""
 
-    Attributes:
-        name: of its member; with an error, it may be one that is not usable.
-        content: None if there is an error.
-        reference: name of its reference, if there is one beside it.
-        reference_content: None if there is none, or an error.
-        error: why the image can't be read.
-        reference_error: why its reference can't be read, or that there is none.
-    """
-
-    name: str
-    content: bytes | None
+    name: str  # with an error, it may be one that is not usable
+    content: bytes | None  # None if there is an error
     reference: str | None = None
     reference_content: bytes | None = None
     error: str | None = None
-    reference_error: str | None = None
+    reference_error: str | None = None  # also that there is none beside it
 
 
-def images(path: str, suffixes: Collection[str]) -> Iterator[ArchiveImage]:
-    """Images of an archive, a file or a URL, in its order.
-
-    Args:
-        path: of the archive.
-        suffixes: of images, in lower case, with the dot.
-
-    Raises:
-        ArchiveError: it can't be read, or not to its end; all that came before has been given.
-    """
+def images(path: str) -> Iterator[ArchiveImage]:
+    """Images of an archive, a file or a URL, in its order; raises ArchiveError after the last that can be read."""
     with tar.opened(path) as stream:
-        yield from images_of(_candidates(stream, suffixes), partial(_content, stream), attrgetter("size"))
+        yield from images_of(_candidates(stream), partial(_content, stream), attrgetter("size"))
 
 
-def has_references(path: str, suffixes: Collection[str]) -> bool:
+def has_references(path: str) -> bool:
     """Whether an archive has references, beside their images or not, as far as it can be read."""
     try:
         with tar.opened(path) as stream:
             names = (member.name for member in tar.members(stream))
-            return any(_split(name)[1].startswith(REFERENCE_PREFIX) for name in names if is_image(name, suffixes))
+            return any(_split(name)[1].startswith(REFERENCE_PREFIX) for name in names if is_image(name))
     except ArchiveError:
         return False
 
 
-def is_image(name: str, suffixes: Collection[str]) -> bool:
+def is_image(name: str, suffixes: Collection[str] = IMAGE_SUFFIXES) -> bool:
     """Whether a member is an image, by its name; hidden files, as macOS adds them, are none."""
     return posixpath.splitext(name)[1].lower() in suffixes and not posixpath.basename(name).startswith(".")
 
@@ -179,11 +163,11 @@ class _Candidate:
     problem: str | None
 
 
-def _candidates(stream: tar.Stream, suffixes: Collection[str]) -> Iterator[tuple[str, _Candidate]]:
+def _candidates(stream: tar.Stream) -> Iterator[tuple[str, _Candidate]]:
     """The members that are images by their names, or archives, each with why it can't be read."""
     seen: set[int] = set()  # hashes, which take less
     for member in tar.members(stream):
-        if member.kind == tarfile.DIRTYPE or not is_image(member.name, (*suffixes, SUFFIX)):
+        if member.kind == tarfile.DIRTYPE or not is_image(member.name, (*IMAGE_SUFFIXES, SUFFIX)):
             continue
         same = hash(posixpath.normpath(f"/{member.name.lstrip('/')}"))
         problem = _problem(member)

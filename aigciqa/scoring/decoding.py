@@ -70,11 +70,7 @@ _CLOCK = _Clock()
 class Decoding:
     """An image on its way.
 
-    Args:
-        name: what errors call it.
-        work: what decodes it.
-        given: its share of the encoded images that are held, if it came with its content.
-        read: its share of them, if it is read.
+    Of the budget of encoded images that are held, it has the share `given` if it came with its content, else `read`.
     """
 
     def __init__(self, name: str, work: _Work, given: Share, read: Share) -> None:
@@ -116,11 +112,7 @@ class Decoding:
         return self._end({}, f"{self.name}: decoding timed out after {DECODE_SECONDS:g} seconds", has_timed_out=True)
 
     def wait(self, seconds: float) -> Preprocessed | None:
-        """The preprocessed image, or None if it takes longer.
-
-        Raises:
-            ImageError: it can't be decoded.
-        """
+        """The preprocessed image, or None if it takes longer; raises ImageError."""
         if not self._done.wait(seconds):
             return None
         if self._failure is not None:
@@ -144,12 +136,8 @@ class DecoderPool:
     """Threads that decode.
 
     A thread that hangs in a decoder, or in a read from a dead disk, can't be ended. Its image times out, another thread
-    takes its place, and being a daemon it does not keep the process alive.
-
-    Args:
-        workers: how many threads; with 0, images are decoded where they are submitted.
-        decoder: one of `DECODERS`.
-        device: where `nvjpeg` decodes.
+    takes its place, and being a daemon it does not keep the process alive. With 0 workers, images are decoded where
+    they are submitted. `device` is where `nvjpeg` decodes.
     """
 
     def __init__(self, workers: int, decoder: Decoder, device: torch.device) -> None:
@@ -177,11 +165,7 @@ class DecoderPool:
         return decoding
 
     def result(self, decoding: Decoding) -> Preprocessed:
-        """Wait for an image.
-
-        Raises:
-            ImageError: it can't be decoded, or takes too long.
-        """
+        """Wait for an image; raises ImageError if it can't be decoded, or takes too long."""
         while (preprocessed := decoding.wait(min(TICK_SECONDS, DECODE_SECONDS))) is None:
             self._time_out_overdue()
         return preprocessed
@@ -244,18 +228,13 @@ def _preprocess(
     elif decoder == "nvjpeg" and (preprocessed := _preprocess_on(device, content, specs)) is not None:
         return preprocessed
     else:
-        at_least = _smallest_side(specs) if decoder == "draft" else None
-        image = load_content(content, name, at_least=at_least, share=decoding)
+        sides = [spec.resize for spec in specs if spec.resize is not None]
+        is_draft = decoder == "draft" and len(sides) == len(specs)  # else one of them sees all pixels
+        image = load_content(content, name, at_least=max(sides) if is_draft else None, share=decoding)
     try:
         return {spec: Preprocessor(spec).image(image) for spec in specs}
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
-
-
-def _smallest_side(specs: tuple[Preprocess, ...]) -> int | None:
-    """How many pixels of the short side every way of preprocessing needs; None if one sees them all."""
-    sides = [spec.resize for spec in specs if spec.resize is not None]
-    return max(sides) if len(sides) == len(specs) else None
 
 
 def _preprocess_on(device: torch.device, content: bytes, specs: tuple[Preprocess, ...]) -> Preprocessed | None:
@@ -272,10 +251,7 @@ def _preprocess_on(device: torch.device, content: bytes, specs: tuple[Preprocess
         data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
         levels: Tensor = decode_jpeg(data, mode=ImageReadMode.RGB, device=device)
         pixels = levels[None].float() / 255
-        return {spec: _to_bytes(Preprocessor(spec).tensor(pixels))[0] for spec in specs}
+        images = {spec: Preprocessor(spec).tensor(pixels)[0] for spec in specs}
+        return {spec: (image * 255 + 0.5).to(torch.uint8) for spec, image in images.items()}
     except Exception:  # broken data, no memory left on the device, a shape that can't be preprocessed
         return None
-
-
-def _to_bytes(images: Tensor) -> Tensor:
-    return (images * 255 + 0.5).to(torch.uint8)

@@ -1,4 +1,4 @@
-"""The network as scoring runs it: never trained, so it can be rearranged to be fast."""
+"""The network as scoring runs it: rearranged to be fast, since it is never trained, on batches that fit in memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import copy
 import linecache
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -39,19 +41,17 @@ class Encoder:
     def __init__(self, metric: Metric) -> None:
         self.metric = metric
         self.spec = metric.config.preprocess
+        self.side = self.spec.crop or 224
+        self.dtype = metric.autocast_dtype or torch.float32
         self.has_dense_maps = type(metric.backbone).dense is not Backbone.dense
+        has_convolutions = any(isinstance(module, nn.Conv2d) for module in metric.backbone.modules())
         with torch.inference_mode(), metric.autocast(None):
-            self.network = self._rearranged() if _has_convolutions(metric.backbone) else None
+            self.network = self._rearranged() if has_convolutions else None
 
     def encode(self, pixels: Tensor, maps: Maps | None = None) -> tuple[Tensor, Tensor | None]:
-        """Read images preprocessed by `Preprocessor.image`.
+        """Features, float32 (B, D), of preprocessed images, uint8 (B, 3, h, w), on the CPU or the metric's device.
 
-        Args:
-            pixels: uint8 (B, 3, h, w), on the CPU or the metric's device.
-            maps: which feature maps to return, if any.
-
-        Returns:
-            Features, float32 (B, D); feature maps, float32 (B, C, h, w), which `Metric.score_map` takes.
+        The second result is feature maps, float32 (B, C, h, w), as `Metric.score_map` takes them, if asked for.
         """
         with torch.inference_mode(), self.metric.autocast(None):
             read = self._maps(pixels)
@@ -63,21 +63,16 @@ class Encoder:
             return features, read
 
     def _maps(self, pixels: Tensor) -> Tensor:
-        return self.metric.feature_maps(pixels) if self.network is None else self._run(self.network, pixels)
-
-    def _run(self, network: fx.GraphModule, pixels: Tensor) -> Tensor:
+        if self.network is None:
+            return self.metric.feature_maps(pixels)
         device = self.metric.device
         if device.type == "cuda" and pixels.device.type == "cpu":
             pixels = pixels.pin_memory().to(device, non_blocking=True)
-        maps: Tensor = network(self._normalized(pixels).to(self._dtype))
+        maps: Tensor = self.network(self._normalized(pixels).to(self.dtype))
         return maps.float()
 
     def _normalized(self, pixels: Tensor) -> Tensor:
         return self.metric.preprocessor.normalize(pixels.to(self.metric.device))
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return self.metric.autocast_dtype or torch.float32
 
     def _rearranged(self) -> fx.GraphModule | None:
         """A copy of the backbone for inference alone; None, with a warning, if it computes something else."""
@@ -105,27 +100,23 @@ class Encoder:
         """
         network = fx.symbolic_trace(copy.deepcopy(self.metric.backbone).float())
         fold_normalisation(network)
-        if self._dtype is not torch.float32:
+        if self.dtype is not torch.float32:
             yield network, torch.float32
-        network.to(dtype=self._dtype).to(memory_format=torch.channels_last).requires_grad_(False)
+        network.to(dtype=self.dtype).to(memory_format=torch.channels_last).requires_grad_(False)
         if self.metric.device.type == "cpu":
-            example = torch.zeros(_PROBES, 3, self._side, self._side, dtype=self._dtype, device="cpu")
+            example = torch.zeros(_PROBES, 3, self.side, self.side, dtype=self.dtype, device="cpu")
             fuse_convolutions(network, example.contiguous(memory_format=torch.channels_last), _BATCH)
         network.graph.owning_module = None  # a cycle, which would keep the weights until Python's collector comes by
-        yield network, self._dtype
+        yield network, self.dtype
 
     def _deviation(self, network: fx.GraphModule, dtype: torch.dtype) -> float:
         """How far a network's maps of random images are from the backbone's, as a share of their norm."""
-        levels = np.random.default_rng(0).integers(0, 256, (_PROBES, 3, self._side, self._side), dtype=np.uint8)
+        levels = np.random.default_rng(0).integers(0, 256, (_PROBES, 3, self.side, self.side), dtype=np.uint8)
         images = self._normalized(torch.from_numpy(levels))
         with self.metric.autocast(None if dtype is torch.float32 else dtype):
             expected = self.metric.backbone(images.to(next(self.metric.backbone.parameters()).dtype)).float()
         off = (network(images.to(dtype)).float() - expected).norm()
         return float((off / expected.norm().clamp(min=torch.finfo(expected.dtype).tiny)).nan_to_num(torch.inf))
-
-    @property
-    def _side(self) -> int:
-        return self.spec.crop or 224
 
     def _tolerance(self, dtype: torch.dtype) -> float:
         if dtype is not torch.float32:
@@ -142,6 +133,54 @@ def encoders(metrics: Sequence[Metric]) -> list[Encoder]:
     return found
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """An image as a network encodes it: features (D,), and feature maps (C, h, w) where they are asked for."""
+
+    features: Tensor
+    maps: Tensor | None
+
+
+class BatchEncoder:
+    """Puts images of equal shape into batches of a size at most, halved for a shape that does not fit in memory."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.fitting: dict[tuple[Encoder, torch.Size], int] = {}  # smaller batches, of images that need much memory
+
+    def encode(self, encoder: Encoder, images: Sequence[Tensor], maps: Maps | None = None) -> list[Encoded | None]:
+        """Encode images, uint8 (3, h, w) each; None for one that does not fit in memory even alone."""
+        shapes: dict[torch.Size, list[int]] = {}
+        for index, image in enumerate(images):
+            shapes.setdefault(image.shape, []).append(index)
+        encoded: dict[int, Encoded] = {}
+        for shape, indices in shapes.items():
+            rest = iter(indices)
+            while part := list(islice(rest, self.fitting.get((encoder, shape), self.size))):
+                batch = _encode_batch(encoder, [images[index] for index in part], maps)
+                if batch is not None:
+                    encoded |= zip(part, batch, strict=True)
+                    continue
+                torch.cuda.empty_cache()
+                if len(part) > 1:
+                    self.fitting[encoder, shape] = len(part) // 2
+                    rest = iter([*part, *rest])
+        return [encoded.get(index) for index in range(len(images))]
+
+
+def _encode_batch(encoder: Encoder, images: list[Tensor], maps: Maps | None) -> list[Encoded] | None:
+    """The images of a batch; None if they take more memory than there is."""
+    pixels = torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)  # channels last, as they are
+    try:
+        features, feature_maps = encoder.encode(pixels, maps)
+    except RuntimeError as error:  # of a GPU, of the CPU
+        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        return None
+    each_map = [None] * len(images) if feature_maps is None else feature_maps
+    return [Encoded(*each) for each in zip(features, each_map, strict=True)]
+
+
 @contextlib.contextmanager
 def _sources_forgotten() -> Iterator[None]:
     """torch.fx keeps the source of all that it traces, to show in tracebacks: 50 kB with each run of a ResNet."""
@@ -154,10 +193,6 @@ def _sources_forgotten() -> Iterator[None]:
             if key.startswith("<eval_with_key>"):
                 linecache.cache.pop(key, None)
                 getattr(sources, "eval_cache", {}).pop(key, None)
-
-
-def _has_convolutions(backbone: nn.Module) -> bool:
-    return any(isinstance(module, nn.Conv2d) for module in backbone.modules())
 
 
 def _obstacle(backbone: nn.Module) -> str | None:

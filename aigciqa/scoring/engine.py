@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,22 +18,18 @@ from aigciqa.create import as_metrics
 from aigciqa.errors import ImageError, InputError
 from aigciqa.metric import Metric
 from aigciqa.records import Item, Record
-from aigciqa.scoring.batches import BatchEncoder, Encoded
-from aigciqa.scoring.decoding import DECODERS, Decoder, DecoderPool
-from aigciqa.scoring.encoder import Encoder, Maps, encoders
-from aigciqa.scoring.entry import Entry
-from aigciqa.scoring.inference_threads import InferenceThreads
-from aigciqa.scoring.items import items_of
-from aigciqa.scoring.reference_cache import ReferenceCache
+from aigciqa.scoring.decoding import DECODERS, Decoder, DecoderPool, Decoding, Preprocessed
+from aigciqa.scoring.encoder import BatchEncoder, Encoded, Encoder, Maps, encoders
+from aigciqa.scoring.items import PathLike, items_of
+from aigciqa.scoring.reference_cache import Reference, ReferenceCache
 from aigciqa.utils.hardware import check_huge_pages, settle_threads
-from aigciqa.utils.lookahead import look_ahead
+from aigciqa.utils.lookahead import look_ahead, map_ahead
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
-
     import numpy as np
 
-    PathLike: TypeAlias = "str | os.PathLike[str]"
+T = TypeVar("T")
+R = TypeVar("R")
 
 DEFAULT_BATCH = {"cpu": 8, "cuda": 64}
 #: Metrics that see whole images at their own size hold few of them in memory at once.
@@ -116,22 +112,19 @@ def score_files(
             f"decoder 'nvjpeg' needs metrics on a CUDA device; {metrics[0].name} is on {metrics[0].device}"
         )
     items = items_of(images, references, metrics)
-    return _run_once(partial(Engine, metrics, batch_size, workers, strict, maps=maps, decoder=decoder), items)
 
+    def records() -> Generator[Record, None, None]:
+        with closing(Engine(metrics, batch_size, workers, strict, maps=maps, decoder=decoder)) as engine:
+            yield from engine.run(items)
 
-def _run_once(build: Callable[[], Engine], items: Iterable[Item]) -> Generator[Record, None, None]:
-    with closing(build()) as engine:
-        yield from engine.run(items)
+    return records()  # arguments are checked before the first record is asked for
 
 
 class Engine:
     """Metrics made ready to score; it remembers references from one `run` to the next.
 
     On an accelerator one batch is scored while the next is decoded. On a CPU, batches are split among
-    `InferenceThreads`.
-
-    Args:
-        metrics, batch_size, workers, strict, maps, decoder: as `score_files` takes them.
+    `InferenceThreads`. The arguments are those of `score_files`.
     """
 
     def __init__(
@@ -243,16 +236,14 @@ class Engine:
 
     def _regress(self, metric: Metric, entries: list[Entry]) -> None:
         """Score encoded images by a metric."""
-        encoder = self.encoders[metric]
         entries = [entry for entry in entries if metric not in entry.failures]
-        references: Tensor | None = None
-        if metric.requires_reference:
-            entries, found = self._with_references(metric, entries)
-            references = torch.stack(found) if found else None
+        found = self._reference_features(metric, entries) if metric.requires_reference else []
+        entries = [entry for entry in entries if metric not in entry.failures]
         if not entries:
             return
-        encoded = [entry.encoded[encoder] for entry in entries]
+        encoded = [entry.encoded[self.encoders[metric]] for entry in entries]
         features = torch.stack([each.features for each in encoded])
+        references = torch.stack(found) if found else None
         for entry, scores in zip(entries, metric.regress(features, references).tolist(), strict=True):
             if all(map(math.isfinite, scores)):
                 entry.scores[metric] = dict(zip(metric.dimensions, scores, strict=True))
@@ -263,19 +254,70 @@ class Engine:
                 if metric not in entry.failures:
                     entry.quality_maps[metric] = quality_map
 
-    def _with_references(self, metric: Metric, entries: list[Entry]) -> tuple[list[Entry], list[Tensor]]:
-        """The entries whose references fit in memory, and the references' features (D,)."""
+    def _reference_features(self, metric: Metric, entries: list[Entry]) -> list[Tensor]:
+        """Features (D,) of the entries' references; an entry whose reference does not fit in memory fails."""
         encoder = self.encoders[metric]
         references = [entry.reference for entry in entries if entry.reference is not None]  # else they have failed
-        kept: list[tuple[Entry, Tensor]] = []
-        for entry, reference, features in zip(
-            entries, references, self.references.features(encoder, references), strict=True
-        ):
+        found = self.references.features(encoder, references)
+        for entry, reference, features in zip(entries, references, found, strict=True):
             if features is None:
                 entry.fail([metric], f"reference {_too_large(reference.name, encoder)}")
-            else:
-                kept.append((entry, features))
-        return [entry for entry, _ in kept], [features for _, features in kept]
+        return [features for features in found if features is not None]
+
+
+@dataclass(eq=False)
+class Entry:
+    """An item on its way to the records: what has been made of it so far, and why a metric can't score it."""
+
+    item: Item  # without the content of its images
+    image: Decoding | None  # None if the item has an error
+    reference: Reference | None  # if it has one and a metric needs it
+    preprocessed: Preprocessed = field(default_factory=dict)
+    encoded: dict[Encoder, Encoded] = field(default_factory=dict)
+    scores: dict[Metric, dict[str, float]] = field(default_factory=dict)
+    quality_maps: dict[Metric, np.ndarray] = field(default_factory=dict)
+    failures: dict[Metric, str] = field(default_factory=dict)
+
+    def fail(self, metrics: Iterable[Metric], reason: str) -> None:
+        """Note why metrics can't score it; what was noted first stays."""
+        for metric in metrics:
+            self.failures.setdefault(metric, reason)
+
+    def record(self, metric: Metric) -> Record:
+        """What came of it by one metric."""
+        item, scores = self.item, self.scores.get(metric, {})
+        error, quality_map = self.failures.get(metric), self.quality_maps.get(metric)
+        return Record(item.image, item.reference, item.group, metric.name, scores, error, quality_map, item.extra)
+
+
+class InferenceThreads:
+    """Threads that each run a network on their part of the images, with their share of torch's threads.
+
+    They need not wait for one another, and decoding fits in between, where the threads of one network would all wait
+    for the one that a decoder holds up. With a `count` of 1, everything runs in the caller's thread.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.torch_threads = torch.get_num_threads()
+        share, rest = divmod(self.torch_threads, count)
+        shares = iter([share + 1] * rest + [share] * (count - rest))
+
+        def start() -> None:
+            torch.get_num_threads()  # torch sets a thread's number when it is first asked, and would overwrite ours
+            torch.set_num_threads(next(shares))
+
+        self.pool = ThreadPoolExecutor(count, "aigciqa-inference", start) if count > 1 else None
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """Results in order; one item is prepared while each thread has one."""
+        return map(function, items) if self.pool is None else map_ahead(self.pool, function, items, self.count)
+
+    def close(self) -> None:
+        """Wait for what is running, and drop what is queued."""
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(self.torch_threads)  # which was set for threads that are started after them, too
 
 
 def default_batch(metrics: Sequence[Metric]) -> int:
@@ -308,10 +350,8 @@ def _quality_maps(
 ) -> Iterator[np.ndarray]:
     """Quality maps of encoded images, whose features are stacked (B, D)."""
     maps = [each.maps for each in encoded if each.maps is not None]
-    if len({each.shape for each in maps}) == 1:  # at once
-        yield from metric.score_map(torch.stack(maps), features, references).numpy(force=True)
-        return
-    for row, each in enumerate(maps):
-        one = slice(row, row + 1)
-        reference = references[one] if references is not None else None
-        yield metric.score_map(each[None], features[one], reference)[0].numpy(force=True)
+    step = len(maps) if len({each.shape for each in maps}) == 1 else 1
+    for start in range(0, len(maps), step):
+        rows = slice(start, start + step)
+        some = references[rows] if references is not None else None
+        yield from metric.score_map(torch.stack(maps[rows]), features[rows], some).numpy(force=True)

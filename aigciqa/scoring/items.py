@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from aigciqa.errors import InputError
 from aigciqa.records import Item
 from aigciqa.registry import default_metric
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
-
     from aigciqa.metric import Metric
 
-    PathLike: TypeAlias = "str | os.PathLike[str]"
+PathLike: TypeAlias = "str | os.PathLike[str]"
 
 
 @dataclass(frozen=True)
@@ -36,12 +34,7 @@ def items_of(
     references: PathLike | Sequence[PathLike] | None,
     metrics: Sequence[Metric],
 ) -> Iterator[Item]:
-    """Items of images and references as `score_files` takes them, lazily.
-
-    Raises:
-        TypeError: `images` is one path, or `references` none of the types.
-        InputError: references that no metric takes, or too few or too many; a metric needs one and there is none.
-    """
+    """Items of images and references as `score_files` takes them, lazily."""
     if isinstance(images, (str, os.PathLike)):
         raise TypeError(f"images is an iterable of paths; for one file pass [{os.fspath(images)!r}]")
     needing = [each.name for each in metrics if each.requires_reference]
@@ -65,7 +58,6 @@ def _unpaired(image: PathLike | Item, full_reference: list[str]) -> Item:
 
 
 def _paired(images: Iterable[PathLike | Item], references: Sequence[PathLike]) -> Iterator[Item]:
-    """Items of images and references; raises InputError where their numbers differ."""
     if isinstance(images, Sequence) and len(images) != len(references):
         raise InputError(f"{len(images)} images but {len(references)} references: pass one for each, or one for all")
     rest = iter(references)

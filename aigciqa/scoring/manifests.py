@@ -30,9 +30,6 @@ def carried_columns(path: str) -> tuple[str, ...]:
     """The columns that are carried into the table of scores; of another such table, not its metric, scores, error.
 
     All rows are read unless the format stores the columns apart.
-
-    Raises:
-        SourceError: no column `image`, too many columns, or CSV that can't be told apart.
     """
     names = _columns(path)
     left_out = {"", *MANIFEST_COLUMNS}
@@ -116,11 +113,7 @@ def _listed(row: dict[str, Any] | str, carried: Iterable[str], path: str, number
 
 
 def _image(row: Mapping[str, Any], column: str, folder: str) -> tuple[str | None, bytes | None]:
-    """The path of an image in a cell, or the bytes of its file, or both, as Hugging Face's data sets have it.
-
-    Raises:
-        SourceError: neither, or a path that a manifest may not name.
-    """
+    """The path of an image in a cell, or the bytes of its file, or both, as Hugging Face's data sets have it."""
     cell: Any = row.get(column)
     content = None
     if isinstance(cell, dict) and not cell.keys().isdisjoint({"bytes", "path"}):

@@ -52,19 +52,13 @@ class MapFolder:
 
     Of the image `a/b.jpg` by `nr-lite` it holds `a/b.jpg.nr-lite.png`, the overlay, and `a/b.jpg.nr-lite.npy`, the
     scores (h, w), each whole or not there. With a second reference, they are `a/b.jpg.2.nr-lite.png` and so on: of what
-    reference an overlay is, it says itself. A map that can't be written is counted and never ends the run.
+    reference an overlay is, it says itself. A map that can't be written is counted (`failed`, `first_failure`) and
+    never ends the run.
 
     Args:
         folder: made if absent.
         metrics: whose maps they are.
         resume: go on in a folder that has files in it; they are replaced where the names are equal.
-
-    Raises:
-        SourceError: not a folder, not empty, or not to be written in.
-
-    Attributes:
-        failed: how many maps could not be written.
-        first_failure: why the first of them could not.
     """
 
     def __init__(self, folder: str, metrics: Sequence[Metric], resume: bool) -> None:
@@ -104,7 +98,7 @@ class MapFolder:
             self.contents.pop(record.image, None)
 
     def _write(self, image: str, reference: str | None, name: str, quality_map: np.ndarray) -> None:
-        text = _as_text(reference)
+        text = (reference or "").encode("utf-8", "backslashreplace").decode()
         paths = (self._path(image, number, name) for number in itertools.count(1))
         target = next(path for path in paths if _reference_of(path) in (None, text))
         check_inside(self.folder, target)
@@ -136,11 +130,6 @@ class MapFolder:
         if isinstance(path, PureWindowsPath):  # `C:`, of a member of an archive, would lead to another drive
             parts = tuple(part.replace(":", "_") for part in parts)
         return self.folder.joinpath(*parts)
-
-
-def _as_text(reference: str | None) -> str:
-    """A reference as an overlay names it."""
-    return (reference or "").encode("utf-8", "backslashreplace").decode()
 
 
 def _reference_of(overlay: Path) -> str | None:

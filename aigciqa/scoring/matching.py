@@ -28,9 +28,6 @@ def references_from(reference: str) -> Callable[[Iterable[Found] | None], Callab
 
     The listing is read up to the first image that matches by path. It is None where images can't be listed twice
     (standard input): unless the folder has no folders, stems are not tried then, and neither where it has archives.
-
-    Raises:
-        SourceError: there is no such file or folder.
     """
     if is_folder(reference):
         return _ReferenceFolder(reference).pairing

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +23,10 @@ _PART = re.compile(r"part-\d{8}\.parquet")
 _UNFINISHED = re.compile(r"\.part-\d{8}\.parquet\.\w+")
 
 
-@dataclass(frozen=True)
 class Parts:
-    """The folder.
+    """The folder, by a URL or a path that all who write see; `made_by` says what makes it, so that runs can go on."""
 
-    Attributes:
-        path: a path that all who write see, or a URL.
-        columns: of the table.
-        made_by: what makes it, for `provenance`; None: it can't be resumed.
-    """
-
-    path: str
-    columns: tuple[str, ...]
-    made_by: Mapping[str, Any] | None = field(default=None, repr=False)
-
-    @classmethod
-    def at(cls, path: str, columns: Sequence[str], made_by: Mapping[str, Any] | None = None) -> Parts:
-        """The folder at a path of this machine, or a URL; nothing is made there yet.
-
-        Raises:
-            SourceError: another suffix, or a file is there.
-            MissingExtraError: pyarrow is missing.
-        """
+    def __init__(self, path: str, columns: Sequence[str], made_by: Mapping[str, Any] | None = None) -> None:
         if not path.lower().endswith(SUFFIX):
             raise SourceError(f"{path!r}: --engine ray writes a folder of Parquet files; its name ends in {SUFFIX}")
         if not object_stores.is_url(path):
@@ -53,14 +34,12 @@ class Parts:
                 raise SourceError(f"{path!r} is a file; --engine ray writes a folder of parts: name another")
             path = str(Path(path).absolute())
         import_parquet()
-        return cls(path, tuple(columns), made_by)
+        self.path = path
+        self.columns = tuple(columns)
+        self.made_by = made_by
 
     def begin(self, keep: bool) -> None:
-        """Make the folder, and remove what an interrupted run left half written, and unless `keep`, its parts.
-
-        Raises:
-            SourceError: something else is there, or with `keep`, parts of another run.
-        """
+        """Make the folder, and remove what an interrupted run left half written, and unless `keep`, its parts."""
         filesystem, folder = object_stores.resolve(self.path)
         filesystem.create_dir(folder, recursive=True)
         names = object_stores.names_in(self.path)
@@ -80,21 +59,13 @@ class Parts:
             provenance.write(self.path, self.made_by)
 
     def check(self, count: int) -> None:
-        """Refuse parts beyond those of a run of so many.
-
-        Raises:
-            SourceError: there are some.
-        """
+        """Refuse parts beyond those of a run of so many."""
         parts = [name for name in object_stores.names_in(self.path) if _PART.fullmatch(name)]
         if parts and parts[-1] >= _name(count):
             raise of_another_run(self.path, f"it has {parts[-1]}, this run {count} parts")
 
     def read(self, number: int) -> list[dict[str, Any]] | None:
-        """Rows of a part; None if it is not there, or torn.
-
-        Raises:
-            SourceError: it has other columns.
-        """
+        """Rows of a part; None if it is not there, or torn."""
         filesystem, folder = object_stores.resolve(self.path)
         try:
             with filesystem.open_input_file(f"{folder}/{_name(number)}") as file:
@@ -121,11 +92,7 @@ class Parts:
         return float("inf") if moment is None else moment / 1e9
 
     def finish(self, count: int = 0) -> None:
-        """Remove what those who were stopped left half written.
-
-        Raises:
-            OSError: some of so many parts are not there.
-        """
+        """Remove what those who were stopped left half written; raises OSError if some of so many parts are gone."""
         filesystem, folder = object_stores.resolve(self.path)
         names = object_stores.names_in(self.path)
         for name in filter(_UNFINISHED.fullmatch, names):

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from aigciqa.scoring.batches import BatchEncoder
 from aigciqa.scoring.decoding import DecoderPool, Decoding, Preprocessed
-from aigciqa.scoring.encoder import Encoder
+from aigciqa.scoring.encoder import BatchEncoder, Encoder
 
 if TYPE_CHECKING:
     from aigciqa.records import Content, Item
@@ -26,31 +25,17 @@ MAX_REFERENCES = 1024
 
 @dataclass(eq=False)
 class Reference:
-    """A reference on its way: decoded, then encoded by each network that needs it.
+    """A reference on its way: decoded, then encoded by each network that needs it."""
 
-    Attributes:
-        name: what errors call it.
-        key: differs from that of any other reference.
-        decoding: the pixels; None when they are no longer needed.
-        lock: held while it is encoded.
-        features: (D,) by each network; None where it does not fit in memory.
-    """
-
-    name: str
-    key: tuple[Any, ...]
-    decoding: Decoding | None
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    features: dict[Encoder, Tensor | None] = field(default_factory=dict)
+    name: str  # what errors call it
+    key: tuple[Any, ...]  # differs from that of any other reference
+    decoding: Decoding | None  # None when its pixels are no longer needed
+    lock: threading.Lock = field(default_factory=threading.Lock)  # held while it is encoded
+    features: dict[Encoder, Tensor | None] = field(default_factory=dict)  # (D,); None: it does not fit in memory
 
 
 class ReferenceCache:
-    """Has each distinct reference decoded and encoded once, and remembers the latest ones.
-
-    Args:
-        pool: decodes.
-        batches: encodes.
-        encoders: networks whose metrics need references.
-    """
+    """Has each distinct reference decoded and encoded once, by `encoders`, and remembers the latest ones."""
 
     def __init__(self, pool: DecoderPool, batches: BatchEncoder, encoders: Iterable[Encoder]) -> None:
         self.pool = pool
@@ -75,11 +60,7 @@ class ReferenceCache:
         return reference
 
     def wait(self, reference: Reference) -> Preprocessed:
-        """Wait until a reference is decoded; empty if its pixels are no longer needed.
-
-        Raises:
-            ImageError: it can't be read.
-        """
+        """Wait until a reference is decoded; empty if its pixels are no longer needed. Raises ImageError."""
         decoding = reference.decoding
         return {} if decoding is None else self.pool.result(decoding)
 

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from aigciqa.errors import SourceError
-from aigciqa.scoring import journal
-from aigciqa.scoring.resume import difference, is_same, of_another_run, refuse_changed
+from aigciqa.scoring import resume
 from aigciqa.tables import provenance
 from aigciqa.tables.columns import Row, scores_of
 from aigciqa.tables.formats import format_of, header, lines, read_rows, write_rows
@@ -45,13 +44,7 @@ def begun(path: str | os.PathLike[str]) -> Path | None:
 
 
 class FileSink:
-    """A table in a file.
-
-    Args:
-        path: ending in one of `formats.TABLE_SUFFIXES`.
-        columns: of the table.
-        made_by: what makes it, for `provenance`; None: it can't be resumed.
-    """
+    """A table in a file of one of the `formats`; `made_by` says what makes it, so that it can be resumed."""
 
     def __init__(self, path: str, columns: Sequence[str], made_by: Mapping[str, Any] | None = None) -> None:
         self.suffix = format_of(path)
@@ -63,11 +56,7 @@ class FileSink:
         self.stream: io.FileIO | None = None  # without a buffer: what a full disk refuses is not tried again
 
     def start(self) -> None:
-        """Begin a new file, in place of any earlier one.
-
-        Raises:
-            SourceError: `FILE.partial` or `FILE.meta.json` is a file of somebody else's.
-        """
+        """Begin a new file, in place of any earlier one; what is somebody else's is refused."""
         self._check_journal()
         if self.made_by is not None:
             provenance.read(str(self.path))
@@ -113,28 +102,15 @@ class FileSink:
         self.stream = open(self.journal, "ab", buffering=0)  # noqa: SIM115
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Append rows; they are out of this process when it returns.
-
-        Raises:
-            LostError: the table was removed or replaced.
-            OSError: they can't be written.
-        """
+        """Append rows; they are out of this process when it returns. Raises OSError, `LostError` among them."""
         self._append(lines(rows, self.columns, self.suffix))
 
     def close(self) -> None:
-        """Finish: every row has been written.
-
-        Raises:
-            LostError: the table was removed or replaced.
-            OSError: it can't be written.
-        """
-        if self.stream is None:
-            return
-        self._check_there()
-        self.stream.close()
+        """Finish: every row has been written. Raises as `write`."""
+        self._check_there().close()
         if not self.direct:
             with replacing(self.path) as unfinished, open(self.journal, "rb") as stream:
-                rows = (row for row, _ in journal.read_jsonl(stream, str(self.journal)))
+                rows = (row for row, _ in resume.read_jsonl(stream, str(self.journal)))
                 write_rows(unfinished, rows, self.columns, self.suffix)
             self.journal.unlink()
 
@@ -143,7 +119,8 @@ class FileSink:
         if self.stream is not None:
             self.stream.close()
 
-    def _check_there(self) -> None:
+    def _check_there(self) -> io.FileIO:
+        """The journal, unless it is another file by now."""
         assert self.stream is not None
         try:
             is_there = os.path.samestat(os.fstat(self.stream.fileno()), os.stat(self.journal))
@@ -151,13 +128,13 @@ class FileSink:
             is_there = False
         if not is_there:
             raise LostError(f"{self.journal} was removed or replaced during the run; its rows are lost")
+        return self.stream
 
     def _append(self, data: bytes) -> None:
-        assert self.stream is not None
-        self._check_there()
+        stream = self._check_there()
         rest = memoryview(data)
         while rest:
-            rest = rest[self.stream.write(rest) :]
+            rest = rest[stream.write(rest) :]
 
     def _check_journal(self) -> None:
         """Refuse a `FILE.partial` that no run has left."""
@@ -165,33 +142,33 @@ class FileSink:
             return
         if self.journal.is_file() and not self.journal.is_symlink():
             with open(self.journal, "rb") as stream:
-                if journal.begins_row(stream.read(len(journal.FIRST_KEY))):
+                if resume.begins_row(stream.read(len(resume.FIRST_KEY))):
                     return
         raise SourceError(f"{self.journal} is no table of aigciqa, and rows are kept there until the end: move it away")
 
     def _recovered(self, expected: Iterator[Row], block: int, written: float) -> Generator[Row, None, int | None]:
         """The journal's whole blocks; returns the offset of their end, or None if not even the header is whole."""
-        kept = None
         name = str(self.journal)
         is_csv = self.suffix == ".csv"
         with open(self.journal, "rb") as stream:
-            rows = journal.read_csv(stream, name, self.columns) if is_csv else journal.read_jsonl(stream, name)
+            rows = resume.read_csv(stream, name, self.columns) if is_csv else resume.read_jsonl(stream, name)
             first = next(rows, None) if is_csv else ({}, 0)
-            if first is not None:
-                kept = first[1]
-                while len(part := list(itertools.islice(rows, block))) == block:
-                    for row, end in part:
-                        self._check(row, next(expected, None))
-                        refuse_changed(str(self.path), (row["image"], row["reference"]), written)
-                        yield row
-                        kept = end
-        return kept
+            if first is None:
+                return None
+            kept = first[1]
+            while len(part := list(itertools.islice(rows, block))) == block:
+                for row, _ in part:
+                    self._check(row, next(expected, None))
+                    resume.refuse_changed(str(self.path), (row["image"], row["reference"]), written)
+                    yield row
+                kept = part[-1][1]
+            return kept
 
     def _check(self, row: Row, expected: Row | None) -> None:
         if tuple(row) != self.columns:
-            raise journal.other_columns(str(self.journal), row, self.columns)
-        if expected is None or not is_same(row, expected, self.columns):
-            raise of_another_run(str(self.journal), difference(row, expected, self.columns))
+            raise resume.other_columns(str(self.journal), row, self.columns)
+        if expected is None or not resume.is_same(row, expected, self.columns):
+            raise resume.of_another_run(str(self.journal), resume.difference(row, expected, self.columns))
         if row["error"] is None and all(row[name] is None for name in scores_of(self.columns)):
             raise SourceError(f"can't resume: {self.journal} has neither a score nor an error of {row['image']!r}")
 

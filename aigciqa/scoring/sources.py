@@ -9,7 +9,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import BinaryIO, TypeAlias
 
 from aigciqa.errors import SourceError
@@ -31,38 +30,28 @@ Skipped: TypeAlias = "dict[str, Counter[str]]"
 
 @dataclass(frozen=True)
 class Source:
-    """What an argument of the command line names; called, it lists its items, lazily.
+    """What an argument of the command line names; called, it lists its items, lazily."""
 
-    Attributes:
-        opener: lists them.
-        columns: of a manifest, those that are carried into the table: all but `image`, `reference` and `group`.
-        files: that hold its images, if they are in Parquet.
-    """
-
+    argument: str
     opener: Callable[[], Iterator[Found]]
-    columns: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()  # of a manifest, those that are carried into the table
+    files: tuple[str, ...] = ()  # that hold its images, if they are in Parquet
 
     def __call__(self) -> Iterator[Found]:
-        return self.opener()
+        return _to_its_end(self.argument, self.opener)
 
 
 def open_sources(arguments: Iterable[str], stdin: BinaryIO, skipped: Skipped | None = None) -> list[Source]:
     """Check the arguments of the command line. Manifests in CSV and JSON lines are read once for that.
 
-    A source that can't be listed, or only in part, ends in an item with an error.
-
-    Args:
-        arguments: files, folders, patterns, archives, manifests, URLs, `-`.
-        stdin: what `-` reads.
-        skipped: filled while folders are walked.
+    A source that can't be listed, or only in part, ends in an item with an error. `skipped` is filled while folders are
+    walked.
 
     Raises:
         SourceError: a pattern that matches nothing; a manifest that is missing, has no column `image`, or is no CSV.
     """
     skipped = {} if skipped is None else skipped
-    sources = [(argument, _open_source(argument, stdin, skipped)) for argument in arguments]
-    return [replace(source, opener=partial(_to_its_end, argument, source.opener)) for argument, source in sources]
+    return [_open_source(argument, stdin, skipped) for argument in arguments]
 
 
 def describe_skipped(skipped: Skipped) -> list[str]:
@@ -85,7 +74,7 @@ def opened(found: Found) -> Iterator[Found]:
         yield from _to_its_end(path, lambda: manifests.rows(path, manifests.carried_columns(path)))
         return
     try:
-        for image in archives.images(path, IMAGE_SUFFIXES):
+        for image in archives.images(path):
             yield _of_archive(path, image)
         if image is None:
             raise ArchiveError(f"{path}: no images in it")
@@ -97,7 +86,7 @@ def brings_references(found: Found) -> bool:
     """Whether it is an archive with references in it, beside their images or not; all of it may be read for that."""
     if not found.is_archive or found.item.image.lower().endswith(parquet.SUFFIX):
         return False
-    return archives.has_references(found.item.image, IMAGE_SUFFIXES)
+    return archives.has_references(found.item.image)
 
 
 def _of_archive(path: str, image: archives.ArchiveImage) -> Found:
@@ -121,9 +110,6 @@ def group_by(rule: str) -> Callable[[Item], Item]:
 
     The group is the expression's first capture group, else its whole match, anywhere in the path; none where it does
     not match.
-
-    Raises:
-        SourceError: not a regular expression.
     """
     if rule == "parent":
         return lambda item: replace(item, group=os.path.basename(os.path.dirname(absolute(item.image))))
@@ -148,19 +134,19 @@ def _to_its_end(argument: str, opener: Callable[[], Iterator[Found]]) -> Iterato
 
 def _open_source(argument: str, stdin: BinaryIO, skipped: Skipped) -> Source:
     if argument == "-":
-        return Source(lambda: _from_lines(stdin))
+        return Source(argument, lambda: _from_lines(stdin))
     if parquet.is_folder_of_parts(argument):
         return _open_manifest(os.path.normpath(argument))
     if is_folder(argument):
-        return Source(lambda: walk(argument, "", skipped))
+        return Source(argument, lambda: walk(argument, "", skipped))
     if os.path.splitext(argument)[1].lower() in MANIFEST_SUFFIXES:
         return _open_manifest(argument)
     if glob.has_magic(argument) and not (object_stores.is_url(argument) or os.path.lexists(argument)):
         matches = _glob(argument)
         if not matches:
             raise SourceError(f"{argument!r} matches no file")
-        return Source(lambda: (found for match in matches for found in _matched(match, skipped)))
-    return Source(lambda: iter([_file(argument)]))
+        return Source(argument, lambda: (found for match in matches for found in _matched(match, skipped)))
+    return Source(argument, lambda: iter([_file(argument)]))
 
 
 def _open_manifest(path: str) -> Source:
@@ -169,16 +155,12 @@ def _open_manifest(path: str) -> Source:
     carried = manifests.carried_columns(path)
     if path.lower().endswith(parquet.SUFFIX) and any(map(parquet.holds_images, parts := parquet.parts_of(path))):
         files = [Found(Item(part), os.path.basename(part), is_archive=True) for part in parts]
-        return Source(lambda: iter(files), carried, tuple(parts))
-    return Source(lambda: manifests.rows(path, carried), carried)
+        return Source(path, lambda: iter(files), carried, tuple(parts))
+    return Source(path, lambda: manifests.rows(path, carried), carried)
 
 
 def is_folder(path: str) -> bool:
-    """Whether it is a folder, of this machine or of an object store.
-
-    Raises:
-        SourceError: the object store can't be reached.
-    """
+    """Whether it is a folder, of this machine or of an object store; raises SourceError if that can't be reached."""
     try:
         return object_stores.is_folder(path)
     except OSError as error:

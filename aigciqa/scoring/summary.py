@@ -32,18 +32,14 @@ class _Group:
 
 
 class Summary:
-    """Collects rows; `lines` prints them.
-
-    Args:
-        dimensions: the score columns.
-    """
+    """Collects rows, of which it sums up the score columns `dimensions`."""
 
     def __init__(self, dimensions: Sequence[str]) -> None:
         self.dimensions = tuple(dimensions)
         self._groups: dict[tuple[str, str], _Group] = {}
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Take rows as `scoring.sinks.to_row` makes them."""
+        """Take rows as `tables.columns.to_row` makes them."""
         for row in rows:
             group = self._groups.setdefault((row["metric"], row["group"] or ""), _Group())
             if row["error"] is not None:
@@ -55,13 +51,8 @@ class Summary:
                 group.scores.setdefault(name, array("d")).append(score)
 
     @property
-    def rows(self) -> int:
-        """How many rows were added."""
-        return sum(group.failed + len(group.prompts) for group in self._groups.values())
-
-    @property
     def failed(self) -> int:
-        """How many of them have an error."""
+        """How many rows have an error."""
         return sum(group.failed for group in self._groups.values())
 
     def lines(self) -> list[str]:

@@ -70,11 +70,7 @@ class Stream:
 
 @contextmanager
 def opened(path: str) -> Iterator[Stream]:
-    """An archive, decompressed.
-
-    Raises:
-        ArchiveError: what goes wrong while it is read.
-    """
+    """An archive, decompressed; what goes wrong while it is read is an `ArchiveError`."""
     try:
         with object_stores.open_file(path) as file:
             unpacked = _decompressed(file)
@@ -84,11 +80,7 @@ def opened(path: str) -> Iterator[Stream]:
 
 
 def members(stream: Stream) -> Iterator[Member]:
-    """All members; what is left of the content of one is skipped when the next is asked for.
-
-    Raises:
-        ArchiveError: a header is broken or there is no end mark; so does reading the stream if it ends early.
-    """
+    """All members; what is left of the content of one is skipped when the next is asked for."""
     while (block := stream.file.read(_BLOCK)) != bytes(_BLOCK):
         if not block:
             raise ArchiveError("empty file" if not stream.position else "its end mark is missing: it may have been cut")

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import asdict, dataclass
+from itertools import chain, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+
+import aigciqa
 from aigciqa.create import as_metrics
 from aigciqa.errors import InputError, OutputExistsError
+from aigciqa.metric import Metric
 from aigciqa.records import Item, Record
+from aigciqa.scoring.decoding import Decoder
+from aigciqa.scoring.encoder import Maps
 from aigciqa.scoring.engine import score_files
-from aigciqa.scoring.items import items_of
-from aigciqa.scoring.provenance import describe, folder_of_paths
+from aigciqa.scoring.items import PathLike, items_of
 from aigciqa.scoring.sinks import FileSink, begun
-from aigciqa.tables.columns import columns_of, dimensions_of, rows_ahead, to_record, to_row
+from aigciqa.tables.columns import Row, columns_of, dimensions_of, rows_ahead, to_record, to_row
 from aigciqa.tables.formats import format_of
+from aigciqa.tables.provenance import FORMAT
 from aigciqa.utils.files import locked
-
-if TYPE_CHECKING:
-    import torch
-
-    from aigciqa.metric import Metric
-    from aigciqa.scoring.decoding import Decoder
-    from aigciqa.scoring.encoder import Maps
-    from aigciqa.scoring.items import PathLike
+from aigciqa.utils.object_stores import is_url
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,10 @@ def score_to_file(
         on_record: called with each record and whether it is new, just before its row is written. Those of an earlier
             run come first; they are not new.
 
-    Returns:
-        How many rows there are, and how many of them failed.
-
     Raises:
         OutputExistsError: `output` is there already.
-        InputError: unusable arguments, as for `score_files`; what is to be resumed was made
-            of other images, references, weights or options, or its images were changed since.
+        InputError: unusable arguments, as for `score_files`; what is to be resumed was made of other images,
+            references, weights or options, or its images were changed since.
         LockedError: another run writes the table.
         OSError: it can't be written. What was written stays, for `resume`.
         ImageError: an image can't be scored, and `strict` is set.
@@ -134,7 +131,9 @@ def score_to_file(
     with locked(output), closing(records), ExitStack() as last:
         sink = FileSink(output, columns, made_by)
         last.callback(sink.abandon)
-        for record, is_new in _with_earlier(sink, items, records, [each.name for each in metrics], resume):
+        names = [each.name for each in metrics]
+        expected = (row for item in items for row in rows_ahead(item, names, columns)) if resume else None
+        for record, is_new in _with_earlier(sink, expected, records, len(metrics)):
             if on_record is not None:
                 on_record(record, is_new)
             if is_new:
@@ -147,14 +146,63 @@ def score_to_file(
 
 
 def _with_earlier(
-    sink: FileSink, items: Iterator[Item], records: Iterator[Record], metrics: Sequence[str], resume: bool
+    sink: FileSink, expected: Iterator[Row] | None, records: Iterator[Record], block: int
 ) -> Iterator[tuple[Record, bool]]:
-    """The records of an earlier run, if it is resumed, then those of the items that are left, which are new."""
-    if resume:
-        expected = (row for item in items for row in rows_ahead(item, metrics, sink.columns))
-        for row in sink.recover(expected, len(metrics)):
-            yield to_record(row, sink.columns), False
-    else:
+    """The records of an earlier run, if its rows are expected, then those of the items that are left, which are new."""
+    if expected is None:
         sink.start()
-    for record in records:
-        yield record, True
+    else:
+        for row in sink.recover(expected, block):
+            yield to_record(row, sink.columns), False
+    yield from zip(records, repeat(True))
+
+
+def describe(
+    metrics: Sequence[Metric], dimensions: Sequence[str], dtype: str | None, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What makes a table: version, metrics with the sha256 of their weights, options that change its rows.
+
+    `dtype` is what the metrics compute in, where it is not up to each of them.
+    """
+    ranges = {name: list(metric.config.score_ranges[name]) for metric in metrics for name in metric.dimensions}
+    return {
+        "format": FORMAT,
+        "version": aigciqa.__version__,
+        "dimensions": {name: ranges[name] for name in dimensions},
+        "metrics": [
+            {
+                "name": metric.name,
+                "weights": _sha256(metric),
+                "dtype": dtype or str(metric.autocast_dtype or torch.float32).removeprefix("torch."),
+                "backbone": {"name": metric.config.backbone, **metric.config.options},
+                "preprocess": asdict(metric.config.preprocess),
+            }
+            for metric in metrics
+        ],
+        "options": dict(options),
+    }
+
+
+def folder_of_paths(item: Item | None, output: str) -> str | None:
+    """The folder that relative paths begin in, from the table's, since both may move; None if paths are absolute.
+
+    The paths of the first item stand for all.
+    """
+    paths = [path for path in (item.image, item.reference) if path] if item is not None else []
+    if all(os.path.isabs(path) or is_url(path) for path in paths):
+        return None
+    if is_url(output):
+        return os.getcwd()
+    try:
+        return os.path.relpath(os.getcwd(), os.path.dirname(os.path.realpath(output)))
+    except ValueError:  # on another drive of Windows
+        return os.getcwd()
+
+
+def _sha256(metric: Metric) -> str:
+    """Of names, types, shapes and values of all weights, wherever they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(metric.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
