@@ -439,7 +439,7 @@ class TestFolders:
         write_images("one", "1.png")
         write_images("two", "1.png")
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr("aigciqa.cli.compare._Scorer", None)
+        monkeypatch.setattr("aigciqa.cli.compare._score_folders", None)
         for arguments, complaint in (
             (["one", "two", "--baseline", "odl"], "the baseline 'odl' is none of the groups: one, two"),
             (["one", "tow"], "tow: no such file or folder"),
