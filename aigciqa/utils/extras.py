@@ -10,14 +10,11 @@ from aigciqa.errors import MissingExtraError
 
 @contextlib.contextmanager
 def needs_extra(extra: str, needs: str) -> Iterator[None]:
-    """Import packages inside; if one is missing, the error says which extra installs it.
+    """Import packages inside; if one is missing, a MissingExtraError says which extra installs it.
 
     Args:
         extra: name of the extra, such as `"parquet"`.
         needs: what needs which package, such as `"Parquet files need pyarrow"`.
-
-    Raises:
-        MissingExtraError: an import failed.
     """
     try:
         yield

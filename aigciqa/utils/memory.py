@@ -44,14 +44,7 @@ if hasattr(os, "register_at_fork"):  # the parent's threads, which would give ba
 
 
 class Share:
-    """What one image takes of a budget, from when its size is known until it is no longer needed.
-
-    As a context manager, it is given back at the end.
-
-    Args:
-        budget: what it is a share of.
-        kind: which kind of share it is.
-    """
+    """What one image takes of a budget, from when its size is known until it is given back, by `with` at its end."""
 
     def __init__(self, budget: Budget = DECODING, kind: str = "") -> None:
         self.kind = kind
@@ -69,8 +62,7 @@ class Share:
     def take(self, size: int, seconds: float | None = None) -> bool:
         """Wait until so many bytes are free; False if they are not within so many seconds.
 
-        Raises:
-            ImageError: it was given back meanwhile.
+        An ImageError says that it was given back meanwhile.
         """
         budget = self._budget
         with budget.changed:
