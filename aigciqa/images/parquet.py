@@ -58,8 +58,7 @@ def read_image(place: Place) -> bytes:
 
     Raises:
         ImportError: pyarrow is missing.
-        OSError: the file can't be read.
-        ValueError: it is no such file, or has no image there.
+        OSError, ValueError: the file can't be read, is no such file, or has no image there.
     """
     status = os.stat(place.file)
     reader = _reader(place.file, place.column, status.st_size, status.st_mtime_ns, os.getpid())
@@ -95,14 +94,14 @@ class _Reader:
     def read(self, row: int) -> bytes:
         """The image of a row."""
         with self.lock:
-            content = self._content(row)
+            if row not in self.kept:
+                self._read_up_to(row)
+            content = self.kept[row]
         if content is None:
             raise InputError(f"row {row} has no image in the column {self.column.partition('.')[0]!r}")
         return content
 
-    def _content(self, row: int) -> bytes | None:
-        if row in self.kept:
-            return self.kept[row]
+    def _read_up_to(self, row: int) -> None:
         group = next((number for number, rows in enumerate(self.rows) if row in rows), None)
         if group is None:
             raise InputError(f"no row {row}: there are {self.rows[-1].stop if self.rows else 0}")
@@ -111,13 +110,13 @@ class _Reader:
             self.reading, self.kept = self._read(group), {}
         for number, content in self.reading:
             self.kept[number] = content
-            while len(self.kept) > 1 and (len(self.kept) > _KEPT_IMAGES or self._held() > _KEPT_BYTES):
+            while len(self.kept) > 1 and (len(self.kept) > _KEPT_IMAGES or self._kept_bytes() > _KEPT_BYTES):
                 del self.kept[next(iter(self.kept))]
             if number == row:
-                return content
+                return
         raise InputError(f"row {row} is missing")
 
-    def _held(self) -> int:
+    def _kept_bytes(self) -> int:
         return sum(len(content or b"") for content in self.kept.values())
 
     def _read(self, group: int) -> Iterator[tuple[int, bytes | None]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import Counter, deque
@@ -43,7 +44,7 @@ if hasattr(os, "register_at_fork"):  # the parent's threads, which would give ba
     os.register_at_fork(after_in_child=DECODING.start_afresh)
 
 
-class Share:
+class Share(contextlib.AbstractContextManager["Share"]):
     """What one image takes of a budget, from when its size is known until it is given back, by `with` at its end."""
 
     def __init__(self, budget: Budget = DECODING, kind: str = "") -> None:
@@ -52,9 +53,6 @@ class Share:
         self._budget = budget
         self._size = 0
         self._is_over = False
-
-    def __enter__(self) -> Share:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.give_back()
