@@ -59,7 +59,7 @@ license_option = click.option("--license", metavar="SPDX", help="License of the 
 _AT_HOME = re.compile(r"(--[\w-]+=|-\w|)(~.*)", re.DOTALL)
 
 
-class _Careful(click.Command):
+class Command(click.Command):
     """A command in whose arguments `~` is the home folder, which works with closed standard streams, too.
 
     What the library refuses ends it as a usage error; any other exception keeps its traceback.
@@ -85,15 +85,11 @@ class _Careful(click.Command):
             context.exit(EXIT_INTERRUPTED)
 
 
-class Group(_Careful, click.Group):
-    """A command with subcommands."""
-
-
 def command(name: str) -> Callable[[Callable[..., None]], click.Command]:
     """Make a function the command `aigciqa NAME`, with `--help` and `--version`."""
 
     def decorate(function: Callable[..., None]) -> click.Command:
-        return click.command(name, cls=_Careful, context_settings=SETTINGS)(VERSION(function))
+        return click.command(name, cls=Command, context_settings=SETTINGS)(VERSION(function))
 
     return decorate
 
@@ -166,7 +162,7 @@ def computing_options(command: Function) -> Function:
     return command
 
 
-def check_report(report: str | None, inputs: Iterable[object]) -> None:
+def check_report(report: str | None, inputs: Iterable[Any]) -> None:
     """Refuse a report that would overwrite what is read, or can't be made."""
     check_output("--report", report, inputs)
     if report is not None:
@@ -175,7 +171,7 @@ def check_report(report: str | None, inputs: Iterable[object]) -> None:
         check_target(report)
 
 
-def check_output(option: str, output: str | os.PathLike[str] | None, inputs: Iterable[object]) -> None:
+def check_output(option: str, output: str | os.PathLike[str] | None, inputs: Iterable[Any]) -> None:
     """Refuse to write over what is read, whatever the name: through a link, or in letters of another case.
 
     Of the inputs, what is no path of a file (None, a URL, a pattern) is left out.
@@ -184,19 +180,13 @@ def check_output(option: str, output: str | os.PathLike[str] | None, inputs: Ite
 
     if output is None or not os.path.exists(output):
         return
-    for source in inputs:
-        if isinstance(source, (str, os.PathLike)) and _is_same_file(output, source):
-            raise click.UsageError(f"{option} {output} would overwrite {source}, which is read: name another file")
+    for source in filter(None, inputs):
+        with contextlib.suppress(OSError, ValueError):  # no file, or a NUL byte in its name
+            if os.path.samefile(output, source):
+                raise click.UsageError(f"{option} {output} would overwrite {source}, which is read: name another file")
     target = os.path.realpath(output)
     if os.path.splitext(target)[1].lower() in IMAGE_SUFFIXES:
         raise click.UsageError(f"{option} {output} would overwrite {target}, an image: name another file")
-
-
-def _is_same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
-    try:
-        return os.path.samefile(one, other)
-    except (OSError, ValueError):  # ValueError: a NUL byte in the name
-        return False
 
 
 def check_metrics(names: Sequence[str], weights: str) -> None:

@@ -182,9 +182,8 @@ def _to_run(
     """(label, metric, weights) of the metrics to be run."""
     run = [name for name in names if table is None or name not in table]
     if weights and len(weights) != len(run):
-        raise click.UsageError(
-            f"{len(weights)} --weights for {len(run)} metrics to run: give one for each -m, in order"
-        )
+        count = f"{len(weights)} --weights for {len(run)} metrics to run"
+        raise click.UsageError(f"{count}: give one for each -m, in order")
     pairs = list(zip(run, weights or ["default"] * len(run), strict=True))
     if len(set(pairs)) < len(pairs) or len(set(names) - set(run)) < len(names) - len(run):
         raise click.UsageError("the same metric is named twice")
@@ -228,9 +227,8 @@ def _check_dimensions(
     wanted = set(dimensions or database.dimensions)
     for label, metric in metrics.items():
         if table is None and not wanted & set(metric.dimensions):
-            raise click.UsageError(
-                f"{label} predicts {', '.join(metric.dimensions)}; asked for: {', '.join(sorted(wanted))}"
-            )
+            predicted = ", ".join(metric.dimensions)
+            raise click.UsageError(f"{label} predicts {predicted}; asked for: {', '.join(sorted(wanted))}")
 
 
 def _warn_of_seen_images(metrics: Mapping[str, Metric], database: Database, samples: Sequence[Sample]) -> None:
@@ -238,8 +236,7 @@ def _warn_of_seen_images(metrics: Mapping[str, Metric], database: Database, samp
 
     for label, metric in metrics.items():
         training = Training.recorded(metric.config.training)
-        warning = seen_warning(label, training, database, samples) if training is not None else None
-        if warning is not None:
+        if training is not None and (warning := seen_warning(label, training, database, samples)) is not None:
             click.secho(printable(f"WARNING: {warning}"), err=True, fg="yellow")
 
 

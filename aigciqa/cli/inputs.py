@@ -83,11 +83,6 @@ class Inputs:
         self.to_item.renamed.update(names)
         return list(names.values())
 
-    @property
-    def files(self) -> list[str]:
-        """Parquet files that hold images."""
-        return [file for source in self.sources for file in source.files]
-
     def _first(self, listed: Iterator[Found]) -> Item | None:
         for head in listed:
             self._taken.append(head)

@@ -189,7 +189,8 @@ def main(
         from aigciqa.scoring.to_file import score_to_file
 
         if resume and (left := begun(output)) is not None:
-            refuse_changed(output, inputs.files, left.stat().st_mtime)
+            files = [file for source in inputs.sources for file in source.files]  # Parquet files that hold images
+            refuse_changed(output, files, left.stat().st_mtime)
         score = partial(
             score_to_file, items, output, dimension=dimension, resume=resume, overwrite=True, extra_columns=carried,
             options=options, on_record=run.take, **scoring,
