@@ -36,16 +36,12 @@ class Inputs:
     Args:
         arguments: files, folders, patterns, archives, manifests, URLs, `-`.
         reference: what `-r` says.
-        group_rule: what `--group-by` says.
+        group_by: what `--group-by` says.
         is_left_out: by its path, whether an image is none of the inputs.
     """
 
     def __init__(
-        self,
-        arguments: Sequence[str],
-        reference: str | None,
-        group_rule: str | None,
-        is_left_out: Callable[[str], bool] = lambda _: False,
+        self, arguments: Sequence[str], reference: str | None, group_by: str | None, is_left_out: Callable[[str], bool]
     ) -> None:
         self.skipped: sources.Skipped = {}  # what walks of folders have skipped so far
         self.sources: list[Source] = sources.open_sources(arguments, sys.stdin.buffer, self.skipped)
@@ -55,7 +51,7 @@ class Inputs:
             pair=references(self.listed() if self.can_be_listed_again else None)
             if references
             else operator.attrgetter("item"),
-            group=sources.group_by(group_rule) if group_rule is not None else lambda item: item,
+            group=sources.group_by(group_by) if group_by is not None else lambda item: item,
         )
         listed = (each for each in self.listed() if not is_left_out(each.item.image))
         self._taken: list[Found] = []

@@ -125,9 +125,8 @@ def main(
             raise click.UsageError(f"{path} has no scores of {name!r}; it has {', '.join(table.dimensions)}")
     keep = top if top is not None else bottom
     images = selection.read_list(listed, table) if listed is not None else None
-    chosen = selection.select(
-        rows, selection.Criteria(dimension, lowest, highest, keep, bottom is None, per_group, images)
-    )
+    criteria = selection.Criteria(dimension, lowest, highest, keep, bottom is None, per_group, images)
+    chosen = selection.select(rows, criteria)
     _say_what(chosen, listed)
     if output is not None:
         try:

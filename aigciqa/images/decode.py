@@ -48,8 +48,8 @@ def load_image(source: str | os.PathLike[str] | IO[bytes] | Image.Image | np.nda
 
     Raises:
         ImageError: the image can't be read; the message says which and why.
+        InputError: an array of another shape.
         TypeError: not an image at all.
-        ValueError: an array of another shape.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)

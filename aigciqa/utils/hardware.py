@@ -18,8 +18,7 @@ import torch
 from aigciqa.errors import InputError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-#: The default dtype is one for all threads.
-_DEFAULT_DTYPE = threading.RLock()
+_DEFAULT_DTYPE = threading.RLock()  # it is one for all threads
 #: Options of glibc's `mallopt` (malloc.h). Never trim, never map a large block, one arena for all threads; or map every
 #: block of 1 MiB and more, so that it goes back when it is freed.
 _KEEP, _RETURN = {-1: -1, -4: 0, -8: 1}, {-3: 1 << 20}
@@ -70,8 +69,7 @@ def check_huge_pages() -> None:
         return
     probe = torch.empty(_HUGE, dtype=torch.uint8, device="cpu")
     try:
-        is_asked = "[madvise]" in _HUGE_PAGES.read_text()
-        if not is_asked or "hg" in _flags(probe.data_ptr() + _HUGE // 2):
+        if "[madvise]" not in _HUGE_PAGES.read_text() or "hg" in _flags(probe.data_ptr() + _HUGE // 2):
             return
     except OSError:  # a kernel without them
         return

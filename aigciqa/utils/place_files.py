@@ -46,9 +46,7 @@ class Step:
     def place(self, by: Method) -> None:
         """Put the file in its place, whole or not at all; its folder is made if absent.
 
-        Raises:
-            FileExistsError: something has come there since.
-            OSError: it can't be done. For `errno` in `LASTING`, another file can't be, either.
+        FileExistsError: something has come there since. Other OSErrors: it can't be done.
         """
         check_inside(self.folder, self.target)
         os.makedirs(os.path.dirname(self.target) or ".", exist_ok=True)
