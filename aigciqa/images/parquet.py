@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aigciqa.errors import InputError
+from aigciqa.utils.extras import needs_extra
 
 SUFFIX = ".parquet"
 #: Images, and bytes of them, that are kept for threads that come a little late.
@@ -57,7 +58,7 @@ def read_image(place: Place) -> bytes:
     one page, which pyarrow makes of up to 1024 rows, and `datasets` of 100.
 
     Raises:
-        ImportError: pyarrow is missing.
+        MissingExtraError: pyarrow is missing.
         OSError, ValueError: the file can't be read, is no such file, or has no image there.
     """
     status = os.stat(place.file)
@@ -75,7 +76,8 @@ class _Reader:
     """Reads the images of a column, forward."""
 
     def __init__(self, file: str, column: str) -> None:
-        from pyarrow import parquet
+        with needs_extra("parquet", "Parquet files need pyarrow"):
+            from pyarrow import parquet
 
         self.file = parquet.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
         names = [self.file.schema.column(number).path for number in range(len(self.file.schema.names))]
