@@ -235,7 +235,7 @@ def test_several_metrics_make_a_row_each(write_images: Write, tmp_path: Path) ->
         (["absent.csv"], "manifest 'absent.csv': no such file"),
         (["no.parquet"], "is not Parquet"),
         (["gen", "--weights", "nowhere"], "no such folder, and not a Hub repo"),
-        (["gen", "--weights", "empty"], "is not a head"),
+        (["gen", "--weights", "empty"], "is not a checkpoint"),
         (["gen", "-m", "nr-lite", "-m", "nr-vgg16", "--weights", "x"], "--weights goes with one metric"),
         (["gen", "-m", "nr-resnet18"], "the weights 'aigciqa/nr-resnet18' could not be loaded"),
         (["gen", "--dimension", "overall"], "dimension is one of quality"),
