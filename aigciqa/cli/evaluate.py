@@ -22,7 +22,7 @@ from aigciqa.cli.common import (
 )
 from aigciqa.databases import Database, Sample, load_database
 from aigciqa.errors import InputError
-from aigciqa.registry import METRICS, metric_info
+from aigciqa.registry import METRICS, default_metric, metric_info
 from aigciqa.tables.text import printable
 
 if TYPE_CHECKING:
@@ -132,7 +132,8 @@ def main(
     setting, samples = _choose(database, metrics, part, protocol, seed, _given(folds=folds, fold=fold))
     needing = [label for label, metric in metrics.items() if metric.requires_reference]
     if needing and not any(sample.reference for sample in samples):
-        raise click.UsageError(f"{needing[0]} compares with image prompts, and these images have none: use nr-lite")
+        why = f"{needing[0]} compares with image prompts, and these images have none"
+        raise click.UsageError(f"{why}: use {default_metric('nr')}")
     if part != "train":
         _warn_of_seen_images(metrics, database, samples)
 

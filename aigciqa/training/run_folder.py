@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +12,7 @@ from aigciqa.checkpoints.card import model_card
 from aigciqa.checkpoints.config import MetricConfig, read_config
 from aigciqa.checkpoints.format import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, write_checkpoint
 from aigciqa.errors import CheckpointError, InputError, OutputExistsError
+from aigciqa.tables.csv_text import csv_lines
 from aigciqa.utils.extras import needs_extra
 from aigciqa.utils.files import write_file
 
@@ -74,11 +73,8 @@ class RunFolder:
 
     def write_log(self, history: Sequence[Mapping[str, float]]) -> None:
         """Write a row for each epoch."""
-        text = io.StringIO(newline="")
-        rows = csv.DictWriter(text, list(history[0]))
-        rows.writeheader()
-        rows.writerows({**row, "epoch": int(row["epoch"])} for row in history)
-        write_file(self.log_file, text.getvalue().encode())
+        rows = [{**row, "epoch": int(row["epoch"])} for row in history]
+        write_file(self.log_file, csv_lines(rows, list(rows[0])).encode())
 
     def tensorboard(self) -> Any:
         """A writer of TensorBoard's event files."""
