@@ -31,14 +31,7 @@ class ToItem:
 
 
 class Inputs:
-    """The images that the arguments name, in order.
-
-    Args:
-        arguments: files, folders, patterns, archives, manifests, URLs, `-`.
-        reference: what `-r` says.
-        group_by: what `--group-by` says.
-        is_left_out: by its path, whether an image is none of the inputs.
-    """
+    """The images that the arguments name, in order, but for those that `is_left_out` picks by their paths."""
 
     def __init__(
         self, arguments: Sequence[str], reference: str | None, group_by: str | None, is_left_out: Callable[[str], bool]
