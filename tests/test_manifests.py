@@ -205,6 +205,14 @@ class TestParquet:
         with pytest.raises(aigciqa.DatabaseError, match=r"torn.parquet: not Parquet that can be read"):
             load_database("folder", tmp_path / "torn.parquet")
 
+    def test_without_pyarrow_an_image_says_what_to_install(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = hub_table(tmp_path / "hub.parquet")
+        monkeypatch.setitem(sys.modules, "pyarrow", None)
+        with pytest.raises(aigciqa.ImageError, match=r"hub.parquet/image/3: .*pip install 'aigciqa\[parquet\]'"):
+            load_image(path / "image" / "3")
+
     def test_a_changed_file_is_read_anew(self, tmp_path: Path) -> None:
         path = hub_table(tmp_path / "hub.parquet")
         assert np.array_equal(pixels(str(path / "image" / "3")), draw(70, 80, seed=3))

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
@@ -25,7 +25,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 #: All done; done, with errors. Usage errors are 2, as click has it.
 EXIT_DONE, EXIT_ERRORS = 0, 1
-EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143  # 128 + the signal's number, as shells count
+EXIT_INTERRUPTED = 130
 
 _COMPUTING = (
     click.option("--device", metavar="D", help="Where to compute: cpu, cuda, cuda:1, mps. [default: cpu]"),
@@ -50,17 +50,19 @@ reference_option = click.option(
 report_option = click.option(
     "--report", metavar="FILE.html", help="Write a report to look at: figures, charts and a gallery."
 )
+weights_option = click.option(
+    "--weights", default="default", metavar="W", help="Variant, folder or Hub repo of the weights."
+)
 license_option = click.option("--license", metavar="SPDX", help="License of the weights, such as Apache-2.0.")
 
 #: An argument that begins with `~`, or an option and its value that does: shells leave the `~` of the latter.
 _AT_HOME = re.compile(r"(--[\w-]+=|-\w|)(~.*)", re.DOTALL)
 
 
-class _Careful(click.Command):
-    """A command in whose arguments `~` is the home folder, and whose errors can't move a terminal's cursor.
+class Command(click.Command):
+    """A command in whose arguments `~` is the home folder, which works with closed standard streams, too.
 
-    What the library refuses ends it as a usage error; any other exception keeps its traceback. It ends quietly where it
-    is interrupted before its work, and where standard streams are closed.
+    What the library refuses ends it as a usage error; any other exception keeps its traceback.
     """
 
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
@@ -76,22 +78,18 @@ class _Careful(click.Command):
                 setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
         warnings.filterwarnings("ignore", module="PIL")  # oddities of files that Pillow copes with
         try:
-            with _printable_errors(), _refusals():
+            with _printable_errors():
                 return super().invoke(context)
         except KeyboardInterrupt:
             complain("interrupted")
             context.exit(EXIT_INTERRUPTED)
 
 
-class Group(_Careful, click.Group):
-    """A command with subcommands."""
-
-
 def command(name: str) -> Callable[[Callable[..., None]], click.Command]:
     """Make a function the command `aigciqa NAME`, with `--help` and `--version`."""
 
     def decorate(function: Callable[..., None]) -> click.Command:
-        return click.command(name, cls=_Careful, context_settings=SETTINGS)(VERSION(function))
+        return click.command(name, cls=Command, context_settings=SETTINGS)(VERSION(function))
 
     return decorate
 
@@ -103,11 +101,18 @@ def _with_home(argument: str) -> str:
 
 @contextlib.contextmanager
 def _printable_errors() -> Iterator[None]:
+    """Turn what the library refuses into usage errors; no error can move a terminal's cursor."""
     try:
         yield
+    except (InputError, WeightsError, MissingExtraError, LockedError) as error:
+        raise click.UsageError(_printable_lines(str(error)), click.get_current_context(silent=True)) from None
     except click.ClickException as error:
-        error.message = "\n".join(map(printable, error.message.split("\n")))  # type: ignore[misc]
+        error.message = _printable_lines(error.message)  # type: ignore[misc]
         raise
+
+
+def _printable_lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def say(text: str) -> None:
@@ -133,6 +138,12 @@ class Terminated(BaseException):
     """SIGTERM came."""
 
 
+#: What stops a run from outside -> what is said of it, and the exit status: 128 + the signal's number, as in shells.
+STOPS: Mapping[type[BaseException], tuple[str, int]] = {
+    KeyboardInterrupt: ("interrupted", EXIT_INTERRUPTED), Terminated: ("terminated", 143)
+}  # fmt: skip
+
+
 def terminate(_number: int, _frame: object) -> NoReturn:
     """Handle SIGTERM: what is unfinished is tidied away on the way out."""
     raise Terminated
@@ -141,9 +152,7 @@ def terminate(_number: int, _frame: object) -> NoReturn:
 def trainable_metric_option(help_text: str) -> Callable[[Function], Function]:
     """Give a command the required option `--metric`, a metric that can be trained."""
     names = [spec.name for spec in METRICS.values() if not spec.embedded]
-    return click.option(
-        "-m", "--metric", required=True, type=click.Choice(names), metavar="METRIC", help=help_text
-    )  # fmt: skip
+    return click.option("-m", "--metric", required=True, type=click.Choice(names), metavar="METRIC", help=help_text)
 
 
 def computing_options(command: Function) -> Function:
@@ -153,46 +162,31 @@ def computing_options(command: Function) -> Function:
     return command
 
 
-@contextlib.contextmanager
-def _refusals() -> Iterator[None]:
-    """Turn what the library refuses into usage errors."""
-    try:
-        yield
-    except (InputError, WeightsError, MissingExtraError, LockedError) as error:
-        raise click.UsageError(str(error), click.get_current_context()) from None
+def check_report(report: str | None, inputs: Iterable[Any]) -> None:
+    """Refuse a report that would overwrite what is read, or can't be made."""
+    check_output("--report", report, inputs)
+    if report is not None:
+        from aigciqa.report import check_target
+
+        check_target(report)
 
 
-def checked(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The function's result; what it refuses is a usage error."""
-    with _refusals():
-        return function(*arguments)
-
-
-def check_output(option: str, output: str | os.PathLike[str] | None, inputs: Iterable[object]) -> None:
+def check_output(option: str, output: str | os.PathLike[str] | None, inputs: Iterable[Any]) -> None:
     """Refuse to write over what is read, whatever the name: through a link, or in letters of another case.
 
-    Args:
-        option: that names the output.
-        output: a file; None: there is none to write.
-        inputs: paths of files that are read; what is none (None, a URL, a pattern) is left out.
+    Of the inputs, what is no path of a file (None, a URL, a pattern) is left out.
     """
     from aigciqa.images.names import IMAGE_SUFFIXES
 
     if output is None or not os.path.exists(output):
         return
-    for source in inputs:
-        if isinstance(source, (str, os.PathLike)) and _is_same_file(output, source):
-            raise click.UsageError(f"{option} {output} would overwrite {source}, which is read: name another file")
+    for source in filter(None, inputs):
+        with contextlib.suppress(OSError, ValueError):  # no file, or a NUL byte in its name
+            if os.path.samefile(output, source):
+                raise click.UsageError(f"{option} {output} would overwrite {source}, which is read: name another file")
     target = os.path.realpath(output)
     if os.path.splitext(target)[1].lower() in IMAGE_SUFFIXES:
         raise click.UsageError(f"{option} {output} would overwrite {target}, an image: name another file")
-
-
-def _is_same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
-    try:
-        return os.path.samefile(one, other)
-    except (OSError, ValueError):  # ValueError: a NUL byte in the name
-        return False
 
 
 def check_metrics(names: Sequence[str], weights: str) -> None:
@@ -208,12 +202,7 @@ def check_metrics(names: Sequence[str], weights: str) -> None:
 def load_metrics(
     names: Sequence[str], weights: str, device: str | None, dtype: str, dimension: str | None = None
 ) -> list[Metric]:
-    """Metrics of one kind of weights.
-
-    Raises:
-        InputError: no such device, or what `create_metric` refuses.
-        WeightsError: the weights could not be loaded.
-    """
+    """Metrics of one kind of weights, by `create_metric`; no such device is an InputError."""
     import torch
 
     from aigciqa.create import create_metric
@@ -226,14 +215,7 @@ def load_metrics(
 
 
 def check_references(names: Sequence[str], reference: str | None, first: Item, sources: Sequence[str]) -> None:
-    """Refuse references nobody reads, and metrics that need them where there can't be any.
-
-    Args:
-        names: of the metrics.
-        reference: what -r says.
-        first: the first image.
-        sources: where images come from, as given.
-    """
+    """Refuse references nobody reads, and metrics that need them where neither `-r`, image nor source brings any."""
     from aigciqa.scoring import archives
     from aigciqa.scoring.sources import MANIFEST_SUFFIXES
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import itertools
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,30 +19,29 @@ from aigciqa.cli.common import (
     check_metrics,
     check_output,
     check_references,
+    check_report,
     command,
     complain,
     computing_options,
     load_metrics,
     reference_option,
     report_option,
+    weights_option,
     writing,
 )
 from aigciqa.records import Item
 from aigciqa.registry import METRICS, SCORE_RANGES, default_metric
+from aigciqa.tables.columns import columns_of, dimensions_of, to_row
+from aigciqa.tables.scores import ScoreTable, is_table, read_table
+from aigciqa.tables.text import encoded, printable
 from aigciqa.utils.object_stores import is_url
 from aigciqa.utils.paths import absolute
 
 if TYPE_CHECKING:
     from aigciqa.compare.groups import Group, Result
-    from aigciqa.metric import Metric
-    from aigciqa.scoring.engine import Engine
-    from aigciqa.scoring.items import Found
-    from aigciqa.tables.scores import ScoreTable
 
 #: More groups are counted, not named, in a report's title.
 _TITLE_NAMES = 4
-#: Group of rows that name none.
-_NO_GROUP = "(no group)"
 
 
 @command("compare")
@@ -63,7 +64,7 @@ _NO_GROUP = "(no group)"
     help="What goes to standard output.",
 )  # fmt: skip
 @computing_options
-@click.option("--weights", default="default", metavar="W", help="Variant, folder or Hub repo of the weights.")
+@weights_option
 @click.option("--dimension", metavar="D", help=f"Compare this dimension only: {', '.join(SCORE_RANGES)}, or a column.")
 @click.option("--quiet", is_flag=True, help="No progress, and nothing on standard output where -o writes a file.")
 def main(
@@ -75,13 +76,10 @@ def main(
     output: str | None,
     report: str | None,
     form: str,
-    device: str | None,
-    dtype: str,
-    batch_size: int | None,
-    workers: int | None,
     weights: str,
     dimension: str | None,
     quiet: bool,
+    **computing: Any,
 ) -> None:
     """Compare generators or checkpoints: means, differences, win rates by prompt, significance.
 
@@ -93,21 +91,15 @@ def main(
     """
     from aigciqa.compare import text
     from aigciqa.compare.groups import Group, check_names, compare
-    from aigciqa.tables.scores import is_table, read_table
-    from aigciqa.tables.text import encoded
 
     if not arguments:
         raise click.UsageError("nothing to compare: name folders of images or tables of scores")
     if fail_below is not None and baseline is None:
         raise click.UsageError("--fail-below is a share of the baseline's mean: name it with --baseline")
     check_output("-o", output, [*arguments, reference])
-    check_output("--report", report, [*arguments, reference])
+    check_report(report, [*arguments, reference])
     if output is not None:
         text.check_suffix(output)
-    if report is not None:
-        from aigciqa.report import check_target
-
-        check_target(report)
     named = [dimension] if dimension else []
     tables = {argument: read_table(argument, named) for argument in arguments if is_table(argument)}
     folders = [argument for argument in arguments if argument not in tables]
@@ -119,17 +111,15 @@ def main(
     if reference is not None and not folders:
         raise click.UsageError("-r goes with images that are to be scored; tables name their references themselves")
     titles = _titles(arguments)
-    if baseline is not None:
-        baseline = titles.get(baseline, baseline)
+    baseline = titles.get(baseline, baseline) if baseline is not None else None
     if len(arguments) > 1:
         check_names(list(titles.values()), baseline)
     groups = {argument: _table_group(titles[argument], table, names) for argument, table in tables.items()}
     dimensions = dict.fromkeys(name for table in tables.values() for name in table.dimensions)
     if folders:
         names = names or _named_in(groups.values())
-        scorer = _Scorer(folders, names, reference, weights, device, dtype, dimension)
-        dimensions |= dict.fromkeys(scorer.dimensions)
-        scored = scorer.groups(titles, batch_size, workers, quiet)
+        scored, predicted = _score_folders(folders, titles, names, reference, weights, dimension, quiet, **computing)
+        dimensions |= dict.fromkeys(predicted)
         if tables:  # of which only the images are known, not the folder that was scored
             scored = {argument: Group.of_rows(each.name, each.rows) for argument, each in scored.items()}
         groups |= scored
@@ -148,99 +138,80 @@ def main(
     sys.exit(_status(result))
 
 
-class _Scorer:
-    """Scores the images of folders."""
+def _score_folders(
+    folders: Sequence[str],
+    titles: Mapping[str, str],
+    names: Sequence[str],
+    reference: str | None,
+    weights: str,
+    dimension: str | None,
+    quiet: bool,
+    *,
+    device: str | None,
+    dtype: str,
+    batch_size: int | None,
+    workers: int | None,
+) -> tuple[dict[str, Group], list[str]]:
+    """The scores of the images in each folder, and their dimensions; references are encoded once for all folders."""
+    from tqdm import tqdm
 
-    def __init__(
-        self,
-        folders: Sequence[str],
-        names: Sequence[str],
-        reference: str | None,
-        weights: str,
-        device: str | None,
-        dtype: str,
-        dimension: str | None,
-    ) -> None:
-        from aigciqa.scoring import matching, sources
-        from aigciqa.tables.columns import columns_of, dimensions_of
+    from aigciqa.compare.groups import Group
+    from aigciqa.scoring import matching, sources
+    from aigciqa.scoring.engine import Engine
 
-        check_metrics(names, weights)
-        skipped: sources.Skipped = {}
-        openers = sources.open_sources(folders, sys.stdin.buffer, skipped)
-        references = matching.references_from(reference) if reference is not None else None
-        self.pair: dict[str, Callable[[Found], Item]] = {}
-        self.found: dict[str, list[Found]] = {}
-        for folder, opener in zip(folders, openers, strict=True):
-            self.found[folder] = list(opener())
-            if not self.found[folder]:
-                raise click.UsageError(f"no images in {folder}")
-            self.pair[folder] = references(self.found[folder]) if references else lambda found: found.item
-        for line in sources.describe_skipped(skipped):
-            complain(line)
-        names = names or (default_metric("nr" if reference is None else "fr"),)
-        check_references(names, reference, Item(""), folders)
-        self.metrics: list[Metric] = load_metrics(names, weights, device, dtype, dimension)
-        self.dimensions = [dimension] if dimension else dimensions_of(self.metrics)
-        self.columns = columns_of(self.dimensions)
+    check_metrics(names, weights)
+    skipped: sources.Skipped = {}
+    openers = sources.open_sources(folders, sys.stdin.buffer, skipped)
+    references = matching.references_from(reference) if reference is not None else None
+    found = {folder: list(opener()) for folder, opener in zip(folders, openers, strict=True)}
+    for folder, images in found.items():
+        if not images:
+            raise click.UsageError(f"no images in {folder}")
+    pairs = {folder: references(images) for folder, images in found.items()} if references else {}
+    for line in sources.describe_skipped(skipped):
+        complain(line)
+    names = names or (default_metric("nr" if reference is None else "fr"),)
+    check_references(names, reference, Item(""), folders)
+    metrics = load_metrics(names, weights, device, dtype, dimension)
+    dimensions = dimensions_of(metrics, dimension)
+    columns = columns_of(dimensions)
 
-    def groups(
-        self, titles: Mapping[str, str], batch_size: int | None, workers: int | None, quiet: bool
-    ) -> dict[str, Group]:
-        """Score the images of each folder; references are encoded once for all of them."""
-        from aigciqa.scoring.engine import Engine
-
-        with contextlib.closing(Engine(self.metrics, batch_size, workers)) as engine:
-            return {folder: self._group(engine, folder, titles[folder], quiet) for folder in self.found}
-
-    def _group(self, engine: Engine, folder: str, name: str, quiet: bool) -> Group:
-        from tqdm import tqdm
-
-        from aigciqa.compare.groups import Group
-        from aigciqa.tables.columns import to_row
-        from aigciqa.tables.text import printable
-
-        relatives: list[str] = []
-        records = engine.run(self._items(folder, relatives))
-        total = len(self.found[folder]) * len(self.metrics)
-        with tqdm(records, printable(name), total, leave=False, disable=quiet or None, unit="score") as bar:
-            rows = [to_row(record, self.columns) for record in bar]
-        return Group(name, rows, [relative for relative in relatives for _ in self.metrics])
-
-    def _items(self, folder: str, relatives: list[str]) -> Iterator[Item]:
+    def items(folder: str, relatives: list[str]) -> Iterator[Item]:
         """The items of a folder; notes where below it they lie."""
-        from aigciqa.scoring.sources import opened
+        for each in itertools.chain.from_iterable(map(sources.opened, found[folder])):
+            relatives.append(each.relative)
+            yield pairs[folder](each) if pairs else each.item
 
-        for found in self.found[folder]:
-            for each in opened(found):
-                relatives.append(each.relative)
-                yield self.pair[folder](each)
+    groups = {}
+    with contextlib.closing(Engine(metrics, batch_size, workers)) as engine:
+        for folder in folders:
+            name, relatives = titles[folder], list[str]()
+            records = engine.run(items(folder, relatives))
+            total = len(found[folder]) * len(metrics)
+            with tqdm(records, printable(name), total, leave=False, disable=quiet or None, unit="score") as bar:
+                rows = [to_row(record, columns) for record in bar]
+            groups[folder] = Group(name, rows, [relative for relative in relatives for _ in metrics])
+    return groups, dimensions
 
 
 def _titles(arguments: Sequence[str]) -> dict[str, str]:
     """Argument -> name of its group: the last part of its path, or all of it where two would be called the same."""
-    from aigciqa.tables.scores import is_table
-
-    def short(argument: str) -> str:
-        name = os.path.basename(absolute(argument))
-        return os.path.splitext(name)[0] if is_table(argument) else name
-
-    same = {each if each == "-" else absolute(each) for each in arguments}
-    if len(same) < len(arguments):
+    paths = {argument: argument if argument == "-" else absolute(argument) for argument in arguments}
+    if len(set(paths.values())) < len(arguments):
         raise click.UsageError("the same folder or table is named twice")
-    names = [short(argument) for argument in arguments]
-    return {
-        argument: name if names.count(name) == 1 else argument for argument, name in zip(arguments, names, strict=True)
-    }
+    names = {argument: os.path.basename(path) for argument, path in paths.items()}
+    names |= {argument: os.path.splitext(name)[0] for argument, name in names.items() if is_table(argument)}
+    times = Counter(names.values())
+    return {argument: name if times[name] == 1 else argument for argument, name in names.items()}
 
 
 def _table_group(name: str, table: ScoreTable, names: Sequence[str]) -> Group:
     """The rows of a table by the metrics that are named, or all."""
     from aigciqa.compare.groups import Group
 
-    rows: list[dict[str, Any]] = list(table.rows)
-    kept = [row for row in rows if not names or row["metric"] in names]
+    kept = [row for row in table.rows if not names or row["metric"] in names]
     if not kept:
-        there = ", ".join(dict.fromkeys(row["metric"] for row in rows))
+        there = ", ".join(dict.fromkeys(row["metric"] for row in table.rows))
         raise click.UsageError(f"{table.path} has no scores by {', '.join(names)}; it has {there}")
     return Group.of_rows(name, kept, table)
 
@@ -257,7 +228,7 @@ def _divided(whole: Group) -> list[Group]:
 
     rows: dict[str, list[Any]] = {}
     for row in whole.rows:
-        rows.setdefault(row["group"] or _NO_GROUP, []).append(row)
+        rows.setdefault(row["group"] or "(no group)", []).append(row)
     if len(rows) == 1:
         raise click.UsageError(f"all rows of {whole.name} are of one group: score with --group-by, or name more tables")
     return [Group.of_rows(name, each, whole.table) for name, each in rows.items()]
@@ -266,7 +237,6 @@ def _divided(whole: Group) -> list[Group]:
 def _write_report(path: str, result: Result, dimensions: Sequence[str]) -> None:
     """A report of all rows, grouped as they were compared."""
     from aigciqa.report import write_report
-    from aigciqa.tables.columns import columns_of
 
     columns = columns_of(dimensions)
     blank = dict.fromkeys(columns)

@@ -20,18 +20,17 @@ from aigciqa.cli.common import (
     say,
     writing,
 )
+from aigciqa.databases import Database, Sample, load_database
 from aigciqa.errors import InputError
 from aigciqa.registry import METRICS, default_metric, metric_info
 from aigciqa.tables.text import printable
 
 if TYPE_CHECKING:
-    from aigciqa.databases import Database, Sample
     from aigciqa.evaluation import Evaluation, PrecomputedScores, Predictions, Setting
     from aigciqa.metric import Metric
 
-DEFAULT_PROTOCOL = "prompt-disjoint"
-#: Of the images that could not be scored, these many are named.
-SHOWN = 5
+_DEFAULT_PROTOCOL = "prompt-disjoint"
+_SHOWN_FAILURES = 5
 
 
 @command("evaluate")
@@ -42,12 +41,12 @@ SHOWN = 5
     help="Metric, or a column of the table of --scores; may be given more than once. [default: all of that table]",
 )  # fmt: skip
 @click.option(
-    "--weights", "weights", multiple=True, metavar="W",
+    "--weights", multiple=True, metavar="W",
     help="Variant, folder or Hub repo of the weights; given more than once, one for each -m in order.",
 )  # fmt: skip
 @click.option(
     "--protocol", metavar="P",
-    help=f"How the database is divided. [default: that the weights were trained by, else {DEFAULT_PROTOCOL}]",
+    help=f"How the database is divided. [default: that the weights were trained by, else {_DEFAULT_PROTOCOL}]",
 )  # fmt: skip
 @click.option("--seed", type=int, metavar="N", help="Seed of the split. [default: that of the weights, else 0]")
 @click.option("--folds", type=int, metavar="N", help="Parts of --protocol k-fold.")
@@ -63,11 +62,9 @@ SHOWN = 5
 @click.option("--subset", metavar="S", help="Subset of pku-aigiqa-4k: all, i2i or t2i.")
 @click.option("--manifest", metavar="FILE", help="Manifest of the database folder.")
 @click.option(
-    "--scores",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
+    "--scores", metavar="FILE", type=click.Path(path_type=Path),
     help="Table of scores made before: .csv, .json, .jsonl or .parquet.",
-)
+)  # fmt: skip
 @click.option("--lower-better", multiple=True, metavar="METRIC", help="A metric of --scores whose low scores are good.")
 @click.option("-o", "--output", metavar="FILE", help="Write the report: .csv, .json, .md or .tex.")
 @click.option("--plots", metavar="DIR", type=click.Path(path_type=Path), help="Draw scatter and per-generator plots.")
@@ -108,9 +105,7 @@ def main(
     The table goes to standard output, progress and warnings to standard error. Exit status: 0 all scored, 1 some
     images could not be, 2 usage error.
     """
-    from aigciqa import evaluation as package
-    from aigciqa.databases import load_database
-    from aigciqa.evaluation import text
+    from aigciqa.evaluation import PrecomputedScores, evaluate, text
     from aigciqa.plotting import require_matplotlib
 
     if output is not None:
@@ -126,31 +121,38 @@ def main(
         check_output(option, path, [scores, *(database.root / name for name in read if isinstance(name, str))])
     table: PrecomputedScores | None = None
     if scores is not None:
-        table = package.PrecomputedScores.read(scores, dimensions=database.dimensions, columns=names)
+        table = PrecomputedScores.read(scores, dimensions=database.dimensions, columns=names)
     names = _names(names, table)
     for name in lower_better:
         if table is None or name not in names or name not in table:
             raise click.UsageError(f"--lower-better {name}: not one of the metrics read from --scores")
-    metrics = _load(_to_run(names, weights, table), device, dtype)
+    to_run = _to_run(names, weights, table)
+    metrics = {label: load_metrics([name], each, device, dtype)[0] for label, name, each in to_run}
     _check_dimensions(dimensions, database, metrics, table)
     setting, samples = _choose(database, metrics, part, protocol, seed, _given(folds=folds, fold=fold))
-    _check_references(metrics, samples)
+    needing = [label for label, metric in metrics.items() if metric.requires_reference]
+    if needing and not any(sample.reference for sample in samples):
+        why = f"{needing[0]} compares with image prompts, and these images have none"
+        raise click.UsageError(f"{why}: use {default_metric('nr')}")
     if part != "train":
         _warn_of_seen_images(metrics, database, samples)
 
-    found = _predict(metrics, samples, batch_size, workers, quiet)
-    for name in names:
-        if table is not None and name in table:
-            found[name] = table.predictions(
-                name,
-                samples,
-                root=database.root,
-                database=database.samples,
-                dimensions=dimensions or database.dimensions,
-                lower_better=name in lower_better,
-            )
-    ordered = sorted(found.values(), key=lambda each: _position(each.label, names))
-    evaluation = _evaluate(ordered, samples, dimensions, setting)
+    predicted = iter(_predict(metrics, samples, batch_size, workers, quiet))
+    rated: dict[str, Any] = {
+        "root": database.root, "database": database.samples, "dimensions": dimensions or database.dimensions
+    }  # fmt: skip
+    ordered = [
+        table.predictions(name, samples, lower_better=name in lower_better, **rated)
+        if table is not None and name in table
+        else next(predicted)
+        for name in names
+    ]
+    try:
+        evaluation = evaluate(ordered, samples, dimensions=dimensions or None, setting=setting)
+    except InputError as error:
+        if any(message is not None for each in ordered for message in each.errors):
+            raise click.ClickException(str(error)) from None
+        raise
     for note in evaluation.notes:
         click.secho(f"WARNING: {note}", err=True, fg="yellow")
     with writing():
@@ -181,18 +183,12 @@ def _to_run(
     """(label, metric, weights) of the metrics to be run."""
     run = [name for name in names if table is None or name not in table]
     if weights and len(weights) != len(run):
-        raise click.UsageError(
-            f"{len(weights)} --weights for {len(run)} metrics to run: give one for each -m, in order"
-        )
+        count = f"{len(weights)} --weights for {len(run)} metrics to run"
+        raise click.UsageError(f"{count}: give one for each -m, in order")
     pairs = list(zip(run, weights or ["default"] * len(run), strict=True))
     if len(set(pairs)) < len(pairs) or len(set(names) - set(run)) < len(names) - len(run):
         raise click.UsageError("the same metric is named twice")
     return [(name if run.count(name) == 1 else f"{name} ({each})", name, each) for name, each in pairs]
-
-
-def _load(wanted: Sequence[tuple[str, str, str]], device: str | None, dtype: str) -> dict[str, Metric]:
-    """Label -> metric."""
-    return {label: load_metrics([name], weights, device, dtype)[0] for label, name, weights in wanted}
 
 
 def _choose(
@@ -215,7 +211,7 @@ def _choose(
         if own is not None:
             protocol, seed = own.protocol, own.seed if seed is None else seed
             options = {**own.options, **options}
-    split = database.split(protocol or DEFAULT_PROTOCOL, seed=seed or 0, **options)
+    split = database.split(protocol or _DEFAULT_PROTOCOL, seed=seed or 0, **options)
     samples: Sequence[Sample] = getattr(split, part)
     if not samples:
         raise InputError(f"the {part} part of the protocol {split.protocol} is empty")
@@ -232,17 +228,8 @@ def _check_dimensions(
     wanted = set(dimensions or database.dimensions)
     for label, metric in metrics.items():
         if table is None and not wanted & set(metric.dimensions):
-            raise click.UsageError(
-                f"{label} predicts {', '.join(metric.dimensions)}; asked for: {', '.join(sorted(wanted))}"
-            )
-
-
-def _check_references(metrics: Mapping[str, Metric], samples: Sequence[Sample]) -> None:
-    needing = [label for label, metric in metrics.items() if metric.requires_reference]
-    if needing and not any(sample.reference for sample in samples):
-        raise click.UsageError(
-            f"{needing[0]} compares with image prompts, and these images have none: use {default_metric('nr')}"
-        )
+            predicted = ", ".join(metric.dimensions)
+            raise click.UsageError(f"{label} predicts {predicted}; asked for: {', '.join(sorted(wanted))}")
 
 
 def _warn_of_seen_images(metrics: Mapping[str, Metric], database: Database, samples: Sequence[Sample]) -> None:
@@ -250,43 +237,23 @@ def _warn_of_seen_images(metrics: Mapping[str, Metric], database: Database, samp
 
     for label, metric in metrics.items():
         training = Training.recorded(metric.config.training)
-        warning = seen_warning(label, training, database, samples) if training is not None else None
-        if warning is not None:
+        if training is not None and (warning := seen_warning(label, training, database, samples)) is not None:
             click.secho(printable(f"WARNING: {warning}"), err=True, fg="yellow")
 
 
 def _predict(
     metrics: Mapping[str, Metric], samples: Sequence[Sample], batch_size: int | None, workers: int | None, quiet: bool
-) -> dict[str, Predictions]:
-    """Label -> predictions of the metrics to be run."""
+) -> list[Predictions]:
+    """What the metrics to be run say of the samples."""
     from tqdm import tqdm
 
     from aigciqa.evaluation import predict
 
     if not metrics:
-        return {}
+        return []
     total = len(metrics) * len(samples)
     with tqdm(total=total, unit="score", disable=quiet or None, dynamic_ncols=True, leave=False) as bar:
-        found = predict(metrics, samples, batch_size=batch_size, workers=workers, progress=bar.update)
-    return {each.label: each for each in found}
-
-
-def _position(label: str, names: Sequence[str]) -> int:
-    """Where the metric was named."""
-    return next(index for index, name in enumerate(names) if label == name or label.startswith(f"{name} ("))
-
-
-def _evaluate(
-    predictions: Sequence[Predictions], samples: Sequence[Sample], dimensions: Sequence[str], setting: Setting
-) -> Evaluation:
-    from aigciqa.evaluation.evaluate import evaluate
-
-    try:
-        return evaluate(predictions, samples, dimensions=dimensions or None, setting=setting)
-    except InputError as error:
-        if any(message is not None for each in predictions for message in each.errors):
-            raise click.ClickException(str(error)) from None
-        raise
+        return predict(metrics, samples, batch_size=batch_size, workers=workers, progress=bar.update)
 
 
 def _write(
@@ -311,10 +278,10 @@ def _report_failures(failures: Sequence[tuple[str, str, str]]) -> int:
     if not failures:
         return EXIT_DONE
     complain(f"{len(failures)} scores are missing:")
-    for metric, _, error in failures[:SHOWN]:
+    for metric, _, error in failures[:_SHOWN_FAILURES]:
         say(f"  {metric}: {error}")
-    if len(failures) > SHOWN:
-        say(f"  and {len(failures) - SHOWN} more; --predictions writes them all")
+    if len(failures) > _SHOWN_FAILURES:
+        say(f"  and {len(failures) - _SHOWN_FAILURES} more; --predictions writes them all")
     return EXIT_ERRORS
 
 

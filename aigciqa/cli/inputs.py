@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,17 +17,11 @@ from aigciqa.tables.columns import carried_names
 
 @dataclass(frozen=True)
 class ToItem:
-    """Makes an item of what a source found.
+    """Makes an item of what a source found."""
 
-    Attributes:
-        pair: gives it its reference.
-        group: gives it its group.
-        renamed: column of a manifest -> what the table calls it, where that is another.
-    """
-
-    pair: Callable[[Found], Item]
-    group: Callable[[Item], Item]
-    renamed: dict[str, str] = field(default_factory=dict)
+    pair: Callable[[Found], Item]  # gives it its reference
+    group: Callable[[Item], Item]  # gives it its group
+    renamed: dict[str, str] = field(default_factory=dict)  # column of a manifest -> what the table calls it
 
     def __call__(self, found: Found) -> Item:
         item = self.group(self.pair(found))
@@ -36,48 +31,29 @@ class ToItem:
 
 
 class Inputs:
-    """The images that the arguments name, in order.
-
-    Args:
-        arguments: files, folders, patterns, archives, manifests, URLs, `-`.
-        reference: what `-r` says.
-        group_rule: what `--group-by` says.
-        is_left_out: by its path, whether an image is none of the inputs.
-
-    Raises:
-        SourceError: one of them can't be used.
-
-    Attributes:
-        skipped: what walks of folders have skipped so far.
-        can_be_listed_again: whether `listed` starts anew: standard input does not.
-        found: what the sources list; to be read once.
-        to_item: makes items of it.
-        first: the first image that can be scored, else the first; None if there is none.
-    """
+    """The images that the arguments name, in order, but for those that `is_left_out` picks by their paths."""
 
     def __init__(
-        self,
-        arguments: Sequence[str],
-        reference: str | None,
-        group_rule: str | None,
-        is_left_out: Callable[[str], bool] = lambda _: False,
+        self, arguments: Sequence[str], reference: str | None, group_by: str | None, is_left_out: Callable[[str], bool]
     ) -> None:
-        self.skipped: sources.Skipped = {}
+        self.skipped: sources.Skipped = {}  # what walks of folders have skipped so far
         self.sources: list[Source] = sources.open_sources(arguments, sys.stdin.buffer, self.skipped)
         references = matching.references_from(reference) if reference is not None else None
-        self.can_be_listed_again = "-" not in arguments
+        self.can_be_listed_again = "-" not in arguments  # standard input can't
         self.to_item = ToItem(
-            pair=references(self.listed() if self.can_be_listed_again else None) if references else _item,
-            group=sources.group_by(group_rule) if group_rule is not None else lambda item: item,
+            pair=references(self.listed() if self.can_be_listed_again else None)
+            if references
+            else operator.attrgetter("item"),
+            group=sources.group_by(group_by) if group_by is not None else lambda item: item,
         )
         listed = (each for each in self.listed() if not is_left_out(each.item.image))
         self._taken: list[Found] = []
-        self.first = self._first(listed)
-        self.found: Iterator[Found] = itertools.chain(self._taken, listed)
+        self.first = self._first(listed)  # the first image that can be scored, else the first
+        self.found = itertools.chain(self._taken, listed)  # to be read once
 
     def listed(self) -> Iterator[Found]:
         """What the sources list, from the start."""
-        return (each for source in self.sources for each in source())
+        return itertools.chain.from_iterable(source() for source in self.sources)
 
     def items(self) -> Iterator[Item]:
         """The images; to be read once."""
@@ -96,19 +72,10 @@ class Inputs:
         self.to_item.renamed.update(names)
         return list(names.values())
 
-    @property
-    def files(self) -> list[str]:
-        """Parquet files that hold images."""
-        return [file for source in self.sources for file in source.files]
-
     def _first(self, listed: Iterator[Found]) -> Item | None:
         for head in listed:
             self._taken.append(head)
-            items = (self.to_item(each) for each in sources.opened(head))
-            if (first := next((item for item in items if item.error is None), None)) is not None:
-                return first
+            for item in map(self.to_item, sources.opened(head)):
+                if item.error is None:
+                    return item
         return self.to_item(self._taken[0]) if self._taken else None
-
-
-def _item(found: Found) -> Item:
-    return found.item

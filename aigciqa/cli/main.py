@@ -7,7 +7,7 @@ import importlib
 
 import click
 
-from aigciqa.cli.common import SETTINGS, VERSION, Group
+from aigciqa.cli.common import SETTINGS, VERSION, Command
 
 #: Subcommand -> what it does. Each is the function `main` of the module of its name, which has the same short help.
 COMMANDS = {
@@ -21,7 +21,7 @@ COMMANDS = {
 }
 
 
-class _Lazy(Group):
+class _Lazy(Command, click.Group):
     """A group that lists its commands without importing them."""
 
     def list_commands(self, context: click.Context) -> list[str]:

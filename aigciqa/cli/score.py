@@ -2,40 +2,43 @@
 
 from __future__ import annotations
 
-import importlib
 import os
+import shutil
 import signal
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from aigciqa.cli.common import (
-    EXIT_INTERRUPTED,
-    EXIT_TERMINATED,
-    Terminated,
+    EXIT_DONE,
+    EXIT_ERRORS,
+    STOPS,
     check_metrics,
     check_output,
     check_references,
-    checked,
+    check_report,
     command,
+    complain,
     computing_options,
     load_metrics,
     reference_option,
     report_option,
-    say,
     terminate,
+    weights_option,
 )
-from aigciqa.errors import ImageError, InputError, LockedError, MissingExtraError
+from aigciqa.errors import ImageError, InputError, LockedError
 from aigciqa.registry import METRICS, SCORE_RANGES, default_metric
+from aigciqa.scoring.parts import Parts
 from aigciqa.scoring.resume import refuse_changed
 from aigciqa.scoring.sinks import LostError, begun, journal_of
-from aigciqa.tables.columns import columns_of, dimensions_of, scores_of, to_row
+from aigciqa.tables.columns import Row, columns_of, dimensions_of, scores_of, to_row
+from aigciqa.tables.formats import header, lines
 from aigciqa.tables.text import printable
 from aigciqa.utils.files import locked
 from aigciqa.utils.object_stores import is_url
@@ -43,13 +46,12 @@ from aigciqa.utils.object_stores import is_url
 if TYPE_CHECKING:
     from aigciqa.cli.inputs import Inputs
     from aigciqa.integrations.ray import Setup
-    from aigciqa.metric import Metric
     from aigciqa.records import Item, Record
     from aigciqa.report import Report
     from aigciqa.scoring.decoding import Decoder
     from aigciqa.scoring.maps import MapFolder
 
-EXIT_SCORED, EXIT_ERRORS = 0, 1
+_SCORE_WIDTH = 9
 
 
 def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:
@@ -62,7 +64,7 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
         reference = "needed" if spec.requires_reference else "none"
         size = f"{spec.preprocess.resize} px, {crop}"
         click.echo(f"{spec.name:<16}{reference:<11}{size:<26}{', '.join(spec.dimensions):<50}{weights}")
-    context.exit(EXIT_SCORED)
+    context.exit(EXIT_DONE)
 
 
 @command("score")
@@ -77,7 +79,7 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
 @click.option("--maps", metavar="DIR", help="Write quality maps: where in each image the score comes from.")
 @computing_options
 @click.option(
-    "--decoder", type=click.Choice(["pillow", "draft", "nvjpeg"]), default="pillow", show_default=True,
+    "--decoder", type=click.Choice(["pillow", "draft", "nvjpeg"]), default="pillow",
     help="What decodes JPEG files; draft: large ones smaller; nvjpeg: on the GPU. These two move scores slightly.",
 )  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on with what an interrupted run of the same command left in FILE.")
@@ -87,14 +89,14 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
     help="Group of an image: its folder's name, or what the expression finds in its path.",
 )  # fmt: skip
 @click.option(
-    "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
+    "--engine", type=click.Choice(["local", "ray"]), default="local",
     help="What runs the scoring: this process, or a Ray cluster, which writes FILE.parquet as a folder of parts.",
 )  # fmt: skip
 @click.option(
-    "--part-size", type=click.IntRange(min=1), default=1000, show_default=True, metavar="N",
+    "--part-size", type=click.IntRange(min=1), default=1000, metavar="N",
     help="Images in a part, with --engine ray.",
 )  # fmt: skip
-@click.option("--weights", default="default", metavar="W", help="Variant, folder or Hub repo of the weights.")
+@weights_option
 @click.option("--dimension", metavar="D", help=f"Write this dimension only, such as {', '.join(SCORE_RANGES)}.")
 @click.option("--quiet", is_flag=True, help="No progress and no summary.")
 @click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_metrics, help="List metrics.")
@@ -143,52 +145,51 @@ def main(
     if engine == "ray" and (maps is not None or decoder != "pillow"):
         raise click.UsageError("--maps and --decoder go with --engine local")
     check_output("-o", output, [*images, reference])
-    check_output("--report", report, [*images, reference])
-    if report is not None:
-        from aigciqa.report import check_target
-
-        checked(check_target, report)
+    check_report(report, [*images, reference])
     check_metrics(names, weights)
     is_a_map = partial(lies_in, folder=maps) if maps is not None else lambda _: False
-    inputs = checked(Inputs, images, reference, group_by, is_a_map)
+    inputs = Inputs(images, reference, group_by, is_a_map)
     if inputs.first is None:
         raise click.UsageError("; ".join([f"no images in {', '.join(images)}", *describe_skipped(inputs.skipped)]))
     names = names or (default_metric("fr" if inputs.bring_references(reference) else "nr"),)
     check_references(names, reference, inputs.first, images)
 
-    warnings.filterwarnings("ignore", module="PIL")  # oddities of files that Pillow copes with
     if quiet:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of downloads
     if engine == "ray":
-        checked(importlib.import_module, "aigciqa.integrations.ray")  # says what to install
-        metrics = checked(load_metrics, names, weights, None, "float32" if dtype == "auto" else dtype, dimension)
+        from aigciqa.integrations.ray import Setup
+
+        metrics = load_metrics(names, weights, None, "float32" if dtype == "auto" else dtype, dimension)
     else:
-        metrics = checked(load_metrics, names, weights, device, dtype, dimension)
-    dimensions = checked(dimensions_of, metrics, dimension)
-    folder = checked(MapFolder, maps, metrics, resume) if maps is not None else None
+        metrics = load_metrics(names, weights, device, dtype, dimension)
+    dimensions = dimensions_of(metrics, dimension)
+    folder = MapFolder(maps, metrics, resume) if maps is not None else None
     carried = inputs.carry(columns_of(dimensions))
     columns = columns_of(dimensions, carried)
     kept = output if engine == "ray" or output is None else journal_of(output)
-    run = _Run(metrics, columns, output, kept, report, folder, quiet)
+    page = None
+    if report is not None:
+        from aigciqa.report import Report
+
+        page = Report(report, columns)
+    run = _Run([metric.name for metric in metrics], columns, output, kept, page, folder, quiet)
     options = {"reference": reference, "group-by": group_by}
     items = inputs.items() if folder is None else folder.watch(inputs.items())
     scoring: dict[str, Any] = {
         "metric": metrics, "batch_size": batch_size, "workers": workers, "strict": strict, "decoder": decoder,
         "maps": "dense" if maps is not None else "coarse" if report is not None else None,
     }  # fmt: skip
-    score: Callable[[], object]
     if output is None:
-        score = partial(_print_scores, run, items, scoring)
+        score: Callable[[], object] = partial(_print_scores, run, items, scoring)
     elif engine == "ray":
-        from aigciqa.integrations.ray import Setup
-
         setup = Setup(metrics, dtype == "auto", device, batch_size, workers, strict=strict)
         score = partial(_score_on_ray, run, inputs, setup, output, options, part_size, resume)
     else:
         from aigciqa.scoring.to_file import score_to_file
 
         if resume and (left := begun(output)) is not None:
-            checked(refuse_changed, output, inputs.files, left.stat().st_mtime)
+            files = [file for source in inputs.sources for file in source.files]  # Parquet files that hold images
+            refuse_changed(output, files, left.stat().st_mtime)
         score = partial(
             score_to_file, items, output, dimension=dimension, resume=resume, overwrite=True, extra_columns=carried,
             options=options, on_record=run.take, **scoring,
@@ -200,82 +201,95 @@ def main(
 
 
 def _print_scores(run: _Run, items: Iterator[Item], scoring: dict[str, Any]) -> None:
-    from aigciqa.cli.standard_output import row_printer
     from aigciqa.scoring.engine import score_files
 
     with closing(score_files(items, **scoring)) as records:
-        print_row = row_printer(run.columns, run.names)
+        print_row = _row_printer(run.columns, run.names)
         for record in records:
             run.take(record)
             with run.bar.external_write_mode():
                 print_row(to_row(record, run.columns))
 
 
+def _row_printer(columns: Sequence[str], metrics: Sequence[str]) -> Callable[[Row], None]:
+    """What prints rows, one at a time: aligned on a terminal, as CSV elsewhere. The header is printed at once."""
+    if sys.stdout.isatty():
+        return _AlignedTable(columns, metrics).print
+
+    def write(data: bytes) -> None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
+
+    write(header(columns, ".csv"))
+    return lambda row: write(lines([row], columns, ".csv"))
+
+
+class _AlignedTable:
+    """Scores on a terminal. Long paths lose their beginning."""
+
+    def __init__(self, columns: Sequence[str], metrics: Sequence[str]) -> None:
+        self.dimensions = scores_of(columns)
+        self.several = len(metrics) > 1
+        self.metric_width = max(map(len, metrics)) + 2 if self.several else 0
+        self.score_widths = [max(_SCORE_WIDTH, len(name) + 2) for name in self.dimensions]
+        width = shutil.get_terminal_size().columns
+        self.image_width = max(20, width - self.metric_width - sum(self.score_widths) - 1)
+        self._line("image", "metric", list(self.dimensions))
+
+    def print(self, row: Row) -> None:
+        if row["error"] is not None:
+            self._line(row["image"], row["metric"], ["error"] + ["-"] * (len(self.dimensions) - 1))
+            sys.stdout.write(f"    {printable(row['error'])}\n")
+        else:
+            scores = [row[name] for name in self.dimensions]
+            self._line(row["image"], row["metric"], ["-" if s is None else f"{s:.3f}" for s in scores])
+        sys.stdout.flush()
+
+    def _line(self, image: str, metric: str, scores: Sequence[str]) -> None:
+        name = printable(image)
+        if len(name) > self.image_width:
+            name = "…" + name[1 - self.image_width :]
+        cells = [f"{score:>{width}}" for score, width in zip(scores, self.score_widths, strict=True)]
+        middle = f"  {metric:<{self.metric_width - 2}}" if self.several else ""
+        sys.stdout.write(f"{name:<{self.image_width}}{middle}{''.join(cells)}\n")
+
+
 def _score_on_ray(
-    run: _Run,
-    inputs: Inputs,
-    setup: Setup,
-    output: str,
-    options: Mapping[str, Any],
-    part_size: int,
-    resume: bool,
+    run: _Run, inputs: Inputs, setup: Setup, output: str, options: Mapping[str, Any], part_size: int, resume: bool
 ) -> None:
     from aigciqa.integrations.shards import score_shards
-    from aigciqa.scoring.parts import Parts
     from aigciqa.scoring.to_file import describe, folder_of_paths
 
     options = {**options, "decoder": "pillow", "folder": folder_of_paths(inputs.first, output)}
     made_by = describe(setup.metrics, scores_of(run.columns), "auto" if setup.fast else None, options)
     parts = Parts(output, run.columns, made_by)
-    with ExitStack() as last:
-        if not is_url(output):
-            last.enter_context(locked(output))
-        records = score_shards(inputs.found, inputs.to_item, setup, parts, part_size, resume)
-        for record in last.enter_context(closing(records)):
+    records = score_shards(inputs.found, inputs.to_item, setup, parts, part_size, resume)
+    with nullcontext() if is_url(output) else locked(output), closing(records):
+        for record in records:
             run.take(record)
 
 
+@dataclass
 class _Run:
-    """One run of the command: from records to a summary, a report, maps and an exit status.
+    """One run of the command: from records to a summary, a report, maps and an exit status."""
 
-    Args:
-        metrics: in order.
-        columns: of the table.
-        output: the table; None: standard output.
-        kept: where its rows are if the run is stopped.
-        report: the report to be made, if any.
-        maps: where maps go, if anywhere.
-        quiet: no progress and no summary.
-    """
+    names: Sequence[str]  # of the metrics
+    columns: Sequence[str]
+    output: str | None  # the table; None: standard output
+    kept: str | os.PathLike[str] | None  # where its rows are if the run is stopped
+    report: Report | None
+    maps: MapFolder | None
+    quiet: bool
+    taken: int = 0
+    resumed: int = 0
 
-    def __init__(
-        self,
-        metrics: Sequence[Metric],
-        columns: Sequence[str],
-        output: str | None,
-        kept: str | os.PathLike[str] | None,
-        report: str | None,
-        maps: MapFolder | None,
-        quiet: bool,
-    ) -> None:
+    def __post_init__(self) -> None:
         from tqdm import tqdm
 
         from aigciqa.scoring.summary import Summary
 
-        self.names = [metric.name for metric in metrics]
-        self.columns = columns
-        self.output = output
-        self.kept = kept
-        self.report: Report | None = None
-        if report is not None:
-            from aigciqa.report import Report
-
-            self.report = Report(report, self.columns)
-        self.maps = maps
-        self.quiet = quiet
-        self.summary = Summary(scores_of(columns))
-        self.taken = self.resumed = 0
-        self.bar = tqdm(unit="score", disable=quiet or None, dynamic_ncols=True, leave=False)
+        self.summary = Summary(scores_of(self.columns))
+        self.bar = tqdm(unit="score", disable=self.quiet or None, dynamic_ncols=True, leave=False)
 
     def take(self, record: Record, is_new: bool = True) -> None:
         """Take a record before its row is written; those of an earlier run come first and are not new."""
@@ -300,17 +314,14 @@ class _Run:
             return self._stopped("the output was closed", EXIT_ERRORS)
         except ImageError as error:
             return self._stopped(f"--strict: {error}", EXIT_ERRORS)
-        except (InputError, LockedError, MissingExtraError) as error:
-            raise click.UsageError(str(error)) from None
-        except LostError as error:
-            self.kept = None
-            return self._stopped(f"can't write the scores: {error}", EXIT_ERRORS)
+        except (InputError, LockedError):
+            raise
         except OSError as error:
+            if isinstance(error, LostError):
+                self.kept = None
             return self._stopped(f"can't write the scores: {error}", EXIT_ERRORS)
-        except KeyboardInterrupt:
-            return self._stopped("interrupted", EXIT_INTERRUPTED)
-        except Terminated:
-            return self._stopped("terminated", EXIT_TERMINATED)
+        except tuple(STOPS) as stop:
+            return self._stopped(*STOPS[type(stop)])
         finally:
             self.bar.close()
         if self.taken == self.resumed > 0:
@@ -318,8 +329,14 @@ class _Run:
         self._say(*self.summary.lines(), *notes())
         if self.output is not None:
             self._say(f"{self.taken} rows in {self.output}")
-        failed = self.summary.failed + self._failed_maps()
-        return self._write_report() or (EXIT_ERRORS if failed else EXIT_SCORED)
+        failed = self.summary.failed
+        if self.maps is not None:
+            self._say(f"maps in {self.maps.folder}")
+            failed += self.maps.failed
+            if count := self.maps.failed:
+                why = self.maps.first_failure
+                complain(f"{count} maps could not be written, but all scores have been; the first: {why}")
+        return self._write_report() or (EXIT_ERRORS if failed else EXIT_DONE)
 
     def count_ahead(self, listed: Callable[[], Iterable[Any]]) -> None:
         """Find the progress bar's total without holding up the scoring."""
@@ -331,38 +348,25 @@ class _Run:
 
         threading.Thread(target=count, daemon=True).start()
 
-    def _failed_maps(self) -> int:
-        """How many maps could not be written; says so, and where the others are."""
-        if self.maps is None:
-            return 0
-        self._say(f"maps in {self.maps.folder}")
-        if self.maps.failed:
-            failures = f"{self.maps.failed} maps could not be written, but all scores have been"
-            say(f"aigciqa score: {failures}; the first: {self.maps.first_failure}")
-        return self.maps.failed
-
     def _write_report(self) -> int:
-        """Write the report if one is asked for, when all scores have been written; returns the exit status."""
-        if self.report is None:
-            return EXIT_SCORED
+        """Write the report, if one is asked for; returns the exit status."""
         try:
-            self.report.write()
-            self._say(f"report in {self.report.path}")
-            return EXIT_SCORED
+            if self.report is not None:
+                self.report.write()
+                self._say(f"report in {self.report.path}")
+            return EXIT_DONE
         except OSError as error:
             why, status = str(error), EXIT_ERRORS
-        except KeyboardInterrupt:
-            why, status = "interrupted", EXIT_INTERRUPTED
-        except Terminated:
-            why, status = "terminated", EXIT_TERMINATED
-        say(f"aigciqa score: no report, but all scores have been written: {why}")
+        except tuple(STOPS) as stop:
+            why, status = STOPS[type(stop)]
+        complain(f"no report, but all scores have been written: {why}")
         return status
 
     def _stopped(self, why: str, status: int) -> int:
         hint = ""
         if self.taken and self.kept is not None and (is_url(os.fspath(self.kept)) or os.path.exists(self.kept)):
             hint = f"; the rows so far are in {self.kept}, and --resume goes on from there"
-        say(f"aigciqa score: {why}{hint}")
+        complain(f"{why}{hint}")
         return status
 
     def _say_resumed(self) -> None:

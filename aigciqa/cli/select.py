@@ -12,18 +12,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aigciqa.cli.common import EXIT_INTERRUPTED, check_output, checked, command, say
-from aigciqa.compare.selection import (
-    Criteria,
-    Selection,
-    bucket,
-    first_scored,
-    read_list,
-    rows_by,
-    select,
-    steps_into,
-    write_selection,
-)
+from aigciqa.cli.common import EXIT_DONE, EXIT_ERRORS, EXIT_INTERRUPTED, check_output, command, complain, say
+from aigciqa.compare import selection
+from aigciqa.errors import InputError
 from aigciqa.tables.scores import read_table
 from aigciqa.tables.text import printable
 from aigciqa.utils.object_stores import is_url
@@ -33,7 +24,6 @@ if TYPE_CHECKING:
     from aigciqa.tables.columns import Row
     from aigciqa.utils.place_files import Method, Step
 
-EXIT_DONE, EXIT_ERRORS = 0, 1
 #: Of the images that could not be put in place, these many are named.
 _SHOWN = 20
 _LABELS = {"there": "already there", "different": "another file is there", "gone": "no such file any more"}
@@ -64,8 +54,7 @@ def _edges(_context: click.Context, _parameter: click.Parameter, value: str | No
 
 
 def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
+    if not math.isfinite(number := float(text)):
         raise ValueError
     return number
 
@@ -89,13 +78,7 @@ def _finite(text: str) -> float:
 @click.option(
     "--to", "folder", metavar="DIR", help="Put the images into a folder, by their paths below their common one."
 )
-@click.option(
-    "--by",
-    type=click.Choice(["copy", "hardlink", "symlink"]),
-    default="copy",
-    show_default=True,
-    help="How, with --to.",
-)
+@click.option("--by", type=click.Choice(["copy", "hardlink", "symlink"]), default="copy", help="How, with --to.")
 @click.option("--apply", is_flag=True, help="Do it, with --to: without, what would be done is shown.")
 @click.option("-o", "--output", metavar="FILE", help="Write the rows as a new table: .csv, .json, .jsonl or .parquet.")
 def main(
@@ -131,22 +114,25 @@ def main(
         raise click.UsageError(f"--to {folder} is no folder")
     check_output("--to", folder, [path])  # a table may be a folder of parts
     named = [name for name in (dimension, *dict(minimum), *dict(maximum)) if name]
-    table = checked(read_table, path, named)
-    rows = checked(rows_by, table, metric)
+    table = read_table(path, named)
+    rows = selection.rows_by(table, metric)
     if folder is not None and any(is_url(row["image"]) for row in rows):
         raise click.UsageError(f"{path} has images in an object store: leave --to out for a list of them")
-    dimension = dimension or first_scored(table, rows)
+    dimension = dimension or selection.first_scored(table, rows)
     lowest, highest = _by_dimension("--min", minimum, dimension), _by_dimension("--max", maximum, dimension)
     for name in (dimension, *lowest, *highest):
         if name not in table.dimensions:
             raise click.UsageError(f"{path} has no scores of {name!r}; it has {', '.join(table.dimensions)}")
     keep = top if top is not None else bottom
-    images = checked(read_list, listed, table) if listed is not None else None
-    chosen = select(rows, Criteria(dimension, lowest, highest, keep, bottom is None, per_group, images))
+    images = selection.read_list(listed, table) if listed is not None else None
+    criteria = selection.Criteria(dimension, lowest, highest, keep, bottom is None, per_group, images)
+    chosen = selection.select(rows, criteria)
     _say_what(chosen, listed)
     if output is not None:
         try:
-            checked(write_selection, output, table, chosen.rows)
+            selection.write_selection(output, table, chosen.rows)
+        except InputError:
+            raise
         except OSError as error:
             raise click.ClickException(f"can't write -o {output}: {error.strerror or error}") from None
     missing = EXIT_ERRORS if chosen.missing else EXIT_DONE
@@ -154,11 +140,11 @@ def main(
         if output is None:
             _print_paths(chosen.rows, dimension, edges)
         sys.exit(missing)
-    steps = steps_into(folder, rows, chosen.rows, dimension, edges)
+    steps = selection.steps_into(folder, rows, chosen.rows, dimension, edges)
     try:
         sys.exit((_place(steps, by) if apply else _show(steps, by)) or missing)
     except KeyboardInterrupt:
-        say("aigciqa select: interrupted; what is done stays done, and the same command goes on")
+        complain("interrupted; what is done stays done, and the same command goes on")
         sys.exit(EXIT_INTERRUPTED)
 
 
@@ -172,21 +158,20 @@ def _by_dimension(option: str, bounds: Iterable[tuple[str, float]], dimension: s
     return found
 
 
-def _say_what(chosen: Selection, listed: str | None) -> None:
+def _say_what(chosen: selection.Selection, listed: str | None) -> None:
     say(f"{len(chosen.rows)} of {chosen.offered} images selected")
-    for count, what in (
-        (chosen.unscored, "have no such score and are left out"),
-        (chosen.repeated, "rows repeat an image; its first row counts"),
-        (chosen.missing, f"images of {listed} are not in the table"),
-    ):
-        if count:
-            say(f"{count} {what}")
+    if chosen.unscored:
+        say(f"{chosen.unscored} have no such score and are left out")
+    if chosen.repeated:
+        say(f"{chosen.repeated} rows repeat an image; its first row counts")
+    if chosen.missing:
+        say(f"{chosen.missing} images of {listed} are not in the table")
 
 
 def _print_paths(rows: Sequence[Row], dimension: str, edges: Sequence[float]) -> None:
     """A path a line, after its bucket and a tab if there are buckets."""
     for row in rows:
-        before = f"{bucket(row[dimension], edges)}\t" if edges else ""
+        before = f"{selection.bucket(row[dimension], edges)}\t" if edges else ""
         image = printable(row["image"]) if sys.stdout.isatty() else row["image"]
         click.echo(os.fsencode(f"{before}{image}"))
 
@@ -197,7 +182,7 @@ def _show(steps: Sequence[Step], by: str) -> int:
     for step in steps:
         try:
             state: str = step.state()
-            what = by if state == "new" else _LABELS[state]
+            what = {"new": by, **_LABELS}[state]
         except OSError as error:
             state, what = "failed", str(error.strerror)
         states[state] += 1
@@ -229,17 +214,17 @@ def _place(steps: Sequence[Step], by: Method) -> int:
                 problems.append(_remedy(error, by))
                 break
     for problem in problems[:_SHOWN]:
-        say(f"aigciqa select: {problem}")
+        complain(problem)
     if len(problems) > _SHOWN:
-        say(f"aigciqa select: and {len(problems) - _SHOWN} more")
-    left = len(steps) - states.total()
-    say(_summary(states, "done") + (f", {left} not tried" if left else ""))
+        complain(f"and {len(problems) - _SHOWN} more")
+    states["not tried"] = len(steps) - states.total()
+    say(_summary(states, "done"))
     return EXIT_ERRORS if problems else EXIT_DONE
 
 
 def _summary(states: Mapping[str, int], what: str) -> str:
     """The counts of a run, such as "3 done, 1 already there"."""
-    named = {"new": what, **_LABELS, "failed": "failed"}
+    named = {"new": what, **_LABELS, "failed": "failed", "not tried": "not tried"}
     return ", ".join(f"{states[state]} {name}" for state, name in named.items() if states[state]) or f"0 {what}"
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from aigciqa.cli.common import (
     EXIT_ERRORS,
-    EXIT_INTERRUPTED,
-    EXIT_TERMINATED,
-    Terminated,
+    STOPS,
     command,
     complain,
     license_option,
@@ -35,7 +34,7 @@ def _dimensions(_context: click.Context, _parameter: click.Parameter, given: tup
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder of the checkpoint."
 )
-@click.option("--protocol", metavar="P", help="How the database is split. [default: prompt-disjoint]")
+@click.option("--protocol", metavar="P", default="prompt-disjoint", help="How the database is split.")
 @click.option(
     "--dimensions", "-d", multiple=True, callback=_dimensions, metavar="D[,D...]",
     help="Opinion scores to learn, jointly. [default: all that the database has]",
@@ -55,16 +54,13 @@ def _dimensions(_context: click.Context, _parameter: click.Parameter, given: tup
 )  # fmt: skip
 @click.option("--frozen", is_flag=True, help="Train the head alone, on features computed once.")
 @click.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    default="float32",
+    "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32",
     help="What the network computes in; not float32: mixed precision.",
-)
+)  # fmt: skip
 @click.option(
-    "--activation-checkpointing",
-    is_flag=True,
+    "--activation-checkpointing", is_flag=True,
     help="Keep fewer feature maps: less memory, more time, the same outcome.",
-)
+)  # fmt: skip
 @click.option("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps.")
 @click.option("--devices", type=click.IntRange(min=1), default=1, help="How many of them; each is a process.")
 @click.option("--cache", type=click.Path(path_type=Path), metavar="DIR", help="Where decoded images are kept.")
@@ -73,24 +69,7 @@ def _dimensions(_context: click.Context, _parameter: click.Parameter, given: tup
 @click.option("--tensorboard", is_flag=True, help="Also log to DIR/training/tensorboard.")
 @click.option("--resume", is_flag=True, help="Go on with the run that DIR holds.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-def main(
-    database: str,
-    root: Path,
-    metric: str,
-    output: Path,
-    protocol: str | None,
-    dimensions: tuple[str, ...],
-    seed: int,
-    device: str,
-    devices: int,
-    cache: Path | None,
-    workers: int | None,
-    license: str | None,
-    tensorboard: bool,
-    resume: bool,
-    quiet: bool,
-    **settings: Any,
-) -> None:
+def main(database: str, root: Path, output: Path, protocol: str, quiet: bool, **options: Any) -> None:
     """Train a metric on a database of rated images.
 
     DATABASE is its name, ROOT the folder it lies in, DIR the folder of the new checkpoint.
@@ -101,44 +80,29 @@ def main(
     """
     signal.signal(signal.SIGTERM, terminate)
     try:
-        _train(
-            database,
-            root,
-            output,
-            protocol,
-            {"metric": metric, "dimensions": dimensions, "seed": seed, **settings},
-            resume=resume,
-            device=device,
-            devices=devices,
-            cache=cache,
-            workers=workers,
-            license=license,
-            tensorboard=tensorboard,
-            progress=not quiet,
-        )
-    except KeyboardInterrupt:
-        _stop("interrupted", output, EXIT_INTERRUPTED)
-    except Terminated:
-        _stop("terminated", output, EXIT_TERMINATED)
+        _train(database, root, output, protocol, options, progress=not quiet)
+    except tuple(STOPS) as stop:
+        why, status = STOPS[type(stop)]
+        complain(f"{why}{_kept(output)}")
+        sys.exit(status)
     if not quiet:
         say(f"{output}: use it with weights={str(output)!r}, publish it with aigciqa publish")
 
 
-def _train(
-    database: str, root: Path, output: Path, protocol: str | None, settings: dict[str, Any], **options: Any
-) -> None:
+def _train(database: str, root: Path, output: Path, protocol: str, options: dict[str, Any], progress: bool) -> None:
     """Train; a run that can't go on is an error of the command, other than a wrong call."""
     import aigciqa
     from aigciqa.errors import InputError, LockedError, OutputExistsError, TrainingError, WeightsError
     from aigciqa.training.trainer import Settings, train
     from aigciqa.utils.hardware import keep_memory
 
-    keep_memory(not settings["activation_checkpointing"])
+    keep_memory(not options["activation_checkpointing"])
+    settings = {each.name: options.pop(each.name) for each in fields(Settings)}
     try:
         data = aigciqa.load_database(database, root)
-        split = data.split(protocol, seed=settings["seed"]) if protocol else data.split(seed=settings["seed"])
-        chosen = Settings(**{**settings, "dimensions": settings["dimensions"] or data.dimensions})
-        metric = train(data, split, chosen, output, **options)
+        split = data.split(protocol, seed=settings["seed"])
+        settings["dimensions"] = settings["dimensions"] or data.dimensions
+        metric = train(data, split, Settings(**settings), output, **options, progress=progress)
     except OutputExistsError as error:
         raise click.UsageError(f"{error} (--resume, -o)") from None
     except (InputError, LockedError):
@@ -149,11 +113,6 @@ def _train(
         raise click.ClickException(f"{error}{_kept(output)}") from None
     if metric.config.training["validation_srcc"] is None:
         sys.exit(EXIT_ERRORS)  # `train` has warned
-
-
-def _stop(why: str, output: Path, status: int) -> NoReturn:
-    complain(f"{why}{_kept(output)}")
-    sys.exit(status)
 
 
 def _kept(output: Path) -> str:

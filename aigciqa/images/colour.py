@@ -30,13 +30,9 @@ _AS_THEY_ARE = np.rint(_GREYS / 257.0).astype(np.uint8)
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
-    """Convert an image from its ICC profile, or else from the gamma of a PNG.
+    """Convert an image of 8 bits from its ICC profile, or else from the gamma of a PNG, to L, LA, RGB or RGBA.
 
-    Args:
-        image: of any mode of 8 bits; its alpha, or transparent colour, is kept.
-
-    Returns:
-        The image itself where there is nothing to convert; else L, LA, RGB or RGBA.
+    Its alpha, or transparent colour, is kept. Where there is nothing to convert, the image itself is returned.
     """
     convert = _conversion(image)
     if convert is None:
@@ -60,8 +56,7 @@ def is_srgb(image: Image.Image) -> bool:
 
 def grey_levels(info: Mapping[Any, Any]) -> np.ndarray:
     """The sRGB level (uint8) of each of the 65,536 levels of a 16-bit grey image with this `info`."""
-    profile = _profile(info)
-    if profile is not None:
+    if (profile := _profile(info)) is not None:
         return _levels_of_profile(profile)
     gamma = _gamma(info)
     return _AS_THEY_ARE if gamma is None else _levels_of_gamma(gamma)
@@ -72,8 +67,7 @@ def _conversion(image: Image.Image) -> _Conversion | None:
     if base == "L":
         levels = grey_levels(image.info)
         return None if levels is _AS_THEY_ARE else functools.partial(_looked_up, levels=levels)
-    profile = _profile(image.info)
-    if profile is not None:
+    if (profile := _profile(image.info)) is not None:
         return _transform(profile, base)
     gamma = _gamma(image.info) if base == "RGB" else None
     return None if gamma is None else functools.partial(_looked_up, levels=_levels_of_gamma(gamma))
@@ -124,7 +118,7 @@ def _transform(profile: bytes, mode: str) -> _Conversion | None:
     """What a profile does to an image; None if that is nothing, or if it can't be used."""
     from PIL import ImageCms
 
-    convert = _built(profile, mode, {"RGB": "RGB ", "CMYK": "CMYK"}[mode], ImageCms.Flags.NONE)
+    convert = _built(profile, mode, f"{mode:4}", ImageCms.Flags.NONE)
     if convert is None or mode != "RGB":
         return convert
     steps = np.linspace(0, 255, 16).astype(np.uint8)
@@ -144,15 +138,10 @@ def _built(profile: bytes, mode: str, space: str, flags: int) -> _Conversion | N
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if source.profile.xcolor_space != space:
             return None
-        return ImageCms.ImageCmsTransform(
-            source,
-            ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")),
-            mode,
-            "RGB",
-            ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            # no cache: transforms are shared by threads
-            flags=flags | ImageCms.Flags.BLACKPOINTCOMPENSATION | ImageCms.Flags.NOCACHE,
-        ).apply
+        target = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+        flags |= ImageCms.Flags.BLACKPOINTCOMPENSATION | ImageCms.Flags.NOCACHE  # threads share transforms
+        intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
+        return ImageCms.ImageCmsTransform(source, target, mode, "RGB", intent, flags=flags).apply
     except ImportError:
         warnings.warn("this Pillow was built without littleCMS: ICC profiles are ignored", stacklevel=2)
     except Exception:  # OSError, ValueError, PyCMSError; the pixels are good all the same

@@ -56,14 +56,7 @@ def colour_map(quality_map: NDArray[Any], low: float, high: float) -> NDArray[np
 def overlay(
     image: Image.Image, quality_map: NDArray[np.float32], preprocess: Preprocess, low: float, high: float
 ) -> Image.Image:
-    """An image under its quality map, which covers what the metric sees of it; the rest is left as it is.
-
-    Args:
-        image: RGB.
-        quality_map: scores (h, w), float32.
-        preprocess: how the metric prepares images.
-        low, high: as `colour_map` takes them.
-    """
+    """An RGB image under its quality map (h, w), which covers what the metric sees of it; `colour_map` colours it."""
     from aigciqa.images.preprocess import Preprocessor  # imports torch
 
     left, top, right, bottom = map(round, Preprocessor(preprocess).visible_box(image.height, image.width))

@@ -1,15 +1,19 @@
-"""The parts of image files, and which of them an image depends on."""
+"""The parts of image files: which of them an image depends on, and whether they are all there."""
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+from PIL import Image
+
 from aigciqa.errors import InputError
 from aigciqa.images.colour import MAX_PROFILE
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
 #: Chunks of a PNG on which its image depends: pixels, transparency, orientation.
 _IMAGE = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"eXIf", b"IEND"})
@@ -20,11 +24,7 @@ _OTHERS = frozenset(
     b"tEXt zTXt iTXt tIME pHYs cHRM cICP mDCV cLLI bKGD hIST sBIT sPLT oFFs pCAL sCAL sTER caBX acTL fcTL fdAT".split()
 )
 #: Texts in which Pillow finds an orientation, if there is none in eXIf; how long it takes one to be.
-_TURNING = {
-    b"iTXt": b"XML:com.adobe.xmp\0\0",
-    b"tEXt": b"Raw profile type exif\0",
-    b"zTXt": b"Raw profile type exif\0",
-}
+_TURNING = {b"iTXt": b"XML:com.adobe.xmp\0\0", b"tEXt": b"Raw profile type exif\0", b"zTXt": b"Raw profile type exif\0"}
 _MAX_TEXT = 2**20
 #: Segments of a JPEG that matter, and how long they are at least: JFIF, EXIF, XMP, ICC profile, Adobe's transform.
 _SEGMENTS = {
@@ -47,6 +47,11 @@ _TIFF_SIGNATURES = {b"II*\0": "<", b"MM\0*": ">"}
 _TIFF_TEXTS = frozenset({269, 270, 271, 272, 282, 283, 285, 305, 306, 315, 316, 700, 33432, 33723, 34377, 37724})
 _TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 
+#: First column and row, and steps across and down, of the passes of an interlaced PNG.
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+#: How much is inflated at a time.
+_PIECE = 2**16
+
 
 def without_metadata(data: bytes) -> tuple[bytes, bytes | None]:
     """A file without what its image does not depend on, where Pillow would refuse it for that.
@@ -54,12 +59,9 @@ def without_metadata(data: bytes) -> tuple[bytes, bytes | None]:
     Pillow reads it all, and refuses a PNG, JPEG, JPEG 2000, TIFF, GIF or WebP for long text and for damaged metadata.
 
     Returns:
-        The file, and the ICC profile of a PNG.
-
-    Raises:
-        ValueError: a PNG is truncated, or what its image depends on is damaged.
+        The file, and the ICC profile of a PNG. One that is truncated, or damaged where it matters, is an InputError.
     """
-    if data.startswith(PNG_SIGNATURE):
+    if data.startswith(_PNG_SIGNATURE):
         return _image_of_png(data)
     if data.startswith(_JPEG_SIGNATURE):
         return _image_of_jpeg(data), None
@@ -72,10 +74,23 @@ def without_metadata(data: bytes) -> tuple[bytes, bytes | None]:
     return _image_of_tiff(data) if data[:4] in _TIFF_SIGNATURES else data, None
 
 
+def is_whole(image: Image.Image, data: bytes) -> bool:
+    """Whether an image has all its data, for the formats in which Pillow decodes what there is."""
+    if image.format == "JPEG2000":
+        return _codestream(data).endswith(b"\xff\xd9")  # without the end mark, later tiles may be missing
+    if data.startswith((b"P2", b"P3")):
+        return data[-1:].isspace()  # else digits of the last number may be missing
+    if image.format == "PNG":
+        last_row = np.asarray(image.crop((0, image.height - 1, image.width, image.height)))
+        reached = not image.info.get("interlace") and bool(last_row.any())  # rows without data stay zero
+        return reached or _has_all_rows(data)
+    return True
+
+
 def _image_of_png(data: bytes) -> tuple[bytes, bytes | None]:
     view = memoryview(data)
-    parts, profile = [view[: len(PNG_SIGNATURE)]], None
-    for kind, start, end in png_chunks(data):
+    parts, profile = [view[: len(_PNG_SIGNATURE)]], None
+    for kind, start, end in _png_chunks(data):
         if kind in _OTHERS and not _may_turn(kind, data[start + 8 : start + 8 + 32], end - start):
             continue
         is_sound = zlib.crc32(view[start + 4 : end - 4]) == int.from_bytes(view[end - 4 : end], "big")
@@ -100,9 +115,9 @@ def _joined(parts: Sequence[memoryview], data: bytes) -> bytes:
     return data if sum(map(len, parts)) == len(data) else b"".join(parts)
 
 
-def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Kind, start and end of each chunk of a PNG: length, kind, content, checksum."""
-    start, kind = len(PNG_SIGNATURE), b""
+    start, kind = len(_PNG_SIGNATURE), b""
     while kind != b"IEND":
         if start + 12 > len(data):
             raise InputError("truncated PNG: its data end early")
@@ -124,27 +139,22 @@ def _may_turn(kind: bytes, content: bytes, length: int) -> bool:
 def _inflated(content: bytes, longest: int) -> bytes | None:
     """What is in an iCCP or zTXt chunk (name, 0, method 0, deflated data), unless it is longer."""
     _, _, rest = content.partition(b"\0")
-    if not rest.startswith(b"\0"):
-        return None
-    try:
-        inflated = zlib.decompressobj().decompress(rest[1:], longest + 1)
-    except zlib.error:
-        return None
-    return inflated if len(inflated) <= longest else None
+    if rest.startswith(b"\0"):
+        with contextlib.suppress(zlib.error):
+            inflated = zlib.decompressobj().decompress(rest[1:], longest + 1)
+            return inflated if len(inflated) <= longest else None
+    return None
 
 
 def _image_of_jpeg(data: bytes) -> bytes:
-    """A JPEG without comments and without application segments that don't matter, or are too short for what they are.
-
-    Where its segments don't follow each other, it is left to Pillow as it is.
-    """
+    """A JPEG without comments and application segments that don't matter or are too short for what they are."""
     view = memoryview(data)
     parts, start = [view[:2]], 2
     while start + 4 <= len(data) and data[start] == 0xFF:
         marker, length = data[start + 1], int.from_bytes(view[start + 2 : start + 4], "big")
         end = start + 2 + length
         if not 0xC0 <= marker <= 0xFE or 0xD0 <= marker <= 0xD9 or length < 2 or end > len(data):
-            break
+            break  # segments that don't follow each other are left to Pillow
         is_application = 0xE0 <= marker <= 0xEF
         if (not is_application and marker != 0xFE) or any(
             marker == known and data.startswith(name, start + 4) and length - 2 >= shortest
@@ -180,9 +190,9 @@ def _image_of_jpeg2000(data: bytes) -> bytes:
     In its header, boxes of the resolution and those too short to name a colour space are of no known kind.
     """
     view, changed = memoryview(data), None
-    data = _joined([view[start:end] for kind, start, end in jpeg2000_boxes(data) if kind in _BOXES], data)
-    for header, first, last in jpeg2000_boxes(data):
-        for kind, start, end in jpeg2000_boxes(data, first + 8, last) if header == b"jp2h" else ():
+    data = _joined([view[start:end] for kind, start, end in _jpeg2000_boxes(data) if kind in _BOXES], data)
+    for header, first, last in _jpeg2000_boxes(data):
+        for kind, start, end in _jpeg2000_boxes(data, first + 8, last) if header == b"jp2h" else ():
             if kind == b"res " or (kind == b"colr" and end - start < _COLOUR_BOX):
                 changed = changed or bytearray(data)
                 changed[start + 4 : start + 8] = b"free"
@@ -217,7 +227,7 @@ def _image_of_webp(data: bytes) -> bytes:
     return data[:4] + (len(data) - 8).to_bytes(4, "little") + data[8:]
 
 
-def jpeg2000_boxes(data: bytes, start: int = 0, last: int | None = None) -> Iterator[tuple[bytes, int, int]]:
+def _jpeg2000_boxes(data: bytes, start: int = 0, last: int | None = None) -> Iterator[tuple[bytes, int, int]]:
     """Kind, start and end of each box of a JPEG 2000 file (ISO/IEC 15444-1, annex I); the last one may be cut."""
     last = len(data) if last is None else last
     while start + 8 <= last:
@@ -230,3 +240,28 @@ def jpeg2000_boxes(data: bytes, start: int = 0, last: int | None = None) -> Iter
             return
         yield kind, start, min(start + length, last)
         start += length
+
+
+def _has_all_rows(data: bytes) -> bool:
+    """Whether a PNG's pixel data is as long as its header says (the CRCs have been checked)."""
+    width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, len(_PNG_SIGNATURE) + 8)
+    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    expected = 0
+    for left, top, across, down in _ADAM7 if interlaced else ((0, 0, 1, 1),):
+        columns, rows = -((left - width) // across), -((top - height) // down)
+        expected += rows * (1 + (columns * bits + 7) // 8) if columns > 0 else 0
+    inflate = zlib.decompressobj()
+    for kind, start, end in _png_chunks(data):
+        for piece in range(start + 8, end - 4, _PIECE) if kind == b"IDAT" else ():
+            pixels = data[piece : min(piece + _PIECE, end - 4)]
+            while pixels and expected > 0:
+                expected -= len(inflate.decompress(pixels, min(expected, 16 * _PIECE)))
+                pixels = inflate.unconsumed_tail
+    return expected <= 0
+
+
+def _codestream(data: bytes) -> bytes:
+    """The JPEG 2000 codestream of a file, which may lie in a box."""
+    if data.startswith(b"\xff\x4f"):
+        return data
+    return next((data[start:end] for kind, start, end in _jpeg2000_boxes(data) if kind == b"jp2c"), b"")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import os
 import re
 import threading
-from contextlib import nullcontext
+from collections.abc import Iterator
 from typing import IO, Any
 
 import numpy as np
@@ -16,8 +17,7 @@ from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 from aigciqa.errors import ImageError, InputError
 from aigciqa.images import libtiff
 from aigciqa.images.colour import grey_levels, to_srgb
-from aigciqa.images.containers import without_metadata
-from aigciqa.images.integrity import is_whole
+from aigciqa.images.containers import is_whole, without_metadata
 from aigciqa.images.reading import MAX_PIXELS, check_length, read_content, read_file_object
 from aigciqa.utils.memory import Share
 
@@ -48,19 +48,14 @@ def load_image(source: str | os.PathLike[str] | IO[bytes] | Image.Image | np.nda
 
     Raises:
         ImageError: the image can't be read; the message says which and why.
+        InputError: an array of another shape.
         TypeError: not an image at all.
-        ValueError: an array of another shape.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, Image.Image):
-        try:
-            with _STRICT:
-                return _decode(source, "PIL image")
-        except ImageError:
-            raise
-        except Exception as error:  # opened lazily, broken further on
-            raise ImageError(f"PIL image: {_reason(error)}") from error
+        with _named_errors("PIL image"):  # it may have been opened lazily, and be broken further on
+            return _decode(source, "PIL image")
     if isinstance(source, (str, os.PathLike)):
         return load_content(read_content(source), os.fspath(source))
     if hasattr(source, "read"):
@@ -81,16 +76,20 @@ def load_content(data: bytes, name: str, *, at_least: int | None = None, share: 
             pixels: several times as fast, and not quite the same image.
         share: of the memory for decoding, where the caller holds it until it has used the pixels; else it is held until
             they are decoded.
-
-    Raises:
-        ImageError: as `load_image`.
     """
     if not data:
         raise ImageError(f"{name}: the file is empty")
     check_length(name, len(data))
+    with _named_errors(name), contextlib.nullcontext(share) if share is not None else Share() as held:
+        return _from_bytes(data, name, at_least, held)
+
+
+@contextlib.contextmanager
+def _named_errors(name: str) -> Iterator[None]:
+    """Turn whatever Pillow raises into an ImageError of an image."""
     try:
-        with _STRICT, nullcontext(share) if share is not None else Share() as held:
-            return _from_bytes(data, name, at_least, held)
+        with _STRICT:
+            yield
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -127,15 +126,10 @@ def _from_bytes(data: bytes, name: str, at_least: int | None, share: Share) -> I
 
 
 class _StrictDecoders:
-    """While entered, Pillow raises on truncated images, even if `ImageFile.LOAD_TRUNCATED_IMAGES` was set.
-
-    Training scripts set it for the whole process. Several threads may be inside at a time.
-    """
+    """While any thread is inside, Pillow raises on truncated images, though the script set `LOAD_TRUNCATED_IMAGES`."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.inside = 0
-        self.lenient = False
+        self.lock, self.inside, self.lenient = threading.Lock(), 0, False
 
     def __enter__(self) -> None:
         with self.lock:
@@ -169,12 +163,13 @@ def _reason(error: Exception) -> str:
 
 
 def _check_size(image: Image.Image, name: str) -> None:
+    size = f"{image.width} x {image.height}"
     if image.width * image.height > MAX_PIXELS:
-        raise ImageError(f"{name}: {image.width} x {image.height} is more than the {MAX_PIXELS:,} pixels allowed")
+        raise ImageError(f"{name}: {size} is more than the {MAX_PIXELS:,} pixels allowed")
     if max(image.size) > MAX_SIDE:
-        raise ImageError(f"{name}: {image.width} x {image.height} has a side of more than the {MAX_SIDE:,} allowed")
+        raise ImageError(f"{name}: {size} has a side of more than the {MAX_SIDE:,} allowed")
     if 0 in image.size:
-        raise ImageError(f"{name}: {image.width} x {image.height} has no pixels")
+        raise ImageError(f"{name}: {size} has no pixels")
 
 
 def _decode(image: Image.Image, name: str) -> Image.Image:
@@ -189,9 +184,8 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
         image = image.copy()
         image.info["transparency"] = key
     if image.mode in ("I", "F") and not (image.mode == "I" and image_format == "PPM"):
-        raise ImageError(
-            f"{name}: {image.mode!r} pixels (32 bits) have no agreed range; save it with 8 or 16 bits a channel"
-        )
+        pixels = f"{image.mode!r} pixels (32 bits)"
+        raise ImageError(f"{name}: {pixels} have no agreed range; save it with 8 or 16 bits a channel")
     rows = max(1, STRIPE_PIXELS // image.width)
     if rows >= image.height:
         return _to_rgb(image)
@@ -207,9 +201,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image = _from_16_bits(image)
     image = to_srgb(image)
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     image = image.convert("RGB")
     image.info = {}  # whoever reads it again must not turn or convert it again
     return image
@@ -229,9 +221,8 @@ def _colour_key(image: Image.Image) -> Any:
 
 def _is_plain_16_bits(image: Image.Image) -> bool:
     """Whether a TIFF's levels are what Pillow takes them for: 0 to 65535, from black to white."""
-    tags = image.getexif()
-    bits = tags.get(ExifTags.Base.BitsPerSample)
-    return bits in (16, (16,)) and tags.get(ExifTags.Base.PhotometricInterpretation) != 0
+    tags, base = image.getexif(), ExifTags.Base
+    return tags.get(base.BitsPerSample) in (16, (16,)) and tags.get(base.PhotometricInterpretation) != 0
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:

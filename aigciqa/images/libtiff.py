@@ -72,15 +72,11 @@ if hasattr(os, "register_at_fork"):  # a child must have the standard error itse
 
 
 def load(image: Image.Image) -> None:
-    """Decode an image's pixels.
+    """Decode an image's pixels; data that is damaged by what libtiff prints is an InputError.
 
     A TIFF whose errors are only printed is decoded while no other TIFF is, so that they are its own. What else is
     printed to the standard error meanwhile comes after. A program that another thread starts meanwhile, though, prints
     where nobody reads it.
-
-    Raises:
-        ValueError: its data is damaged, by what libtiff prints.
-        Exception: whatever Pillow raises.
     """
     if not (isinstance(image, TiffImageFile) and image.tile):
         image.load()
@@ -101,11 +97,11 @@ def _load_with_errors(image: Image.Image) -> None:
     # libtiff's handler of errors can't be set from Python: they are read from where it prints them
     with tempfile.TemporaryFile() as printed:
         failure: Exception | None = None
-        with standard_error_to(printed):
-            try:
+        try:
+            with standard_error_to(printed):
                 image.load()
-            except Exception as raised:
-                failure = raised
+        except Exception as raised:
+            failure = raised
         printed.seek(0)
         text = printed.read()
     if others := _ERROR.sub(b"", text):  # what other threads have printed meanwhile

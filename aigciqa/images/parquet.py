@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aigciqa.errors import InputError
+from aigciqa.utils.extras import needs_extra
 
 SUFFIX = ".parquet"
 #: Images, and bytes of them, that are kept for threads that come a little late.
@@ -57,9 +58,8 @@ def read_image(place: Place) -> bytes:
     one page, which pyarrow makes of up to 1024 rows, and `datasets` of 100.
 
     Raises:
-        ImportError: pyarrow is missing.
-        OSError: the file can't be read.
-        ValueError: it is no such file, or has no image there.
+        MissingExtraError: pyarrow is missing.
+        OSError, ValueError: the file can't be read, is no such file, or has no image there.
     """
     status = os.stat(place.file)
     reader = _reader(place.file, place.column, status.st_size, status.st_mtime_ns, os.getpid())
@@ -76,7 +76,8 @@ class _Reader:
     """Reads the images of a column, forward."""
 
     def __init__(self, file: str, column: str) -> None:
-        from pyarrow import parquet
+        with needs_extra("parquet", "Parquet files need pyarrow"):
+            from pyarrow import parquet
 
         self.file = parquet.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
         names = [self.file.schema.column(number).path for number in range(len(self.file.schema.names))]
@@ -95,14 +96,14 @@ class _Reader:
     def read(self, row: int) -> bytes:
         """The image of a row."""
         with self.lock:
-            content = self._content(row)
+            if row not in self.kept:
+                self._read_up_to(row)
+            content = self.kept[row]
         if content is None:
             raise InputError(f"row {row} has no image in the column {self.column.partition('.')[0]!r}")
         return content
 
-    def _content(self, row: int) -> bytes | None:
-        if row in self.kept:
-            return self.kept[row]
+    def _read_up_to(self, row: int) -> None:
         group = next((number for number, rows in enumerate(self.rows) if row in rows), None)
         if group is None:
             raise InputError(f"no row {row}: there are {self.rows[-1].stop if self.rows else 0}")
@@ -111,13 +112,13 @@ class _Reader:
             self.reading, self.kept = self._read(group), {}
         for number, content in self.reading:
             self.kept[number] = content
-            while len(self.kept) > 1 and (len(self.kept) > _KEPT_IMAGES or self._held() > _KEPT_BYTES):
+            while len(self.kept) > 1 and (len(self.kept) > _KEPT_IMAGES or self._kept_bytes() > _KEPT_BYTES):
                 del self.kept[next(iter(self.kept))]
             if number == row:
-                return content
+                return
         raise InputError(f"row {row} is missing")
 
-    def _held(self) -> int:
+    def _kept_bytes(self) -> int:
         return sum(len(content or b"") for content in self.kept.values())
 
     def _read(self, group: int) -> Iterator[tuple[int, bytes | None]]:

@@ -29,24 +29,32 @@ def read_content(source: str | os.PathLike[str], reserve: Callable[[int], object
     Raises:
         ImageError: it can't be read, or is longer than any image allowed.
     """
-    if isinstance(source, str) and object_stores.is_url(source):
-        return _fetch(source, reserve)
-    if (place := parquet.place_of(source)) is not None:
-        try:
+    name = at_home(os.fspath(source))
+    try:
+        if object_stores.is_url(name):
+            with object_stores.open_object(name) as stream:
+                size = stream.size()
+                check_length(name, size)
+                reserve(size)
+                return bytes(stream.read(size))
+        if (place := parquet.place_of(name)) is not None:
             content = parquet.read_image(place)
-        except (MissingExtraError, OSError, ValueError) as error:
-            raise ImageError(f"{source}: {error}") from error
-        reserve(len(content))
-        return content
-    return _read(Path(at_home(os.fspath(source))), reserve)
+            reserve(len(content))
+            return content
+        status = os.stat(name)
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(f"{name}: not a regular file")
+        check_length(name, status.st_size)
+        reserve(status.st_size)
+        return Path(name).read_bytes()
+    except ImageError:
+        raise
+    except (MissingExtraError, OSError, ValueError) as error:  # ValueError: a NUL byte in the name, too
+        raise ImageError(f"{name}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def read_file_object(file: IO[bytes]) -> bytes:
-    """The bytes of a file object, from its start; one more than `MAX_BYTES` of one that is longer.
-
-    Raises:
-        TypeError: it gives no bytes.
-    """
+    """The bytes of a file object, from its start; one more than `MAX_BYTES` of one that is longer."""
     if file.seekable():
         file.seek(0)
     data = file.read(MAX_BYTES + 1)
@@ -55,33 +63,7 @@ def read_file_object(file: IO[bytes]) -> bytes:
     return data
 
 
-def check_length(name: str | Path, length: int) -> None:
+def check_length(name: str, length: int) -> None:
     """Raise ImageError for more bytes than any image may have."""
     if length > MAX_BYTES:
         raise ImageError(f"{name}: {length:,} bytes are more than the {MAX_BYTES:,} allowed")
-
-
-def _fetch(url: str, reserve: Callable[[int], object]) -> bytes:
-    try:
-        with object_stores.open_object(url) as stream:
-            size = stream.size()
-            check_length(url, size)
-            reserve(size)
-            data: bytes = stream.read(size)
-            return data
-    except (OSError, MissingExtraError) as error:
-        raise ImageError(f"{url}: {getattr(error, 'strerror', None) or error}") from error
-
-
-def _read(path: Path, reserve: Callable[[int], object]) -> bytes:
-    try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError(f"{path}: not a regular file")
-        check_length(path, status.st_size)
-        reserve(status.st_size)
-        return path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
-        if isinstance(error, ImageError):
-            raise
-        raise ImageError(f"{path}: {getattr(error, 'strerror', None) or error}") from error

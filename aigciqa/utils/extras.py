@@ -10,15 +10,7 @@ from aigciqa.errors import MissingExtraError
 
 @contextlib.contextmanager
 def needs_extra(extra: str, needs: str) -> Iterator[None]:
-    """Import packages inside; if one is missing, the error says which extra installs it.
-
-    Args:
-        extra: name of the extra, such as `"parquet"`.
-        needs: what needs which package, such as `"Parquet files need pyarrow"`.
-
-    Raises:
-        MissingExtraError: an import failed.
-    """
+    """Import packages inside; of one that is missing, a MissingExtraError says what needs it and which extra has it."""
     try:
         yield
     except ImportError as error:

@@ -58,10 +58,8 @@ def partial(path: str | os.PathLike[str]) -> Iterator[Path]:
 def locked(path: str | os.PathLike[str]) -> Iterator[None]:
     """Keep other processes, and other threads of this one, from writing `path` (a file or a folder) meanwhile.
 
-    A killed process keeps no lock. Where the file system has none, there is a warning and the block runs.
-
-    Raises:
-        LockedError: someone else writes it; it is not waited for.
+    If one writes it, LockedError is raised at once. A killed process keeps no lock. Where the file system has none,
+    there is a warning and the block runs.
     """
     from filelock import FileLock, Timeout
 
@@ -71,9 +69,8 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise LockedError(
-            f"{absolute(path)} is being written by another run: wait for its end, or name another output"
-        ) from None
+        written = f"{absolute(path)} is being written by another run"
+        raise LockedError(f"{written}: wait for its end, or name another output") from None
     except (OSError, NotImplementedError) as error:
         if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
             raise

@@ -18,12 +18,10 @@ import torch
 from aigciqa.errors import InputError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-#: The default dtype is one for all threads.
-_DEFAULT_DTYPE = threading.RLock()
-#: Options of glibc's `mallopt` (malloc.h). Never trim, never map a large block, one arena for all threads:
-_KEEP = {-1: -1, -4: 0, -8: 1}
-#: Map every block of 1 MiB and more, so that it goes back when it is freed.
-_RETURN = {-3: 1 << 20}
+_DEFAULT_DTYPE = threading.RLock()  # it is one for all threads
+#: Options of glibc's `mallopt` (malloc.h). Never trim, never map a large block, one arena for all threads; or map every
+#: block of 1 MiB and more, so that it goes back when it is freed.
+_KEEP, _RETURN = {-1: -1, -4: 0, -8: 1}, {-3: 1 << 20}
 #: Bytes of a tensor that is large enough for huge pages, whatever their size.
 _HUGE = 64 << 20
 #: Where Linux says, in brackets, for whom it has huge pages.
@@ -33,27 +31,18 @@ _PROCESS = os.getpid()
 
 
 def fast_dtype(device: str | torch.device | None) -> torch.dtype:
-    """What networks run fastest in on a device: bfloat16 where it is built for that, else float32.
-
-    Args:
-        device: the CPU if absent.
-    """
+    """What networks run fastest in on a device (the CPU if None): bfloat16 where it is built for that, else float32."""
     kind = torch.device(device or "cpu").type
     if kind == "cuda":
         is_good = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        is_good = kind == "cpu" and any(
-            getattr(torch.cpu, check, bool)() for check in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-        )
+        checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+        is_good = kind == "cpu" and any(getattr(torch.cpu, check, bool)() for check in checks)
     return torch.bfloat16 if is_good else torch.float32
 
 
 def autocast_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
-    """The dtype autocast is to use; None for plain float32.
-
-    Raises:
-        InputError: another dtype than `float32`, `bfloat16` and `float16`.
-    """
+    """The dtype autocast is to use: `bfloat16`, `float16`, or None for `float32`; of any other, an InputError."""
     chosen = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if dtype is not None and chosen not in _DTYPES.values():
         raise InputError(f"dtype is one of {', '.join(_DTYPES)}, auto; got {dtype!r}")
@@ -80,8 +69,7 @@ def check_huge_pages() -> None:
         return
     probe = torch.empty(_HUGE, dtype=torch.uint8, device="cpu")
     try:
-        is_asked = "[madvise]" in _HUGE_PAGES.read_text()
-        if not is_asked or "hg" in _flags(probe.data_ptr() + _HUGE // 2):
+        if "[madvise]" not in _HUGE_PAGES.read_text() or "hg" in _flags(probe.data_ptr() + _HUGE // 2):
             return
     except OSError:  # a kernel without them
         return
@@ -116,11 +104,9 @@ def _settle(process: int) -> None:
 
 
 def keep_memory(keep: bool) -> None:
-    """What this process does with the memory of a tensor that is gone. Nothing changes where the C library isn't glibc.
+    """Keep the memory of a tensor that is gone for the next ones, or give it back to the system at once.
 
-    Args:
-        keep: it stays for the next tensors, which saves the page faults of getting it again; or it goes back to the
-            system at once, which keeps the peak low.
+    Kept, it saves the page faults of getting it again; given back, the peak stays low. Only glibc does either.
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if set_option is not None:

@@ -23,9 +23,6 @@ def look_ahead(items: Iterable[T], count: int) -> Iterator[T]:
 
 
 def map_ahead(pool: Executor, function: Callable[[T], R], items: Iterable[T], count: int) -> Iterator[R]:
-    """`map` in a pool: results in order, with at most `count` begun beyond the one that is waited for.
-
-    Unlike `Executor.map` it takes any number of items, also without end.
-    """
+    """`Executor.map`, of any number of items: at most `count` are begun beyond the one that is waited for."""
     for future in look_ahead((pool.submit(function, item) for item in items), count):
         yield future.result()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import Counter, deque
@@ -43,15 +44,8 @@ if hasattr(os, "register_at_fork"):  # the parent's threads, which would give ba
     os.register_at_fork(after_in_child=DECODING.start_afresh)
 
 
-class Share:
-    """What one image takes of a budget, from when its size is known until it is no longer needed.
-
-    As a context manager, it is given back at the end.
-
-    Args:
-        budget: what it is a share of.
-        kind: which kind of share it is.
-    """
+class Share(contextlib.AbstractContextManager["Share"]):
+    """What one image takes of a budget, from when its size is known until it is given back, by `with` at its end."""
 
     def __init__(self, budget: Budget = DECODING, kind: str = "") -> None:
         self.kind = kind
@@ -60,17 +54,13 @@ class Share:
         self._size = 0
         self._is_over = False
 
-    def __enter__(self) -> Share:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.give_back()
 
     def take(self, size: int, seconds: float | None = None) -> bool:
         """Wait until so many bytes are free; False if they are not within so many seconds.
 
-        Raises:
-            ImageError: it was given back meanwhile.
+        An ImageError says that it was given back meanwhile.
         """
         budget = self._budget
         with budget.changed:

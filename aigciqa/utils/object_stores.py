@@ -1,6 +1,7 @@
 """Files in object stores: `s3://bucket/key`, `gs://bucket/key` and what else pyarrow has a file system for.
 
 Ray's readers go through the same file systems, so credentials and endpoints are set in one place: the environment.
+What can't be reached, opened or listed raises OSError.
 """
 
 from __future__ import annotations
@@ -43,56 +44,36 @@ def resolve(path: str) -> tuple[Any, str]:
     """The pyarrow file system of a path or URL, and the path in it.
 
     The key in a URL is taken as it is: `%20`, `?` and `#` stand for themselves.
-
-    Raises:
-        OSError: no file system for such URLs, or pyarrow is missing.
     """
     match = _URL.match(path)
     if match is None:
-        return _local_filesystem(), path
+        return _import_fs().LocalFileSystem(), path
     scheme, bucket, key = match.groups()
     filesystem, root = _filesystem(f"{scheme}://{bucket}{'' if bucket else '/'}")
     return filesystem, f"{root.rstrip('/')}/{key}"
 
 
 def open_object(url: str) -> Any:
-    """An object, opened to read its bytes; it has `read`, `seek` and `size()`.
-
-    Raises:
-        OSError: it can't be opened.
-    """
+    """An object, opened to read its bytes; it has `read`, `seek` and `size()`."""
     filesystem, name = resolve(url)
     return filesystem.open_input_file(name)
 
 
 def open_file(path: str) -> io.BufferedReader:
-    """A file, by its path or URL, opened to read its bytes.
-
-    Raises:
-        OSError: it can't be opened.
-    """
+    """A file, by its path or URL, opened to read its bytes."""
     return io.BufferedReader(open_object(path), _BUFFER_BYTES) if is_url(path) else open(path, "rb")
 
 
 def is_folder(path: str) -> bool:
-    """Whether a path is a folder, or there are files below a URL.
-
-    Raises:
-        OSError: the store can't be reached.
-    """
+    """Whether a path is a folder, or there are files below a URL."""
     if not is_url(path):
         return os.path.isdir(path)
     filesystem, name = resolve(path)
-    kind: bool = filesystem.get_file_info(name).type == _import_fs().FileType.Directory
-    return kind
+    return bool(filesystem.get_file_info(name).type == _import_fs().FileType.Directory)
 
 
 def files_below(url: str) -> list[str]:
-    """Paths of the files below a folder, relative to it and sorted, folder by folder.
-
-    Raises:
-        OSError: the store can't be reached.
-    """
+    """Paths of the files below a folder, relative to it and sorted, folder by folder."""
     filesystem, name = resolve(url)
     infos = filesystem.get_file_info(_import_fs().FileSelector(name, recursive=True))
     relatives = (info.path.removeprefix(name.rstrip("/") + "/") for info in infos if info.is_file)
@@ -100,14 +81,9 @@ def files_below(url: str) -> list[str]:
 
 
 def names_in(path: str) -> list[str]:
-    """Sorted names of the files in a folder, a path or a URL.
-
-    Raises:
-        OSError: it can't be listed.
-    """
+    """Sorted names of the files in a folder, a path or a URL."""
     filesystem, name = resolve(path)
-    infos = filesystem.get_file_info(_import_fs().FileSelector(name))
-    return sorted(info.base_name for info in infos)
+    return sorted(info.base_name for info in filesystem.get_file_info(_import_fs().FileSelector(name)))
 
 
 @functools.lru_cache(maxsize=64)  # making one may ask the store where the bucket is
@@ -117,10 +93,6 @@ def _filesystem(root: str) -> tuple[Any, str]:
     except ValueError as error:  # pyarrow.lib.ArrowInvalid
         raise OSError(str(error)) from None
     return found
-
-
-def _local_filesystem() -> Any:
-    return _import_fs().LocalFileSystem()
 
 
 def _import_fs() -> Any:

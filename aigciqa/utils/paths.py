@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from aigciqa.utils.object_stores import is_url
 
 #: Of many names, an error shows these first ones.
-SHOWN = 5
+_SHOWN = 5
 
 
 def name_key(path: str) -> str:
@@ -49,19 +49,15 @@ def real(path: str | os.PathLike[str]) -> str:
 
 
 def check_inside(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
-    """Check that no link leads from a folder to what is to be put below it.
-
-    Raises:
-        OSError: one does.
-    """
+    """Raise OSError if a link leads out of a folder on the way to what is to be put below it."""
     if not Path(real(os.path.dirname(path))).is_relative_to(real(folder)):
         raise OSError(errno.ELOOP, f"a link leads out of {folder}", os.fspath(path))
 
 
 def shown(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def counted(things: Sequence[object], noun: str) -> str:

@@ -21,26 +21,17 @@ LASTING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EXDEV, errno
 
 @dataclass(frozen=True)
 class Step:
-    """A file and where it goes.
-
-    Attributes:
-        source: path of the file.
-        target: where it goes, below `folder`.
-        folder: what no link in the target may lead out of.
-    """
+    """A file and where it goes."""
 
     source: str
     target: str
-    folder: str
+    folder: str  # above the target; no link may lead out of it
 
     def state(self) -> State:
         """What there is to do.
 
-        `new`: something; `there`: nothing, a file of the same content is there; `different`: nothing can be
-        done, another file is there; `gone`: the source is no file (any more).
-
-        Raises:
-            OSError: the files can't be looked at, or the target is outside of the folder.
+        `new`: something; `there`: nothing, a file of the same content is there; `different`: nothing can be done,
+        another file is there; `gone`: the source is no file (any more). OSError: they can't be looked at.
         """
         check_inside(self.folder, self.target)
         if not os.path.isfile(self.source):
@@ -55,31 +46,24 @@ class Step:
     def place(self, by: Method) -> None:
         """Put the file in its place, whole or not at all; its folder is made if absent.
 
-        Raises:
-            FileExistsError: something has come there since.
-            OSError: it can't be done. For `errno` in `LASTING`, another file can't be, either.
+        FileExistsError: something has come there since. Other OSErrors: it can't be done.
         """
         check_inside(self.folder, self.target)
         os.makedirs(os.path.dirname(self.target) or ".", exist_ok=True)
         if by == "copy":
-            self._copy()
+            with partial(self.target) as unfinished:
+                shutil.copy2(self.source, unfinished)
+                move(unfinished, self.target)
         elif by == "hardlink":
             os.link(os.path.realpath(self.source), self.target)
         else:
             os.symlink(absolute(self.source), self.target)
-
-    def _copy(self) -> None:
-        with partial(self.target) as unfinished:
-            shutil.copy2(self.source, unfinished)
-            move(unfinished, self.target)
 
 
 def move(unfinished: str | os.PathLike[str], target: str) -> None:
     """Give a file its name without taking another's: `os.rename` would."""
     try:
         os.link(unfinished, target)
-    except FileExistsError:
-        raise
     except OSError:  # a file system without hard links
         if os.path.lexists(target):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from None
