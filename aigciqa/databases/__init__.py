@@ -18,9 +18,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from aigciqa.databases.database import Database
+from aigciqa.databases.database import Database, DatabaseSpec
 from aigciqa.databases.sample import Sample
-from aigciqa.databases.spec import DatabaseSpec
 from aigciqa.databases.splits import Split
 from aigciqa.errors import InputError
 from aigciqa.utils.paths import absolute

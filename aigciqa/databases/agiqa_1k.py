@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from aigciqa.databases.database import Database
+from aigciqa.databases.database import Database, DatabaseSpec
 from aigciqa.databases.labels import Labels, read_samples
-from aigciqa.databases.problems import open_root
 from aigciqa.databases.sample import Sample, as_group, generator_in
-from aigciqa.databases.spec import DatabaseSpec
 
 LABELS = "AIGC_MOS_Zscore.xlsx"
 IMAGES = "file/"
@@ -40,10 +38,7 @@ def load(root: Path) -> Database:
     Raises:
         DatabaseError: the folder is not the database as published.
     """
-    problems = open_root(SPEC, root)
-    columns = ("Image", "Prompt", "MOS")
-    samples = read_samples(problems, LABELS, columns, _samples, repeated={TWICE: 2, ALSO_CALLED: 2})
-    problems.raise_any()
+    samples = read_samples(SPEC, root, LABELS, ("Image", "Prompt", "MOS"), _samples, {TWICE: 2, ALSO_CALLED: 2})
     return Database(SPEC, root, samples, SPEC.score_range)
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from aigciqa.databases.database import Database
+from aigciqa.databases.database import Database, DatabaseSpec
 from aigciqa.databases.labels import Labels, read_samples
-from aigciqa.databases.problems import open_root
 from aigciqa.databases.sample import Sample, as_group, generator_in
-from aigciqa.databases.spec import DatabaseSpec
 
 LABELS = "data.csv"
 IMAGES = "image/"
@@ -36,9 +34,7 @@ def load(root: Path) -> Database:
     Raises:
         DatabaseError: the folder is not the database as published.
     """
-    problems = open_root(SPEC, root)
-    samples = read_samples(problems, LABELS, ("name", "prompt", *SCORES), _samples)
-    problems.raise_any()
+    samples = read_samples(SPEC, root, LABELS, ("name", "prompt", *SCORES), _samples)
     return Database(SPEC, root, samples, SPEC.score_range)
 
 

@@ -6,11 +6,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from aigciqa.databases.database import Database
+from aigciqa.databases.database import Database, DatabaseSpec
 from aigciqa.databases.labels import Labels, read_samples
-from aigciqa.databases.problems import open_root
 from aigciqa.databases.sample import SUMMED, Sample, as_group, generator_in, with_overall
-from aigciqa.databases.spec import DatabaseSpec
 from aigciqa.errors import InputError
 from aigciqa.utils.paths import counted, shown
 
@@ -50,9 +48,7 @@ def load(root: Path, subset: str = "all") -> Database:
     """
     if subset not in SUBSETS:
         raise InputError(f"subset={subset!r}: expected one of {', '.join(map(repr, SUBSETS))}")
-    problems = open_root(SPEC, root)
-    samples = read_samples(problems, LABELS, ("Generated_image", "Image_prompt", *SCORES), _samples)
-    problems.raise_any()
+    samples = read_samples(SPEC, root, LABELS, ("Generated_image", "Image_prompt", *SCORES), _samples)
     chosen = tuple(sample for sample in samples if subset == "all" or (sample.reference is None) == (subset == "t2i"))
     if not chosen:
         raise InputError(f"subset={subset!r}: {LABELS} in {root} has no such rows")

@@ -108,11 +108,18 @@ def to_score(cell: Any) -> float | None:
     """
     if cell is None or cell == "":
         return None
-    if isinstance(cell, (str, int, float)) and not isinstance(cell, bool):
-        try:
-            score = float(cell)
-        except (ValueError, OverflowError):
-            score = math.nan
-        if math.isfinite(score):
-            return score
-    raise InputError(f"{cell!r} is not a finite number")
+    score = finite(cell)
+    if math.isnan(score):
+        raise InputError(f"{cell!r} is not a finite number")
+    return score
+
+
+def finite(cell: Any) -> float:
+    """A cell as a number; NaN where it holds none that is finite."""
+    if isinstance(cell, bool) or not isinstance(cell, (str, int, float)):
+        return math.nan
+    try:
+        number = float(cell)
+    except (ValueError, OverflowError):
+        return math.nan
+    return number if math.isfinite(number) else math.nan
