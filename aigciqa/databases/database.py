@@ -1,4 +1,4 @@
-"""A database on disk: its labels, read and checked, and the ways to split it."""
+"""What is known of a database without its files; and one on disk, with its samples and the ways to split it."""
 
 from __future__ import annotations
 

@@ -35,11 +35,8 @@ class Labels:
         """A column of labels. Cells that hold no number are noted, and NaN in the result."""
         numbers = self.table.numbers(name)
         cells = enumerate(zip(self.table.column(name), numbers, strict=True), self.table.first)
-        wrong = [
-            f"row {row} is {'empty' if cell is None else repr(cell)}"
-            for row, (cell, number) in cells
-            if math.isnan(number)
-        ]
+        nan = [(row, cell) for row, (cell, number) in cells if math.isnan(number)]
+        wrong = [f"row {row} is {'empty' if cell is None else repr(cell)}" for row, cell in nan]
         if wrong:
             self.problems.add(self.where, f"{counted(wrong, 'label')} of {name!r} without a number: {shown(wrong)}")
         return numbers
@@ -88,11 +85,7 @@ class Problems:
             self.add(where, str(error))
 
     def raise_any(self) -> None:
-        """Raise what was found, if anything.
-
-        Raises:
-            DatabaseError: with a line for each problem, the layout and where to download the database.
-        """
+        """Raise a `DatabaseError` of what was found, if anything, with the layout and where to download it."""
         if not self._found:
             return
         lines = [
@@ -117,13 +110,11 @@ def read_samples(
     """The samples that the label file of a database lists, with names.
 
     Args:
-        spec: of the database.
-        root: its folder.
+        spec, root: the database and its folder.
         where: path of the label file below the root: `.xlsx`, `.csv` or `.parquet`.
         columns: that it must have.
         to_samples: makes samples of the labels.
-        repeated: image's file name -> how often the published labels list it, where that is known to be more than
-            once.
+        repeated: image's file name -> how often the published labels list it, where that is more than once.
 
     Raises:
         DatabaseError: with every problem that was found.
@@ -144,15 +135,7 @@ def read_labels(problems: Problems, where: str, columns: Sequence[str] = (), hea
 
 
 def open_root(spec: DatabaseSpec, root: Path, required: Iterable[str] | None = None) -> Problems:
-    """Check that the files and folders of the layout are there.
-
-    Args:
-        spec: of the database.
-        root: its folder.
-        required: paths below the root that the layout describes, all if absent; those that end in `/` are folders.
-
-    Returns:
-        Where further problems are collected.
+    """Note what the layout has and the folder `root` lacks; of the layout, only `required`, if given.
 
     Raises:
         DatabaseError: the root is no folder.

@@ -164,10 +164,11 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
     if content["format"] != FORMAT:
         raise DatabaseError(f"{path}: format {content['format']}; this version of aigciqa reads {FORMAT}")
     for part in PARTS:
-        other = [name for name in content[part] if not isinstance(name, str)]
+        names: list[Any] = content[part]
+        other = [name for name in names if not isinstance(name, str)]
         if other:
             raise DatabaseError(f"{path}: not a split: {part!r} lists {other[0]!r}, which is no name")
-        twice = [name for name, count in Counter(content[part]).items() if count > 1]
+        twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
             raise DatabaseError(f"{path}: not a split: {part!r} lists {shown(twice)} twice")
     return content

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -73,7 +72,7 @@ def read_columns(path: Path, columns: Sequence[str] = (), header: bool = True) -
         header: whether the first row names the columns.
 
     Raises:
-        TableError: it can't be read, a column is missing or there twice, there are no rows, or a row has too many cells.
+        TableError: it can't be read, lacks a column or has it twice, has no rows, or a row with too many cells.
         MissingExtraError: openpyxl or pyarrow is missing.
     """
     suffix = path.suffix.lower()
