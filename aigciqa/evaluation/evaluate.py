@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigciqa.errors import InputError
-from aigciqa.evaluation import paper
 from aigciqa.evaluation.predictions import Array, Predictions, opinions, predictions_of
-from aigciqa.evaluation.results import Comparison, Evaluation, Result, Setting
+from aigciqa.evaluation.results import PAPER_DATABASE, Comparison, Evaluation, Published, Result, Setting, published
 from aigciqa.registry import METRICS, SCORE_RANGES
 from aigciqa.stats import bootstrap
 from aigciqa.stats.correlations import MIN_SAMPLES, Agreement, agreement, srcc, srcc_within
@@ -47,8 +46,7 @@ def evaluate(
         samples: of a database, such as `split.test`.
         dimensions: of the opinion scores; all that samples have and some metric predicts, if absent.
         setting: which samples these are; for reports and the paper's rows.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        resamples, seed: of the bootstrap.
         batch_size, workers, device, dtype: as for `aigciqa.score_files`.
 
     Raises:
@@ -69,15 +67,14 @@ def evaluate(
     if len(set(labels)) < len(labels):
         raise InputError(f"every metric needs a label of its own; got {', '.join(labels)}")
     setting = setting or Setting()
-    chosen = _dimensions(predictions, samples, dimensions)
     pool = _Pool(samples, setting, resamples, seed)
-    results = [pool.result(each, name) for name in chosen for each in predictions if name in each.scores]
-    comparisons = [
-        found
-        for name in chosen
-        for first, second in itertools.combinations([each for each in predictions if name in each.scores], 2)
-        if (found := pool.comparison(first, second, name)) is not None
-    ]
+    results: list[Result] = []
+    comparisons: list[Comparison] = []
+    for name in _dimensions(predictions, samples, dimensions):
+        scored = [each for each in predictions if name in each.scores]
+        results += [pool.result(each, name) for each in scored]
+        pairs = itertools.combinations(scored, 2)
+        comparisons += filter(None, (pool.comparison(first, second, name) for first, second in pairs))
     return Evaluation(setting, tuple(samples), tuple(predictions), tuple(results), tuple(comparisons))
 
 
@@ -175,10 +172,8 @@ def _dimensions(
     return names
 
 
-def _published(setting: Setting, metric: str | None, dimension: str) -> paper.Published | None:
-    if setting.database != paper.DATABASE or setting.part != "test":
-        return None
+def _published(setting: Setting, metric: str | None, dimension: str) -> Published | None:
     spec = METRICS.get(metric or "")
-    if spec is None:
+    if spec is None or setting.database != PAPER_DATABASE or setting.part != "test":
         return None
-    return paper.published(setting.protocol, spec.kind, spec.backbone, dimension)
+    return published(setting.protocol, spec.kind, spec.backbone, dimension)
