@@ -23,7 +23,7 @@ from aigciqa.scoring.encoder import Encoder
 from aigciqa.training.learner import Trainee
 from aigciqa.training.settings import Settings
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = ("float32", "bfloat16")
 COMPILED = "torch.compile"
 
 
@@ -93,12 +93,13 @@ def show(title: str, seconds: Mapping[str, float]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--metric", nargs="*", default=["resnet50"], metavar="BACKBONE")
+    parser.add_argument("--dtype", nargs="*", default=DTYPES, choices=DTYPES)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("parts", nargs="*", default=["inference", "training"], metavar="PART")
     options = parser.parse_args()
     for backbone in options.metric:
-        for dtype in DTYPES:
+        for dtype in options.dtype:
             if "inference" in options.parts:
                 cases = inference(backbone, dtype, options.batch)
                 show(f"inference {backbone} {dtype}", medians(cases, options.rounds))
