@@ -46,8 +46,9 @@ from aigciqa.evaluation import (
 from aigciqa.evaluation import text as tables
 from aigciqa.evaluation.provenance import Training
 from aigciqa.records import Record
-from aigciqa.scoring.sinks import FileSink, columns_of, to_row
+from aigciqa.scoring.sinks import FileSink
 from aigciqa.stats import bootstrap, correlations
+from aigciqa.tables.columns import columns_of, to_row
 from aigciqa.tables.text import TextTable, write_text
 from tests.conftest import draw, untrained
 
