@@ -135,7 +135,8 @@ def _train(
 
     keep_memory(not settings["activation_checkpointing"])
     try:
-        data = aigciqa.load_database(database, root)
+        named = {"dimensions": settings["dimensions"]} if database == "folder" else {}
+        data = aigciqa.load_database(database, root, **named)
         split = data.split(protocol, seed=settings["seed"]) if protocol else data.split(seed=settings["seed"])
         chosen = Settings(**{**settings, "dimensions": settings["dimensions"] or data.dimensions})
         metric = train(data, split, chosen, output, **options)

@@ -84,11 +84,13 @@ class Comparison:
     """Two metrics on one dimension, over the samples that both scored.
 
     Attributes:
-        first, second: their labels.
+        first: label of the one.
+        second: label of the other.
         dimension: of the opinion scores.
         n: samples.
         difference: SRCC of the first less that of the second; both of the same resamples, by prompt group.
-        williams, steiger: Williams' t test and Steiger's Z test of the two SRCC.
+        williams: Williams' t test of the two SRCC.
+        steiger: Steiger's Z test of the two SRCC.
     """
 
     first: str

@@ -115,7 +115,7 @@ def read_table(path: str | os.PathLike[str], dimensions: Collection[str] = ()) -
         missing = "column of scores" if "image" in first else "column 'image'"
         raise SourceError(
             f"{str(path)!r} has no {missing}; it has: {', '.join(map(str, first)) or 'nothing'}. Expected a table of "
-            f"aigciqa score -o, with scores of {', '.join(SCORE_RANGES)}; name scores of your own with --dimension"
+            f"aigciqa score -o, with scores of {', '.join(SCORE_RANGES)}; a dimension of your own must be named"
         )
     return ScoreTable(path, scored, tuple(name for name in others if name not in known))
 
