@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aigciqa.databases.database import Database, DatabaseSpec
 from aigciqa.databases.labels import Labels, read_samples
-from aigciqa.databases.sample import Sample, as_group, generator_in
+from aigciqa.databases.sample import Sample, generator_in, made_from_text
 
 LABELS = "AIGC_MOS_Zscore.xlsx"
 IMAGES = "file/"
@@ -45,14 +45,7 @@ def load(root: Path) -> Database:
 def _samples(labels: Labels) -> Iterator[Sample]:
     rows = zip(labels.texts("Image"), labels.texts("Prompt"), labels.numbers("MOS"), strict=True)
     for name, prompt, score in rows:
-        yield Sample(
-            image=str(_image(labels.root, name)),
-            reference=None,
-            prompt=prompt,
-            generator=generator_in(name),
-            group=as_group(prompt),
-            scores={"quality": score},
-        )
+        yield made_from_text(_image(labels.root, name), prompt, generator_in(name), {"quality": score})
 
 
 def _image(root: Path, name: str) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aigciqa.databases.database import Database, DatabaseSpec
 from aigciqa.databases.labels import Labels, read_samples
-from aigciqa.databases.sample import Sample, as_group, generator_in
+from aigciqa.databases.sample import Sample, generator_in, made_from_text
 
 LABELS = "data.csv"
 IMAGES = "image/"
@@ -41,11 +41,5 @@ def load(root: Path) -> Database:
 def _samples(labels: Labels) -> Iterator[Sample]:
     scores = [labels.numbers(name) for name in SCORES]
     for name, prompt, *values in zip(labels.texts("name"), labels.texts("prompt"), *scores, strict=True):
-        yield Sample(
-            image=str(labels.root / IMAGES / name),
-            reference=None,
-            prompt=prompt,
-            generator=generator_in(name),
-            group=as_group(prompt),
-            scores=dict(zip(SCORES.values(), values, strict=True)),
-        )
+        mos = dict(zip(SCORES.values(), values, strict=True))
+        yield made_from_text(labels.root / IMAGES / name, prompt, generator_in(name), mos)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from aigciqa.databases.database import Database, DatabaseSpec
 from aigciqa.databases.labels import Problems, open_root, read_labels
-from aigciqa.databases.sample import SUMMED, Sample, as_group, with_names, with_overall
+from aigciqa.databases.sample import SUMMED, made_from_text, with_names, with_overall
 from aigciqa.tables.column_table import TableError
 from aigciqa.utils.paths import counted, shown
 
@@ -68,14 +68,7 @@ def load(root: Path) -> Database:
     prompts = _prompts(problems, origins)
     problems.raise_any()
     samples = (
-        Sample(
-            image=str(image),
-            reference=None,
-            prompt=prompt,
-            generator=origin.generator,
-            group=as_group(prompt),
-            scores=with_overall(dict(zip(scores, values, strict=True))),
-        )
+        made_from_text(image, prompt, origin.generator, with_overall(dict(zip(scores, values, strict=True))))
         for image, prompt, origin, *values in zip(images, prompts, origins, *scores.values(), strict=True)
     )
     return Database(SPEC, root, with_names(samples, root), SPEC.score_range)

@@ -19,12 +19,7 @@ TABLE_SUFFIXES = (".csv", ".json", ".jsonl", ".parquet")
 
 
 def format_of(path: str | os.PathLike[str]) -> str:
-    """The suffix of a table that is to be written.
-
-    Raises:
-        SourceError: a suffix of no table, or a folder.
-        MissingExtraError: pyarrow is missing for Parquet.
-    """
+    """The suffix of a table that is to be written; a `SourceError` if none can be written so."""
     path = os.fspath(path)
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in TABLE_SUFFIXES:
@@ -40,8 +35,8 @@ def read_rows(path: str | os.PathLike[str], columns: Iterable[str] | None = None
     """Rows of a table of any kind with a column `image`; instead of one that can't be read, why.
 
     Args:
-        path: ending in `.csv`, `.json`, `.jsonl` or `.parquet`; of Parquet, also a folder of files that are read in the
-            order of their names. JSON is read whole, the others as rows are asked for.
+        path: ending in one of `TABLE_SUFFIXES`; of Parquet, also a folder of files that are read in the order of
+            their names. JSON is read whole, the others as rows are asked for.
         columns: those that are needed; a format that stores columns apart leaves the others out.
 
     Raises:

@@ -90,8 +90,7 @@ def rounded(value: float, *, signed: bool = False) -> str:
     """With three decimals and a true minus; `n/a` for what could not be computed."""
     if math.isnan(value):
         return "n/a"
-    text = f"{value:{'+' if signed else ''}.{DECIMALS}f}"
-    return text.replace("-", "−")
+    return f"{value:{'+' if signed else ''}.{DECIMALS}f}".replace("-", "−")
 
 
 def with_interval(value: float, low: float, high: float, *, signed: bool = False) -> str:
@@ -103,9 +102,7 @@ def with_interval(value: float, low: float, high: float, *, signed: bool = False
 
 def probability(p: float) -> str:
     """A p value."""
-    if math.isnan(p):
-        return "n/a"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return "< 0.001" if p < 0.001 else rounded(p)
 
 
 def percent(share: float) -> str:
@@ -123,11 +120,7 @@ def without_nan(value: Any) -> Any:
 
 
 def writer_of(path: str | os.PathLike[str], writers: Mapping[str, Writer], what: str) -> Writer:
-    """The writer of a file's suffix.
-
-    Raises:
-        InputError: there is none; `what` is the file to be.
-    """
+    """The writer of a file's suffix; an `InputError` if there is none, which names the file as `what`."""
     suffix = Path(path).suffix.lower()
     if suffix not in writers:
         raise InputError(f"{os.fspath(path)!r}: the {what} ends in one of {', '.join(writers)}")
