@@ -117,7 +117,7 @@ def _images(root: Path, problems: Problems) -> list[Path]:
     numbers = [number for number, _ in numbered]
     if not numbers:
         problems.add(IMAGES, "no images (<number>.png)")
-    expected = range(min(1, *numbers, 1), max(numbers, default=0) + 1)
+    expected = range(min([1, *numbers]), max(numbers, default=0) + 1)
     absent = [f"{number}.png" for number in sorted(set(expected) - set(numbers))]
     if absent:
         problems.add(IMAGES, f"{counted(absent, 'image')} missing: {shown(absent)}")

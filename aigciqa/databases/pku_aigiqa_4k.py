@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,8 +31,6 @@ SPEC = DatabaseSpec(
     protocols=("prompt-disjoint", "k-fold", "paper"),
     published="every fourth",
 )
-#: `DALLE_1000_00.jpg`: the model, the number of the prompt, the number of the image.
-FILE_NAME = re.compile(r"([^_]+)_([^_]+)_")
 
 
 def load(root: Path, subset: str = "all") -> Database:
@@ -78,6 +75,6 @@ def _samples(labels: Labels) -> Iterator[Sample]:
 
 
 def _number_of_prompt(image: str) -> str:
-    """The prompt's number in a file name; nothing where the name has none."""
-    match = FILE_NAME.match(image)
-    return match[2] if match else ""
+    """The second part of `DALLE_1000_00.jpg`; nothing where the name has no three."""
+    parts = image.split("_")
+    return parts[1] if len(parts) > 2 and parts[0] else ""

@@ -33,17 +33,12 @@ Samples = tuple[Sample, ...]
 def divide(
     samples: Samples, rule: str, *, root: Path, seed: int = 0, **options: int
 ) -> tuple[Samples, Samples, Samples]:
-    """The samples to train on, to choose the epoch on, and to test on.
+    """The samples to train on, to choose the epoch on, and to test on; an `InputError` if there are too few groups.
 
     Args:
-        samples: of a database, in the order of its files.
-        rule: a key of `BY_PROMPT` or of `PUBLISHED`.
-        root: folder of the database.
-        seed: of the permutation of the groups; a published rule takes none.
-        options: of the rule.
-
-    Raises:
-        InputError: too few groups, or a wrong option.
+        samples: of a database in the folder `root`, in the order of its files.
+        rule: a key of `BY_PROMPT` or of `PUBLISHED`, which takes no seed.
+        seed, options: of the rule.
     """
     if rule in PUBLISHED:
         train, test = PUBLISHED[rule](samples)
@@ -54,11 +49,7 @@ def divide(
 
 
 def checked_options(protocol: str, seed: int, options: Mapping[str, Any]) -> dict[str, int]:
-    """The options of a protocol, with the defaults of those that are not given.
-
-    Raises:
-        InputError: an option the protocol does not have, or a number that is no integer or out of range.
-    """
+    """The options of a protocol, checked, with the defaults of those that are not given."""
     _check_integer("seed", seed)
     parameters = inspect.signature(BY_PROMPT[protocol]).parameters if protocol in BY_PROMPT else {}
     defaults = {name: given.default for name, given in list(parameters.items())[1:]}

@@ -83,7 +83,7 @@ class Split:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], database: Database) -> Split:
-        """Read a split and check it against the database it divides.
+        """Read a split of a database.
 
         Raises:
             DatabaseError: not a split, a split of another database, samples that the database does not have, or a
@@ -112,14 +112,11 @@ class Split:
         return split
 
     def __str__(self) -> str:
-        chosen = (
-            "the epoch is chosen on the test part" if self.selected_on_test else f"{len(self.validation)} to choose"
-        )
+        chosen = "the epoch is chosen on the test part"
+        chosen = chosen if self.selected_on_test else f"{len(self.validation)} to choose"
         seed = "" if self.seed is None else f", seed {self.seed}"
-        return (
-            f"{self.database}, {self.protocol}{seed}: {len(self.train)} to train, {chosen}, {len(self.test)} to test "
-            f"({self.digest[:12]})"
-        )
+        counts = f"{len(self.train)} to train, {chosen}, {len(self.test)} to test"
+        return f"{self.database}, {self.protocol}{seed}: {counts} ({self.digest[:12]})"
 
     def _header(self) -> dict[str, Any]:
         return {"format": FORMAT, **{name: getattr(self, name) for name in _HEADER}, "options": dict(self.options)}

@@ -62,7 +62,7 @@ def evaluate(
         >>> round(evaluate(mine, samples).result("mine", "quality").agreement.srcc.value, 3)
         0.8
     """
-    predictions = predictions_of(metrics, samples, batch_size, workers, device, dtype)
+    predictions = predictions_of(metrics, samples, batch_size=batch_size, workers=workers, device=device, dtype=dtype)
     labels = [each.label for each in predictions]
     if len(set(labels)) < len(labels):
         raise InputError(f"every metric needs a label of its own; got {', '.join(labels)}")
@@ -97,16 +97,13 @@ class _Pool:
                 f"{predictions.label} has {dimension} scores of {len(rows)} of {len(scores)} images; a correlation "
                 f"takes at least {MIN_SAMPLES}. The first problem: {why}"
             )
+        members = self._generators(rows).items()
         return Result(
             metric=predictions.label,
             dimension=dimension,
             agreement=self._agreement(scores, mos, rows),
             within=srcc_within(scores[rows], mos[rows], self._groups(rows), resamples=self.resamples, seed=self.seed),
-            generators={
-                name: self._agreement(scores, mos, members)
-                for name, members in self._generators(rows).items()
-                if len(members) >= MIN_SAMPLES
-            },
+            generators={name: self._agreement(scores, mos, of) for name, of in members if len(of) >= MIN_SAMPLES},
             published=_published(self.setting, predictions.metric, dimension),
             failed=sum(error is not None for error in predictions.errors),
         )

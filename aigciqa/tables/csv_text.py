@@ -52,7 +52,7 @@ def csv_lines(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
 
 
 def from_windows(text: str) -> str:
-    """Text with bytes that are not UTF-8, by the code page of Western Europe (else a `UnicodeError`); any other as is."""
+    """Text; bytes in it that are not UTF-8 are those of Windows' code page cp1252, or it raises a `UnicodeError`."""
     try:
         text.encode()
     except UnicodeEncodeError:

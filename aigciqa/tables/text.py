@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -51,11 +51,9 @@ class TextTable:
         """Columns of equal width, for a terminal."""
         lines = [[printable(cell) for cell in line] for line in (self.header, *self.rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        return "\n".join("  ".join(self._padded(line, widths)).rstrip() for line in lines)
-
-    def _padded(self, line: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
-        for column, (cell, width) in enumerate(zip(line, widths, strict=True)):
-            yield cell.ljust(width) if column < self.left else cell.rjust(width)
+        pads = [str.ljust if column < self.left else str.rjust for column in range(len(widths))]
+        padded = ([pad(cell, width) for pad, cell, width in zip(pads, line, widths, strict=True)] for line in lines)
+        return "\n".join("  ".join(line).rstrip() for line in padded)
 
     def markdown(self) -> str:
         """GitHub's Markdown."""
