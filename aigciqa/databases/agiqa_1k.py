@@ -33,11 +33,7 @@ ALSO_CALLED = "dreamStudio_8_9_1_.jpg"
 
 
 def load(root: Path) -> Database:
-    """Read AGIQA-1K.
-
-    Raises:
-        DatabaseError: the folder is not the database as published.
-    """
+    """Read AGIQA-1K."""
     samples = read_samples(SPEC, root, LABELS, ("Image", "Prompt", "MOS"), _samples, {TWICE: 2, ALSO_CALLED: 2})
     return Database(SPEC, root, samples, SPEC.score_range)
 

@@ -29,11 +29,7 @@ SPEC = DatabaseSpec(
 
 
 def load(root: Path) -> Database:
-    """Read AGIQA-3K.
-
-    Raises:
-        DatabaseError: the folder is not the database as published.
-    """
+    """Read AGIQA-3K."""
     samples = read_samples(SPEC, root, LABELS, ("name", "prompt", *SCORES), _samples)
     return Database(SPEC, root, samples, SPEC.score_range)
 

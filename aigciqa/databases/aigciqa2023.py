@@ -56,11 +56,7 @@ class Origin(NamedTuple):
 
 
 def load(root: Path) -> Database:
-    """Read AIGCIQA2023.
-
-    Raises:
-        DatabaseError: the folder is not the database as published.
-    """
+    """Read AIGCIQA2023."""
     problems = open_root(SPEC, root, (IMAGES, *LABELS.values()))
     images = _images(root, problems) if problems.has(IMAGES) else []
     scores = _scores(problems, images)

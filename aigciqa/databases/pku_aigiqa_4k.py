@@ -34,15 +34,7 @@ SPEC = DatabaseSpec(
 
 
 def load(root: Path, subset: str = "all") -> Database:
-    """Read PKU-AIGIQA-4K.
-
-    Args:
-        subset: `"i2i"`, the images that have an image prompt; `"t2i"`, those that have none; or `"all"`.
-
-    Raises:
-        DatabaseError: the folder is not the database as published.
-        InputError: another subset.
-    """
+    """Read PKU-AIGIQA-4K: the images that have an image prompt (`"i2i"`), those that have none (`"t2i"`), or all."""
     if subset not in SUBSETS:
         raise InputError(f"subset={subset!r}: expected one of {', '.join(map(repr, SUBSETS))}")
     samples = read_samples(SPEC, root, LABELS, ("Generated_image", "Image_prompt", *SCORES), _samples)

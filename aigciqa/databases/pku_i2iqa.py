@@ -36,11 +36,7 @@ GENERATORS = ("MJ", "SD")
 
 
 def load(root: Path) -> Database:
-    """Read PKU-I2IQA.
-
-    Raises:
-        DatabaseError: the folder is not the database as published.
-    """
+    """Read PKU-I2IQA."""
     columns = ("Generated_image", "Image_prompt", "Text_prompt", *SCORES)
     samples = read_samples(SPEC, root, LABELS, columns, _samples)
     return Database(SPEC, root, samples, SPEC.score_range)

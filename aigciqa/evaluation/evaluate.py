@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,15 +79,14 @@ def evaluate(
     return Evaluation(setting, tuple(samples), tuple(predictions), tuple(results), tuple(comparisons))
 
 
+@dataclass(frozen=True)
 class _Pool:
-    """Samples as columns, and what is computed of them."""
+    """Samples, and what is computed of them."""
 
-    def __init__(self, samples: Sequence[Sample], setting: Setting, resamples: int, seed: int) -> None:
-        self.samples = samples
-        self.setting = setting
-        self.resamples = resamples
-        self.seed = seed
-        self.groups = [sample.group for sample in samples]
+    samples: Sequence[Sample]
+    setting: Setting
+    resamples: int
+    seed: int
 
     def result(self, predictions: Predictions, dimension: str) -> Result:
         scores, mos = predictions.oriented(dimension), opinions(self.samples, dimension)
@@ -135,7 +135,7 @@ class _Pool:
         )
 
     def _groups(self, rows: Iterable[int]) -> list[str]:
-        return [self.groups[row] for row in rows]
+        return [self.samples[row].group for row in rows]
 
     def _generators(self, rows: Iterable[int]) -> dict[str, list[int]]:
         members: dict[str, list[int]] = {}

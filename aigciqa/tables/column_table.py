@@ -73,7 +73,6 @@ def read_columns(path: Path, columns: Sequence[str] = (), header: bool = True) -
 
     Raises:
         TableError: it can't be read, lacks a column or has it twice, has no rows, or a row with too many cells.
-        MissingExtraError: openpyxl or pyarrow is missing.
     """
     suffix = path.suffix.lower()
     if suffix == ".xlsx":

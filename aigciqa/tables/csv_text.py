@@ -75,8 +75,7 @@ def read_csv(
             told from lines of a text; without it, they are not looked for.
 
     Raises:
-        CsvError: a quotation mark that is never closed, or that stands within a cell; a cell that holds
-            other rows; NUL.
+        CsvError: a quotation mark that is never closed or stands within a cell; a cell that holds other rows; NUL.
     """
     with open(path, newline="", encoding=encoding_of(path), errors="surrogateescape") as stream:
         first = stream.readline()

@@ -34,14 +34,10 @@ def format_of(path: str | os.PathLike[str]) -> str:
 def read_rows(path: str | os.PathLike[str], columns: Iterable[str] | None = None) -> Iterator[dict[str, Any] | str]:
     """Rows of a table of any kind with a column `image`; instead of one that can't be read, why.
 
-    Args:
-        path: ending in one of `TABLE_SUFFIXES`; of Parquet, also a folder of files that are read in the order of
-            their names. JSON is read whole, the others as rows are asked for.
-        columns: those that are needed; a format that stores columns apart leaves the others out.
+    JSON is read whole, the others as rows are asked for; a format that stores columns apart gives `columns` only.
 
     Raises:
-        SourceError: a file that can't be read, no table, one without a column `image` or with two of a name; CSV that
-            can't be told apart.
+        SourceError: a file that can't be read, no table, one without a column `image` or with two of a name.
     """
     path = os.fspath(path)
     suffix = os.path.splitext(os.path.normpath(path))[1].lower()
