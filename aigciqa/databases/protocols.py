@@ -8,7 +8,6 @@ has not seen.
 from __future__ import annotations
 
 import inspect
-import itertools
 import numbers
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -44,8 +43,12 @@ def divide(
         train, test = PUBLISHED[rule](samples)
         return train, test, test
     groups = joined_groups(samples, root)
-    validation, tested = BY_PROMPT[rule](_permuted(groups, seed), **options)
-    return _by_group(samples, groups, validation, tested)
+    validation, tested = map(set, BY_PROMPT[rule](_permuted(groups, seed), **options))
+    sides = [validation, tested, set(groups) - validation - tested]
+    chosen, test, train = (
+        tuple(sample for sample, group in zip(samples, groups, strict=True) if group in side) for side in sides
+    )
+    return train, chosen, test
 
 
 def checked_options(protocol: str, seed: int, options: Mapping[str, Any]) -> dict[str, int]:
@@ -131,16 +134,6 @@ def _permuted(groups: Sequence[str], seed: int) -> list[str]:
 
     distinct = sorted(set(groups))
     return [distinct[index] for index in np.random.RandomState(seed).permutation(len(distinct))]
-
-
-def _by_group(
-    samples: Samples, groups: Sequence[str], validation: Groups, test: Groups
-) -> tuple[Samples, Samples, Samples]:
-    """Samples whose group is neither in `validation` nor in `test` train; each part keeps the order of the files."""
-    held_out = {**dict.fromkeys(validation, 1), **dict.fromkeys(test, 2)}
-    sides = [held_out.get(group, 0) for group in groups]
-    train, chosen, tested = (tuple(itertools.compress(samples, [at == side for at in sides])) for side in range(3))
-    return train, chosen, tested
 
 
 def _check_integer(name: str, value: object) -> None:

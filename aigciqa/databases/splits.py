@@ -112,8 +112,8 @@ class Split:
         return split
 
     def __str__(self) -> str:
-        chosen = "the epoch is chosen on the test part"
-        chosen = chosen if self.selected_on_test else f"{len(self.validation)} to choose"
+        validated = f"{len(self.validation)} to choose"
+        chosen = "the epoch is chosen on the test part" if self.selected_on_test else validated
         seed = "" if self.seed is None else f", seed {self.seed}"
         counts = f"{len(self.train)} to train, {chosen}, {len(self.test)} to test"
         return f"{self.database}, {self.protocol}{seed}: {counts} ({self.digest[:12]})"

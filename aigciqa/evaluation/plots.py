@@ -51,7 +51,6 @@ def write_plots(
 
     Raises:
         MissingExtraError: matplotlib is missing.
-        OSError: a file can't be written.
     """
     require_matplotlib()
     folder = Path(folder)
@@ -103,9 +102,8 @@ def scatter(evaluation: Evaluation, result: Result) -> Figure:
                 frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=1.4,
                 markerscale=1.4,
             )  # fmt: skip
-            for handle in legend.legend_handles:
-                if handle is not None:
-                    handle.set_alpha(1.0)
+            for handle in filter(None, legend.legend_handles):
+                handle.set_alpha(1.0)
     return figure
 
 

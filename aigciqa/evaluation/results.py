@@ -20,7 +20,6 @@ from aigciqa.tables.csv_text import read_records
 if TYPE_CHECKING:
     from aigciqa.databases import Sample
 
-
 #: The database of the paper.
 PAPER_DATABASE = "pku-i2iqa"
 

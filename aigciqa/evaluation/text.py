@@ -135,7 +135,10 @@ def to_json(evaluation: Evaluation) -> str:
 
 
 def predictions_csv(evaluation: Evaluation) -> str:
-    """A row per image and metric: the columns of `aigciqa score`, the generator, and each rating as `mos_*`."""
+    """A row per image and metric: the columns of `aigciqa score`, the generator, and each rating as `mos_*`.
+
+    Scores are exact: rounding would tie what the figures tell apart.
+    """
     dimensions = list(dict.fromkeys(result.dimension for result in evaluation.results))
     rows = []
     for each in evaluation.predictions:
@@ -144,9 +147,9 @@ def predictions_csv(evaluation: Evaluation) -> str:
             rows.append(
                 {
                     "image": sample.image, "reference": sample.reference, "group": sample.group, "metric": each.label,
-                    **{name: _exactly(scores.get(name)) for name in dimensions},
+                    **{name: without_nan(scores.get(name)) for name in dimensions},
                     "error": each.errors[number], "generator": sample.generator,
-                    **{f"mos_{name}": _exactly(sample.scores.get(name)) for name in dimensions},
+                    **{f"mos_{name}": without_nan(sample.scores.get(name)) for name in dimensions},
                 }
             )  # fmt: skip
     return csv_lines(rows, list(rows[0]))
@@ -229,8 +232,3 @@ def _bounded(name: str, interval: Interval) -> dict[str, float | None]:
 
 def _csv_number(value: float) -> float | None:
     return None if math.isnan(value) else round(float(value), CSV_DECIMALS)
-
-
-def _exactly(value: float | None) -> float | None:
-    """For the table of predictions: rounding would tie what the figures tell apart."""
-    return None if value is None or math.isnan(value) else float(value)

@@ -43,7 +43,8 @@ def read_rows(path: str | os.PathLike[str], columns: Iterable[str] | None = None
     suffix = os.path.splitext(os.path.normpath(path))[1].lower()
     try:
         if suffix == parquet.SUFFIX:
-            yield from parquet.read_parquet(path, columns)
+            for part in parquet.parts_of(path):
+                yield from parquet.read_parquet(part, columns)
         else:
             yield from {".csv": _read_csv, ".json": _read_json, ".jsonl": _read_jsonl}[suffix](path)
     except OSError as error:

@@ -62,12 +62,7 @@ def holds_images(path: str) -> bool:
 
 
 def read_parquet(path: str, columns: Iterable[str] | None) -> Iterator[dict[str, Any] | str]:
-    """Rows of a file or folder, with the columns that are needed (None: all); a last one that can't be read is why."""
-    for part in parts_of(path):
-        yield from _read_file(part, columns)
-
-
-def _read_file(path: str, columns: Iterable[str] | None) -> Iterator[dict[str, Any] | str]:
+    """Rows of a file, with the columns that are needed (None: all); a last one that can't be read is why."""
     with _open(path) as file:
         names = file.schema_arrow.names
         check_columns(path, names)

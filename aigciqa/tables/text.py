@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 from aigciqa.errors import InputError
@@ -18,7 +17,7 @@ Writer = TypeVar("Writer")
 
 #: Decimals in tables to be read.
 DECIMALS = 3
-_LATEX = MappingProxyType(
+_LATEX = str.maketrans(
     {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$",
      "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "→": r"$\rightarrow$", "<": "$<$", ">": "$>$"}
 )  # fmt: skip
@@ -64,7 +63,9 @@ class TextTable:
     def latex(self) -> str:
         """A LaTeX `tabular` with rules above, below and under the header."""
         columns = "l" * self.left + "r" * (len(self.header) - self.left)
-        header, *rows = (" & ".join(map(latex_text, line)) + r" \\" for line in (self.header, *self.rows))
+        header, *rows = (
+            " & ".join(cell.translate(_LATEX) for cell in line) + r" \\" for line in (self.header, *self.rows)
+        )
         begin, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
         return "\n".join((begin, r"\hline", header, r"\hline", *rows, r"\hline", end))
 
@@ -77,11 +78,6 @@ def markdown_text(text: str) -> str:
 def printable(text: str) -> str:
     """Text without characters that would move a terminal's cursor or can't be encoded."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
-
-
-def latex_text(text: str) -> str:
-    """Text as LaTeX that shows it as it is."""
-    return "".join(_LATEX.get(letter, letter) for letter in text)
 
 
 def rounded(value: float, *, signed: bool = False) -> str:
