@@ -67,6 +67,6 @@ def _samples(labels: Labels) -> Iterator[Sample]:
 
 
 def _number_of_prompt(image: str) -> str:
-    """The second part of `DALLE_1000_00.jpg`; nothing where the name has no three."""
+    """`1000` of `DALLE_1000_00.jpg`; nothing where the name has no such parts."""
     parts = image.split("_")
     return parts[1] if len(parts) > 2 and parts[0] else ""

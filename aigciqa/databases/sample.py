@@ -43,7 +43,7 @@ class Sample:
 
 
 def made_from_text(image: Path, prompt: str, generator: str | None, scores: Mapping[str, float]) -> Sample:
-    """An image without image prompt."""
+    """The sample of an image that was made without an image prompt."""
     return Sample(str(image), None, prompt, generator, as_group(prompt), scores)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 PARTS = ("train", "validation", "test")
-#: What a split's file says besides.
+#: What a split's file says besides its parts, and of which type.
 _HEADER: Mapping[str, type | tuple[type, ...]] = {
     "database": str,
     "protocol": str,

@@ -93,9 +93,9 @@ def caption(evaluation: Evaluation) -> str:
         f"split {setting.split[:12]}" if setting.split else "",
     ]
     count = f"{len(evaluation.samples)} images of {len(groups)} prompts"
-    named = ": ".join(filter(None, (", ".join(filter(None, where)), count)))
+    what = ": ".join(filter(None, (", ".join(filter(None, where)), count)))
     notes = "".join(f" Note: {note}." for note in evaluation.notes)
-    return f"{named}. In brackets: 95% intervals, by resampling prompts.{notes}"
+    return f"{what}. In brackets: 95% intervals, by resampling prompts.{notes}"
 
 
 def to_terminal(evaluation: Evaluation) -> str:
@@ -167,7 +167,7 @@ def check_suffix(path: str | os.PathLike[str]) -> None:
 
 
 def write_report(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
-    """Write an evaluation to a file ending in `.csv`, `.json`, `.md` or `.tex`; another is an `InputError`."""
+    """Write an evaluation to `.csv`, `.json`, `.md` or `.tex`, making its folder; any other is an `InputError`."""
     write_text(path, writer_of(path, WRITERS, "report")(evaluation))
 
 

@@ -34,7 +34,7 @@ def format_of(path: str | os.PathLike[str]) -> str:
 def read_rows(path: str | os.PathLike[str], columns: Iterable[str] | None = None) -> Iterator[dict[str, Any] | str]:
     """Rows of a table of any kind with a column `image`; instead of one that can't be read, why.
 
-    JSON is read whole, the others as rows are asked for; a format that stores columns apart gives `columns` only.
+    JSON is read whole, the others as rows are asked for. Parquet may be a folder; only its `columns` are read.
 
     Raises:
         SourceError: a file that can't be read, no table, one without a column `image` or with two of a name.

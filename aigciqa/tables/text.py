@@ -63,9 +63,8 @@ class TextTable:
     def latex(self) -> str:
         """A LaTeX `tabular` with rules above, below and under the header."""
         columns = "l" * self.left + "r" * (len(self.header) - self.left)
-        header, *rows = (
-            " & ".join(cell.translate(_LATEX) for cell in line) + r" \\" for line in (self.header, *self.rows)
-        )
+        lines = [[cell.translate(_LATEX) for cell in line] for line in (self.header, *self.rows)]
+        header, *rows = (" & ".join(line) + r" \\" for line in lines)
         begin, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
         return "\n".join((begin, r"\hline", header, r"\hline", *rows, r"\hline", end))
 
