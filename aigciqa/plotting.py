@@ -21,7 +21,7 @@ def plot_quality_map(image: Any, metric: str | Metric, reference: Any = None, *,
     """Plot an image under its quality map, with a colour bar, the score in the title.
 
     The map lies over the part of the image that the metric sees: the centre crop of the paper's metrics, the whole
-    image for `lite`. Colours span the score's range, so that plots of different images can be compared.
+    image for `nr-lite` and `fr-lite`. Colours span the score's range, so that plots can be compared.
 
     Args:
         image: one image, in any form a `Metric` takes.
@@ -34,7 +34,7 @@ def plot_quality_map(image: Any, metric: str | Metric, reference: Any = None, *,
 
     Raises:
         MissingExtraError: matplotlib is missing.
-        TypeError, ValueError: as calling the metric; several images.
+        TypeError, InputError: as calling the metric; several images.
     """
     require_matplotlib()
     from matplotlib import pyplot

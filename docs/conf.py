@@ -84,7 +84,7 @@ def _make_report(app: Sphinx, exception: Exception | None) -> None:
     folder = Path(app.outdir, "example-report")
     for name in ("generated", "prompts"):
         shutil.copytree(Path(app.srcdir, "../examples/images", name), folder / name, dirs_exist_ok=True)
-    score = [sys.executable, "-m", "aigciqa", "score", "generated", "-r", "prompts", "--group-by", "parent"]
+    score = [sys.executable, "-m", "aigciqa.cli", "score", "generated", "-r", "prompts", "--group-by", "parent"]
     subprocess.run([*score, "--report", "index.html", "-o", "scores.csv", "--quiet"], cwd=folder, check=True)
 
 

@@ -52,7 +52,7 @@ def arguments() -> argparse.Namespace:
 def run(*arguments: str) -> None:
     """Show a command, then run it."""
     print("aigciqa", *arguments, file=sys.stderr, flush=True)
-    done = subprocess.run([sys.executable, "-m", "aigciqa", *arguments])
+    done = subprocess.run([sys.executable, "-m", "aigciqa.cli", *arguments])
     if done.returncode:
         sys.exit(done.returncode)
 

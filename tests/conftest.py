@@ -31,7 +31,7 @@ os.environ.update(HF_HUB_DISABLE_XET="1", HF_TOKEN="hf_test", NO_PROXY="127.0.0.
 # A job in the background ignores it, and so would the processes that tests start and stop.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-COMMAND = (sys.executable, "-m", "aigciqa", "score")
+COMMAND = (sys.executable, "-m", "aigciqa.cli", "score")
 
 
 @pytest.fixture(autouse=True)

@@ -51,3 +51,15 @@ def test_building_inceptionv4_is_seeded_by_the_global_generator_alone() -> None:
         build_backbone("inceptionv4")
         states.append(torch.get_rng_state())
     assert torch.equal(*states)
+
+
+def test_efficientnet_lite2_equals_timms() -> None:
+    torch.manual_seed(0)
+    theirs = timm.create_model("tf_efficientnet_lite2", num_classes=0).eval()
+    ours = untrained("nr-efficientnet-lite2").backbone
+    names = list(theirs.state_dict())  # the same layers in the same order
+    theirs.load_state_dict(dict(zip(names, ours.state_dict().values(), strict=True)))
+    for size in ((260, 260), (261, 333), (97, 224)):  # padding depends on the size
+        images = torch.randn(1, 3, *size)
+        with torch.no_grad():
+            torch.testing.assert_close(ours(images), theirs.forward_features(images), rtol=1e-5, atol=1e-5)

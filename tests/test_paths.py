@@ -210,7 +210,7 @@ class TestWhatIsNoFile:
         os.mkfifo(tmp_path / "pipe.png")
         scores = tmp_path / "t.csv"
         scores.write_text(TABLE + f"{tmp_path}/pipe.png,a,nr-lite,3,\n{tmp_path}/pipe.png,b,nr-lite,3,\n")
-        command = [sys.executable, "-m", "aigciqa", "compare"]
+        command = [sys.executable, "-m", "aigciqa.cli", "compare"]
         arguments = [str(scores), "--report", str(tmp_path / "r.html"), "--quiet"]
         done = subprocess.run([*command, *arguments], capture_output=True, timeout=60)
         assert done.returncode == 0, done.stderr

@@ -357,7 +357,7 @@ class TestInto:
 
 def test_the_installed_command(scores: str) -> None:
     """A real process, whose paths another command reads."""
-    command = [sys.executable, "-m", "aigciqa", "select", scores, "--top", "1"]
+    command = [sys.executable, "-m", "aigciqa.cli", "select", scores, "--top", "1"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "out/a/1.png\n")
     imports = "import sys, aigciqa.cli.select; sys.exit('torch' in sys.modules)"

@@ -35,7 +35,7 @@ from tests.conftest import draw
 from tests.lookalikes import write_folder
 
 SPEC = METRICS["nr-resnet18"].preprocess
-TRAIN = [sys.executable, "-m", "aigciqa", "train"]
+TRAIN = [sys.executable, "-m", "aigciqa.cli", "train"]
 
 
 @pytest.fixture(scope="module")

@@ -528,7 +528,7 @@ def test_a_state_that_does_not_fit_on_the_disk_is_an_error_of_the_system(
 def test_a_run_that_is_stopped_leaves_nothing_unfinished(number: int, status: int, root: Path, tmp_path: Path) -> None:
     line = ["folder", str(root), "-m", "nr-resnet18", "--start", "none", "--epochs", "99", "--quiet", "--device", "cpu"]
     line += ["--cache", str(tmp_path / "cache"), "-o", str(tmp_path / "head")]
-    process = subprocess.Popen([sys.executable, "-m", "aigciqa", "train", *line], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-m", "aigciqa.cli", "train", *line], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (tmp_path / "head" / "training" / "log.csv").exists():
         assert time.monotonic() < deadline

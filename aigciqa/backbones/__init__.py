@@ -11,6 +11,7 @@ from aigciqa.backbones.base import Backbone, OptionError
 from aigciqa.errors import InputError
 
 _MODULES = {
+    "efficientnet-lite2": "efficientnet",
     "inceptionv4": "inceptionv4",
     "lite": "lite",
     "resnet18": "resnet",

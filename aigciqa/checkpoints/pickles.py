@@ -14,7 +14,7 @@ from torch import Tensor
 from aigciqa.errors import CheckpointError
 
 #: ImageNet classifiers of the paper's five networks.
-_CLASSIFIERS = ("classifier.", "fc.", "last_linear.")
+_CLASSIFIERS = ("classifier.", "fc.", "_fc.", "last_linear.")
 
 
 def is_state_dict(value: Any) -> bool:

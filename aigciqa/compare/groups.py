@@ -8,7 +8,7 @@ import os
 import posixpath
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,10 +24,9 @@ from aigciqa.stats.groups import (
     summaries,
 )
 from aigciqa.stats.means import prompt_of
+from aigciqa.tables.columns import Row
 from aigciqa.tables.scores import ScoreTable, below_common_folder
 from aigciqa.utils.paths import absolute, name_key
-
-Row = Mapping[str, Any]
 
 #: More groups are compared with a baseline only: the pairs of these are 19,900.
 GROUP_LIMIT = 200
@@ -37,19 +36,12 @@ _NO_KEY = ""
 
 @dataclass(frozen=True)
 class Group:
-    """The rows of one generator or checkpoint.
-
-    Attributes:
-        name: of the group.
-        rows: as `scoring.sinks.to_row` makes them; a dimension may be missing.
-        relative_paths: of each row with scores, the image's path below the group's folder.
-        table: where the rows were read from, if from a table.
-    """
+    """The rows of one generator or checkpoint."""
 
     name: str
-    rows: Sequence[Row]
-    relative_paths: Sequence[str]
-    table: ScoreTable | None = None
+    rows: Sequence[Row]  # as `tables.columns.to_row` makes them; a dimension may be missing
+    relative_paths: Sequence[str]  # of each row with scores, the image's path below the group's folder
+    table: ScoreTable | None = None  # where the rows were read from, if from a table
 
     @classmethod
     def of_rows(cls, name: str, rows: Sequence[Row], table: ScoreTable | None = None) -> Group:
@@ -66,34 +58,21 @@ class Group:
 
 @dataclass(frozen=True)
 class Matching:
-    """How the images of groups belong together.
+    """How the images of groups belong together."""
 
-    Attributes:
-        rule: what two images of one prompt have in common; None if groups can't be matched.
-        keys: group -> the prompt of each of its rows; empty without a rule.
-    """
-
-    rule: str | None
-    keys: Mapping[str, Sequence[str]]
+    rule: str | None  # what two images of one prompt have in common; None if groups can't be matched
+    keys: Mapping[str, Sequence[str]]  # group -> the prompt of each of its rows; empty without a rule
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Groups compared by one dimension of one metric.
-
-    Attributes:
-        metric: its name.
-        dimension: its name.
-        summaries: of the groups, best mean first.
-        differences: of all pairs, or of each group from the baseline.
-        non_inferiority: of each group to the baseline; empty if no share of the baseline has to be reached.
-    """
+    """Groups compared by one dimension of one metric."""
 
     metric: str
     dimension: str
-    summaries: tuple[GroupSummary, ...]
-    differences: tuple[Difference, ...]
-    non_inferiority: tuple[NonInferiority, ...] = ()
+    summaries: tuple[GroupSummary, ...]  # best mean first
+    differences: tuple[Difference, ...]  # of all pairs, or of each group from the baseline
+    non_inferiority: tuple[NonInferiority, ...] = ()  # to the baseline; empty if no share of it has to be reached
 
     @property
     def label(self) -> str:
@@ -108,23 +87,14 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Result:
-    """What `compare` found.
-
-    Attributes:
-        groups: all of them, in the order they were given.
-        matching: of their images.
-        comparisons: one for each metric and dimension that two groups at least have scores of.
-        uncompared: metrics and dimensions that only one group has scores of, with its name.
-        baseline: the group that others are compared with; None: all pairs.
-        share: of the baseline's mean that the others have to reach.
-    """
+    """What `compare` found."""
 
     groups: tuple[Group, ...]
     matching: Matching
-    comparisons: tuple[Comparison, ...]
-    uncompared: tuple[tuple[str, str, str], ...]
-    baseline: str | None
-    share: float | None
+    comparisons: tuple[Comparison, ...]  # by each metric and dimension that at least two groups have scores of
+    uncompared: tuple[tuple[str, str, str], ...]  # metric, dimension and name of the only group that has such scores
+    baseline: str | None  # the group that others are compared with; None: all pairs
+    share: float | None  # of the baseline's mean that the others have to reach
 
     @property
     def failures(self) -> list[tuple[str, Row]]:
@@ -179,10 +149,7 @@ def compare(
 
 
 def check_names(names: Sequence[str], baseline: str | None) -> None:
-    """Raise InputError unless groups of these names can be compared.
-
-    At least two, of different names; the baseline one of them; without one, not too many.
-    """
+    """Raise InputError unless groups of these names can be compared."""
     if len(names) < 2 or len(set(names)) < len(names):
         raise InputError(f"at least two groups of different names are compared; got {', '.join(names) or 'none'}")
     if baseline is not None and baseline not in names:
@@ -200,51 +167,45 @@ def match(groups: Sequence[Group]) -> Matching:
     NFC and NFD make no difference.
     """
     for by_path, by_name in ((_REFERENCE_PATHS, _REFERENCE_NAMES), (_IMAGE_PATHS, _IMAGE_NAMES)):
-        rules = by_path if any(_have_common_keys(groups, rule) for rule in by_path.values()) else by_name
-        candidates = [Matching(rule, keys) for rule, of in rules.items() if (keys := _keys(groups, of)) is not None]
+        rules = by_path if any(_have_common_keys(groups, rule) for rule in by_path) else by_name
+        candidates = [Matching(rule.name, keys) for rule in rules if (keys := _keys(groups, rule)) is not None]
         best = max(candidates, key=_matched, default=None)  # the first of equals
         if best is not None and _matched(best):
             return best
     return Matching(None, {})
 
 
-#: What a rule makes of a row and its relative path: what identifies the prompt in its group, and the key to match by.
-_Rule = Callable[[Row, str], tuple[str | None, str | None]]
+class _Rule(NamedTuple):
+    """How to tell the prompt of a row."""
 
+    name: str
+    is_of_reference: bool  # or of the image
+    key: Callable[[str], str]  # of a path
 
-def _by_reference(key: Callable[[str], str]) -> _Rule:
-    def rule(row: Row, _relative: str) -> tuple[str | None, str | None]:
-        if row["reference"] is None:
+    def __call__(self, row: Row, relative_path: str) -> tuple[str | None, str | None]:
+        """What identifies the prompt in its group, and the key to match by; None for a reference that is missing."""
+        if self.is_of_reference and row["reference"] is None:
             return None, None
-        reference = name_key(absolute(row["reference"]))
-        return reference, key(reference)
-
-    return rule
-
-
-def _by_image(key: Callable[[str], str]) -> _Rule:
-    return lambda _row, relative: (name_key(relative), key(name_key(relative)))
+        path = name_key(absolute(row["reference"]) if self.is_of_reference else relative_path)
+        return path, self.key(path)
 
 
 def _without_suffix(path: str) -> str:
     return os.path.splitext(path)[0]
 
 
-_REFERENCE_PATHS = {"reference": _by_reference(str)}
-_REFERENCE_NAMES = {"name of the reference": _by_reference(posixpath.basename)}
-_IMAGE_PATHS = {
-    "relative path": _by_image(str),
-    "relative path without its suffix": _by_image(_without_suffix),
-}
-_IMAGE_NAMES = {"stem": _by_image(lambda path: posixpath.basename(_without_suffix(path)))}
+_REFERENCE_PATHS = (_Rule("reference", True, str),)
+_REFERENCE_NAMES = (_Rule("name of the reference", True, posixpath.basename),)
+_IMAGE_PATHS = (_Rule("relative path", False, str), _Rule("relative path without its suffix", False, _without_suffix))
+_IMAGE_NAMES = (_Rule("stem", False, lambda path: posixpath.basename(_without_suffix(path))),)
 
 
 def _have_common_keys(groups: Sequence[Group], rule: _Rule) -> bool:
     """Whether images with scores, of any two groups, have the same key."""
-    keys: set[str] = set()
+    keys: set[str | None] = set()
     for group in groups:
-        scored = (pair for pair in zip(group.rows, group.relative_paths, strict=True) if pair[0]["error"] is None)
-        own = {key for _, key in itertools.starmap(rule, scored) if key is not None}
+        pairs = zip(group.rows, group.relative_paths, strict=True)
+        own = {rule(row, relative_path)[1] for row, relative_path in pairs if row["error"] is None} - {None}
         if own & keys:
             return True
         keys |= own
@@ -255,7 +216,7 @@ def _keys(groups: Sequence[Group], rule: _Rule) -> dict[str, Sequence[str]] | No
     """The key of each row by a rule; None if a scored row has none, or two prompts of a group have the same."""
     found: dict[str, Sequence[str]] = {}
     for group in groups:
-        pairs = [rule(row, relative) for row, relative in zip(group.rows, group.relative_paths, strict=True)]
+        pairs = [rule(row, relative_path) for row, relative_path in zip(group.rows, group.relative_paths, strict=True)]
         scored = {pair for pair, row in zip(pairs, group.rows, strict=True) if row["error"] is None}
         keys = {key for _, key in scored}
         if None in keys or len(keys) < len({identity for identity, _ in scored}):
@@ -274,12 +235,9 @@ def _matched(matching: Matching) -> int:
 def _scores(group: Group, keys_of: Mapping[str, Sequence[str]], metric: str, dimension: str) -> Scores:
     """A group's scores of a dimension, with their keys; `keys_of`: group -> the key of each of its rows."""
     indices = [index for index, row in enumerate(group.rows) if row["metric"] == metric]
-    values = [group.rows[index].get(dimension) for index in indices]
+    values = np.array([group.rows[index].get(dimension) for index in indices], dtype=np.float64)  # None becomes NaN
     keys = keys_of.get(group.name)
-    return Scores(
-        np.array([np.nan if value is None else value for value in values], dtype=np.float64),
-        tuple(keys[index] for index in indices) if keys is not None else None,
-    )
+    return Scores(values, tuple(keys[index] for index in indices) if keys is not None else None)
 
 
 def _comparison(
@@ -291,27 +249,25 @@ def _comparison(
     share: float | None,
 ) -> Comparison:
     ordered = summaries(by_prompt)
-    found: list[NonInferiority] = []
-    if share is not None and baseline is not None:
-        found = non_inferiority(matched, baseline, share)
-        _check_share(f"{metric} · {dimension}", baseline, found)
-    best_first = {each.name: matched[each.name] for each in ordered}
-    pairs = differences(best_first, baseline=baseline)
-    return Comparison(metric, dimension, tuple(ordered), tuple(pairs), tuple(found))
+    pairs = differences({each.name: matched[each.name] for each in ordered}, baseline=baseline)
+    reached = non_inferiority(matched, baseline, share) if share is not None and baseline is not None else []
+    comparison = Comparison(metric, dimension, tuple(ordered), tuple(pairs), tuple(reached))
+    _check_share(comparison, baseline)
+    return comparison
 
 
-def _check_share(label: str, baseline: str, found: Iterable[NonInferiority]) -> None:
+def _check_share(comparison: Comparison, baseline: str | None) -> None:
     """Raise InputError where a share of the baseline says nothing."""
-    for each in found:
+    for each in comparison.non_inferiority:
         if math.isnan(each.baseline_mean):
             raise InputError(
-                f"{label}: the baseline {baseline!r} has no scores of it: "
+                f"{comparison.label}: the baseline {baseline!r} has no scores of it: "
                 "leave it out with -m or --dimension, or score the baseline by it"
             )
         if each.n and each.baseline_mean <= 0:
             over = f" over the {each.n} prompts that {each.name} has, too" if each.matched else ""
             raise InputError(
-                f"{label}: the baseline's mean is {each.baseline_mean:.3f}{over}; a share needs one above 0"
+                f"{comparison.label}: the baseline's mean is {each.baseline_mean:.3f}{over}; a share needs one above 0"
             )
 
 

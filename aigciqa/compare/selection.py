@@ -19,56 +19,30 @@ from aigciqa.utils.place_files import Step, move
 
 @dataclass(frozen=True)
 class Criteria:
-    """What is asked for; an image has to meet all of it.
+    """What is asked for; an image has to meet all of it."""
 
-    Attributes:
-        dimension: the score that ranks and divides.
-        minimum: dimension -> lowest score allowed.
-        maximum: dimension -> highest score allowed.
-        keep: how many are kept, best or worst first; None: all, in the table's order.
-        best: whether the highest scores are kept, or the lowest.
-        per_group: whether so many are kept of each group.
-        listed: absolute paths of the only images to choose from; None: all.
-    """
-
-    dimension: str
-    minimum: Mapping[str, float] = field(default_factory=dict)
-    maximum: Mapping[str, float] = field(default_factory=dict)
-    keep: int | None = None
-    best: bool = True
-    per_group: bool = False
-    listed: frozenset[str] | None = None
+    dimension: str  # the score that ranks and divides
+    minimum: Mapping[str, float] = field(default_factory=dict)  # dimension -> lowest score allowed
+    maximum: Mapping[str, float] = field(default_factory=dict)  # dimension -> highest score allowed
+    keep: int | None = None  # how many are kept, best or worst first; None: all, in the table's order
+    best: bool = True  # keep the highest scores, or the lowest
+    per_group: bool = False  # keep so many of each group
+    listed: frozenset[str] | None = None  # absolute paths of the only images to choose from; None: all
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What was chosen.
-
-    Attributes:
-        rows: the chosen ones.
-        offered: how many images there were to choose from.
-        unscored: how many of them lack a score that is asked for; none of these is chosen.
-        repeated: rows left out because an earlier one is of the same image.
-        missing: how many of the listed images are not in the table.
-    """
+    """What was chosen, and how many images were not."""
 
     rows: tuple[Row, ...]
-    offered: int
-    unscored: int
-    repeated: int
-    missing: int
+    offered: int  # images to choose from
+    unscored: int  # of these, how many lack a score that is asked for; none of them is chosen
+    repeated: int  # rows left out because an earlier one is of the same image
+    missing: int  # listed images that are not in the table
 
 
 def rows_by(table: ScoreTable, metric: str | None) -> list[Row]:
-    """The rows of a table by one metric, with paths that lead from the current folder.
-
-    Args:
-        table: of scores.
-        metric: whose rows; None: those of the only one.
-
-    Raises:
-        InputError: the table has no such metric, or several and none is named.
-    """
+    """The rows of a table by one metric, or by its only one, with paths that lead from the current folder."""
     rows = [table.located(row) for row in table.rows]
     there = list(dict.fromkeys(row["metric"] for row in rows))
     if metric is None and len(there) > 1:
@@ -85,11 +59,7 @@ def first_scored(table: ScoreTable, rows: Iterable[Row]) -> str:
 
 
 def read_list(path: str, table: ScoreTable) -> frozenset[str]:
-    """Absolute paths of the images in a list, a `.csv` file with a column `image`, that are chosen of a table.
-
-    Raises:
-        SourceError: no such file, or a row without an image.
-    """
+    """Absolute paths of the images in a list, a `.csv` file with a column `image`, that are chosen of a table."""
     if not os.path.isfile(path) or os.path.splitext(path)[1].lower() != ".csv":
         raise SourceError(f"--list {path}: expected a .csv file with a column image")
     images = []
@@ -124,12 +94,7 @@ def select(rows: Sequence[Row], criteria: Criteria) -> Selection:
 
 
 def bucket(score: float, edges: Sequence[float]) -> str:
-    """Name of the bucket of a score; a score on an edge is in the upper one.
-
-    Args:
-        score: of an image.
-        edges: ascending.
-    """
+    """Name of a score's bucket between ascending edges; a score on an edge is in the upper one."""
     above = bisect.bisect_right(edges, score)
     if above == 0:
         return f"below-{edges[0]:.15g}"
@@ -137,13 +102,7 @@ def bucket(score: float, edges: Sequence[float]) -> str:
 
 
 def write_selection(output: str, table: ScoreTable, rows: Sequence[Row]) -> None:
-    """Write a new table of some rows, whole or not at all; what made the whole table made it, too.
-
-    Raises:
-        OutputExistsError: something is there already.
-        SourceError: another suffix.
-        OSError: it can't be written.
-    """
+    """Write a new table of some rows, whole or not at all, with the provenance of the whole table."""
     for path in (output, provenance.path_of(output)):
         if os.path.lexists(path):
             raise OutputExistsError(f"-o {output}: {path} is there already, and nothing is overwritten: name another")
@@ -159,14 +118,9 @@ def write_selection(output: str, table: ScoreTable, rows: Sequence[Row]) -> None
 def steps_into(
     folder: str, rows: Sequence[Row], chosen: Sequence[Row], dimension: str, edges: Sequence[float]
 ) -> list[Step]:
-    """Where each image goes: its path below the folder that holds all of the table, so that no two meet.
+    """Where each chosen image goes: its path below the folder that holds all of the table's, so that no two meet.
 
-    Args:
-        folder: where all go.
-        rows: of the table.
-        chosen: the rows whose images go there.
-        dimension: that divides them.
-        edges: of the buckets, each a folder; none: no buckets.
+    Edges divide the images by a dimension into buckets, each a folder of its own.
     """
     images = list(dict.fromkeys(row["image"] for row in rows if row["image"]))
     relatives = dict(zip(images, below_common_folder(images), strict=True))
@@ -189,9 +143,7 @@ def _ranked(rows: Sequence[Row], criteria: Criteria) -> list[Row]:
     ordered = sorted(rows, key=lambda row: float(row[criteria.dimension]), reverse=criteria.best)
     if not criteria.per_group:
         return ordered[: criteria.keep]
-    groups: dict[str | None, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row["group"], [])
+    groups: dict[str | None, list[Row]] = {row["group"]: [] for row in rows}
     for row in ordered:
         groups[row["group"]].append(row)
     return [row for each in groups.values() for row in each[: criteria.keep]]

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from types import MappingProxyType
 
 from aigciqa.compare.groups import Comparison, Result
-from aigciqa.stats.groups import MIN_MATCHED, MIN_PROVING, Difference, GroupSummary, NonInferiority
+from aigciqa.stats.groups import MIN_MATCHED, MIN_PROVING, NonInferiority
 from aigciqa.tables.csv_text import csv_lines
 from aigciqa.tables.text import (
     TextTable,
@@ -38,23 +38,20 @@ _ROUNDING = 1e-12
 
 def to_terminal(result: Result) -> str:
     """Aligned text."""
-    parts = [how(result)]
+    parts = [_heading(result)]
     for comparison in result.comparisons:
-        tables = _tables(result, comparison)
-        parts += [printable(comparison.label), *(f"{table.title}\n{table.aligned()}" for table in tables)]
-    return "\n\n".join(filter(None, [*parts, "\n".join(notes(result))])) + "\n"
+        parts.append(printable(comparison.label))
+        parts += [f"{table.title}\n{table.aligned()}" for table in _tables(result, comparison)]
+    return "\n\n".join(filter(None, [*parts, "\n".join(_notes(result))])) + "\n"
 
 
 def to_markdown(result: Result) -> str:
     """Markdown tables under headings."""
-    parts = [markdown_text(how(result))]
+    parts = [markdown_text(_heading(result))]
     for comparison in result.comparisons:
-        tables = _tables(result, comparison)
-        parts += [
-            f"## {markdown_text(printable(comparison.label))}",
-            *(f"### {each.title}\n\n{each.markdown()}" for each in tables),
-        ]
-    return "\n\n".join([*parts, *map(markdown_text, notes(result))]) + "\n"
+        parts.append(f"## {markdown_text(printable(comparison.label))}")
+        parts += [f"### {table.title}\n\n{table.markdown()}" for table in _tables(result, comparison)]
+    return "\n\n".join([*parts, *map(markdown_text, _notes(result))]) + "\n"
 
 
 def to_csv(result: Result) -> str:
@@ -110,21 +107,16 @@ def check_suffix(path: str | os.PathLike[str]) -> None:
 
 
 def write_result(result: Result, path: str | os.PathLike[str]) -> None:
-    """Write a comparison to a file ending in `.md`, `.json` or `.csv`; its folder is made if absent.
-
-    Raises:
-        InputError: another ending.
-        OSError: it can't be written.
-    """
+    """Write a comparison to a file ending in `.md`, `.json` or `.csv`; its folder is made if absent."""
     write_text(path, writer_of(path, _WRITERS_OF_FILES, "comparison")(result))
 
 
-def how(result: Result) -> str:
+def _heading(result: Result) -> str:
     """What was compared and how images were matched, in a few lines."""
-    return f"{len(result.groups)} groups.\n{_matched_text(result)}\nIn brackets: 95% intervals, by resampling prompts."
+    return f"{len(result.groups)} groups.\n{_matched(result)}\nIn brackets: 95% intervals, by resampling prompts."
 
 
-def notes(result: Result) -> Iterator[str]:
+def _notes(result: Result) -> Iterator[str]:
     """The verdicts, and what could not be scored or compared."""
     for comparison in result.comparisons:
         yield from (_verdict(result, comparison, each) for each in comparison.non_inferiority)
@@ -132,8 +124,7 @@ def notes(result: Result) -> Iterator[str]:
         yield from _too_little(comparison)
     for metric, dimension, name in result.uncompared:
         yield printable(f"Only {name} has scores of {metric} · {dimension}: not compared.")
-    failures = result.failures
-    if failures:
+    if failures := result.failures:
         reasons = [f"- {printable(name)}: {printable(row['error'])}" for name, row in failures[:_SHOWN]]
         more = [f"- and {len(failures) - _SHOWN} more"] if len(failures) > _SHOWN else []
         yield "\n".join([f"{len(failures)} scores are missing and left out:", *reasons, *more])
@@ -154,7 +145,7 @@ def _too_little(comparison: Comparison) -> Iterator[str]:
         yield f"{label}: all scores are equal ({rounded(value)}): they say nothing of these images."
 
 
-def _matched_text(result: Result) -> str:
+def _matched(result: Result) -> str:
     found = [each for comparison in result.comparisons for each in comparison.differences]
     counts = [each.n for each in found if each.matched]
     if not counts:
@@ -169,34 +160,28 @@ def _matched_text(result: Result) -> str:
     return f"Images are matched by their {result.matching.rule}: {number} prompts in common{rest}.{few}"
 
 
-def _tables(result: Result, comparison: Comparison) -> list[TextTable]:
+def _tables(result: Result, comparison: Comparison) -> tuple[TextTable, TextTable]:
     failed = {group.name: sum(row["metric"] == comparison.metric for row in group.failures) for group in result.groups}
-    return [_summaries_table(comparison.summaries, failed), _differences_table(comparison.differences)]
-
-
-def _summaries_table(found: tuple[GroupSummary, ...], failed: Mapping[str, int]) -> TextTable:
-    header = ("group", "n", "failed", "mean", "median", "worst")
-    rows = tuple(
+    means = tuple(
         (
             each.name, str(each.n), str(failed[each.name]),
             with_interval(each.mean, each.low, each.high), rounded(each.median), rounded(each.worst),
         )
-        for each in found
+        for each in comparison.summaries
     )  # fmt: skip
-    return TextTable("Means", header, rows, left=1)
-
-
-def _differences_table(found: tuple[Difference, ...]) -> TextTable:
-    header = ("first", "second", "prompts", "first − second", "first wins", "p", "significant")
-    rows = tuple(
+    differences = tuple(
         (
             each.first, each.second, str(each.n) if each.matched else f"{each.n} unmatched",
             with_interval(each.difference, each.low, each.high, signed=True), percent(each.win_rate),
             probability(each.p_value), "yes" if each.is_significant else "no",
         )
-        for each in found
+        for each in comparison.differences
     )  # fmt: skip
-    return TextTable("Differences", header, rows, left=2)
+    compared = ("first", "second", "prompts", "first − second", "first wins", "p", "significant")
+    return (
+        TextTable("Means", ("group", "n", "failed", "mean", "median", "worst"), means, left=1),
+        TextTable("Differences", compared, differences, left=2),
+    )
 
 
 def _verdict(result: Result, comparison: Comparison, found: NonInferiority) -> str:

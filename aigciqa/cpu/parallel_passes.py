@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from aigciqa.backbones.base import Backbone
+from aigciqa.backbones.efficientnet import EfficientNetLite2
 from aigciqa.backbones.inceptionv4 import InceptionV4
 from aigciqa.backbones.resnet import ResNet
 from aigciqa.backbones.vgg import VGG
 
 #: Backbones whose passes may run at the same time: nothing in them is random, and nothing but batch normalisation keeps
 #: a state.
-SIDE_BY_SIDE: tuple[type[Backbone], ...] = (InceptionV4, ResNet, VGG)
+SIDE_BY_SIDE: tuple[type[Backbone], ...] = (EfficientNetLite2, InceptionV4, ResNet, VGG)
 #: Encodes pixels with a backbone.
 Encode = Callable[[Backbone, Tensor], Tensor]
 

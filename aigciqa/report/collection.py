@@ -23,21 +23,13 @@ LEVELS = 255
 
 
 class Image(NamedTuple):
-    """An image of the report.
-
-    Attributes:
-        path: of the image.
-        reference: its path, if there is one.
-        group: empty if there is none.
-        prompt: by which it is resampled.
-        match: what it has in common with the images of other groups that it is compared with; None if unknown.
-    """
+    """An image of the report."""
 
     path: str
-    reference: str | None
-    group: str
-    prompt: str
-    match: str | None
+    reference: str | None  # its path
+    group: str  # empty if there is none
+    prompt: str  # by which it is resampled
+    match: str | None  # what it shares with the images of other groups that it is compared with; None if unknown
 
 
 class Failure(NamedTuple):
@@ -51,17 +43,11 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True)
 class Column:
-    """One dimension by one metric.
-
-    Attributes:
-        metric: its name.
-        dimension: its name.
-        values: (images,), NaN where an image has no such score.
-    """
+    """One dimension by one metric."""
 
     metric: str
     dimension: str
-    values: NDArray[np.float64]
+    values: NDArray[np.float64]  # (images,), NaN where an image has no such score
 
     @property
     def label(self) -> str:
@@ -71,17 +57,10 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class SmallMap:
-    """A quality map in 8 bits.
+    """A quality map in 8 bits."""
 
-    Attributes:
-        shape: (h, w).
-        levels: uint8, row by row; 0 is `low`, 255 is `high`.
-        low: its lowest score.
-        high: its highest score.
-    """
-
-    shape: tuple[int, int]
-    levels: bytes
+    shape: tuple[int, int]  # (h, w)
+    levels: bytes  # uint8, row by row; 0 is `low`, 255 is `high`
     low: float
     high: float
 
@@ -100,13 +79,7 @@ class SmallMap:
 
 
 class Collection:
-    """What a report shows, gathered while rows come.
-
-    Takes less than a kilobyte for an image with its map.
-
-    Args:
-        columns: of the rows, as `aigciqa.tables.columns.columns_of` makes them.
-    """
+    """What a report shows, gathered while rows come, in less than a kilobyte for an image with its map."""
 
     def __init__(self, columns: Sequence[str]) -> None:
         self.dimensions = scores_of(columns)
@@ -115,7 +88,7 @@ class Collection:
         self.failed: Counter[tuple[str, str]] = Counter()  # by metric and group
         self.maps: dict[tuple[int, str], SmallMap] = {}
         self._values: dict[tuple[str, str], array[float]] = {}
-        self._scored: dict[str, bytearray] = {}
+        self._scored: set[tuple[int, str]] = set()  # index of an image, and metric
         self._indices: dict[Image, int] = {}
 
     def add(self, row: Mapping[str, Any], quality_map: NDArray[Any] | None, match: str | None) -> None:
@@ -156,13 +129,11 @@ class Collection:
 
     def _index(self, image: Image, metric: str) -> int:
         """The index of an image; one that a metric has scored before is listed again."""
-        scored = self._scored.setdefault(metric, bytearray())
         index = self._indices.get(image)
-        if index is None or (index < len(scored) and scored[index]):
+        if index is None or (index, metric) in self._scored:
             index = self._indices[image] = len(self.images)
             self.images.append(image)
-        scored.extend(bytes(index + 1 - len(scored)))
-        scored[index] = 1
+        self._scored.add((index, metric))
         return index
 
 

@@ -50,7 +50,7 @@ def write_report(
 
     Args:
         path: ends in `.html`.
-        rows: as `aigciqa.scoring.sinks.to_row` makes them; their images are looked for on disk. A score that is not
+        rows: as `aigciqa.tables.columns.to_row` makes them; their images are looked for on disk. A score that is not
             finite counts as none.
         columns: of the rows.
         maps: the quality map (h, w) of each row, or None.
@@ -86,11 +86,7 @@ def write_report(
 class Report:
     """A report in the making: rows are added as they are scored, and kept in memory.
 
-    Args:
-        path, columns, title, baseline: as `write_report` takes them.
-
-    Raises:
-        ImportError, InputError: as `write_report`.
+    Arguments and errors are those of `write_report`.
     """
 
     def __init__(
@@ -112,11 +108,7 @@ class Report:
         self.collection.add(row, quality_map, match)
 
     def write(self) -> Path:
-        """Write the page; returns its path.
-
-        Raises:
-            OSError: it can't be written. An earlier report is as it was.
-        """
+        """Write the page; returns its path. If it can't be written, an earlier report is as it was."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         thumbnails = Thumbnails(self.path)
         try:
@@ -131,11 +123,7 @@ class Report:
 
 
 def check_target(path: str | os.PathLike[str]) -> None:
-    """Raise unless a report can be made and may be called so.
-
-    Raises:
-        ImportError, InputError: as `write_report`.
-    """
+    """Raise as `write_report` unless a report can be made and may be called so."""
     if Path(path).suffix.lower() != ".html":
         raise InputError(f"{os.fspath(path)!r}: a report ends in .html")
     if Path(path).is_dir():
@@ -152,10 +140,10 @@ def _render(report: Report, thumbnails: Thumbnails) -> str:
     images = [collection.images[index].path for index in gallery.indices]
     thumbnails.make([*images, *gallery.references])
     data = payload(collection, columns, members, gallery, report.path.parent) | {"inline": thumbnails.is_inline}
-    environment = _environment()
     script = _in_script(_read("report.js"))
     bokeh = _in_script(_bokeh())
-    return environment.get_template("report.html.j2").render(
+    template = _environment().get_template("report.html.j2")
+    return template.render(
         title=report.title,
         version=aigciqa.__version__,
         made=datetime.now().astimezone(),
@@ -187,9 +175,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(
-        number=rounded, signed=functools.partial(rounded, signed=True), p_value=probability, percent=percent
-    )
+    signed = functools.partial(rounded, signed=True)
+    environment.filters.update(number=rounded, signed=signed, p_value=probability, percent=percent)
     return environment
 
 

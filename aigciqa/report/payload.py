@@ -11,17 +11,20 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from numpy.typing import NDArray
 
 from aigciqa.images.colour_maps import COLOURS, colour_map
 from aigciqa.registry import METRICS
 from aigciqa.report.collection import LEVELS, Collection, Column, SmallMap
-from aigciqa.report.sections import Members, coloured, histogram
+from aigciqa.report.sections import Members
+from aigciqa.tables.text import without_nan
 from aigciqa.utils import object_stores
 
 #: Images in the gallery. With more, a third are the lowest of the first column, a third the highest, and a third are
 #: drawn at random from all.
 GALLERY_LIMIT = 10_000
+#: Groups that charts show in a colour of their own: the largest. The others share one.
+COLOURED_LIMIT = 7
+BINS = 40
 #: Percentiles of the maps' lowest and highest scores that the colours span: an outlier would take the contrast away.
 _SPAN = (5, 95)
 _SEED = 0
@@ -29,17 +32,11 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Gallery:
-    """The images that are shown.
+    """The images that are shown."""
 
-    Attributes:
-        indices: of the images, ascending.
-        sample: those of them that were drawn at random, as positions in `indices`; all if nothing was left out.
-        references: the distinct references.
-    """
-
-    indices: list[int]
-    sample: list[int]
-    references: list[str]
+    indices: list[int]  # of the images, ascending
+    sample: list[int]  # positions in `indices` of those drawn at random; all if nothing was left out
+    references: list[str]  # distinct
 
 
 def select_gallery(collection: Collection, columns: Sequence[Column]) -> Gallery:
@@ -61,17 +58,11 @@ def select_gallery(collection: Collection, columns: Sequence[Column]) -> Gallery
 def payload(
     collection: Collection, columns: Sequence[Column], members: Members, gallery: Gallery, folder: Path
 ) -> dict[str, Any]:
-    """The data of the page's script.
-
-    Args:
-        collection: all rows.
-        columns: its scores.
-        members: its listed groups.
-        gallery: the images to show.
-        folder: the page's own, to which links are relative.
-    """
+    """The data of the page's script; its links are relative to the page's folder."""
     images = [collection.images[index] for index in gallery.indices]
     groups = list(dict.fromkeys(image.group for image in images))
+    largest = sorted(members, key=lambda group: -len(members[group]))[:COLOURED_LIMIT]
+    coloured = [group for group in members if group in largest]
     group_index = {group: index for index, group in enumerate(groups)}
     reference_index = {reference: index for index, reference in enumerate(gallery.references)}
     return {
@@ -80,13 +71,13 @@ def payload(
                 "label": column.label,
                 "metric": column.metric,
                 "dimension": column.dimension,
-                "values": _numbers(column.values[gallery.indices]),
-                "histogram": vars(histogram(column, members)),
+                "values": without_nan(column.values[gallery.indices].tolist()),
+                "histogram": _histogram(column, members, coloured),
             }
             for column in columns
         ],
         "groups": groups,
-        "coloured": coloured(members),
+        "coloured": coloured,
         "images": [image.path for image in images],
         "links": [_link(image.path, folder) for image in images],
         "group": [group_index[image.group] for image in images],
@@ -99,8 +90,12 @@ def payload(
     }
 
 
-def _numbers(values: NDArray[np.float64]) -> list[float | None]:
-    return [None if np.isnan(value) else value for value in values.tolist()]
+def _histogram(column: Column, members: Members, coloured: Sequence[str]) -> dict[str, Any]:
+    """Edges of the bins, and the images in each: of every coloured group, then of the others."""
+    edges = np.histogram_bin_edges(column.values[np.isfinite(column.values)], BINS)
+    counts = [np.histogram(column.values[members[group]], edges)[0] for group in coloured]
+    rest = np.histogram(column.values, edges)[0] - sum(counts)
+    return {"edges": edges.round(6).tolist(), "counts": [each.tolist() for each in [*counts, rest]]}
 
 
 def _link(path: str, folder: Path) -> str | None:

@@ -1,11 +1,10 @@
-"""What the page says of groups: summaries, differences, histograms. Figures cover every row, whatever is shown."""
+"""What the page says of groups: summaries and differences. Figures cover every row, whatever is shown."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,48 +16,29 @@ from aigciqa.stats.groups import Difference, GroupSummary, Scores, differences, 
 GROUP_LIMIT = 200
 #: Groups that are compared pair by pair: the best of each column. A baseline is compared with all that are listed.
 PAIRED_LIMIT = 12
-#: Groups that charts show in a colour of their own: the largest. The others share one.
-COLOURED_LIMIT = 7
-BINS = 40
 
 Members = Mapping[str, NDArray[np.intp]]
 
 
 @dataclass(frozen=True)
 class Line:
-    """A group in a table.
-
-    Attributes:
-        summary: its figures.
-        failed: its rows without a score.
-        worst: index of the image with the lowest score; None without scores.
-    """
+    """A group in a table."""
 
     summary: GroupSummary
-    failed: int
-    worst: int | None
+    failed: int  # rows without a score
+    worst: int | None  # index of the image with the lowest score; None without scores
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One column of scores.
-
-    Attributes:
-        column: the scores.
-        lines: by group, best mean first.
-        total: all images.
-        pairs: how groups differ.
-        differences: (first, second) -> how they differ, both ways round.
-        low: lowest score of all.
-        high: highest score of all.
-    """
+    """One column of scores."""
 
     column: Column
-    lines: list[Line]
-    total: Line
+    lines: list[Line]  # by group, best mean first
+    total: Line  # all images
     pairs: list[Difference]
-    differences: dict[tuple[str, str], Difference]
-    low: float
+    differences: dict[tuple[str, str], Difference]  # of first and second, both ways round
+    low: float  # lowest score of all
     high: float
 
     @property
@@ -70,19 +50,6 @@ class Panel:
     def is_cut(self) -> bool:
         """Whether more groups have scores than are compared."""
         return sum(line.summary.n > 0 for line in self.lines) > len(self.paired)
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """How the scores of a column are distributed.
-
-    Attributes:
-        edges: of the bins.
-        counts: for each coloured group the images in each bin, then those of the other groups.
-    """
-
-    edges: list[float]
-    counts: list[list[int]]
 
 
 def members_of(collection: Collection) -> dict[str, NDArray[np.intp]]:
@@ -102,34 +69,22 @@ def panels(
     """What there is to say of each column; all groups are compared with the baseline, or the best with each other."""
     prompts = np.array([image.prompt for image in collection.images], dtype=object)
     matches = {group: _matches(collection, indices) for group, indices in members.items()}
-    everything = np.arange(len(prompts))
     found = []
     for column in columns:
-        failed = {group: collection.failed[column.metric, group] for group in members}
-        all_failed = sum(count for (metric, _), count in collection.failed.items() if metric == column.metric)
-        ordered = summaries({group: _by_prompt(column, prompts, indices) for group, indices in members.items()})
-        (total,) = summaries({"": _by_prompt(column, prompts, everything)})
-        scored = {
-            each.name: Scores(column.values[members[each.name]], matches[each.name]) for each in ordered if each.n
-        }
-        pairs = _pairs(scored, baseline)
-        found.append(
-            Panel(
-                column=column,
-                lines=[Line(each, failed[each.name], _worst(column, members[each.name])) for each in ordered],
-                total=Line(total, all_failed, _worst(column, everything)),
-                pairs=pairs,
-                differences=_both_ways(pairs),
-                low=float(np.nanmin(column.values)),
-                high=float(np.nanmax(column.values)),
-            )
-        )
+        values, failed = column.values, collection.failed
+        by_prompt = {group: Scores(values[indices], tuple(prompts[indices])) for group, indices in members.items()}
+        lines = [
+            Line(each, failed[column.metric, each.name], _worst(column, members[each.name]))
+            for each in summaries(by_prompt)
+        ]
+        (whole,) = summaries({"": Scores(values, tuple(prompts))})
+        all_failed = sum(count for (metric, _), count in failed.items() if metric == column.metric)
+        total = Line(whole, all_failed, _worst(column, np.arange(len(values))))
+        scored = [line.summary.name for line in lines if line.summary.n]
+        pairs = _pairs({group: Scores(values[members[group]], matches[group]) for group in scored}, baseline)
+        extent = float(np.nanmin(values)), float(np.nanmax(values))
+        found.append(Panel(column, lines, total, pairs, _both_ways(pairs), *extent))
     return found
-
-
-def _by_prompt(column: Column, prompts: NDArray[Any], indices: NDArray[np.intp]) -> Scores:
-    """The scores of some images, to be resampled by prompt."""
-    return Scores(column.values[indices], tuple(prompts[indices]))
 
 
 def _matches(collection: Collection, indices: NDArray[np.intp]) -> tuple[str, ...] | None:
@@ -144,20 +99,6 @@ def _pairs(scored: Mapping[str, Scores], baseline: str | None) -> list[Differenc
     if baseline is None:
         return differences(dict(itertools.islice(scored.items(), PAIRED_LIMIT)))
     return differences(scored, baseline=baseline) if baseline in scored else []
-
-
-def coloured(members: Members) -> list[str]:
-    """The groups that charts tell apart, in order of appearance."""
-    largest = sorted(members, key=lambda group: -len(members[group]))[:COLOURED_LIMIT]
-    return [group for group in members if group in largest]
-
-
-def histogram(column: Column, members: Members) -> Histogram:
-    """The histogram of a column."""
-    edges = np.histogram_bin_edges(column.values[np.isfinite(column.values)], BINS)
-    counts = [np.histogram(column.values[members[group]], edges)[0] for group in coloured(members)]
-    rest = np.histogram(column.values, edges)[0] - sum(counts)
-    return Histogram(edges.round(6).tolist(), [each.tolist() for each in [*counts, rest]])
 
 
 def _worst(column: Column, indices: NDArray[np.intp]) -> int | None:

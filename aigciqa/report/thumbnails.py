@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import os
 import re
@@ -12,8 +13,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
-
-from PIL import Image
 
 from aigciqa.images.decode import load_content
 from aigciqa.images.reading import read_content
@@ -35,9 +34,6 @@ class Thumbnails:
 
     In the folder `REPORT_files` each run has a folder of its own, so that an earlier report stays whole until the new
     one has taken its place.
-
-    Args:
-        report: path of the page.
     """
 
     def __init__(self, report: Path) -> None:
@@ -47,11 +43,7 @@ class Thumbnails:
         self.sources: list[str] = []
 
     def make(self, paths: Iterable[str]) -> None:
-        """Make a thumbnail of every path, in order; the source of one that can't be read is empty.
-
-        Raises:
-            OSError: the folder can't be written.
-        """
+        """Make a thumbnail of every path, in order; the source of one that can't be read is empty."""
         held: list[bytes] = []
         size = 0
         for number, data in enumerate(_thumbnails(paths)):
@@ -68,16 +60,14 @@ class Thumbnails:
     def discard(self) -> None:
         """Remove what this run wrote."""
         shutil.rmtree(self.folder / self.run, ignore_errors=True)
-        self._remove_empty()
+        self._remove_if_empty()
 
     def replace_earlier(self) -> None:
         """Remove what earlier runs wrote; other files in the folder stay."""
-        if not self.folder.is_dir():
-            return
-        for entry in self.folder.iterdir():
+        for entry in self.folder.glob("*"):
             if _RUN.fullmatch(entry.name) and entry.name != self.run:
                 shutil.rmtree(entry, ignore_errors=True)
-        self._remove_empty()
+        self._remove_if_empty()
 
     def _spill(self, held: list[bytes]) -> None:
         self.is_inline = False
@@ -92,29 +82,26 @@ class Thumbnails:
         (self.folder / name).write_bytes(data)
         return f"{quote(os.fsencode(self.folder.name))}/{name}"
 
-    def _remove_empty(self) -> None:
-        if self.folder.is_dir() and not any(self.folder.iterdir()):
+    def _remove_if_empty(self) -> None:
+        with contextlib.suppress(OSError):
             self.folder.rmdir()
 
 
 def thumbnail(path: str) -> bytes:
     """An image as a small JPEG; empty if it can't be read."""
+    stream = io.BytesIO()
     try:
         if object_stores.refusal(path) is not None:  # the table may be a stranger's
             return b""
-        return _encoded(load_content(read_content(path), path, at_least=SIDE))
+        image = load_content(read_content(path), path, at_least=SIDE)
+        image.thumbnail((SIDE, SIDE))
+        image.save(stream, "JPEG", quality=QUALITY)
     except Exception:  # decoders raise anything on broken data
         return b""
+    return stream.getvalue()
 
 
 def _thumbnails(paths: Iterable[str]) -> Iterator[bytes]:
     """Thumbnails in order, made in threads, a few ahead of who takes them."""
     with ThreadPoolExecutor(min(MAX_WORKERS, os.cpu_count() or 1), thread_name_prefix="aigciqa-thumbnail") as pool:
         yield from map_ahead(pool, thumbnail, paths, _AHEAD)
-
-
-def _encoded(image: Image.Image) -> bytes:
-    image.thumbnail((SIDE, SIDE))
-    stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=QUALITY)
-    return stream.getvalue()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,11 +46,11 @@ def interval(
 ) -> Interval:
     """A statistic of samples and its 95% interval, by the percentile bootstrap (Efron 1979).
 
+    The ends are NaN for a single group, and without resamples.
+
     Args:
         statistic: weights (r, n) of the samples -> values (r,).
-        groups: of each of the n samples, as `weights` takes them. The ends are NaN for a single group.
-        resamples: how many; none leaves the ends NaN.
-        seed: of the resampling.
+        groups, resamples, seed: as for `weights`.
     """
     value = float(statistic(np.ones((1, len(groups))))[0])
     if not resamples or len(set(groups)) < 2:
@@ -63,13 +62,11 @@ def interval(
 def weights(groups: Sequence[Hashable], resamples: int, seed: int) -> Iterator[Array]:
     """Weights (r, n) of resamples with replacement, in parts that add up to `resamples` rows.
 
-    Args:
-        groups: of each of the n samples; a resample draws as many groups as there are, each with all its samples.
-        resamples: how many.
-        seed: of NumPy's generator.
+    A resample draws as many groups of the n samples as there are, each with all its samples.
     """
-    _, index = np.unique(_numbered(groups), return_inverse=True)
-    count = int(index.max()) + 1
+    numbers: dict[Hashable, int] = {}
+    index = np.array([numbers.setdefault(group, len(numbers)) for group in groups])
+    count = len(numbers)
     rng = np.random.default_rng(seed)
     part = max(1, _PART // len(groups))
     for start in range(0, resamples, part):
@@ -123,19 +120,10 @@ def percentiles(draws: Array) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _numbered(groups: Sequence[Hashable]) -> NDArray[Any]:
-    numbers: dict[Hashable, int] = {}
-    return np.array([numbers.setdefault(group, len(numbers)) for group in groups])
-
-
 def _by_value(weight: Array, x: Array) -> tuple[Array, NDArray[np.intp]]:
     """Weights (r, u) of the u distinct values, ascending, and the value's number of each sample (n,)."""
-    values, number = np.unique(x, return_inverse=True)
-    if len(values) == len(x):
-        return weight[:, np.argsort(number)], number
-    order = np.argsort(number, kind="stable")
-    starts = np.searchsorted(number[order], np.arange(len(values)))
-    return np.add.reduceat(weight[:, order], starts, axis=1), number
+    _, number, sizes = np.unique(x, return_inverse=True, return_counts=True)
+    return np.add.reduceat(weight[:, np.argsort(number)], np.cumsum(sizes) - sizes, axis=1), number
 
 
 def _ranks(weight: Array, x: Array) -> Array:

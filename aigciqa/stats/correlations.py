@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -94,31 +95,28 @@ def srcc(scores: ArrayLike, mos: ArrayLike) -> float:
     """
     from scipy.stats import spearmanr
 
-    x, y = _checked(scores, mos)
-    return _unless_constant(x, y, lambda: spearmanr(x, y)[0])
+    return _correlation(spearmanr, scores, mos)
 
 
 def plcc(scores: ArrayLike, mos: ArrayLike) -> float:
     """Pearson's correlation, without any mapping; arguments, NaN and errors as for `srcc`."""
     from scipy.stats import pearsonr
 
-    x, y = _checked(scores, mos)
-    return _unless_constant(x, y, lambda: pearsonr(x, y)[0])
+    return _correlation(pearsonr, scores, mos)
 
 
 def krcc(scores: ArrayLike, mos: ArrayLike) -> float:
     """Kendall's rank correlation, tau-b; arguments, NaN and errors as for `srcc`."""
     from scipy.stats import kendalltau
 
-    x, y = _checked(scores, mos)
-    return _unless_constant(x, y, lambda: kendalltau(x, y)[0])
+    return _correlation(kendalltau, scores, mos)
 
 
 def fit_logistic(scores: ArrayLike, mos: ArrayLike) -> Logistic | None:
     """The least-squares logistic from scores (n,) to MOS (n,), by `scipy.optimize.least_squares` (Levenberg-Marquardt).
 
     It starts with the MOS's largest and smallest value (swapped where scores fall with MOS), the mean score, and a
-    width of 0.25, 0.05, 1 and 4 standard deviations of the scores in turn; the best of the four fits is taken. Data
+    width of 0.25, 0.05, 1 and 4 standard deviations of the scores in turn, and takes the best of the four fits. Data
     without a bend, or with one only, are fitted best by a parameter at infinity: the search then stops after 200
     steps, where the figures have settled to about 1e-5.
 
@@ -168,8 +166,7 @@ def srcc_within(
     Groups of one image, and those whose MOS are all equal, have no ranking and are left out; a group whose scores
     are all equal counts 0. The interval resamples groups. NaN where no group is left.
 
-    Raises:
-        InputError: as `srcc`; or groups of another length.
+    Arguments and errors are those of `agreement`.
 
     Example:
         >>> from aigciqa.evaluation import srcc_within
@@ -177,14 +174,16 @@ def srcc_within(
         >>> found.value
         0.5
     """
-    x, y = _checked(scores, mos)
+    from scipy.stats import spearmanr
+
+    x, y = _checked(scores, mos, groups)
     members: dict[Hashable, list[int]] = {}
-    for index, group in enumerate(_checked_groups(groups, len(x))):
+    for index, group in enumerate(groups):
         members.setdefault(group, []).append(index)
     ranked = [rows for rows in members.values() if len(rows) >= MIN_GROUP and not _constant(y[rows])]
     if not ranked:
         return Interval(math.nan, math.nan, math.nan)
-    values = np.array([_group_srcc(x[rows], y[rows]) for rows in ranked])
+    values = np.array([0.0 if _constant(x[rows]) else spearmanr(x[rows], y[rows])[0] for rows in ranked])
     return bootstrap.interval(lambda weight: weight @ values / len(values), range(len(values)), resamples, seed)
 
 
@@ -218,8 +217,8 @@ def agreement(
         >>> f"{found.srcc.value:.3f} of {found.n} images"
         '0.886 of 6 images'
     """
-    x, y = _checked(scores, mos)
-    units = range(len(x)) if groups is None else _checked_groups(groups, len(x))
+    x, y = _checked(scores, mos, groups)
+    units = range(len(x)) if groups is None else groups
     mapping = fit_logistic(x, y)
     fitted = np.full(len(x), math.nan) if mapping is None else mapping(x)
     values = {
@@ -227,29 +226,29 @@ def agreement(
         "plcc": plcc(x, y),
         "plcc_fitted": math.nan if mapping is None else plcc(fitted, y),
         "krcc": krcc(x, y),
-        "rmse": math.nan if mapping is None else _rmse(fitted, y),
+        "rmse": _rmse(fitted, y),
     }
     count = len(set(units))
-    bounds = dict.fromkeys(values, (math.nan, math.nan))
+    draws = [np.full((len(values), 1), math.nan)]
     if count > 1 and resamples:
-        bounds = _bounds(x, y, fitted, units, resamples, seed)
-    intervals = {name: Interval(value, *bounds[name]) for name, value in values.items()}
+        draws = [_figures(weight, x, y, fitted) for weight in bootstrap.weights(units, resamples, seed)]
+    bounds = map(bootstrap.percentiles, np.concatenate(draws, axis=1))
+    intervals = {name: Interval(value, *ends) for (name, value), ends in zip(values.items(), bounds, strict=True)}
     return Agreement(n=len(x), groups=count, mapping=mapping, **intervals)
 
 
-def _bounds(
-    x: Array, y: Array, fitted: Array, units: Sequence[Hashable], resamples: int, seed: int
-) -> dict[str, tuple[float, float]]:
-    """Bounds of each figure by its name."""
-    draws: dict[str, list[Array]] = {name: [] for name in ("srcc", "plcc", "plcc_fitted", "krcc", "rmse")}
-    for weight in bootstrap.weights(units, resamples, seed):
-        mapped = bootstrap.pearson(weight, fitted, y)
-        draws["srcc"].append(bootstrap.spearman(weight, x, y))
-        draws["plcc"].append(bootstrap.pearson(weight, x, y))
-        draws["plcc_fitted"].append(mapped)
-        draws["krcc"].append(bootstrap.kendall(weight, x, y))
-        draws["rmse"].append(bootstrap.spread(weight, y) * np.sqrt(np.clip(1 - mapped**2, 0, None)))
-    return {name: bootstrap.percentiles(np.concatenate(parts)) for name, parts in draws.items()}
+def _figures(weight: Array, x: Array, y: Array, fitted: Array) -> Array:
+    """SRCC, PLCC, fitted PLCC, KRCC and RMSE (5, r) under weights (r, n)."""
+    mapped = bootstrap.pearson(weight, fitted, y)
+    return np.stack(
+        [
+            bootstrap.spearman(weight, x, y),
+            bootstrap.pearson(weight, x, y),
+            mapped,
+            bootstrap.kendall(weight, x, y),
+            bootstrap.spread(weight, y) * np.sqrt(np.clip(1 - mapped**2, 0, None)),
+        ]
+    )
 
 
 def _fit(x: Array, y: Array) -> Array:
@@ -259,8 +258,7 @@ def _fit(x: Array, y: Array) -> Array:
 
     def residuals(parameters: Array) -> Array:
         high, low, centre, width = parameters
-        value: Array = low + (high - low) * expit((x - centre) / abs(width)) - y
-        return value
+        return Logistic(high, low, centre, abs(width))(x) - y
 
     def slopes(parameters: Array) -> Array:
         high, low, centre, width = parameters
@@ -279,18 +277,17 @@ def _fit(x: Array, y: Array) -> Array:
     return np.asarray(min(fits, key=lambda fit: float(fit.cost)).x, dtype=np.float64)
 
 
-def _group_srcc(x: Array, y: Array) -> float:
-    from scipy.stats import spearmanr
-
-    return 0.0 if _constant(x) else float(spearmanr(x, y)[0])
+def _correlation(measure: Callable[[Array, Array], Any], scores: ArrayLike, mos: ArrayLike) -> float:
+    x, y = _checked(scores, mos)
+    return math.nan if _constant(x) or _constant(y) else float(measure(x, y)[0])
 
 
 def _rmse(fitted: Array, y: Array) -> float:
     return float(np.sqrt(np.mean((fitted - y) ** 2)))
 
 
-def _checked(scores: ArrayLike, mos: ArrayLike) -> tuple[Array, Array]:
-    """Both as (n,) float64; raises InputError that says what is wrong."""
+def _checked(scores: ArrayLike, mos: ArrayLike, groups: Sequence[Hashable] | None = None) -> tuple[Array, Array]:
+    """Scores and MOS as (n,) float64; raises InputError that says what is wrong."""
     x, y = np.asarray(scores, dtype=np.float64), np.asarray(mos, dtype=np.float64)
     for name, values in (("scores", x), ("MOS", y)):
         if values.ndim != 1:
@@ -302,18 +299,10 @@ def _checked(scores: ArrayLike, mos: ArrayLike) -> tuple[Array, Array]:
     for name, values in (("scores", x), ("MOS", y)):
         if bad := int(np.sum(~np.isfinite(values))):
             raise InputError(f"{bad} of {len(values)} {name} are NaN or infinite: leave those images out")
+    if groups is not None and len(groups) != len(x):
+        raise InputError(f"{len(groups)} groups for {len(x)} scores: pass one per image")
     return x, y
-
-
-def _checked_groups(groups: Sequence[Hashable], n: int) -> Sequence[Hashable]:
-    if len(groups) != n:
-        raise InputError(f"{len(groups)} groups for {n} scores: pass one per image")
-    return groups
 
 
 def _constant(values: Array) -> bool:
     return bool((values == values[0]).all())
-
-
-def _unless_constant(x: Array, y: Array, measure: Callable[[], float]) -> float:
-    return math.nan if _constant(x) or _constant(y) else float(measure())

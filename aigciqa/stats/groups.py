@@ -1,7 +1,7 @@
 """Groups of scores against each other: means with intervals, differences, win rates, significance.
 
-Images of one prompt are not independent (`aigciqa.stats.means`). So prompts are what is resampled, and where two groups
-have the same prompts, their difference is that within prompts.
+Prompts are what is resampled (`aigciqa.stats.means`), and where two groups have the same prompts, their difference is
+that within prompts.
 """
 
 from __future__ import annotations
@@ -120,25 +120,15 @@ class NonInferiority:
     """How far the mean of a group lies above a share of the baseline's. Figures are NaN where there are no scores.
 
     This is the comparison of a non-inferiority test whose margin is a share of the baseline's mean.
-
-    Attributes:
-        name: of the group.
-        n: prompts compared, as for `Difference`.
-        matched: whether prompt by prompt.
-        mean: of the group, over the prompts in common if matched.
-        baseline_mean: of the baseline, over the same.
-        margin: the mean less that share of the baseline's.
-        low: lower end of its 95% interval, as for `GroupSummary`.
-        high: its upper end.
     """
 
     name: str
-    n: int
-    matched: bool
-    mean: float
-    baseline_mean: float
-    margin: float
-    low: float
+    n: int  # prompts compared, as for `Difference`
+    matched: bool  # prompt by prompt
+    mean: float  # over the prompts in common if matched
+    baseline_mean: float  # over the same
+    margin: float  # the mean less that share of the baseline's
+    low: float  # of the margin's 95% interval
     high: float
 
 
@@ -154,9 +144,9 @@ def summaries(groups: Mapping[str, Scores]) -> list[GroupSummary]:
         >>> [(each.name, each.mean) for each in summaries({"old": old, "new": new})]
         [('new', 3.0), ('old', 2.0)]
     """
-    samples = [ScoresByPrompt.of(scores.values, scores.keys) for scores in groups.values()]
-    means = mean_intervals(samples)
-    found = [_summary(*each) for each in zip(groups, samples, means, strict=True)]
+    samples = _by_prompt(groups)
+    means = mean_intervals(list(samples.values()))
+    found = [_summary(*each) for each in zip(groups, samples.values(), means, strict=True)]
     return sorted(found, key=lambda each: (math.isnan(each.mean), -each.mean))
 
 
@@ -181,7 +171,7 @@ def differences(groups: Mapping[str, Scores], *, baseline: str | None = None) ->
     """
     if baseline is not None and baseline not in groups:
         raise InputError(f"the baseline {baseline!r} is none of the groups: {', '.join(groups)}")
-    samples = {name: ScoresByPrompt.of(scores.values, scores.keys) for name, scores in groups.items()}
+    samples = _by_prompt(groups)
     if baseline is None:
         pairs = list(itertools.combinations(samples, 2))
     else:
@@ -196,29 +186,22 @@ def differences(groups: Mapping[str, Scores], *, baseline: str | None = None) ->
 
 
 def non_inferiority(groups: Mapping[str, Scores], baseline: str, share: float) -> list[NonInferiority]:
-    """How far each group but the baseline lies above `share` of the baseline.
-
-    Raises:
-        InputError: the baseline is no group.
-
-    Example:
-        >>> import numpy as np
-        >>> from aigciqa.stats.groups import Scores, non_inferiority
-        >>> old, new = Scores(np.array([1.0, 2.0, 3.0])), Scores(np.array([2.0, 4.0, 3.0]))
-        >>> (found,) = non_inferiority({"new": new, "old": old}, baseline="old", share=0.5)
-        >>> found.mean, found.baseline_mean, found.margin
-        (3.0, 2.0, 2.0)
-    """
+    """How far each group but the baseline lies above `share` of the baseline; errors as for `differences`."""
     shared = {
         name: Scores(np.asarray(scores.values) * share, scores.keys) if name == baseline else scores
         for name, scores in groups.items()
     }
+    samples = _by_prompt(groups)
     found = []
     for each in differences(shared, baseline=baseline):
-        mean, baseline_mean = _compared_means(groups[each.first], groups[baseline])
+        mean, baseline_mean = _compared_means(samples[each.first], samples[baseline])
         margin = 0.0 if math.isclose(mean, share * baseline_mean, rel_tol=_ROUNDING) else each.difference
         found.append(NonInferiority(each.first, each.n, each.matched, mean, baseline_mean, margin, each.low, each.high))
     return found
+
+
+def _by_prompt(groups: Mapping[str, Scores]) -> dict[str, ScoresByPrompt]:
+    return {name: ScoresByPrompt.of(scores.values, scores.keys) for name, scores in groups.items()}
 
 
 def _summary(name: str, sample: ScoresByPrompt, mean: Interval) -> GroupSummary:
@@ -227,13 +210,10 @@ def _summary(name: str, sample: ScoresByPrompt, mean: Interval) -> GroupSummary:
     return GroupSummary(name, len(values), mean.value, mean.low, mean.high, median, worst)
 
 
-def _compared_means(first: Scores, second: Scores) -> tuple[float, float]:
+def _compared_means(first: ScoresByPrompt, second: ScoresByPrompt) -> tuple[float, float]:
     """The means of two groups, over the prompts in common if they can be matched."""
-    samples = ScoresByPrompt.of(first.values, first.keys), ScoresByPrompt.of(second.values, second.keys)
-    matched = _matched_means(*samples)
-    if matched is None:
-        return samples[0].mean, samples[1].mean
-    return float(matched[0].mean()), float(matched[1].mean())
+    matched = _matched_means(first, second)
+    return (first.mean, second.mean) if matched is None else (float(matched[0].mean()), float(matched[1].mean()))
 
 
 def _matched_means(first: ScoresByPrompt, second: ScoresByPrompt) -> tuple[Array, Array] | None:
@@ -249,16 +229,10 @@ def _matched_means(first: ScoresByPrompt, second: ScoresByPrompt) -> tuple[Array
 def _uncorrected(samples: Mapping[str, ScoresByPrompt], pairs: Sequence[Pair]) -> list[Difference]:
     """The differences of pairs of groups, each as if it were the only one."""
     inside = {pair: _differences_within(samples[pair[0]], samples[pair[1]]) for pair in pairs}
-    matched = {pair: values for pair, values in inside.items() if values is not None}
-    totals = [(values, np.ones(len(values))) for values in matched.values()]
-    draws = dict(zip(matched, resampled_ratios(totals), strict=True))
-    draws |= _independent_draws(samples, [pair for pair in pairs if pair not in matched])
-    return [
-        _matched_difference(pair, matched[pair], draws[pair])
-        if pair in matched
-        else _unmatched_difference(pair, samples[pair[0]], samples[pair[1]], draws[pair])
-        for pair in pairs
-    ]
+    totals = {pair: (values, np.ones(len(values))) for pair, values in inside.items() if values is not None}
+    draws = dict(zip(totals, resampled_ratios(list(totals.values())), strict=True))
+    draws |= _independent_draws(samples, [pair for pair in pairs if pair not in totals])
+    return [_difference(pair, samples, inside[pair], draws[pair]) for pair in pairs]
 
 
 def _differences_within(first: ScoresByPrompt, second: ScoresByPrompt) -> Array | None:
@@ -276,20 +250,19 @@ def _independent_draws(samples: Mapping[str, ScoresByPrompt], pairs: Sequence[Pa
     return {(first, second): draws[0][first] - draws[1][second] for first, second in pairs}
 
 
-def _matched_difference(pair: Pair, inside: Array, draws: Array) -> Difference:
+def _difference(pair: Pair, samples: Mapping[str, ScoresByPrompt], inside: Array | None, draws: Array) -> Difference:
+    """How two groups differ: within prompts if they are matched, else as independent samples."""
     low, high = bootstrap.percentiles(draws)
-    win_rate = float(np.mean(inside > 0) + np.mean(inside == 0) / 2)
-    p_value = paired_t_test(inside)
-    return Difference(*pair, len(inside), True, float(inside.mean()), low, high, win_rate, p_value, False)
-
-
-def _unmatched_difference(pair: Pair, first: ScoresByPrompt, second: ScoresByPrompt, draws: Array) -> Difference:
+    if inside is not None:
+        wins = float(np.mean(inside > 0) + np.mean(inside == 0) / 2)
+        p_value = paired_t_test(inside)
+        return Difference(*pair, len(inside), True, float(inside.mean()), low, high, wins, p_value, False)
+    first, second = (samples[name] for name in pair)
     sizes = len(first.sums), len(second.sums)
     difference = 0.0 if math.isclose(first.mean, second.mean, rel_tol=_ROUNDING) else first.mean - second.mean
-    low, high = bootstrap.percentiles(draws)
-    win_rate = _superiority(first.values, second.values)
+    wins = _superiority(first.values, second.values)
     p_value = welch_test(difference, (first.squared_error(), second.squared_error()), sizes)
-    return Difference(*pair, min(sizes), False, difference, low, high, win_rate, p_value, False)
+    return Difference(*pair, min(sizes), False, difference, low, high, wins, p_value, False)
 
 
 def _superiority(first: Array, second: Array) -> float:

@@ -56,19 +56,12 @@ def mean_intervals(samples: Sequence[ScoresByPrompt]) -> list[Interval]:
 
 @dataclass(frozen=True, eq=False)
 class ScoresByPrompt:
-    """Scores, added up by prompt.
+    """Scores, added up by prompt."""
 
-    Attributes:
-        values: (n,), finite.
-        sums: (m,), of each prompt's scores.
-        counts: (m,), how many it has.
-        prompts: (m,), sorted; None if each score is of a prompt of its own.
-    """
-
-    values: Array
-    sums: Array
-    counts: Array
-    prompts: NDArray[Any] | None = None
+    values: Array  # (n,), finite
+    sums: Array  # (m,), of each prompt's scores
+    counts: Array  # (m,), how many it has
+    prompts: NDArray[Any] | None = None  # (m,), sorted; None if each score is of a prompt of its own
 
     @classmethod
     def of(cls, scores: ArrayLike, prompts: Sequence[Any] | NDArray[Any] | None = None) -> ScoresByPrompt:

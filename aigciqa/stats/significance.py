@@ -116,12 +116,8 @@ def welch_test(difference: float, squared_errors: tuple[float, float], sizes: tu
     """Two-sided p value of Welch's t test (Welch 1947), with Satterthwaite's degrees of freedom.
 
     It is never below what complete separation of the two samples would come out at by chance, if their labels were
-    dealt out at random: 2 of `comb(sum(sizes), sizes[0])` ways.
-
-    Args:
-        difference: of the means; NaN gives NaN.
-        squared_errors: variances of the two means.
-        sizes: of the two samples; 1 where one is less than 2.
+    dealt out at random: 2 of `comb(sum(sizes), sizes[0])` ways. A sample of one gives 1, a difference of NaN gives NaN.
+    The squared errors are the variances of the two means.
     """
     if math.isnan(difference):
         return math.nan

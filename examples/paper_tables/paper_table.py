@@ -19,7 +19,7 @@ DATABASE = "pku-i2iqa"
 KINDS = ("nr", "fr")
 BACKBONES = ("vgg16", "vgg19", "resnet18", "resnet50", "inceptionv4")
 DIMENSIONS = ("quality", "authenticity", "correspondence", "overall")
-TRAIN = (sys.executable, "-m", "aigciqa", "train")
+TRAIN = (sys.executable, "-m", "aigciqa.cli", "train")
 
 
 def main(protocol: str, description: str) -> None:

@@ -210,7 +210,8 @@ class Gallery {
     byId("export").disabled = this.order.length === 0;
     this.list.classList.toggle("empty", this.order.length === 0);
     this.active = 0;
-    this.clear();
+    this.list.replaceChildren();
+    this.cards.clear();
     this.layOut();
   }
 
@@ -319,11 +320,6 @@ class Gallery {
     item.setAttribute("aria-setsize", this.order.length);
     item.setAttribute("aria-posinset", position + 1);
     return item;
-  }
-
-  clear() {
-    this.list.replaceChildren();
-    this.cards.clear();
   }
 
   /** Let Tab reach this card, and no other. */

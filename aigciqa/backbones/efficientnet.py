@@ -1,0 +1,112 @@
+"""EfficientNet-Lite2 (Tan and Le 2019, Lite variant of 2020): small and fast; its ImageNet weights come by pip.
+
+The Lite variants have ReLU6 in place of swish and no squeeze-and-excitation. The first and the last convolution keep
+the widths of Lite0. Padding is TensorFlow's "same", since the weights were trained with it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aigciqa.backbones.base import Backbone
+
+#: Stages of EfficientNet-B0: (blocks, kernel, stride, expansion, output channels), before they are scaled.
+_STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+_WIDTH, _DEPTH = 1.1, 1.2
+_STEM, _FINAL = 32, 1280
+
+
+class _SameConv2d(nn.Conv2d):
+    """A convolution with TensorFlow's "same" padding: ceil(size / stride) outputs, odd padding below and right."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        height, width = (
+            max((math.ceil(size / stride) - 1) * stride + kernel - size, 0) for size in (maps.shape[2], maps.shape[3])
+        )
+        if height % 2 or width % 2:  # which torch's own padding can't express
+            maps = F.pad(maps, (width // 2, width - width // 2, height // 2, height - height // 2))
+            height = width = 0
+        return F.conv2d(
+            maps, self.weight, self.bias, self.stride, (height // 2, width // 2), self.dilation, self.groups
+        )
+
+
+def _layer(
+    inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, active: bool = True
+) -> nn.Module:
+    """Convolution, batch normalisation and, where `active`, ReLU6."""
+    parts: OrderedDict[str, nn.Module] = OrderedDict(
+        conv=_SameConv2d(inputs, outputs, kernel, stride, groups=groups, bias=False),
+        norm=nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01),
+    )
+    if active:
+        parts["act"] = nn.ReLU6(inplace=True)
+    return nn.Sequential(parts)
+
+
+class _Block(nn.Module):
+    """Inverted residual: widen, filter each channel, narrow; added to the input where the shapes agree."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        wide = inputs * expansion
+        self.is_residual = stride == 1 and inputs == outputs
+        self.expand = _layer(inputs, wide, 1) if expansion > 1 else nn.Identity()
+        self.depthwise = _layer(wide, wide, kernel, stride=stride, groups=wide)
+        self.project = _layer(wide, outputs, 1, active=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        found: Tensor = self.project(self.depthwise(self.expand(maps)))
+        return found + maps if self.is_residual else found
+
+
+class EfficientNetLite2(Backbone):
+    """(B, 3, H, W) -> (B, 1280, H/32, W/32)."""
+
+    feature_dim = _FINAL
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = _layer(3, _STEM, 3, stride=2)
+        blocks: list[nn.Module] = []
+        inputs = _STEM
+        for index, (count, kernel, stride, expansion, width) in enumerate(_STAGES):
+            outputs = _channels(width)
+            is_scaled = 0 < index < len(_STAGES) - 1
+            for repeat in range(math.ceil(count * _DEPTH) if is_scaled else count):
+                blocks.append(_Block(inputs, outputs, kernel, 1 if repeat else stride, expansion))
+                inputs = outputs
+        self.blocks = nn.Sequential(*blocks)
+        self.final = _layer(inputs, _FINAL, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps: Tensor = self.final(self.blocks(self.stem(images)))
+        return maps
+
+
+def _channels(width: int) -> int:
+    """The scaled number of channels: the nearest multiple of 8, but no more than 10% below."""
+    scaled = width * _WIDTH
+    nearest = max(8, int(scaled + 4) // 8 * 8)
+    return nearest if nearest >= 0.9 * scaled else nearest + 8
+
+
+def build(name: str) -> Backbone:
+    """Build `efficientnet-lite2`."""
+    return EfficientNetLite2()
