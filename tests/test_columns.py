@@ -65,7 +65,7 @@ def test_scores_of_ones_own_are_named_on_the_command_line(tmp_path: Path) -> Non
     refused = run(path)
     assert refused.exit_code == 2
     assert "has no column of scores; it has: image, group, aesthetics, seed" in refused.stderr
-    assert "name scores of your own with --dimension" in refused.stderr
+    assert "a dimension of your own must be named" in refused.stderr
     assert "t · aesthetics" in run(path, "--dimension", "aesthetics").stdout
     assert selected(path, "--dimension", "aesthetics", "--top", "1") == ["a/2.png"]
     assert selected(path, "--min", "aesthetics=6.5") == ["a/1.png", "a/2.png"]

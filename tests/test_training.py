@@ -258,11 +258,14 @@ def test_metrics_and_databases_that_do_not_fit(cache: Path, tmp_path: Path) -> N
     manifest = root / "manifest.csv"
     rows = [line.split(",") for line in manifest.read_text().splitlines()]
     kept = [column for column, name in enumerate(rows[0]) if name not in ("reference", "overall")]
-    manifest.write_text("\n".join(",".join(row[column] for column in kept) for row in rows) + "\n")
+    own = ["aesthetics", *"3" * (len(rows) - 1)]  # a dimension of one's own
+    lines = [",".join([*(row[column] for column in kept), cell]) for row, cell in zip(rows, own, strict=True)]
+    manifest.write_text("\n".join(lines) + "\n")
     common = ["folder", str(root), "--start", "none", "--cache", str(cache), "-o", str(tmp_path / "head"), "--quiet"]
     for arguments, words in (
         (["-m", "nr-lite"], "is not one of"),
-        (["-m", "nr-resnet18", "-d", "beauty"], "was not rated for beauty"),
+        (["-m", "nr-resnet18", "-d", "beauty"], "no column 'beauty'"),
+        (["-m", "nr-resnet18", "-d", "aesthetics"], "images of the training part have the same aesthetics, 3"),
         (["-m", "nr-resnet18", "--protocol", "sd"], "has no protocol 'sd'"),
     ):
         done = CliRunner().invoke(command, [*common, *arguments])

@@ -99,7 +99,8 @@ def _train(database: str, root: Path, output: Path, protocol: str, options: dict
     keep_memory(not options["activation_checkpointing"])
     settings = {each.name: options.pop(each.name) for each in fields(Settings)}
     try:
-        data = aigciqa.load_database(database, root)
+        named = {"dimensions": settings["dimensions"]} if database == "folder" else {}
+        data = aigciqa.load_database(database, root, **named)
         split = data.split(protocol, seed=settings["seed"])
         settings["dimensions"] = settings["dimensions"] or data.dimensions
         metric = train(data, split, Settings(**settings), output, **options, progress=progress)

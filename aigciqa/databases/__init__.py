@@ -3,7 +3,7 @@
     db = aigciqa.load_database("agiqa-3k", "AGIQA-3K")
     split = db.split("prompt-disjoint", seed=0)
 
-A database is one entry in the table below and one module with a `SPEC` and a `load`.
+A database is one name below and one module of that name with a `SPEC` and a `load`.
 """
 
 from __future__ import annotations
@@ -13,44 +13,29 @@ import fnmatch
 import importlib
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-from aigciqa.databases.database import Database
+from aigciqa.databases.database import Database, DatabaseSpec
 from aigciqa.databases.sample import Sample
-from aigciqa.databases.spec import DatabaseSpec
 from aigciqa.databases.splits import Split
 from aigciqa.errors import InputError
 from aigciqa.utils.paths import absolute
 
 __all__ = ["Database", "DatabaseSpec", "Sample", "Split", "database_info", "list_databases", "load_database"]
 
-#: Name -> module of this package.
-_MODULES: Mapping[str, str] = MappingProxyType(
-    {
-        "pku-i2iqa": "pku_i2iqa",
-        "pku-aigiqa-4k": "pku_aigiqa_4k",
-        "agiqa-1k": "agiqa_1k",
-        "agiqa-3k": "agiqa_3k",
-        "aigciqa2023": "aigciqa2023",
-        "folder": "folder",
-    }
-)
+_NAMES = ("pku-i2iqa", "pku-aigiqa-4k", "agiqa-1k", "agiqa-3k", "aigciqa2023", "folder")
 
 
 def list_databases(pattern: str = "*") -> list[str]:
     """Names of the databases that match a shell pattern, in the table's order.
 
-    Args:
-        pattern: as `fnmatch` takes it: `"pku-*"`.
-
     Example:
         >>> list_databases("pku-*")
         ['pku-i2iqa', 'pku-aigiqa-4k']
     """
-    return [name for name in _MODULES if fnmatch.fnmatchcase(name, pattern)]
+    return [name for name in _NAMES if fnmatch.fnmatchcase(name, pattern)]
 
 
 def database_info(name: str) -> DatabaseSpec:
@@ -96,8 +81,8 @@ def load_database(name: str, root: str | os.PathLike[str], **options: Any) -> Da
 
 
 def _module(name: str) -> Any:
-    if name not in _MODULES:
-        near = difflib.get_close_matches(str(name).lower(), _MODULES, n=2)
+    if name not in _NAMES:
+        near = difflib.get_close_matches(str(name).lower(), _NAMES, n=2)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-        raise InputError(f"unknown database {name!r}{hint} Known databases: {', '.join(_MODULES)}.")
-    return importlib.import_module(f"aigciqa.databases.{_MODULES[name]}")
+        raise InputError(f"unknown database {name!r}{hint} Known databases: {', '.join(_NAMES)}.")
+    return importlib.import_module(f"aigciqa.databases.{name.replace('-', '_')}")

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from aigciqa.databases.database import Database
+from aigciqa.databases.database import Database, DatabaseSpec
 from aigciqa.databases.labels import Labels, read_samples
-from aigciqa.databases.problems import open_root
-from aigciqa.databases.sample import Sample, as_group, generator_in
-from aigciqa.databases.spec import DatabaseSpec
+from aigciqa.databases.sample import Sample, generator_in, made_from_text
 
 LABELS = "AIGC_MOS_Zscore.xlsx"
 IMAGES = "file/"
@@ -35,29 +33,15 @@ ALSO_CALLED = "dreamStudio_8_9_1_.jpg"
 
 
 def load(root: Path) -> Database:
-    """Read AGIQA-1K.
-
-    Raises:
-        DatabaseError: the folder is not the database as published.
-    """
-    problems = open_root(SPEC, root)
-    columns = ("Image", "Prompt", "MOS")
-    samples = read_samples(problems, LABELS, columns, _samples, repeated={TWICE: 2, ALSO_CALLED: 2})
-    problems.raise_any()
+    """Read AGIQA-1K."""
+    samples = read_samples(SPEC, root, LABELS, ("Image", "Prompt", "MOS"), _samples, {TWICE: 2, ALSO_CALLED: 2})
     return Database(SPEC, root, samples, SPEC.score_range)
 
 
 def _samples(labels: Labels) -> Iterator[Sample]:
     rows = zip(labels.texts("Image"), labels.texts("Prompt"), labels.numbers("MOS"), strict=True)
     for name, prompt, score in rows:
-        yield Sample(
-            image=str(_image(labels.root, name)),
-            reference=None,
-            prompt=prompt,
-            generator=generator_in(name),
-            group=as_group(prompt),
-            scores={"quality": score},
-        )
+        yield made_from_text(_image(labels.root, name), prompt, generator_in(name), {"quality": score})
 
 
 def _image(root: Path, name: str) -> Path:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from aigciqa.databases.database import Database
+from aigciqa.databases.database import Database, DatabaseSpec
 from aigciqa.databases.labels import Labels, read_samples
-from aigciqa.databases.problems import open_root
-from aigciqa.databases.sample import Sample, as_group, generator_in
-from aigciqa.databases.spec import DatabaseSpec
+from aigciqa.databases.sample import Sample, generator_in, made_from_text
 
 LABELS = "data.csv"
 IMAGES = "image/"
@@ -31,25 +29,13 @@ SPEC = DatabaseSpec(
 
 
 def load(root: Path) -> Database:
-    """Read AGIQA-3K.
-
-    Raises:
-        DatabaseError: the folder is not the database as published.
-    """
-    problems = open_root(SPEC, root)
-    samples = read_samples(problems, LABELS, ("name", "prompt", *SCORES), _samples)
-    problems.raise_any()
+    """Read AGIQA-3K."""
+    samples = read_samples(SPEC, root, LABELS, ("name", "prompt", *SCORES), _samples)
     return Database(SPEC, root, samples, SPEC.score_range)
 
 
 def _samples(labels: Labels) -> Iterator[Sample]:
     scores = [labels.numbers(name) for name in SCORES]
     for name, prompt, *values in zip(labels.texts("name"), labels.texts("prompt"), *scores, strict=True):
-        yield Sample(
-            image=str(labels.root / IMAGES / name),
-            reference=None,
-            prompt=prompt,
-            generator=generator_in(name),
-            group=as_group(prompt),
-            scores=dict(zip(SCORES.values(), values, strict=True)),
-        )
+        mos = dict(zip(SCORES.values(), values, strict=True))
+        yield made_from_text(labels.root / IMAGES / name, prompt, generator_in(name), mos)

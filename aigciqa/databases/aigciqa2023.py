@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from aigciqa.databases.database import Database
-from aigciqa.databases.labels import read_labels, read_matrix_labels
-from aigciqa.databases.problems import Problems, open_root
-from aigciqa.databases.sample import SUMMED, Sample, as_group, with_names, with_overall
-from aigciqa.databases.spec import DatabaseSpec
+from aigciqa.databases.database import Database, DatabaseSpec
+from aigciqa.databases.labels import Problems, open_root, read_labels
+from aigciqa.databases.sample import SUMMED, made_from_text, with_names, with_overall
+from aigciqa.tables.column_table import TableError
 from aigciqa.utils.paths import counted, shown
 
 IMAGES = "Image/allimg/"
@@ -48,8 +48,7 @@ SPEC = DatabaseSpec(
 )
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(NamedTuple):
     """Where an image comes from: the model, and the number of its prompt, from 0; None where that is not known."""
 
     generator: str | None
@@ -57,11 +56,7 @@ class Origin:
 
 
 def load(root: Path) -> Database:
-    """Read AIGCIQA2023.
-
-    Raises:
-        DatabaseError: the folder is not the database as published.
-    """
+    """Read AIGCIQA2023."""
     problems = open_root(SPEC, root, (IMAGES, *LABELS.values()))
     images = _images(root, problems) if problems.has(IMAGES) else []
     scores = _scores(problems, images)
@@ -69,14 +64,7 @@ def load(root: Path) -> Database:
     prompts = _prompts(problems, origins)
     problems.raise_any()
     samples = (
-        Sample(
-            image=str(image),
-            reference=None,
-            prompt=prompt,
-            generator=origin.generator,
-            group=as_group(prompt),
-            scores=with_overall(dict(zip(scores, values, strict=True))),
-        )
+        made_from_text(image, prompt, origin.generator, with_overall(dict(zip(scores, values, strict=True))))
         for image, prompt, origin, *values in zip(images, prompts, origins, *scores.values(), strict=True)
     )
     return Database(SPEC, root, with_names(samples, root), SPEC.score_range)
@@ -86,13 +74,33 @@ def _scores(problems: Problems, images: Sequence[Path]) -> dict[str, list[float]
     """Dimension -> labels in the order of the images; without those that can't be used, which are noted."""
     scores = {}
     for dimension, where in LABELS.items():
-        labels = read_matrix_labels(problems, where, KEY) if problems.has(where) else None
-        if labels is None:
-            continue
-        scores[dimension] = labels
-        if images and len(labels) != len(images):
-            problems.add(where, f"{counted(labels, 'label')}, but {IMAGES} holds {counted(images, 'image')}")
+        with problems.noting(where):
+            if problems.has(where):
+                scores[dimension] = labels = _read_matrix(problems.root / where)
+                if images and len(labels) != len(images):
+                    raise TableError(f"{counted(labels, 'label')}, but {IMAGES} holds {counted(images, 'image')}")
     return scores
+
+
+def _read_matrix(path: Path) -> list[float]:
+    """The numbers of a MATLAB file's (n, 1) matrix, all finite."""
+    import scipy.io
+
+    try:
+        content = scipy.io.loadmat(path)
+    except Exception as error:  # scipy raises anything on broken data
+        raise TableError(f"not a MATLAB file that can be read: {error}") from error
+    if KEY not in content:
+        held = ", ".join(name for name in content if not name.startswith("__")) or "nothing"
+        raise TableError(f"expected the key {KEY!r}; it holds: {held}")
+    values = content[KEY]
+    if values.ndim != 2 or 1 not in values.shape or values.dtype.kind not in "fiu":
+        raise TableError(f"expected {KEY} as n x 1 numbers; got {values.shape} of {values.dtype}")
+    numbers = [float(value) for value in values.ravel()]
+    wrong = [f"{KEY}({row}) is {value}" for row, value in enumerate(numbers, 1) if not math.isfinite(value)]
+    if wrong:
+        raise TableError(f"{counted(wrong, 'label')} without a number: {shown(wrong)}")
+    return numbers
 
 
 def _images(root: Path, problems: Problems) -> list[Path]:
@@ -105,7 +113,7 @@ def _images(root: Path, problems: Problems) -> list[Path]:
     numbers = [number for number, _ in numbered]
     if not numbers:
         problems.add(IMAGES, "no images (<number>.png)")
-    expected = range(min(1, *numbers, 1), max(numbers, default=0) + 1)
+    expected = range(min([1, *numbers]), max(numbers, default=0) + 1)
     absent = [f"{number}.png" for number in sorted(set(expected) - set(numbers))]
     if absent:
         problems.add(IMAGES, f"{counted(absent, 'image')} missing: {shown(absent)}")
@@ -120,7 +128,7 @@ def _origins(problems: Problems, count: int) -> list[Origin]:
     labels = read_labels(problems, where, header=False) if where else None
     if labels is None:
         return _published_order(count)
-    if len(labels.columns) < 2:
+    if len(labels.table.columns) < 2:
         problems.add(labels.where, "expected two columns: model and file name")
         return _published_order(count)
     models, names = labels.texts("1"), labels.texts("2")
@@ -154,7 +162,7 @@ def _prompts(problems: Problems, origins: Sequence[Origin]) -> list[str]:
         return []
     if labels is None:
         return []
-    texts = labels.texts("prompt" if own else labels.columns[-1])
+    texts = labels.texts("prompt" if own else labels.table.columns[-1])
     if len(texts) == len(origins):
         return texts
     numbers = [origin.prompt for origin in origins if origin.prompt is not None]

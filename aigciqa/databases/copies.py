@@ -17,8 +17,7 @@ from aigciqa.utils.paths import shown
 def originals(paths: Iterable[str]) -> Mapping[str, str]:
     """Which files are copies: path -> the first of the paths whose file holds the same bytes, for those that have one.
 
-    Only files of equal length are read, so this is cheap. Re-encoded images are no copies; images inside a Parquet file
-    are not looked into.
+    Only files of equal length are read. Re-encoded images and those inside a Parquet file are no copies.
     """
     of_length: dict[int, list[str]] = defaultdict(list)
     for path in dict.fromkeys(paths):

@@ -1,17 +1,48 @@
-"""A database on disk: its labels, read and checked, and the ways to split it."""
+"""What is known of a database without its files; and one on disk, with its samples and the ways to split it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from aigciqa.databases.protocols import BY_PROMPT, checked_options, divide
 from aigciqa.databases.sample import Sample
-from aigciqa.databases.spec import DatabaseSpec
 from aigciqa.databases.splits import Split, warn_of_copies
 from aigciqa.errors import InputError
+
+
+@dataclass(frozen=True)
+class DatabaseSpec:
+    """What is known of a database without its files.
+
+    Example:
+        >>> from aigciqa import database_info
+        >>> database_info("agiqa-3k").score_range
+        {'quality': (0.0, 5.0), 'correspondence': (0.0, 5.0)}
+
+    Attributes:
+        name: as `load_database` takes it.
+        title: as its authors call it.
+        homepage: where it can be downloaded.
+        license: as its authors state it.
+        source: the paper that describes it.
+        layout: path below the root -> what is expected there.
+        score_range: dimension -> (lowest, highest) of the scale its authors give scores on.
+        protocols: the splits it has, the default first.
+        published: the rule of the protocol `"paper"`, that of the PKU authors' training code; None where it has none.
+    """
+
+    name: str
+    title: str
+    homepage: str
+    license: str
+    source: str
+    layout: Mapping[str, str]
+    score_range: Mapping[str, tuple[float, float]]
+    protocols: tuple[str, ...]
+    published: Literal["every fourth", "shuffled"] | None
 
 
 @dataclass(frozen=True)

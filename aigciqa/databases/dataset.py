@@ -41,7 +41,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         Args:
             samples: a part of a split.
             dimensions: the scores that `"target"` holds, in this order.
-            preprocess: how images are preprocessed; a metric's own.
+            preprocess: a metric's own.
             references: whether items have the image prompt.
 
         Raises:
@@ -64,16 +64,10 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Read a sample's images.
-
-        Raises:
-            ImageError: an image can't be read.
-        """
+        """Read a sample's images; one that can't be read is an `ImageError`."""
         sample = self.samples[index]
-        item = {
-            "image": self._preprocess(sample.image),
-            "target": torch.tensor([sample.scores[name] for name in self.dimensions], dtype=torch.float32),
-        }
+        target = torch.tensor([sample.scores[name] for name in self.dimensions], dtype=torch.float32)
+        item = {"image": self._preprocess(sample.image), "target": target}
         if self.references and sample.reference is not None:
             item["reference"] = self._preprocess(sample.reference)
         return item

@@ -8,11 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from aigciqa.databases.database import Database
+from aigciqa.databases.database import Database, DatabaseSpec
 from aigciqa.databases.labels import Labels, read_samples
-from aigciqa.databases.problems import open_root
 from aigciqa.databases.sample import SUMMED, Sample, as_group, below, with_overall
-from aigciqa.databases.spec import DatabaseSpec
 from aigciqa.errors import InputError
 from aigciqa.images import parquet
 from aigciqa.registry import SCORE_RANGES, known_dimensions
@@ -68,10 +66,9 @@ def load(
         root, manifest = root.parent, root.name
     name = manifest or _only_manifest(root)
     ranges = score_range or {}
-    problems = open_root(replace(SPEC, layout={name: SPEC.layout[MANIFEST]}), root, [name])
+    spec = replace(SPEC, layout={name: SPEC.layout[MANIFEST]})
     columns = ("image", *(dimension for dimension in dimensions if dimension != "overall"))  # which may be the sum
-    samples = read_samples(problems, name, columns, lambda labels: _samples(labels, {*dimensions, *ranges}))
-    problems.raise_any()
+    samples = read_samples(spec, root, name, columns, lambda labels: _samples(labels, {*dimensions, *ranges}))
     options = {} if name == MANIFEST else {"manifest": name}
     return Database(SPEC, root, samples, _ranges(samples, ranges), options)
 
@@ -105,12 +102,14 @@ def _samples(labels: Labels, named: set[str]) -> Iterator[Sample]:
 def _rated(labels: Labels, named: set[str]) -> list[str]:
     """The columns that hold scores, those of the paper first."""
     known = named | known_dimensions()
-    others = [name for name in labels.columns if name not in METADATA]
+    others = [name for name in labels.table.columns if name not in METADATA]
     rated = [name for name in dict.fromkeys((*SCORE_RANGES, *others)) if name in known and name in others]
     if not rated:
-        found = shown([repr(name) for name in labels.columns])
+        found = shown([repr(name) for name in labels.table.columns])
         labels.problems.add(labels.where, f"no column of scores ({', '.join(SCORE_RANGES)}); found: {found}")
-    left_out = [name for name in others if name not in rated and name and _holds_numbers(labels, name)]
+    left_out = [
+        name for name in others if name and name not in rated and not any(map(math.isnan, labels.table.numbers(name)))
+    ]
     if left_out and rated:
         warnings.warn(
             f"{labels.where}: columns of numbers that are not read as scores: {shown(left_out)}; name those that are: "
@@ -118,10 +117,6 @@ def _rated(labels: Labels, named: set[str]) -> list[str]:
             stacklevel=7,
         )
     return rated
-
-
-def _holds_numbers(labels: Labels, name: str) -> bool:
-    return not any(map(math.isnan, labels.table.numbers(name)))
 
 
 def _beside(folder: Path, path: str) -> str:

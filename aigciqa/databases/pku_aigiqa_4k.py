@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from aigciqa.databases.database import Database
+from aigciqa.databases.database import Database, DatabaseSpec
 from aigciqa.databases.labels import Labels, read_samples
-from aigciqa.databases.problems import open_root
 from aigciqa.databases.sample import SUMMED, Sample, as_group, generator_in, with_overall
-from aigciqa.databases.spec import DatabaseSpec
 from aigciqa.errors import InputError
 from aigciqa.utils.paths import counted, shown
 
@@ -34,25 +31,13 @@ SPEC = DatabaseSpec(
     protocols=("prompt-disjoint", "k-fold", "paper"),
     published="every fourth",
 )
-#: `DALLE_1000_00.jpg`: the model, the number of the prompt, the number of the image.
-FILE_NAME = re.compile(r"([^_]+)_([^_]+)_")
 
 
 def load(root: Path, subset: str = "all") -> Database:
-    """Read PKU-AIGIQA-4K.
-
-    Args:
-        subset: `"i2i"`, the images that have an image prompt; `"t2i"`, those that have none; or `"all"`.
-
-    Raises:
-        DatabaseError: the folder is not the database as published.
-        InputError: another subset.
-    """
+    """Read PKU-AIGIQA-4K: the images that have an image prompt (`"i2i"`), those that have none (`"t2i"`), or all."""
     if subset not in SUBSETS:
         raise InputError(f"subset={subset!r}: expected one of {', '.join(map(repr, SUBSETS))}")
-    problems = open_root(SPEC, root)
-    samples = read_samples(problems, LABELS, ("Generated_image", "Image_prompt", *SCORES), _samples)
-    problems.raise_any()
+    samples = read_samples(SPEC, root, LABELS, ("Generated_image", "Image_prompt", *SCORES), _samples)
     chosen = tuple(sample for sample in samples if subset == "all" or (sample.reference is None) == (subset == "t2i"))
     if not chosen:
         raise InputError(f"subset={subset!r}: {LABELS} in {root} has no such rows")
@@ -82,6 +67,6 @@ def _samples(labels: Labels) -> Iterator[Sample]:
 
 
 def _number_of_prompt(image: str) -> str:
-    """The prompt's number in a file name; nothing where the name has none."""
-    match = FILE_NAME.match(image)
-    return match[2] if match else ""
+    """`1000` of `DALLE_1000_00.jpg`; nothing where the name has no such parts."""
+    parts = image.split("_")
+    return parts[1] if len(parts) > 2 and parts[0] else ""

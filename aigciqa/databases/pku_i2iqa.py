@@ -6,11 +6,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from aigciqa.databases.database import Database
+from aigciqa.databases.database import Database, DatabaseSpec
 from aigciqa.databases.labels import Labels, read_samples
-from aigciqa.databases.problems import open_root
 from aigciqa.databases.sample import SUMMED, Sample, generator_in, with_overall
-from aigciqa.databases.spec import DatabaseSpec
 from aigciqa.utils.paths import counted, shown
 
 LABELS = "I2IQA_annotation.xlsx"
@@ -38,15 +36,9 @@ GENERATORS = ("MJ", "SD")
 
 
 def load(root: Path) -> Database:
-    """Read PKU-I2IQA.
-
-    Raises:
-        DatabaseError: the folder is not the database as published.
-    """
-    problems = open_root(SPEC, root)
+    """Read PKU-I2IQA."""
     columns = ("Generated_image", "Image_prompt", "Text_prompt", *SCORES)
-    samples = read_samples(problems, LABELS, columns, _samples)
-    problems.raise_any()
+    samples = read_samples(SPEC, root, LABELS, columns, _samples)
     return Database(SPEC, root, samples, SPEC.score_range)
 
 
@@ -94,7 +86,7 @@ def _generator(root: Path, image: str) -> str | None:
 
 def _final_score(labels: Labels) -> str | None:
     """The column of the final score, whatever the copy at hand calls it."""
-    near = [name for name in labels.columns if re.search("final|overall", name, re.IGNORECASE)]
+    near = [name for name in labels.table.columns if re.search("final|overall", name, re.IGNORECASE)]
     if len(near) > 1 and "Final_score" not in near:
         labels.problems.add(LABELS, f"several columns look like the final score: {', '.join(map(repr, near))}")
     return "Final_score" if "Final_score" in near else next(iter(near), None)

@@ -7,7 +7,6 @@ has not seen.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import numbers
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -33,33 +32,28 @@ Samples = tuple[Sample, ...]
 def divide(
     samples: Samples, rule: str, *, root: Path, seed: int = 0, **options: int
 ) -> tuple[Samples, Samples, Samples]:
-    """The samples to train on, to choose the epoch on, and to test on.
+    """The samples to train on, to choose the epoch on, and to test on; an `InputError` if there are too few groups.
 
     Args:
-        samples: of a database, in the order of its files.
-        rule: a key of `BY_PROMPT` or of `PUBLISHED`.
-        root: folder of the database.
-        seed: of the permutation of the groups; a published rule takes none.
-        options: of the rule.
-
-    Raises:
-        InputError: too few groups, or a wrong option.
+        samples: of a database in the folder `root`, in the order of its files.
+        rule: a key of `BY_PROMPT` or of `PUBLISHED`, which takes no seed.
+        seed, options: of the rule.
     """
     if rule in PUBLISHED:
         train, test = PUBLISHED[rule](samples)
         return train, test, test
     groups = joined_groups(samples, root)
-    validation, tested = BY_PROMPT[rule](_permuted(groups, seed), **options)
-    return _by_group(samples, groups, validation, tested)
+    validation, tested = map(set, BY_PROMPT[rule](_permuted(groups, seed), **options))
+    sides = [validation, tested, set(groups) - validation - tested]
+    chosen, test, train = (
+        tuple(sample for sample, group in zip(samples, groups, strict=True) if group in side) for side in sides
+    )
+    return train, chosen, test
 
 
 def checked_options(protocol: str, seed: int, options: Mapping[str, Any]) -> dict[str, int]:
-    """The options of a protocol, with the defaults of those that are not given.
-
-    Raises:
-        InputError: an option the protocol does not have, or a number that is no integer or out of range.
-    """
-    _check_integer("seed", seed, 0)
+    """The options of a protocol, checked, with the defaults of those that are not given."""
+    _check_integer("seed", seed)
     parameters = inspect.signature(BY_PROMPT[protocol]).parameters if protocol in BY_PROMPT else {}
     defaults = {name: given.default for name, given in list(parameters.items())[1:]}
     unknown = [name for name in options if name not in defaults]
@@ -67,7 +61,7 @@ def checked_options(protocol: str, seed: int, options: Mapping[str, Any]) -> dic
         has = f"its options: {', '.join(defaults)}" if defaults else "it has none"
         raise InputError(f"protocol {protocol!r} has no option {unknown[0]!r}; {has}")
     for name, value in options.items():
-        _check_integer(name, value, 0)
+        _check_integer(name, value)
     return {name: int(value) for name, value in {**defaults, **options}.items()}
 
 
@@ -117,12 +111,8 @@ def _shuffled(samples: Samples) -> tuple[Samples, Samples]:
     return tuple(samples[index] for index in order[:trained]), tuple(samples[index] for index in order[trained:])
 
 
-def _one_generator(samples: Samples, generator: str) -> tuple[Samples, Samples]:
-    return _every_fourth(_made_by(samples, generator))
-
-
-def _two_generators(samples: Samples, trained: str, tested: str) -> tuple[Samples, Samples]:
-    return _made_by(samples, trained), _made_by(samples, tested)
+def _made_by(samples: Samples, generator: str) -> Samples:
+    return tuple(sample for sample in samples if sample.generator == generator)
 
 
 #: Samples -> those to train on, and those to test and to choose the epoch on.
@@ -130,16 +120,12 @@ PUBLISHED: Mapping[str, Callable[[Samples], tuple[Samples, Samples]]] = MappingP
     {
         "every fourth": _every_fourth,
         "shuffled": _shuffled,
-        "sd": functools.partial(_one_generator, generator="SD"),
-        "mj": functools.partial(_one_generator, generator="MJ"),
-        "sd-mj": functools.partial(_two_generators, trained="SD", tested="MJ"),
-        "mj-sd": functools.partial(_two_generators, trained="MJ", tested="SD"),
+        "sd": lambda samples: _every_fourth(_made_by(samples, "SD")),
+        "mj": lambda samples: _every_fourth(_made_by(samples, "MJ")),
+        "sd-mj": lambda samples: (_made_by(samples, "SD"), _made_by(samples, "MJ")),
+        "mj-sd": lambda samples: (_made_by(samples, "MJ"), _made_by(samples, "SD")),
     }
 )
-
-
-def _made_by(samples: Samples, generator: str) -> Samples:
-    return tuple(sample for sample in samples if sample.generator == generator)
 
 
 def _permuted(groups: Sequence[str], seed: int) -> list[str]:
@@ -150,20 +136,8 @@ def _permuted(groups: Sequence[str], seed: int) -> list[str]:
     return [distinct[index] for index in np.random.RandomState(seed).permutation(len(distinct))]
 
 
-def _by_group(
-    samples: Samples, groups: Sequence[str], validation: Groups, test: Groups
-) -> tuple[Samples, Samples, Samples]:
-    """Samples whose group is neither in `validation` nor in `test` train; each part keeps the order of the files."""
-    held_out = {**dict.fromkeys(validation, 1), **dict.fromkeys(test, 2)}
-    parts: tuple[list[Sample], ...] = ([], [], [])
-    for sample, group in zip(samples, groups, strict=True):
-        parts[held_out.get(group, 0)].append(sample)
-    train, chosen, tested = map(tuple, parts)
-    return train, chosen, tested
-
-
-def _check_integer(name: str, value: object, lowest: int) -> None:
+def _check_integer(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise InputError(f"{name} is an integer; got {value!r}")
-    if not lowest <= int(value) < 2**32:
-        raise InputError(f"{name}={value}: expected {lowest} to {2**32 - 1}")
+    if not 0 <= int(value) < 2**32:
+        raise InputError(f"{name}={value}: expected 0 to {2**32 - 1}")

@@ -42,6 +42,11 @@ class Sample:
     name: str = ""
 
 
+def made_from_text(image: Path, prompt: str, generator: str | None, scores: Mapping[str, float]) -> Sample:
+    """The sample of an image that was made without an image prompt."""
+    return Sample(str(image), None, prompt, generator, as_group(prompt), scores)
+
+
 def with_names(samples: Iterable[Sample], root: Path) -> tuple[Sample, ...]:
     """The samples, each with its unique name."""
     seen = Counter[str]()

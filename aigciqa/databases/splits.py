@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 PARTS = ("train", "validation", "test")
+#: What a split's file says besides its parts, and of which type.
+_HEADER: Mapping[str, type | tuple[type, ...]] = {
+    "database": str,
+    "protocol": str,
+    "seed": (int, type(None)),
+    "options": dict,
+    "selected_on_test": bool,
+}
 
 
 @dataclass(frozen=True)
@@ -62,36 +70,20 @@ class Split:
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 of the split, 64 hex digits, over its names, pairs, groups and scores; the same on every machine."""
-        content = {
-            **self._header(),
-            "parts": {
-                part: [
-                    [
-                        sample.name,
-                        None if sample.reference is None else below(self.root, sample.reference),
-                        sample.group,
-                        dict(sample.scores),
-                    ]
-                    for sample in getattr(self, part)
-                ]
-                for part in PARTS
-            },
-        }
+        parts = {part: [self._row(sample) for sample in getattr(self, part)] for part in PARTS}
+        content = {**self._header(), "parts": parts}
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the split as JSON: the names of the samples of each part, and the digest."""
-        content = {
-            **self._header(),
-            "digest": self.digest,
-            **{part: [sample.name for sample in getattr(self, part)] for part in PARTS},
-        }
+        names = {part: [sample.name for sample in getattr(self, part)] for part in PARTS}
+        content = {**self._header(), "digest": self.digest, **names}
         write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], database: Database) -> Split:
-        """Read a split and check it against the database it divides.
+        """Read a split of a database.
 
         Raises:
             DatabaseError: not a split, a split of another database, samples that the database does not have, or a
@@ -109,18 +101,8 @@ class Split:
                 f"{path}: {counted(absent, 'sample')} not in {database.name!r} in {database.root}{hint}: "
                 f"{shown(absent)}"
             )
-        train, validation, test = (tuple(samples[name] for name in content[part]) for part in PARTS)
-        split = cls(
-            database=content["database"],
-            protocol=content["protocol"],
-            seed=content["seed"],
-            options=content["options"],
-            root=database.root,
-            train=train,
-            validation=validation,
-            test=test,
-            selected_on_test=content["selected_on_test"],
-        )
+        parts: dict[str, Any] = {part: tuple(samples[name] for name in content[part]) for part in PARTS}
+        split = cls(root=database.root, **{name: content[name] for name in _HEADER}, **parts)
         if split.digest != content["digest"]:
             raise DatabaseError(
                 f"{path}: its digest is {content['digest']}, but what it lists has {split.digest}: the file was "
@@ -130,24 +112,18 @@ class Split:
         return split
 
     def __str__(self) -> str:
-        chosen = (
-            "the epoch is chosen on the test part" if self.selected_on_test else f"{len(self.validation)} to choose"
-        )
+        validated = f"{len(self.validation)} to choose"
+        chosen = "the epoch is chosen on the test part" if self.selected_on_test else validated
         seed = "" if self.seed is None else f", seed {self.seed}"
-        return (
-            f"{self.database}, {self.protocol}{seed}: {len(self.train)} to train, {chosen}, {len(self.test)} to test "
-            f"({self.digest[:12]})"
-        )
+        counts = f"{len(self.train)} to train, {chosen}, {len(self.test)} to test"
+        return f"{self.database}, {self.protocol}{seed}: {counts} ({self.digest[:12]})"
 
     def _header(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "database": self.database,
-            "protocol": self.protocol,
-            "seed": self.seed,
-            "options": dict(self.options),
-            "selected_on_test": self.selected_on_test,
-        }
+        return {"format": FORMAT, **{name: getattr(self, name) for name in _HEADER}, "options": dict(self.options)}
+
+    def _row(self, sample: Sample) -> list[Any]:
+        reference = None if sample.reference is None else below(self.root, sample.reference)
+        return [sample.name, reference, sample.group, dict(sample.scores)]
 
 
 def warn_of_copies(split: Split) -> None:
@@ -168,18 +144,6 @@ def warn_of_copies(split: Split) -> None:
         )
 
 
-_TYPES: Mapping[str, type | tuple[type, ...]] = {
-    "format": int,
-    "database": str,
-    "protocol": str,
-    "seed": (int, type(None)),
-    "options": dict,
-    "selected_on_test": bool,
-    "digest": str,
-    **dict.fromkeys(PARTS, list),
-}
-
-
 def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
     """A split's file, with every key of the right type."""
     try:
@@ -190,20 +154,18 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise DatabaseError(f"{path}: not a split: {error}") from None
     if not isinstance(content, dict):
         raise DatabaseError(f"{path}: not a split: expected a JSON object, got {type(content).__name__}")
-    wrong = [name for name, kind in _TYPES.items() if name not in content or not isinstance(content[name], kind)]
+    types: dict[str, Any] = {"format": int, **_HEADER, "digest": str, **dict.fromkeys(PARTS, list)}
+    wrong = [name for name, kind in types.items() if name not in content or not isinstance(content[name], kind)]
     if wrong:
         raise DatabaseError(f"{path}: not a split: {wrong[0]!r} is missing or of the wrong type")
     if content["format"] != FORMAT:
         raise DatabaseError(f"{path}: format {content['format']}; this version of aigciqa reads {FORMAT}")
     for part in PARTS:
-        _check_names(path, part, content[part])
+        names: list[Any] = content[part]
+        other = [name for name in names if not isinstance(name, str)]
+        if other:
+            raise DatabaseError(f"{path}: not a split: {part!r} lists {other[0]!r}, which is no name")
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise DatabaseError(f"{path}: not a split: {part!r} lists {shown(twice)} twice")
     return content
-
-
-def _check_names(path: str | os.PathLike[str], part: str, names: list[Any]) -> None:
-    other = [name for name in names if not isinstance(name, str)]
-    if other:
-        raise DatabaseError(f"{path}: not a split: {part!r} lists {other[0]!r}, which is no name")
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise DatabaseError(f"{path}: not a split: {part!r} lists {shown(twice)} twice")

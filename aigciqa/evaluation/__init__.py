@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from aigciqa.evaluation.evaluate import evaluate as evaluate
-from aigciqa.evaluation.paper import Published as Published
-from aigciqa.evaluation.paper import published as published
 from aigciqa.evaluation.precomputed import PrecomputedScores as PrecomputedScores
 from aigciqa.evaluation.predictions import Predictions as Predictions
 from aigciqa.evaluation.predictions import predict as predict
 from aigciqa.evaluation.results import Comparison as Comparison
 from aigciqa.evaluation.results import Evaluation as Evaluation
+from aigciqa.evaluation.results import Published as Published
 from aigciqa.evaluation.results import Result as Result
 from aigciqa.evaluation.results import Setting as Setting
+from aigciqa.evaluation.results import published as published
 from aigciqa.stats.bootstrap import Interval as Interval
 from aigciqa.stats.correlations import Agreement as Agreement
 from aigciqa.stats.correlations import Logistic as Logistic

@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aigciqa.errors import InputError
-from aigciqa.evaluation import paper
 from aigciqa.evaluation.predictions import Array, Predictions, opinions, predictions_of
-from aigciqa.evaluation.results import Comparison, Evaluation, Result, Setting
+from aigciqa.evaluation.results import PAPER_DATABASE, Comparison, Evaluation, Published, Result, Setting, published
 from aigciqa.registry import METRICS, SCORE_RANGES
 from aigciqa.stats import bootstrap
 from aigciqa.stats.correlations import MIN_SAMPLES, Agreement, agreement, srcc, srcc_within
@@ -47,8 +47,7 @@ def evaluate(
         samples: of a database, such as `split.test`.
         dimensions: of the opinion scores; all that samples have and some metric predicts, if absent.
         setting: which samples these are; for reports and the paper's rows.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        resamples, seed: of the bootstrap.
         batch_size, workers, device, dtype: as for `aigciqa.score_files`.
 
     Raises:
@@ -64,32 +63,30 @@ def evaluate(
         >>> round(evaluate(mine, samples).result("mine", "quality").agreement.srcc.value, 3)
         0.8
     """
-    predictions = predictions_of(metrics, samples, batch_size, workers, device, dtype)
+    predictions = predictions_of(metrics, samples, batch_size=batch_size, workers=workers, device=device, dtype=dtype)
     labels = [each.label for each in predictions]
     if len(set(labels)) < len(labels):
         raise InputError(f"every metric needs a label of its own; got {', '.join(labels)}")
     setting = setting or Setting()
-    chosen = _dimensions(predictions, samples, dimensions)
     pool = _Pool(samples, setting, resamples, seed)
-    results = [pool.result(each, name) for name in chosen for each in predictions if name in each.scores]
-    comparisons = [
-        found
-        for name in chosen
-        for first, second in itertools.combinations([each for each in predictions if name in each.scores], 2)
-        if (found := pool.comparison(first, second, name)) is not None
-    ]
+    results: list[Result] = []
+    comparisons: list[Comparison] = []
+    for name in _dimensions(predictions, samples, dimensions):
+        scored = [each for each in predictions if name in each.scores]
+        results += [pool.result(each, name) for each in scored]
+        pairs = itertools.combinations(scored, 2)
+        comparisons += filter(None, (pool.comparison(first, second, name) for first, second in pairs))
     return Evaluation(setting, tuple(samples), tuple(predictions), tuple(results), tuple(comparisons))
 
 
+@dataclass(frozen=True)
 class _Pool:
-    """Samples as columns, and what is computed of them."""
+    """Samples, and what is computed of them."""
 
-    def __init__(self, samples: Sequence[Sample], setting: Setting, resamples: int, seed: int) -> None:
-        self.samples = samples
-        self.setting = setting
-        self.resamples = resamples
-        self.seed = seed
-        self.groups = [sample.group for sample in samples]
+    samples: Sequence[Sample]
+    setting: Setting
+    resamples: int
+    seed: int
 
     def result(self, predictions: Predictions, dimension: str) -> Result:
         scores, mos = predictions.oriented(dimension), opinions(self.samples, dimension)
@@ -100,16 +97,13 @@ class _Pool:
                 f"{predictions.label} has {dimension} scores of {len(rows)} of {len(scores)} images; a correlation "
                 f"takes at least {MIN_SAMPLES}. The first problem: {why}"
             )
+        members = self._generators(rows).items()
         return Result(
             metric=predictions.label,
             dimension=dimension,
             agreement=self._agreement(scores, mos, rows),
             within=srcc_within(scores[rows], mos[rows], self._groups(rows), resamples=self.resamples, seed=self.seed),
-            generators={
-                name: self._agreement(scores, mos, members)
-                for name, members in self._generators(rows).items()
-                if len(members) >= MIN_SAMPLES
-            },
+            generators={name: self._agreement(scores, mos, of) for name, of in members if len(of) >= MIN_SAMPLES},
             published=_published(self.setting, predictions.metric, dimension),
             failed=sum(error is not None for error in predictions.errors),
         )
@@ -141,7 +135,7 @@ class _Pool:
         )
 
     def _groups(self, rows: Iterable[int]) -> list[str]:
-        return [self.groups[row] for row in rows]
+        return [self.samples[row].group for row in rows]
 
     def _generators(self, rows: Iterable[int]) -> dict[str, list[int]]:
         members: dict[str, list[int]] = {}
@@ -175,10 +169,8 @@ def _dimensions(
     return names
 
 
-def _published(setting: Setting, metric: str | None, dimension: str) -> paper.Published | None:
-    if setting.database != paper.DATABASE or setting.part != "test":
-        return None
+def _published(setting: Setting, metric: str | None, dimension: str) -> Published | None:
     spec = METRICS.get(metric or "")
-    if spec is None:
+    if spec is None or setting.database != PAPER_DATABASE or setting.part != "test":
         return None
-    return paper.published(setting.protocol, spec.kind, spec.backbone, dimension)
+    return published(setting.protocol, spec.kind, spec.backbone, dimension)

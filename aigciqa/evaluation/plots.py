@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aigciqa.evaluation.predictions import Array, Predictions, opinions
+from aigciqa.evaluation.predictions import Array, opinions
 from aigciqa.evaluation.results import Evaluation, Result
 from aigciqa.plotting import require_matplotlib
 from aigciqa.utils.files import replacing
@@ -26,21 +26,12 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 _INK, _GRID = "#222222", "#DDDDDD"
 _STYLE = {
-    "font.size": 10,
-    "axes.edgecolor": "#888888",
-    "axes.labelcolor": _INK,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "axes.titlesize": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "aigciqa",
-}
+    "font.size": 10, "text.color": _INK, "xtick.color": _INK, "ytick.color": _INK,
+    "axes.edgecolor": "#888888", "axes.labelcolor": _INK, "axes.axisbelow": True,
+    "axes.titlelocation": "left", "axes.titleweight": "bold", "axes.titlesize": 11,
+    "axes.spines.top": False, "axes.spines.right": False,
+    "svg.fonttype": "none", "svg.hashsalt": "aigciqa",
+}  # fmt: skip
 _DPI = 200
 _LEGEND_COLUMNS = 3
 
@@ -60,7 +51,6 @@ def write_plots(
 
     Raises:
         MissingExtraError: matplotlib is missing.
-        OSError: a file can't be written.
     """
     require_matplotlib()
     folder = Path(folder)
@@ -100,7 +90,8 @@ def scatter(evaluation: Evaluation, result: Result) -> Figure:
         if result.agreement.mapping is not None:
             along = np.linspace(scores[known].min(), scores[known].max(), 200)
             axes.plot(along, result.agreement.mapping(along), color=_INK, linewidth=2, label="fitted logistic")
-        axes.set_xlabel(_score_label(predictions))
+        label = predictions.label
+        axes.set_xlabel(f"− {label} (lower is better)" if predictions.lower_better else f"{label} score")
         axes.set_ylabel(f"mean opinion score: {result.dimension}")
         axes.set_title(f"{result.metric} on {result.dimension}", pad=26)
         line = axes.text(0, 1.03, _figures_line(result), transform=axes.transAxes, fontsize=9, color="#555555")
@@ -108,16 +99,11 @@ def scatter(evaluation: Evaluation, result: Result) -> Figure:
         axes.grid(color=_GRID, linewidth=0.8)
         if names or result.agreement.mapping is not None:
             legend = axes.legend(
-                frameon=False,
-                fontsize=9,
-                loc="upper left",
-                bbox_to_anchor=(1.0, 1.0),
-                handlelength=1.4,
+                frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=1.4,
                 markerscale=1.4,
-            )
-            for handle in legend.legend_handles:
-                if handle is not None:
-                    handle.set_alpha(1.0)
+            )  # fmt: skip
+            for handle in filter(None, legend.legend_handles):
+                handle.set_alpha(1.0)
     return figure
 
 
@@ -183,10 +169,6 @@ def _figures_line(result: Result) -> str:
     bounds = "" if np.isnan(ours.srcc.low) else f" [{ours.srcc.low:.2f}, {ours.srcc.high:.2f}]"
     fitted = "" if ours.mapping is None else f"   fitted {ours.plcc_fitted.value:.3f}   RMSE {ours.rmse.value:.3f}"
     return f"n {ours.n}   SRCC {ours.srcc.value:.3f}{bounds}   PLCC {ours.plcc.value:.3f}{fitted}"
-
-
-def _score_label(predictions: Predictions) -> str:
-    return f"− {predictions.label} (lower is better)" if predictions.lower_better else f"{predictions.label} score"
 
 
 def _with_count(name: str, results: Sequence[Result]) -> str:

@@ -61,8 +61,7 @@ class PrecomputedScores:
         Args:
             path: of the table.
             dimensions: names of columns that hold scores of a dimension, besides those that metrics have.
-            columns: names of columns that are each the scores of a metric of their own; what the table lacks of them
-                is left out.
+            columns: names of columns that are each the scores of a metric of their own, if the table has them.
 
         Raises:
             InputError: not such a table, or a score that is no finite number.
@@ -127,14 +126,7 @@ class PrecomputedScores:
 
 
 class _Finder:
-    """From a sample's path to its row.
-
-    Args:
-        table: where the rows are from.
-        rows: of one metric.
-        root: the database's folder.
-        images: paths of all its images.
-    """
+    """From a sample's path to its row. `rows` are those of one metric, `images` all of the database."""
 
     def __init__(self, table: Path, rows: Sequence[Row], root: Path, images: Iterable[str]) -> None:
         self.table = table

@@ -114,21 +114,16 @@ def predict(
 def predictions_of(
     metrics: str | Metric | Predictions | Sequence[str | Metric | Predictions],
     samples: Sequence[Sample],
-    batch_size: int | None,
-    workers: int | None,
-    device: str | torch.device | None,
-    dtype: str | torch.dtype | None,
+    **options: Any,
 ) -> list[Predictions]:
-    """One per metric, in order; those that must be run share a pass. Arguments are those of `evaluate`."""
+    """One per metric, in order; those that must be run share a pass, with the options of `predict`."""
     from aigciqa.metric import Metric
 
     given = [metrics] if isinstance(metrics, (str, Metric, Predictions)) else list(metrics)
     run = {(each if isinstance(each, str) else each.name): each for each in given if not isinstance(each, Predictions)}
     if len(run) < sum(not isinstance(each, Predictions) for each in given):
         raise InputError("the same metric twice: call aigciqa.evaluation.predict with a label for each")
-    made = iter(
-        predict(run, samples, batch_size=batch_size, workers=workers, device=device, dtype=dtype) if run else ()
-    )
+    made = iter(predict(run, samples, **options) if run else ())
     predictions = [each if isinstance(each, Predictions) else next(made) for each in given]
     for each in predictions:
         if len(each.errors) != len(samples):

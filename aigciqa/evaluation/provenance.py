@@ -11,19 +11,12 @@ from aigciqa.errors import InputError
 if TYPE_CHECKING:
     from aigciqa.databases import Database, Sample
 
-_PROTOCOL_OPTIONS = ("folds", "fold")
-
 
 @dataclass(frozen=True)
 class Training:
     """The entry `training` of a checkpoint's config, as far as it names a split.
 
-    Attributes:
-        database: name of the database.
-        protocol: of the split.
-        seed: of the split.
-        split: its digest; empty if the checkpoint does not say.
-        options: of the protocol: `folds` and `fold`.
+    `split` is its digest, empty if the checkpoint does not say; `options` are those of the protocol.
     """
 
     database: str
@@ -45,15 +38,14 @@ class Training:
             protocol,
             seed if isinstance(seed, int) else 0,
             split if isinstance(split, str) else "",
-            {name: options[name] for name in _PROTOCOL_OPTIONS if isinstance(options.get(name), int)},
+            {name: options[name] for name in ("folds", "fold") if isinstance(options.get(name), int)},
         )
 
 
 def seen_warning(label: str, training: Training, database: Database, samples: Sequence[Sample]) -> str | None:
     """A warning if a checkpoint was trained on some of the samples, or its epoch chosen on them: its figures flatter.
 
-    The checkpoint's split is made again. If its digest is not the recorded one, nobody can tell, and the warning says
-    so. None if the checkpoint has seen none of the samples, or was trained on another database.
+    The checkpoint's split is made again; if its digest is not the recorded one, the warning says that nobody can tell.
     """
     if training.database != database.name:
         return None

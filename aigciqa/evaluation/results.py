@@ -1,22 +1,34 @@
-"""What an evaluation finds: `aigciqa.evaluation.text` writes it, `aigciqa.evaluation.plots` draws it."""
+"""What an evaluation finds, and the figures that the PKU-I2IQA paper publishes (arXiv 2311.15556, 200 rows)."""
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from aigciqa.evaluation.paper import Published
 from aigciqa.evaluation.predictions import Predictions, opinions
 from aigciqa.stats.bootstrap import Interval
 from aigciqa.stats.correlations import Agreement
 from aigciqa.stats.significance import Test
+from aigciqa.tables.csv_text import read_records
 
 if TYPE_CHECKING:
     from aigciqa.databases import Sample
+
+#: The database of the paper.
+PAPER_DATABASE = "pku-i2iqa"
+
+
+class Published(NamedTuple):
+    """A row of the paper; its PLCC is of the scores as they are, without a mapping."""
+
+    srcc: float
+    plcc: float
 
 
 @dataclass(frozen=True)
@@ -71,8 +83,8 @@ class Comparison:
     """Two metrics on one dimension, over the samples that both scored.
 
     Attributes:
-        first: label.
-        second: label.
+        first: label of the one.
+        second: label of the other.
         dimension: of the opinion scores.
         n: samples.
         difference: SRCC of the first less that of the second; both of the same resamples, by prompt group.
@@ -95,7 +107,7 @@ class Evaluation:
 
     Attributes:
         setting: which samples were scored.
-        samples: the samples, in order.
+        samples: in order.
         predictions: what each metric said of them.
         results: one per metric and dimension.
         comparisons: one per pair of metrics and dimension.
@@ -144,3 +156,27 @@ class Evaluation:
             if (each.metric, each.dimension) == (metric, dimension):
                 return each
         raise KeyError(f"no result of {metric!r} on {dimension!r}")
+
+
+def published(protocol: str, kind: str, backbone: str, dimension: str) -> Published | None:
+    """The paper's row, or None where it has none.
+
+    Args:
+        protocol: of the library (`paper`, `sd`, `mj`, `sd-mj`, `mj-sd`); `all` is the paper's name for `paper`.
+        kind: `nr` or `fr`.
+        backbone: as in the table of metrics.
+        dimension: `quality`, `authenticity`, `correspondence` or `overall`.
+
+    Example:
+        >>> from aigciqa.evaluation import published
+        >>> published("paper", "nr", "vgg16", "quality")
+        Published(srcc=0.6734, plcc=0.6854)
+    """
+    return _rows().get(("all" if protocol == "paper" else protocol, kind, backbone, dimension))
+
+
+@functools.cache
+def _rows() -> dict[tuple[str, ...], Published]:
+    rows = read_records(Path(__file__).with_name("pku_i2iqa_results.csv"), "protocol")
+    key = ("protocol", "kind", "backbone", "dimension")
+    return {tuple(row[name] for name in key): Published(float(row["srcc"]), float(row["plcc"])) for row in rows}

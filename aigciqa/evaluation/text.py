@@ -10,31 +10,18 @@ from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any
 
-from aigciqa.evaluation.results import Comparison, Evaluation, Result
+from aigciqa.evaluation.results import Comparison, Evaluation, Published, Result
 from aigciqa.stats.bootstrap import Interval
 from aigciqa.stats.correlations import Agreement
 from aigciqa.tables.csv_text import csv_lines
-from aigciqa.tables.text import (
-    TextTable,
-    probability,
-    rounded,
-    with_interval,
-    without_nan,
-    write_text,
-    writer_of,
-)
+from aigciqa.tables.text import TextTable, probability, rounded, with_interval, without_nan, write_text, writer_of
 
 #: Decimals of the paper's figures in tables to be read, and in CSV.
 PAPER_DECIMALS, CSV_DECIMALS = 4, 6
 
 
 def agreement_table(results: Sequence[Result], *, intervals: bool = True) -> TextTable:
-    """A row per metric and dimension; the paper's row beside ours where there is one.
-
-    Args:
-        results: to be shown, in order.
-        intervals: of every figure; otherwise of SRCC only.
-    """
+    """A row per metric and dimension, and the paper's beside ours; without `intervals`, only SRCC has one."""
     paper = any(each.published is not None for each in results)
     beside = ("paper", "diff") if paper else ()
     header = (
@@ -56,7 +43,7 @@ def agreement_table(results: Sequence[Result], *, intervals: bool = True) -> Tex
 
 
 def generator_table(results: Sequence[Result], *, intervals: bool = True) -> TextTable:
-    """A row per metric, dimension and generator."""
+    """A row per metric, dimension and generator; `intervals` as for `agreement_table`."""
     show = _interval if intervals else _value
     header = ("metric", "dimension", "generator", "n", "SRCC", "PLCC", "PLCC fitted", "KRCC", "RMSE")
     rows = tuple(
@@ -106,9 +93,9 @@ def caption(evaluation: Evaluation) -> str:
         f"split {setting.split[:12]}" if setting.split else "",
     ]
     count = f"{len(evaluation.samples)} images of {len(groups)} prompts"
-    named = ", ".join(filter(None, where))
+    what = ": ".join(filter(None, (", ".join(filter(None, where)), count)))
     notes = "".join(f" Note: {note}." for note in evaluation.notes)
-    return f"{f'{named}: ' if named else ''}{count}. In brackets: 95% intervals, by resampling prompts.{notes}"
+    return f"{what}. In brackets: 95% intervals, by resampling prompts.{notes}"
 
 
 def to_terminal(evaluation: Evaluation) -> str:
@@ -148,22 +135,23 @@ def to_json(evaluation: Evaluation) -> str:
 
 
 def predictions_csv(evaluation: Evaluation) -> str:
-    """A row per image and metric: the columns of `aigciqa score`, the generator, and each rating as `mos_*`."""
+    """A row per image and metric: the columns of `aigciqa score`, the generator, and each rating as `mos_*`.
+
+    Scores are exact: rounding would tie what the figures tell apart.
+    """
     dimensions = list(dict.fromkeys(result.dimension for result in evaluation.results))
     rows = []
     for each in evaluation.predictions:
         for number, sample in enumerate(evaluation.samples):
-            row: dict[str, Any] = {
-                "image": sample.image,
-                "reference": sample.reference,
-                "group": sample.group,
-                "metric": each.label,
-            }
             scores = {name: each.scores[name][number] for name in dimensions if name in each.scores}
-            row.update((name, _exactly(scores.get(name))) for name in dimensions)
-            row.update(error=each.errors[number], generator=sample.generator)
-            row.update((f"mos_{name}", _exactly(sample.scores.get(name))) for name in dimensions)
-            rows.append(row)
+            rows.append(
+                {
+                    "image": sample.image, "reference": sample.reference, "group": sample.group, "metric": each.label,
+                    **{name: without_nan(scores.get(name)) for name in dimensions},
+                    "error": each.errors[number], "generator": sample.generator,
+                    **{f"mos_{name}": without_nan(sample.scores.get(name)) for name in dimensions},
+                }
+            )  # fmt: skip
     return csv_lines(rows, list(rows[0]))
 
 
@@ -179,12 +167,7 @@ def check_suffix(path: str | os.PathLike[str]) -> None:
 
 
 def write_report(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
-    """Write an evaluation to a file ending in `.csv`, `.json`, `.md` or `.tex`; its folder is made if absent.
-
-    Raises:
-        InputError: another ending.
-        OSError: it can't be written.
-    """
+    """Write an evaluation to `.csv`, `.json`, `.md` or `.tex`, making its folder; any other is an `InputError`."""
     write_text(path, writer_of(path, WRITERS, "report")(evaluation))
 
 
@@ -212,24 +195,21 @@ def _result(result: Result) -> dict[str, Any]:
         **asdict(result.agreement),
         "srcc_within": asdict(result.within),
         "generators": {name: asdict(each) for name, each in result.generators.items()},
-        "paper": None if published is None else {**published._asdict(), **_differences(result)},
+        "paper": None if published is None else {**published._asdict(), **_differences(result, published)},
     }
 
 
-def _differences(result: Result) -> dict[str, float]:
-    assert result.published is not None
-    return {
-        "srcc_difference": result.agreement.srcc.value - result.published.srcc,
-        "plcc_difference": result.agreement.plcc.value - result.published.plcc,
-    }
+def _differences(result: Result, published: Published) -> dict[str, float]:
+    ours = {"srcc": result.agreement.srcc.value, "plcc": result.agreement.plcc.value}
+    return {f"{name}_difference": ours[name] - theirs for name, theirs in published._asdict().items()}
 
 
 def _csv_rows(evaluation: Evaluation, result: Result) -> Iterable[dict[str, Any]]:
-    overall: dict[str, Any] = _spread("srcc_within", result.within)
+    overall: dict[str, Any] = _bounded("srcc_within", result.within)
     overall |= dict.fromkeys(("paper_srcc", "paper_plcc", "srcc_difference", "plcc_difference"))
     if result.published is not None:
-        overall |= {"paper_srcc": result.published.srcc, "paper_plcc": result.published.plcc}
-        overall |= {name: _csv_number(value) for name, value in _differences(result).items()}
+        overall |= {f"paper_{name}": figure for name, figure in result.published._asdict().items()}
+        overall |= {name: _csv_number(value) for name, value in _differences(result, result.published).items()}
     yield {**_csv_figures(evaluation, result, result.agreement, None), **overall}
     for name, ours in result.generators.items():
         yield {**_csv_figures(evaluation, result, ours, name), **dict.fromkeys(overall)}
@@ -241,19 +221,14 @@ def _csv_figures(evaluation: Evaluation, result: Result, ours: Agreement, genera
         "n": ours.n, "groups": ours.groups, "failed": result.failed if generator is None else None,
     }  # fmt: skip
     for name, interval in ours.intervals().items():
-        row |= _spread(name, interval)
+        row |= _bounded(name, interval)
     return row
 
 
-def _spread(name: str, interval: Interval) -> dict[str, float | None]:
+def _bounded(name: str, interval: Interval) -> dict[str, float | None]:
     values = {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
     return {key: _csv_number(value) for key, value in values.items()}
 
 
 def _csv_number(value: float) -> float | None:
     return None if math.isnan(value) else round(float(value), CSV_DECIMALS)
-
-
-def _exactly(value: float | None) -> float | None:
-    """For the table of predictions: rounding would tie what the figures tell apart."""
-    return None if value is None or math.isnan(value) else float(value)

@@ -1,15 +1,22 @@
-"""A table with named columns, as another program has written it: cells of any type, text and numbers on request."""
+"""Tables with named columns, as other programs write them: spreadsheets, CSV and Parquet."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from aigciqa.errors import InputError
+from aigciqa.images import parquet as parquet_images
+from aigciqa.images.names import is_image_name
+from aigciqa.tables.columns import finite
+from aigciqa.tables.csv_text import CsvError, from_windows, read_csv
+from aigciqa.tables.parquet import import_parquet
+from aigciqa.utils.extras import needs_extra
 from aigciqa.utils.paths import counted, shown
 
 #: A number with a decimal comma, as a spreadsheet writes it in much of Europe.
@@ -27,7 +34,7 @@ class ColumnTable:
     """A table with named columns.
 
     Attributes:
-        columns: their names, in order, stripped.
+        columns: their names, in order, stripped; numbers from 1 where the file has no header.
         rows: cells of each row, as many as `columns`; None where a cell is empty.
         first: number of the first row, as a spreadsheet counts.
     """
@@ -35,35 +42,6 @@ class ColumnTable:
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
     first: int
-
-    @classmethod
-    def of(cls, cells: list[tuple[Any, ...]], columns: Sequence[str] = (), header: bool = True) -> ColumnTable:
-        """The table of cells as a file has them. Empty rows at its end, as spreadsheets keep them, are left out.
-
-        Args:
-            cells: of each row.
-            columns: names it must have.
-            header: whether the first row names the columns; they are numbered from 1 otherwise.
-
-        Raises:
-            TableError: a column is missing or there twice, there are no rows, or a row has too many cells.
-        """
-        cells = list(cells)
-        while cells and _is_empty(cells[-1]):
-            cells.pop()
-        if header and cells:
-            names = ["" if cell is None else str(cell).strip() for cell in cells.pop(0)]
-        else:
-            names = [str(number) for number in range(1, max(map(len, cells), default=0) + 1)]
-        _check_columns(names, columns)
-        if not cells:
-            raise TableError("no rows")
-        first = 2 if header else 1
-        wide = [f"row {row}" for row, row_cells in enumerate(cells, first) if not _is_empty(row_cells[len(names) :])]
-        if wide:
-            raise TableError(f"{counted(wide, 'row')} with more cells than columns: {shown(wide)}")
-        rows = tuple(tuple(map(_cell, (row + (None,) * len(names))[: len(names)])) for row in cells)
-        return cls(tuple(names), rows, first)
 
     def column(self, name: str) -> list[Any]:
         """The cells of one column."""
@@ -79,7 +57,91 @@ class ColumnTable:
         cells = self.column(name)
         if _has_decimal_commas(cells):
             cells = [cell and cell.replace(",", ".") for cell in cells]
-        return list(map(_number, cells))
+        return list(map(finite, cells))
+
+
+def read_columns(path: Path, columns: Sequence[str] = (), header: bool = True) -> ColumnTable:
+    """A table by its suffix: the first sheet of `.xlsx`, `.parquet`, else CSV.
+
+    CSV is in UTF-8, UTF-16 or Windows' code page, with commas, semicolons or tabs. Images in Parquet stay there, and
+    their cells are paths of them (`aigciqa.images.parquet`). Empty rows at the end are left out.
+
+    Args:
+        path: of the file.
+        columns: names it must have; of CSV, the first has the images.
+        header: whether the first row names the columns.
+
+    Raises:
+        TableError: it can't be read, lacks a column or has it twice, has no rows, or a row with too many cells.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".xlsx":
+        cells = _spreadsheet(path)
+    elif suffix == parquet_images.SUFFIX:
+        cells = _parquet(path)
+    else:
+        cells = _csv(path, columns[0])
+    while cells and _is_empty(cells[-1]):
+        cells.pop()
+    if header and cells:
+        names = ["" if cell is None else str(cell).strip() for cell in cells.pop(0)]
+    else:
+        names = [str(number) for number in range(1, max(map(len, cells), default=0) + 1)]
+    _check_columns(names, columns)
+    if not cells:
+        raise TableError("no rows")
+    first = 2 if header else 1
+    wide = [f"row {row}" for row, row_cells in enumerate(cells, first) if not _is_empty(row_cells[len(names) :])]
+    if wide:
+        raise TableError(f"{counted(wide, 'row')} with more cells than columns: {shown(wide)}")
+    rows = tuple(tuple(map(_cell, (row + (None,) * len(names))[: len(names)])) for row in cells)
+    return ColumnTable(tuple(names), rows, first)
+
+
+def _spreadsheet(path: Path) -> list[tuple[Any, ...]]:
+    with needs_extra("train", "Spreadsheets need openpyxl"):
+        import openpyxl
+    try:
+        with contextlib.closing(openpyxl.load_workbook(path, read_only=True, data_only=True)) as book:
+            sheet = book.worksheets[0]
+            sheet.reset_dimensions()  # some writers note a wrong size
+            return [tuple(row) for row in sheet.iter_rows(values_only=True)]
+    except Exception as error:  # zipfile, the XML parser and openpyxl each raise their own
+        raise TableError(f"not a spreadsheet (.xlsx) that can be read: {error}") from error
+
+
+def _csv(path: Path, column: str) -> list[tuple[Any, ...]]:
+    try:
+        return [tuple(map(from_windows, row)) for _, row in read_csv(path, column, is_image_name)]
+    except CsvError as error:
+        raise TableError(f"not CSV: {str(error).removeprefix(f'{path}: ')}") from error
+    except UnicodeError as error:
+        raise TableError(f"neither in UTF-8 nor in Windows' code page: {error}; save it as UTF-8") from error
+
+
+def _parquet(path: Path) -> list[tuple[Any, ...]]:
+    try:
+        with import_parquet().ParquetFile(path) as file:
+            cells = {field.name: _parquet_column(path, file, field) for field in file.schema_arrow}
+    except (OSError, ValueError) as error:
+        raise TableError(f"not Parquet that can be read: {error}") from error
+    return [tuple(cells), *zip(*cells.values(), strict=True)]
+
+
+def _parquet_column(path: Path, file: Any, field: Any) -> list[Any]:
+    """The cells of one column; of images, only their names are read."""
+    from pyarrow import types
+
+    names: Sequence[str | None] = [None] * file.metadata.num_rows
+    if types.is_struct(field.type) and "bytes" in {part.name for part in field.type}:
+        if "path" in {part.name for part in field.type}:
+            cells = file.read([f"{field.name}.path"]).column(0).to_pylist()
+            names = [cell and cell["path"] for cell in cells]
+    elif types.is_nested(field.type):
+        return list(names)  # nothing that labels have, such as embeddings
+    elif not (types.is_binary(field.type) or types.is_large_binary(field.type)):
+        return list(file.read([field.name]).column(0).to_pylist())
+    return [parquet_images.path_of(path.name, field.name, row, name) for row, name in enumerate(names)]
 
 
 def _check_columns(names: Sequence[str], columns: Sequence[str]) -> None:
@@ -112,13 +174,3 @@ def _has_decimal_commas(cells: Sequence[Any]) -> bool:
     return all(isinstance(cell, str) and _DECIMAL_COMMA.fullmatch(cell) for cell in given) and not all(
         map(_THOUSANDS.fullmatch, given)
     )
-
-
-def _number(cell: Any) -> float:
-    if isinstance(cell, bool) or not isinstance(cell, (int, float, str)):
-        return math.nan
-    try:
-        number = float(cell)
-    except ValueError:
-        return math.nan
-    return number if math.isfinite(number) else math.nan

@@ -32,11 +32,6 @@ def scores_of(columns: Sequence[str]) -> tuple[str, ...]:
     return tuple(columns[len(LEADING_COLUMNS) : columns.index("error")])
 
 
-def carried_of(columns: Sequence[str]) -> tuple[str, ...]:
-    """The columns of a table that come from manifests."""
-    return tuple(columns[columns.index("error") + 1 :])
-
-
 def carried_names(given: Iterable[str], columns: Sequence[str]) -> dict[str, str]:
     """What a manifest's columns are called in a table: as they are, or `NAME_given` if scores may have that name."""
     taken = {*columns, *known_dimensions()}
@@ -50,14 +45,10 @@ def carried_names(given: Iterable[str], columns: Sequence[str]) -> dict[str, str
 
 
 def dimensions_of(metrics: Sequence[Metric], only: str | None = None) -> list[str]:
-    """The dimensions of a table of several metrics: the paper's in its order, then others.
-
-    Args:
-        metrics: of the table.
-        only: the one dimension that the table is to have; None: all.
+    """The dimensions of a table of several metrics: the paper's in its order, then others; or `only` the one.
 
     Raises:
-        InputError: a metric without the dimension.
+        InputError: a metric without that one.
     """
     if only is not None:
         for metric in metrics:
@@ -91,7 +82,7 @@ def to_row(record: Record, columns: Sequence[str]) -> dict[str, Any]:
 def to_record(row: Row, columns: Sequence[str]) -> Record:
     """The record of a table's row."""
     scores = {name: row[name] for name in scores_of(columns) if row[name] is not None}
-    extra = {name: row[name] for name in carried_of(columns)}
+    extra = {name: row[name] for name in columns[columns.index("error") + 1 :]}
     return Record(row["image"], row["reference"], row["group"], row["metric"], scores, row["error"], extra=extra)
 
 
@@ -101,18 +92,21 @@ def rows_ahead(item: Item, metrics: Iterable[str], columns: Sequence[str]) -> li
 
 
 def to_score(cell: Any) -> float | None:
-    """A cell of a table as a score; None if it is empty.
-
-    Raises:
-        InputError: it holds no finite number.
-    """
+    """A cell of a table as a score; None if it is empty, an `InputError` if it holds no finite number."""
     if cell is None or cell == "":
         return None
-    if isinstance(cell, (str, int, float)) and not isinstance(cell, bool):
-        try:
-            score = float(cell)
-        except (ValueError, OverflowError):
-            score = math.nan
-        if math.isfinite(score):
-            return score
-    raise InputError(f"{cell!r} is not a finite number")
+    score = finite(cell)
+    if math.isnan(score):
+        raise InputError(f"{cell!r} is not a finite number")
+    return score
+
+
+def finite(cell: Any) -> float:
+    """A cell as a number; NaN where it holds none that is finite."""
+    if isinstance(cell, bool) or not isinstance(cell, (str, int, float)):
+        return math.nan
+    try:
+        number = float(cell)
+    except (ValueError, OverflowError):
+        return math.nan
+    return number if math.isfinite(number) else math.nan

@@ -20,9 +20,6 @@ _FORMULA = re.compile(r"'*(?:\s*[=+\-@＝＋－＠]|[\t\r\n])")
 #: What begins like a formula and is a number, as programs write it.
 _NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _DELIMITERS = ",;\t"
-_MARKS = ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
-
-
 SWALLOWED = "a cell holds what looks like rows of the file: is there a quotation mark too many?"
 
 
@@ -55,11 +52,7 @@ def csv_lines(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
 
 
 def from_windows(text: str) -> str:
-    """Text with bytes that are not UTF-8, as the code page of Western Europe has it; any other as it is.
-
-    Raises:
-        UnicodeError: it is not in that code page, either.
-    """
+    """Text; bytes in it that are not UTF-8 are those of Windows' code page cp1252, or it raises a `UnicodeError`."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -82,8 +75,7 @@ def read_csv(
             told from lines of a text; without it, they are not looked for.
 
     Raises:
-        CsvError: a quotation mark that is never closed, or that stands within a cell; a cell that holds
-            other rows; NUL.
+        CsvError: a quotation mark that is never closed or stands within a cell; a cell that holds other rows; NUL.
     """
     with open(path, newline="", encoding=encoding_of(path), errors="surrogateescape") as stream:
         first = stream.readline()
@@ -119,8 +111,8 @@ def read_records(path: str | os.PathLike[str], column: str) -> Iterator[dict[str
 def encoding_of(path: str | os.PathLike[str]) -> str:
     """What a text is written in by the mark at its start: UTF-8, also without one, or UTF-16."""
     with open(path, "rb") as stream:
-        start = stream.read(4)
-    return next((encoding for mark, encoding in _MARKS if start.startswith(mark)), "utf-8-sig")
+        marked = stream.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    return "utf-16" if marked else "utf-8-sig"
 
 
 def _stripped(line: str, delimiter: str) -> list[str]:

@@ -19,12 +19,7 @@ TABLE_SUFFIXES = (".csv", ".json", ".jsonl", ".parquet")
 
 
 def format_of(path: str | os.PathLike[str]) -> str:
-    """The suffix of a table that is to be written.
-
-    Raises:
-        SourceError: a suffix of no table, or a folder.
-        MissingExtraError: pyarrow is missing for Parquet.
-    """
+    """The suffix of a table that is to be written; a `SourceError` if none can be written so."""
     path = os.fspath(path)
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in TABLE_SUFFIXES:
@@ -39,20 +34,17 @@ def format_of(path: str | os.PathLike[str]) -> str:
 def read_rows(path: str | os.PathLike[str], columns: Iterable[str] | None = None) -> Iterator[dict[str, Any] | str]:
     """Rows of a table of any kind with a column `image`; instead of one that can't be read, why.
 
-    Args:
-        path: ending in `.csv`, `.json`, `.jsonl` or `.parquet`; of Parquet, also a folder of files that are read in the
-            order of their names. JSON is read whole, the others as rows are asked for.
-        columns: those that are needed; a format that stores columns apart leaves the others out.
+    JSON is read whole, the others as rows are asked for. Parquet may be a folder; only its `columns` are read.
 
     Raises:
-        SourceError: a file that can't be read, no table, one without a column `image` or with two of a name; CSV that
-            can't be told apart.
+        SourceError: a file that can't be read, no table, one without a column `image` or with two of a name.
     """
     path = os.fspath(path)
     suffix = os.path.splitext(os.path.normpath(path))[1].lower()
     try:
         if suffix == parquet.SUFFIX:
-            yield from parquet.read_parquet(path, columns)
+            for part in parquet.parts_of(path):
+                yield from parquet.read_parquet(part, columns)
         else:
             yield from {".csv": _read_csv, ".json": _read_json, ".jsonl": _read_jsonl}[suffix](path)
     except OSError as error:

@@ -62,17 +62,7 @@ def holds_images(path: str) -> bool:
 
 
 def read_parquet(path: str, columns: Iterable[str] | None) -> Iterator[dict[str, Any] | str]:
-    """Rows of a table; a last one that can't be read is why.
-
-    Args:
-        path: of a file or folder.
-        columns: those that are needed; None: all.
-    """
-    for part in parts_of(path):
-        yield from _read_file(part, columns)
-
-
-def _read_file(path: str, columns: Iterable[str] | None) -> Iterator[dict[str, Any] | str]:
+    """Rows of a file, with the columns that are needed (None: all); a last one that can't be read is why."""
     with _open(path) as file:
         names = file.schema_arrow.names
         check_columns(path, names)
@@ -90,13 +80,7 @@ def _read_file(path: str, columns: Iterable[str] | None) -> Iterator[dict[str, A
 
 
 def write_parquet(target: Any, rows: Iterable[Row], columns: Sequence[str]) -> None:
-    """Write a table of scores.
-
-    Args:
-        target: a path or an open file.
-        rows: each with all columns.
-        columns: of the table.
-    """
+    """Write a table of scores to a path or an open file; rows have all columns."""
     rest = iter(rows)
     with import_parquet().ParquetWriter(target, _schema(columns)) as writer:
         while part := list(itertools.islice(rest, _ROWS_WRITTEN)):

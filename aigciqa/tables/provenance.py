@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -25,11 +26,7 @@ def path_of(table: str) -> str:
 
 
 def write(table: str, made_by: Mapping[str, Any]) -> None:
-    """Write it beside a table, a path or URL.
-
-    Raises:
-        OSError: it can't be written.
-    """
+    """Write it beside a table, a path or URL."""
     data = (json.dumps(made_by, indent=2, allow_nan=False) + "\n").encode()
     path = path_of(table)
     if object_stores.is_url(path):
@@ -41,17 +38,10 @@ def write(table: str, made_by: Mapping[str, Any]) -> None:
 
 
 def copy(table: str, other: str) -> None:
-    """Write beside another table what made a table; nothing where that is not known.
-
-    Raises:
-        OSError: it can't be written.
-    """
-    try:
-        found = read(table)
-    except SourceError:
-        return
-    if found is not None:
-        write(other, found)
+    """Write beside another table what made a table; nothing where that is not known."""
+    with contextlib.suppress(SourceError):
+        if (found := read(table)) is not None:
+            write(other, found)
 
 
 def read(table: str) -> dict[str, Any] | None:
@@ -85,11 +75,7 @@ def declared_ranges(table: str) -> dict[str, tuple[float, float]]:
 
 
 def check_same(table: str, made_by: Mapping[str, Any]) -> None:
-    """Refuse to resume a table that something else made.
-
-    Raises:
-        SourceError: naming what differs; nothing says what made it.
-    """
+    """Refuse to resume a table that something else made, or of which nothing says what did: a `SourceError`."""
     found = read(table)
     if found is None:
         raise SourceError(
@@ -106,9 +92,8 @@ def check_same(table: str, made_by: Mapping[str, Any]) -> None:
 def _flat(made_by: Mapping[str, Any]) -> dict[str, Any]:
     """Its values by what an error calls them, such as "weights of nr-lite"."""
     listed = made_by.get("metrics")
-    metrics = (
-        {str(each.get("name")): each for each in listed if isinstance(each, dict)} if isinstance(listed, list) else {}
-    )
+    listed = listed if isinstance(listed, list) else []
+    metrics = {str(each.get("name")): each for each in listed if isinstance(each, dict)}
     found = {"the metric": list(metrics)}
 
     def add(value: Any, names: tuple[str, ...]) -> None:

@@ -73,16 +73,15 @@ class ScoreTable:
         strange = [name for name in row if name not in self.columns]
         if strange or (self.path.suffix.lower() == ".csv" and None in row.values()):
             raise SourceError(f"{where} has not the columns of the first; was the file cut off, or edited?")
-        texts = {name: _text(row.get(name), name, where) for name in (*LEADING_COLUMNS, "error")}
-        texts |= {name: _carried(row.get(name)) for name in self.others}
-        for name in ("image", "reference"):
-            texts[name] = self._without_blanks(texts[name])
-        if texts["image"] is None and texts["error"] is None:
+        cells: dict[str, Any] = dict.fromkeys(self.columns)
+        cells |= {name: _text(row.get(name), name, where) for name in (*LEADING_COLUMNS, "error")}
+        cells |= {name: _carried(row.get(name)) for name in self.others}
+        cells |= {name: self._without_blanks(cells[name]) for name in ("image", "reference")}
+        if cells["image"] is None and cells["error"] is None:
             raise SourceError(f"{where}: the column 'image' is empty")
-        texts["image"] = texts["image"] or ""
-        texts["metric"] = texts["metric"] or self.path.stem
-        scores = {name: _score(row.get(name), name, where) for name in self.dimensions}
-        return {name: texts[name] if name in texts else scores[name] for name in self.columns}
+        cells["image"] = cells["image"] or ""
+        cells["metric"] = cells["metric"] or self.path.stem
+        return cells | {name: _score(row.get(name), name, where) for name in self.dimensions}
 
 
 def read_table(path: str | os.PathLike[str], dimensions: Collection[str] = ()) -> ScoreTable:
@@ -115,7 +114,7 @@ def read_table(path: str | os.PathLike[str], dimensions: Collection[str] = ()) -
         missing = "column of scores" if "image" in first else "column 'image'"
         raise SourceError(
             f"{str(path)!r} has no {missing}; it has: {', '.join(map(str, first)) or 'nothing'}. Expected a table of "
-            f"aigciqa score -o, with scores of {', '.join(SCORE_RANGES)}; name scores of your own with --dimension"
+            f"aigciqa score -o, with scores of {', '.join(SCORE_RANGES)}; a dimension of your own must be named"
         )
     return ScoreTable(path, scored, tuple(name for name in others if name not in known))
 

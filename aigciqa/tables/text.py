@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 from aigciqa.errors import InputError
@@ -18,7 +17,7 @@ Writer = TypeVar("Writer")
 
 #: Decimals in tables to be read.
 DECIMALS = 3
-_LATEX = MappingProxyType(
+_LATEX = str.maketrans(
     {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$",
      "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "→": r"$\rightarrow$", "<": "$<$", ">": "$>$"}
 )  # fmt: skip
@@ -51,11 +50,9 @@ class TextTable:
         """Columns of equal width, for a terminal."""
         lines = [[printable(cell) for cell in line] for line in (self.header, *self.rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        return "\n".join("  ".join(self._padded(line, widths)).rstrip() for line in lines)
-
-    def _padded(self, line: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
-        for column, (cell, width) in enumerate(zip(line, widths, strict=True)):
-            yield cell.ljust(width) if column < self.left else cell.rjust(width)
+        pads = [str.ljust if column < self.left else str.rjust for column in range(len(widths))]
+        padded = ([pad(cell, width) for pad, cell, width in zip(pads, line, widths, strict=True)] for line in lines)
+        return "\n".join("  ".join(line).rstrip() for line in padded)
 
     def markdown(self) -> str:
         """GitHub's Markdown."""
@@ -66,7 +63,8 @@ class TextTable:
     def latex(self) -> str:
         """A LaTeX `tabular` with rules above, below and under the header."""
         columns = "l" * self.left + "r" * (len(self.header) - self.left)
-        header, *rows = (" & ".join(map(latex_text, line)) + r" \\" for line in (self.header, *self.rows))
+        lines = [[cell.translate(_LATEX) for cell in line] for line in (self.header, *self.rows)]
+        header, *rows = (" & ".join(line) + r" \\" for line in lines)
         begin, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
         return "\n".join((begin, r"\hline", header, r"\hline", *rows, r"\hline", end))
 
@@ -81,17 +79,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
-def latex_text(text: str) -> str:
-    """Text as LaTeX that shows it as it is."""
-    return "".join(_LATEX.get(letter, letter) for letter in text)
-
-
 def rounded(value: float, *, signed: bool = False) -> str:
     """With three decimals and a true minus; `n/a` for what could not be computed."""
     if math.isnan(value):
         return "n/a"
-    text = f"{value:{'+' if signed else ''}.{DECIMALS}f}"
-    return text.replace("-", "−")
+    return f"{value:{'+' if signed else ''}.{DECIMALS}f}".replace("-", "−")
 
 
 def with_interval(value: float, low: float, high: float, *, signed: bool = False) -> str:
@@ -103,9 +95,7 @@ def with_interval(value: float, low: float, high: float, *, signed: bool = False
 
 def probability(p: float) -> str:
     """A p value."""
-    if math.isnan(p):
-        return "n/a"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return "< 0.001" if p < 0.001 else rounded(p)
 
 
 def percent(share: float) -> str:
@@ -123,11 +113,7 @@ def without_nan(value: Any) -> Any:
 
 
 def writer_of(path: str | os.PathLike[str], writers: Mapping[str, Writer], what: str) -> Writer:
-    """The writer of a file's suffix.
-
-    Raises:
-        InputError: there is none; `what` is the file to be.
-    """
+    """The writer of a file's suffix; an `InputError` if there is none, which names the file as `what`."""
     suffix = Path(path).suffix.lower()
     if suffix not in writers:
         raise InputError(f"{os.fspath(path)!r}: the {what} ends in one of {', '.join(writers)}")
