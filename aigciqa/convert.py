@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aigciqa.checkpoints.card import is_other_readme
+from aigciqa.checkpoints.card import check_readme
 from aigciqa.checkpoints.config import MetricConfig
-from aigciqa.checkpoints.format import CARD_FILE, CONFIG_FILE, check_tensors, file_sha256, write_checkpoint
+from aigciqa.checkpoints.format import CONFIG_FILE, check_tensors, file_sha256, write_checkpoint
 from aigciqa.checkpoints.pickles import is_state_dict, read_pickle, without_classifier
-from aigciqa.errors import CheckpointError, InputError, OutputExistsError
+from aigciqa.errors import CheckpointError, InputError, OutputExistsError, shortened
 from aigciqa.metric import Metric
 from aigciqa.registry import MetricSpec, metric_info
 
@@ -44,9 +44,8 @@ def convert_checkpoint(
 ) -> Metric:
     """Convert a checkpoint of the paper authors' training script.
 
-    The file holds `backbone` and `regressor` (state dicts), `epoch`, `optimizer` and `rho_best`. The optimizer and the
-    ImageNet classifier are left out. The script's ResNet18 has LeakyReLU (slope 0.01) in its residual blocks, and so
-    has the converted one: it computes what theirs computes.
+    The optimizer and the ImageNet classifier are left out. The script's ResNet18 has LeakyReLU (slope 0.01) in its
+    residual blocks, and so has the converted one: it computes what theirs computes.
 
     Args:
         pt_file: the `.pt` file.
@@ -60,7 +59,7 @@ def convert_checkpoint(
         The converted metric, as `create_metric(metric, weights=output)` gives it.
 
     Raises:
-        ValueError: unknown metric or dimension, or a metric that is not the paper's.
+        InputError: unknown metric or dimension, or a metric that is not the paper's.
         OutputExistsError: `output` holds a checkpoint, or a `README.md` that is not a model card.
         CheckpointError: not such a file, another metric's, or one with NaN or infinite weights.
 
@@ -78,10 +77,7 @@ def convert_checkpoint(
     if not overwrite:
         if (output / CONFIG_FILE).exists():
             raise OutputExistsError(f"{output} holds a checkpoint already: name another folder, or allow to replace it")
-        if is_other_readme(output / CARD_FILE):
-            raise OutputExistsError(
-                f"{output} has a README.md that is not a model card: name another folder, or allow to replace it"
-            )
+        check_readme(output)
     path = Path(os.path.expanduser(pt_file))
     content = _read(path)
     backbone = without_classifier(_states(content, "backbone", path))
@@ -100,8 +96,9 @@ def _read(path: Path) -> Mapping[str, Any]:
     content = read_pickle(path)
     if not isinstance(content, dict) or not {"backbone", "regressor"} <= content.keys():
         holds = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        expected = "'backbone' and 'regressor'"
         raise CheckpointError(
-            f"{path} is not a checkpoint of {SCRIPT}: expected 'backbone' and 'regressor', it holds {holds[:200]}"
+            f"{path} is not a checkpoint of {SCRIPT}: expected {expected}, it holds {shortened(holds, 200)}"
         )
     return content
 
@@ -135,7 +132,7 @@ def _config(
 def _check_regressor(
     tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], spec: MetricSpec, path: Path
 ) -> None:
-    """Say so in words if a file was trained without references and is taken for one with, or the other way round."""
+    """Raise CheckpointError if the file was trained with references and is taken for one without, or vice versa."""
     found, wanted = tensors.get("head.fc1.weight"), expected["head.fc1.weight"]
     if found is None or found.dim() != 2 or found.shape == wanted.shape:
         return

@@ -116,13 +116,8 @@ def load_imagenet(
         metric = aigciqa.create_metric("fr-resnet50", weights=None)
         aigciqa.load_imagenet(metric, "resnet50-0676ba61.pth")
     """
-    weights = imagenet_weights(
-        metric.config.backbone,
-        metric.backbone.state_dict(),
-        file,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
-    )
+    expected = metric.backbone.state_dict()
+    weights = imagenet_weights(metric.config.backbone, expected, file, cache_dir, local_files_only)
     metric.backbone.load_state_dict(weights)
     return metric
 

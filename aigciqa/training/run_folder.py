@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from aigciqa.checkpoints.card import model_card
+from aigciqa.checkpoints.card import CARD_FILE, model_card
 from aigciqa.checkpoints.config import MetricConfig, read_config
-from aigciqa.checkpoints.format import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, write_checkpoint
+from aigciqa.checkpoints.format import CONFIG_FILE, WEIGHTS_FILE, write_checkpoint
 from aigciqa.errors import CheckpointError, InputError, OutputExistsError
 from aigciqa.tables.csv_text import csv_lines
 from aigciqa.utils.extras import needs_extra
