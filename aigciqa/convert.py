@@ -23,14 +23,8 @@ from aigciqa.metric import Metric
 from aigciqa.registry import MetricSpec, metric_info
 
 SCRIPT = "github.com/jiquan123/AIGIQA4K"
-#: The backbones that the script trains, and their options: its ResNet18 has LeakyReLU inside the residual blocks.
-_OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    "vgg16": {},
-    "vgg19": {},
-    "resnet18": {"negative_slope": 0.01},
-    "resnet50": {},
-    "inceptionv4": {},
-}
+#: What the script trains.
+_BACKBONES = ("vgg16", "vgg19", "resnet18", "resnet50", "inceptionv4")
 
 
 def convert_checkpoint(
@@ -69,8 +63,8 @@ def convert_checkpoint(
         score = metric("out.png", "prompt.png")
     """
     spec = metric_info(metric)
-    if spec.backbone not in _OPTIONS or spec.head != "regression":
-        raise InputError(f"the paper's script does not train {metric}; expected nr- or fr- and {', '.join(_OPTIONS)}")
+    if spec.backbone not in _BACKBONES or spec.head != "regression":
+        raise InputError(f"the paper's script does not train {metric}; expected nr- or fr- and {', '.join(_BACKBONES)}")
     if dimension not in spec.score_ranges:
         raise InputError(f"dimension is one of {', '.join(spec.dimensions)}; got {dimension!r}")
     output = Path(os.path.expanduser(output))
@@ -123,7 +117,8 @@ def _config(
     return replace(
         MetricConfig.from_spec(spec),
         score_ranges={dimension: spec.score_ranges[dimension]},
-        options=_OPTIONS[spec.backbone],
+        # Its ResNet18 has LeakyReLU inside the residual blocks.
+        options={"negative_slope": 0.01} if spec.backbone == "resnet18" else {},
         license=license,
         training=training,
     )

@@ -40,7 +40,7 @@ class WeightsFile:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> WeightsFile:
-        """Check a parsed `config.json`; raises CheckpointError naming the key."""
+        """Check a parsed `config.json`, as `MetricConfig.from_dict` does."""
         reader = _Reader(data)
         size, sha256 = reader.get("size", int), reader.get("sha256", str)
         if size < 1:
@@ -96,11 +96,7 @@ class MetricConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> MetricConfig:
-        """Check a parsed `config.json`.
-
-        Raises:
-            CheckpointError: naming the key, what it holds and what was expected.
-        """
+        """Check a parsed `config.json`; a CheckpointError names the key, what it holds and what was expected."""
         reader = _Reader(data)
         if reader.get("format", int) != FORMAT:
             raise CheckpointError(

@@ -78,9 +78,7 @@ def open_checkpoint(
 def publish_folder(folder: Path, repo_id: str, *, private: bool, revision: str | None, commit_message: str) -> str:
     """Upload the three files of a checkpoint that loads, as `Metric.push_to_hub` does; returns the commit's address.
 
-    Raises:
-        HubError: no access, no network, not the name of a repo or of a branch.
-        CheckpointError: a link out of the folder, a model card that is not text.
+    Raises CheckpointError, too, for a link out of the folder and for a model card that is not text.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 

@@ -78,14 +78,9 @@ class Repo:
         return repr(self.repo_id if self.revision == "main" else f"{self.repo_id}@{self.revision}")
 
     def file(self, name: str, *, largest: int, fresh: bool = False) -> Path:
-        """Path of a file of at most `largest` bytes, in a folder named as the commit.
+        """Path of a file, in a folder named as the commit; downloaded unless the cache has it; with `fresh`, even then.
 
-        It is downloaded unless the cache has it; with `fresh`, even then.
-
-        Raises:
-            HubError: one of its kinds.
-            TruncatedError: the download ended early.
-            CheckpointError: the file is larger.
+        Raises a kind of HubError, or CheckpointError for one of more than `largest` bytes.
         """
         cached = self._cached(name)
         offline = self.local_files_only or _offline()
