@@ -138,15 +138,12 @@ class Metric(nn.Module):
         revision: str | None = None,
         commit_message: str = "Upload with aigciqa",
     ) -> str:
-        """Publish the checkpoint as a Hub repo, made if absent, in one commit.
+        """Publish the checkpoint as a Hub repo, made if absent, in one commit; returns the address of the commit.
 
         Args:
             repo_id: `"org/name"`.
             private: whether a new repo is private.
             revision: branch to upload to, made if absent; the main one if not given.
-
-        Returns:
-            The address of the commit.
 
         Raises:
             HubError: no right to write there, no network, not the name of a repo or of a branch.

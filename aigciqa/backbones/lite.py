@@ -29,9 +29,8 @@ THUMBNAIL = 16
 def build(name: str, presentation: str = "common") -> Backbone:
     """Build the backbone, its normalisation the identity until trained.
 
-    Args:
-        presentation: `"common"` (images come at one short side) or `"native"` (as they are). The statistics are the
-            same; what differs is the preprocessing and hence the trained values.
+    `presentation` is `"common"` (images come at one short side) or `"native"` (as they are). The statistics are the
+    same; what differs is the preprocessing and hence the trained values.
     """
     if presentation not in ("common", "native"):
         raise InputError(f"presentation is {presentation!r}; expected 'common' or 'native'")

@@ -97,9 +97,8 @@ class Preprocessor:
         """The part of an image that the backbone sees: (left, top, right, bottom) in the image's own pixels."""
         if self.spec.crop is None:
             return 0.0, 0.0, float(width), float(height)
-        size = _resized(height, width, self.spec)
-        left, top, right, bottom = map(float, _crop_box(height, width, size, self.spec.crop))
-        return left, top, right, bottom
+        left, top, right, bottom = _crop_box(height, width, _resized(height, width, self.spec), self.spec.crop)
+        return float(left), float(top), float(right), float(bottom)
 
 
 def check_tensor(images: Tensor) -> Tensor:
