@@ -17,7 +17,7 @@ from torch import Tensor
 from aigciqa.checkpoints.card import check_readme
 from aigciqa.checkpoints.config import MetricConfig
 from aigciqa.checkpoints.format import CONFIG_FILE, check_tensors, file_sha256, write_checkpoint
-from aigciqa.checkpoints.pickles import is_state_dict, read_pickle, without_classifier
+from aigciqa.checkpoints.pickles import as_state_dict, read_pickle, without_classifier
 from aigciqa.errors import CheckpointError, InputError, OutputExistsError, shortened
 from aigciqa.metric import Metric
 from aigciqa.registry import MetricSpec, metric_info
@@ -99,9 +99,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 def _states(content: Mapping[str, Any], key: str, path: Path) -> dict[str, Tensor]:
     """A state dict of the file, its keys without the prefix that DataParallel gives them."""
-    states = content[key]
-    if not is_state_dict(states):
-        raise CheckpointError(f"{path}: {key!r} is not a state dict")
+    states = as_state_dict(content[key], f"{path}: {key!r}")
     wrapped = all(name.startswith("module.") for name in states)
     return {name.removeprefix("module.") if wrapped else name: value for name, value in states.items()}
 

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from aigciqa.checkpoints.format import check_tensors, file_sha256, read_safetensors
-from aigciqa.checkpoints.pickles import is_state_dict, read_pickle, without_classifier
+from aigciqa.checkpoints.pickles import as_state_dict, read_pickle, without_classifier
 from aigciqa.checkpoints.repo import Repo, or_cached
 from aigciqa.errors import AlteredError, CheckpointError, InputError, OfflineError, ServerError, UnreachableError
 
@@ -62,10 +62,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     _check_name(path)
     if path.suffix == ".safetensors":
         return read_safetensors(path)
-    states: dict[str, Tensor] = read_pickle(path)
-    if not is_state_dict(states):
-        raise CheckpointError(f"{path} is not a state dict")
-    return states
+    return as_state_dict(read_pickle(path), str(path))
 
 
 def _check_name(path: Path) -> None:

@@ -17,10 +17,12 @@ from aigciqa.errors import CheckpointError
 _CLASSIFIERS = ("classifier.", "fc.", "last_linear.")
 
 
-def is_state_dict(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(
-        isinstance(name, str) and isinstance(part, Tensor) for name, part in value.items()
-    )
+def as_state_dict(value: Any, shown: str) -> dict[str, Tensor]:
+    """The value, if it is names and tensors; raises CheckpointError about `shown` otherwise."""
+    pairs = value.items() if isinstance(value, Mapping) else [(None, value)]
+    if not all(isinstance(name, str) and isinstance(part, Tensor) for name, part in pairs):
+        raise CheckpointError(f"{shown} is not a state dict")
+    return dict(value)
 
 
 def without_classifier(states: Mapping[str, Tensor]) -> dict[str, Tensor]:
