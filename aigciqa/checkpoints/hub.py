@@ -11,7 +11,7 @@ from aigciqa import errors
 from aigciqa.checkpoints.card import CARD_FILE, PLACEHOLDER, model_card
 from aigciqa.checkpoints.config import LARGEST_CONFIG, WeightsFile, read_config
 from aigciqa.checkpoints.format import CONFIG_FILE, WEIGHTS_FILE, Checkpoint, verify
-from aigciqa.checkpoints.repo import LIBRARY, REVISION, Repo, endpoint, translated
+from aigciqa.checkpoints.repo import LIBRARY, REVISION, PathName, Repo, endpoint, translated
 from aigciqa.registry import METRICS, default_metric
 
 _REPO = re.compile(r"[\w.-]+/[\w.-]+(@.+)?", re.ASCII)
@@ -26,9 +26,7 @@ def default_repo(metric: str) -> str:
 class HubCheckpoint(Checkpoint):
     """A checkpoint in a Hub repo: config and weights of one commit."""
 
-    def __init__(
-        self, repo: str, *, metric: str | None, cache_dir: str | os.PathLike[str] | None, local_files_only: bool
-    ) -> None:
+    def __init__(self, repo: str, metric: str | None, cache_dir: PathName | None, local_files_only: bool) -> None:
         super().__init__(repo)
         repo_id, _, revision = repo.partition("@")
         self.repo = Repo(repo_id, revision or "main", cache_dir, local_files_only, _ways_out(metric))
@@ -60,7 +58,7 @@ class HubCheckpoint(Checkpoint):
 
 
 def open_checkpoint(
-    source: str | os.PathLike[str], metric: str | None, cache_dir: str | os.PathLike[str] | None, local_files_only: bool
+    source: PathName, metric: str | None, cache_dir: PathName | None, local_files_only: bool
 ) -> Checkpoint:
     """A checkpoint: a folder if there is one of that name, else a Hub repo. Raises InputError if it is neither."""
     text = os.fspath(source)
@@ -68,7 +66,7 @@ def open_checkpoint(
     if folder.is_dir():
         return Checkpoint(str(folder))
     if isinstance(source, str) and text[:1] not in (".", "/", "~") and _REPO.fullmatch(text):
-        return HubCheckpoint(text, metric=metric, cache_dir=cache_dir, local_files_only=local_files_only)
+        return HubCheckpoint(text, metric, cache_dir, local_files_only)
     raise errors.InputError(
         f"weights {text!r}: no such folder, and not a Hub repo 'org/name' or 'org/name@revision'; also taken are "
         "'default', 'imagenet' and None (random)"

@@ -12,16 +12,15 @@ import re
 import urllib.error
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from torch import Tensor
 
 from aigciqa.checkpoints.format import check_tensors, file_sha256, read_safetensors
 from aigciqa.checkpoints.pickles import as_state_dict, read_pickle, without_classifier
-from aigciqa.checkpoints.repo import Repo, or_cached
+from aigciqa.checkpoints.repo import PathName, Repo, or_cached
 from aigciqa.errors import AlteredError, CheckpointError, InputError, OfflineError, ServerError, UnreachableError
 
-PathName: TypeAlias = "str | os.PathLike[str]"
 INCEPTION_REPO = "timm/inception_v4.tf_in1k"
 #: torchvision's names of the files the paper used.
 _MEMBERS = {

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from aigciqa import __version__, errors
 from aigciqa.utils.files import replacing, write_file
@@ -39,6 +39,7 @@ _BUSY = (408, 429, 500, 502, 503, 504)
 #: A full disk, and one that can't be written.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
+PathName: TypeAlias = "str | os.PathLike[str]"
 T = TypeVar("T")
 
 
@@ -65,7 +66,7 @@ class Repo:
 
     repo_id: str
     revision: str = "main"
-    cache_dir: str | os.PathLike[str] | None = None
+    cache_dir: PathName | None = None
     local_files_only: bool = False
     #: What an error message ends with.
     ways_out: str = ""
