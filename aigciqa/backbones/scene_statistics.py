@@ -101,14 +101,8 @@ def _product_statistics(normal: Tensor) -> Tensor:
         moments.append(torch.stack([_mean(products), _mean(sizes), _mean_square(products), _mean(sizes * products)]))
     mean, size, energy, signed = torch.stack(moments, dim=1)
     positive, negative = 0.5 * (energy + signed), functional.relu(0.5 * (energy - signed))
-    return torch.cat(
-        [
-            ((size * size + 1e-4) / (energy + 1e-4)).log(),
-            0.5 * (positive + 1e-3).log(),
-            0.5 * (negative + 1e-3).log(),
-            mean,
-        ]
-    )
+    shape = ((size * size + 1e-4) / (energy + 1e-4)).log()
+    return torch.cat([shape, 0.5 * (positive + 1e-3).log(), 0.5 * (negative + 1e-3).log(), mean])
 
 
 def _edge_statistics(plane: Tensor) -> Tensor:
