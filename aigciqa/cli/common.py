@@ -14,7 +14,7 @@ import click
 
 from aigciqa.errors import InputError, LockedError, MissingExtraError, WeightsError
 from aigciqa.records import Item
-from aigciqa.registry import METRICS, metric_info
+from aigciqa.registry import METRICS, default_metric, metric_info
 from aigciqa.tables.text import printable
 from aigciqa.utils.paths import at_home
 
@@ -239,7 +239,8 @@ def check_references(names: Sequence[str], reference: str | None, first: Item, s
 
     needing = [name for name in names if metric_info(name).requires_reference]
     if reference is not None and not needing:
-        raise click.UsageError(f"{', '.join(names)} takes no reference: leave -r out or use a metric such as fr-lite")
+        other = default_metric("fr")
+        raise click.UsageError(f"{', '.join(names)} takes no reference: leave -r out or use a metric such as {other}")
     bringing = {*MANIFEST_SUFFIXES, archives.SUFFIX}
     may_bring = any(os.path.splitext(source)[1].lower() in bringing for source in sources)
     if needing and reference is None and first.reference is None and not may_bring:

@@ -21,7 +21,7 @@ from aigciqa.cli.common import (
     writing,
 )
 from aigciqa.errors import InputError
-from aigciqa.registry import METRICS, metric_info
+from aigciqa.registry import METRICS, default_metric, metric_info
 from aigciqa.tables.text import printable
 
 if TYPE_CHECKING:
@@ -240,7 +240,9 @@ def _check_dimensions(
 def _check_references(metrics: Mapping[str, Metric], samples: Sequence[Sample]) -> None:
     needing = [label for label, metric in metrics.items() if metric.requires_reference]
     if needing and not any(sample.reference for sample in samples):
-        raise click.UsageError(f"{needing[0]} compares with image prompts, and these images have none: use nr-lite")
+        raise click.UsageError(
+            f"{needing[0]} compares with image prompts, and these images have none: use {default_metric('nr')}"
+        )
 
 
 def _warn_of_seen_images(metrics: Mapping[str, Metric], database: Database, samples: Sequence[Sample]) -> None:

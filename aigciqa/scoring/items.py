@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from aigciqa.errors import InputError
 from aigciqa.records import Item
+from aigciqa.registry import default_metric
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -48,7 +49,7 @@ def items_of(
         return (_unpaired(image, needing) for image in images)
     if not needing:
         names = ", ".join(each.name for each in metrics)
-        raise InputError(f"references were given, but {names} takes none; a metric that does: fr-lite")
+        raise InputError(f"references were given, but {names} takes none; a metric that does: {default_metric('fr')}")
     if isinstance(references, (str, os.PathLike)):
         shared = os.fspath(references)
         return (_item(image, shared) for image in images)
