@@ -76,7 +76,7 @@ def test_torchvisions_file_is_fetched_once_and_checked(
     aigciqa.create_metric("nr-resnet18", weights="imagenet", local_files_only=True)
     (cached,) = (tmp_path / "torch").rglob("*.pth")
     cached.write_bytes(cached.read_bytes()[:-1] + b"x")
-    with pytest.raises(errors.AlteredError, match=r"its name says \w{8}: remove it, and fetch it again"):
+    with pytest.raises(errors.AlteredError, match=r"its name says \w{8}: it was altered; remove it, and fetch"):
         aigciqa.create_metric("nr-resnet18", weights="imagenet")
 
 

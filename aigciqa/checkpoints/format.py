@@ -102,22 +102,26 @@ class Checkpoint:
 
 def verify(path: Path, weights: WeightsFile) -> None:
     """Raise TruncatedError or AlteredError unless a file has the size and the sha256 that its config says."""
-    try:
-        size = path.stat().st_size
-        if size != weights.size:
-            raise TruncatedError(f"{path} has {size} bytes, its config says {weights.size}: truncated or replaced")
-        found = file_sha256(path)
-    except OSError as error:
-        raise CheckpointError(f"{path} can't be read: {error.strerror}") from error
-    if found != weights.sha256:
-        raise AlteredError(f"{path} has sha256 {found}, its config says {weights.sha256}: it was altered")
+    if path.exists() and (size := path.stat().st_size) != weights.size:
+        raise TruncatedError(f"{path} has {size} bytes, its config says {weights.size}: truncated or replaced")
+    check_sha256(path, weights.sha256, "its config says")
+
+
+def check_sha256(path: Path, wanted: str, says: str) -> None:
+    """Raise AlteredError unless a file's sha256 begins as something says."""
+    found = file_sha256(path)
+    if not found.startswith(wanted):
+        raise AlteredError(f"{path} has sha256 {found}, {says} {wanted}: it was altered; remove it, and fetch it again")
 
 
 def file_sha256(path: Path) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except OSError as error:
+        raise CheckpointError(f"{path} can't be read: {error.strerror}") from error
     return digest.hexdigest()
 
 

@@ -16,10 +16,10 @@ from typing import Any
 
 from torch import Tensor
 
-from aigciqa.checkpoints.format import check_tensors, file_sha256, read_safetensors
+from aigciqa.checkpoints.format import check_sha256, check_tensors, read_safetensors
 from aigciqa.checkpoints.pickles import as_state_dict, read_pickle, without_classifier
 from aigciqa.checkpoints.repo import PathName, Repo, or_cached
-from aigciqa.errors import AlteredError, CheckpointError, InputError, OfflineError, ServerError, UnreachableError
+from aigciqa.errors import AlteredError, InputError, OfflineError, ServerError, UnreachableError
 
 INCEPTION_REPO = "timm/inception_v4.tf_in1k"
 #: torchvision's names of the files the paper used.
@@ -67,17 +67,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
 def _check_name(path: Path) -> None:
     """Check the file against the hash in its name, if there is one."""
     wanted = _HASH_IN_NAME.search(path.name)
-    _check_hash(path, wanted[1] if wanted else "", "its name says")
-
-
-def _check_hash(path: Path, wanted: str, says: str) -> None:
-    """Raise AlteredError unless the file's sha256 begins as it should."""
-    try:
-        found = file_sha256(path)
-    except OSError as error:
-        raise CheckpointError(f"{path} can't be read: {error.strerror}") from error
-    if not found.startswith(wanted):
-        raise AlteredError(f"{path} has sha256 {found}, {says} {wanted}: remove it, and fetch it again")
+    check_sha256(path, wanted[1] if wanted else "", "its name says")
 
 
 def _torchvision(name: str, cache_dir: PathName | None, cache_only: bool) -> tuple[Path, dict[str, Tensor]]:
@@ -109,6 +99,6 @@ def _inception_file(cache_dir: PathName | None, cache_only: bool) -> Path:
     announced = path.resolve().name  # a large file is kept under the sha256 that the Hub announced,
     if not re.fullmatch("[0-9a-f]{64}", announced):  # where the file system has links
         announced = str(repo.metadata("model.safetensors").etag)
-    _check_hash(path, announced, "the Hub announced")
+    check_sha256(path, announced, "the Hub announced")
     repo.remember(path.parent.name)
     return path
