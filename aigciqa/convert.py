@@ -14,23 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aigciqa.checkpoints.card import is_other_readme
+from aigciqa.checkpoints.card import check_readme
 from aigciqa.checkpoints.config import MetricConfig
-from aigciqa.checkpoints.format import CARD_FILE, CONFIG_FILE, check_tensors, file_sha256, write_checkpoint
-from aigciqa.checkpoints.pickles import is_state_dict, read_pickle, without_classifier
-from aigciqa.errors import CheckpointError, InputError, OutputExistsError
+from aigciqa.checkpoints.format import CONFIG_FILE, check_tensors, file_sha256, write_checkpoint
+from aigciqa.checkpoints.pickles import as_state_dict, read_pickle, without_classifier
+from aigciqa.errors import CheckpointError, InputError, OutputExistsError, shortened
 from aigciqa.metric import Metric
 from aigciqa.registry import MetricSpec, metric_info
 
 SCRIPT = "github.com/jiquan123/AIGIQA4K"
-#: The backbones that the script trains, and their options: its ResNet18 has LeakyReLU inside the residual blocks.
-_OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    "vgg16": {},
-    "vgg19": {},
-    "resnet18": {"negative_slope": 0.01},
-    "resnet50": {},
-    "inceptionv4": {},
-}
+#: What the script trains.
+_BACKBONES = ("vgg16", "vgg19", "resnet18", "resnet50", "inceptionv4")
 
 
 def convert_checkpoint(
@@ -44,9 +38,8 @@ def convert_checkpoint(
 ) -> Metric:
     """Convert a checkpoint of the paper authors' training script.
 
-    The file holds `backbone` and `regressor` (state dicts), `epoch`, `optimizer` and `rho_best`. The optimizer and the
-    ImageNet classifier are left out. The script's ResNet18 has LeakyReLU (slope 0.01) in its residual blocks, and so
-    has the converted one: it computes what theirs computes.
+    The optimizer and the ImageNet classifier are left out. The script's ResNet18 has LeakyReLU (slope 0.01) in its
+    residual blocks, and so has the converted one: it computes what theirs computes.
 
     Args:
         pt_file: the `.pt` file.
@@ -60,7 +53,7 @@ def convert_checkpoint(
         The converted metric, as `create_metric(metric, weights=output)` gives it.
 
     Raises:
-        ValueError: unknown metric or dimension, or a metric that is not the paper's.
+        InputError: unknown metric or dimension, or a metric that is not the paper's.
         OutputExistsError: `output` holds a checkpoint, or a `README.md` that is not a model card.
         CheckpointError: not such a file, another metric's, or one with NaN or infinite weights.
 
@@ -70,18 +63,15 @@ def convert_checkpoint(
         score = metric("out.png", "prompt.png")
     """
     spec = metric_info(metric)
-    if spec.backbone not in _OPTIONS or spec.head != "regression":
-        raise InputError(f"the paper's script does not train {metric}; expected nr- or fr- and {', '.join(_OPTIONS)}")
+    if spec.backbone not in _BACKBONES or spec.head != "regression":
+        raise InputError(f"the paper's script does not train {metric}; expected nr- or fr- and {', '.join(_BACKBONES)}")
     if dimension not in spec.score_ranges:
         raise InputError(f"dimension is one of {', '.join(spec.dimensions)}; got {dimension!r}")
     output = Path(os.path.expanduser(output))
     if not overwrite:
         if (output / CONFIG_FILE).exists():
             raise OutputExistsError(f"{output} holds a checkpoint already: name another folder, or allow to replace it")
-        if is_other_readme(output / CARD_FILE):
-            raise OutputExistsError(
-                f"{output} has a README.md that is not a model card: name another folder, or allow to replace it"
-            )
+        check_readme(output)
     path = Path(os.path.expanduser(pt_file))
     content = _read(path)
     backbone = without_classifier(_states(content, "backbone", path))
@@ -100,17 +90,16 @@ def _read(path: Path) -> Mapping[str, Any]:
     content = read_pickle(path)
     if not isinstance(content, dict) or not {"backbone", "regressor"} <= content.keys():
         holds = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        expected = "'backbone' and 'regressor'"
         raise CheckpointError(
-            f"{path} is not a checkpoint of {SCRIPT}: expected 'backbone' and 'regressor', it holds {holds[:200]}"
+            f"{path} is not a checkpoint of {SCRIPT}: expected {expected}, it holds {shortened(holds, 200)}"
         )
     return content
 
 
 def _states(content: Mapping[str, Any], key: str, path: Path) -> dict[str, Tensor]:
     """A state dict of the file, its keys without the prefix that DataParallel gives them."""
-    states = content[key]
-    if not is_state_dict(states):
-        raise CheckpointError(f"{path}: {key!r} is not a state dict")
+    states = as_state_dict(content[key], f"{path}: {key!r}")
     wrapped = all(name.startswith("module.") for name in states)
     return {name.removeprefix("module.") if wrapped else name: value for name, value in states.items()}
 
@@ -126,7 +115,8 @@ def _config(
     return replace(
         MetricConfig.from_spec(spec),
         score_ranges={dimension: spec.score_ranges[dimension]},
-        options=_OPTIONS[spec.backbone],
+        # Its ResNet18 has LeakyReLU inside the residual blocks.
+        options={"negative_slope": 0.01} if spec.backbone == "resnet18" else {},
         license=license,
         training=training,
     )
@@ -135,7 +125,7 @@ def _config(
 def _check_regressor(
     tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], spec: MetricSpec, path: Path
 ) -> None:
-    """Say so in words if a file was trained without references and is taken for one with, or the other way round."""
+    """Raise CheckpointError if the file was trained with references and is taken for one without, or vice versa."""
     found, wanted = tensors.get("head.fc1.weight"), expected["head.fc1.weight"]
     if found is None or found.dim() != 2 or found.shape == wanted.shape:
         return

@@ -52,10 +52,9 @@ def create_metric(
 
     Raises:
         InputError: unknown name, weights, dtype or dimension.
-        WeightsError: the weights could not be loaded. Its kinds: `CheckpointError` (malformed; altered, truncated or
-            another metric's, each with a class of its own in `aigciqa.errors`) and `HubError` (no such repo, revision
-            or file; no access; offline; unreachable; refused by the server; an answer that is not to be trusted; a
-            cache that can't be written).
+        WeightsError: the weights could not be loaded. Its kinds: `CheckpointError` (malformed, altered, truncated or
+            another metric's) and `HubError` (not found, no access, offline, unreachable ...); `aigciqa.errors` has a
+            class for each.
 
     Example:
         >>> import aigciqa
@@ -116,13 +115,8 @@ def load_imagenet(
         metric = aigciqa.create_metric("fr-resnet50", weights=None)
         aigciqa.load_imagenet(metric, "resnet50-0676ba61.pth")
     """
-    weights = imagenet_weights(
-        metric.config.backbone,
-        metric.backbone.state_dict(),
-        file,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
-    )
+    expected = metric.backbone.state_dict()
+    weights = imagenet_weights(metric.config.backbone, expected, file, cache_dir, local_files_only)
     metric.backbone.load_state_dict(weights)
     return metric
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 MAX_ERROR = 500
 
 
-def shortened(text: str) -> str:
-    """An error of at most `MAX_ERROR` characters; the middle of a longer one is left out."""
-    half = MAX_ERROR // 2
-    return text if len(text) <= MAX_ERROR else f"{text[: half - 1]}…{text[-half:]}"
+def shortened(text: str, most: int = MAX_ERROR) -> str:
+    """A text of at most so many characters, for an error; the middle of a longer one is left out."""
+    half = most // 2
+    return text if len(text) <= most else f"{text[: half - 1]}…{text[-half:]}"
 
 
 class InputError(ValueError):

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from aigciqa.backbones import build_backbone
 from aigciqa.checkpoints import hub
-from aigciqa.checkpoints.card import is_other_readme
-from aigciqa.checkpoints.config import MetricConfig, check_metric
-from aigciqa.checkpoints.format import CARD_FILE, write_checkpoint
+from aigciqa.checkpoints.card import check_readme
+from aigciqa.checkpoints.config import MetricConfig, check_metric, read_config
+from aigciqa.checkpoints.format import write_checkpoint
 from aigciqa.checkpoints.repo import or_cached
-from aigciqa.errors import InputError, OutputExistsError
+from aigciqa.errors import InputError
 from aigciqa.heads import build_head
 from aigciqa.images.decode import load_image
 from aigciqa.images.preprocess import Preprocessor, as_list, by_shape, check_tensor
@@ -105,7 +105,7 @@ class Metric(nn.Module):
         def load(cache_only: bool) -> Metric:
             checkpoint = hub.open_checkpoint(source, metric, cache_dir, cache_only)
             with checkpoint.explained():
-                config, weights = checkpoint.read_config()
+                config, weights = read_config(checkpoint.config_file())
                 check_metric(config, metric, checkpoint.source)
                 with torch.random.fork_rng(devices=[]):  # shapes without memory, whose values come from the file
                     loaded = cls(config, dimension=dimension, as_loss=as_loss, dtype=dtype, device="meta")
@@ -126,9 +126,8 @@ class Metric(nn.Module):
             OutputExistsError: the folder's `README.md` is not the model card of a checkpoint.
             CheckpointError: weights that are NaN or infinite, or a config that could not be loaded.
         """
-        folder = os.path.expanduser(folder)
-        if is_other_readme(Path(folder, CARD_FILE)):
-            raise OutputExistsError(f"{folder} has a README.md that is not a model card: name another folder")
+        folder = Path(os.path.expanduser(folder))
+        check_readme(folder)
         write_checkpoint(folder, self.config, self.state_dict())
 
     def push_to_hub(
@@ -139,15 +138,12 @@ class Metric(nn.Module):
         revision: str | None = None,
         commit_message: str = "Upload with aigciqa",
     ) -> str:
-        """Publish the checkpoint as a Hub repo, made if absent, in one commit.
+        """Publish the checkpoint as a Hub repo, made if absent, in one commit; returns the address of the commit.
 
         Args:
             repo_id: `"org/name"`.
             private: whether a new repo is private.
             revision: branch to upload to, made if absent; the main one if not given.
-
-        Returns:
-            The address of the commit.
 
         Raises:
             HubError: no right to write there, no network, not the name of a repo or of a branch.

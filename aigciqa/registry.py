@@ -205,11 +205,7 @@ def register_metric(spec: MetricSpec) -> None:
 
 
 def check_score_ranges(score_ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Check dimension -> (lowest, highest).
-
-    Raises:
-        InputError: no dimensions; a name that no column of scores can have; a range that is none.
-    """
+    """Raise InputError if there are no dimensions, for a name that no column can have, or a range that is none."""
     if not score_ranges:
         raise InputError("score_ranges is empty; expected at least one dimension, such as {'quality': (0, 5)}")
     for name, (low, high) in score_ranges.items():

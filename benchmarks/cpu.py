@@ -4,7 +4,7 @@
 
 Inference: feature maps of a batch by the plain network, by the fused one (`cpu/fusion.py`, as `Encoder` builds it)
 and by `torch.compile`. Training: a step of the full-reference metric. The plain way makes its two passes after each
-other, in torch's layout; then come `torch.compile`, oneDNN's layout (`cpu/layout.py`, float32) and both passes at the
+other, in torch's layout; then come `torch.compile`, oneDNN's layout (`cpu/__init__.py`, float32) and both passes at the
 same time (`cpu/parallel_passes.py`). Cases are interleaved: ratios hold on a busy machine.
 """
 

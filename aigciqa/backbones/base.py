@@ -40,14 +40,7 @@ class Backbone(nn.Module):
     feature_dim: int
 
     def forward(self, images: Tensor) -> Tensor:
-        """Feature maps of preprocessed images.
-
-        Args:
-            images: (B, 3, H, W), preprocessed as the backbone's `Preprocess` says.
-
-        Returns:
-            (B, C, h, w).
-        """
+        """Feature maps (B, C, h, w) of images (B, 3, H, W), preprocessed as the backbone's `Preprocess` says."""
         raise NotImplementedError
 
     def pool(self, maps: Tensor) -> Tensor:

@@ -29,13 +29,8 @@ THUMBNAIL = 16
 def build(name: str, presentation: str = "common") -> Backbone:
     """Build the backbone, its normalisation the identity until trained.
 
-    Args:
-        name: `"lite"`.
-        presentation: `"common"` (images come at one short side) or `"native"` (as they are). The statistics are the
-            same; what differs is the preprocessing and hence the trained values.
-
-    Raises:
-        InputError: another presentation.
+    `presentation` is `"common"` (images come at one short side) or `"native"` (as they are). The statistics are the
+    same; what differs is the preprocessing and hence the trained values.
     """
     if presentation not in ("common", "native"):
         raise InputError(f"presentation is {presentation!r}; expected 'common' or 'native'")
@@ -43,11 +38,7 @@ def build(name: str, presentation: str = "common") -> Backbone:
 
 
 class LiteBackbone(Backbone):
-    """Block statistics -> (mean, spread, textured mean), normalised, and a luma thumbnail.
-
-    Attributes:
-        statistics: number of statistics of one block.
-    """
+    """Block statistics (`statistics` of them) -> (mean, spread, textured mean), normalised, and a luma thumbnail."""
 
     center: Tensor
     scale: Tensor
@@ -60,20 +51,13 @@ class LiteBackbone(Backbone):
         self.register_buffer("scale", torch.ones(3 * self.statistics))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Statistics of the sampled blocks, then the thumbnail (the same at every position).
-
-        Args:
-            images: (B, 3, H, W), RGB in [0, 1].
-
-        Returns:
-            (B, statistics + THUMBNAIL**2, rows, columns).
-        """
+        """(B, 3, H, W) -> (B, statistics + THUMBNAIL**2, rows, columns); the thumbnail is the same everywhere."""
         with torch.autocast(images.device.type, enabled=False):
             images = images.float()
             rows, columns = grid_origins(*images.shape[-2:])
             maps = _statistics_at(images, rows, columns)
-            places = (-1, -1, len(rows), len(columns))
-            return torch.cat([maps, thumbnail(images)[:, :, None, None].expand(places)], dim=1)
+            small = thumbnail(images)[:, :, None, None].expand(-1, -1, len(rows), len(columns))
+            return torch.cat([maps, small], dim=1)
 
     def pool(self, maps: Tensor) -> Tensor:
         """Features (B, feature_dim): three poolings of the statistics, each in about [-4, 4], and the thumbnail."""

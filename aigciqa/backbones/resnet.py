@@ -30,14 +30,9 @@ class ResNet(nn.Sequential, Backbone):
 
 
 def build(name: str, negative_slope: float = 0.0) -> Backbone:
-    """Build `resnet18` or `resnet50`.
+    """Build `resnet18` or `resnet50`; `negative_slope` is that of the activations inside the residual blocks.
 
-    Args:
-        negative_slope: of the activations inside the residual blocks; 0 is ReLU. The paper authors' training script has
-            0.01 in its ResNet18 (and ReLU in the stem), which its checkpoints need.
-
-    Raises:
-        InputError: no number in [0, 1).
+    0 is ReLU. The paper authors' ResNet18 has 0.01 there (and ReLU in the stem), which its checkpoints need.
     """
     if isinstance(negative_slope, bool) or not isinstance(negative_slope, (int, float)) or not 0 <= negative_slope < 1:
         raise InputError(f"negative_slope is {negative_slope!r}; expected a number in [0, 1)")

@@ -28,14 +28,7 @@ TEXTURE, SHARPNESS = 0, 30
 
 
 def block_statistics(blocks: Tensor) -> Tensor:
-    """Statistics of blocks.
-
-    Args:
-        blocks: (N, 3, 96, 96), RGB in [0, 1].
-
-    Returns:
-        (N, C) float32, of the order of 1.
-    """
+    """Statistics (N, C), of the order of 1, of blocks (N, 3, 96, 96), RGB in [0, 1]."""
     rgb = 255 * blocks
     luma = luma_of(rgb)
     plane = luma - luma.mean(dim=(1, 2), keepdim=True)
@@ -45,7 +38,8 @@ def block_statistics(blocks: Tensor) -> Tensor:
         if scale:
             plane = _halve(plane)
         groups += [_contrast_statistics(plane), _edge_statistics(plane)]
-    groups += [_spectrum_statistics(full), _blocking_statistics(luma), _colour_statistics(rgb, luma)]
+    groups += [_spectrum_statistics(full), _blocking_statistics(luma), _chroma_statistics(rgb, luma)]
+    groups += [_tone_statistics(luma), _saturation_statistics(rgb), _flatness(luma)]
     return torch.cat(groups).T
 
 
@@ -107,14 +101,8 @@ def _product_statistics(normal: Tensor) -> Tensor:
         moments.append(torch.stack([_mean(products), _mean(sizes), _mean_square(products), _mean(sizes * products)]))
     mean, size, energy, signed = torch.stack(moments, dim=1)
     positive, negative = 0.5 * (energy + signed), functional.relu(0.5 * (energy - signed))
-    return torch.cat(
-        [
-            ((size * size + 1e-4) / (energy + 1e-4)).log(),
-            0.5 * (positive + 1e-3).log(),
-            0.5 * (negative + 1e-3).log(),
-            mean,
-        ]
-    )
+    shape = ((size * size + 1e-4) / (energy + 1e-4)).log()
+    return torch.cat([shape, 0.5 * (positive + 1e-3).log(), 0.5 * (negative + 1e-3).log(), mean])
 
 
 def _edge_statistics(plane: Tensor) -> Tensor:
@@ -203,15 +191,8 @@ def _blocking_statistics(luma: Tensor) -> Tensor:
     return torch.cat([relative[:, :, 7], 0.1 * torch.logsumexp(10 * relative, dim=2)])
 
 
-def _colour_statistics(rgb: Tensor, luma: Tensor) -> Tensor:
-    """Chroma at half the size, luma's distribution and saturation."""
-    return torch.cat(
-        [_chroma_statistics(rgb, luma), _tone_statistics(luma), _saturation_statistics(rgb), _flatness(luma)]
-    )
-
-
 def _chroma_statistics(rgb: Tensor, luma: Tensor) -> Tensor:
-    """Contrast and MSCN values of both chroma planes."""
+    """Contrast and MSCN values of both chroma planes, at half the size."""
     chroma = _halve(torch.cat([0.564 * (rgb[:, 2] - luma), 0.713 * (rgb[:, 0] - luma)]))
     chroma = chroma - chroma.mean(dim=(1, 2), keepdim=True)
     blur = _GAUSSIAN[chroma.shape[-1]].to(chroma.device)
@@ -256,7 +237,7 @@ def _saturation_statistics(rgb: Tensor) -> Tensor:
 
 
 def _flatness(luma: Tensor) -> Tensor:
-    """The share of flat places (1, N), by a soft count."""
+    """The share of flat positions (1, N), by a soft count."""
     right, down = luma[:, 1:, 1:] - luma[:, 1:, :-1], luma[:, 1:, 1:] - luma[:, :-1, 1:]
     return 8 * _mean((8 + right * right + down * down).reciprocal())[None]
 

@@ -7,23 +7,27 @@ from pathlib import Path
 from typing import Any
 
 from aigciqa.checkpoints.config import MetricConfig, is_number
+from aigciqa.errors import OutputExistsError
 
+CARD_FILE = "README.md"
 #: What a generated card has in place of the repo's name, until it is published.
 PLACEHOLDER = "ORG/NAME"
 #: What model cards of checkpoints have among their first lines.
 _MARK = "library_name: aigciqa"
 
 
-def is_other_readme(path: Path) -> bool:
-    """Whether there is a `README.md` that is not the model card of a checkpoint."""
-    return path.is_file() and _MARK not in path.read_text(encoding="utf-8", errors="replace")[:2000]
+def check_readme(folder: Path) -> None:
+    """Raise OutputExistsError if the folder's `README.md` is not the model card of a checkpoint."""
+    path = folder / CARD_FILE
+    if path.is_file() and _MARK not in path.read_text(encoding="utf-8", errors="replace")[:2000]:
+        raise OutputExistsError(
+            f"{folder} has a README.md that is not a model card: name another folder, or move it away"
+        )
 
 
 def model_card(config: MetricConfig) -> str:
     """A model card: what the metric is, how to use it, what it was trained on, how good it is."""
-    front = [_MARK, "tags: [image-quality-assessment, ai-generated-images]"]
-    if config.license:
-        front.append(f"license: {config.license.lower()}")
+    license_line = f"license: {config.license.lower()}\n" if config.license else ""
     kind, images = "No-reference", '"out.png"'
     if config.kind == "fr":
         kind, images = "Full-reference", '"out.png", "prompt.png"'
@@ -32,8 +36,9 @@ def model_card(config: MetricConfig) -> str:
         model = f"`{config.backbone}`, global average pooling, two fully connected layers (arXiv:2311.15556)."
     ranges = {name: f"{low:g} to {high:g}" for name, (low, high) in config.score_ranges.items()}
     return f"""---
-{_lines(front)}
----
+{_MARK}
+tags: [image-quality-assessment, ai-generated-images]
+{license_line}---
 # {config.metric}
 
 {kind} quality metric for AI-generated images.
@@ -69,7 +74,7 @@ The weights are safetensors, checked against the size and sha256 in `config.json
 
 
 def _results(results: Mapping[str, Any]) -> str:
-    """A table of results: a row for each group (a dimension, a database), a column for each figure."""
+    """A row for each group (a dimension, a database), a column for each figure; below them what is in no group."""
     groups = {name: figures for name, figures in results.items() if isinstance(figures, dict)}
     columns = list(dict.fromkeys(column for figures in groups.values() for column in figures))
     rows = [(name, *(_figure(figures.get(column, "")) for column in columns)) for name, figures in groups.items()]
@@ -97,8 +102,4 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table."""
     cells = [header, ["---"] * len(header), *rows]
-    return _lines("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in cells)
-
-
-def _lines(lines: Iterable[str]) -> str:
-    return "\n".join(lines)
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in cells)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from aigciqa.backbones import backbone_names
-from aigciqa.errors import CheckpointError, InputError, WrongMetricError
+from aigciqa.errors import CheckpointError, InputError, WrongMetricError, shortened
 from aigciqa.heads import head_names
 from aigciqa.registry import METRICS, Kind, MetricSpec, Preprocess, check_score_ranges
 
@@ -33,19 +33,14 @@ _DEPTH = 16
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """What `config.json` says of the file of weights.
-
-    Attributes:
-        size: bytes.
-        sha256: in hexadecimal.
-    """
+    """What `config.json` says of the file of weights: bytes, and sha256 in hexadecimal."""
 
     size: int
     sha256: str
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> WeightsFile:
-        """Check a parsed `config.json`; raises CheckpointError naming the key."""
+        """Check a parsed `config.json`, as `MetricConfig.from_dict` does."""
         reader = _Reader(data)
         size, sha256 = reader.get("size", int), reader.get("sha256", str)
         if size < 1:
@@ -97,22 +92,11 @@ class MetricConfig:
     @classmethod
     def from_spec(cls, spec: MetricSpec) -> MetricConfig:
         """The config of an untrained metric of the table."""
-        return cls(
-            metric=spec.name,
-            kind=spec.kind,
-            backbone=spec.backbone,
-            head=spec.head,
-            score_ranges=spec.score_ranges,
-            preprocess=spec.preprocess,
-        )
+        return cls(spec.name, spec.kind, spec.backbone, spec.head, spec.score_ranges, spec.preprocess)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> MetricConfig:
-        """Check a parsed `config.json`.
-
-        Raises:
-            CheckpointError: naming the key, what it holds and what was expected.
-        """
+        """Check a parsed `config.json`; a CheckpointError names the key, what it holds and what was expected."""
         reader = _Reader(data)
         if reader.get("format", int) != FORMAT:
             raise CheckpointError(
@@ -131,9 +115,9 @@ class MetricConfig:
             backbone=backbone_name,
             options=backbone.free("options"),
             head=reader.choice("head", head_names(), spec.head if spec is not None else "regression"),
-            score_ranges=reader.score_ranges("dimensions", "score_range"),
+            score_ranges=reader.score_ranges(),
             preprocess=_read_preprocess(reader.section("preprocess"), spec),
-            license=reader.license("license"),
+            license=reader.license(),
             training=reader.free("training"),
             results=reader.free("results"),
         )
@@ -157,20 +141,14 @@ class MetricConfig:
 
 
 def read_config(path: Path) -> tuple[MetricConfig, WeightsFile]:
-    """Read and check a `config.json`.
-
-    Raises:
-        CheckpointError: naming the key, what it holds and what was expected.
-    """
+    """Read and check a `config.json`. Raises as `MetricConfig.from_dict` does."""
     try:
         size = path.stat().st_size
         if not path.is_file():
             raise CheckpointError(f"{path} is not a file")  # a pipe or a device would never end
-        with path.open("rb") as file:
-            text = file.read(LARGEST_CONFIG + 1)
-        if len(text) > LARGEST_CONFIG:
-            raise CheckpointError(f"{path} has {max(size, len(text)):,} bytes; expected at most {LARGEST_CONFIG:,}")
-        data = json.loads(text.decode(), object_pairs_hook=_object)
+        if size > LARGEST_CONFIG:
+            raise CheckpointError(f"{path} has {size:,} bytes; expected at most {LARGEST_CONFIG:,}")
+        data = json.loads(path.read_bytes().decode(), object_pairs_hook=_object)
     except CheckpointError:
         raise
     except (OSError, ValueError, RecursionError) as error:
@@ -188,18 +166,10 @@ def check_metric(config: MetricConfig, metric: str | None, source: str) -> None:
         known = "no metric of this version, and none that was registered"
         raise WrongMetricError(f"{source} holds a checkpoint for {config.metric!r}: {known}")
     spec = METRICS[config.metric]
-    for key, found, expected in (
-        ("kind", config.kind, spec.kind),
-        ("backbone.name", config.backbone, spec.backbone),
-        ("head", config.head, spec.head),
-    ):
+    for key, name in (("kind", "kind"), ("backbone", "backbone.name"), ("head", "head")):
+        found, expected = getattr(config, key), getattr(spec, key)
         if found != expected:
-            raise WrongMetricError(f"{source}: {key!r} is {found!r}; expected {expected!r}, for {spec.name!r}")
-
-
-def shorten(text: str, most: int = 200) -> str:
-    """A text that may be long, for an error message."""
-    return text if len(text) <= most else f"{text[:most]} ..."
+            raise WrongMetricError(f"{source}: {name!r} is {found!r}; expected {expected!r}, for {spec.name!r}")
 
 
 def is_number(value: Any) -> bool:
@@ -220,8 +190,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _read_preprocess(reader: _Reader, spec: MetricSpec | None) -> Preprocess:
     def side(key: str) -> int | None:
-        usual = getattr(spec.preprocess, key) if spec is not None else None
-        return reader.side(key, _LARGEST_SIDE if spec is None else max(_SIDE, 4 * (usual or 0)))
+        largest = _LARGEST_SIDE if spec is None else max(_SIDE, 4 * (getattr(spec.preprocess, key) or 0))
+        value = reader.get(key, int, None)
+        if value is not None and not 1 <= value <= largest:
+            raise reader.error(key, f"a number of pixels up to {largest}, or null")
+        return cast("int | None", value)
 
     return Preprocess(
         resize=side("resize"),
@@ -246,7 +219,7 @@ class _Reader:
         self.prefix = prefix
 
     def error(self, key: str, expected: str) -> CheckpointError:
-        found = shorten(repr(self.data[key])) if key in self.data else "absent"
+        found = shortened(repr(self.data[key]), 200) if key in self.data else "absent"
         return CheckpointError(f"config.json: '{self.prefix}{key}' is {found}; expected {expected}")
 
     def get(self, key: str, kind: type, default: Any = _MISSING) -> Any:
@@ -266,25 +239,17 @@ class _Reader:
             raise self.error(key, f"one of {', '.join(allowed)}")
         return value
 
-    def side(self, key: str, largest: int) -> int | None:
-        value = self.get(key, int, None)
-        if value is not None and not 1 <= value <= largest:
-            raise self.error(key, f"a number of pixels up to {largest}, or null")
-        return cast("int | None", value)
-
     def free(self, key: str) -> dict[str, Any]:
         """An object with any keys, whose values can be written into a file and a card; empty if absent."""
         value: dict[str, Any] = self.get(key, dict, {})
-        unfit = _unfit(value, _DEPTH)
-        if unfit is not None:
-            where, problem = unfit
-            raise CheckpointError(f"config.json: '{self.prefix}{key}{shorten(where)}' {problem}")
+        if (unfit := _unfit(value, _DEPTH)) is not None:
+            raise CheckpointError(f"config.json: '{self.prefix}{key}{shortened(unfit[0], 200)}' {unfit[1]}")
         return value
 
-    def license(self, key: str) -> str | None:
-        value = self.get(key, str, None)
+    def license(self) -> str | None:
+        value = self.get("license", str, None)
         if value is not None and not re.fullmatch(r"[A-Za-z0-9][\w.+-]{0,99}", value, re.ASCII):
-            raise self.error(key, "an SPDX identifier such as Apache-2.0, or null")
+            raise self.error("license", "an SPDX identifier such as Apache-2.0, or null")
         return cast("str | None", value)
 
     def triple(self, key: str, low: float, high: float) -> tuple[float, float, float]:
@@ -293,17 +258,19 @@ class _Reader:
             raise self.error(key, f"three finite numbers in [{low:g}, {high:g}]")
         return (float(value[0]), float(value[1]), float(value[2]))
 
-    def score_ranges(self, names_key: str, key: str) -> dict[str, tuple[float, float]]:
-        names, value = self.get(names_key, list), self.get(key, dict)
+    def score_ranges(self) -> dict[str, tuple[float, float]]:
+        names, value = self.get("dimensions", list), self.get("score_range", dict)
         if not names or not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
-            raise self.error(names_key, "distinct names")
+            raise self.error("dimensions", "distinct names")
         if set(value) != set(names) or not all(map(_is_range, value.values())):
-            raise self.error(key, f"[lowest, highest] of every dimension, within {_LARGEST_SCORE:,.0f} of zero")
+            raise self.error(
+                "score_range", f"[lowest, highest] of every dimension, within {_LARGEST_SCORE:,.0f} of zero"
+            )
         ranges = {name: (float(value[name][0]), float(value[name][1])) for name in names}
         try:
             check_score_ranges(ranges)
         except InputError as error:
-            raise CheckpointError(f"config.json: '{self.prefix}{names_key}': {shorten(str(error))}") from error
+            raise CheckpointError(f"config.json: 'dimensions': {shortened(str(error), 200)}") from error
         return ranges
 
 
@@ -331,5 +298,5 @@ def _unfit(value: Any, depth: int) -> tuple[str, str] | None:
         except UnicodeEncodeError:
             return "", "holds half of a character"
     elif not (value is None or isinstance(value, bool) or is_number(value)):
-        return "", f"is {shorten(repr(value))}; expected a finite number"
+        return "", f"is {shortened(repr(value), 200)}; expected a finite number"
     return None

@@ -20,15 +20,15 @@ import torch
 from torch import Tensor
 
 from aigciqa.backbones import OptionError
-from aigciqa.checkpoints.card import model_card
-from aigciqa.checkpoints.config import MetricConfig, WeightsFile, read_config, shorten
-from aigciqa.errors import AlteredError, CheckpointError, TruncatedError
+from aigciqa.checkpoints.card import CARD_FILE, model_card
+from aigciqa.checkpoints.config import MetricConfig, WeightsFile
+from aigciqa.errors import AlteredError, CheckpointError, TruncatedError, shortened
+from aigciqa.heads import OutputsError
 from aigciqa.utils.files import write_file
 from aigciqa.utils.paths import shown
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-CARD_FILE = "README.md"
 #: Bytes that a file may have beside the tensors: its header, and room to name tensors that don't belong there.
 _SLACK = 16 << 20
 
@@ -36,13 +36,7 @@ _SLACK = 16 << 20
 def write_checkpoint(
     folder: str | os.PathLike[str], config: MetricConfig, tensors: Mapping[str, Tensor], card: str | None = None
 ) -> None:
-    """Write a checkpoint.
-
-    Args:
-        folder: made if absent; files of an earlier checkpoint in it are replaced.
-        config: what the weights are.
-        tensors: the metric's `state_dict()`.
-        card: the model card; written from the config if absent.
+    """Write a checkpoint of a metric's `state_dict()`; the model card is made from the config if absent.
 
     Raises:
         CheckpointError: the checkpoint could not be loaded again; nothing was written.
@@ -57,35 +51,28 @@ def write_checkpoint(
     MetricConfig.from_dict(json.loads(json.dumps(entry)))
     text = json.dumps(entry, indent=2, ensure_ascii=False, allow_nan=False)
     folder.mkdir(parents=True, exist_ok=True)
-    files = {
-        CARD_FILE: (card if card is not None else model_card(config)).encode(),
-        WEIGHTS_FILE: data,
-        CONFIG_FILE: f"{text}\n".encode(),
-    }
-    for name, content in files.items():
-        write_file(folder / name, content)
+    write_file(folder / CARD_FILE, (card if card is not None else model_card(config)).encode())
+    write_file(folder / WEIGHTS_FILE, data)
+    write_file(folder / CONFIG_FILE, f"{text}\n".encode())
 
 
 class Checkpoint:
-    """A checkpoint that can be loaded: `LocalCheckpoint`, or `hub.HubCheckpoint`.
+    """A checkpoint in a folder, to be loaded; `hub.HubCheckpoint` is one in a repo. Errors call it `source`."""
 
-    Attributes:
-        source: its name in error messages.
-    """
-
-    source: str
+    def __init__(self, source: str) -> None:
+        self.source = source
 
     def config_file(self) -> Path:
-        """`config.json`."""
-        raise NotImplementedError
+        path = Path(self.source, CONFIG_FILE)
+        if not path.exists():
+            raise CheckpointError(f"{self.source} is not a checkpoint: it has no {CONFIG_FILE}")
+        return path
 
     def weights_file(self, weights: WeightsFile) -> Path:
-        """`model.safetensors`, of the size and the sha256 that the config says."""
-        raise NotImplementedError
-
-    def read_config(self) -> tuple[MetricConfig, WeightsFile]:
-        """The config, and what it says of the file of weights."""
-        return read_config(self.config_file())
+        """`model.safetensors`, verified."""
+        path = Path(self.source, WEIGHTS_FILE)
+        verify(path, weights)
+        return path
 
     def read_tensors(self, weights: WeightsFile, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The weights: one tensor for each of `expected`, which gives names, shapes and dtypes."""
@@ -99,12 +86,12 @@ class Checkpoint:
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Let errors within the block say which checkpoint they are about, and turn an OptionError into one of them."""
+        """Let errors say which checkpoint they are about; what can't be built from its config is one of them."""
         try:
             yield
-        except OptionError as error:
-            refused = CheckpointError(f"config.json: 'backbone.options': {str(error)[:300]}")
-            raise self.refusal(refused) from error
+        except (OptionError, OutputsError) as error:
+            key = "backbone.options" if isinstance(error, OptionError) else "dimensions"
+            raise self.refusal(CheckpointError(f"config.json: '{key}': {shortened(str(error), 300)}")) from error
         except CheckpointError as error:
             raise self.refusal(error) from error.__cause__
 
@@ -113,50 +100,28 @@ class Checkpoint:
         return error
 
 
-class LocalCheckpoint(Checkpoint):
-    """A checkpoint in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.source = str(folder)
-
-    def config_file(self) -> Path:
-        path = self.folder / CONFIG_FILE
-        if not path.exists():
-            raise CheckpointError(f"{self.folder} is not a checkpoint: it has no {CONFIG_FILE}")
-        return path
-
-    def weights_file(self, weights: WeightsFile) -> Path:
-        path = self.folder / WEIGHTS_FILE
-        verify(path, weights)
-        return path
-
-
 def verify(path: Path, weights: WeightsFile) -> None:
-    """Check that a file has the size and the sha256 that its config says.
+    """Raise TruncatedError or AlteredError unless a file has the size and the sha256 that its config says."""
+    if path.exists() and (size := path.stat().st_size) != weights.size:
+        raise TruncatedError(f"{path} has {size} bytes, its config says {weights.size}: truncated or replaced")
+    check_sha256(path, weights.sha256, "its config says")
 
-    Raises:
-        TruncatedError: another size.
-        AlteredError: the size, but not the sha256.
-        CheckpointError: it can't be read.
-    """
-    try:
-        size = path.stat().st_size
-        if size != weights.size:
-            raise TruncatedError(f"{path} has {size} bytes, its config says {weights.size}: truncated or replaced")
-        found = file_sha256(path)
-    except OSError as error:
-        raise CheckpointError(f"{path} can't be read: {error.strerror}") from error
-    if found != weights.sha256:
-        raise AlteredError(f"{path} has sha256 {found}, its config says {weights.sha256}: it was altered")
+
+def check_sha256(path: Path, wanted: str, says: str) -> None:
+    """Raise AlteredError unless a file's sha256 begins as something says."""
+    found = file_sha256(path)
+    if not found.startswith(wanted):
+        raise AlteredError(f"{path} has sha256 {found}, {says} {wanted}: it was altered; remove it, and fetch it again")
 
 
 def file_sha256(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except OSError as error:
+        raise CheckpointError(f"{path} can't be read: {error.strerror}") from error
     return digest.hexdigest()
 
 
@@ -170,7 +135,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
             return load_file(path, backend="pread")
         return load(path.read_bytes())  # older safetensors would map the file, or else holds it twice for a moment
     except (SafetensorError, OSError, LookupError, TypeError, ValueError, RuntimeError) as error:  # odd dtypes
-        raise CheckpointError(f"{path} is not a safetensors file: {shorten(str(error))}") from error
+        raise CheckpointError(f"{path} is not a safetensors file: {shortened(str(error), 200)}") from error
 
 
 def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:

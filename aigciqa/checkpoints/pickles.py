@@ -17,11 +17,12 @@ from aigciqa.errors import CheckpointError
 _CLASSIFIERS = ("classifier.", "fc.", "_fc.", "last_linear.")
 
 
-def is_state_dict(value: Any) -> bool:
-    """Whether a value is names and tensors."""
-    return isinstance(value, Mapping) and all(
-        isinstance(name, str) and isinstance(part, Tensor) for name, part in value.items()
-    )
+def as_state_dict(value: Any, shown: str) -> dict[str, Tensor]:
+    """The value, if it is names and tensors; raises CheckpointError about `shown` otherwise."""
+    pairs = value.items() if isinstance(value, Mapping) else [(None, value)]
+    if not all(isinstance(name, str) and isinstance(part, Tensor) for name, part in pairs):
+        raise CheckpointError(f"{shown} is not a state dict")
+    return dict(value)
 
 
 def without_classifier(states: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -30,12 +31,9 @@ def without_classifier(states: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_pickle(path: Path) -> Any:
-    """The content of a `.pt` or `.pth` file that holds tensors and numbers alone; others are refused.
+    """The content of a `.pt` or `.pth` file of tensors and numbers alone; CheckpointError if it is anything else.
 
     Tensors stay on disk until they are used, where the format allows it.
-
-    Raises:
-        CheckpointError: the file can't be read, or refers to code.
     """
     try:
         with torch.serialization.safe_globals(_numpy_scalars()):

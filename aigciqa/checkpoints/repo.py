@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from aigciqa import __version__, errors
 from aigciqa.utils.files import replacing, write_file
@@ -39,6 +39,7 @@ _BUSY = (408, 429, 500, 502, 503, 504)
 #: A full disk, and one that can't be written.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
+PathName: TypeAlias = "str | os.PathLike[str]"
 T = TypeVar("T")
 
 
@@ -58,25 +59,16 @@ def or_cached(fetch: Callable[[bool], T], cache_only: bool) -> T:
 
 @dataclass
 class Repo:
-    """A repo at a revision, as a source of files.
+    """A repo at a revision (a branch, tag or commit), as a source of files.
 
     A file of a pinned commit that is in the cache costs no request, any other cached file one light request (HEAD).
-
-    Attributes:
-        repo_id: `"org/name"`.
-        revision: branch, tag or commit.
-        cache_dir: huggingface_hub's own if None.
-        local_files_only: look in the cache only.
-        ways_out: what an error message ends with.
-
-    Raises:
-        RevisionNotFoundError: `revision` can't be the name of one.
     """
 
     repo_id: str
     revision: str = "main"
-    cache_dir: str | os.PathLike[str] | None = None
+    cache_dir: PathName | None = None
     local_files_only: bool = False
+    #: What an error message ends with.
     ways_out: str = ""
 
     def __post_init__(self) -> None:
@@ -87,20 +79,9 @@ class Repo:
         return repr(self.repo_id if self.revision == "main" else f"{self.repo_id}@{self.revision}")
 
     def file(self, name: str, *, largest: int, fresh: bool = False) -> Path:
-        """A file of the repo, downloaded unless the cache has it.
+        """Path of a file, in a folder named as the commit; downloaded unless the cache has it; with `fresh`, even then.
 
-        Args:
-            name: the file's, without folders.
-            largest: bytes it may have; no more are ever downloaded.
-            fresh: download it although the cache has it.
-
-        Returns:
-            Its path, in a folder named as the commit.
-
-        Raises:
-            HubError: one of its kinds.
-            TruncatedError: the download ended early.
-            CheckpointError: the file is larger.
+        Raises a kind of HubError, or CheckpointError for one of more than `largest` bytes.
         """
         cached = self._cached(name)
         offline = self.local_files_only or _offline()
@@ -119,13 +100,7 @@ class Repo:
         return self._fetched(name, largest, fresh)
 
     def metadata(self, name: str) -> HfFileMetadata:
-        """What the endpoint says of a file: commit, etag, size. One light request.
-
-        Commit and etag are safe as parts of a path.
-
-        Raises:
-            HubError: one of its kinds.
-        """
+        """What the endpoint says of a file. Commit and etag are safe as parts of a path. One light request."""
         from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 
         with translated(self._error):
@@ -159,7 +134,6 @@ class Repo:
         return Path(path) if isinstance(path, str) else None
 
     def _fetched(self, name: str, largest: int, fresh: bool) -> Path:
-        """The file of the commit that the revision is now."""
         metadata = self.metadata(name)
         if metadata.size is not None and metadata.size > largest:
             raise _too_large(name, metadata.size, largest)
@@ -187,13 +161,8 @@ class Repo:
         with WeakFileLock(lock):  # others wait for one download
             if fresh or not blob.exists():
                 with replacing(blob) as unfinished, _Bounded(unfinished, name, largest) as body:
-                    http_get(
-                        metadata.location,
-                        body,
-                        headers=headers,
-                        expected_size=metadata.size,
-                        displayed_filename=name,
-                    )
+                    size = metadata.size
+                    http_get(metadata.location, body, headers=headers, expected_size=size, displayed_filename=name)
             _link(blob, path)
 
     @property
@@ -204,7 +173,6 @@ class Repo:
 
     @property
     def _folder(self) -> Path:
-        """Where the cache keeps the repo."""
         return self._cache / f"models--{self.repo_id.replace('/', '--')}"
 
     def _error(self, kind: type[errors.WeightsError], reason: str) -> errors.WeightsError:
@@ -243,9 +211,9 @@ def _link(blob: Path, path: Path) -> None:
             os.replace(blob, unfinished)
 
 
-def _origin(url: str) -> tuple[str, str]:
-    parts = urllib.parse.urlsplit(url)
-    return parts.scheme, parts.netloc
+def _origin(url: str) -> tuple[str, ...]:
+    """Scheme and host."""
+    return urllib.parse.urlsplit(url)[:2]
 
 
 def endpoint() -> str:
@@ -273,12 +241,10 @@ def translated(error_of: Callable[[type[errors.WeightsError], str], errors.Weigh
 
 
 def _status(error: BaseException | None) -> int | None:
-    """The HTTP status that an error is about."""
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def _reason(error: BaseException) -> tuple[type[errors.WeightsError], str]:
-    """Kind of a failure, and a sentence."""
     from huggingface_hub import errors as hub_errors
 
     status = _status(error)

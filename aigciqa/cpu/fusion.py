@@ -25,10 +25,8 @@ _ADDITIONS = (operator.add, operator.iadd, torch.add)
 def fold_normalisation(network: fx.GraphModule) -> None:
     """Put batch normalisation into the convolutions before it.
 
-    A convolution that is called twice, or whose weights the network also reads by themselves, stays as it is.
-
-    Args:
-        network: traced in evaluation mode, never to be trained.
+    A convolution that is called twice, or whose weights the network also reads by themselves, stays as it is. The
+    network is traced in evaluation mode, never to be trained.
     """
     modules = dict(network.named_modules())
     calls = Counter(node.target for node in network.graph.nodes if node.op == "call_module")
@@ -63,11 +61,7 @@ def fuse_convolutions(network: fx.GraphModule, example: Tensor, batch: int) -> N
             chains = list(_chains(network, batch))
             if chains:
                 chains[0].fused(torch.zeros_like(example))
-    except (
-        AttributeError,
-        RuntimeError,
-        TypeError,
-    ):  # built without oneDNN, or no kernels for this dtype on this processor
+    except (AttributeError, RuntimeError, TypeError):  # no oneDNN, or no kernels for this dtype on this processor
         return
     for number, chain in enumerate(chains):
         _replace(network, chain, f"fused{number}")
@@ -77,13 +71,7 @@ def fuse_convolutions(network: fx.GraphModule, example: Tensor, batch: int) -> N
 
 
 class FusedConvolution(nn.Module):
-    """A convolution, the addition of a residual if there is one, and an activation if there is one.
-
-    Args:
-        convolution: padded with a number of zeros.
-        activation: `nn.ReLU`, `nn.LeakyReLU` or None.
-        shape: (B, C, h, w) of the maps to be read.
-    """
+    """A convolution of maps of a shape (B, C, h, w), a residual if there is one, and ReLU or LeakyReLU if given."""
 
     def __init__(self, convolution: nn.Conv2d, activation: nn.Module | None, shape: torch.Size) -> None:
         super().__init__()
@@ -119,7 +107,6 @@ class _Chain:
     fused: FusedConvolution
 
     def residual(self) -> tuple[Any, ...]:
-        """What is added to the convolution's result."""
         if self.addition is None:
             return ()
         one, other = self.addition.args
@@ -130,9 +117,9 @@ def _chains(network: fx.GraphModule, batch: int) -> Iterator[_Chain]:
     modules = dict(network.named_modules())
     for node in network.graph.nodes:
         convolution = _module(node, modules)
-        if type(convolution) is not nn.Conv2d or isinstance(convolution.padding, str):
+        if type(convolution) is not nn.Conv2d or convolution.padding_mode != "zeros":
             continue
-        if convolution.padding_mode != "zeros":
+        if isinstance(convolution.padding, str):
             continue
         addition = _next(node)
         if addition is not None and not _is_addition(addition, node):

@@ -6,14 +6,14 @@ import importlib
 from collections.abc import Callable
 
 from aigciqa.errors import InputError
-from aigciqa.heads.base import Head
+from aigciqa.heads.base import Head, OutputsError
 from aigciqa.heads.regression import RegressionHead
 
 _MODULES = {"lite": "lite", "regression": "regression"}
 
 _REGISTERED: dict[str, Callable[[str, int, int], Head]] = {}
 
-__all__ = ["Head", "RegressionHead", "build_head", "head_names", "register_head"]
+__all__ = ["Head", "OutputsError", "RegressionHead", "build_head", "head_names", "register_head"]
 
 
 def head_names() -> tuple[str, ...]:
@@ -31,13 +31,17 @@ def build_head(name: str, kind: str, feature_dim: int, outputs: int) -> Head:
         outputs: n, the number of dimensions.
 
     Raises:
-        InputError: unknown name, or a number of outputs that the head does not have.
+        InputError: unknown name.
+        OutputsError: a number of dimensions that the head can't predict.
     """
     if name not in head_names():
         raise InputError(f"unknown head {name!r}; expected one of: {', '.join(head_names())}")
+    build: Callable[[str, int, int], Head]
     build = _REGISTERED.get(name) or importlib.import_module(f"aigciqa.heads.{_MODULES[name]}").build
-    head: Head = build(kind, feature_dim, outputs)
-    return head
+    try:
+        return build(kind, feature_dim, outputs)
+    except InputError as error:
+        raise OutputsError(str(error)) from error
 
 
 def register_head(name: str, build: Callable[[str, int, int], Head]) -> None:
@@ -46,7 +50,7 @@ def register_head(name: str, build: Callable[[str, int, int], Head]) -> None:
     Args:
         name: what a `MetricSpec` and a checkpoint's `config.json` call it.
         build: called as `build(kind, feature_dim, outputs)`, arguments as `build_head` has them; returns the head with
-            random weights.
+            random weights, or raises `InputError` if it can't have so many outputs.
 
     Raises:
         InputError: there is a head of that name.

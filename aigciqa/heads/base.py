@@ -5,6 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from aigciqa.errors import InputError
+
+
+class OutputsError(InputError):
+    """A number of dimensions that a head can't predict."""
+
 
 class Head(nn.Module):
     """Regresses scores from features.

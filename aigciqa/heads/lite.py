@@ -38,11 +38,7 @@ NEAR = 0.02
 
 
 def build(kind: str, feature_dim: int, outputs: int) -> Head:
-    """Build an untrained head for the backbone `lite`.
-
-    Raises:
-        InputError: more than one output: the embedded metrics predict quality alone.
-    """
+    """Build an untrained head for the backbone `lite`; it predicts quality alone."""
     if outputs != 1:
         raise InputError(f"a lite head predicts one dimension; got {outputs}")
     statistics = (feature_dim - THUMBNAIL**2) // 3

@@ -13,8 +13,9 @@ class RegressionHead(Head):
 
     output_layer = "fc2"
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, kind: str, feature_dim: int, outputs: int) -> None:
         super().__init__()
+        inputs = feature_dim if kind == "nr" else 2 * feature_dim
         self.fc1 = nn.Linear(inputs, inputs // 2)
         self.fc2 = nn.Linear(inputs // 2, outputs)
 
@@ -23,6 +24,4 @@ class RegressionHead(Head):
         return scores
 
 
-def build(kind: str, feature_dim: int, outputs: int) -> Head:
-    """Build the head, for any backbone."""
-    return RegressionHead(feature_dim if kind == "nr" else 2 * feature_dim, outputs)
+build = RegressionHead

@@ -6,6 +6,7 @@ the paper authors' torchvision pipeline. Tensors go through torch's antialiased 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -48,11 +49,7 @@ class Preprocessor:
     spec: Preprocess
 
     def image(self, image: Image.Image) -> Tensor:
-        """Resize and crop an RGB image as Pillow and torchvision do.
-
-        Returns:
-            uint8, (3, h, w), channels last in memory.
-        """
+        """Resize and crop an RGB image as Pillow and torchvision do: uint8, (3, h, w), channels last in memory."""
         size = _resized(image.height, image.width, self.spec)
         crop = self.spec.crop
         image = _resize(image, size) if crop is None else _resize_and_crop(image, size, crop)
@@ -100,16 +97,12 @@ class Preprocessor:
         """The part of an image that the backbone sees: (left, top, right, bottom) in the image's own pixels."""
         if self.spec.crop is None:
             return 0.0, 0.0, float(width), float(height)
-        size = _resized(height, width, self.spec)
-        left, top, right, bottom = map(float, _crop_box(height, width, size, self.spec.crop))
-        return left, top, right, bottom
+        left, top, right, bottom = _crop_box(height, width, _resized(height, width, self.spec), self.spec.crop)
+        return float(left), float(top), float(right), float(bottom)
 
 
 def check_tensor(images: Tensor) -> Tensor:
-    """Check a tensor of images and bring it to (B, 3, H, W), values as they came.
-
-    Args:
-        images: (B, C, H, W) or (C, H, W) with C = 3 or 1; floating point in [0, 1], or uint8.
+    """Check a tensor of images, as `Metric` takes them, and bring it to (B, 3, H, W), values as they came.
 
     Raises:
         TypeError: another dtype.
@@ -151,7 +144,7 @@ def by_shape(images: Iterable[Tensor]) -> list[tuple[list[int], Tensor]]:
 
 def _check_range(images: Tensor) -> None:
     low, high = (float(value) for value in torch.aminmax(images.detach()))
-    if low != low or high != high or high == float("inf") or low == float("-inf"):
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise InputError("image tensor holds NaN or infinity")
     if low < -RANGE_TOLERANCE or high > 1 + RANGE_TOLERANCE:
         if low >= 0 and high <= 255:
@@ -177,9 +170,8 @@ def _resized(height: int, width: int, spec: Preprocess) -> tuple[int, int]:
 
 
 def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    if size == (image.height, image.width):
-        return image
-    return image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    same = size == (image.height, image.width)
+    return image if same else image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
 
 
 def _resize_and_crop(image: Image.Image, size: tuple[int, int], crop: int) -> Image.Image:
@@ -214,15 +206,7 @@ def _interpolate(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _eight_bit(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize on the 8-bit grid, as a file's pixels are resized; the gradient passes as if nothing were rounded.
-
-    Args:
-        images: (B, 3, H, W) in [0, 1].
-        size: height and width to come to; the image's own just rounds it.
-
-    Returns:
-        (B, 3, *size), multiples of 1 / 255.
-    """
+    """Resize to multiples of 1 / 255, as a file's pixels are; the gradient passes as if nothing were rounded."""
     exact = _eight_bit_exact(images.detach(), size).div_(255.0)
     if not (torch.is_grad_enabled() and images.requires_grad):
         return exact

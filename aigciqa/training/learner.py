@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from aigciqa.backbones.base import Backbone
-from aigciqa.cpu.layout import has_blocked_layout
+from aigciqa.cpu import has_blocked_layout
 from aigciqa.cpu.parallel_passes import SIDE_BY_SIDE, SideBySide
 from aigciqa.metric import Metric
 from aigciqa.training.activation_checkpointing import checkpointed_forward

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aigciqa.checkpoints.card import model_card
+from aigciqa.checkpoints.card import CARD_FILE, model_card
 from aigciqa.checkpoints.config import MetricConfig, read_config
-from aigciqa.checkpoints.format import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, write_checkpoint
+from aigciqa.checkpoints.format import CONFIG_FILE, WEIGHTS_FILE, write_checkpoint
 from aigciqa.databases.sample import below
 from aigciqa.databases.splits import PARTS, Split
 from aigciqa.errors import CheckpointError, InputError, OutputExistsError
