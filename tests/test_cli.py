@@ -16,6 +16,7 @@ import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
 
+import aigciqa
 from aigciqa.cli import score
 from tests.conftest import COMMAND, call_command, untrained
 
@@ -266,7 +267,7 @@ def test_usage_errors_end_with_two(
 def test_list() -> None:
     listed = call_command("--list")
     assert listed.returncode == 0
-    assert len(listed.stdout.splitlines()) == 13
+    assert len(listed.stdout.splitlines()) == 1 + len(aigciqa.list_metrics())
 
 
 class TestResume:

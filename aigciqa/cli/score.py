@@ -57,13 +57,14 @@ _SCORE_WIDTH = 9
 def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:
     if not asked:
         return
-    click.echo(f"{'metric':<16}{'reference':<11}{'input':<26}{'dimensions':<50}weights")
+    width = max(map(len, METRICS)) + 2
+    click.echo(f"{'metric':<{width}}{'reference':<11}{'input':<26}{'dimensions':<50}weights")
     for spec in METRICS.values():
         crop = "whole image" if spec.input_size is None else f"centre {spec.input_size} x {spec.input_size}"
         weights = "in the package" if spec.embedded else "Hugging Face Hub"
         reference = "needed" if spec.requires_reference else "none"
         size = f"{spec.preprocess.resize} px, {crop}"
-        click.echo(f"{spec.name:<16}{reference:<11}{size:<26}{', '.join(spec.dimensions):<50}{weights}")
+        click.echo(f"{spec.name:<{width}}{reference:<11}{size:<26}{', '.join(spec.dimensions):<50}{weights}")
     context.exit(EXIT_DONE)
 
 

@@ -52,7 +52,7 @@ def read(table: str) -> dict[str, Any] | None:
     """
     path = path_of(table)
     try:
-        with object_stores.open_file(path) if object_stores.is_url(path) else open(path, "rb") as stream:
+        with object_stores.open_file(path) as stream:
             found = json.loads(stream.read())
     except FileNotFoundError:
         return None
