@@ -42,7 +42,9 @@ def pixels(metric: Metric, count: int = 2) -> torch.Tensor:
     return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("name", ["nr-resnet18", "nr-resnet50", "nr-vgg16", "nr-inceptionv4", "nr-lite"])
+@pytest.mark.parametrize(
+    "name", ["nr-resnet18", "nr-resnet50", "nr-vgg16", "nr-inceptionv4", "nr-efficientnet-lite2", "nr-lite"]
+)
 def test_features_are_the_metric_s_own(name: str) -> None:
     metric = trained(name) if name != "nr-lite" else aigciqa.create_metric(name)
     before = {key: value.clone() for key, value in metric.state_dict().items()}
@@ -60,7 +62,7 @@ def test_batch_normalisation_is_folded() -> None:
     assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
 
 
-@pytest.mark.parametrize("name", ["nr-resnet18", "nr-resnet50", "nr-vgg16", "nr-inceptionv4"])
+@pytest.mark.parametrize("name", TRACED)
 def test_convolutions_add_and_rectify(name: str) -> None:
     network = Encoder(trained(name)).network
     assert network is not None

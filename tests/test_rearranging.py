@@ -269,7 +269,9 @@ def test_a_residual_block_of_ones_own_is_fused() -> None:
 )
 def test_what_a_trace_gets_wrong_runs_as_it_is(build: type[Parts], reason: str) -> None:
     metric = metric_on(build)
-    with pytest.warns(UserWarning, match=f"the backbone mine runs as it is, not rearranged to be faster: .*{reason}"):
+    with pytest.warns(
+        UserWarning, match=f"{metric.config.backbone} runs as it is, not rearranged to be faster: .*{reason}"
+    ):
         encoder = Encoder(metric)
     assert encoder.network is None
     check(metric, encoder, 0)

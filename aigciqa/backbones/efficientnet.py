@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from aigciqa.backbones.base import Backbone
@@ -28,30 +28,32 @@ _WIDTH, _DEPTH = 1.1, 1.2
 _STEM, _FINAL = 32, 1280
 
 
-class _SameConv2d(nn.Conv2d):
-    """A convolution with TensorFlow's "same" padding: ceil(size / stride) outputs, odd padding below and right."""
+@fx.wrap  # it looks at sizes: a trace keeps the call
+def _pad_same(maps: Tensor, kernel: int, stride: int) -> Tensor:
+    """TensorFlow's "same" padding: ceil(size / stride) positions; an odd row or column goes below and right."""
+    height, width = (max((math.ceil(size / stride) - 1) * stride + kernel - size, 0) for size in maps.shape[2:])
+    return F.pad(maps, (width // 2, width - width // 2, height // 2, height - height // 2))
+
+
+class _SamePadding(nn.Module):
+    def __init__(self, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
 
     def forward(self, maps: Tensor) -> Tensor:
-        kernel, stride = self.kernel_size[0], self.stride[0]
-        height, width = (
-            max((math.ceil(size / stride) - 1) * stride + kernel - size, 0) for size in (maps.shape[2], maps.shape[3])
-        )
-        if height % 2 or width % 2:  # which torch's own padding can't express
-            maps = F.pad(maps, (width // 2, width - width // 2, height // 2, height - height // 2))
-            height = width = 0
-        return F.conv2d(
-            maps, self.weight, self.bias, self.stride, (height // 2, width // 2), self.dilation, self.groups
-        )
+        return _pad_same(maps, self.kernel, self.stride)
 
 
 def _layer(
     inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, active: bool = True
 ) -> nn.Module:
     """Convolution, batch normalisation and, where `active`, ReLU6."""
-    parts: OrderedDict[str, nn.Module] = OrderedDict(
-        conv=_SameConv2d(inputs, outputs, kernel, stride, groups=groups, bias=False),
-        norm=nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01),
-    )
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    if stride > 1:  # at stride 1 it is torch's own padding
+        parts["pad"] = _SamePadding(kernel, stride)
+    padding = kernel // 2 if stride == 1 else 0
+    parts["conv"] = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
+    parts["norm"] = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01)
     if active:
         parts["act"] = nn.ReLU6(inplace=True)
     return nn.Sequential(parts)
@@ -93,7 +95,10 @@ class EfficientNetLite2(Backbone):
         self.final = _layer(inputs, _FINAL, 1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        for block in blocks:  # untrained residual branches begin at zero (Goyal et al. 2017), as in our ResNets
+            if isinstance(block, _Block) and block.is_residual:
+                nn.init.zeros_(block.project.get_parameter("norm.weight"))
 
     def forward(self, images: Tensor) -> Tensor:
         maps: Tensor = self.final(self.blocks(self.stem(images)))

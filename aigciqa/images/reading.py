@@ -41,12 +41,13 @@ def read_content(source: str | os.PathLike[str], reserve: Callable[[int], object
             content = parquet.read_image(place)
             reserve(len(content))
             return content
-        status = os.stat(name)
+        path = Path(name)
+        status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise ImageError(f"{name}: not a regular file")
+            raise ImageError(f"{path}: not a regular file")
         check_length(name, status.st_size)
         reserve(status.st_size)
-        return Path(name).read_bytes()
+        return path.read_bytes()
     except ImageError:
         raise
     except (MissingExtraError, OSError, ValueError) as error:  # ValueError: a NUL byte in the name, too
