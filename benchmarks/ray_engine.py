@@ -59,8 +59,9 @@ def main() -> None:
         draw(folder / "images", options.images)
         items = items_of(folder / "images")
         embedded = aigciqa.metric_info(options.metric).embedded
-        aigciqa.create_metric(options.metric, weights="default" if embedded else None).save_pretrained(folder / "head")
-        metric = aigciqa.create_metric(options.metric, weights=str(folder / "head"), dtype=options.dtype)
+        checkpoint = folder / "checkpoint"
+        aigciqa.create_metric(options.metric, weights="default" if embedded else None).save_pretrained(checkpoint)
+        metric = aigciqa.create_metric(options.metric, weights=str(checkpoint), dtype=options.dtype)
         parts = Parts(str(folder / "scores.parquet"), columns_of(metric.dimensions))
         ways: dict[str, Callable[[], float]] = {
             "local": lambda: local_rate(items, metric, options.part_size),

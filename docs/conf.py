@@ -77,6 +77,11 @@ def _leave_out(_app: Sphinx, _context: click.Context, lines: list[str]) -> None:
     lines.clear()
 
 
+def _leave_out_absent_defaults(_app: Sphinx, _context: click.Context, lines: list[str]) -> None:
+    """Click marks an option without a default by an object, which sphinx-click takes for one."""
+    lines[:] = [line for line in lines if "Sentinel.UNSET" not in line]
+
+
 def _make_report(app: Sphinx, exception: Exception | None) -> None:
     """The report of the example images, beside the images: `example-report/index.html`."""
     if app.builder.name != "html" or exception is not None:
@@ -94,6 +99,7 @@ def setup(app: Sphinx) -> None:
     Of commands, defaults are shown where `--help` shows them; what arguments are is in the text.
     """
     app.connect("sphinx-click-process-description", _show_defaults)
+    app.connect("sphinx-click-process-options", _leave_out_absent_defaults)
     app.connect("sphinx-click-process-arguments", _leave_out)
     app.connect("build-finished", _make_report)
     app.add_html_math_renderer("mathml", (_inline_math, None), (_display_math, None))

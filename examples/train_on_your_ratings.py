@@ -14,7 +14,8 @@ import tempfile
 from pathlib import Path
 
 import aigciqa
-from aigciqa.training.trainer import Settings, train
+from aigciqa.training.settings import Settings
+from aigciqa.training.trainer import train
 
 
 def main() -> None:

@@ -280,13 +280,13 @@ def test_every_option_of_every_command_is_on_its_page(name: str, pages: dict[str
 
 
 @pytest.mark.slow
-def test_the_whole_way_from_a_database_to_a_published_head(tmp_path: Path) -> None:
+def test_the_whole_way_from_a_database_to_a_published_checkpoint(tmp_path: Path) -> None:
     """What the page says, as it says it, on a small database, a small network, and a Hub on loopback."""
     write_pku_i2iqa(tmp_path / "data/PKU-I2IQA")
     for folder, name in (("outputs", "one.png"), ("prompts", "one.png")):
         (tmp_path / folder).mkdir()
         Image.fromarray(draw(80, 90)).save(tmp_path / folder / name)
-    text = (ROOT / "docs/training.md").read_text().partition("from download to published head")[2]
+    text = (ROOT / "docs/training.md").read_text().partition("from download to published checkpoint")[2]
     script = re.search(r"```bash\n(.*?)```", text, re.DOTALL)
     assert script is not None
     small = (

@@ -32,7 +32,8 @@ def list_databases(pattern: str = "*") -> list[str]:
     """Names of the databases that match a shell pattern, in the table's order.
 
     Example:
-        >>> list_databases("pku-*")
+        >>> import aigciqa
+        >>> aigciqa.list_databases("pku-*")
         ['pku-i2iqa', 'pku-aigiqa-4k']
     """
     return [name for name in _NAMES if fnmatch.fnmatchcase(name, pattern)]
@@ -52,11 +53,11 @@ def load_database(name: str, root: str | os.PathLike[str], **options: Any) -> Da
     """Read a database's labels; its layout is checked, and that every image is there, but none is opened.
 
     Example:
-        >>> import pathlib, tempfile
+        >>> import aigciqa, pathlib, tempfile
         >>> root = pathlib.Path(tempfile.mkdtemp())
         >>> _ = (root / "manifest.csv").write_text("image,prompt,quality\\ncat.png,a cat,3.5\\n")
         >>> (root / "cat.png").touch()
-        >>> database = load_database("folder", root, score_range={"quality": (1, 5)})
+        >>> database = aigciqa.load_database("folder", root, score_range={"quality": (1, 5)})
         >>> database.samples[0].group, database.samples[0].scores
         ('a cat', {'quality': 3.5})
 

@@ -25,6 +25,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         >>> import pathlib, tempfile
         >>> from PIL import Image
         >>> from aigciqa import Sample, metric_info
+        >>> from aigciqa.databases.dataset import ImageDataset
         >>> path = str(pathlib.Path(tempfile.mkdtemp()) / "a.png")
         >>> Image.new("RGB", (300, 280)).save(path)
         >>> samples = [Sample(path, None, None, None, "a prompt", {"quality": 3.5})]

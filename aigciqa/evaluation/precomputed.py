@@ -53,6 +53,7 @@ class PrecomputedScores:
 
         Example:
             >>> import pathlib, tempfile
+            >>> from aigciqa.evaluation import PrecomputedScores
             >>> path = pathlib.Path(tempfile.mkdtemp()) / "other.csv"
             >>> _ = path.write_text("image,lpips\\ncat.png,0.25\\n")
             >>> PrecomputedScores.read(path, columns=["lpips"]).rows[0]["lpips"]

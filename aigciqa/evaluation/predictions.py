@@ -80,6 +80,7 @@ def predict(
         >>> import pathlib, tempfile
         >>> from PIL import Image
         >>> from aigciqa import Sample
+        >>> from aigciqa.evaluation import predict
         >>> path = str(pathlib.Path(tempfile.mkdtemp()) / "a.png")
         >>> Image.new("RGB", (64, 64)).save(path)
         >>> (lite,) = predict({"mine": "nr-lite"}, [Sample(path, None, None, None, "a prompt", {"quality": 3.5})])

@@ -28,6 +28,7 @@ class TextTable:
     """A table to be read: text in rows, of which the first columns are names and the others numbers.
 
     Example:
+        >>> from aigciqa.tables.text import TextTable
         >>> table = TextTable("Means", ("group", "n"), (("a", "10"), ("b", "9")), left=1)
         >>> print(table.aligned())
         group   n
