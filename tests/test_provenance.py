@@ -110,6 +110,18 @@ class TestResume:
         assert "with reference 'ref/3.png', this run reference 'other/3.png'" in " ".join(done.stderr.split())
         assert (folder / "t.csv").read_bytes() == before
 
+    def test_relative_paths_after_an_absolute_one_are_those_of_one_folder(self, folder: Path) -> None:
+        table = str(folder / "t.csv")
+        arguments = [str(folder / "gen"), "ref", *self.LITE, "-o", table]
+        assert call_command(*arguments, cwd=folder).returncode == 0
+        before = (folder / "t.csv").read_bytes()
+        (folder / "elsewhere").mkdir()
+        shutil.copytree(folder / "other", folder / "elsewhere" / "ref")  # other images of the same names
+        done = call_command(*arguments, "--resume", cwd=folder / "elsewhere")
+        assert (done.returncode, "folder was ., is elsewhere now" in " ".join(done.stderr.split())) == (2, True)
+        assert (folder / "t.csv").read_bytes() == before
+        assert call_command(*arguments, "--resume", cwd=folder).returncode == 0
+
     @pytest.mark.parametrize("changed", ["gen/1.png", "ref/0.png"])
     def test_a_file_that_was_changed_since_is_named(self, folder: Path, changed: str) -> None:
         arguments = ["-m", "fr-lite", "-r", "ref"]

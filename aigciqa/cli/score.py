@@ -175,6 +175,10 @@ def main(
         page = Report(report, columns)
     run = _Run([metric.name for metric in metrics], columns, output, kept, page, folder, quiet)
     options = {"reference": reference, "group-by": group_by}
+    if output is not None:
+        from aigciqa.scoring.to_file import folder_of_paths
+
+        options["folder"] = folder_of_paths([*images, reference], output)  # any of them may be relative
     items = inputs.items() if folder is None else folder.watch(inputs.items())
     scoring: dict[str, Any] = {
         "metric": metrics, "batch_size": batch_size, "workers": workers, "strict": strict, "decoder": decoder,
@@ -259,9 +263,9 @@ def _score_on_ray(
     run: _Run, inputs: Inputs, setup: Setup, output: str, options: Mapping[str, Any], part_size: int, resume: bool
 ) -> None:
     from aigciqa.integrations.shards import score_shards
-    from aigciqa.scoring.to_file import describe, folder_of_paths
+    from aigciqa.scoring.to_file import describe
 
-    options = {**options, "decoder": "pillow", "folder": folder_of_paths(inputs.first, output)}
+    options = {**options, "decoder": "pillow"}
     made_by = describe(setup.metrics, scores_of(run.columns), "auto" if setup.fast else None, options)
     parts = Parts(output, run.columns, made_by)
     records = score_shards(inputs.found, inputs.to_item, setup, parts, part_size, resume)

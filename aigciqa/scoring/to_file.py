@@ -122,7 +122,8 @@ def score_to_file(
     first = next(items, None)
     items = items if first is None else chain([first], items)
     shared = os.fspath(references) if isinstance(references, (str, os.PathLike)) else None
-    known = {"reference": shared, "decoder": decoder, "folder": folder_of_paths(first, output)}
+    paths = [first.image, first.reference] if first is not None else []  # those of the first image stand for all
+    known = {"reference": shared, "decoder": decoder, "folder": folder_of_paths(paths, output)}
     made_by = describe(metrics, dimensions, None, known | dict(options or {}))
     records = score_files(
         items, metric=metrics, batch_size=batch_size, workers=workers, strict=strict, maps=maps, decoder=decoder
@@ -183,13 +184,9 @@ def describe(
     }
 
 
-def folder_of_paths(item: Item | None, output: str) -> str | None:
-    """The folder that relative paths begin in, from the table's, since both may move; None if paths are absolute.
-
-    The paths of the first item stand for all.
-    """
-    paths = [path for path in (item.image, item.reference) if path] if item is not None else []
-    if all(os.path.isabs(path) or is_url(path) for path in paths):
+def folder_of_paths(paths: Iterable[str | None], output: str) -> str | None:
+    """The folder that relative paths begin in, from the table's, since both may move; None if all are absolute."""
+    if all(os.path.isabs(path) or is_url(path) for path in paths if path):
         return None
     if is_url(output):
         return os.getcwd()
