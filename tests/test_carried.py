@@ -142,6 +142,7 @@ class TestExcelAndWindows:
             (b"image,seed,seed\na.png,1,2\n", "two columns 'seed': rename one"),
             (b"image,image\na.png,b.png\n", "two columns 'image': rename one"),
             ("image,prompt\na.png,x\n".encode("utf-16")[:-1], "truncated data"),
+            ("image".encode("utf-16")[:-1], "m.csv: line 1: .*truncated data"),
             (b"sep=;\r\nimage;prompt\r\n", "no column 'image'; it has: sep=;"),
         ],
     )

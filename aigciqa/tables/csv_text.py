@@ -78,7 +78,10 @@ def read_csv(
         CsvError: a quotation mark that is never closed or stands within a cell; a cell that holds other rows; NUL.
     """
     with open(path, newline="", encoding=encoding_of(path), errors="surrogateescape") as stream:
-        first = stream.readline()
+        try:
+            first = stream.readline()
+        except UnicodeError as error:  # UTF-16 that is cut
+            raise CsvError(f"{os.fspath(path)}: line 1: {_reason(error)}") from None
         delimiter = next((each for each in _DELIMITERS if column in _stripped(first, each)), ",")
         lines = _without_nul(itertools.chain([first] if first else [], stream))
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
