@@ -380,6 +380,12 @@ def test_a_run_goes_on_wherever_it_was_killed(
     ]
 
 
+def test_a_file_given_for_the_folder_is_a_usage_error(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "best.csv").touch()
+    done = call(root, tmp_path / "best.csv")
+    assert (done.exit_code, "best.csv is not a folder" in done.stderr) == (2, True)
+
+
 def test_a_head_whose_state_was_deleted_is_not_trained_anew(root: Path, tmp_path: Path) -> None:
     run(root, tmp_path / "head")
     (tmp_path / "head" / "training" / "state.pt").unlink()

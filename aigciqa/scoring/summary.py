@@ -72,4 +72,5 @@ class Summary:
 
 
 def _cell(mean: Interval) -> str:
-    return "-" if math.isnan(mean.value) else with_interval(mean.value, mean.low, mean.high)
+    """A mean and its interval, in letters that every terminal has."""
+    return "-" if math.isnan(mean.value) else with_interval(mean.value, mean.low, mean.high).replace("−", "-")

@@ -44,6 +44,8 @@ class RunFolder:
         The state is written before the checkpoint: a run without it was killed in its first epoch, and has nothing to
         lose.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path} is not a folder: name one for the checkpoint")
         has_checkpoint = (self.path / CONFIG_FILE).exists()
         if resume and self.state_file.exists():
             return
