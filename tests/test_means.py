@@ -113,7 +113,7 @@ def test_the_summary_counts_rows_and_shows_means_with_their_intervals() -> None:
     assert [re.split("  +", line) for line in summary.lines()] == [
         ["metric", "group", "n", "failed", "quality (95% CI)", "authenticity (95% CI)"],
         ["nr-lite", "one", "2", "0", "3.000 [2.000, 4.000]", "-"],
-        ["nr-lite", "-", "1", "1", "1.000", "−3.000"],
+        ["nr-lite", "-", "1", "1", "1.000", "-3.000"],
         ["fr-lite", "-", "0", "1", "-", "-"],
     ]
 
