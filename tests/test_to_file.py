@@ -187,6 +187,17 @@ def test_paths_from_another_folder_are_other_images(paths: list[str], lite: Metr
     assert score_to_file(whole, tmp_path / "whole.csv", metric=lite, resume=True).resumed == 5
 
 
+def test_so_are_relative_paths_after_an_absolute_one(
+    paths: list[str], lite: Metric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [os.path.abspath(paths[0]), paths[1]]
+    score_to_file(images, tmp_path / "t.csv", metric=lite)
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    with pytest.raises(InputError, match="folder was"):
+        score_to_file(images, tmp_path / "t.csv", metric=lite, resume=True)
+
+
 class TestOnesOwnDimension:
     @pytest.fixture(scope="class")
     def own(self, lite: Metric) -> Metric:

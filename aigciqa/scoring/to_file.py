@@ -122,7 +122,8 @@ def score_to_file(
     first = next(items, None)
     items = items if first is None else chain([first], items)
     shared = os.fspath(references) if isinstance(references, (str, os.PathLike)) else None
-    paths = [first.image, first.reference] if first is not None else []  # those of the first image stand for all
+    listed = items_of(images, references, metrics) if isinstance(images, Sequence) else [first] if first else []
+    paths = (path for item in listed for path in (item.image, item.reference))  # of a stream, the first stand for all
     known = {"reference": shared, "decoder": decoder, "folder": folder_of_paths(paths, output)}
     made_by = describe(metrics, dimensions, None, known | dict(options or {}))
     records = score_files(
