@@ -164,7 +164,7 @@ def test_efficientnet_lite2_knows_what_it_sees(image: str, classes: Collection[i
 
 def test_the_file_of_efficientnet_lite2_can_be_given(tmp_path: Path) -> None:
     wanted = aigciqa.create_metric("fr-efficientnet-lite2", weights="imagenet").backbone.state_dict()
-    metric = untrained("fr-efficientnet-lite2")
+    metric = aigciqa.create_metric("fr-efficientnet-lite2", weights=None)
     file = tmp_path / "weights.pth"
     file.write_bytes(efficientnet_file().read_bytes())
     aigciqa.load_imagenet(metric, file)
