@@ -351,7 +351,7 @@ def test_a_table_of_the_paper_is_trained_evaluated_and_resumed(
         assert row is not None
         assert f"{row.srcc:.4f}" in shown
         assert f"{row.plcc:.4f}" in (tmp_path / "table.md").read_text()
-    config = json.loads((tmp_path / "heads/paper/nr-resnet18/quality,overall/config.json").read_text())
+    config = json.loads((tmp_path / "checkpoints/paper/nr-resnet18/quality,overall/config.json").read_text())
     assert config["training"]["split"] == aigciqa.load_database("pku-i2iqa", root).split("paper").digest
     again, said = run_example(*arguments)
     assert "aigciqa train" not in said

@@ -125,7 +125,7 @@ from aigciqa import metric
 torch.set_num_threads(1)
 def fetch(barrier, results):
     barrier.wait()
-    loaded = aigciqa.create_metric("nr-tiny", weights="org/checkpoint", cache_dir={str(tmp_path)!r})
+    loaded = aigciqa.create_metric("nr-resnet18", weights="org/checkpoint", cache_dir={str(tmp_path)!r})
     results.put(loaded.head.fc2.bias.sum().item())
 context = multiprocessing.get_context("fork")
 barrier, results = context.Barrier(8), context.Queue()
@@ -136,7 +136,7 @@ assert not any(process.exitcode for process in processes), [process.exitcode for
 print(*[results.get() for _ in processes])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, timeout=300)
-    head_of = untrained("nr-tiny").head
+    head_of = untrained("nr-resnet18").head
     assert isinstance(head_of, RegressionHead)
     assert [float(v) for v in done.stdout.split()] == pytest.approx([head_of.fc2.bias.sum().item()] * 8), done.stderr
 
