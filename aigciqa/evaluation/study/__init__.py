@@ -5,12 +5,12 @@ settings -> store (`schema`, `sessions`) -> server (`pictures`, `progress`) -> v
 
 from __future__ import annotations
 
+from aigciqa.evaluation.study.creation import Entry as Entry
+from aigciqa.evaluation.study.creation import create_study as create_study
 from aigciqa.evaluation.study.settings import Question as Question
 from aigciqa.evaluation.study.settings import Settings as Settings
-from aigciqa.evaluation.study.store import Entry as Entry
 from aigciqa.evaluation.study.store import Rater as Rater
 from aigciqa.evaluation.study.store import Study as Study
-from aigciqa.evaluation.study.store import create_study as create_study
 from aigciqa.evaluation.study.store import open_study as open_study
 from aigciqa.evaluation.study.votes import Vote as Vote
 from aigciqa.evaluation.study.votes import is_study as is_study

@@ -58,8 +58,9 @@ CREATE TABLE votes (
 );
 CREATE INDEX votes_by_rater ON votes (rater, id);
 CREATE INDEX votes_by_slot ON votes (slot);
-CREATE INDEX quick_votes ON votes (rater, sign) WHERE seconds < {QUICK_SECONDS} AND question IS NOT NULL;
-CREATE INDEX checks ON votes (kind, rater) WHERE kind IN ('gold', 'repeat');
+CREATE INDEX quick_votes ON votes (rater, sign) WHERE seconds < {QUICK_SECONDS} AND kind = 'rated';
+CREATE INDEX gold_votes ON votes (rater) WHERE kind = 'gold';
+CREATE INDEX repeat_votes ON votes (rater) WHERE kind = 'repeat';
 CREATE INDEX skips ON votes (item) WHERE question IS NULL;
 CREATE TRIGGER votes_stay BEFORE UPDATE ON votes BEGIN SELECT RAISE(ABORT, 'votes are never changed'); END;
 

@@ -81,7 +81,7 @@ class Settings:
         questions: asked of each image, in order.
         instructions: shown before the first image and on demand.
         labels: of the five grades, or along the slider, from the worst to the best.
-        votes_per_image: an image, or a pair, that so many raters have rated is shown no more; None: each rater sees all.
+        votes_per_image: what so many raters have rated is shown no more; None: each rater sees all.
         images_per_rater: after so many a rater is done; None: no limit.
         repeats: images that each rater is shown once more.
         break_every: images between two breaks; 0: no breaks.
@@ -105,11 +105,17 @@ class Settings:
             raise InputError(f"method is one of {', '.join(get_args(Method))}; got {self.method!r}")
         names = [question.name for question in self.questions]
         if not names or len(set(names)) < len(names):
-            raise InputError(f"a study has one question or more, each of another name; got {', '.join(names) or 'none'}")
+            raise InputError(
+                f"a study has one question or more, each of another name; got {', '.join(names) or 'none'}"
+            )
         if len(self.labels) != len(GRADES) or any(not label.strip() or len(label) > 100 for label in self.labels):
-            raise InputError(f"labels are five, from the worst to the best, as in {','.join(GRADES)}; got {self.labels}")
+            raise InputError(
+                f"labels are five, from the worst to the best, as in {','.join(GRADES)}; got {self.labels}"
+            )
         if len(self.instructions) > _MOST_INSTRUCTIONS:
-            raise InputError(f"instructions have at most {_MOST_INSTRUCTIONS:,} characters; got {len(self.instructions):,}")
+            raise InputError(
+                f"instructions have at most {_MOST_INSTRUCTIONS:,} characters; got {len(self.instructions):,}"
+            )
         least = {"votes_per_image": 1, "images_per_rater": 1, "repeats": 0, "break_every": 0, "size": 1}
         for name, low in least.items():
             value = getattr(self, name)

@@ -1,4 +1,4 @@
-"""The study: made, opened, and voted in. What a rater's page is told is a `Step`."""
+"""The study: opened, and voted in. What a rater's page is told is a `Step`."""
 
 from __future__ import annotations
 
@@ -11,43 +11,19 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
-from aigciqa.errors import InputError, OutputExistsError
+from aigciqa.errors import InputError
 from aigciqa.evaluation.study import schema, sessions
-from aigciqa.evaluation.study.settings import Settings
-from aigciqa.utils.files import partial
+from aigciqa.evaluation.study.settings import BETTER, Settings
 from aigciqa.utils.paths import absolute
-from aigciqa.utils.place_files import move
-
-ItemKind: TypeAlias = Literal["rated", "training", "gold"]
 
 _MOST_SECONDS = 86_400.0
 _MOST_REASON = 500
-
-
-@dataclass(frozen=True)
-class Entry:
-    """An image of a study, or a pair of them.
-
-    Attributes:
-        image: its path, as tables are to call it.
-        other: in a study of pairs, the path of the image beside it.
-        reference: path of the image prompt.
-        prompt: the text prompt.
-        kind: `rated`; `training`: its votes don't count; `gold`: the right score is known.
-        expected: of a gold image, question -> right score.
-    """
-
-    image: str
-    other: str | None = None
-    reference: str | None = None
-    prompt: str | None = None
-    kind: ItemKind = "rated"
-    expected: Mapping[str, float] = field(default_factory=dict)
+_KEY_LENGTH = 8
 
 
 @dataclass(frozen=True)
@@ -95,49 +71,6 @@ class Step:
     finished: int = 0
     total: int = 0
     can_undo: bool = False
-
-
-def create_study(
-    path: str | os.PathLike[str], entries: Iterable[Entry], settings: Settings | None = None, *, anonymous: bool = False
-) -> Study:
-    """Make the file of a study, whole or not at all, and open it.
-
-    Args:
-        path: of the SQLite file; nothing may be there.
-        entries: its images, in any order.
-        settings: how it is run; by default, one question on quality with five grades.
-        anonymous: whether there is one link by which anybody becomes a rater.
-
-    Raises:
-        OutputExistsError: something is there.
-        InputError: no images to rate; pairs in a study of single images, or the other way round; a gold score that no
-            answer has.
-        OSError: the file can't be written.
-
-    Example:
-        >>> import tempfile
-        >>> from aigciqa.evaluation.study import Entry, create_study
-        >>> with create_study(f"{tempfile.mkdtemp()}/study.db", [Entry("a.png"), Entry("b.png")]) as study:
-        ...     rater = study.invite()
-        ...     step = study.step(rater.id)
-        ...     study.vote(rater.id, "key-1", step.slot, "quality", 4)[0]
-        True
-    """
-    settings = settings or Settings()
-    entries = sorted(entries, key=lambda entry: ("rated", "training", "gold").index(entry.kind))
-    _check_entries(entries, settings)
-    if os.path.lexists(path):
-        raise OutputExistsError(f"{os.fspath(path)!r} is there already: open it, or name another file")
-    os.makedirs(os.path.dirname(absolute(path)), exist_ok=True)
-    with partial(path) as unfinished:
-        os.chmod(unfinished, 0o600)  # it holds the raters' links
-        with contextlib.closing(sqlite3.connect(unfinished, isolation_level=None)) as database:
-            database.executescript(schema.TABLES)
-            database.execute("BEGIN")
-            _fill(database, entries, settings, anonymous)
-            database.execute("COMMIT")
-        move(unfinished, path)
-    return Study(path)
 
 
 def open_study(path: str | os.PathLike[str]) -> Study:
@@ -229,7 +162,7 @@ class Study:
     def set_closed(self, closed: bool) -> None:
         """Close the study, or open it again."""
         with self._writing() as database:
-            database.execute("UPDATE study SET closed = ?", [_now() if closed else None])
+            database.execute("UPDATE study SET closed = ?", [now() if closed else None])
 
     def set_anonymous(self, anonymous: bool) -> None:
         """Make the link by which anybody becomes a rater, or take it back."""
@@ -260,7 +193,7 @@ class Study:
             key: made anew for each press of a button: a vote that is sent again counts once.
             slot: that of the step that was shown.
             question: that of the step that was shown.
-            score: one of the choices.
+            score: one of the choices; of a pair 1 where the first of the step's pictures is better, 0 where the second.
             seconds: from the image's showing to the press.
             scale: at which the image was shown: screen pixels per image pixel.
 
@@ -278,12 +211,12 @@ class Study:
 
     def skip(self, rater: int, key: str, slot: int, reason: str) -> tuple[bool, Step]:
         """Record that a rater skips an image, and why; what is returned is as for `vote`."""
-        return self._act(rater, key, slot, None, {"reason": _clean(reason)[:_MOST_REASON]})
+        return self._act(rater, key, slot, None, {"reason": clean(reason)[:_MOST_REASON]})
 
     def undo(self, rater: int, key: str) -> tuple[bool, Step]:
         """Take back the rater's last vote or skip: it stays in the file, with a row that cancels it."""
         with self._writing() as database:
-            if self._is_known(database, key, rater):
+            if self._is_known(database, key, rater, -1):
                 return True, self._step(database, rater)
             last = self._last(database, rater)
             if last is None or self._is_closed(database):
@@ -296,33 +229,27 @@ class Study:
             self._progress(database, slot, answered, "open")
             return True, self._step(database, rater)
 
-    def pictures_of(self, picture: int) -> str | None:
+    def path_of(self, picture: int) -> str | None:
         """The path of a picture of the study."""
         with self._lock:
             row = self._database.execute("SELECT path FROM pictures WHERE id = ?", [picture]).fetchone()
         return os.fsdecode(row[0]) if row else None
 
-    def join(self) -> Rater:
-        """Add a rater who comes by the link for anybody."""
-        return self.invite("anonymous")
-
     def _act(
         self, rater: int, key: str, slot: int, question: str | None, values: Mapping[str, Any]
     ) -> tuple[bool, Step]:
         with self._writing() as database:
-            if self._is_known(database, key, rater):
+            if self._is_known(database, key, rater, 1):
                 return True, self._step(database, rater)
-            current = self._current(database, rater)
-            names = [each.name for each in self.settings.questions]
-            is_current = current is not None and current["id"] == slot
-            if is_current and question is not None:
-                is_current = names[current["answered"]] == question
-            if not is_current or self._is_closed(database):
+            current = self._current(database, rater, slot, question)
+            if current is None or self._is_closed(database):
                 return False, self._step(database, rater)
+            if current["swapped"] and question is not None:
+                values = {**values, "score": BETTER - values["score"]}
             about = {"key": key, "rater": rater, "slot": slot, "item": current["item"], "kind": current["kind"]}
             _insert_vote(database, {**about, **values})
             answered = current["answered"] + (question is not None)
-            state = "skipped" if question is None else "done" if answered == len(names) else "open"
+            state = "skipped" if question is None else "done" if answered == len(self.settings.questions) else "open"
             self._progress(database, current, answered, state)
             return True, self._step(database, rater)
 
@@ -391,8 +318,12 @@ class Study:
         query = "SELECT * FROM slots WHERE rater = ? AND state = 'open' ORDER BY position LIMIT 2"
         return database.execute(query, [rater]).fetchall()
 
-    def _current(self, database: sqlite3.Connection, rater: int) -> sqlite3.Row | None:
-        return next(iter(self._open(database, rater)), None)
+    def _current(self, database: sqlite3.Connection, rater: int, slot: int, question: str | None) -> sqlite3.Row | None:
+        """The rater's slot, if it is this one and this is its question (None: any)."""
+        current = next(iter(self._open(database, rater)), None)
+        if current is None or current["id"] != slot:
+            return None
+        return current if question in (None, self.settings.questions[current["answered"]].name) else None
 
     @staticmethod
     def _last(database: sqlite3.Connection, rater: int) -> sqlite3.Row | None:
@@ -405,11 +336,13 @@ class Study:
         return row
 
     @staticmethod
-    def _is_known(database: sqlite3.Connection, key: str, rater: int) -> bool:
+    def _is_known(database: sqlite3.Connection, key: str, rater: int, sign: int) -> bool:
         """Whether this very press has been recorded."""
-        row = database.execute("SELECT rater FROM votes WHERE key = ?", [key]).fetchone()
-        if row is not None and row["rater"] != rater:
-            raise InputError("this key is another rater's: reload the page")
+        if len(key) < _KEY_LENGTH:
+            raise InputError(f"a vote's key has at least {_KEY_LENGTH} characters; got {key!r}")
+        row = database.execute("SELECT rater, sign FROM votes WHERE key = ?", [key]).fetchone()
+        if row is not None and tuple(row) != (rater, sign):
+            raise InputError("this key is another vote's: reload the page")
         return row is not None
 
     @staticmethod
@@ -420,7 +353,7 @@ class Study:
     def _add_rater(database: sqlite3.Connection, label: str) -> Rater:
         secret = new_secret()
         done = database.execute(
-            "INSERT INTO raters (secret, label, created) VALUES (?, ?, ?)", [secret, _clean(label)[:200], _now()]
+            "INSERT INTO raters (secret, label, created) VALUES (?, ?, ?)", [secret, clean(label)[:200], now()]
         )
         return Rater(int(done.lastrowid or 0), secret, label)
 
@@ -443,63 +376,13 @@ def new_secret() -> str:
     return secrets.token_urlsafe(16)
 
 
-def digest_of(entries: Iterable[Entry], settings: Settings) -> str:
-    """What two studies of the same images and settings have in common."""
-    rows = sorted(json.dumps([*_cells(entry), sorted(entry.expected.items())]) for entry in entries)
-    return hashlib.sha256("\n".join([settings.to_json(), *rows]).encode()).hexdigest()
-
-
-def _cells(entry: Entry) -> tuple[str | None, ...]:
-    return (entry.kind, entry.image, entry.other, entry.reference, entry.prompt)
-
-
-def _check_entries(entries: Sequence[Entry], settings: Settings) -> None:
-    if not any(entry.kind == "rated" for entry in entries):
-        raise InputError("a study needs at least one image to rate, or in pairs, two of one prompt")
-    for entry in entries:
-        if (entry.other is not None) != (settings.method == "pairs"):
-            wanted = "pairs of images" if settings.method == "pairs" else "single images"
-            raise InputError(f"{entry.image}: the method {settings.method} takes {wanted}")
-        for name, score in entry.expected.items():
-            low, high = settings.score_range
-            if name not in settings.by_name or not low <= score <= high:
-                raise InputError(
-                    f"{entry.image}: a gold score is of one of the questions ({', '.join(settings.by_name)}) and from "
-                    f"{low:g} to {high:g}; got {name} {score:g}"
-                )
-
-
-def _fill(database: sqlite3.Connection, entries: Sequence[Entry], settings: Settings, anonymous: bool) -> None:
-    database.execute(
-        "INSERT INTO study VALUES (1, ?, ?, ?, ?, ?, ?, ?, NULL)",
-        [secrets.token_hex(4), new_secret(), new_secret(), new_secret() if anonymous else None, settings.to_json(),
-         digest_of(entries, settings), _now()],
-    )  # fmt: skip
-    ids: dict[str, int] = {}
-    for entry in entries:
-        for name in (entry.image, entry.other, entry.reference):
-            if name is not None and name not in ids:
-                ids[name] = len(ids) + 1
-    rows = ((number, os.fsencode(name), os.fsencode(absolute(name))) for name, number in ids.items())
-    database.executemany("INSERT INTO pictures VALUES (?, ?, ?)", rows)
-    for number, entry in enumerate(entries, 1):
-        pictures = [None if name is None else ids[name] for name in (entry.image, entry.other, entry.reference)]
-        prompt = None if entry.prompt is None else _clean(entry.prompt)
-        database.execute(
-            "INSERT INTO items (id, kind, image, other, reference, prompt) VALUES (?, ?, ?, ?, ?, ?)",
-            [number, entry.kind, *pictures, prompt],
-        )
-        expected = [(number, name, float(score)) for name, score in entry.expected.items()]
-        database.executemany("INSERT INTO expected VALUES (?, ?, ?)", expected)
-
-
 def _insert_vote(database: sqlite3.Connection, values: Mapping[str, Any]) -> None:
-    row = {**values, "at": _now()}
+    row = {**values, "at": now()}
     marks = ", ".join("?" * len(row))
     database.execute(f"INSERT INTO votes ({', '.join(row)}) VALUES ({marks})", list(row.values()))
 
 
-def _now() -> str:
+def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
@@ -510,6 +393,6 @@ def _clamped(value: float | None) -> float | None:
     return float(value)
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Text that SQLite takes: no half of a surrogate pair, no NUL."""
     return text.encode("utf-8", "replace").decode().replace("\0", "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from aigciqa.evaluation.study import schema
@@ -65,10 +65,10 @@ def read_votes(path: str | os.PathLike[str]) -> Iterator[Vote]:
 
 def votes_csv(path: str | os.PathLike[str]) -> Iterator[bytes]:
     """The votes as CSV in long form, a line at a time: what `aigciqa mos` reads."""
-    columns = ("image", "other", "rater", "question", "score", "kind", "seconds", "at")
+    columns: Sequence[str] = ("image", "other", "rater", "question", "score", "kind", "seconds", "at")
     with contextlib.closing(schema.connect(path, write=False)) as database:
         has_pairs = database.execute("SELECT 1 FROM items WHERE other IS NOT NULL LIMIT 1").fetchone() is not None
-    columns = tuple(name for name in columns if has_pairs or name != "other")
+    columns = [name for name in columns if has_pairs or name != "other"]
     yield encoded(csv_line(columns))
     for vote in read_votes(path):
         cells = vote._asdict() | {"score": f"{vote.score:g}"}
