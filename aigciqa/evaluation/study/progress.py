@@ -138,22 +138,23 @@ def _item(database: sqlite3.Connection, study: Study, row: sqlite3.Row) -> ItemP
 
     skipped = "SELECT COALESCE(SUM(sign), 0) FROM votes WHERE item = ? AND question IS NULL"
     tallies = database.execute("SELECT question, votes, total, squares FROM item_tally WHERE item = ?", [row["id"]])
-    means = {each["question"]: mean(each["votes"], each["total"], each["squares"]) for each in tallies if each["votes"]}
+    limits = study.settings.score_range
+    means = {each["question"]: mean(*tuple(each)[1:], limits) for each in tallies if each["votes"]}
     return ItemProgress(
         row["id"], name(row["image"]) or "", name(row["other"]), row["image"], row["other"], row["done"],
         database.execute(skipped, [row["id"]]).fetchone()[0], means,
     )  # fmt: skip
 
 
-def mean(votes: int, total: float, squares: float) -> Mean:
-    """The mean of so many votes, from their sum and the sum of their squares, with Student's interval.
+def mean(votes: int, total: float, squares: float, score_range: tuple[float, float]) -> Mean:
+    """The mean of so many votes, from their sum and the sum of their squares, with Student's interval inside the range.
 
     Example:
         >>> from aigciqa.evaluation.study.progress import mean
         >>> votes = [3, 4, 5]
-        >>> each = mean(3, sum(votes), sum(vote**2 for vote in votes))
+        >>> each = mean(3, sum(votes), sum(vote**2 for vote in votes), (1, 5))
         >>> f"{each.value:.2f} [{each.low:.2f}, {each.high:.2f}]"
-        '4.00 [1.52, 6.48]'
+        '4.00 [1.52, 5.00]'
     """
     from scipy.special import stdtrit
 
@@ -162,7 +163,8 @@ def mean(votes: int, total: float, squares: float) -> Mean:
         return Mean(votes, value, math.nan, math.nan)
     variance = max(0.0, (squares - total * value) / (votes - 1))
     half = float(stdtrit(votes - 1, 0.975)) * math.sqrt(variance / votes)
-    return Mean(votes, value, value - half, value + half)
+    low, high = score_range
+    return Mean(votes, value, max(low, value - half), min(high, value + half))
 
 
 def _raters(database: sqlite3.Connection, study: Study) -> list[RaterProgress]:

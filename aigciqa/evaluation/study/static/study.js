@@ -317,21 +317,23 @@ function startRating() {
     if (!prompt.hidden && narrow) height = Math.max(height - prompt.offsetHeight - 12, 160);
     if (!prompt.hidden && !narrow) width -= Math.min(384, width * 0.35) + 24;
     width = (width - gap * (images.length - 1)) / images.length;
-    const shown = images.map((image) => {
-      const pixel = size ? Number(size) / Math.max(image.naturalWidth, image.naturalHeight) : 1 / devicePixelRatio;
-      const wanted = [image.naturalWidth * pixel, image.naturalHeight * pixel];
-      const room = whole ? 1 : Math.min(1, width / wanted[0], height / wanted[1]);
-      image.style.width = `${wanted[0] * room}px`;
-      image.style.height = `${wanted[1] * room}px`;
+    const pixels = images.map((image) =>
+      size ? Number(size) / Math.max(image.naturalWidth, image.naturalHeight) : 1 / devicePixelRatio,
+    );
+    const rooms = images.map((image, index) =>
+      Math.min(width / (image.naturalWidth * pixels[index]), height / (image.naturalHeight * pixels[index])),
+    );
+    const room = whole ? 1 : Math.min(1, ...rooms); // the same for both of a pair
+    images.forEach((image, index) => {
+      image.style.width = `${image.naturalWidth * pixels[index] * room}px`;
+      image.style.height = `${image.naturalHeight * pixels[index] * room}px`;
       const frame = image.parentElement;
       frame.classList.toggle("whole", whole);
       frame.style.maxWidth = `${width}px`;
       frame.style.maxHeight = `${height}px`;
-      return { room, scale: pixel * room * devicePixelRatio };
     });
+    scale = Math.min(...pixels) * room * devicePixelRatio;
     prompt.style.width = prompt.hidden || narrow ? "" : `${Math.min(384, stage.parentElement.clientWidth * 0.35)}px`;
-    scale = Math.min(...shown.map((each) => each.scale));
-    const room = Math.min(...shown.map((each) => each.room));
     const note = byId("size-note");
     note.hidden = room > 0.995 && !whole;
     note.textContent = whole ? "Scroll to see all of it. " : `Shown at ${Math.round(100 * room)}% to fit. `;
