@@ -79,8 +79,7 @@ def create_study(
     with partial(path) as unfinished:
         os.chmod(unfinished, 0o600)  # it holds the raters' links
         with contextlib.closing(sqlite3.connect(unfinished, isolation_level=None)) as database:
-            database.executescript(schema.TABLES)
-            database.execute("BEGIN")
+            database.executescript(f"BEGIN; {schema.TABLES}")
             _fill(database, entries, settings, anonymous)
             database.execute("COMMIT")
         move(unfinished, os.fspath(path))

@@ -139,7 +139,11 @@ def _item(database: sqlite3.Connection, study: Study, row: sqlite3.Row) -> ItemP
     skipped = "SELECT COALESCE(SUM(sign), 0) FROM votes WHERE item = ? AND question IS NULL"
     tallies = database.execute("SELECT question, votes, total, squares FROM item_tally WHERE item = ?", [row["id"]])
     limits = study.settings.score_range
-    means = {each["question"]: mean(*tuple(each)[1:], limits) for each in tallies if each["votes"]}
+    means = {
+        each["question"]: mean(each["votes"], each["total"], each["squares"], limits)
+        for each in tallies
+        if each["votes"]
+    }
     return ItemProgress(
         row["id"], name(row["image"]) or "", name(row["other"]), row["image"], row["other"], row["done"],
         database.execute(skipped, [row["id"]]).fetchone()[0], means,
