@@ -28,8 +28,8 @@ PORT = 8570
 _SHOWN = 5
 #: Options that a study keeps from its making.
 _FIXED = (
-    "method", "questions", "prompt_for", "labels", "instructions", "training", "gold", "repeats", "votes_per_image",
-    "images_per_rater", "break_every", "size",
+    "reference", "method", "questions", "prompt_for", "labels", "instructions", "training", "gold", "repeats",
+    "votes_per_image", "images_per_rater", "break_every", "size",
 )  # fmt: skip
 
 
@@ -121,30 +121,36 @@ def main(
         from aigciqa.evaluation.study.server import make_app
         from aigciqa.evaluation.study.web import listen, serve
 
-        given = [name for name in _FIXED if _is_given(context, name)]
-        study = _made(path, images, reference, anonymous, asked) if images else _going_on(path, given, reference)
+        given = _given(context)
+        study = _made(path, images, reference, anonymous, asked) if images else _going_on(path, given)
         with study, listen(host, port) as listening:
             if anonymous:
                 study.set_anonymous(True)
             base = (url or _base(host, listening)).rstrip("/")
-            for rater in [study.invite() for _ in range(invite or 0)]:
-                click.echo(f"{rater.name}: {base}/r/{rater.secret}")
-            if study.anonymous_secret is not None:
-                click.echo(f"for all: {base}/join/{study.anonymous_secret}")
-            for_others = host != LOOPBACK or invite is not None or study.anonymous_secret is not None or url is not None
-            page = f"{base}/admin/{study.admin_secret}"
-            if not for_others:
-                rater = next(iter(study.raters()), None) or study.invite("you")
-                click.echo(f"rate here: {base}/r/{rater.secret}")
-            click.echo(f"the study's page, for you alone: {page}")
-            sys.stdout.flush()
+            for_others = host != LOOPBACK or url is not None or invite is not None or anonymous
+            page = _announce(study, base, invite or 0, for_others)
             if not no_browser:
-                opened = page if for_others else f"{base}/r/{rater.secret}"
-                threading.Thread(target=webbrowser.open, args=[opened], daemon=True).start()
+                threading.Thread(target=webbrowser.open, args=[page], daemon=True).start()
             try:
                 serve(make_app(study, url), listening)
             except KeyboardInterrupt:  # how the server is stopped
                 say(f"stopped; every vote is in {path}: aigciqa rate --study {path} goes on")
+
+
+def _announce(study: Study, base: str, invite: int, for_others: bool) -> str:
+    """Print the links; returns the one to open."""
+    for rater in [study.invite() for _ in range(invite)]:
+        click.echo(f"{rater.name}: {base}/r/{rater.secret}")
+    if study.anonymous_secret is not None:
+        click.echo(f"for all: {base}/join/{study.anonymous_secret}")
+    opened = page = f"{base}/admin/{study.admin_secret}"
+    if not for_others:
+        rater = next(iter(study.raters()), None) or study.invite("you")
+        opened = f"{base}/r/{rater.secret}"
+        click.echo(f"rate here: {opened}")
+    click.echo(f"the study's page, for you alone: {page}")
+    sys.stdout.flush()
+    return opened
 
 
 def _is_study(path: str) -> bool:
@@ -153,10 +159,13 @@ def _is_study(path: str) -> bool:
     return is_study(path)
 
 
-def _is_given(context: click.Context, name: str) -> bool:
+def _given(context: click.Context) -> list[str]:
+    """The options on the command line that say what a study is, which is fixed when it is made."""
     from click.core import ParameterSource
 
-    return context.get_parameter_source(name) == ParameterSource.COMMANDLINE
+    given = [each for each in context.command.params if each.name in _FIXED]
+    given = [each for each in given if context.get_parameter_source(str(each.name)) == ParameterSource.COMMANDLINE]
+    return [each.opts[-1] for each in given]
 
 
 def _export(path: str, export: str) -> None:
@@ -184,15 +193,14 @@ def _base(host: str, listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _going_on(path: str, given: Sequence[str], reference: str | None) -> Study:
+def _going_on(path: str, given: Sequence[str]) -> Study:
     from aigciqa.evaluation.study import open_study
 
     study = open_study(path)
-    if given or reference is not None:
+    if given:
         study.close()
-        option = "-r" if reference is not None else f"--{given[0].replace('_', '-').removesuffix('s')}"
         raise InputError(
-            f"{path} keeps the settings that it was made with: leave {option} out, or name another --study"
+            f"{path} keeps the settings that it was made with: leave {given[0]} out, or name another --study"
         )
     return study
 

@@ -53,6 +53,9 @@ def read_votes(path: str | os.PathLike[str]) -> Iterator[Vote]:
 
     A study that is open in a server can be read.
 
+    Args:
+        path: of the study's SQLite file.
+
     Raises:
         InputError: the file is no study, or one of another version.
     """
@@ -65,6 +68,7 @@ def read_votes(path: str | os.PathLike[str]) -> Iterator[Vote]:
 
 def votes_csv(path: str | os.PathLike[str]) -> Iterator[bytes]:
     """The votes as CSV in long form, a line at a time: what `aigciqa mos` reads."""
+    schema.check(path)
     columns: Sequence[str] = ("image", "other", "rater", "question", "score", "kind", "seconds", "at")
     with contextlib.closing(schema.connect(path, write=False)) as database:
         has_pairs = database.execute("SELECT 1 FROM items WHERE other IS NOT NULL LIMIT 1").fetchone() is not None
