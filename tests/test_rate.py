@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from aigciqa.cli.common import Terminated
 from aigciqa.cli.main import main
 from aigciqa.evaluation.study import Settings, Study, open_study, read_votes, web
 from aigciqa.utils.files import locked
@@ -237,9 +238,12 @@ def test_a_page_opens_in_the_browser(rate: Rate, write_images: Write, monkeypatc
     assert ["/r/" in opened[0], "/admin/" in opened[1]] == [True, True]
 
 
-def test_ctrl_c_is_how_it_ends(rate: Rate, write_images: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, Terminated])
+def test_a_signal_is_how_it_ends(
+    rate: Rate, write_images: Write, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException]
+) -> None:
     def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+        raise stop
 
     write_images("outputs", "a.png")
     monkeypatch.setattr(web, "serve", interrupt)

@@ -206,6 +206,8 @@ def test_a_second_server_on_the_study_is_refused_and_a_killed_one_leaves_no_lock
     assert second.returncode == 2
     assert "study.db is being written by another run" in second.stderr
     server.kill()
-    server.start()
-    server.process.send_signal(signal.SIGINT)
-    assert server.process.wait(20) == 0
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        server.start()
+        server.process.send_signal(stop)
+        assert server.process.wait(20) == 0
+        assert not (tmp_path / "study.db-wal").exists()

@@ -464,6 +464,11 @@ def test_what_is_no_study_or_of_another_version_is_named_and_left_alone(tmp_path
             create_study(path, entries(1))
         assert path.read_bytes() == content
     path.unlink()
+    left = tmp_path / "study.db-wal"
+    left.write_bytes(b"votes")
+    with pytest.raises(OutputExistsError, match="is left of a study that is gone"):
+        create_study(path, entries(1))
+    left.unlink()
     create_study(path, entries(1)).close()
     assert is_study(path)
     for version, why in ((2, "a newer aigciqa made it: update"), (0, "an older aigciqa made it")):

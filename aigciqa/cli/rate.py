@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import posixpath
+import signal
 import socket
 import sys
 import threading
@@ -16,7 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aigciqa.cli.common import EXIT_DONE, check_output, command, complain, reference_option, say, writing
+from aigciqa.cli.common import (
+    EXIT_DONE,
+    Terminated,
+    check_output,
+    command,
+    complain,
+    reference_option,
+    say,
+    terminate,
+    writing,
+)
 from aigciqa.errors import InputError
 
 if TYPE_CHECKING:
@@ -131,9 +142,10 @@ def main(
             page = _announce(study, base, invite or 0, for_others)
             if not no_browser:
                 threading.Thread(target=webbrowser.open, args=[page], daemon=True).start()
+            signal.signal(signal.SIGTERM, terminate)
             try:
                 serve(make_app(study, url), listening)
-            except KeyboardInterrupt:  # how the server is stopped
+            except (KeyboardInterrupt, Terminated):  # how the server is stopped
                 say(f"stopped; every vote is in {path}: aigciqa rate --study {path} goes on")
 
 
