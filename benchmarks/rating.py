@@ -73,7 +73,9 @@ def draw(folder: Path) -> None:
 def serving(folder: Path, *arguments: str) -> Iterator[tuple[int, list[str], str]]:
     """`aigciqa rate` as a process: its port, the raters' secrets, the admin's."""
     command = [sys.executable, "-m", "aigciqa.cli", "rate", *arguments, "--study", "study.db", "--no-browser"]
-    process = subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, text=True, cwd=folder)
+    process = subprocess.Popen(
+        [*command, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=folder
+    )
     assert process.stdout is not None
     links: list[str] = []
     try:
@@ -175,6 +177,7 @@ def fill(path: Path) -> None:
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 votes,
             )
+        database.execute("UPDATE raters SET finished = ?", [each])
         database.execute("UPDATE items SET done = COALESCE((SELECT votes FROM item_tally WHERE item = items.id), 0)")
 
 

@@ -31,7 +31,7 @@ from aigciqa.evaluation.study import (
 )
 from aigciqa.evaluation.study.progress import Count, items, mean, overview
 from aigciqa.evaluation.study.settings import paper_question
-from aigciqa.evaluation.study.store import Step
+from aigciqa.evaluation.study.steps import Step
 
 KEYS = (f"key-{number:08}" for number in itertools.count())
 PAIRS = Settings(method="pairs")

@@ -12,7 +12,8 @@ from typing import Any, Literal, TypeAlias
 from aigciqa.evaluation.study import sessions
 from aigciqa.evaluation.study.schema import QUICK_SECONDS
 from aigciqa.evaluation.study.settings import TOLERANCE
-from aigciqa.evaluation.study.store import Rater, Study
+from aigciqa.evaluation.study.steps import Rater
+from aigciqa.evaluation.study.store import Study
 
 PAGE = 50
 Order: TypeAlias = Literal["votes", "best", "worst", "unsure", "listed"]
@@ -173,11 +174,6 @@ def mean(votes: int, total: float, squares: float, score_range: tuple[float, flo
 
 def _raters(database: sqlite3.Connection, study: Study) -> list[RaterProgress]:
     tolerance = TOLERANCE[study.settings.method]
-    finished = _by_rater(
-        database,
-        "SELECT rater, COUNT(*) FILTER (WHERE state <> 'open' AND kind <> 'training'), "
-        "COUNT(*) FILTER (WHERE state = 'skipped') FROM slots GROUP BY rater",
-    )
     same = _by_rater(
         database,
         "SELECT rater, most, every FROM (SELECT rater, MAX(votes) AS most, SUM(votes) AS every FROM rater_tally "
@@ -203,17 +199,16 @@ def _raters(database: sqlite3.Connection, study: Study) -> list[RaterProgress]:
         f"WHERE votes.kind = 'gold' AND {_LIVE.format('votes')} GROUP BY rater",
         tolerance,
     )
-    last = _by_rater(
-        database,
-        "SELECT id, (SELECT at FROM votes WHERE rater = raters.id ORDER BY id DESC LIMIT 1) FROM raters",
+    rows = database.execute(
+        "SELECT id, secret, label, finished, skipped, "
+        "(SELECT at FROM votes WHERE rater = raters.id ORDER BY id DESC LIMIT 1) AS last FROM raters ORDER BY id"
     )
-    rows = database.execute("SELECT id, secret, label FROM raters ORDER BY id")
     return [
         RaterProgress(
-            Rater(*row),
-            finished=finished.get(row["id"], (0, 0))[0],
-            skipped=finished.get(row["id"], (0, 0))[1],
-            last=last[row["id"]][0],
+            Rater(row["id"], row["secret"], row["label"]),
+            finished=row["finished"],
+            skipped=row["skipped"],
+            last=row["last"],
             same=Count(*same.get(row["id"], ())),
             quick=Count(*quick.get(row["id"], (0,)), *votes.get(row["id"], (0,))),
             contradictions=Count(*repeats.get(row["id"], ())),

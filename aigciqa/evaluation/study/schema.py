@@ -35,7 +35,8 @@ CREATE TABLE items (
 CREATE INDEX items_by_votes ON items (kind, done, id);
 CREATE TABLE expected (item INTEGER REFERENCES items, question TEXT, score REAL NOT NULL, PRIMARY KEY (item, question));
 CREATE TABLE raters (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, secret TEXT NOT NULL UNIQUE, label TEXT NOT NULL, created TEXT NOT NULL
+    id INTEGER PRIMARY KEY AUTOINCREMENT, secret TEXT NOT NULL UNIQUE, label TEXT NOT NULL, created TEXT NOT NULL,
+    finished INTEGER NOT NULL DEFAULT 0, skipped INTEGER NOT NULL DEFAULT 0  -- slots, those for training aside
 );
 CREATE TABLE slots (  -- what a rater is shown, in this order
     id INTEGER PRIMARY KEY AUTOINCREMENT,

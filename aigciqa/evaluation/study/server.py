@@ -15,7 +15,8 @@ from aigciqa.errors import ImageError, InputError
 from aigciqa.evaluation.study import progress
 from aigciqa.evaluation.study.pictures import Pictures
 from aigciqa.evaluation.study.settings import BETTER, SAME, WORSE
-from aigciqa.evaluation.study.store import Rater, Step, Study
+from aigciqa.evaluation.study.steps import Rater, Step
+from aigciqa.evaluation.study.store import Study
 from aigciqa.evaluation.study.votes import votes_csv
 from aigciqa.evaluation.study.web import SafeHeaders, is_same, json_of, number_of, text_of
 from aigciqa.utils.extras import needs_extra

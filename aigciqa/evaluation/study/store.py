@@ -1,4 +1,4 @@
-"""The study: opened, and voted in. What a rater's page is told is a `Step`."""
+"""The study: opened, and voted in."""
 
 from __future__ import annotations
 
@@ -12,65 +12,18 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Literal
 
 from aigciqa.errors import InputError
 from aigciqa.evaluation.study import schema, sessions
 from aigciqa.evaluation.study.settings import BETTER, Settings
+from aigciqa.evaluation.study.steps import Rater, Step
 from aigciqa.utils.paths import absolute
 
 _MOST_SECONDS = 86_400.0
 _MOST_REASON = 500
 _KEY_LENGTH = 8
-
-
-@dataclass(frozen=True)
-class Rater:
-    """One who rates; `secret` is the end of the rater's own link."""
-
-    id: int
-    secret: str
-    label: str
-
-    @property
-    def name(self) -> str:
-        """What tables call the rater: `r1`, `r2`, ..."""
-        return f"r{self.id}"
-
-
-@dataclass(frozen=True)
-class Step:
-    """What a rater's page shows.
-
-    Attributes:
-        status: `rate`, `done` (nothing is left for this rater) or `closed`.
-        slot: which showing of an image it is; votes name it.
-        question: name of the question.
-        pictures: ids of the image, or of the left and the right one.
-        reference: id of the image prompt, where the question needs it.
-        prompt: the text prompt, where the question needs it.
-        upcoming: ids of the pictures that come next, to be loaded ahead.
-        notice: what is said first: `begin`, `counts` (training is over), `break`.
-        training: whether this vote does not count.
-        finished: images done.
-        total: images there are for this rater, at most.
-        can_undo: whether there is a vote to take back.
-    """
-
-    status: Literal["rate", "done", "closed"]
-    slot: int | None = None
-    question: str | None = None
-    pictures: tuple[int, ...] = ()
-    reference: int | None = None
-    prompt: str | None = None
-    upcoming: tuple[int, ...] = ()
-    notice: Literal["begin", "counts", "break"] | None = None
-    training: bool = False
-    finished: int = 0
-    total: int = 0
-    can_undo: bool = False
 
 
 def open_study(path: str | os.PathLike[str]) -> Study:
@@ -257,6 +210,13 @@ class Study:
         database.execute("UPDATE slots SET answered = ?, state = ? WHERE id = ?", [answered, state, slot["id"]])
         if slot["kind"] == "rated" and (change := (state == "done") - (slot["state"] == "done")):
             database.execute("UPDATE items SET done = done + ? WHERE id = ?", [change, slot["item"]])
+        if slot["kind"] != "training":
+            finished = (state != "open") - (slot["state"] != "open")
+            skipped = (state == "skipped") - (slot["state"] == "skipped")
+            database.execute(
+                "UPDATE raters SET finished = finished + ?, skipped = skipped + ? WHERE id = ?",
+                [finished, skipped, slot["rater"]],
+            )
 
     def _step(self, database: sqlite3.Connection, rater: int) -> Step:
         settings, sizes = self.settings, self.sizes
