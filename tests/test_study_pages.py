@@ -299,7 +299,7 @@ def test_the_export_is_csv_in_long_form(page: Page, admin: Page, study: Study) -
     assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
     assert 'filename="votes.csv"' in answer.headers["Content-Disposition"]
     rows = list(csv.DictReader(io.StringIO(answer.text)))
-    assert list(rows[0]) == ["image", "rater", "question", "score", "kind", "seconds", "at"]
+    assert list(rows[0]) == ["image", "rater", "question", "score", "kind", "prompt", "seconds", "at"]
     assert [(row["rater"], row["question"], row["score"], row["kind"]) for row in rows] == [
         ("r1", "mood", "2", "rated"),
         ("r1", "mood", "5", "rated"),

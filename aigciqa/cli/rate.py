@@ -316,10 +316,12 @@ def _entries(images: Sequence[str], reference: str | None, settings: Settings) -
                 continue
             if item.image in entries:
                 continue
-            entry = Entry(item.image, reference=item.reference, prompt=item.extra.get("prompt") or None)
+            entry = Entry(
+                item.image, reference=item.reference, prompt=item.extra.get("prompt") or None, group=item.group
+            )
             entries[item.image] = entry
             stem = posixpath.splitext(each.relative.replace(os.sep, "/"))[0]
-            of_prompt[item.reference or entry.prompt or stem].append(entry)
+            of_prompt[item.reference or prompt or stem].append(entry)
     for line in [*failed[:_SHOWN], *describe_skipped(inputs.skipped)]:
         complain(line)
     if len(failed) > _SHOWN:
@@ -328,7 +330,9 @@ def _entries(images: Sequence[str], reference: str | None, settings: Settings) -
         raise InputError(f"no images in {', '.join(images)}")
     if settings.method != "pairs":
         return list(entries.values())
-    pairs = [replace(a, other=b.image) for same in of_prompt.values() for a, b in itertools.combinations(same, 2)]
+    pairs = [
+        replace(a, other=b.image, group=None) for same in of_prompt.values() for a, b in itertools.combinations(same, 2)
+    ]
     if not pairs:
         raise InputError(
             "no two images of one prompt: name folders whose files have the same names, as in gen-a/ gen-b/, or image "

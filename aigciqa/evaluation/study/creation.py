@@ -32,6 +32,7 @@ class Entry:
         other: in a study of pairs, the path of the image beside it.
         reference: path of the image prompt.
         prompt: the text prompt.
+        group: what tables group it under.
         kind: `rated`; `training`: its votes don't count; `gold`: the right score is known.
         expected: of a gold image, question -> right score.
     """
@@ -40,6 +41,7 @@ class Entry:
     other: str | None = None
     reference: str | None = None
     prompt: str | None = None
+    group: str | None = None
     kind: ItemKind = "rated"
     expected: Mapping[str, float] = field(default_factory=dict)
 
@@ -95,7 +97,7 @@ def digest_of(entries: Iterable[Entry], settings: Settings) -> str:
 
 
 def _cells(entry: Entry) -> tuple[str | None, ...]:
-    return (entry.kind, entry.image, entry.other, entry.reference, entry.prompt)
+    return (entry.kind, entry.image, entry.other, entry.reference, entry.prompt, entry.group)
 
 
 def _check_entries(entries: Sequence[Entry], settings: Settings) -> None:
@@ -129,10 +131,10 @@ def _fill(database: sqlite3.Connection, entries: Sequence[Entry], settings: Sett
     database.executemany("INSERT INTO pictures VALUES (?, ?, ?)", rows)
     for number, entry in enumerate(entries, 1):
         pictures = [None if name is None else ids[name] for name in (entry.image, entry.other, entry.reference)]
-        prompt = None if entry.prompt is None else clean(entry.prompt)
+        prompt, group = (None if text is None else clean(text) for text in (entry.prompt, entry.group))
         database.execute(
-            "INSERT INTO items (id, kind, image, other, reference, prompt) VALUES (?, ?, ?, ?, ?, ?)",
-            [number, entry.kind, *pictures, prompt],
+            "INSERT INTO items (id, kind, image, other, reference, prompt, grouping) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [number, entry.kind, *pictures, prompt, group],
         )
         expected = [(number, name, float(score)) for name, score in entry.expected.items()]
         database.executemany("INSERT INTO expected VALUES (?, ?, ?)", expected)

@@ -29,7 +29,7 @@ CREATE TABLE items (
     id INTEGER PRIMARY KEY,
     kind TEXT NOT NULL CHECK (kind IN ('rated', 'training', 'gold')),
     image INTEGER NOT NULL REFERENCES pictures, other INTEGER REFERENCES pictures,
-    reference INTEGER REFERENCES pictures, prompt TEXT,
+    reference INTEGER REFERENCES pictures, prompt TEXT, grouping TEXT,
     done INTEGER NOT NULL DEFAULT 0  -- raters who have answered all questions
 );
 CREATE INDEX items_by_votes ON items (kind, done, id);
