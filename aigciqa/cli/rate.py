@@ -316,9 +316,8 @@ def _entries(images: Sequence[str], reference: str | None, settings: Settings) -
                 continue
             if item.image in entries:
                 continue
-            entry = Entry(
-                item.image, reference=item.reference, prompt=item.extra.get("prompt") or None, group=item.group
-            )
+            prompt = item.extra.get("prompt") or None
+            entry = Entry(item.image, reference=item.reference, prompt=prompt, group=item.group)
             entries[item.image] = entry
             stem = posixpath.splitext(each.relative.replace(os.sep, "/"))[0]
             of_prompt[item.reference or prompt or stem].append(entry)
@@ -330,9 +329,8 @@ def _entries(images: Sequence[str], reference: str | None, settings: Settings) -
         raise InputError(f"no images in {', '.join(images)}")
     if settings.method != "pairs":
         return list(entries.values())
-    pairs = [
-        replace(a, other=b.image, group=None) for same in of_prompt.values() for a, b in itertools.combinations(same, 2)
-    ]
+    couples = (couple for same in of_prompt.values() for couple in itertools.combinations(same, 2))
+    pairs = [replace(one, other=other.image, group=None) for one, other in couples]
     if not pairs:
         raise InputError(
             "no two images of one prompt: name folders whose files have the same names, as in gen-a/ gen-b/, or image "
