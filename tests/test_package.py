@@ -37,6 +37,8 @@ def modules_after(code: str) -> set[str]:
         ("import aigciqa.cli.compare, aigciqa.cli.select", ("torch",)),
         (HELP.format(command="score"), HEAVY),
         (HELP.format(command="evaluate"), (*HEAVY, "numpy", "matplotlib")),
+        (HELP.format(command="rate"), (*HEAVY, "numpy", "starlette", "sqlite3")),
+        ("import aigciqa.cli.rate, aigciqa.evaluation.study.server", HEAVY),
     ],
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(code: str, absent: tuple[str, ...]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import socket
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from aigciqa.cli.common import Terminated
 from aigciqa.cli.main import main
-from aigciqa.evaluation.study import Settings, Study, open_study, read_votes, web
+from aigciqa.evaluation.study import Settings, Study, open_study, read_votes, server, web
 from aigciqa.utils.files import locked
 
 Write = Callable[..., list[str]]
@@ -258,6 +259,20 @@ def test_a_signal_is_how_it_ends(
     done = rate("outputs")
     assert done.exit_code == 0
     assert "every vote is in study.db: aigciqa rate --study study.db goes on" in done.stderr
+
+
+@pytest.mark.parametrize("package", ["starlette.applications", "uvicorn", "jinja2"])
+def test_without_the_extra_it_says_what_to_install(
+    rate: Rate, write_images: Write, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    write_images("outputs", "a.png")
+    for module in (server, web):
+        monkeypatch.delitem(sys.modules, module.__name__)
+    monkeypatch.setitem(sys.modules, package, None)
+    done = rate("outputs")
+    assert done.exit_code == 2
+    assert "pip install 'aigciqa[rate]'" in done.stderr
+    assert not Path("study.db").exists()
 
 
 def test_export_and_deleting_a_rater(rate: Rate, write_images: Write) -> None:

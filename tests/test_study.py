@@ -519,10 +519,11 @@ def test_settings_that_are_refused(values: dict[str, Any], why: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("image", "?"), ("votes", "?"), ("two words", "?"), ("1st", "?"), ("mood", " ")]
+    ("name", "text"),
+    [("image", "?"), ("votes", "?"), ("two words", "?"), ("1st", "?"), ("mood", " "), ("mood", "\udcff")],
 )
 def test_questions_that_are_refused(name: str, text: str) -> None:
-    with pytest.raises(InputError, match=r"called|needs a text"):
+    with pytest.raises(InputError, match=r"called|needs a text|not UTF-8"):
         Question(name, text)
 
 

@@ -199,7 +199,8 @@ class _Pages:
         question = query.get("question") if query.get("question") in names else names[0]
         order = query.get("order") if query.get("order") in progress.ORDERS else "votes"
         pages = max(1, -(-study.sizes.rated // progress.PAGE))
-        page = min(pages, max(1, int(query["page"]) if query.get("page", "").isdecimal() else 1))
+        asked = query.get("page", "1")
+        page = min(pages, max(1, int(asked))) if asked.isdecimal() and len(asked) < 10 else 1
         return self._page(
             "admin.html.j2",
             study=study,

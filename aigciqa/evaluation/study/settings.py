@@ -25,6 +25,11 @@ _COLUMNS = ("rater", "question", "score", "kind", "other", "votes")
 _MOST_TEXT, _MOST_INSTRUCTIONS = 1000, 20_000
 
 
+def is_text(value: str) -> bool:
+    """Whether it can be written as UTF-8: no half of a surrogate pair, as arguments in another encoding have it."""
+    return value.encode("utf-8", "replace").decode() == value
+
+
 @dataclass(frozen=True)
 class Question:
     """One question about an image.
@@ -47,6 +52,8 @@ class Question:
             raise InputError(f"a question can't be called {self.name!r}: a column of votes is")
         if not self.text.strip() or len(self.text) > _MOST_TEXT or len(self.hint) > _MOST_TEXT:
             raise InputError(f"question {self.name!r} needs a text, of at most {_MOST_TEXT} characters")
+        if not is_text(self.text + self.hint):
+            raise InputError(f"question {self.name!r}: its text is not UTF-8")
 
 
 _HINTS = {

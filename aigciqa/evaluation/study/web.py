@@ -8,6 +8,7 @@ import socket
 from typing import Any
 
 from aigciqa.errors import InputError
+from aigciqa.evaluation.study.settings import is_text
 from aigciqa.utils.extras import needs_extra
 
 with needs_extra("rate", "rating pages need starlette and uvicorn"):
@@ -95,7 +96,7 @@ async def json_of(request: Request) -> dict[str, Any]:
 
 def text_of(sent: dict[str, Any], name: str) -> str:
     value = sent.get(name)
-    if not isinstance(value, str) or len(value) > 1000:
+    if not isinstance(value, str) or len(value) > 1000 or not is_text(value):
         raise HTTPException(400, f"{name} is a text of at most 1000 characters.")
     return value
 

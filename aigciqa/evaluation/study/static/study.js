@@ -78,7 +78,10 @@ function startJoin() {
 /* ---- The study's page ---- */
 
 function startAdmin() {
+  let acting = false; // a double click is one
   async function act(path, body) {
+    if (acting) return;
+    acting = true;
     try {
       const answer = await post(path, body);
       if (answer.ok) {
@@ -89,6 +92,7 @@ function startAdmin() {
     } catch {
       complain("No connection to the server: is it running?");
     }
+    acting = false;
   }
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[data-post]");
