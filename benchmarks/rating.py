@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from aigciqa.evaluation.study import Entry, Settings, create_study, open_study
+from aigciqa.evaluation.study import Entry, create_study, open_study
 
 RATERS, PICTURES, PAUSE = 20, 1000, 1.0
 VOTES_EACH = 30
@@ -155,7 +155,9 @@ def fill(path: Path) -> None:
     """A study with votes, written straight into its tables; one in twenty is on a repeat, one in fifty is quick."""
     rng = random.Random(0)
     each = MANY_VOTES // MANY_RATERS
-    with create_study(path, (Entry(f"outputs/{number:06}.png") for number in range(MANY_ITEMS)), Settings()) as study:
+    with create_study(
+        path, (Entry(f"outputs/{number:06}.png") for number in range(MANY_ITEMS)), StudySettings()
+    ) as study:
         raters = [study.invite().id for _ in range(MANY_RATERS)]
     with open_study(path) as study, study._writing() as database:
         for rater in raters:

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from aigciqa.cli.common import Terminated
 from aigciqa.cli.main import main
-from aigciqa.evaluation.study import Settings, Study, open_study, read_votes, server, web
+from aigciqa.evaluation.study import Study, StudySettings, open_study, read_votes, server, web
 from aigciqa.utils.files import locked
 
 Write = Callable[..., list[str]]
@@ -66,7 +66,7 @@ def test_a_folder_becomes_a_study_which_goes_on(rate: Rate, write_images: Write)
     for again in (rate("outputs"), rate()):
         assert re.search(r"/r/(\S+)", again.stdout)[1] == link[1]  # type: ignore[index]
     with open_study("study.db") as study:
-        assert study.settings == Settings()
+        assert study.settings == StudySettings()
         assert len(study.raters()) == 1
 
 

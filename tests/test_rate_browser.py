@@ -12,7 +12,7 @@ import uvicorn
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
-from aigciqa.evaluation.study import Entry, Question, Settings, Study, create_study, read_votes
+from aigciqa.evaluation.study import Entry, Question, Study, StudySettings, create_study, read_votes
 from aigciqa.evaluation.study.server import make_app
 from aigciqa.evaluation.study.web import listen
 from tests.browser import chromium, serious_issues  # noqa: F401
@@ -88,7 +88,9 @@ def serve(tmp_path: Path, chromium: Browser) -> Iterator[Serve]:  # noqa: F811
         paths = [tmp_path / f"{number}.png" for number in range(count)]
         for number, path in enumerate(paths):
             Image.fromarray(draw(*drawn, number)).save(path)
-        study = create_study(tmp_path / "study.db", listed or [Entry(str(path)) for path in paths], Settings(**chosen))
+        study = create_study(
+            tmp_path / "study.db", listed or [Entry(str(path)) for path in paths], StudySettings(**chosen)
+        )
         study.invite("you")
         sites.append(Site(study, chromium))
         return sites[-1]
@@ -371,6 +373,7 @@ def test_a_picture_that_is_gone_can_be_skipped(serve: Serve, tmp_path: Path) -> 
     page.get_by_role("button", name="It does not show properly").click()
     expect(page.locator("#progress-text")).to_have_text("Picture 2 of 2")
     assert site.votes() == []
+    page.close()  # it goes on trying, and complaining
     site.complaints.clear()
 
 

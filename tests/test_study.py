@@ -21,8 +21,8 @@ from aigciqa.errors import InputError, OutputExistsError
 from aigciqa.evaluation.study import (
     Entry,
     Question,
-    Settings,
     Study,
+    StudySettings,
     create_study,
     is_study,
     open_study,
@@ -34,7 +34,7 @@ from aigciqa.evaluation.study.settings import paper_question
 from aigciqa.evaluation.study.steps import Step
 
 KEYS = (f"key-{number:08}" for number in itertools.count())
-PAIRS = Settings(method="pairs")
+PAIRS = StudySettings(method="pairs")
 TWO = (Question("quality", "How good?"), Question("mood", "How happy?"))
 
 
@@ -61,7 +61,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Study]]:
 
     def study(listed: list[Entry] | int = 3, **values: Any) -> Study:
         listed = entries(listed) if isinstance(listed, int) else listed
-        made.append(create_study(tmp_path / f"{len(made)}.db", listed, Settings(**values)))
+        made.append(create_study(tmp_path / f"{len(made)}.db", listed, StudySettings(**values)))
         return made[-1]
 
     yield study
@@ -352,7 +352,7 @@ def test_whatever_raters_do_tallies_equal_the_votes(
 ) -> None:
     listed = [*entries(4), Entry("g.png", kind="gold", expected={"quality": 2})]
     path = tmp_path_factory.mktemp("study") / "study.db"
-    with create_study(path, listed, Settings(repeats=1, votes_per_image=2, questions=TWO)) as study:
+    with create_study(path, listed, StudySettings(repeats=1, votes_per_image=2, questions=TWO)) as study:
         ids = [study.invite().id for _ in range(raters)]
         key = next(KEYS)
         for number, act in enumerate(acts):
@@ -497,7 +497,7 @@ def test_what_is_no_study_or_of_another_version_is_named_and_left_alone(tmp_path
 )
 def test_what_makes_no_study(tmp_path: Path, listed: list[Entry], values: dict[str, Any], why: str) -> None:
     with pytest.raises(InputError, match=why):
-        create_study(tmp_path / "study.db", listed, Settings(**values))
+        create_study(tmp_path / "study.db", listed, StudySettings(**values))
     assert os.listdir(tmp_path) == []
 
 
@@ -515,7 +515,7 @@ def test_what_makes_no_study(tmp_path: Path, listed: list[Entry], values: dict[s
 )
 def test_settings_that_are_refused(values: dict[str, Any], why: str) -> None:
     with pytest.raises(InputError, match=why):
-        Settings(**values)
+        StudySettings(**values)
 
 
 @pytest.mark.parametrize(
@@ -540,6 +540,6 @@ def test_questions_of_the_paper() -> None:
     ("method", "good", "bad"), [("slider", [0, 100, 33.5], [-1, 101, None]), ("pairs", [0, 0.5, 1], [0.4, 2, None])]
 )
 def test_choices(method: Any, good: list[float], bad: list[Any]) -> None:
-    chosen = Settings(method=method)
+    chosen = StudySettings(method=method)
     assert all(map(chosen.is_choice, good))
     assert not any(map(chosen.is_choice, bad))

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from aigciqa.errors import InputError
-from aigciqa.evaluation.study import Entry, Question, Rater, Settings, Study, create_study, read_votes
+from aigciqa.evaluation.study import Entry, Question, Rater, Study, StudySettings, create_study, read_votes
 from aigciqa.evaluation.study import pictures as pictures_module
 from aigciqa.evaluation.study.pictures import Pictures
 from aigciqa.evaluation.study.server import make_app
@@ -60,7 +60,7 @@ def study(tmp_path: Path) -> Iterator[Study]:
         Image.fromarray(draw(20, 30, number)).save(path)
         listed.append(Entry(str(path), prompt=HOSTILE))
     asked = Question("mood", HOSTILE, HOSTILE, with_prompt=True)
-    chosen = Settings(questions=(asked,), instructions=HOSTILE, labels=(HOSTILE[:90], "b", "c", "d", "e"))
+    chosen = StudySettings(questions=(asked,), instructions=HOSTILE, labels=(HOSTILE[:90], "b", "c", "d", "e"))
     with create_study(tmp_path / "study.db", listed, chosen) as made:
         yield made
 
@@ -311,7 +311,7 @@ def test_the_export_is_csv_in_long_form(page: Page, admin: Page, study: Study) -
 
 def test_pairs_take_left_right_and_same(tmp_path: Path) -> None:
     listed = [Entry("a.png", other="b.png"), Entry("c.png", other="d.png"), Entry("e.png", other="f.png")]
-    with create_study(tmp_path / "study.db", listed, Settings(method="pairs")) as study:
+    with create_study(tmp_path / "study.db", listed, StudySettings(method="pairs")) as study:
         page = Page(make_app(study), study.invite())
         assert len(page.step()["pictures"]) == 2
         assert page.vote(1).status_code == page.vote("up").status_code == 400

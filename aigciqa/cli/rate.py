@@ -31,7 +31,7 @@ from aigciqa.cli.common import (
 from aigciqa.errors import InputError
 
 if TYPE_CHECKING:
-    from aigciqa.evaluation.study import Entry, Question, Settings, Study
+    from aigciqa.evaluation.study import Entry, Question, Study, StudySettings
 
 LOOPBACK = "127.0.0.1"
 PORT = 8570
@@ -244,8 +244,8 @@ def _made(path: str, images: Sequence[str], reference: str | None, anonymous: bo
     return study
 
 
-def _settings(asked: Mapping[str, Any]) -> Settings:
-    from aigciqa.evaluation.study import Settings
+def _settings(asked: Mapping[str, Any]) -> StudySettings:
+    from aigciqa.evaluation.study import StudySettings
 
     size = asked["size"]
     if size != "native" and not (size.isascii() and size.isdecimal()):
@@ -258,7 +258,7 @@ def _settings(asked: Mapping[str, Any]) -> Settings:
     values = {name: asked[name] for name in ("method", "votes_per_image", "images_per_rater", "repeats", "break_every")}
     if asked["labels"] is not None:
         values["labels"] = tuple(label.strip() for label in asked["labels"].split(","))
-    return Settings(
+    return StudySettings(
         questions=tuple(
             replace(each, with_prompt=each.with_prompt or each.name in asked["prompt_for"]) for each in questions
         ),
@@ -294,7 +294,7 @@ def _instructions(given: str) -> str:
         raise InputError(f"--instructions {given}: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _entries(images: Sequence[str], reference: str | None, settings: Settings) -> list[Entry]:
+def _entries(images: Sequence[str], reference: str | None, settings: StudySettings) -> list[Entry]:
     """The images that arguments name, as `aigciqa score` takes them; in pairs, where pairs are to be rated."""
     from aigciqa.cli.inputs import Inputs
     from aigciqa.evaluation.study import Entry
@@ -346,7 +346,7 @@ def _can_be_read(image: str) -> bool:
     return os.path.isfile(image) or is_url(image) or place_of(image) is not None
 
 
-def _gold(table: str, reference: str | None, settings: Settings) -> list[Entry]:
+def _gold(table: str, reference: str | None, settings: StudySettings) -> list[Entry]:
     """Images of a table with the scores that are right."""
     from aigciqa.tables.columns import to_score
 
@@ -373,7 +373,7 @@ def _rows(table: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
         yield found.item.image, found.item.extra
 
 
-def _check_prompts(entries: Sequence[Entry], settings: Settings) -> None:
+def _check_prompts(entries: Sequence[Entry], settings: StudySettings) -> None:
     """Refuse a question on the prompt of images that have none."""
     asking = [each.name for each in settings.questions if each.with_prompt]
     without = [entry.image for entry in entries if entry.reference is None and not entry.prompt]

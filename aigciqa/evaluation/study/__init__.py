@@ -8,7 +8,7 @@ from __future__ import annotations
 from aigciqa.evaluation.study.creation import Entry as Entry
 from aigciqa.evaluation.study.creation import create_study as create_study
 from aigciqa.evaluation.study.settings import Question as Question
-from aigciqa.evaluation.study.settings import Settings as Settings
+from aigciqa.evaluation.study.settings import StudySettings as StudySettings
 from aigciqa.evaluation.study.steps import Rater as Rater
 from aigciqa.evaluation.study.steps import Step as Step
 from aigciqa.evaluation.study.store import Study as Study

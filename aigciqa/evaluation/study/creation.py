@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 
 from aigciqa.errors import InputError, OutputExistsError
 from aigciqa.evaluation.study import schema
-from aigciqa.evaluation.study.settings import Settings
+from aigciqa.evaluation.study.settings import StudySettings
 from aigciqa.evaluation.study.store import Study, clean, new_secret, now
 from aigciqa.utils.files import partial
 from aigciqa.utils.paths import absolute
@@ -47,7 +47,11 @@ class Entry:
 
 
 def create_study(
-    path: str | os.PathLike[str], entries: Iterable[Entry], settings: Settings | None = None, *, anonymous: bool = False
+    path: str | os.PathLike[str],
+    entries: Iterable[Entry],
+    settings: StudySettings | None = None,
+    *,
+    anonymous: bool = False,
 ) -> Study:
     """Make the file of a study, whole or not at all, and open it.
 
@@ -72,7 +76,7 @@ def create_study(
         ...     study.vote(rater.id, "key-of-1", step.slot, "quality", 4)[0]
         True
     """
-    settings = settings or Settings()
+    settings = settings or StudySettings()
     entries = sorted(entries, key=lambda entry: ("rated", "training", "gold").index(entry.kind))
     _check_entries(entries, settings)
     if os.path.lexists(path):
@@ -90,7 +94,7 @@ def create_study(
     return Study(path)
 
 
-def digest_of(entries: Iterable[Entry], settings: Settings) -> str:
+def digest_of(entries: Iterable[Entry], settings: StudySettings) -> str:
     """What two studies of the same images and settings have in common."""
     rows = sorted(json.dumps([*_cells(entry), sorted(entry.expected.items())]) for entry in entries)
     return hashlib.sha256("\n".join([settings.to_json(), *rows]).encode()).hexdigest()
@@ -100,7 +104,7 @@ def _cells(entry: Entry) -> tuple[str | None, ...]:
     return (entry.kind, entry.image, entry.other, entry.reference, entry.prompt, entry.group)
 
 
-def _check_entries(entries: Sequence[Entry], settings: Settings) -> None:
+def _check_entries(entries: Sequence[Entry], settings: StudySettings) -> None:
     if not any(entry.kind == "rated" for entry in entries):
         raise InputError("a study needs at least one image to rate, or in pairs, two of one prompt")
     for entry in entries:
@@ -116,7 +120,7 @@ def _check_entries(entries: Sequence[Entry], settings: Settings) -> None:
                 )
 
 
-def _fill(database: sqlite3.Connection, entries: Sequence[Entry], settings: Settings, anonymous: bool) -> None:
+def _fill(database: sqlite3.Connection, entries: Sequence[Entry], settings: StudySettings, anonymous: bool) -> None:
     database.execute(
         "INSERT INTO study VALUES (1, ?, ?, ?, ?, ?, ?, ?, NULL)",
         [secrets.token_hex(4), new_secret(), new_secret(), new_secret() if anonymous else None, settings.to_json(),

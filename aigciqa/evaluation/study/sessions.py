@@ -6,7 +6,7 @@ import random
 import sqlite3
 from dataclasses import dataclass
 
-from aigciqa.evaluation.study.settings import Settings
+from aigciqa.evaluation.study.settings import StudySettings
 
 #: A rater who has been shown an image so many seconds ago, and has not voted, holds it no longer for others.
 HELD_SECONDS = 1800.0
@@ -44,12 +44,12 @@ class Shown:
         return cls(*database.execute(f"SELECT {', '.join(counts)} FROM slots WHERE rater = ?", [rater]).fetchone())
 
 
-def rated_limit(settings: Settings, sizes: Sizes) -> int:
+def rated_limit(settings: StudySettings, sizes: Sizes) -> int:
     """The images that a rater rates, at most."""
     return sizes.rated if settings.images_per_rater is None else min(sizes.rated, settings.images_per_rater)
 
 
-def total(database: sqlite3.Connection, settings: Settings, sizes: Sizes, shown: Shown) -> int:
+def total(database: sqlite3.Connection, settings: StudySettings, sizes: Sizes, shown: Shown) -> int:
     """How many a rater will have finished in the end, training aside; at most, where others take part in it."""
     limit = rated_limit(settings, sizes)
     if settings.votes_per_image is not None:
@@ -59,7 +59,7 @@ def total(database: sqlite3.Connection, settings: Settings, sizes: Sizes, shown:
 
 
 def assign(
-    database: sqlite3.Connection, settings: Settings, sizes: Sizes, rater: int, now: float, *, least: int = 2
+    database: sqlite3.Connection, settings: StudySettings, sizes: Sizes, rater: int, now: float, *, least: int = 2
 ) -> None:
     """See to it that a rater has so many open slots, as long as there is something to show: this one and the next."""
     count = database.execute("SELECT COUNT(*) FROM slots WHERE rater = ? AND state = 'open'", [rater]).fetchone()[0]
@@ -82,7 +82,7 @@ class _Chooser:
     """Chooses the item of one slot: (item, kind, slot that it repeats)."""
 
     def __init__(
-        self, database: sqlite3.Connection, settings: Settings, sizes: Sizes, rater: int, position: int, now: float
+        self, database: sqlite3.Connection, settings: StudySettings, sizes: Sizes, rater: int, position: int, now: float
     ) -> None:
         self.database, self.settings, self.sizes = database, settings, sizes
         self.rater, self.position, self.now = rater, position, now

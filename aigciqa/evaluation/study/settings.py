@@ -80,7 +80,7 @@ def paper_question(name: str, method: Method) -> Question | None:
 
 
 @dataclass(frozen=True)
-class Settings:
+class StudySettings:
     """How a study is run. It is fixed when the study is made.
 
     Attributes:
@@ -152,7 +152,7 @@ class Settings:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Settings:
+    def from_json(cls, text: str) -> StudySettings:
         """What `to_json` wrote."""
         values = json.loads(text)
         values["questions"] = tuple(Question(**each) for each in values["questions"])

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from aigciqa.errors import InputError
 from aigciqa.evaluation.study import schema, sessions
-from aigciqa.evaluation.study.settings import BETTER, Settings
+from aigciqa.evaluation.study.settings import BETTER, StudySettings
 from aigciqa.evaluation.study.steps import Rater, Step
 from aigciqa.utils.paths import absolute
 
@@ -46,7 +46,7 @@ class Study:
         row = self._database.execute("SELECT * FROM study").fetchone()
         self.id, self.admin_secret, self.anonymous_secret = row["id"], row["admin"], row["anonymous"]
         self.digest: str = row["digest"]
-        self.settings = Settings.from_json(row["settings"])
+        self.settings = StudySettings.from_json(row["settings"])
         self._secret = str(row["secret"]).encode()
         counts = dict(self._database.execute("SELECT kind, COUNT(*) FROM items GROUP BY kind").fetchall())
         self.sizes = sessions.Sizes(*(counts.get(kind, 0) for kind in ("rated", "training", "gold")))
