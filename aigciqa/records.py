@@ -66,6 +66,12 @@ class Record:
         quality_map: where maps were asked for, the score map of the metric's main dimension, float32 (h, w),
             whose mean is the score.
         extra: the item's.
+
+    Example:
+        >>> from aigciqa import Record
+        >>> record = Record("cat.png", None, None, "nr-lite", {"quality": 3.5})
+        >>> record.scores["quality"], record.error
+        (3.5, None)
     """
 
     image: str

@@ -39,6 +39,12 @@ class Preprocess:
         std: per channel, divided by.
         max_side: the long side is never resized beyond this; the short side then stays below `resize`.
         eight_bit: tensors are rounded to 8-bit levels as a file's pixels are (gradients pass straight through).
+
+    Example:
+        >>> import aigciqa
+        >>> preprocess = aigciqa.metric_info("nr-resnet50").preprocess
+        >>> preprocess.resize, preprocess.crop
+        (256, 224)
     """
 
     resize: int | None

@@ -34,7 +34,7 @@ from aigciqa.registry import METRICS, SCORE_RANGES, default_metric
 from aigciqa.tables.columns import columns_of, dimensions_of, to_row
 from aigciqa.tables.scores import ScoreTable, is_table, read_table
 from aigciqa.tables.text import encoded, printable
-from aigciqa.utils.object_stores import is_url
+from aigciqa.utils.object_stores import may_exist
 from aigciqa.utils.paths import absolute
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def main(
     tables = {argument: read_table(argument, named) for argument in arguments if is_table(argument)}
     folders = [argument for argument in arguments if argument not in tables]
     for folder in folders:
-        if not (folder == "-" or is_url(folder) or glob.has_magic(folder) or os.path.exists(folder)):
+        if not (folder == "-" or glob.has_magic(folder) or may_exist(folder)):
             raise click.UsageError(f"{folder}: no such file or folder")
     if len(arguments) == 1 and folders:
         raise click.UsageError(f"{arguments[0]} is one group: name several folders, such as {arguments[0]}/*")

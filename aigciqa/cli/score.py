@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -41,7 +41,7 @@ from aigciqa.tables.columns import Row, columns_of, dimensions_of, scores_of, to
 from aigciqa.tables.formats import header, lines
 from aigciqa.tables.text import printable
 from aigciqa.utils.files import locked
-from aigciqa.utils.object_stores import is_url
+from aigciqa.utils.object_stores import may_exist
 
 if TYPE_CHECKING:
     from aigciqa.cli.inputs import Inputs
@@ -269,7 +269,7 @@ def _score_on_ray(
     made_by = describe(setup.metrics, scores_of(run.columns), "auto" if setup.fast else None, options)
     parts = Parts(output, run.columns, made_by)
     records = score_shards(inputs.found, inputs.to_item, setup, parts, part_size, resume)
-    with nullcontext() if is_url(output) else locked(output), closing(records):
+    with locked(output), closing(records):
         for record in records:
             run.take(record)
 
@@ -369,7 +369,7 @@ class _Run:
 
     def _stopped(self, why: str, status: int) -> int:
         hint = ""
-        if self.taken and self.kept is not None and (is_url(os.fspath(self.kept)) or os.path.exists(self.kept)):
+        if self.taken and self.kept is not None and may_exist(os.fspath(self.kept)):
             hint = f"; the rows so far are in {self.kept}, and --resume goes on from there"
         complain(f"{why}{hint}")
         return status

@@ -37,6 +37,14 @@ class PrecomputedScores:
         dimensions: the columns that hold scores of `metrics`.
         columns: the columns that are each the scores of a metric of their own.
         rows: all of them; a row without an image has an error.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from aigciqa.evaluation import PrecomputedScores
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "other.csv"
+        >>> _ = path.write_text("image,lpips\\ncat.png,0.25\\n")
+        >>> PrecomputedScores.read(path, columns=["lpips"]).rows[0]["lpips"]
+        0.25
     """
 
     path: Path
@@ -50,14 +58,6 @@ class PrecomputedScores:
         cls, path: str | os.PathLike[str], *, dimensions: Sequence[str] = (), columns: Sequence[str] = ()
     ) -> PrecomputedScores:
         """Read a table ending in `.csv`, `.json`, `.jsonl` or `.parquet`.
-
-        Example:
-            >>> import pathlib, tempfile
-            >>> from aigciqa.evaluation import PrecomputedScores
-            >>> path = pathlib.Path(tempfile.mkdtemp()) / "other.csv"
-            >>> _ = path.write_text("image,lpips\\ncat.png,0.25\\n")
-            >>> PrecomputedScores.read(path, columns=["lpips"]).rows[0]["lpips"]
-            0.25
 
         Args:
             path: of the table.

@@ -28,6 +28,7 @@ from aigciqa.tables.formats import format_of
 from aigciqa.tables.provenance import FORMAT
 from aigciqa.utils.files import locked
 from aigciqa.utils.object_stores import is_url
+from aigciqa.utils.paths import is_absolute
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,12 @@ class ScoredFile:
         rows: how many rows it has, one per image and metric.
         failed: how many of them have an error instead of scores.
         resumed: how many of them are of an earlier run.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from aigciqa import ScoredFile
+        >>> ScoredFile(Path("scores.csv"), rows=100, failed=2, resumed=40).failed
+        2
     """
 
     path: Path
@@ -187,7 +194,7 @@ def describe(
 
 def folder_of_paths(paths: Iterable[str | None], output: str) -> str | None:
     """The folder that relative paths begin in, from the table's, since both may move; None if all are absolute."""
-    if all(os.path.isabs(path) or is_url(path) for path in paths if path):
+    if all(is_absolute(path) for path in paths if path):
         return None
     if is_url(output):
         return os.getcwd()
