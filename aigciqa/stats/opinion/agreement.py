@@ -111,7 +111,8 @@ def with_others(votes: Votes) -> Array:
     y = mean - shared.rater_mean(mean)[shared.rater]
     spread = shared.rater_sum(x**2) * shared.rater_sum(y**2)
     fit = (shared.per_rater > 2) & (spread > 1e-18)
-    return np.divide(shared.rater_sum(x * y), np.sqrt(spread), out=np.full(votes.raters, np.nan), where=fit)
+    correlation = np.full(votes.raters, np.nan)
+    return np.asarray(np.divide(shared.rater_sum(x * y), np.sqrt(spread), out=correlation, where=fit))
 
 
 def _mean_ranks(values: Array) -> Array:

@@ -85,7 +85,7 @@ def bradley_terry(choices: Choices, clusters: Index | None = None) -> Strengths:
 
     part = parts(choices)
     is_tie = choices.result == _TIE
-    bounded = not is_tie.all() and parts(choices, "strong").max() == part.max()
+    bounded = bool(not is_tie.all() and parts(choices, "strong").max() == part.max())
     fitted = choices if bounded else _with_average(choices)
     theta, slopes, information = _maximum(fitted, bool(is_tie.any()))
     covariance = np.linalg.inv(information)
@@ -110,7 +110,7 @@ def bradley_terry(choices: Choices, clusters: Index | None = None) -> Strengths:
 
 
 def parts(choices: Choices, connection: str = "weak") -> Index:
-    """The number of the part that each thing (m,) is in: connected by comparisons or, if strong, by choices both ways."""
+    """The part that each thing (m,) is in: things that comparisons connect or, if strong, choices both ways."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

@@ -63,8 +63,10 @@ def zscore(votes: Votes) -> Opinion:
     score of 0 is the mean of all votes, and one of 1 a standard deviation (root mean square over raters) above it.
     """
     rejected = useless(votes)
-    deviation = votes.rater_std()
-    rejected = [reason or ("one value in all votes" if std == 0 else "") for reason, std in zip(rejected, deviation)]
+    constant = votes.rater_std() == 0
+    rejected = [
+        reason or ("one value in all votes" if same else "") for reason, same in zip(rejected, constant, strict=True)
+    ]
     kept = _left(votes, rejected, "zscore")
     own, rater = kept.rater_std(), kept.rater
     z = (kept.score - kept.rater_mean(kept.score)[rater]) / own[rater]

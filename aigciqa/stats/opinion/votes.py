@@ -123,7 +123,8 @@ class Opinion:
 def ratio(over: ArrayLike, under: ArrayLike) -> Array:
     """A quotient; NaN where the divisor is not positive."""
     over, under = np.broadcast_arrays(np.asarray(over, np.float64), np.asarray(under, np.float64))
-    return np.divide(over, under, out=np.full(over.shape, np.nan), where=under > 0)
+    quotient: Array = np.divide(over, under, out=np.full(over.shape, np.nan), where=under > 0)
+    return quotient
 
 
 def one_value(votes: Votes) -> NDArray[np.bool_]:
@@ -131,7 +132,8 @@ def one_value(votes: Votes) -> NDArray[np.bool_]:
     lowest, highest = np.full(votes.raters, np.inf), np.full(votes.raters, -np.inf)
     np.minimum.at(lowest, votes.rater, votes.score)
     np.maximum.at(highest, votes.rater, votes.score)
-    return (votes.per_rater >= MIN_ONE_VALUE) & (lowest == highest)
+    constant: NDArray[np.bool_] = (votes.per_rater >= MIN_ONE_VALUE) & (lowest == highest)
+    return constant
 
 
 def useless(votes: Votes) -> list[str]:
