@@ -159,11 +159,12 @@ def score_pairs(cast: Sequence[Vote], question: str, by: str | None) -> Question
 def _on_pairs(
     side: NDArray[np.intp], rater: NDArray[np.intp], result: NDArray[np.float64], kept: NDArray[np.bool_]
 ) -> Votes:
-    """Choices as votes on pairs, the same pair in either order."""
-    first, second = side[::2][kept], side[1::2][kept]
-    _, pair = np.unique(np.minimum(first, second) * side.size + np.maximum(first, second), return_inverse=True)
-    turned = np.where(first < second, result[kept], 1 - result[kept])
-    return _once_each(pair, rater[kept], turned, int(pair.max()) + 1, int(rater.max()) + 1)[0]
+    """Choices as votes on pairs, each in both orders: which image comes first is to make no difference."""
+    first, second = (np.concatenate(pair) for pair in ((side[::2], side[1::2]), (side[1::2], side[::2])))
+    both = np.concatenate([kept, kept])
+    _, pair = np.unique((first * side.size + second)[both], return_inverse=True)
+    score, by = np.concatenate([result, 1 - result])[both], np.concatenate([rater, rater])[both]
+    return _once_each(pair, by, score, int(pair.max()) + 1, int(by.max()) + 1)[0]
 
 
 def _numbered(names: Iterable[str]) -> tuple[list[str], NDArray[np.intp]]:

@@ -55,9 +55,8 @@ def icc(votes: Votes) -> Icc:
         return Icc(math.nan, math.nan)
     image, rater, noise = np.linalg.solve(expected, np.array([by_image, by_rater, np.sum(score**2)]) - overall)
     votes_each = len(per_image) / np.sum(1 / per_image)
-    if image + rater + noise <= 0:
-        return Icc(math.nan, math.nan)
-    return Icc(float(image / (image + rater + noise)), float(image / (image + (rater + noise) / votes_each)))
+    of_one, of_mean = image + rater + noise, image + (rater + noise) / votes_each
+    return Icc(*(float(image / total) if total > 0 else math.nan for total in (of_one, of_mean)))
 
 
 def krippendorff_alpha(votes: Votes, *, ordinal: bool = False) -> float:
