@@ -121,9 +121,8 @@ def test_the_votes_of_a_study_that_count(tmp_path: Path, monkeypatch: pytest.Mon
         StudyVote("a.png", "r1", "quality", 10, "repeat"), StudyVote("x.png", "r1", "quality", 0, "training"),
         StudyVote("g.png", "r2", "quality", 0, "gold"),
     ]  # fmt: skip
-    study = ModuleType("aigciqa.evaluation.study.votes")
+    study = ModuleType("aigciqa.evaluation.study")
     study.read_votes = lambda path: iter(votes)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "aigciqa.evaluation.study", ModuleType("aigciqa.evaluation.study"))
     monkeypatch.setitem(sys.modules, study.__name__, study)
     path = file(tmp_path, "", "study.db")
     assert means(path) == {"a.png": 80}
@@ -353,6 +352,7 @@ def test_usage_errors(tmp_path: Path) -> None:
         ((path, "-o", tmp_path / "ratings.json"), "name a file that ends in .csv"),
         ((path, "-o", tmp_path / "x.csv", "--raters", tmp_path / "x.csv"), "name the same file"),
         ((path, "--scale", "1", "4"), "off the scale 1 to 4"),
+        ((path, "-q", "votes"), "a question can't be called 'votes'"),
     ):
         done = run(*arguments)
         assert done.exit_code == 2, words

@@ -200,6 +200,13 @@ def test_a_rater_of_one_value_would_spoil_p910() -> None:
     assert screened == pytest.approx(clean)
 
 
+def test_without_a_vote_left_over_there_is_no_interval() -> None:
+    """Four votes for three scores, and for two biases of which one is given by the other."""
+    opinion = p910(Votes.of_matrix([[4, 3], [2, NAN], [NAN, 3]]))
+    assert opinion.score == pytest.approx([3.5, 1.5, 3.5])
+    assert np.isnan([opinion.low, opinion.high]).all()
+
+
 def test_parts_without_a_rater_in_common_are_told() -> None:
     matrix = np.full((6, 4), NAN)
     matrix[:3, :2] = [[1, 2], [3, 4], [4, 5]]

@@ -142,6 +142,10 @@ def mean_opinion_scores(
     for vote in table.votes:
         by_question.setdefault(vote.question, []).append(vote)
     questions = tuple(by_question)
+    if taken := {"image", "votes", *CARRIED} & by_question.keys():
+        raise InputError(
+            f"{table.name}: a question can't be called {taken.pop()!r}, which is another column: rename it"
+        )
     parts = [
         score_pairs(cast, each, by) if table.is_pairs else score_ratings(cast, each, method)
         for each, cast in by_question.items()

@@ -166,7 +166,7 @@ def read_votes(
         raise InputError(f"{str(path)!r}: no such file")
     if suffix in STUDY_SUFFIXES:
         # Loaded by name: a study's file takes modules that tables of votes do not.
-        study = importlib.import_module("aigciqa.evaluation.study.votes").read_votes(path)
+        study = importlib.import_module("aigciqa.evaluation.study").read_votes(path)
         return read_study(study, path)
     try:
         table = read_columns(path, [_column_of_csv(path)] if suffix == ".csv" else [])
@@ -179,7 +179,7 @@ def read_votes(
 
 def read_study(votes: Iterable[Any], path: Path) -> VoteTable:
     """The votes of a study that count; each has at least `image`, `rater`, `question`, `score` and `kind`."""
-    rated = [vote for vote in votes if vote.kind == _RATED]
+    rated = sorted((vote for vote in votes if vote.kind == _RATED), key=lambda vote: str(vote.image))
     if not rated:
         raise InputError(f"{path}: no votes yet")
     about = {vote.image: {name: getattr(vote, name, None) or "" for name in CARRIED} for vote in rated}

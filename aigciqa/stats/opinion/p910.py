@@ -98,7 +98,7 @@ def _mean_bias(votes: Votes, bias: Array) -> tuple[Array, Array]:
 
 
 def _half_width(votes: Votes, residual: Array, inconsistency: Array) -> Array:
-    """Half the width of each score's 95% interval (m,); infinite if no vote is left over to tell the noise by."""
+    """Half the width of each score's 95% interval (m,); NaN if no vote is left over to tell the noise by."""
     from scipy.stats import t
 
     weight = inconsistency[votes.rater] ** -2
@@ -106,7 +106,7 @@ def _half_width(votes: Votes, residual: Array, inconsistency: Array) -> Array:
     fitted = np.count_nonzero(votes.per_image) + np.count_nonzero(votes.per_rater) - parts
     freedom = len(weight) - fitted
     if freedom < 1:
-        return np.full(votes.images, np.inf)
+        return np.full(votes.images, np.nan)
     total = votes.image_sum(weight)
     variance = ratio(1, total) + ratio(_bias_variance(votes, weight, part), total**2)
     return np.asarray(t.ppf(0.975, freedom) * np.sqrt(variance * np.sum(weight * residual**2) / freedom))
