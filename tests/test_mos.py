@@ -326,7 +326,16 @@ def test_pairs_rank_groups(tmp_path: Path) -> None:
     assert "by is for votes on pairs" in run(file(tmp_path, LONG), "--by", "parent").stderr
 
 
-def test_a_rater_with_one_answer_to_all_pairs_is_rejected() -> None:
+def test_whoever_chose_is_not_rejected_for_the_winners_being_listed_first(tmp_path: Path) -> None:
+    rows = [f"{winner}.png,{loser}.png,ann" for winner in range(5) for loser in range(winner + 1, 5)]
+    found = aigciqa.mean_opinion_scores(file(tmp_path, "\n".join(["winner,loser,rater", *rows, "4.png,0.png,bob"])))
+    assert [(row["rater"], row["votes"], row["rejected"]) for row in found.raters] == [
+        ("ann", 10, "no"),
+        ("bob", 1, "no"),
+    ]
+
+
+def test_a_rater_to_whom_all_pairs_are_the_same_is_rejected() -> None:
     rng = np.random.default_rng(0)
     names = [f"{number}.png" for number in range(6)]
     pairs = [rng.permutation(names)[:2] for _ in range(40)]
@@ -338,13 +347,13 @@ def test_a_rater_with_one_answer_to_all_pairs_is_rejected() -> None:
     ]
     found = aigciqa.mean_opinion_scores(votes)
     assert [row["rejected"] for row in found.raters] == ["no", "no", "yes"]
-    assert found.raters[2]["why"] == "one answer in all 40 choices"
+    assert found.raters[2]["why"] == "the same of all 40 pairs"
     scores = {row["image"]: row["quality"] for row in found.rows}
     assert sorted(scores, key=scores.__getitem__, reverse=True) == names
 
 
 def test_usage_errors(tmp_path: Path) -> None:
-    path = file(tmp_path, LONG)
+    path, pairs = file(tmp_path, LONG), file(tmp_path, "winner,loser\na,b\nb,a\n", "pairs.csv")
     for arguments, words in (
         ((tmp_path / "none.csv",), "no such file"),
         ((file(tmp_path, "", "votes.txt"),), "votes are in a file that ends in one of .csv"),
@@ -352,6 +361,8 @@ def test_usage_errors(tmp_path: Path) -> None:
         ((path, "-o", tmp_path / "ratings.json"), "name a file that ends in .csv"),
         ((path, "-o", tmp_path / "x.csv", "--raters", tmp_path / "x.csv"), "name the same file"),
         ((path, "--scale", "1", "4"), "off the scale 1 to 4"),
+        ((path, "--scale", "5", "1"), "from its lowest vote to its highest"),
+        ((pairs, "--raters", tmp_path / "r.csv"), "no table of raters"),
         ((path, "-q", "votes"), "a question can't be called 'votes'"),
     ):
         done = run(*arguments)

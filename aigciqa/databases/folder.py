@@ -104,7 +104,7 @@ def _samples(labels: Labels, named: set[str]) -> Iterator[Sample]:
 
 def _rated(labels: Labels, named: set[str]) -> list[str]:
     """The columns that hold scores, those of the paper first."""
-    of_scores = {f"{name}{end}" for name in labels.table.columns for end in OF_SCORES}
+    of_scores = {f"{name}{end}" for name in labels.table.columns for end in OF_SCORES} - named
     others = [name for name in labels.table.columns if name not in METADATA and name not in of_scores]
     known = named | known_dimensions() | {name for name in others if f"{name}_std" in labels.table.columns}
     rated = [name for name in dict.fromkeys((*SCORE_RANGES, *others)) if name in known and name in others]

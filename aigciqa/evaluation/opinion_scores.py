@@ -53,14 +53,15 @@ class OpinionScores:
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write `rows` as CSV: a manifest of the database `folder`, from which its paths are relative."""
         folder = Path(os.path.abspath(path)).parent
-        moved = (
-            {name: _moved(cell, self.folder, folder) if name in ("image", "reference") else cell for name, cell in row}
-            for row in map(dict.items, map(dict, self.rows))
+        paths = [name for name in ("image", "reference") if name in self.rows[0]]
+        _write_csv(
+            path, [{**row, **{name: _moved(row[name], self.folder, folder) for name in paths}} for row in self.rows]
         )
-        _write_csv(path, list(moved))
 
     def write_raters(self, path: str | os.PathLike[str]) -> None:
-        """Write `raters` as CSV."""
+        """Write `raters` as CSV; an `InputError` if the votes do not say whose they are."""
+        if not self.raters:
+            raise InputError("no table of raters: the votes do not say whose they are")
         _write_csv(path, self.raters)
 
     def scores(self) -> TextTable:
@@ -155,7 +156,7 @@ def mean_opinion_scores(
     rows = []
     for image in images:
         row: dict[str, Any] = {"group" if by else "image": image}
-        row |= {name: table.about[image].get(name, "") for name in carried}
+        row |= {name: table.about.get(image, {}).get(name, "") for name in carried}
         for each, part in zip(questions, parts, strict=True):
             blank = dict.fromkeys((each, *(f"{each}_{end}" for end in ("std", "low", "high"))), math.nan)
             row |= blank | {name: cell for name, cell in part.rows.get(image, {}).items() if name != "votes"}

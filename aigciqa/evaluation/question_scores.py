@@ -66,6 +66,7 @@ class QuestionScores:
 
 
 def score_ratings(cast: Sequence[Vote], question: str, method: str) -> QuestionScores:
+    """The scores of images that were rated, by one of `METHODS`."""
     images, image = _numbered(vote.image for vote in cast)
     raters, rater = _numbered(vote.rater for vote in cast)
     votes, notes = _once_each(image, rater, np.array([vote.score for vote in cast]), len(images), len(raters))
@@ -73,10 +74,10 @@ def score_ratings(cast: Sequence[Vote], question: str, method: str) -> QuestionS
     rejected = np.array([bool(why) for why in opinion.rejected])
     counted_votes = votes.only(~rejected[votes.rater])
     others = agreement.with_others(votes)
-    odd = _oddities(votes, others)
+    odd, cast_votes = _oddities(votes, others), votes.per_rater
     table = [
         {
-            "question": question, "rater": name, "votes": int(votes.per_rater[number]),
+            "question": question, "rater": name, "votes": int(cast_votes[number]),
             "bias": opinion.bias[number], "inconsistency": opinion.inconsistency[number], "correlation": others[number],
             "rejected": "yes" if rejected[number] else "no", "why": opinion.rejected[number] or odd[number],
         }
@@ -101,17 +102,18 @@ def score_ratings(cast: Sequence[Vote], question: str, method: str) -> QuestionS
 
 
 def score_pairs(cast: Sequence[Vote], question: str, by: str | None) -> QuestionScores:
+    """The strengths of images that were compared, or of their groups."""
     images, side = _numbered(path for vote in cast for path in (vote.image, vote.other or ""))
     result, count = (np.array([getattr(vote, name) for vote in cast], np.float64) for name in ("score", "count"))
     raters, rater = _numbered(vote.rater for vote in cast)
     notes: list[str] = []
     single = Votes(np.arange(len(cast)), rater, result, len(cast), len(raters))
-    constant = one_value(single) & (np.array(raters) != "")
-    kept = ~constant[rater]
+    same = one_value(single) & (single.rater_mean(result) == bradley_terry.TIE)  # who says so of all says nothing
+    kept, choices_of = ~same[rater], single.per_rater
     things, clusters = images, None
     choices = bradley_terry.Choices(side[::2][kept], side[1::2][kept], result[kept], count[kept], len(images))
     if not len(choices.result):
-        raise InputError("no rater is left: each gave one answer throughout")
+        raise InputError("no rater is left: each said the same of all pairs")
     if by is not None:
         scene = bradley_terry.parts(choices)[choices.first]
         of = group_by(by)
@@ -135,22 +137,22 @@ def score_pairs(cast: Sequence[Vote], question: str, by: str | None) -> Question
             f"the comparisons fall into {found.part.max() + 1} parts without a comparison between them: the mean of "
             "each is 0, and scores of different parts can't be compared"
         )
-    if constant.any():
-        notes.append(f"{constant.sum()} of {counted(raters, 'rater')} rejected")
+    if same.any():
+        notes.append(f"{same.sum()} of {counted(raters, 'rater')} rejected")
     std = found.error * np.sqrt(found.votes)
     rows = _rows(question, things, found.strength, std, found.low, found.high, found.votes)
     table = [
         {
-            "question": question, "rater": name, "votes": int(single.per_rater[number]), "bias": math.nan,
-            "inconsistency": math.nan, "correlation": math.nan, "rejected": "yes" if constant[number] else "no",
-            "why": f"one answer in all {single.per_rater[number]} choices" if constant[number] else "",
+            "question": question, "rater": name, "votes": int(choices_of[number]), "bias": math.nan,
+            "inconsistency": math.nan, "correlation": math.nan, "rejected": "yes" if same[number] else "no",
+            "why": f"the same of all {choices_of[number]} pairs" if same[number] else "",
         }
         for number, name in enumerate(raters)
         if name
     ]  # fmt: skip
     alpha = agreement.krippendorff_alpha(_on_pairs(side, rater, result, kept)) if table else math.nan
     whole = RaterAgreement(
-        question, len(images), len(table) - int(constant.sum()), int(count[kept].sum()), math.nan, math.nan, alpha,
+        question, len(images), len(table) - int(same.sum()), int(count[kept].sum()), math.nan, math.nan, alpha,
         math.nan,
     )  # fmt: skip
     return QuestionScores(rows, table, whole, [f"{question}: {note}" for note in notes])

@@ -153,6 +153,8 @@ def read_votes(
     Raises:
         InputError: with everything that is wrong, and in which rows.
     """
+    if scale is not None and not scale[0] < scale[1]:
+        raise InputError(f"a scale goes from its lowest vote to its highest; got {scale[0]:g} to {scale[1]:g}")
     if not isinstance(source, (str, os.PathLike)):
         rows = list(source)
         columns = tuple(dict.fromkeys(name for row in rows for name in row))

@@ -15,7 +15,7 @@ _ROUNDS = 200
 #: Newton's steps are no longer, in logarithms.
 _LONGEST = 2.0
 #: The result of a tie.
-_TIE = 0.5
+TIE = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +84,7 @@ def bradley_terry(choices: Choices, clusters: Index | None = None) -> Strengths:
     from scipy.stats import norm, t
 
     part = parts(choices)
-    is_tie = choices.result == _TIE
+    is_tie = choices.result == TIE
     bounded = bool(not is_tie.all() and parts(choices, "strong").max() == part.max())
     fitted = choices if bounded else _with_average(choices)
     theta, slopes, information = _maximum(fitted, bool(is_tie.any()))
@@ -151,7 +151,7 @@ def _maximum(choices: Choices, ties: bool) -> tuple[Array, Array, Array]:
     for _ in range(_ROUNDS):
         win, tie = _chances(choices, theta, ties)
         share = win + tie / 2
-        is_tie = choices.result == _TIE
+        is_tie = choices.result == TIE
         slopes = choices.count[:, None] * (
             (choices.result - share)[:, None] * design + (is_tie - tie)[:, None] * of_ties
         )
