@@ -346,6 +346,8 @@ def test_a_rater_to_whom_all_pairs_are_the_same_is_rejected() -> None:
         for rater in ("ann", "bob", "idle")
     ]
     found = aigciqa.mean_opinion_scores(votes)
+    nobody = [{"left": left, "right": right, "choice": "same"} for left, right in pairs]
+    assert [row["quality"] for row in aigciqa.mean_opinion_scores(nobody).rows] == pytest.approx([0] * 6)
     assert [row["rejected"] for row in found.raters] == ["no", "no", "yes"]
     assert found.raters[2]["why"] == "the same of all 40 pairs"
     scores = {row["image"]: row["quality"] for row in found.rows}

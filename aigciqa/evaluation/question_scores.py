@@ -108,8 +108,8 @@ def score_pairs(cast: Sequence[Vote], question: str, by: str | None) -> Question
     raters, rater = _numbered(vote.rater for vote in cast)
     notes: list[str] = []
     single = Votes(np.arange(len(cast)), rater, result, len(cast), len(raters))
-    same = one_value(single) & (single.rater_mean(result) == bradley_terry.TIE)  # who says so of all says nothing
-    kept, choices_of = ~same[rater], single.per_rater
+    same = one_value(single) & (single.rater_mean(result) == bradley_terry.TIE) & (np.array(raters) != "")
+    kept, choices_of = ~same[rater], np.rint(single.rater_sum(count)).astype(np.intp)
     things, clusters = images, None
     choices = bradley_terry.Choices(side[::2][kept], side[1::2][kept], result[kept], count[kept], len(images))
     if not len(choices.result):

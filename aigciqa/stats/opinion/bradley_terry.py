@@ -87,14 +87,17 @@ def bradley_terry(choices: Choices, clusters: Index | None = None) -> Strengths:
     is_tie = choices.result == TIE
     bounded = bool(not is_tie.all() and parts(choices, "strong").max() == part.max())
     fitted = choices if bounded else _with_average(choices)
-    theta, slopes, information = _maximum(fitted, bool(is_tie.any()))
+    theta, information = _maximum(fitted, bool(is_tie.any()))
     covariance = np.linalg.inv(information)
     quantile = norm.ppf(0.975)
     clustered = 0 if clusters is None else len(np.unique(clusters))
     if clusters is not None and clustered > 1:
-        sums = np.zeros((clusters.max() + 1, len(theta)))
-        np.add.at(sums, clusters, slopes[: len(clusters)])
-        covariance = covariance @ (sums.T @ sums) @ covariance * clustered / (clustered - 1)
+        apart, tied = _residuals(choices, theta, bool(is_tie.any()))
+        slopes = np.zeros((clusters.max() + 1, len(theta)))
+        np.add.at(slopes, (clusters, choices.first), apart)
+        np.add.at(slopes, (clusters, choices.second), -apart)
+        slopes[:, -1] = np.bincount(clusters, tied, len(slopes))
+        covariance = covariance @ (slopes.T @ slopes) @ covariance * clustered / (clustered - 1)
         quantile = t.ppf(0.975, clustered - 1)
     same = part[:, None] == part
     centred = np.eye(choices.things) - same / same.sum(axis=1)
@@ -133,39 +136,53 @@ def _with_average(choices: Choices) -> Choices:
     )
 
 
-def _maximum(choices: Choices, ties: bool) -> tuple[Array, Array, Array]:
-    """By Newton's method: strengths and the parameter of ties (m + 1,), slopes (n, m + 1), information (m + 1, m + 1).
+def _maximum(choices: Choices, ties: bool) -> tuple[Array, Array]:
+    """By Newton's method: strengths and the parameter of ties (m + 1,), and their information (m + 1, m + 1).
 
     The mean strength of a part is not determined; the information has it known, so that it can be inverted.
     """
-    m, rows = choices.things, np.arange(len(choices.first))
-    part = parts(choices)
+    m, part = choices.things, parts(choices)
     fixed = np.zeros((m + 1, m + 1))
     fixed[:m, :m] = part[:, None] == part
     fixed[m, m] = 0.0 if ties else 1.0
-    design = np.zeros((len(rows), m + 1))  # of the first's share of a choice
-    design[rows, choices.first], design[rows, choices.second] = 1, -1
-    of_ties = np.zeros(m + 1)
-    of_ties[m] = 1
     theta = np.zeros(m + 1)
     for _ in range(_ROUNDS):
-        win, tie = _chances(choices, theta, ties)
-        share = win + tie / 2
-        is_tie = choices.result == TIE
-        slopes = choices.count[:, None] * (
-            (choices.result - share)[:, None] * design + (is_tie - tie)[:, None] * of_ties
-        )
-        variance = choices.count * (win + tie / 4 - share**2)
-        across = design.T @ (choices.count * tie * (0.5 - share))
-        information = design.T @ (variance[:, None] * design) + fixed
-        information[m] += across
-        information[:, m] += across
-        information[m, m] += np.sum(choices.count * tie * (1 - tie))
-        step = np.linalg.solve(information, slopes.sum(axis=0))
+        apart, tied = _residuals(choices, theta, ties)
+        information = fixed + _information(choices, theta, ties)
+        step = np.linalg.solve(information, np.append(_difference(choices, apart), tied.sum()))
         theta = theta + step * min(1, _LONGEST / max(np.abs(step).max(), _TOLERANCE))
         if np.abs(step).max() < _TOLERANCE:
             break
-    return theta, slopes, information
+    return theta, information
+
+
+def _residuals(choices: Choices, theta: Array, ties: bool) -> tuple[Array, Array]:
+    """How much more often than expected the first was chosen, ties counting half, and how much more often a tie (n,)."""
+    win, tie = _chances(choices, theta, ties)
+    return choices.count * (choices.result - win - tie / 2), choices.count * ((choices.result == TIE) - tie)
+
+
+def _information(choices: Choices, theta: Array, ties: bool) -> Array:
+    """The expected information (m + 1, m + 1) on strengths and the parameter of ties."""
+    m = choices.things
+    win, tie = _chances(choices, theta, ties)
+    share = win + tie / 2
+    variance = choices.count * (win + tie / 4 - share**2)
+    information = np.zeros((m + 1, m + 1))
+    for one, other, sign in (
+        (choices.first, choices.first, 1), (choices.second, choices.second, 1),
+        (choices.first, choices.second, -1), (choices.second, choices.first, -1),
+    ):  # fmt: skip
+        np.add.at(information, (one, other), sign * variance)
+    information[m, :m] = information[:m, m] = _difference(choices, choices.count * tie * (0.5 - share))
+    information[m, m] = np.sum(choices.count * tie * (1 - tie))
+    return information
+
+
+def _difference(choices: Choices, values: Array) -> Array:
+    """Sum of values (n,) over the choices where a thing is the first, less that where it is the second (m,)."""
+    sums = (np.bincount(side, values, choices.things) for side in (choices.first, choices.second))
+    return np.subtract(*sums)
 
 
 def _chances(choices: Choices, theta: Array, ties: bool) -> tuple[Array, Array]:
