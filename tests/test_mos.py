@@ -161,6 +161,7 @@ def test_all_that_is_wrong_with_votes_is_one_error(tmp_path: Path) -> None:
         ("image,rater,qestion,score\na.png,ann,q,5\n", "unknown column 'qestion': is it 'question'?"),
         ("image,rater,mark\na.png,ann,5\n", "no column 'score'; found: 'image', 'rater', 'mark'"),
         ("picture,rater,score\na.png,ann,5\n", "no column 'image'"),
+        ("image,subject,score\na.png,1,5\n", "no column 'rater'; found: 'image', 'subject', 'score'"),
         ("image,ann,note\na.png,5,nice\n", "column that is no rater's: it holds no number: 1 cell: 'note'"),
         ("image,ann,bob\na.png,5,4\nb.png,,\n", "image without a vote: 1 cell: row 3: b.png"),
         ("image,ann,bob\na.png,5,9\n", "row 2, bob is 9"),

@@ -205,7 +205,7 @@ def _of_table(
         _read_pairs(reading, question)
     elif "image" in columns and "other" in columns:
         _read_exported_pairs(reading, question)
-    elif "image" in columns and "rater" in columns:
+    elif "image" in columns and columns & {"rater", "score"}:
         _read_long(reading, scale, question)
     elif "image" in columns:
         _read_wide(reading, scale, question)

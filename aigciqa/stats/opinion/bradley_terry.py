@@ -157,7 +157,7 @@ def _maximum(choices: Choices, ties: bool) -> tuple[Array, Array]:
 
 
 def _residuals(choices: Choices, theta: Array, ties: bool) -> tuple[Array, Array]:
-    """How much more often than expected the first was chosen, ties counting half, and how much more often a tie (n,)."""
+    """How much more often than expected (n,) the first was chosen, ties counting half, and a tie was said."""
     win, tie = _chances(choices, theta, ties)
     return choices.count * (choices.result - win - tie / 2), choices.count * ((choices.result == TIE) - tie)
 
