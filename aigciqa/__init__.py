@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from aigciqa.errors import HubError as HubError
     from aigciqa.errors import ImageError as ImageError
     from aigciqa.errors import WeightsError as WeightsError
+    from aigciqa.evaluation.opinion_scores import OpinionScores as OpinionScores
+    from aigciqa.evaluation.opinion_scores import mean_opinion_scores as mean_opinion_scores
     from aigciqa.metric import Metric as Metric
     from aigciqa.plotting import plot_quality_map as plot_quality_map
     from aigciqa.records import Item as Item
@@ -51,6 +53,7 @@ _NAMES = {
     "aigciqa.create": ("create_metric", "load_imagenet"),
     "aigciqa.databases": ("Database", "Sample", "Split", "database_info", "list_databases", "load_database"),
     "aigciqa.errors": ("CheckpointError", "DatabaseError", "HubError", "ImageError", "WeightsError"),
+    "aigciqa.evaluation.opinion_scores": ("OpinionScores", "mean_opinion_scores"),
     "aigciqa.metric": ("Metric",),
     "aigciqa.plotting": ("plot_quality_map",),
     "aigciqa.records": ("Item", "Record"),

@@ -15,6 +15,7 @@ COMMANDS = {
     "compare": "Compare generators or checkpoints: means, differences, win rates by prompt, significance.",
     "select": "Select images by their scores.",
     "evaluate": "Compare metrics with the people who rated a database.",
+    "mos": "Turn people's votes into opinion scores with intervals.",
     "train": "Train a metric on a database of rated images.",
     "convert": "Convert a .pt file of the PKU-I2IQA authors' training script.",
     "publish": "Publish a checkpoint on the Hugging Face Hub.",
