@@ -97,10 +97,10 @@ def read_ratings(
     if they agree, with a warning; if not, they are an error, except of a database, where they are averaged. If all
     images are of one group, each becomes its own, with a warning.
 
-    Weights: a rating's variance is `std ** 2 / votes`. What the table does not have is 1, and what one of its cells does
-    not have is the column's mean. Where there are votes, the mean of `std ** 2` counts as one more vote, since that of
-    few votes is often 0 by chance. The weight is 1 / (mean variance + variance): a rating by however many weighs at most
-    twice as much as one of mean variance.
+    Weights: a rating's variance is `std ** 2 / votes`. What the table does not have is 1, and what one of its cells
+    does not have is the column's mean. Where there are votes, the mean of `std ** 2` counts as one more vote, since
+    that of few votes is often 0 by chance. The weight is 1 / (mean variance + variance): a rating by however many
+    weighs at most twice as much as one of mean variance.
 
     Args:
         source: path of the table (`.csv`, `.json`, `.jsonl`, `.parquet`, `.xlsx`), of a folder with one, as
