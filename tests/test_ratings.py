@@ -448,9 +448,10 @@ def test_pairs(folder: Path) -> None:
     assert ratings.scores == ratings.weights == {}
     assert ratings.dimensions == ("quality",)
     pairs = ratings.pairs["quality"]
-    assert pairs.better.tolist() == [0, 1, 2, 3, 4, 5]
-    assert pairs.worse.tolist() == [1, 0, 1, 2, 3, 0]
-    assert pairs.weight.tolist() == [3, 1, 2, 1, 0, 1]
+    assert pairs.better.tolist() == [0, 1, 2, 3, 5]
+    assert pairs.worse.tolist() == [1, 0, 1, 2, 0]
+    assert pairs.weight.tolist() == [3, 1, 2, 1, 1]  # nobody preferred 4 to 3
+    assert ratings.score_ranges == {"quality": (0, 5)}
     assert read_ratings(table(folder, "better,worse", *(row[:-2] for row in PAIRS)), ["fun"]).dimensions == ("fun",)
 
 

@@ -29,8 +29,8 @@ _Stated: TypeAlias = "Mapping[str, Range] | Range | None"
 
 #: Ratings of a dimension, or choices, at least: fewer can't be both fitted to and checked on.
 LEAST = 5
-#: What pairs are about where neither the table nor the caller says.
-_DEFAULT_DIMENSION = "quality"
+#: What pairs are about, and the range of the scores made from them, where neither the table nor the caller says.
+_OF_PAIRS, _RANGE_OF_PAIRS = "quality", (0.0, 5.0)
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Pairs:
     Attributes:
         better: (m,) int, index of the image that was preferred.
         worse: (m,) int, index of the other.
-        weight: (m,) float64, how many preferred it.
+        weight: (m,) float64, how many preferred it: above 0.
     """
 
     better: np.ndarray
@@ -59,7 +59,7 @@ class Ratings:
         generators: the models that made them; None where that is not known.
         scores: dimension -> (n,) float64; NaN where an image has none. Empty if there are pairs.
         weights: dimension -> (n,) float64, mean 1 over the rated images, 0 for the others; see `read_ratings`.
-        score_ranges: dimension -> (lowest, highest), as stated, else of the scores.
+        score_ranges: dimension -> (lowest, highest), as stated, else of the scores; of pairs, else 0 to 5.
         pairs: dimension -> choices between the images; empty if there are scores.
     """
 
@@ -224,7 +224,7 @@ def _of_pairs(
                 f"{problems.where}: pairs of {len(wanted)} dimensions need a column 'dimension'; it has: "
                 f"{', '.join(map(repr, filter(None, table.columns)))}"
             )
-        about = [*wanted, _DEFAULT_DIMENSION][:1] * len(table.rows)
+        about = [*wanted, _OF_PAIRS][:1] * len(table.rows)
     else:
         about = [text and as_dimension(text) for text in texts(table, column)]
         if absent := [name for name in wanted if name not in about]:
@@ -243,16 +243,18 @@ def _of_pairs(
             continue
         if first == second:
             problems.add(row, f"'better' and 'worse' are the same image, {images.listed[first].cell!r}")
-        found_pairs.setdefault(name, []).append((first, second, weight))
+        chosen = found_pairs.setdefault(name, [])
+        if weight > 0:
+            chosen.append((first, second, weight))
     if not problems.rows:
         for name, pairs in found_pairs.items():
-            if sum(weight > 0 for *_, weight in pairs) < LEAST:
+            if len(pairs) < LEAST:
                 problems.whole.append(f"{name!r} has {counted(pairs, 'pair')}; at least {LEAST} are needed")
-    stated = _stated(score_ranges, [*found_pairs])
+    ranges = dict.fromkeys(found_pairs, _RANGE_OF_PAIRS) | _stated(score_ranges, [*found_pairs])
     listed = images.with_references(references)
     problems.raise_any()
     columns = {name: tuple(map(np.array, zip(*pairs, strict=True))) for name, pairs in found_pairs.items()}
-    return _ratings(listed, problems.where, {}, {}, stated, {name: Pairs(*each) for name, each in columns.items()})
+    return _ratings(listed, problems.where, {}, {}, ranges, {name: Pairs(*each) for name, each in columns.items()})
 
 
 def _weights(rated: np.ndarray, stds: np.ndarray, votes: np.ndarray) -> np.ndarray:
