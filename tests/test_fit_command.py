@@ -99,7 +99,7 @@ def test_figures_and_what_to_do_next(fitting: Fitting) -> None:
 
 
 def test_a_table_of_figures_fits_a_terminal() -> None:
-    worst = {**dict.fromkeys(("srcc", "plcc"), [-0.1234, -0.5678, -0.001]), "rmse": [0.1, 0.1, 123456.0]}
+    worst = {"srcc": [-0.1234, -0.5678, -0.001], "plcc": [-0.1234, -0.5678, -0.001], "rmse": [99.94, 78.5, 1234.5]}
     figures = {"ratings": 100, "groups": 100, **worst, "controls": {"mean of generator": worst}}
     lines = figures_text({"quality": {**figures, "learning_curve": {"100": 0.1, "200": 0.2}}}).splitlines()
     assert max(map(len, lines)) <= 80

@@ -47,5 +47,6 @@ def _figure(figure: Any) -> str:
 
 
 def _number(value: float) -> str:
-    """Two decimals of a correlation; of what is larger, three digits."""
-    return (f"{value:.2f}" if abs(value) < 10 else f"{value:#.3g}".rstrip(".")).replace("-", "−")
+    """Two decimals, fewer of large numbers."""
+    decimals = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
+    return f"{value:.{decimals}f}".replace("-", "−")
