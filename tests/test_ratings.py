@@ -329,7 +329,7 @@ def test_one_error_lists_all_rows(folder: Path) -> None:
         "row 5: 'image' is 'gone.png': no such file",
         "row 6: 'image' is 'torn.png', which is no image that can be read: ",
         "row 7: 'quality' is 7; expected 1 to 5",
-        "row 9: 'quality' of '3.png' is 4, in row 8 it is 2: keep one; of votes, aigciqa mos makes one score",
+        "row 8: 'quality' of '3.png' is 2, and another in row 9 (4): keep one; of votes, aigciqa mos makes one score",
         "row 10: 'quality' is 'inf'; expected a number",
         "row 11: 'image' is 'C:\\\\art\\\\cat.png': no such file. This is a path of another system",
         "row 12: 'votes' is 'many'; expected a number",
@@ -374,6 +374,22 @@ def test_names_of_raters_are_no_images(folder: Path) -> None:
     assert "row" not in found.split("\n")[1]
 
 
+def test_a_name_in_other_letters(folder: Path) -> None:
+    (folder / "0.png").rename(folder / "Zero.PNG")
+    found = refused(table(folder, "image,quality", "zero.png,1", *(f"{name},{score}" for name, score in RATED[1:])))
+    assert found.endswith("- row 2: 'image' is 'zero.png': no such file. There is 'Zero.PNG': letters of another case "
+                          "make another name on this system")  # fmt: skip
+
+
+def test_votes_are_no_ratings(folder: Path) -> None:
+    """Rows of several raters: one problem for each image."""
+    rows = [f"{name},{rater},{1 + (rater * n) % 5}" for rater in range(12) for n, name in enumerate(NAMES)]
+    lines = refused(table(folder, "image,rater,quality", *rows)).split("\n")
+    assert len(lines) == N  # of image 0 all are the same
+    assert lines[1].startswith("- row 3: 'quality' of '1.png' is 1, and another in row 9 (2), row 15 (3), ")
+    assert " and 4 more: keep one; of votes, aigciqa mos makes one score for each image" in lines[1]
+
+
 def test_slashes_of_another_system(folder: Path) -> None:
     rows = [f"..\\rated\\{name},{score}" for name, score in RATED]
     assert names(read_ratings(table(folder, "image,quality", *rows))) == NAMES
@@ -404,7 +420,8 @@ def test_a_table_that_does_not_do(folder: Path, header: str, rows: list[str], pr
 
 def test_files_that_are_none(folder: Path) -> None:
     assert "gone.csv: No such file" in refused(folder / "gone.csv")
-    assert "manifest.csv: No such file" in refused(folder)
+    assert "a folder without manifest.csv, or another table that is the only one" in refused(folder)
+    assert "read from this machine only" in refused("s3://bucket/ratings.csv")
     (folder / "ratings.jsonl").write_text('{"image": "0.png", "quality": 1}\nnot json\n[1]\n')
     assert "2 rows that can't be read: row 2: not JSON" in refused(folder / "ratings.jsonl")
     (folder / "ratings.json").write_text("{}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -71,6 +72,7 @@ class RatedImages:
         self.folder = folder
         self.listed: list[RatedImage] = []
         self._index: dict[str, int] = {}
+        self._names: dict[str, dict[str, str]] = {}  # folder -> its files, by their names without regard to case
 
     def add(self, image: RatedImage) -> int:
         """The index of an image, which is noted if another row has it with another reference, group or generator."""
@@ -112,27 +114,29 @@ class RatedImages:
         found = np.full(len(self.listed), np.nan)
         if name is None or name not in table.columns:
             return found
-        rows: dict[int, int] = {}
+        first: dict[int, int] = {}
+        others: dict[int, list[str]] = defaultdict(list)
         cells = zip(indices, table.column(name), table.numbers(name), strict=True)
         for row, (index, cell, number) in enumerate(cells, table.first):
             if index is None or is_empty(cell):
                 continue
             if math.isnan(number):
                 comma = "; decimal commas are read where the whole column has them" if "," in str(cell) else ""
-                problem = f"{name!r} is {cell!r}; expected a number, or an empty cell for none{comma}"
+                self.problems.add(row, f"{name!r} is {cell!r}; expected a number, or an empty cell for none{comma}")
             elif not low <= number <= high:
                 expected = f"at least {low:g}" if math.isinf(high) else f"{low:g} to {high:g}"
-                problem = f"{name!r} is {number:g}; expected {expected}"
-            elif index in rows and number != found[index]:
-                problem = (
-                    f"{name!r} of {self.listed[index].cell!r} is {number:g}, in row {rows[index]} it is "
-                    f"{found[index]:g}: keep one; of votes, aigciqa mos makes one score for each image"
-                )
-            else:
-                found[index] = number
-                rows.setdefault(index, row)
-                continue
-            self.problems.add(row, problem)
+                self.problems.add(row, f"{name!r} is {number:g}; expected {expected}")
+            elif index not in first:
+                first[index], found[index] = row, number
+            elif number != found[index]:
+                others[index].append(f"row {row} ({number:g})")
+        for index, rows in others.items():
+            self.problems.add(
+                first[index],
+                f"{name!r} of {self.listed[index].cell!r} is {found[index]:g}, and another in {shown(rows)}: keep one; "
+                "of votes, aigciqa mos makes one score for each image",
+            )
+            found[index] = np.nan
         return found
 
     def _path(self, cell: str) -> str:
@@ -148,10 +152,9 @@ class RatedImages:
         missing = [image for image in images if not _is_there(image.path)]
         if len(missing) == len(images) > 1:
             cells = shown([repr(image.cell) for image in images])
-            where = f"paths count from {self.folder or os.curdir!r}, else from the current folder"
-            self.problems.whole.append(
-                f"none of its {len(images)} images is there: {cells}; {where}{_of_another_system(images[0].cell)}"
-            )
+            where = f"paths count from {self.folder!r}, else from the current folder"
+            remedy = self._remedy(images[0].cell, images[0].path)
+            self.problems.whole.append(f"none of its {len(images)} images is there: {cells}; {where}{remedy}")
         else:
             for image in images:
                 self._check(image.row, "image", image.cell, image.path)
@@ -180,9 +183,20 @@ class RatedImages:
         if (problem := refusal(path)) is not None:
             self.problems.add(row, problem)
         elif not _is_there(path):
-            self.problems.add(row, f"{column!r} is {cell!r}: no such file{_of_another_system(cell)}")
+            self.problems.add(row, f"{column!r} is {cell!r}: no such file{self._remedy(cell, path)}")
         elif not is_url(path) and (problem := _broken(path)) is not None:
             self.problems.add(row, f"{column!r} is {cell!r}, which is no image that can be read: {problem}")
+
+    def _remedy(self, cell: str, path: str) -> str:
+        """What to do about a path that leads nowhere here, as far as it can be told: it may be of another system."""
+        if PureWindowsPath(cell).drive if os.name != "nt" else cell.startswith("/"):
+            return ". This is a path of another system: write paths that count from the table's folder"
+        folder, name = os.path.split(path)
+        if folder not in self._names:
+            with suppress(OSError, ValueError):
+                self._names[folder] = {each.casefold(): each for each in os.listdir(folder)}
+        near = self._names.get(folder, {}).get(name.casefold())
+        return f". There is {near!r}: letters of another case make another name on this system" if near else ""
 
 
 def texts(table: ColumnTable, name: str) -> list[str]:
@@ -193,14 +207,6 @@ def texts(table: ColumnTable, name: str) -> list[str]:
 
 def _is_there(path: str) -> bool:
     return is_url(path) or os.path.exists(path) or place_of(path) is not None
-
-
-def _of_another_system(cell: str) -> str:
-    """What to do about a path that can only be one of another system."""
-    foreign = bool(PureWindowsPath(cell).drive) if os.name != "nt" else cell.startswith("/")
-    if not foreign:
-        return ""
-    return ". This is a path of another system: write paths that count from the table's folder"
 
 
 def _broken(path: str) -> str | None:

@@ -18,10 +18,10 @@ from aigciqa.utils.paths import shown
 #: Columns of numbers that say how an image was made or what it is, and not what people think of it.
 _SETTINGS = frozenset(
     """
-    seed noise_seed step steps num_steps num_inference_steps cfg cfg_scale guidance guidance_scale scale strength
+    seed step steps num_steps num_inference_steps cfg cfg_scale guidance guidance_scale scale strength
     denoise denoising_strength clip_skip temperature eta lora_weight width height w h size file_size filesize bytes
     pixels aspect aspect_ratio megapixels batch batch_size epoch iteration crf qp bitrate fps frame duration
-    id image_id prompt_id index idx row number no n unnamed unnamed_0 level_0 index_0 date time timestamp seconds
+    id scene index idx row number no n unnamed unnamed_0 level_0 index_0 date time timestamp seconds
     rater raters user session question dimension votes choices count std sd sem variance ci lower upper low high
     fold split class generated is_ai ai_generated
     """.split()  # noqa: SIM905
@@ -109,7 +109,7 @@ def _found(table: ColumnTable, called: Mapping[str, str], stated: Collection[str
         name for name in left if called[name] in {*known_dimensions(), *stated} or _std(name, [*called]) is not None
     ]
     numbers = [name for name in left if name not in sure and _is_of_numbers(table.column(name))]
-    named_otherwise = [name for name in numbers if called[name].lower() not in _SETTINGS]
+    named_otherwise = [name for name in numbers if not _is_setting(called[name].lower())]
     scales = [name for name in named_otherwise if not _is_flag(table.numbers(name))]
     others = scales if sure or scales else named_otherwise
     if named_otherwise:
@@ -121,6 +121,10 @@ def _found(table: ColumnTable, called: Mapping[str, str], stated: Collection[str
             stacklevel=5,
         )
     return [name for name in left if name in {*sure, *others}]
+
+
+def _is_setting(name: str) -> bool:
+    return name in _SETTINGS or name.endswith(("_id", "_seed"))
 
 
 def _is_companion(name: str, columns: Collection[str]) -> bool:

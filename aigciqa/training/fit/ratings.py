@@ -22,7 +22,8 @@ from aigciqa.tables.column_table import ColumnTable, MissingColumnError, TableEr
 from aigciqa.tables.parquet import is_folder_of_parts
 from aigciqa.training.fit.rated_images import Problems, RatedImage, RatedImages, texts
 from aigciqa.training.fit.rating_columns import as_dimension, is_empty, rating_columns
-from aigciqa.utils.paths import counted
+from aigciqa.utils.object_stores import is_url
+from aigciqa.utils.paths import at_home, counted
 
 Range: TypeAlias = "tuple[float, float]"
 _Stated: TypeAlias = "Mapping[str, Range] | Range | None"
@@ -119,13 +120,24 @@ def read_ratings(
     prompts = os.fspath(references) if references is not None else None
     if isinstance(source, Database):
         return _of_database(source, dimensions, score_ranges, prompts)
-    path = Path(os.fspath(source)).expanduser()
-    if path.is_dir() and not is_folder_of_parts(str(path)):
-        path /= manifest_in(path)
+    path = _table_path(os.fspath(source))
     table = _read(path)
     images = RatedImages(Problems(str(path)), str(path.parent))
     of = _of_table if "image" in table.columns else _of_pairs
     return of(table, images, dimensions, score_ranges, prompts)
+
+
+def _table_path(source: str) -> Path:
+    """The path of the table that a path stands for."""
+    if is_url(source):
+        raise InputError(f"{source}: a table of ratings is read from this machine only; its images may be elsewhere")
+    path = Path(at_home(source))
+    if not path.is_dir() or is_folder_of_parts(source):
+        return path
+    table = path / manifest_in(path)
+    if not table.exists():
+        raise InputError(f"{source}: a folder without {table.name}, or another table that is the only one: name a file")
+    return table
 
 
 def _read(path: Path) -> ColumnTable:
