@@ -8,6 +8,7 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ def test_images_in_parquet(folder: Path) -> None:
     ratings = read_ratings(in_format(folder, ".parquet", rows))
     assert [aigciqa.images.decode.load_image(path).getpixel((0, 0))[0] for path in ratings.images] == [*range(N)]
     rows[4]["image"] = {"bytes": b"torn", "path": "torn.png"}
-    assert re.search(r"row 6: 'image' .*torn.png', which is no image", refused(in_format(folder, ".parquet", rows)))
+    assert re.search(r"row 6: image .*torn.png' is none that can be read", refused(in_format(folder, ".parquet", rows)))
 
 
 def test_a_folder_of_parts_is_one_table(folder: Path) -> None:
@@ -326,12 +327,12 @@ def test_one_error_lists_all_rows(folder: Path) -> None:
         "row 2: 'quality' is 'good'; expected a number, or an empty cell for none",
         "row 3: 'votes' is 0; expected at least 1",
         "row 4: 'image' is empty",
-        "row 5: 'image' is 'gone.png': no such file",
-        "row 6: 'image' is 'torn.png', which is no image that can be read: ",
+        "row 5: image 'gone.png': no such file",
+        "row 6: image 'torn.png' is none that can be read: ",
         "row 7: 'quality' is 7; expected 1 to 5",
         "row 8: 'quality' of '3.png' is 2, and another in row 9 (4): keep one; of votes, aigciqa mos makes one score",
         "row 10: 'quality' is 'inf'; expected a number",
-        "row 11: 'image' is 'C:\\\\art\\\\cat.png': no such file. This is a path of another system",
+        "row 11: image 'C:\\\\art\\\\cat.png': no such file. This is a path of another system",
         "row 12: 'votes' is 'many'; expected a number",
     ]
     first, *lines = refused(path, score_ranges=(1, 5)).split("\n")
@@ -377,7 +378,7 @@ def test_names_of_raters_are_no_images(folder: Path) -> None:
 def test_a_name_in_other_letters(folder: Path) -> None:
     (folder / "0.png").rename(folder / "Zero.PNG")
     found = refused(table(folder, "image,quality", "zero.png,1", *(f"{name},{score}" for name, score in RATED[1:])))
-    assert found.endswith("- row 2: 'image' is 'zero.png': no such file. There is 'Zero.PNG': letters of another case "
+    assert found.endswith("- row 2: image 'zero.png': no such file. There is 'Zero.PNG': letters of another case "
                           "make another name on this system")  # fmt: skip
 
 
@@ -385,7 +386,7 @@ def test_votes_are_no_ratings(folder: Path) -> None:
     """Rows of several raters: one problem for each image."""
     rows = [f"{name},{rater},{1 + (rater * n) % 5}" for rater in range(12) for n, name in enumerate(NAMES)]
     lines = refused(table(folder, "image,rater,quality", *rows)).split("\n")
-    assert len(lines) == N  # of image 0 all are the same
+    assert len(lines) == 1 + 4  # of images 0 and 5 all are the same
     assert lines[1].startswith("- row 3: 'quality' of '1.png' is 1, and another in row 9 (2), row 15 (3), ")
     assert " and 4 more: keep one; of votes, aigciqa mos makes one score for each image" in lines[1]
 
@@ -489,7 +490,7 @@ def test_pairs_that_are_none(folder: Path) -> None:
     wrong = {
         "0.png,./0.png,1,a": "'better' and 'worse' are the same image, '0.png'",
         "1.png,,1,a": "'worse' is empty",
-        "2.png,gone.png,1,a": "'image' is 'gone.png': no such file",
+        "2.png,gone.png,1,a": "image 'gone.png': no such file",
         "3.png,4.png,-1,a": "'votes' is '-1'; expected how many there were",
         "3.png,4.png,x,a": "'votes' is 'x'; expected how many there were",
         "3.png,4.png,1,": "'dimension' is empty",
@@ -549,3 +550,20 @@ def test_the_order_of_rows_changes_nothing_else(
         assert permuted[name] == pytest.approx(pair)
     weights = [weight for _, weight in straight.values()]
     assert max(weights) / min(weights) <= N + 1
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+@given(
+    st.lists(st.decimals(-1000, 1000, places=2), min_size=N, max_size=N, unique=True),
+    st.sampled_from([",", ";", "\t"]),
+    st.sampled_from([".", ","]),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "cp1252"]),
+    st.sampled_from(["\n", "\r\n"]),
+)
+def test_any_way_to_write_numbers_is_read_right(
+    folder: Path, scores: list[Decimal], delimiter: str, comma: str, encoding: str, line_end: str
+) -> None:
+    cells = [f'"{score}"'.replace(".", comma) for score in scores]
+    lines = [f"image{delimiter}quality", *(f"{name}{delimiter}{cell}" for name, cell in zip(NAMES, cells, strict=True))]
+    (folder / "ratings.csv").write_bytes(line_end.join([*lines, ""]).encode(encoding))
+    assert read_ratings(folder / "ratings.csv").scores["quality"].tolist() == list(map(float, scores))

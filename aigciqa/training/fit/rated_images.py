@@ -121,8 +121,9 @@ class RatedImages:
             if index is None or is_empty(cell):
                 continue
             if math.isnan(number):
-                comma = "; decimal commas are read where the whole column has them" if "," in str(cell) else ""
-                self.problems.add(row, f"{name!r} is {cell!r}; expected a number, or an empty cell for none{comma}")
+                comma = "; decimal commas are read where all of the column are, and not three digits behind each"
+                hint = comma if "," in str(cell) else ""
+                self.problems.add(row, f"{name!r} is {cell!r}; expected a number, or an empty cell for none{hint}")
             elif not low <= number <= high:
                 expected = f"at least {low:g}" if math.isinf(high) else f"{low:g} to {high:g}"
                 self.problems.add(row, f"{name!r} is {number:g}; expected {expected}")
@@ -169,7 +170,7 @@ class RatedImages:
                 Item(image.path, image.reference),
                 os.path.basename(image.cell) if os.path.isabs(image.cell) else image.cell,
             )
-            for image, cell in ((image, image.cell) for image in self.listed)
+            for image in self.listed
         ]
         items = list(map(references_from(references)(found), found))
         for image, item in zip(self.listed, items, strict=True):
@@ -183,9 +184,9 @@ class RatedImages:
         if (problem := refusal(path)) is not None:
             self.problems.add(row, problem)
         elif not _is_there(path):
-            self.problems.add(row, f"{column!r} is {cell!r}: no such file{self._remedy(cell, path)}")
+            self.problems.add(row, f"{column} {cell!r}: no such file{self._remedy(cell, path)}")
         elif not is_url(path) and (problem := _broken(path)) is not None:
-            self.problems.add(row, f"{column!r} is {cell!r}, which is no image that can be read: {problem}")
+            self.problems.add(row, f"{column} {cell!r} is none that can be read: {problem}")
 
     def _remedy(self, cell: str, path: str) -> str:
         """What to do about a path that leads nowhere here, as far as it can be told: it may be of another system."""

@@ -94,9 +94,9 @@ def read_ratings(
     `group`.
 
     Rules: an empty cell, or NaN, is no rating; a row without any is left out, with a warning. A column whose numbers
-    all have decimal commas is read so; points and commas in one column are an error. Rows that repeat an image are one
-    if they agree, with a warning; if not, they are an error, except of a database, where they are averaged. If all
-    images are of one group, each becomes its own, with a warning.
+    all have decimal commas is read so; commas and points in one column are an error, and so are three digits behind
+    each comma. Rows that repeat an image are one if they agree, with a warning; if not, they are an error, except of a
+    database, where they are averaged. If all images are of one group, each becomes its own, with a warning.
 
     Weights: a rating's variance is `std ** 2 / votes`. What the table does not have is 1, and what one of its cells
     does not have is the column's mean. Where there are votes, the mean of `std ** 2` counts as one more vote, since
@@ -132,7 +132,7 @@ def _table_path(source: str) -> Path:
     if is_url(source):
         raise InputError(f"{source}: a table of ratings is read from this machine only; its images may be elsewhere")
     path = Path(at_home(source))
-    if not path.is_dir() or is_folder_of_parts(source):
+    if not path.is_dir() or is_folder_of_parts(str(path)):
         return path
     table = path / manifest_in(path)
     if not table.exists():
@@ -232,10 +232,7 @@ def _of_pairs(
     column = next((name for name in ("dimension", "question") if name in table.columns), None)
     if column is None:
         if len(wanted) > 1:
-            raise InputError(
-                f"{problems.where}: pairs of {len(wanted)} dimensions need a column 'dimension'; it has: "
-                f"{', '.join(map(repr, filter(None, table.columns)))}"
-            )
+            raise InputError(f"{problems.where}: pairs of {len(wanted)} dimensions need a column 'dimension'")
         about = [*wanted, _OF_PAIRS][:1] * len(table.rows)
     else:
         about = [text and as_dimension(text) for text in texts(table, column)]
@@ -262,9 +259,9 @@ def _of_pairs(
         for name, pairs in found_pairs.items():
             if len(pairs) < LEAST:
                 problems.whole.append(f"{name!r} has {counted(pairs, 'pair')}; at least {LEAST} are needed")
-    ranges = dict.fromkeys(found_pairs, _RANGE_OF_PAIRS) | _stated(score_ranges, [*found_pairs])
     listed = images.with_references(references)
     problems.raise_any()
+    ranges = dict.fromkeys(found_pairs, _RANGE_OF_PAIRS) | _stated(score_ranges, [*found_pairs])
     columns = {name: tuple(map(np.array, zip(*pairs, strict=True))) for name, pairs in found_pairs.items()}
     return _ratings(listed, problems.where, {}, {}, ranges, {name: Pairs(*each) for name, each in columns.items()})
 
