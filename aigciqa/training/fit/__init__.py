@@ -1,0 +1,1 @@
+"""A head fitted to few ratings of one's own."""
