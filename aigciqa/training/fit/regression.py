@@ -15,13 +15,15 @@ from numpy.typing import ArrayLike
 from aigciqa.errors import InputError
 from aigciqa.training.fit.bradley_terry import PairProblem
 from aigciqa.training.fit.kernels import Array, Indices, Standardisation, joined, standardised
-from aigciqa.training.fit.ridge import ScoreProblem
+from aigciqa.training.fit.ridge import ScoreProblem, Solution
 
 Problem = ScoreProblem | PairProblem
 
 MIN_RATINGS = 3
 #: Fewer groups can't be left out in turn: each image then is a group of its own.
 MIN_GROUPS = 3
+#: Parts of whole groups that are left out in turn.
+FOLDS = 10
 #: Directions of the features in which a fit remembers what it knows.
 MAX_DIRECTIONS = 64
 #: Images, at most, that shares and strengths are chosen on; the fit itself takes all.
@@ -33,30 +35,43 @@ _ROUNDING = 1e-10
 
 
 @dataclass(frozen=True, eq=False)
-class LinearFit:
+class Linear:
     """A linear function of features (D,), all blocks side by side, for each of m dimensions.
-
-    `scores = features @ weight.T + bias`. A rating of weight 1 deviates from its score by
-
-        std^2 = noise + prior * (|z|^2 - sum over r of shrink_r * (basis_r . z)^2),   z = (features - centre) * scale
-
-    which is a Gaussian process's, kept in at most 64 directions: what lies outside of them is unknown.
 
     Attributes:
         dimensions: names.
         weight: (m, D).
         bias: (m,).
+    """
+
+    dimensions: tuple[str, ...]
+    weight: Array
+    bias: Array
+
+    def predict(self, features: ArrayLike) -> Array:
+        """Scores (n, m) of features (n, D)."""
+        value: Array = np.asarray(features, dtype=np.float64) @ self.weight.T + self.bias
+        return value
+
+
+@dataclass(frozen=True, eq=False)
+class LinearFit(Linear):
+    """A linear function with what it doesn't know. A rating of weight 1 deviates from its score by
+
+        std^2 = noise + prior * (|z|^2 - sum over r of shrink_r * (basis_r . z)^2),   z = (features - centre) * scale
+
+    which is a Gaussian process's, kept in at most 64 directions: what lies outside of them is unknown. The variances
+    are scaled so that left-out ratings have z-scores of mean square 1. With pairs, it is the score's own deviation.
+
+    Attributes:
         centre, scale: (D,).
-        basis: (R, D) orthonormal rows, R <= 64, the directions in which the rated images differ most.
+        basis: (R, D) orthonormal rows, R <= 64, the directions in which the images of the fit differ most.
         shrink: (m, R) in 0..1, how much is known of each direction.
         prior, noise: (m,) variances.
         strengths: (m,) of the ridge.
         shares: (blocks,) of the kernel, of sum 1.
     """
 
-    dimensions: tuple[str, ...]
-    weight: Array
-    bias: Array
     centre: Array
     scale: Array
     basis: Array
@@ -65,11 +80,6 @@ class LinearFit:
     noise: Array
     strengths: Array
     shares: Array
-
-    def predict(self, features: ArrayLike) -> Array:
-        """Scores (n, m) of features (n, D)."""
-        value: Array = np.asarray(features, dtype=np.float64) @ self.weight.T + self.bias
-        return value
 
     def std(self, features: ArrayLike) -> Array:
         """Standard deviations (n, m) of ratings about the scores of features (n, D)."""
@@ -190,7 +200,7 @@ def pair_task(
 
 
 def fit(task: Task) -> LinearFit:
-    """The linear functions of a task. The same task gives the same bytes on one machine.
+    """The linear functions of a task, and their uncertainty. The same task gives the same bytes on one machine.
 
     Example:
         >>> import numpy as np
@@ -203,26 +213,41 @@ def fit(task: Task) -> LinearFit:
     standard = standardised(task.features, task.widths).shared(shares)
     z = standard(task.features)
     kernel = z @ z.T
-    values, vectors = _leading(kernel)
-    lengths = np.sqrt(values)
-    along = vectors * lengths
-    problems = zip(task.problems.values(), strengths, strict=True)
-    solutions = [problem.solve(kernel, strength, along) for problem, strength in problems]
-    weight = np.stack([standard.scale * (each.dual @ z) for each in solutions])
-    shrink = [np.einsum("ir,ij,jr->r", along, each.precision, along, optimize=True) for each in solutions]
+    solutions = _solved(task, kernel, strengths)
+    linear = _linear(task, standard, solutions, z)
+    lengths, vectors = _leading(kernel)
+    calibration = _calibration(_sample(task), standard, strengths)
     return LinearFit(
-        dimensions=tuple(task.problems),
-        weight=weight,
-        bias=np.array([each.bias for each in solutions]) - weight @ standard.centre,
+        **vars(linear),
         centre=standard.centre,
         scale=standard.scale,
         basis=(vectors / lengths).T @ z,
-        shrink=np.clip(np.stack(shrink), 0, 1),
-        prior=np.array([each.prior for each in solutions]),
-        noise=np.array([each.noise for each in solutions]),
+        shrink=_shrink(solutions, vectors * lengths),
+        prior=calibration * [each.prior for each in solutions],
+        noise=calibration * [each.noise for each in solutions],
         strengths=np.array(strengths),
         shares=shares,
     )
+
+
+def fit_linear(task: Task) -> Linear:
+    """`fit` without the uncertainty."""
+    shares, strengths = _chosen(task)
+    standard = standardised(task.features, task.widths).shared(shares)
+    z = standard(task.features)
+    return _linear(task, standard, _solved(task, z @ z.T, strengths), z)
+
+
+def folds_of(groups: Indices, rng: np.random.Generator) -> Indices:
+    """The fold (n,) of each image, 10 at most: whole groups, drawn, each into the fold that is smallest so far."""
+    names, sizes = np.unique(groups, return_counts=True)
+    filled = np.zeros(min(FOLDS, len(names)), dtype=np.intp)
+    fold = {}
+    for index in rng.permutation(len(names)):
+        smallest = int(np.argmin(filled))
+        fold[int(names[index])] = smallest
+        filled[smallest] += sizes[index]
+    return np.array([fold[int(group)] for group in groups])
 
 
 def group_numbers(groups: Sequence[Hashable] | None, count: int) -> Indices:
@@ -275,6 +300,48 @@ def _chosen(task: Task) -> tuple[Array, list[float]]:
     return shares / shares.sum(), found[1]
 
 
+def _solved(task: Task, kernel: Array, strengths: list[float]) -> list[Solution]:
+    problems = task.problems.values()
+    return [problem.solve(kernel, strength) for problem, strength in zip(problems, strengths, strict=True)]
+
+
+def _linear(task: Task, standard: Standardisation, solutions: list[Solution], z: Array) -> Linear:
+    """Functions of the kernel with the images z as functions of features."""
+    weight = np.stack([standard.scale * (each.dual @ z) for each in solutions])
+    bias = np.array([each.bias for each in solutions])
+    return Linear(tuple(task.problems), weight, bias - weight @ standard.centre)
+
+
+def _shrink(solutions: list[Solution], along: Array) -> Array:
+    """How much (m, r) is known of directions, which the images (n, r) lie along."""
+    known = [np.einsum("ir,ij,jr->r", along, each.precision, along, optimize=True) for each in solutions]
+    shrink: Array = np.clip(np.stack(known), 0, 1)
+    return shrink
+
+
+def _calibration(task: Task, standard: Standardisation, strengths: list[float]) -> Array:
+    """What scales variances, (m,): the mean square z-score of ratings that folds leave out; 1 for pairs."""
+    z = standard(task.features)
+    kernel = z @ z.T
+    squares: list[list[Array]] = [[] for _ in strengths]
+    folds = folds_of(task.groups, np.random.default_rng(0))
+    for fold in range(folds.max() + 1):
+        inside, outside = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        own, across = kernel[np.ix_(inside, inside)], kernel[np.ix_(outside, inside)]
+        lengths, vectors = _leading(own)
+        for index, problem in enumerate(task.problems.values()):
+            part, left = problem.among(inside), problem.among(outside)
+            if isinstance(part, PairProblem) or isinstance(left, PairProblem) or len(part.scores) < MIN_RATINGS:
+                continue
+            solution = part.solve(own, strengths[index])
+            known = (across @ (vectors / lengths)) ** 2 @ _shrink([solution], vectors * lengths)[0]
+            unknown = np.maximum(kernel[outside, outside] - known, 0)[left.rows]
+            variance = unknown + solution.noise + solution.strength * (1 / left.weights - 1)
+            errors = left.scores - solution.bias - (across @ solution.dual)[left.rows]
+            squares[index].append(errors**2 / variance)
+    return np.array([np.concatenate(each).mean() if each else 1.0 for each in squares])
+
+
 def _losses(task: Task, kernels: Array, lead: Array) -> tuple[float, list[float]]:
     """The dimensions' losses together, and the strength of each."""
     shares = task.shares * _STEP**lead
@@ -293,13 +360,13 @@ def _sample(task: Task) -> Task:
 
 
 def _leading(kernel: Array) -> tuple[Array, Array]:
-    """The largest eigenvalues (r,) of a kernel, at most 64, and their vectors (n, r)."""
+    """The roots (r,) of a kernel's largest eigenvalues, at most 64, and their vectors (n, r)."""
     from scipy.linalg import eigh
 
     count = len(kernel)
     values, vectors = eigh(kernel, subset_by_index=(max(0, count - MAX_DIRECTIONS), count - 1))
     kept = values > _ROUNDING * values[-1]
-    return values[kept], vectors[:, kept]
+    return np.sqrt(values[kept]), vectors[:, kept]
 
 
 def _column(name: str, values: ArrayLike, count: int) -> Array:
