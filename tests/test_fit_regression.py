@@ -8,8 +8,9 @@ from scipy.optimize import minimize
 
 from aigciqa.errors import InputError
 from aigciqa.training.fit.bradley_terry import PairProblem
-from aigciqa.training.fit.regression import fit, pair_task, score_task
+from aigciqa.training.fit.regression import fit
 from aigciqa.training.fit.ridge import ScoreProblem
+from aigciqa.training.fit.tasks import pair_task, score_task
 
 
 def data(n=40, d=6, seed=0, noise=0.5):
@@ -76,7 +77,7 @@ def test_the_deviation_is_the_gaussian_process():
 @pytest.mark.parametrize("n", [40, 150])
 def test_z_scores_of_unseen_images_have_variance_one(n):
     squares = []
-    for seed in range(10):
+    for seed in range(5):
         features, scores = data(n + 200, 100, seed, noise=1)
         found = fit(score_task([features[:n]], {"mos": scores[:n]}))
         assert len(found.basis) <= 64

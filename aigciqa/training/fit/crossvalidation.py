@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike
 from aigciqa.stats import bootstrap
 from aigciqa.stats.bootstrap import Interval
 from aigciqa.training.fit.kernels import Array, Indices, Mask
-from aigciqa.training.fit.regression import Task, fit_linear, folds_of
+from aigciqa.training.fit.regression import fit_linear
 from aigciqa.training.fit.ridge import ScoreProblem
+from aigciqa.training.fit.tasks import Task, folds_of
 
 Statistic = Callable[[Array], Array]
 
