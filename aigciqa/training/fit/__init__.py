@@ -1,1 +1,1 @@
-"""A head fitted to few ratings of one's own."""
+"""A head from few ratings: frozen features, a ridge, honest figures."""
