@@ -34,8 +34,8 @@ class Encoder:
     """Features of preprocessed images, for all metrics that share a backbone.
 
     Of a convolutional backbone it keeps a copy whose batch normalisation is folded into the convolutions, channels last
-    in memory, its weights in the dtype the metric computes in; on a CPU, convolutions also add and rectify. `lite` runs
-    as it is; so does, with a warning, what can't be traced and what would compute something else.
+    in memory, its weights in the dtype the metric computes in; on a CPU, convolutions also add and rectify. `lite` and
+    transformers run as they are; so does, with a warning, what can't be traced or would compute something else.
     """
 
     def __init__(self, metric: Metric) -> None:
@@ -44,9 +44,10 @@ class Encoder:
         self.side = self.spec.crop or 224
         self.dtype = metric.autocast_dtype or torch.float32
         self.has_dense_maps = type(metric.backbone).dense is not Backbone.dense
-        has_convolutions = any(isinstance(module, nn.Conv2d) for module in metric.backbone.modules())
+        is_convolutional = metric.backbone.is_convolutional
+        is_convolutional &= any(isinstance(module, nn.Conv2d) for module in metric.backbone.modules())
         with torch.inference_mode(), metric.autocast(None):
-            self.network = self._rearranged() if has_convolutions else None
+            self.network = self._rearranged() if is_convolutional else None
 
     def encode(self, pixels: Tensor, maps: Maps | None = None) -> tuple[Tensor, Tensor | None]:
         """Features, float32 (B, D), of preprocessed images, uint8 (B, 3, h, w), on the CPU or the metric's device.
