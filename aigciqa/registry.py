@@ -6,6 +6,7 @@ Nothing else here imports torch, so the table can be listed at once.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import fnmatch
 import functools
@@ -207,14 +208,14 @@ def timm_config(model: str) -> Any:
     """
     with needs_extra("timm", f"{TIMM}{model} is a model of timm"):
         import timm
+    name = model.partition(".")[0]
+    if timm.is_model(name):  # the rest is a tag
+        with contextlib.suppress(RuntimeError):
+            return timm.models.get_pretrained_cfg(model, allow_unregistered=False)
     known = [*timm.list_models(), *timm.list_models(pretrained=True)]
-    if model not in known:
-        name = model.partition(".")[0].lower()
-        near = [each for each in known if each.startswith(f"{name}.")]  # it's the tag
-        near = near or difflib.get_close_matches(model.lower(), known) or [each for each in known if name in each]
-        hint = _suggestion(near[:3])
-        raise InputError(f"timm has no model {model!r}{hint} timm.list_models(pretrained=True) lists those with weights.")
-    return timm.models.get_pretrained_cfg(model)
+    near = [each for each in known if each.startswith(f"{name}.")] or difflib.get_close_matches(model.lower(), known)
+    hint = _suggestion(near[:3] or [each for each in known if name.lower() in each][:3])
+    raise InputError(f"timm has no model {model!r}{hint} timm.list_models(pretrained=True) lists those with weights.")
 
 
 @functools.cache

@@ -20,7 +20,7 @@ class Backbone(nn.Module):
     Attributes:
         feature_dim: D, the length of the feature vector of one image.
         input_side: side of the square images that are the only ones it can read; None if it reads any size.
-        is_convolutional: whether scoring may rearrange it to be faster, where it has convolutions.
+        is_convolutional: whether scoring rearranges its convolutions to be faster; False for transformers.
 
     Example:
         >>> import torch

@@ -60,12 +60,14 @@ class TimmBackbone(Backbone):
         return found.permute(0, 3, 1, 2) if self.has_channels_last else found
 
     def _reads(self, side: int) -> bool:
-        """Whether maps come of square images of a size."""
+        """Whether maps of more than one position come of square images of a size."""
         try:
             maps = self._without_values(side)
         except Exception:  # whatever models raise
             return False
-        return isinstance(maps, Tensor) and maps.dim() == 4 and maps.shape[1] == self.feature_dim
+        if not isinstance(maps, Tensor) or maps.dim() != 4:
+            return False
+        return maps.shape[1] == self.feature_dim and min(maps.shape[2:]) > 1
 
     @torch.no_grad()
     def _without_values(self, side: int) -> Tensor:

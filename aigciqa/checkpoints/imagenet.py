@@ -22,7 +22,15 @@ from torch import Tensor
 from aigciqa.checkpoints.format import check_sha256, check_tensors, read_safetensors
 from aigciqa.checkpoints.pickles import as_state_dict, read_pickle, without_classifier
 from aigciqa.checkpoints.repo import PathName, Repo, or_cached
-from aigciqa.errors import AlteredError, CheckpointError, InputError, OfflineError, ServerError, UnreachableError, shortened
+from aigciqa.errors import (
+    AlteredError,
+    CheckpointError,
+    InputError,
+    OfflineError,
+    ServerError,
+    UnreachableError,
+    shortened,
+)
 from aigciqa.registry import TIMM, timm_config
 from aigciqa.utils.extras import needs_extra
 from aigciqa.utils.hardware import undisturbed
@@ -140,9 +148,9 @@ def _timm_repo(backbone: str) -> str:
 
 
 def _as_timm_loads(model: str, states: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Weights as timm loads them into a model without classifier: names and shapes of older files are brought to its own.
+    """Weights as timm loads them into a model without classifier; it knows the names and shapes of older files.
 
-    timm leaves what a file lacks as it was drawn, without a word. So the model is drawn twice alike.
+    What a file lacks timm leaves as it was drawn, without a word. So the model is drawn twice alike.
     """
     import timm
     import torch

@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from aigciqa.backbones.base import Backbone
 from aigciqa.cpu.fusion import fold_normalisation, fuse_convolutions
 from aigciqa.metric import Metric
+from aigciqa.registry import TIMM
 
 #: Feature maps as the features are pooled from them, or as `Metric.quality_map` draws from.
 Maps = Literal["coarse", "dense"]
@@ -91,7 +92,8 @@ class Encoder:
         if reason is None:
             return network
         name = self.metric.config.backbone
-        warnings.warn(f"the backbone {name} runs as it is, not rearranged to be faster: {reason}", stacklevel=2)
+        if not name.startswith(TIMM):  # whose models nobody here can change
+            warnings.warn(f"the backbone {name} runs as it is, not rearranged to be faster: {reason}", stacklevel=2)
         return None
 
     def _stages(self) -> Iterator[tuple[fx.GraphModule, torch.dtype]]:
