@@ -24,6 +24,8 @@ from aigciqa.checkpoints.hub import default_repo
 from aigciqa.cli import train
 from aigciqa.integrations.onnx import export_onnx
 from aigciqa.registry import known_metric, metric_info
+from aigciqa.training import trainer
+from aigciqa.training.settings import Settings
 from tests.conftest import call_command, draw, draw_tensor, untrained
 from tests.hub_server import Fault, Hub
 from tests.lookalikes import write_folder
@@ -86,9 +88,7 @@ def test_every_model_of_timm_is_a_metric_with_a_legal_repo() -> None:
         assert preprocess.resize is not None
         assert 0 < preprocess.crop <= preprocess.resize
         validate_repo_id(default_repo(f"nr-timm/{model}"))
-    assert (
-        default_repo("nr-timm/vit_tiny_patch16_224.augreg_in21k") == "aigciqa/nr-timm-vit_tiny_patch16_224.augreg_in21k"
-    )
+    assert default_repo("nr-timm/resnet18.a1_in1k") == "aigciqa/nr-timm-resnet18.a1_in1k"
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,30 @@ def test_a_checkpoint_is_published_and_is_the_default(hub: Hub, tmp_path: Path) 
     assert torch.equal(loaded(images), metric(images))
 
 
-# Commands
+# Training and commands
+
+
+def train_on(model: str, root: Path, output: Path, **settings: Any) -> aigciqa.Metric:
+    """Train for an epoch of two steps, from random weights."""
+    database = aigciqa.load_database("folder", root)
+    split = database.split()
+    half = -(-len(split.train) // 2)
+    chosen = Settings(f"nr-timm/{model}", ("quality",), epochs=1, batch_size=half, start="none", **settings)
+    cache = root.parent / "cache"
+    return trainer.train(database, split, chosen, output, device="cpu", cache=cache, workers=1, progress=False)
+
+
+@pytest.mark.parametrize(
+    "model", ["test_vit", *(pytest.param(model, marks=pytest.mark.slow) for model in (RESNET, CONVNEXT, SWIN))]
+)
+def test_training_ends_alike_also_where_a_model_drops_at_random(model: str, tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data", prompts=5, per_prompt=4, size=48)
+    trained = train_on(model, root, tmp_path / "one")
+    again = train_on(model, root, tmp_path / "two", activation_checkpointing=True)
+    for name, value in trained.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+    with (tmp_path / "one" / "training" / "log.csv").open() as file:
+        assert len(file.readlines()) == 2
 
 
 def test_commands_take_such_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,9 +368,7 @@ def test_imagenet_weights_that_do_not_come(
 
 
 def test_imagenet_weights_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = (
-        rf"(?s){VIT_REPO}.*downloads are off.*Ways out: aigciqa.load_imagenet\(metric, 'FILE'\).*timm's model.*HF_HOME"
-    )
+    words = rf"(?s){VIT_REPO}.*downloads are off.*Ways out: aigciqa.load_imagenet\(metric, 'FILE'\).*timm's.*HF_HOME"
     with pytest.raises(errors.OfflineError, match=words):
         aigciqa.create_metric(f"nr-timm/{VIT}", weights="imagenet", cache_dir=tmp_path, local_files_only=True)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")

@@ -28,13 +28,15 @@ class TimmBackbone(Backbone):
         trunk: timm's model.
     """
 
+    trunk: Any
+
     def __init__(self, name: str) -> None:
         super().__init__()
         model = name.removeprefix(TIMM)
         side = min(timm_config(model).input_size[1:])
         import timm
 
-        self.trunk: Any = timm.create_model(model, num_classes=0).eval()
+        self.trunk = timm.create_model(model, num_classes=0).eval()
         self.feature_dim = self.trunk.num_features
         #: Pixels between tokens, and how many come before those of the grid; 0 where features come as maps.
         self.stride = self.prefix = 0
@@ -55,8 +57,8 @@ class TimmBackbone(Backbone):
     def forward(self, images: Tensor) -> Tensor:
         found: Tensor = self.trunk.forward_features(images)
         if self.stride:
-            grid = [-(-side // self.stride) for side in images.shape[2:]]
-            return found[:, self.prefix :].transpose(1, 2).unflatten(2, grid)
+            rows, columns = (-(-side // self.stride) for side in images.shape[2:])
+            return found[:, self.prefix :].transpose(1, 2).reshape(-1, self.feature_dim, rows, columns)
         return found.permute(0, 3, 1, 2) if self.has_channels_last else found
 
     def _reads(self, side: int) -> bool:
