@@ -109,7 +109,7 @@ def test_a_bicubic_resize_is_pillows(size: tuple[int, int]) -> None:
     assert (preprocessed[0] - found / 255.0).abs().max() < 2.01 / 255
     exact = Preprocessor(Preprocess(resize=256, crop=None, eight_bit=True, interpolation="bicubic")).tensor(tensor)
     difference = (exact[0] * 255 - torch.from_numpy(np.array(resized)).permute(2, 0, 1)).abs()
-    assert difference.max() < 1.01
+    assert difference.max() < 2.01
     assert (difference > 0.01).float().mean() < 0.02
 
 

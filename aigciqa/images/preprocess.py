@@ -71,9 +71,7 @@ class Preprocessor:
         if self.spec.eight_bit:
             images = _eight_bit(images, size, self.spec.interpolation)
         elif size != (height, width):
-            images = _interpolate(images, size, self.spec.interpolation)
-            if self.spec.interpolation == "bicubic":  # it overshoots; Pillow's, which is 8-bit, can't
-                images = images.clamp(0, 1)
+            images = _resize_floats(images, size, self.spec.interpolation)
         if self.spec.crop is not None:
             top, left = _crop_origin(size, self.spec.crop)
             images = images[..., top : top + self.spec.crop, left : left + self.spec.crop]
@@ -204,6 +202,14 @@ def _crop_origin(size: tuple[int, int], crop: int) -> tuple[int, int]:
     return round((size[0] - crop) / 2.0), round((size[1] - crop) / 2.0)
 
 
+def _resize_floats(images: Tensor, size: tuple[int, int], mode: Interpolation) -> Tensor:
+    if mode == "bilinear":
+        return _interpolate(images, size, mode)
+    # Bicubic overshoots, which Pillow's 8 bits cut off in each pass.
+    across = _interpolate(images, (images.shape[-2], size[1]), mode).clamp(0, 1)
+    return _interpolate(across, size, mode).clamp(0, 1)
+
+
 def _interpolate(images: Tensor, size: tuple[int, int], mode: Interpolation) -> Tensor:
     return F.interpolate(images, size=size, mode=mode, antialias=True, align_corners=False)
 
@@ -213,7 +219,7 @@ def _eight_bit(images: Tensor, size: tuple[int, int], mode: Interpolation) -> Te
     exact = _eight_bit_exact(images.detach(), size, mode).div_(255.0)
     if not (torch.is_grad_enabled() and images.requires_grad):
         return exact
-    smooth = images if images.shape[-2:] == size else _interpolate(images, size, mode)
+    smooth = images if images.shape[-2:] == size else _resize_floats(images, size, mode)
     return smooth + (exact - smooth).detach()
 
 
