@@ -36,7 +36,8 @@ class Encoder:
 
     Of a convolutional backbone it keeps a copy whose batch normalisation is folded into the convolutions, channels last
     in memory, its weights in the dtype the metric computes in; on a CPU, convolutions also add and rectify. `lite` and
-    transformers run as they are; so does, with a warning, what can't be traced or would compute something else.
+    transformers run as they are; so does what can't be traced or would compute something else, with a warning unless it
+    is timm's.
     """
 
     def __init__(self, metric: Metric) -> None:
