@@ -107,8 +107,11 @@ class Metric(nn.Module):
             with checkpoint.explained():
                 config, weights = read_config(checkpoint.config_file())
                 check_metric(config, metric, checkpoint.source)
-                with torch.random.fork_rng(devices=[]):  # shapes without memory, whose values come from the file
+                with torch.random.fork_rng(devices=[]):
+                    # Shapes without memory, whose values come from the file, unless some are in no file.
                     loaded = cls(config, dimension=dimension, as_loss=as_loss, dtype=dtype, device="meta")
+                    if dict(loaded.named_buffers()).keys() - loaded.state_dict().keys():
+                        loaded = cls(config, dimension=dimension, as_loss=as_loss, dtype=dtype)
                 tensors = checkpoint.read_tensors(weights, loaded.state_dict())
             loaded.load_state_dict(tensors, assign=True)
             return loaded

@@ -9,6 +9,7 @@ from typing import Any
 
 from aigciqa.backbones.base import Backbone, OptionError
 from aigciqa.errors import InputError
+from aigciqa.registry import TIMM
 
 _MODULES = {
     "efficientnet-lite2": "efficientnet",
@@ -26,7 +27,7 @@ __all__ = ["Backbone", "OptionError", "backbone_names", "build_backbone", "regis
 
 
 def backbone_names() -> tuple[str, ...]:
-    """The names `build_backbone` takes."""
+    """The names `build_backbone` takes, beside `timm/<model>`."""
     return (*_MODULES, *_REGISTERED)
 
 
@@ -34,16 +35,18 @@ def build_backbone(name: str, **options: Any) -> Backbone:
     """Build a randomly initialised backbone.
 
     Args:
-        name: one of `backbone_names()`.
+        name: one of `backbone_names()`, or `timm/<model>`.
         options: what the backbone's `build` function takes: `presentation` (lite), `negative_slope` (ResNets).
 
     Raises:
         InputError: unknown name.
         OptionError: an option that the backbone does not have, or a value that it does not take.
+        MissingExtraError: timm is not installed.
     """
-    if name not in backbone_names():
-        raise InputError(f"unknown backbone {name!r}; expected one of: {', '.join(backbone_names())}")
-    build = _REGISTERED.get(name) or importlib.import_module(f"aigciqa.backbones.{_MODULES[name]}").build
+    module = "timm_models" if name.startswith(TIMM) else _MODULES.get(name)
+    if module is None and name not in _REGISTERED:
+        raise InputError(f"unknown backbone {name!r}; expected one of: {', '.join(backbone_names())}, {TIMM}<model>")
+    build = _REGISTERED.get(name) or importlib.import_module(f"aigciqa.backbones.{module}").build
     known = list(inspect.signature(build).parameters)[1:]
     unknown = sorted(options.keys() - known)
     if unknown:

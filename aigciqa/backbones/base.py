@@ -19,6 +19,8 @@ class Backbone(nn.Module):
 
     Attributes:
         feature_dim: D, the length of the feature vector of one image.
+        input_side: side of the square images that are the only ones it can read; None if it reads any size.
+        is_convolutional: whether scoring rearranges its convolutions to be faster; False for transformers.
 
     Example:
         >>> import torch
@@ -38,6 +40,8 @@ class Backbone(nn.Module):
     """
 
     feature_dim: int
+    input_side: int | None = None
+    is_convolutional: bool = True
 
     def forward(self, images: Tensor) -> Tensor:
         """Feature maps (B, C, h, w) of images (B, 3, H, W), preprocessed as the backbone's `Preprocess` says."""

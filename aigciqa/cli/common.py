@@ -14,7 +14,7 @@ import click
 
 from aigciqa.errors import InputError, LockedError, MissingExtraError, WeightsError
 from aigciqa.records import Item
-from aigciqa.registry import METRICS, default_metric, metric_info
+from aigciqa.registry import METRICS, TIMM, default_metric, metric_info
 from aigciqa.tables.text import printable
 from aigciqa.utils.paths import at_home
 
@@ -157,7 +157,14 @@ def terminate(_number: int, _frame: object) -> NoReturn:
 def trainable_metric_option(help_text: str) -> Callable[[Function], Function]:
     """Give a command the required option `--metric`, a metric that can be trained."""
     names = [spec.name for spec in METRICS.values() if not spec.embedded]
-    return click.option("-m", "--metric", required=True, type=click.Choice(names), metavar="METRIC", help=help_text)
+    return click.option("-m", "--metric", required=True, type=_Trainable(names), metavar="METRIC", help=help_text)
+
+
+class _Trainable(click.Choice[str]):
+    """One of the names, or a metric on a model of timm, of which there are too many to list."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return metric_info(value).name if TIMM in value else super().convert(value, param, ctx)
 
 
 def computing_options(command: Function) -> Function:

@@ -30,7 +30,7 @@ from aigciqa.cli.common import (
     writing,
 )
 from aigciqa.records import Item
-from aigciqa.registry import METRICS, SCORE_RANGES, default_metric
+from aigciqa.registry import SCORE_RANGES, default_metric, known_metric
 from aigciqa.tables.columns import columns_of, dimensions_of, to_row
 from aigciqa.tables.scores import ScoreTable, is_table, read_table
 from aigciqa.tables.text import encoded, printable
@@ -219,7 +219,7 @@ def _table_group(name: str, table: ScoreTable, names: Sequence[str]) -> Group:
 def _named_in(groups: Iterable[Group]) -> tuple[str, ...]:
     """The metrics of the tables, if we can score with all of them."""
     names = tuple(dict.fromkeys(row["metric"] for group in groups for row in group.rows))
-    return names if all(name in METRICS for name in names) else ()
+    return names if all(known_metric(name) is not None for name in names) else ()
 
 
 def _divided(whole: Group) -> list[Group]:

@@ -16,7 +16,7 @@ import numpy as np
 from aigciqa.databases.sample import below
 from aigciqa.errors import InputError
 from aigciqa.evaluation.predictions import Predictions
-from aigciqa.registry import METRICS
+from aigciqa.registry import known_metric
 from aigciqa.tables.scores import read_table
 from aigciqa.utils.paths import name_key, real, shown
 
@@ -123,7 +123,8 @@ class PrecomputedScores:
             if not isinstance(row, str) and errors[-1] is None:
                 for dimension, column in columns.items():
                     scores[dimension][number] = row[column]
-        return Predictions(name, scores, tuple(errors), name if name in METRICS else None, lower_better)
+        metric = None if known_metric(name) is None else name
+        return Predictions(name, scores, tuple(errors), metric, lower_better)
 
 
 class _Finder:
