@@ -44,6 +44,12 @@ def carried_names(given: Iterable[str], columns: Sequence[str]) -> dict[str, str
     return names
 
 
+def human_columns(columns: Sequence[str]) -> dict[str, str]:
+    """Dimension -> the carried column of people's ratings of it: a manifest's `quality` is `quality_given`."""
+    given = {name: f"{name}_given" for name in scores_of(columns)}
+    return {name: column for name, column in given.items() if column in columns}
+
+
 def dimensions_of(metrics: Sequence[Metric], only: str | None = None) -> list[str]:
     """The dimensions of a table of several metrics: the paper's in its order, then others; or `only` the one.
 
