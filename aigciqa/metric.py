@@ -7,6 +7,7 @@ import itertools
 import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from aigciqa.checkpoints import hub
 from aigciqa.checkpoints.card import check_readme
 from aigciqa.checkpoints.config import MetricConfig, check_metric, read_config
 from aigciqa.checkpoints.format import write_checkpoint
+from aigciqa.checkpoints.imagenet import imagenet_part
 from aigciqa.checkpoints.repo import or_cached
 from aigciqa.errors import InputError
 from aigciqa.heads import build_head
@@ -112,8 +114,11 @@ class Metric(nn.Module):
                     loaded = cls(config, dimension=dimension, as_loss=as_loss, dtype=dtype, device="meta")
                     if dict(loaded.named_buffers()).keys() - loaded.state_dict().keys():
                         loaded = cls(config, dimension=dimension, as_loss=as_loss, dtype=dtype)
-                tensors = checkpoint.read_tensors(weights, loaded.state_dict())
-            loaded.load_state_dict(tensors, assign=True)
+                expected = loaded.state_dict()
+                elsewhere = imagenet_part(config, expected, cache_dir, cache_only)
+                inside = {name: tensor for name, tensor in expected.items() if name not in elsewhere}
+                tensors = checkpoint.read_tensors(weights, inside)
+            loaded.load_state_dict(tensors | elsewhere, assign=True)
             return loaded
 
         loaded = or_cached(load, local_files_only)
@@ -131,7 +136,8 @@ class Metric(nn.Module):
         """
         folder = Path(os.path.expanduser(folder))
         check_readme(folder)
-        write_checkpoint(folder, self.config, self.state_dict())
+        config = replace(self.config, imagenet=None)  # the backbone may have been trained on: all weights are written
+        write_checkpoint(folder, config, self.state_dict())
 
     def push_to_hub(
         self,

@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from aigciqa.backbones.base import Backbone
+from aigciqa.backbones.crops import CropsBackbone
 
 #: Stages of EfficientNet-B0: (blocks, kernel, stride, expansion, output channels), before they are scaled.
 _STAGES = (
@@ -112,6 +113,7 @@ def _channels(width: int) -> int:
     return nearest if nearest >= 0.9 * scaled else nearest + 8
 
 
-def build(name: str) -> Backbone:
-    """Build `efficientnet-lite2`."""
-    return EfficientNetLite2()
+def build(name: str, crops: bool = False) -> Backbone:
+    """Build `efficientnet-lite2`; with `crops`, it reads nine crops of an image, beside the statistics of `lite`."""
+    trunk = EfficientNetLite2()
+    return CropsBackbone(trunk) if crops else trunk

@@ -53,10 +53,8 @@ class LiteBackbone(Backbone):
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, statistics + THUMBNAIL**2, rows, columns); the thumbnail is the same everywhere."""
         with torch.autocast(images.device.type, enabled=False):
-            images = images.float()
-            rows, columns = grid_origins(*images.shape[-2:])
-            maps = _statistics_at(images, rows, columns)
-            small = thumbnail(images)[:, :, None, None].expand(-1, -1, len(rows), len(columns))
+            maps = sampled_statistics(images.float())
+            small = thumbnail(images.float())[:, :, None, None].expand(-1, -1, *maps.shape[2:])
             return torch.cat([maps, small], dim=1)
 
     def pool(self, maps: Tensor) -> Tensor:
@@ -73,6 +71,11 @@ class LiteBackbone(Backbone):
             images = images.float()
             rows, columns = (cell_origins(length) for length in images.shape[-2:])
             return torch.cat([_statistics_at(images, [row], columns) for row in rows], dim=2)
+
+
+def sampled_statistics(images: Tensor) -> Tensor:
+    """Statistics (B, statistics, rows, columns) of about 16 evenly spaced blocks of images (B, 3, H, W)."""
+    return _statistics_at(images, *grid_origins(*images.shape[-2:]))
 
 
 def grid_origins(height: int, width: int) -> tuple[list[int], list[int]]:
