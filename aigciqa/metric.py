@@ -25,6 +25,7 @@ from aigciqa.errors import InputError
 from aigciqa.heads import build_head
 from aigciqa.images.decode import load_image
 from aigciqa.images.preprocess import Preprocessor, as_list, by_shape, check_tensor
+from aigciqa.tables.columns import std_columns
 from aigciqa.utils.hardware import autocast_dtype, settle_threads, undisturbed
 
 
@@ -219,19 +220,38 @@ class Metric(nn.Module):
             TypeError, InputError: what came, what was expected, what to do.
             ImageError: a file can't be read.
         """
-        scores = self._score(images, reference, reference_features)[:, self.dimensions.index(self.dimension)]
-        return -scores.mean() if self.as_loss else scores
+        with self._alone():
+            scores = self.regress(*self._encoded(images, reference, reference_features))
+            scores = scores[:, self.dimensions.index(self.dimension)]
+            return -scores.mean() if self.as_loss else scores
 
     def predict(
-        self, images: Any, reference: Any = None, *, reference_features: Tensor | None = None
+        self,
+        images: Any,
+        reference: Any = None,
+        *,
+        reference_features: Tensor | None = None,
+        uncertainty: bool = False,
     ) -> dict[str, Tensor]:
         """Score images on every dimension in one pass; arguments as for calling the metric.
 
+        Args:
+            uncertainty: give the standard deviations of people's ratings about the scores, too. A head from
+                `aigciqa.fit_head` knows them: images unlike those that were rated are the uncertain ones.
+
         Returns:
-            Dimension -> float32 (B,).
+            Dimension -> float32 (B,); with `uncertainty` also `<dimension>_std` -> float32 (B,).
+
+        Raises:
+            InputError: as calling the metric; `uncertainty` of a head that does not know.
         """
-        scores = self._score(images, reference, reference_features)
-        return dict(zip(self.dimensions, scores.unbind(1), strict=True))
+        with self._alone():
+            features, references = self._encoded(images, reference, reference_features)
+            scores = dict(zip(self.dimensions, self.regress(features, references).unbind(1), strict=True))
+            if uncertainty:
+                deviations = self.deviations(features, references).unbind(1)
+                scores |= zip(std_columns(self.dimensions), deviations, strict=True)
+            return scores
 
     def encode(self, images: Any) -> Tensor:
         """Features (B, D) of images: of an image prompt, to be passed as `reference_features` any number of times."""
@@ -288,13 +308,23 @@ class Metric(nn.Module):
         """
         with self._alone():
             joined = self._joined(features, reference_features)
-            return self.head.score_map(maps.to(joined.dtype), joined, self.dimensions.index(self.dimension)).float()
+            local = self.backbone.local_features(maps).to(joined.dtype)
+            return self.head.score_map(local, joined, self.dimensions.index(self.dimension)).float()
 
     def regress(self, features: Tensor, reference_features: Tensor | None = None) -> Tensor:
         """Scores (B, n) of features (B, D); FR: with the references' features, (B, D) or (1, D)."""
         with self._alone():
             scores: Tensor = self.head(self._joined(features, reference_features))
             return scores.float()
+
+    def deviations(self, features: Tensor, reference_features: Tensor | None = None) -> Tensor:
+        """Standard deviations (B, n) of people's ratings about the scores of features, as `regress` takes them.
+
+        Raises:
+            InputError: the head does not know.
+        """
+        with self._alone():
+            return self.head.deviations(self._joined(features, reference_features)).float()
 
     def train(self, mode: bool = True) -> Metric:
         """Does nothing: scores never depend on the mode. See the class for fine-tuning."""
@@ -320,11 +350,13 @@ class Metric(nn.Module):
         # A cache would, within an autocast of the caller's, outlive the weights that it was made from.
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None, cache_enabled=False)
 
-    def _score(self, images: Any, reference: Any, reference_features: Tensor | None) -> Tensor:
-        with self._alone():
-            self._check_references(reference, reference_features)
-            features = self.encode(images)
-            return self.regress(features, self._references(reference, reference_features, features.shape[0]))
+    def _encoded(
+        self, images: Any, reference: Any, reference_features: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Features of images and of their references."""
+        self._check_references(reference, reference_features)
+        features = self.encode(images)
+        return features, self._references(reference, reference_features, features.shape[0])
 
     def _check_references(self, reference: Any, reference_features: Tensor | None) -> None:
         """Raise InputError unless what a metric of this kind needs was given, and no more."""

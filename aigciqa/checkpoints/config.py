@@ -39,7 +39,7 @@ _LONGEST_NAME = 100
 #: How deep `training` and `results` may be nested.
 _DEPTH = 16
 #: Heads that a checkpoint may have in place of its metric's own: they were fitted to features of a frozen backbone.
-_FITTED_HEADS = ("taught",)
+_FITTED_HEADS = ("linear", "taught")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from aigciqa.scoring.encoder import Maps
 from aigciqa.scoring.engine import score_files
 from aigciqa.scoring.items import PathLike, items_of
 from aigciqa.scoring.sinks import FileSink, begun
-from aigciqa.tables.columns import Row, columns_of, dimensions_of, rows_ahead, to_record, to_row
+from aigciqa.tables.columns import Row, columns_of, dimensions_of, rows_ahead, std_columns, to_record, to_row
 from aigciqa.tables.formats import format_of
 from aigciqa.tables.provenance import FORMAT
 from aigciqa.utils.files import locked
@@ -63,6 +63,7 @@ def score_to_file(
     strict: bool = False,
     maps: Maps | None = None,
     decoder: Decoder = "pillow",
+    uncertainty: bool = False,
     extra_columns: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
     on_record: Callable[[Record, bool], None] | None = None,
@@ -75,8 +76,8 @@ def score_to_file(
     at the end. `FILE.meta.json` says what made the table; no other run can write it meanwhile.
 
     Args:
-        images, metric, references, batch_size, workers, dtype, device, strict, maps, decoder: as `score_files` takes
-            them.
+        images, metric, references, batch_size, workers, dtype, device, strict, maps, decoder, uncertainty: as
+            `score_files` takes them; `<dimension>_std` are columns after the scores.
         output: the table; its suffix, `.csv`, `.json`, `.jsonl` or `.parquet`, is its format.
         dimension: the only one to write; all of the metrics' if absent.
         resume: go on with what an earlier run of the same call left in `output`; the table is then that of a run that
@@ -114,7 +115,7 @@ def score_to_file(
         )
     metrics = as_metrics(metric, device=device, dtype=dtype)
     dimensions = dimensions_of(metrics, dimension)
-    columns = columns_of(dimensions, extra_columns)
+    columns = columns_of([*dimensions, *std_columns(dimensions if uncertainty else ())], extra_columns)
     if len(set(columns)) < len(columns):
         twice = next(name for name in columns if columns.count(name) > 1)
         raise InputError(f"extra_columns: the table would have two columns {twice!r}; rename one")
@@ -127,7 +128,14 @@ def score_to_file(
     known = {"reference": shared, "decoder": decoder, "folder": folder_of_paths(paths, output)}
     made_by = describe(metrics, dimensions, None, known | dict(options or {}))
     records = score_files(
-        items, metric=metrics, batch_size=batch_size, workers=workers, strict=strict, maps=maps, decoder=decoder
+        items,
+        metric=metrics,
+        batch_size=batch_size,
+        workers=workers,
+        strict=strict,
+        maps=maps,
+        decoder=decoder,
+        uncertainty=uncertainty,
     )
     rows = failed = resumed = 0
     with locked(output), closing(records), ExitStack() as last:
