@@ -134,6 +134,11 @@ def writing() -> Iterator[None]:
         raise click.ClickException(f"can't write: {error}") from None
 
 
+def split_commas(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    """Names that are given one by one, or with commas between."""
+    return tuple(name for part in given for name in part.split(",") if name)
+
+
 class Terminated(BaseException):
     """SIGTERM came."""
 

@@ -64,7 +64,7 @@ def load(
     """
     if root.is_file():
         root, manifest = root.parent, root.name
-    name = manifest or _only_manifest(root)
+    name = manifest or manifest_in(root)
     ranges = score_range or {}
     spec = replace(SPEC, layout={name: SPEC.layout[MANIFEST]})
     columns = ("image", *(dimension for dimension in dimensions if dimension != "overall"))  # which may be the sum
@@ -73,8 +73,8 @@ def load(
     return Database(SPEC, root, samples, _ranges(samples, ranges), options)
 
 
-def _only_manifest(root: Path) -> str:
-    """The name of the manifest that is meant where none is given."""
+def manifest_in(root: Path) -> str:
+    """The name of the manifest that is meant where none is given: `manifest.csv` if there is none or several."""
     for pattern in ("*.csv", f"*{parquet.SUFFIX}"):
         found = sorted(path.name for path in root.glob(pattern))
         if found:
