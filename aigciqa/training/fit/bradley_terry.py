@@ -86,7 +86,7 @@ class PairProblem:
         best = int(np.argmin(losses))
         return float(losses[best]), float(_STRENGTHS[best])
 
-    def solve(self, kernel: Array, strength: float, basis: Array) -> Solution:
+    def solve(self, kernel: Array, strength: float) -> Solution:
         """The function of one strength (maximum a posteriori) and its variances (Laplace's approximation).
 
         Scores are given in the stated range: the mean of the compared images is its middle, and two of their standard
@@ -95,12 +95,12 @@ class PairProblem:
         Args:
             kernel: (n, n) of all images.
             strength: the ridge.
-            basis: not used: the ratings' noise is known here, so that nothing is to be calibrated.
         """
         values, directions = _directions(kernel)
         differences = directions[self.better] - directions[self.worse]
         factors = np.zeros(len(values))
-        for each in [*_STRENGTHS[_STRENGTHS > strength], strength]:  # Newton's method from far away may overshoot
+        stronger = [each for each in _STRENGTHS if each > strength]
+        for each in [*stronger, strength]:  # Newton's method from far away may overshoot
             factors, inverse = self._newton(differences, each, factors)
         scores = (directions @ factors)[self.rows]
         low, high = self.score_range

@@ -16,13 +16,12 @@ from numpy.typing import ArrayLike
 from aigciqa.stats import bootstrap
 from aigciqa.stats.bootstrap import Interval
 from aigciqa.training.fit.kernels import Array, Indices, Mask
-from aigciqa.training.fit.regression import Task, fit
+from aigciqa.training.fit.regression import fit_linear
 from aigciqa.training.fit.ridge import ScoreProblem
+from aigciqa.training.fit.tasks import Task, folds_of
 
 Statistic = Callable[[Array], Array]
 
-#: Parts of whole groups that are left out in turn.
-FOLDS = 10
 #: Fewer ratings say little.
 FEW = 12
 #: Shares of the ratings that the learning curve is drawn at, and how often each is drawn; large sets vary less.
@@ -119,11 +118,8 @@ def table(figures: Mapping[str, Figures]) -> str:
         width = min(48, max(26, *(len(row[0]) + 1 for row in rows)))
         lines.append(f"{name}: {each.ratings} ratings in {each.groups} groups")
         lines += [f"  {text[: width - 1]:{width}} {value}" for text, value in rows]
-        lines += [
-            line
-            for text in each.warnings
-            for line in wrap(f"Warning: {text}", 78, initial_indent="  ", subsequent_indent="    ")
-        ]
+        for text in each.warnings:
+            lines += wrap(f"Warning: {text}", 80, initial_indent="  ", subsequent_indent="    ")
     return "\n".join(lines)
 
 
@@ -137,7 +133,7 @@ def _figures(
     images = task.problems[name].rows
     part = task.among(images, name)
     problem = part.problem
-    folds = _folds(part.groups, rng)
+    folds = folds_of(part.groups, rng)
     unseen = _out_of_fold(part, folds)
     agreement = {
         figure: bootstrap.interval(statistic, part.groups.tolist())
@@ -146,14 +142,13 @@ def _figures(
     first = next(iter(agreement))
     values = {label: np.asarray(column, dtype=np.float64)[images] for label, column in controls.items()}
     known = _known(generators, images)
+    warnings: list[str] = []
     if isinstance(problem, ScoreProblem) and len(set(known[known >= 0].tolist())) > 1:
         values = {**values, GENERATOR: _means(problem.scores, known, folds)}
+        warnings = _generator_warning(name, problem, unseen, known)
     compared = {label: _control(part, column, first) for label, column in values.items()}
     curves = _curves(part, rng)
     curve = {count: float(np.mean(draws)) for count, draws in curves.items()} | {_count(part): agreement[first].value}
-    warnings = _warnings(name, part, first, agreement[first])
-    if GENERATOR in values:
-        warnings += _generator_warning(name, part, unseen, known)
     return Figures(
         ratings=_count(part),
         groups=len(set(part.groups.tolist())),
@@ -161,20 +156,8 @@ def _figures(
         controls=compared,
         curve=curve,
         doubled=_doubled(curves, _count(part), agreement[first], _CHANCE[first], rng),
-        warnings=tuple(warnings),
+        warnings=(*_warnings(name, part, first, agreement[first]), *warnings),
     )
-
-
-def _folds(groups: Indices, rng: np.random.Generator) -> Indices:
-    """The fold (n,) of each image: whole groups, drawn, each into the fold that is smallest so far."""
-    names, sizes = np.unique(groups, return_counts=True)
-    filled = np.zeros(min(FOLDS, len(names)), dtype=np.intp)
-    fold = {}
-    for index in rng.permutation(len(names)):
-        smallest = int(np.argmin(filled))
-        fold[int(names[index])] = smallest
-        filled[smallest] += sizes[index]
-    return np.array([fold[int(group)] for group in groups])
 
 
 def _out_of_fold(task: Task, folds: Indices) -> Array:
@@ -191,7 +174,7 @@ def _out_of_fold(task: Task, folds: Indices) -> Array:
 
 def _predicted(task: Task, images: Indices) -> Array:
     """The outcomes of all ratings by a fit to those of some images only."""
-    return task.problem.outcomes(fit(task.among(images)).predict(task.features)[:, 0])
+    return task.problem.outcomes(fit_linear(task.among(images)).predict(task.features)[:, 0])
 
 
 def _count(task: Task) -> int:
@@ -248,7 +231,7 @@ def _means(scores: Array, generators: Indices, folds: Indices) -> Array:
 
 
 def _curves(task: Task, rng: np.random.Generator) -> dict[int, Array]:
-    """The number of ratings -> the first figure of each draw, fitted to whole groups of so many and tested on others."""
+    """The number of ratings -> the first figure of each draw, fitted to that many and tested on the others."""
     count = len(task.features)
     draws = max(2, min(_DRAWS, _FIT_IMAGES // count))
     orders = [rng.permutation(int(task.groups.max()) + 1)[task.groups] for _ in range(draws)]
@@ -306,7 +289,7 @@ def _warnings(name: str, task: Task, figure: str, now: Interval) -> list[str]:
     return found
 
 
-def _generator_warning(name: str, task: Task, unseen: Array, generators: Indices) -> list[str]:
+def _generator_warning(name: str, problem: ScoreProblem, unseen: Array, generators: Indices) -> list[str]:
     """Whether the ratings are explained by generators alone: within them, the fit then ranks no better than chance."""
     sizes = np.bincount(generators[generators >= 0])
     kept = np.flatnonzero((generators >= 0) & (sizes[generators] > 1))
@@ -315,13 +298,13 @@ def _generator_warning(name: str, task: Task, unseen: Array, generators: Indices
     same = (generators[kept][:, None] == generators[kept]).astype(np.float64)
     same /= same.sum(axis=1, keepdims=True)
     centred = np.eye(len(kept)) - same
-    x, y = centred @ unseen[kept], centred @ task.problem.scores[kept]
-    within = bootstrap.interval(lambda weight: bootstrap.spearman(weight, x, y), task.groups[kept].tolist())
+    x, y = centred @ unseen[kept], centred @ problem.scores[kept]
+    within = bootstrap.interval(lambda weight: bootstrap.spearman(weight, x, y), problem.groups[kept].tolist())
     if within.low > 0:
         return []
     return [
         f"{name}: among the images of one generator, the SRCC is {within}, which includes 0: the generators alone"
-        " may explain these ratings, and the scores then say which generator made an image, not how good it is."
+        " may explain these ratings. Scores then tell which generator made an image, not how good it is."
     ]
 
 

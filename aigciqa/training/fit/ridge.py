@@ -107,31 +107,22 @@ class ScoreProblem:
         best = int(np.argmin(squares))
         return float(count / 2 * np.log(squares[best])), float(strengths[best])
 
-    def solve(self, kernel: Array, strength: float, basis: Array) -> Solution:
-        """The function of one strength, with variances such that left-out ratings have z-scores of mean square 1.
+    def solve(self, kernel: Array, strength: float) -> Solution:
+        """The function of one strength, with variances in units of the prior's, which is for others to find.
 
         Args:
             kernel: (n, n) of all images.
             strength: the ridge.
-            basis: (n, r), the images along the directions that the fit keeps: what is known of other directions is
-                not kept, and is made up for by the variances.
         """
         own = kernel[np.ix_(self.rows, self.rows)]
-        precision, total = _precision(own + np.diag(strength / self.weights))
+        precision, constant = _precision(own + np.diag(strength / self.weights))
         factors = precision @ self.scores
-        bias = float(np.average(self.scores - own @ factors, weights=self.weights))
-        lost = _lost(own, precision, basis[self.rows])
-        squares = []
-        for members in by_size(self.groups):
-            blocks = np.linalg.inv(precision[members[:, :, None], members[:, None, :]])
-            errors = np.einsum("gst,gt->gs", blocks, factors[members])
-            squares.append((errors**2 / (np.einsum("gss->gs", blocks) + lost[members])).ravel())
-        prior = float(np.concatenate(squares).mean())
         everywhere = np.zeros_like(kernel)
         everywhere[np.ix_(self.rows, self.rows)] = precision
         dual = np.zeros(len(kernel))
         dual[self.rows] = factors
-        return Solution(dual, bias, everywhere, prior, prior * (strength + 1 / total), strength)
+        bias = float(np.average(self.scores - own @ factors, weights=self.weights))
+        return Solution(dual, bias, everywhere, 1.0, strength + 1 / constant, strength)
 
 
 def _precision(covariance: Array) -> tuple[Array, float]:
@@ -140,12 +131,5 @@ def _precision(covariance: Array) -> tuple[Array, float]:
 
     inverse = cho_solve(cho_factor(covariance, lower=True), np.eye(len(covariance)))
     sums = inverse.sum(axis=1)
-    value: Array = inverse - np.outer(sums, sums) / sums.sum()
-    return value, float(sums.sum())
-
-
-def _lost(kernel: Array, precision: Array, basis: Array) -> Array:
-    """What the ratings tell of each image beyond the directions of the basis: (n,), in units of the prior."""
-    explained = np.einsum("ij,ji->i", kernel @ precision, kernel)
-    known = np.einsum("ir,ij,jr->r", basis, precision, basis, optimize=True)
-    return np.maximum(explained - basis**2 @ known, 0)
+    precision: Array = inverse - np.outer(sums, sums) / sums.sum()
+    return precision, float(sums.sum())

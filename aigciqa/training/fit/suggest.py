@@ -51,7 +51,8 @@ def suggest(found: LinearFit, features: ArrayLike, count: int) -> list[int]:
 def _directions(z: Array) -> Array:
     """Orthonormal directions (r, D) in which images z (n, D) differ most, by one step of subspace iteration."""
     count = min(_DIRECTIONS, *z.shape)
-    start = np.random.default_rng(0).normal(size=(z.shape[1], count))
+    directions: Array = np.random.default_rng(0).normal(size=(z.shape[1], count))
     for _ in range(2):
-        start, _ = np.linalg.qr(z.T @ (z @ start))
-    return start.T
+        directions = np.linalg.qr(z.T @ (z @ directions))[0]
+    across: Array = directions.T
+    return across
