@@ -302,7 +302,8 @@ def test_weights_by_votes_and_deviations(folder: Path) -> None:
     both = weights(votes=[1, 1, 1, 4, 4, 4], quality_std=[0, 0, 0, 2, 2, 2])
     assert both[3] / both[0] == pytest.approx(((2 + 7 / 8) / 2 + 2) / ((2 + 7 / 8) / 2 + 7 / 8))
     assert weights(quality_std=[0] * N).tolist() == [1] * N
-    assert weights(votes=["", *[3] * (N - 1)]) == pytest.approx(np.ones(N))
+    for unknown in ("", 0):
+        assert weights(votes=[unknown, *[3] * (N - 1)]) == pytest.approx(np.ones(N))
     assert weights(votes=[""] * N, quality_std=[""] * N).tolist() == [1] * N
 
 
@@ -319,13 +320,13 @@ def test_an_image_without_a_rating_has_no_weight(folder: Path) -> None:
 def test_one_error_lists_all_rows(folder: Path) -> None:
     (folder / "torn.png").write_bytes(b"\x89PNG nothing")
     rows = [
-        "0.png,good,1", "1.png,3.5,0", ",2,1", "gone.png,2,1", "torn.png,2,1", "2.png,7,1", "3.png,2,1", "3.png,4,1",
+        "0.png,good,1", "1.png,3.5,-1", ",2,1", "gone.png,2,1", "torn.png,2,1", "2.png,7,1", "3.png,2,1", "3.png,4,1",
         "4.png,inf,1", "C:\\art\\cat.png,2,1", "5.png,2,many",
     ]  # fmt: skip
     path = table(folder, "image,quality,votes", *rows)
     expected = [
         "row 2: 'quality' is 'good'; expected a number, or an empty cell for none",
-        "row 3: 'votes' is 0; expected at least 1",
+        "row 3: 'votes' is -1; expected at least 0",
         "row 4: 'image' is empty",
         "row 5: image 'gone.png': no such file",
         "row 6: image 'torn.png' is none that can be read: ",
@@ -470,6 +471,9 @@ def test_pairs(folder: Path) -> None:
     assert pairs.worse.tolist() == [1, 0, 1, 2, 0]
     assert pairs.weight.tolist() == [3, 1, 2, 1, 1]  # nobody preferred 4 to 3
     assert ratings.score_ranges == {"quality": (0, 5)}
+    swapped = [f"{row[12:]},{row[6:11]},{row[:5]}" for row in PAIRS]
+    again = read_ratings(table(folder, "votes;loser;winner", *(row.replace(",", ";") for row in swapped)))
+    assert again.pairs["quality"].better.tolist() == pairs.better.tolist()
     assert read_ratings(table(folder, "better,worse", *(row[:-2] for row in PAIRS)), ["fun"]).dimensions == ("fun",)
 
 

@@ -30,6 +30,8 @@ _Stated: TypeAlias = "Mapping[str, Range] | Range | None"
 
 #: Ratings of a dimension, or choices, at least: fewer can't be both fitted to and checked on.
 LEAST = 5
+#: Of pairs, the preferred image and the other.
+_PAIR_COLUMNS = (("better", "worse"), ("winner", "loser"))
 #: What pairs are about, and the range of the scores made from them, where neither the table nor the caller says.
 _OF_PAIRS, _RANGE_OF_PAIRS = "quality", (0.0, 5.0)
 
@@ -90,8 +92,8 @@ def read_ratings(
     A table has a column `image` (paths from its folder, else from the current one; in Parquet also the images
     themselves) and one of numbers for each dimension; `rating_columns` says which these are where they are not named.
     Optional are `reference`, `prompt`, `group`, `generator`, `votes` and `DIMENSION_std`. A table with the columns
-    `better` and `worse` lists pairs; optional there are `votes`, `dimension` (or `question`), `reference`, `prompt` and
-    `group`.
+    `better` and `worse` (or `winner` and `loser`) lists pairs; optional there are `votes`, `dimension` (or `question`),
+    `reference`, `prompt` and `group`.
 
     Rules: an empty cell, or NaN, is no rating; a row without any is left out, with a warning. A column whose numbers
     all have decimal commas is read so; commas and points in one column are an error, and so are three digits behind
@@ -146,8 +148,9 @@ def _read(path: Path) -> ColumnTable:
         try:
             return read_columns(path, ("image",))
         except MissingColumnError as missing:
-            with suppress(MissingColumnError):
-                return read_columns(path, ("better", "worse"))
+            for pair in _PAIR_COLUMNS:
+                with suppress(MissingColumnError):
+                    return read_columns(path, pair)
             expected = "expected 'image' and a column of ratings, or 'better' and 'worse' for pairs"
             raise TableError(f"{missing}; {expected}") from None
     except TableError as error:
@@ -203,7 +206,8 @@ def _of_table(
             stacklevel=3,
         )
     indices = images.indices(table, "image", rated)
-    votes = images.numbers(table, "votes", indices, 1)
+    votes = images.numbers(table, "votes", indices, 0)
+    votes[votes == 0] = np.nan
     scores, weights = {}, {}
     for column in columns:
         low, high = stated.get(column.dimension, (-np.inf, np.inf))
@@ -240,7 +244,8 @@ def _of_pairs(
             found = ", ".join(dict.fromkeys(filter(None, about)))
             raise InputError(f"{problems.where} has no pairs of {absent[0]!r}; it has those of {found}")
     kept = [not wanted or not name or name in wanted for name in about]
-    better, worse = (images.indices(table, name, kept) for name in ("better", "worse"))
+    pair = next(names for names in _PAIR_COLUMNS if set(names) <= set(table.columns))
+    better, worse = (images.indices(table, name, kept) for name in pair)
     votes = table.numbers("votes") if "votes" in table.columns else [1.0] * len(table.rows)
     found_pairs: dict[str, list[tuple[int, int, float]]] = {name: [] for name in wanted}
     for row, (name, first, second, weight) in enumerate(zip(about, better, worse, votes, strict=True), table.first):
@@ -251,7 +256,7 @@ def _of_pairs(
         if first is None or second is None:
             continue
         if first == second:
-            problems.add(row, f"'better' and 'worse' are the same image, {images.listed[first].cell!r}")
+            problems.add(row, f"{pair[0]!r} and {pair[1]!r} are the same image, {images.listed[first].cell!r}")
         chosen = found_pairs.setdefault(name, [])
         if weight > 0:
             chosen.append((first, second, weight))
