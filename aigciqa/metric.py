@@ -23,8 +23,7 @@ from aigciqa.checkpoints.imagenet import imagenet_part
 from aigciqa.checkpoints.repo import or_cached
 from aigciqa.errors import InputError
 from aigciqa.heads import build_head
-from aigciqa.images.decode import load_image
-from aigciqa.images.preprocess import Preprocessor, as_list, by_shape, check_tensor
+from aigciqa.images.preprocess import Preprocessor, on_device, recordable
 from aigciqa.tables.columns import std_columns
 from aigciqa.utils.hardware import autocast_dtype, settle_threads, undisturbed
 
@@ -256,7 +255,7 @@ class Metric(nn.Module):
     def encode(self, images: Any) -> Tensor:
         """Features (B, D) of images: of an image prompt, to be passed as `reference_features` any number of times."""
         with self._alone():
-            batches = self._batches(images)
+            batches = self.preprocessor.batches(images, self.device)
             if len(batches) == 1:
                 return self._features(batches[0][1])
             features = torch.cat([self._features(pixels) for _, pixels in batches])
@@ -280,7 +279,7 @@ class Metric(nn.Module):
         """
         with torch.no_grad(), self._alone():
             self._check_references(reference, reference_features)
-            batches = self._batches(image)
+            batches = self.preprocessor.batches(image, self.device)
             if len(batches) > 1:
                 raise InputError("images of unequal sizes make maps of unequal sizes: pass them one at a time")
             pixels = batches[0][1]
@@ -295,7 +294,7 @@ class Metric(nn.Module):
             dense: those that `quality_map` is drawn from, where they are finer than what features are pooled from.
         """
         with self._alone():
-            return self._maps(self.preprocessor.normalize(self._on_device(pixels)), dense)
+            return self._maps(self.preprocessor.normalize(on_device(pixels, self.device)), dense)
 
     @torch.no_grad()
     def score_map(self, maps: Tensor, features: Tensor, reference_features: Tensor | None = None) -> Tensor:
@@ -350,9 +349,7 @@ class Metric(nn.Module):
         # A cache would, within an autocast of the caller's, outlive the weights that it was made from.
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None, cache_enabled=False)
 
-    def _encoded(
-        self, images: Any, reference: Any, reference_features: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
+    def _encoded(self, images: Any, reference: Any, reference_features: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Features of images and of their references."""
         self._check_references(reference, reference_features)
         features = self.encode(images)
@@ -379,7 +376,7 @@ class Metric(nn.Module):
     def _references(self, reference: Any, reference_features: Tensor | None, images: int) -> Tensor | None:
         """Features of the references: (images, D), or (1, D) where the caller encoded one for all."""
         if reference_features is not None:
-            return self._recordable(reference_features).to(self._weight)
+            return recordable(reference_features).to(self._weight)
         if reference is None:
             return None
         features = self.encode(reference)
@@ -394,33 +391,6 @@ class Metric(nn.Module):
         if references.shape[0] not in (1, features.shape[0]):
             raise _unequal(features.shape[0], references.shape[0])
         return torch.cat([features, references.expand_as(features)], dim=1)
-
-    def _batches(self, images: Any) -> list[tuple[list[int], Tensor]]:
-        """What the backbone sees, in batches of equal shape, each with the positions of its images."""
-        if isinstance(images, Tensor):
-            pixels = self._preprocessed(images)
-            return [(list(range(pixels.shape[0])), pixels)]
-        listed = [self._preprocessed(image) for image in as_list(images)]
-        for index, pixels in enumerate(listed):
-            if pixels.shape[0] != 1:
-                raise InputError(f"a list holds single images (3, H, W); item {index} is a batch of {len(pixels)}")
-        return by_shape(listed)
-
-    def _preprocessed(self, image: Any) -> Tensor:
-        """One image, or a batch in one tensor, as the backbone sees it: (B, 3, h, w)."""
-        if isinstance(image, Tensor):
-            pixels = self.preprocessor.tensor(self._on_device(check_tensor(image)))
-        else:
-            pixels = self._on_device(self.preprocessor.image(load_image(image))[None])
-        return self.preprocessor.normalize(pixels)
-
-    def _on_device(self, images: Tensor) -> Tensor:
-        images = self._recordable(images).to(self.device)
-        return images if images.dtype == torch.uint8 else images.to(torch.float32)
-
-    def _recordable(self, tensor: Tensor) -> Tensor:
-        """The tensor, or a copy for a loss where it comes out of `torch.inference_mode`, which bars it from graphs."""
-        return tensor.clone() if self.as_loss and torch.is_grad_enabled() and tensor.is_inference() else tensor
 
     def _features(self, pixels: Tensor) -> Tensor:
         return self.backbone.pool(self._maps(pixels))

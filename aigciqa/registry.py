@@ -225,7 +225,9 @@ def timm_config(model: str) -> Any:
         near = [each for each in known if each.startswith(f"{name}.")]  # it's the tag
         near = near or difflib.get_close_matches(model.lower(), known) or [each for each in known if name in each]
         hint = _suggestion(near[:3])
-        raise InputError(f"timm has no model {model!r}{hint} timm.list_models(pretrained=True) lists those with weights.")
+        raise InputError(
+            f"timm has no model {model!r}{hint} timm.list_models(pretrained=True) lists those with weights."
+        )
     return timm.models.get_pretrained_cfg(model)
 
 

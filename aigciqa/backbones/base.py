@@ -57,7 +57,7 @@ class Backbone(nn.Module):
         return self.feature_dim
 
     def inner_maps(self, images: Tensor) -> Tensor:
-        """Feature maps (B, C, h, w) whose statistics `aigciqa.fit_head` reads: those of `forward`, unless overridden."""
+        """Feature maps (B, C, h, w) whose statistics `aigciqa.fit_head` reads: `forward`'s, unless overridden."""
         maps: Tensor = self(images)
         return maps
 

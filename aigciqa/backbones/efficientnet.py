@@ -28,8 +28,7 @@ _STAGES = (
 )
 _WIDTH, _DEPTH = 1.1, 1.2
 _STEM, _FINAL = 32, 1280
-#: The blocks whose filtered maps say most about what people see: all of the last stage but one that have a residual, but
-#: the last.
+#: Blocks of the last stage but one, whose filtered maps say most about how people see AI-generated images.
 _INNER = slice(16, 19)
 
 
@@ -126,18 +125,15 @@ class EfficientNetLite2(Backbone):
         """What three of the last but one stage's blocks filter, before it is narrowed: (B, 3744, H/32, W/32)."""
         inner = self._inner_blocks()
         maps, found = self.stem(images), []
-        for block in self.blocks:
-            filtered = block.filtered(maps)
-            if block in inner:
-                found.append(filtered)
-            if len(found) == len(inner):
-                break
-            maps = block.narrowed(filtered, maps)
+        for block in self.blocks[: _INNER.start]:
+            maps = block(maps)
+        for block in inner:
+            found.append(block.filtered(maps))
+            maps = block.narrowed(found[-1], maps)
         return torch.cat(found, dim=1)
 
     def _inner_blocks(self) -> list[_Block]:
-        blocks: list[_Block] = list(self.blocks)  # type: ignore[arg-type]
-        return blocks[_INNER]
+        return [block for block in self.blocks if isinstance(block, _Block)][_INNER]
 
 
 def _channels(width: int) -> int:

@@ -80,7 +80,8 @@ class LiteBackbone(Backbone):
 
 def sampled_statistics(images: Tensor, grid: int = GRID) -> Tensor:
     """Statistics (B, statistics, rows, columns) of about `grid**2` evenly spaced blocks of images (B, 3, H, W)."""
-    return _statistics_at(images, *grid_origins(*images.shape[-2:], grid))
+    height, width = images.shape[-2:]
+    return _statistics_at(images, *grid_origins(height, width, grid))
 
 
 def grid_origins(height: int, width: int, grid: int = GRID) -> tuple[list[int], list[int]]:

@@ -62,16 +62,17 @@ class StatisticsBackbone(Backbone):
         mean, deviation = (each[:, :, None, None] for each in _moments(seen))
         uneven = (seen - mean).square().add(_FLOOR) / deviation
         centre, spread, _ = (each[:, :, None, None] for each in pool_statistics(blocks).chunk(3, dim=1))
-        weights = torch.softmax(2 * blocks[:, TEXTURE].flatten(1), dim=1).unflatten(1, blocks.shape[2:])
-        parts = [blocks, (blocks - centre).square() / spread, blocks * weights[:, None] * weights[0].numel()]
+        texture = blocks[:, TEXTURE : TEXTURE + 1]
+        weights = torch.softmax(2 * texture.flatten(1), dim=1).reshape(texture.shape)
+        parts = [blocks, (blocks - centre).square() / spread, blocks * weights * weights[0].numel()]
         statistics = torch.cat(parts, dim=1).movedim(1, -1)
         statistics = squash(statistics, self.lite.center.float(), self.lite.scale.float()).movedim(-1, 1)
         return torch.cat([seen, uneven, statistics], dim=1)
 
     def _parts(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """The trunk's maps, and the statistics of the image's blocks."""
-        seen, blocks = maps.float().split([maps.shape[1] - STATISTICS, STATISTICS], dim=1)
-        return seen, blocks
+        maps = maps.float()
+        return maps[:, :-STATISTICS], maps[:, -STATISTICS:]
 
 
 def _moments(maps: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,15 @@ from aigciqa.checkpoints.config import MetricConfig
 from aigciqa.checkpoints.format import check_sha256, check_tensors, read_safetensors
 from aigciqa.checkpoints.pickles import as_state_dict, read_pickle, without_classifier
 from aigciqa.checkpoints.repo import PathName, Repo, or_cached
-from aigciqa.errors import AlteredError, CheckpointError, InputError, OfflineError, ServerError, UnreachableError, shortened
+from aigciqa.errors import (
+    AlteredError,
+    CheckpointError,
+    InputError,
+    OfflineError,
+    ServerError,
+    UnreachableError,
+    shortened,
+)
 from aigciqa.registry import TIMM, timm_config
 from aigciqa.utils.extras import needs_extra
 from aigciqa.utils.hardware import undisturbed

@@ -71,7 +71,7 @@ def fuse_convolutions(network: fx.GraphModule, example: Tensor, batch: int) -> N
 
 
 class FusedConvolution(nn.Module):
-    """A convolution of maps of a shape (B, C, h, w), a residual if there is one, and ReLU, ReLU6 or LeakyReLU if given."""
+    """A convolution of maps of a shape (B, C, h, w), a residual if there is one, and a rectifier if given."""
 
     def __init__(self, convolution: nn.Conv2d, activation: nn.Module | None, shape: torch.Size) -> None:
         super().__init__()

@@ -58,7 +58,7 @@ class Head(nn.Module):
         A score of a piecewise linear head, such as one with ReLU, is split among the positions without remainder.
 
         Args:
-            maps: (B, C, h, w), the generated image's local features, whose mean over (h, w) is about its D = C features.
+            maps: (B, C, h, w), the generated image's local features, whose mean over (h, w) is about its features.
             features: (B, D) or (B, 2 D), as `forward` takes them.
             index: which of the n dimensions.
 

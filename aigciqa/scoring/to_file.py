@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 
 import aigciqa
+from aigciqa.checkpoints.format import state_sha256
 from aigciqa.create import as_metrics
 from aigciqa.errors import InputError, OutputExistsError
 from aigciqa.metric import Metric
@@ -182,7 +182,7 @@ def describe(
         "metrics": [
             {
                 "name": metric.name,
-                "weights": _sha256(metric),
+                "weights": state_sha256(metric.state_dict()),
                 "dtype": dtype or str(metric.autocast_dtype or torch.float32).removeprefix("torch."),
                 "backbone": {"name": metric.config.backbone, **metric.config.options},
                 "preprocess": asdict(metric.config.preprocess),
@@ -203,12 +203,3 @@ def folder_of_paths(paths: Iterable[str | None], output: str) -> str | None:
         return os.path.relpath(os.getcwd(), os.path.dirname(os.path.realpath(output)))
     except ValueError:  # on another drive of Windows
         return os.getcwd()
-
-
-def _sha256(metric: Metric) -> str:
-    """Of names, types, shapes and values of all weights, wherever they came from."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(metric.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
