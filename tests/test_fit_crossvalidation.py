@@ -29,16 +29,23 @@ def test_the_figures_are_those_of_fits_that_have_not_seen_the_images():
     groups = np.arange(48) // 2
     found = figures(features, scores, groups)
     folds = folds_of(groups, np.random.default_rng(0))
-    unseen = np.empty(48)
+    unseen, level = np.empty(48), np.empty(48)
     for fold in range(10):
         seen = folds != fold
         head = fit(score_task([features[seen]], {"mos": scores[seen]}, groups=groups[seen]))
         unseen[~seen] = head.predict(features[~seen])[:, 0]
-    assert found.agreement["srcc"].value == pytest.approx(spearmanr(unseen, scores)[0])
-    assert found.agreement["plcc"].value == pytest.approx(pearsonr(unseen, scores)[0])
+        level[~seen] = head.predict(features).mean()
+    assert found.agreement["srcc"].value == pytest.approx(spearmanr(unseen - level, scores)[0])
+    assert found.agreement["plcc"].value == pytest.approx(pearsonr(unseen - level, scores)[0])
     assert found.agreement["rmse"].value == pytest.approx(np.sqrt(np.mean((unseen - scores) ** 2)))
     assert found.agreement["srcc"].low < found.agreement["srcc"].value < found.agreement["srcc"].high
     assert (found.ratings, found.groups, found.warnings) == (48, 24, ())
+
+
+def test_features_without_a_message_are_at_chance():
+    rng = np.random.default_rng(0)
+    values = [figures(rng.normal(size=(30, 5)), rng.normal(size=30)).agreement["srcc"].value for _ in range(10)]
+    assert abs(np.mean(values)) < 0.15
 
 
 def test_a_group_is_never_on_both_sides():
@@ -49,7 +56,8 @@ def test_a_group_is_never_on_both_sides():
     assert figures(features, scores).agreement["srcc"].low > 0.8
     apart = figures(features, scores, groups)
     assert apart.agreement["srcc"].low < 0
-    assert "mos: the interval of the SRCC includes 0" in apart.warnings[0]
+    assert "mos: the interval of the SRCC, " in apart.warnings[0]
+    assert "includes 0, which is chance" in apart.warnings[0]
     assert len(set(zip(groups, folds_of(groups, rng), strict=True))) == 15
 
 
@@ -83,14 +91,29 @@ def test_generators_that_are_not_known_are_left_out():
 
 
 def test_the_curve_rises_and_tells_what_twice_the_ratings_bring():
-    features, scores = data(64, 60, noise=0.3)
-    half = figures(features[:32], scores[:32])
+    features, scores = data(80, 40, noise=0.5)
+    half = figures(features[:40], scores[:40])
     found = figures(features, scores)
-    assert list(found.curve) == [16, 32, 48, 64]
-    assert found.curve[16] < found.curve[32] < found.curve[48]
-    assert found.curve[64] == found.agreement["srcc"].value
-    assert found.curve[64] < found.doubled.value <= 1
+    assert list(found.curve) == [20, 40, 60, 80]
+    assert found.curve[20] < found.curve[40] < found.curve[60]
+    assert found.curve[80] == found.agreement["srcc"].value
+    assert found.curve[80] < found.doubled.value <= 1
     assert half.doubled.low <= found.agreement["srcc"].value <= half.doubled.high
+
+
+@pytest.mark.parametrize("groups", [np.arange(40) % 3, np.minimum(np.arange(40), 2)])
+def test_few_and_uneven_groups(groups):
+    features, scores = data(40)
+    found = figures(features, scores, groups)
+    assert found.groups == 3
+    assert np.isfinite(found.agreement["srcc"].value)
+
+
+def test_pairs_against_one_image_can_be_left_out():
+    features = data(21)[0]
+    pairs = {"q": (np.zeros(20, int), np.arange(1, 21), np.ones(20))}
+    found = cross_validate(pair_task([features], pairs, score_ranges={"q": (1, 5)}))["q"]
+    assert 0 <= found.agreement["accuracy"].value <= 1
 
 
 def test_few_ratings_are_told():
@@ -124,7 +147,7 @@ def test_pairs_are_ordered_rightly_or_not():
     assert list(found.curve)[-1] == 180
     shuffled = np.where(rng.random(180) < 0.5, better, worse)
     task = pair_task([features], {"q": (shuffled, better + worse - shuffled, np.ones(180))}, score_ranges={"q": (1, 5)})
-    assert "interval of the accuracy includes 0.5" in cross_validate(task)["q"].warnings[0]
+    assert "includes 0.5, which is chance" in cross_validate(task)["q"].warnings[0]
 
 
 def test_the_table_fits_a_terminal():

@@ -249,6 +249,20 @@ def test_the_loss_of_pairs_is_nearly_that_of_refits():
     assert loss < len(better) * np.log(2)
 
 
+def test_choices_that_contradict_each_other_give_the_middle():
+    features = data(9)[0]
+    pairs = {"q": ([0, 1, 2], [1, 2, 0], np.ones(3))}
+    found = fit(pair_task([features[[0] * 9]], pairs, score_ranges={"q": (1, 5)}))
+    np.testing.assert_allclose(found.predict(features), 3)
+
+
+def test_three_ratings_of_one_dimension_among_many_of_another():
+    features, scores = data()
+    few = np.where(np.arange(40) < 3, scores, np.nan)
+    found = fit(score_task([features], {"few": few, "mos": scores}))
+    assert np.isfinite(found.std(features)).all()
+
+
 @pytest.mark.parametrize(
     ("better", "worse", "words"),
     [

@@ -90,7 +90,8 @@ class PairProblem:
         """The function of one strength (maximum a posteriori) and its variances (Laplace's approximation).
 
         Scores are given in the stated range: the mean of the compared images is its middle, and two of their standard
-        deviations are half of it. Scores beyond the range are not cut off.
+        deviations are half of it. Scores beyond the range are not cut off. Where choices contradict each other, every
+        image is in the middle.
 
         Args:
             kernel: (n, n) of all images.
@@ -103,11 +104,12 @@ class PairProblem:
         for each in [*stronger, strength]:  # Newton's method from far away may overshoot
             factors, inverse = self._newton(differences, each, factors)
         scores = (directions @ factors)[self.rows]
+        middle, deviation = (scores.mean(), scores.std()) if len(scores) else (0.0, 0.0)  # of a part of the images
         low, high = self.score_range
-        unit = (high - low) / 4 / (scores.std() or 1.0)
+        unit = (high - low) / 4 / (deviation if deviation > _TOLERANCE else 1.0)
         back = directions / values  # (n, r): from the directions' factors to the images'
         precision = back @ (np.eye(len(values)) - strength * inverse) @ back.T
-        bias = (low + high) / 2 - unit * float(scores.mean())
+        bias = (low + high) / 2 - unit * float(middle)
         return Solution(unit * (back @ factors), bias, precision, unit**2 / strength, 0.0, strength)
 
     def _newton(self, differences: Array, strength: float, start: Array) -> tuple[Array, Array]:

@@ -134,10 +134,10 @@ def _figures(
     part = task.among(images, name)
     problem = part.problem
     folds = folds_of(part.groups, rng)
-    unseen = _out_of_fold(part, folds)
+    unseen, level = _out_of_fold(part, folds)
     agreement = {
         figure: bootstrap.interval(statistic, part.groups.tolist())
-        for figure, statistic in _statistics(part, unseen).items()
+        for figure, statistic in _statistics(part, unseen, level).items()
     }
     first = next(iter(agreement))
     values = {label: np.asarray(column, dtype=np.float64)[images] for label, column in controls.items()}
@@ -145,7 +145,8 @@ def _figures(
     warnings: list[str] = []
     if isinstance(problem, ScoreProblem) and len(set(known[known >= 0].tolist())) > 1:
         values = {**values, GENERATOR: _means(problem.scores, known, folds)}
-        warnings = _generator_warning(name, problem, unseen, known)
+        if agreement[first].low > _CHANCE[first]:
+            warnings = _generator_warning(name, problem, unseen - level, known)
     compared = {label: _control(part, column, first) for label, column in values.items()}
     curves = _curves(part, rng)
     curve = {count: float(np.mean(draws)) for count, draws in curves.items()} | {_count(part): agreement[first].value}
@@ -160,38 +161,43 @@ def _figures(
     )
 
 
-def _out_of_fold(task: Task, folds: Indices) -> Array:
-    """Each outcome as fits predict it that have not seen it: the mean of them for a pair between two folds."""
-    problem = task.problem
-    total, count = np.zeros(_count(task)), np.zeros(_count(task))
+def _out_of_fold(task: Task, folds: Indices) -> tuple[Array, Array]:
+    """Each outcome as fits predict it that have not seen it, and the level of those fits; means between two folds.
+
+    A fold of high scores leaves low ones to fit to. Without any message in the features, predictions would thus fall
+    where scores rise: correlations take predictions from each fit's level, its mean prediction for all images.
+    """
+    totals = np.zeros((3, _count(task)))  # predictions, levels, how many
     for fold in range(folds.max() + 1):
         left = folds == fold
-        touched = problem.touches(left)
-        total[touched] += _predicted(task, np.flatnonzero(~left))[touched]
-        count[touched] += 1
-    return total / count
+        scores = _predicted(task, np.flatnonzero(~left))
+        touched = task.problem.touches(left)
+        totals[:, touched] += np.stack(
+            [task.problem.outcomes(scores)[touched], np.full(touched.sum(), scores.mean()), np.ones(touched.sum())]
+        )
+    return totals[0] / totals[2], totals[1] / totals[2]
 
 
 def _predicted(task: Task, images: Indices) -> Array:
-    """The outcomes of all ratings by a fit to those of some images only."""
-    return task.problem.outcomes(fit_linear(task.among(images)).predict(task.features)[:, 0])
+    """The scores of all images (n,) by a fit to some only."""
+    return fit_linear(task.among(images)).predict(task.features)[:, 0]
 
 
 def _count(task: Task) -> int:
     return len(task.problem.weights)
 
 
-def _statistics(task: Task, outcomes: Array) -> dict[str, Statistic]:
+def _statistics(task: Task, outcomes: Array, level: Array | float = 0.0) -> dict[str, Statistic]:
     """The figures of outcomes (k,), each a function of the weights (r, n) of the images in resamples."""
     problem = task.problem
     if not isinstance(problem, ScoreProblem):
         right = np.where(outcomes == 0, 0.5, outcomes > 0)
         return {"accuracy": lambda weight: _mean(problem.spread(weight), right)}
     scores = problem.scores
-    squares = (outcomes - scores) ** 2
+    squares, above = (outcomes - scores) ** 2, outcomes - level
     return {
-        "srcc": lambda weight: bootstrap.spearman(problem.spread(weight), outcomes, scores),
-        "plcc": lambda weight: bootstrap.pearson(problem.spread(weight), outcomes, scores),
+        "srcc": lambda weight: bootstrap.spearman(problem.spread(weight), above, scores),
+        "plcc": lambda weight: bootstrap.pearson(problem.spread(weight), above, scores),
         "rmse": lambda weight: np.sqrt(_mean(problem.spread(weight), squares)),
     }
 
@@ -246,7 +252,7 @@ def _curves(task: Task, rng: np.random.Generator) -> dict[int, Array]:
 
 def _drawn(task: Task, inside: Mask) -> float:
     """The first figure, fitted to the images of a mask and tested on the others; chance where it isn't defined."""
-    outcomes = _predicted(task, np.flatnonzero(inside))
+    outcomes = task.problem.outcomes(_predicted(task, np.flatnonzero(inside)))
     name, statistic = next(iter(_statistics(task, outcomes).items()))
     value = float(statistic((~inside)[None].astype(np.float64))[0])
     return value if math.isfinite(value) else _CHANCE[name]
@@ -255,7 +261,7 @@ def _drawn(task: Task, inside: Mask) -> float:
 def _doubled(
     curves: Mapping[int, Array], count: int, now: Interval, chance: float, rng: np.random.Generator
 ) -> Interval | None:
-    """What twice the ratings would bring: the figure now, and the gain along `a - b / ratings`, b >= 0.
+    """What twice the ratings would bring: the figure now, and the gain along `a - b / sqrt(ratings)`, b >= 0.
 
     The interval takes that of the figure now and that of the gain, among resamples of the draws, as independent.
     """
@@ -264,9 +270,9 @@ def _doubled(
     sizes = np.array(list(curves), dtype=np.float64)
     draws = np.stack(list(curves.values()))  # (sizes, draws)
     picked = rng.integers(draws.shape[1], size=(bootstrap.RESAMPLES, draws.shape[1]))
-    inverse = 1 / sizes - np.mean(1 / sizes)
+    inverse = sizes**-0.5 - np.mean(sizes**-0.5)
     means = np.concatenate([draws.mean(axis=1)[None], draws[:, picked].mean(axis=2).T])
-    gains = np.maximum(-(means @ inverse) / (inverse @ inverse), 0) / (2 * count)
+    gains = np.maximum(-(means @ inverse) / (inverse @ inverse), 0) * (count**-0.5 - (2 * count) ** -0.5)
     low, high = bootstrap.percentiles(gains[1:])
     value = now.value + gains[0]
     least, most = 2 * chance - 1, 1.0
@@ -283,8 +289,8 @@ def _warnings(name: str, task: Task, figure: str, now: Interval) -> list[str]:
     chance = _CHANCE[figure]
     if not now.low > chance:
         found.append(
-            f"{name}: the interval of the {_label(figure)} includes {chance:g}, which is chance: nothing shows"
-            " that these scores agree with people. Rate more images, or more carefully."
+            f"{name}: the interval of the {_label(figure)}, {now}, {'includes' if now.high >= chance else 'is below'}"
+            f" {chance:g}, which is chance: nothing shows that scores agree with people. Rate more images."
         )
     return found
 

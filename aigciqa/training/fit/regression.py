@@ -180,7 +180,9 @@ def _calibration(task: Task, standard: Standardisation, strengths: list[float]) 
         lengths, vectors = _leading(own)
         for index, problem in enumerate(task.problems.values()):
             part, left = problem.among(inside), problem.among(outside)
-            if isinstance(part, PairProblem) or isinstance(left, PairProblem) or len(part.scores) < MIN_RATINGS:
+            if isinstance(part, PairProblem) or isinstance(left, PairProblem):
+                continue
+            if len(part.scores) < MIN_RATINGS or not len(left.scores):
                 continue
             solution = part.solve(own, strengths[index])
             known = (across @ (vectors / lengths)) ** 2 @ _shrink([solution], vectors * lengths)[0]

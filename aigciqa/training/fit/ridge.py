@@ -84,6 +84,9 @@ class ScoreProblem:
         Args:
             kernel: of all images.
         """
+        if len(self.scores) < 2:  # of a part of the images
+            return 0.0, 1.0
+        groups = self.groups if len(set(self.groups.tolist())) > 1 else self.rows
         root = np.sqrt(self.weights)
         constant = root / np.linalg.norm(root)
         whitened = kernel[np.ix_(self.rows, self.rows)] * np.outer(root, root)
@@ -97,7 +100,7 @@ class ScoreProblem:
         y = y - constant * (constant @ y)
         residuals = (kept * (y @ vectors)) @ vectors.T
         errors = np.empty_like(residuals)
-        for members in by_size(self.groups):
+        for members in by_size(groups):
             part = vectors[members]  # (groups, size, n)
             left = np.einsum("gsr,lr,gtr->lgst", part, kept, part, optimize=True)
             left -= np.einsum("gs,gt->gst", constant[members], constant[members])

@@ -38,7 +38,7 @@ def suggest(found: LinearFit, features: ArrayLike, count: int) -> list[int]:
     total = pool.T @ pool
     picked: list[int] = []
     for _ in range(min(count, len(z))):
-        variance = np.einsum("mnr,nr->mn", unknown, pool) + own
+        variance = np.maximum(np.einsum("mnr,nr->mn", unknown, pool) + own, np.finfo(np.float64).tiny)
         gain = np.sum(np.einsum("mnr,mnr->mn", unknown @ total, unknown) / variance, axis=0)
         gain[picked] = -np.inf
         best = int(np.argmax(gain))
