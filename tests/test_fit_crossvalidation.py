@@ -131,6 +131,15 @@ def test_each_dimension_has_figures_of_its_own_ratings():
     assert (found["mos"].ratings, found["few"].ratings) == (48, 20)
 
 
+def test_a_dimension_that_one_group_has_is_left_out_by_image():
+    features, scores = data(40)
+    part = np.where(np.arange(40) < 20, scores, np.nan)
+    task = score_task([features], {"mos": scores, "part": part}, groups=np.arange(40) // 20 + np.arange(40) // 30)
+    found = cross_validate(task)["part"]
+    assert found.groups == 20
+    assert found.agreement["srcc"].low > 0
+
+
 def test_pairs_are_ordered_rightly_or_not():
     features, scores = data(30, 5, noise=0)
     rng = np.random.default_rng(1)

@@ -42,7 +42,7 @@ def test_suggestions_are_unlike_each_other():
 
 
 def test_the_srcc_rises_faster_than_with_random_images():
-    """Simulated: 8 kinds of images, of which one makes up nine tenths of the outputs."""
+    """Simulated: 8 kinds of images, of which one makes up four fifths of the outputs."""
 
     def simulated(seed, picks):
         rng = np.random.default_rng(seed)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from aigciqa.stats.bootstrap import Interval
 from aigciqa.training.fit.kernels import Array, Indices, Mask
 from aigciqa.training.fit.regression import fit_linear
 from aigciqa.training.fit.ridge import ScoreProblem
-from aigciqa.training.fit.tasks import Task, folds_of
+from aigciqa.training.fit.tasks import Task, folds_of, group_numbers
 
 Statistic = Callable[[Array], Array]
 
@@ -106,6 +106,7 @@ def _figures(
 ) -> Figures:
     images = task.problems[name].rows
     part = task.among(images, name)
+    part = replace(part, groups=group_numbers(part.groups.tolist(), len(images)))
     problem = part.problem
     folds = folds_of(part.groups, rng)
     unseen, level = _out_of_fold(part, folds)

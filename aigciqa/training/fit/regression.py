@@ -19,7 +19,7 @@ from aigciqa.training.fit.tasks import FOLDS, MIN_RATINGS, Task, folds_of
 #: Directions of the features in which a fit remembers what it knows.
 MAX_DIRECTIONS = 64
 #: Images, at most, that shares and strengths are chosen on; the fit itself takes all.
-_CHOOSING = 1000
+_CHOOSING = 500
 #: A block's share goes up or down by this factor, as long as that gains a nat; and so often at most from its start.
 _STEP, _GAIN, _MOST = 4.0, 1.0, 3
 #: Directions with less than this share of the largest are rounding.
@@ -202,12 +202,9 @@ def _losses(task: Task, kernels: Array, lead: Array) -> tuple[float, list[float]
 
 
 def _sample(task: Task) -> Task:
-    """The task itself, or of a large one whole groups, drawn, of about a thousand images."""
-    if len(task.features) <= _CHOOSING:
-        return task
-    order = np.random.default_rng(0).permutation(int(task.groups.max()) + 1)[task.groups]
-    limit = np.sort(order)[_CHOOSING - 1]
-    return task.among(np.flatnonzero(order <= limit))
+    """The task itself, or five hundred images of a large one, drawn."""
+    drawn = np.random.default_rng(0).permutation(len(task.features))[:_CHOOSING]
+    return task if len(drawn) == len(task.features) else task.among(np.sort(drawn))
 
 
 def _leading(kernel: Array) -> tuple[Array, Array]:
