@@ -225,12 +225,7 @@ class Metric(nn.Module):
             return -scores.mean() if self.as_loss else scores
 
     def predict(
-        self,
-        images: Any,
-        reference: Any = None,
-        *,
-        reference_features: Tensor | None = None,
-        uncertainty: bool = False,
+        self, images: Any, reference: Any = None, *, reference_features: Tensor | None = None, uncertainty: bool = False
     ) -> dict[str, Tensor]:
         """Score images on every dimension in one pass; arguments as for calling the metric.
 
@@ -370,7 +365,7 @@ class Metric(nn.Module):
         shape = None if reference_features is None else tuple(reference_features.shape)
         if shape is not None and (len(shape) != 2 or shape[1] != self.feature_dim):
             raise InputError(
-                f"reference_features are what encode() returns, (B, {self.feature_dim}); got shape {shape}"
+                f"reference_features: expected what encode() returns, (B, {self.feature_dim}); got {shape}"
             )
 
     def _references(self, reference: Any, reference_features: Tensor | None, images: int) -> Tensor | None:

@@ -14,12 +14,12 @@ CARD_FILE = "README.md"
 PLACEHOLDER = "ORG/NAME"
 #: What model cards of checkpoints have among their first lines.
 _MARK = "library_name: aigciqa"
-_FITTED = """A linear head on statistics of `{backbone}`, which is frozen, and of the image itself, fitted to few ratings
-with `aigciqa fit`. It holds for images of the kind that was rated: the same generators, prompts alike. Of others it
-knows little, and `metric.predict(images, uncertainty=True)` says so."""
-_UNSEEN = """Each rating was predicted by a head that had not seen it, nor any other of its group. Below the metric stand
-controls, which were not fitted: a head that does not beat them has learnt less than it seems. In the learning curve,
-the figure with an interval is what twice the ratings would be expected to bring."""
+_FITTED = """A linear head on statistics of `{backbone}`, which is frozen, and of the image itself, fitted to few
+ratings with `aigciqa fit`. It holds for images of the kind that was rated: the same generators, prompts alike. Of
+others it knows little, and `metric.predict(images, uncertainty=True)` says so."""
+_UNSEEN = """Each rating was predicted by a head that had not seen it, nor any other of its group. Below the metric
+stand controls, which were not fitted: a head that does not beat them has learnt less than it seems. In the learning
+curve, the figure with an interval is what twice the ratings would be expected to bring."""
 
 
 def check_readme(folder: Path) -> None:

@@ -161,7 +161,7 @@ def _timm_repo(backbone: str) -> str:
 
 
 def _as_timm_loads(model: str, states: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Weights as timm loads them into a model without classifier: names and shapes of older files are brought to its own.
+    """Weights as timm loads them into a model without classifier: names and shapes of older files become its own.
 
     timm leaves what a file lacks as it was drawn, without a word. So the model is drawn twice alike.
     """

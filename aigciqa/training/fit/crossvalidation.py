@@ -30,7 +30,7 @@ _SHARES, _DRAWS, _FIT_IMAGES = (0.25, 0.5, 0.75), 10, 3000
 _MIN_PART = 5
 #: What a figure is without any agreement.
 _CHANCE = {"srcc": 0.0, "accuracy": 0.5}
-GENERATOR = "mean of the generator"
+GENERATOR = "generator's mean"
 
 
 @dataclass(frozen=True)

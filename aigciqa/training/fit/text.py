@@ -9,7 +9,7 @@ from typing import Any
 from aigciqa.tables.text import TextTable
 
 _WIDTH = 80
-_LONGEST_NAME = 24
+_LONGEST_NAME = 16
 #: Names of figures of agreement.
 _LABELS = {"srcc": "SRCC", "plcc": "PLCC", "rmse": "RMSE", "accuracy": "accuracy"}
 
@@ -29,7 +29,10 @@ def _of_dimension(name: str, figures: Mapping[str, Any]) -> str:
     table = TextTable(
         name,
         ("", *(_LABELS[each] for each in names)),
-        tuple((_short(label), *(_figure(row[each]) if each in row else "" for each in names)) for label, row in rows.items()),
+        tuple(
+            (_short(label), *(_figure(row[each]) if each in row else "" for each in names))
+            for label, row in rows.items()
+        ),
         left=1,
     )
     what = "pairs" if "accuracy" in figures else "ratings"
