@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from aigciqa.scoring.engine import score_files as score_files
     from aigciqa.scoring.to_file import ScoredFile as ScoredFile
     from aigciqa.scoring.to_file import score_to_file as score_to_file
+    from aigciqa.training.fit.fit import fit_head as fit_head
+    from aigciqa.training.fit.fit import suggest_ratings as suggest_ratings
 
 __version__ = "0.1.0"
 
@@ -60,6 +62,7 @@ _NAMES = {
     "aigciqa.registry": ("MetricSpec", "list_metrics", "metric_info"),
     "aigciqa.scoring.engine": ("score_files",),
     "aigciqa.scoring.to_file": ("ScoredFile", "score_to_file"),
+    "aigciqa.training.fit.fit": ("fit_head", "suggest_ratings"),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = sorted([*_HOME, "__version__"])

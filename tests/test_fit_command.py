@@ -27,7 +27,7 @@ RESULTS = {
         "rmse": [12.31, 10.04, 14.22],
         "controls": {
             "nr-lite": {"srcc": [0.21, -0.034, 0.44]},
-            "mean of generator": {"srcc": [0.305, 0.06, 0.51], "rmse": [15.0, 13.5, 17.2]},
+            "generator's mean": {"srcc": [0.305, 0.06, 0.51], "rmse": [15.0, 13.5, 17.2]},
         },
         "learning_curve": {"20": 0.42, "40": 0.55, "60": 0.61, "120": 0.66},
     },
@@ -100,7 +100,7 @@ def test_figures_and_what_to_do_next(fitting: Fitting) -> None:
 
 def test_a_table_of_figures_fits_a_terminal() -> None:
     worst = {"srcc": [-0.1234, -0.5678, -0.001], "plcc": [-0.1234, -0.5678, -0.001], "rmse": [99.94, 78.5, 1234.5]}
-    figures = {"ratings": 100, "groups": 100, **worst, "controls": {"mean of generator": worst}}
+    figures = {"ratings": 100, "groups": 100, **worst, "controls": {"generator's mean": worst}}
     lines = figures_text({"quality": {**figures, "learning_curve": {"100": 0.1, "200": 0.2}}}).splitlines()
     assert max(map(len, lines)) <= 80
 

@@ -36,7 +36,9 @@ def build_backbone(name: str, **options: Any) -> Backbone:
 
     Args:
         name: one of `backbone_names()`, or `timm/<model>`.
-        options: what the backbone's `build` function takes: `presentation` (lite), `negative_slope` (ResNets).
+        options: what the backbone's `build` function takes: `presentation` (lite), `negative_slope` (ResNets); and
+            for each of them `statistics`: whether features are statistics of its inner maps, beside those of `lite`,
+            as `aigciqa.fit_head` reads them.
 
     Raises:
         InputError: unknown name.
@@ -47,16 +49,21 @@ def build_backbone(name: str, **options: Any) -> Backbone:
     if module is None and name not in _REGISTERED:
         raise InputError(f"unknown backbone {name!r}; expected one of: {', '.join(backbone_names())}, {TIMM}<model>")
     build = _REGISTERED.get(name) or importlib.import_module(f"aigciqa.backbones.{module}").build
+    has_statistics = options.pop("statistics", False)
     known = list(inspect.signature(build).parameters)[1:]
     unknown = sorted(options.keys() - known)
     if unknown:
-        takes = f"it takes {', '.join(known)}" if known else "it takes none"
+        takes = f"it takes {', '.join([*known, 'statistics'])}"
         raise OptionError(f"the backbone {name} has no option {unknown[0]!r}; {takes}")
     try:
         backbone: Backbone = build(name, **options)
     except (TypeError, ValueError) as error:
         raise OptionError(str(error)) from error
-    return backbone
+    if not has_statistics:
+        return backbone
+    from aigciqa.backbones.statistics import StatisticsBackbone
+
+    return StatisticsBackbone(backbone)
 
 
 def register_backbone(name: str, build: Callable[..., Backbone]) -> None:

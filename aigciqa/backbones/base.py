@@ -51,6 +51,20 @@ class Backbone(nn.Module):
         """Features (B, D) of feature maps (B, C, h, w): global average pooling, unless overridden."""
         return maps.mean(dim=(2, 3))
 
+    @property
+    def inner_dim(self) -> int:
+        """C, the number of channels of `inner_maps`."""
+        return self.feature_dim
+
+    def inner_maps(self, images: Tensor) -> Tensor:
+        """Feature maps (B, C, h, w) whose statistics `aigciqa.fit_head` reads: `forward`'s, unless overridden."""
+        maps: Tensor = self(images)
+        return maps
+
+    def local_features(self, maps: Tensor) -> Tensor:
+        """Features position by position (B, D, h, w), whose mean is about `pool(maps)`: the maps, unless overridden."""
+        return maps
+
     def dense(self, images: Tensor) -> Tensor:
         """Feature maps fine enough to draw a quality map from: those of `forward`, unless overridden."""
         maps: Tensor = self(images)

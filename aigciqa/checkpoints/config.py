@@ -38,6 +38,8 @@ _LARGEST_SCORE, _SMALLEST_RANGE = 1e6, 1e-6
 _LONGEST_NAME = 100
 #: How deep `training` and `results` may be nested.
 _DEPTH = 16
+#: Heads that a checkpoint may have in place of its metric's own: they were fitted to features of a frozen backbone.
+_FITTED_HEADS = ("linear", "taught")
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ class MetricConfig:
         head: name of the head, as `aigciqa.heads.head_names()` lists them.
         score_ranges: dimension -> (lowest, highest), in the order of the head's outputs.
         preprocess: how images are preprocessed.
+        imagenet: the part of the backbone whose ImageNet weights are left out of the checkpoint, and come from where
+            `weights="imagenet"` has them; None where all weights are in the checkpoint.
         license: SPDX identifier of the weights' license; None where none was stated.
         training: database, protocol, split seed, hyper-parameters.
         results: correlations with confidence intervals.
@@ -89,6 +93,7 @@ class MetricConfig:
     score_ranges: Mapping[str, tuple[float, float]]
     preprocess: Preprocess
     options: Mapping[str, Any] = field(default_factory=dict)
+    imagenet: str | None = None
     license: str | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     results: Mapping[str, Any] = field(default_factory=dict)
@@ -123,6 +128,7 @@ class MetricConfig:
             kind=cast(Kind, kind),
             backbone=backbone_name,
             options=backbone.free("options"),
+            imagenet=backbone.get("imagenet", str, None),
             head=reader.choice("head", head_names(), spec.head if spec is not None else "regression"),
             score_ranges=reader.score_ranges(),
             preprocess=_read_preprocess(reader.section("preprocess"), spec),
@@ -138,7 +144,8 @@ class MetricConfig:
             "format": FORMAT,
             "metric": self.metric,
             "kind": self.kind,
-            "backbone": {"name": self.backbone, "options": dict(self.options)},
+            "backbone": {"name": self.backbone, "options": dict(self.options)}
+            | ({} if self.imagenet is None else {"imagenet": self.imagenet}),
             "head": self.head,
             "dimensions": list(self.dimensions),
             "score_range": {name: list(bounds) for name, bounds in self.score_ranges.items()},
@@ -179,7 +186,7 @@ def check_metric(config: MetricConfig, metric: str | None, source: str) -> None:
         raise WrongMetricError(f"{source} holds a checkpoint for {config.metric!r}: {reason}") from None
     for key, name in (("kind", "kind"), ("backbone", "backbone.name"), ("head", "head")):
         found, expected = getattr(config, key), getattr(spec, key)
-        if found != expected:
+        if found != expected and not (key == "head" and found in _FITTED_HEADS):
             raise WrongMetricError(f"{source}: {name!r} is {found!r}; expected {expected!r}, for {spec.name!r}")
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from torch import Tensor
 
+from aigciqa.checkpoints.config import MetricConfig
 from aigciqa.checkpoints.format import check_sha256, check_tensors, read_safetensors
 from aigciqa.checkpoints.pickles import as_state_dict, read_pickle, without_classifier
 from aigciqa.checkpoints.repo import PathName, Repo, or_cached
@@ -91,6 +92,18 @@ def imagenet_weights(
         states = _from_efficientnet_pytorch(states)
     check_tensors(states, expected, f"{path} for {backbone}")
     return states
+
+
+def imagenet_part(
+    config: MetricConfig, expected: Mapping[str, Tensor], cache_dir: PathName | None, cache_only: bool
+) -> dict[str, Tensor]:
+    """The weights of a metric's `state_dict()` that its checkpoint leaves out: see `MetricConfig.imagenet`."""
+    if config.imagenet is None:
+        return {}
+    prefix = f"backbone.{config.imagenet}."
+    inside = {name.removeprefix(prefix): tensor for name, tensor in expected.items() if name.startswith(prefix)}
+    weights = imagenet_weights(config.backbone, inside, None, cache_dir, cache_only)
+    return {f"{prefix}{name}": tensor for name, tensor in weights.items()}
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:

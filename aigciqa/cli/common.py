@@ -156,7 +156,7 @@ def terminate(_number: int, _frame: object) -> NoReturn:
 
 def trainable_metric_option(help_text: str) -> Callable[[Function], Function]:
     """Give a command the required option `--metric`, a metric that can be trained."""
-    names = [spec.name for spec in METRICS.values() if not spec.embedded]
+    names = [spec.name for spec in METRICS.values() if spec.backbone != "lite"]
     return click.option("-m", "--metric", required=True, type=_Trainable(names), metavar="METRIC", help=help_text)
 
 

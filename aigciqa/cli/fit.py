@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import shlex
 import signal
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,17 +19,7 @@ from aigciqa.tables.text import printable
 
 if TYPE_CHECKING:
     from aigciqa.metric import Metric
-    from aigciqa.records import Item, Record
-
-
-class Fitting(Protocol):
-    """What `aigciqa.training.fit.fit` has."""
-
-    def fit_head(self, ratings: str, *, output: str, overwrite: bool, **options: Any) -> Metric:
-        """Fit a head and write its checkpoint."""
-
-    def suggest(self, ratings: str, images: Sequence[Item], n: int, **options: Any) -> list[Record]:
-        """The images whose ratings would teach most, the first most."""
+    from aigciqa.records import Item
 
 
 def _ranges(
@@ -117,7 +106,9 @@ def main(
                 if not quiet:
                     _say_next(metric, output)
             if candidates:
-                for each in _fitting().suggest(ratings, candidates, count, **given):
+                from aigciqa.training.fit.fit import suggest_ratings
+
+                for each in suggest_ratings(ratings, candidates, count, **given):
                     click.echo(os.fsencode(printable(each.image) if sys.stdout.isatty() else each.image))
     except (InputError, LockedError):
         raise
@@ -147,19 +138,15 @@ def _items(arguments: Sequence[str]) -> list[Item]:
 
 def _fit(ratings: str, output: str, overwrite: bool, options: Mapping[str, Any]) -> Metric:
     """Fit, and print how well."""
+    from aigciqa.training.fit.fit import fit_head
     from aigciqa.training.fit.text import figures_text
 
     try:
-        metric = _fitting().fit_head(ratings, output=output, overwrite=overwrite, **options)
+        metric = fit_head(ratings, output=output, overwrite=overwrite, **options)
     except OutputExistsError as error:
         raise click.UsageError(f"{error} (--overwrite, -o)") from None
     click.echo(figures_text(metric.config.results))
     return metric
-
-
-def _fitting() -> Fitting:
-    module: Any = importlib.import_module("aigciqa.training.fit.fit")
-    return module  # type: ignore[no-any-return]
 
 
 def _say_next(metric: Metric, output: str) -> None:

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from aigciqa.errors import ImageError, InputError
+from aigciqa.images.decode import load_image
 from aigciqa.registry import Interpolation, Preprocess
 
 #: A longer strip can't be resized to a common short side: its long side would not fit in memory.
@@ -94,6 +95,32 @@ class Preprocessor:
         shift = -images.new_tensor(self.spec.mean).view(3, 1, 1) / std
         return torch.addcmul(shift, images, 1 / (levels * std))
 
+    def batches(self, images: Any, device: torch.device) -> list[tuple[list[int], Tensor]]:
+        """What a backbone sees of images, in any form that `Metric` takes.
+
+        Returns:
+            Batches of equal shape on the device, float32 (B, 3, h, w), each with the positions of its images.
+
+        Raises:
+            TypeError, InputError, ImageError: as calling a `Metric`.
+        """
+        if isinstance(images, Tensor):
+            pixels = self._preprocessed(images, device)
+            return [(list(range(pixels.shape[0])), pixels)]
+        listed = [self._preprocessed(image, device) for image in as_list(images)]
+        for index, pixels in enumerate(listed):
+            if pixels.shape[0] != 1:
+                raise InputError(f"a list holds single images (3, H, W); item {index} is a batch of {len(pixels)}")
+        return by_shape(listed)
+
+    def _preprocessed(self, image: Any, device: torch.device) -> Tensor:
+        """One image, or a batch in one tensor, as the backbone sees it: (B, 3, h, w)."""
+        if isinstance(image, Tensor):
+            pixels = self.tensor(on_device(check_tensor(image), device))
+        else:
+            pixels = on_device(self.image(load_image(image))[None], device)
+        return self.normalize(pixels)
+
     def visible_box(self, height: int, width: int) -> tuple[float, float, float, float]:
         """The part of an image that the backbone sees: (left, top, right, bottom) in the image's own pixels."""
         if self.spec.crop is None:
@@ -124,6 +151,17 @@ def check_tensor(images: Tensor) -> Tensor:
     if images.is_floating_point() and not torch.compiler.is_compiling():
         _check_range(images)
     return images.expand(-1, 3, -1, -1)
+
+
+def on_device(images: Tensor, device: torch.device) -> Tensor:
+    """Images on a device, float32 unless they are uint8."""
+    images = recordable(images).to(device)
+    return images if images.dtype == torch.uint8 else images.to(torch.float32)
+
+
+def recordable(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy for gradients where it comes out of `torch.inference_mode`, which bars it from graphs."""
+    return tensor.clone() if torch.is_grad_enabled() and tensor.is_inference() else tensor
 
 
 def as_list(images: Any) -> list[Any]:

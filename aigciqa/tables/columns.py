@@ -27,6 +27,11 @@ def columns_of(dimensions: Iterable[str], carried: Iterable[str] = ()) -> tuple[
     return (*LEADING_COLUMNS, *dimensions, "error", *carried)
 
 
+def std_columns(dimensions: Iterable[str]) -> list[str]:
+    """The columns of how uncertain the scores of some dimensions are."""
+    return [f"{name}_std" for name in dimensions]
+
+
 def scores_of(columns: Sequence[str]) -> tuple[str, ...]:
     """The columns of a table that hold scores."""
     return tuple(columns[len(LEADING_COLUMNS) : columns.index("error")])

@@ -30,7 +30,7 @@ _SHARES, _DRAWS, _FIT_IMAGES = (0.25, 0.5, 0.75), 10, 3000
 _MIN_PART = 5
 #: What a figure is without any agreement.
 _CHANCE = {"srcc": 0.0, "accuracy": 0.5}
-GENERATOR = "mean of the generator"
+GENERATOR = "generator's mean"
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,19 @@ class Figures:
     warnings: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as JSON has it: an interval is `[value, low, high]`, and null what is not known."""
+        """All of it as `config.results` has it: an interval is `[value, low, high]`, and null what is not known.
+
+        The learning curve ends with what is expected of twice the ratings.
+        """
+        first = next(iter(self.agreement))
+        curve = {str(count): _number(value) for count, value in self.curve.items()}
+        expected = {} if self.doubled is None else {str(2 * self.ratings): _listed(self.doubled)}
         return {
             "ratings": self.ratings,
             "groups": self.groups,
-            "agreement": {name: _listed(each) for name, each in self.agreement.items()},
-            "controls": {name: _listed(each) for name, each in self.controls.items()},
-            "curve": [[count, _number(value)] for count, value in self.curve.items()],
-            "doubled": None if self.doubled is None else _listed(self.doubled),
+            **{name: _listed(each) for name, each in self.agreement.items()},
+            "controls": {name: {first: _listed(each)} for name, each in self.controls.items()},
+            "learning_curve": curve | expected,
             "warnings": list(self.warnings),
         }
 
@@ -90,37 +95,6 @@ def cross_validate(
     return {
         name: _figures(name, task, controls or {}, generators, np.random.default_rng(seed)) for name in task.problems
     }
-
-
-def table(figures: Mapping[str, Figures]) -> str:
-    """The figures as text of at most 80 columns.
-
-    Example:
-        >>> few = Figures(12, 12, {"srcc": Interval(0.5, 0.1, 0.8)}, {"width": Interval(0.1, -0.4, 0.5)},
-        ...               {6: 0.4}, None, ())
-        >>> print(table({"realness": few}))
-        realness: 12 ratings in 12 groups
-          SRCC                       0.500 [0.100, 0.800]
-          SRCC of width              0.100 [-0.400, 0.500]
-          SRCC after 6 ratings       0.400
-    """
-    from textwrap import wrap
-
-    lines: list[str] = []
-    for name, each in figures.items():
-        first = next(iter(each.agreement))
-        label = _label(first)
-        rows = [(_label(figure), str(value)) for figure, value in each.agreement.items()]
-        rows += [(f"{label} of {control}", str(value)) for control, value in each.controls.items()]
-        rows += [(f"{label} after {count} ratings", f"{value:.3f}") for count, value in each.curve.items()]
-        if each.doubled is not None:
-            rows.append((f"expected of {2 * each.ratings}", str(each.doubled)))
-        width = min(48, max(26, *(len(row[0]) + 1 for row in rows)))
-        lines.append(f"{name}: {each.ratings} ratings in {each.groups} groups")
-        lines += [f"  {text[: width - 1]:{width}} {value}" for text, value in rows]
-        for text in each.warnings:
-            lines += wrap(f"Warning: {text}", 80, initial_indent="  ", subsequent_indent="    ")
-    return "\n".join(lines)
 
 
 def _figures(

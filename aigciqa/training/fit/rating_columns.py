@@ -129,12 +129,15 @@ def _is_setting(name: str) -> bool:
 
 def _is_companion(name: str, columns: Collection[str]) -> bool:
     """Whether a column belongs to that of a rating."""
-    return any(name.removesuffix(end) in columns for end in _COMPANIONS if name.endswith(end))
+    bare = name.removesuffix("_given")
+    beside = [bare.removesuffix(end) for end in _COMPANIONS if bare.endswith(end)]
+    return any(each in columns or f"{each}_given" in columns for each in beside)
 
 
 def _std(name: str, columns: Collection[str]) -> str | None:
     """The column with the standard deviations of one."""
-    names = (f"{name}_std", f"{name.removesuffix('_given')}_std")
+    bare = name.removesuffix("_given")
+    names = (f"{name}_std", f"{bare}_std", f"{bare}_std_given")
     return next((each for each in names if each in columns), None)
 
 
