@@ -41,7 +41,9 @@ def fr(checkpoints: dict[str, str]) -> list[str]:
     return ["-m", "fr-resnet18", "--weights", checkpoints["fr-resnet18"]]
 
 
-def test_the_default_is_the_closest_to_people_and_the_summary_goes_to_standard_error(write_images: Write, tmp_path: Path) -> None:
+def test_the_default_is_the_closest_to_people_and_the_summary_goes_to_standard_error(
+    write_images: Write, tmp_path: Path
+) -> None:
     write_images("gen", "b.png", "a.PNG", "sub/c.jpeg")
     (tmp_path / "gen" / "notes.txt").write_text("no image")
     done = call_command("gen", cwd=tmp_path)
