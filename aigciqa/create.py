@@ -37,12 +37,12 @@ def create_metric(
 
     Args:
         name: one of `aigciqa.list_metrics()`; or `nr-timm/<model>` or `fr-timm/<model>`, with any model of timm.
-        weights: `"default"` (inside the package for `nr-lite` and `fr-lite`, else the Hub's `aigciqa/<name>`); another
-            variant inside the package (`"native"` for `nr-lite`); a folder; a Hub repo `"org/name"` or
-            `"org/name@revision"`; or None for random ones, drawn from torch's global generator. An existing folder wins
-            over a repo of that name; what begins with `.`, `/` or `~` is never looked up on the Hub. `"imagenet"` takes
-            ImageNet weights for the backbone (timm's own for its models) and random ones for the head, to train from
-            (`load_imagenet`).
+        weights: `"default"` (inside the package for `nr-lite`, `fr-lite` and, with the extra `fit`,
+            `nr-efficientnet-lite2`, else the Hub's `aigciqa/<name>`); another variant inside the package (`"native"`
+            for `nr-lite`); a folder; a Hub repo `"org/name"` or `"org/name@revision"`; or None for random ones, drawn
+            from torch's global generator. An existing folder wins over a repo of that name; what begins with `.`, `/`
+            or `~` is never looked up on the Hub. `"imagenet"` takes ImageNet weights for the backbone (timm's own for
+            its models) and random ones for the head, to train from (`load_imagenet`).
         device: where to compute; the CPU if absent.
         dtype: what the backbone computes in: `"float32"` (the default), or `"bfloat16"` / `"float16"` by autocast, or
             `"auto"`: bfloat16 where the device is built for it. Weights and scores stay float32.

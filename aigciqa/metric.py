@@ -136,8 +136,7 @@ class Metric(nn.Module):
         """
         folder = Path(os.path.expanduser(folder))
         check_readme(folder)
-        config = replace(self.config, imagenet=None)  # the backbone may have been trained on: all weights are written
-        write_checkpoint(folder, config, self.state_dict())
+        write_checkpoint(folder, replace(self.config, imagenet=None), self.state_dict())  # all weights, trained or not
 
     def push_to_hub(
         self,

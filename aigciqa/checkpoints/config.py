@@ -28,7 +28,7 @@ FORMAT = 1
 #: Bytes a `config.json` may have.
 LARGEST_CONFIG = 1 << 20
 #: `resize`, `crop` and `max_side` may have this many pixels, or four times what the table of metrics has.
-_SIDE = 1024
+_BOUNDS = {"resize": 1024, "crop": 1024, "max_side": 4096}
 #: A longest side for metrics that the table lacks.
 _LARGEST_SIDE = 65536
 #: Divisors of pixels in [0, 1]; 1/255 is among them, for networks that read 0..255.
@@ -208,7 +208,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _read_preprocess(reader: _Reader, spec: MetricSpec | None) -> Preprocess:
     def side(key: str) -> int | None:
-        largest = _LARGEST_SIDE if spec is None else max(_SIDE, 4 * (getattr(spec.preprocess, key) or 0))
+        largest = _LARGEST_SIDE if spec is None else max(_BOUNDS[key], 4 * (getattr(spec.preprocess, key) or 0))
         value = reader.get(key, int, None)
         if value is not None and not 1 <= value <= largest:
             raise reader.error(key, f"a number of pixels up to {largest}, or null")

@@ -14,7 +14,7 @@ import click
 
 from aigciqa.errors import InputError, LockedError, MissingExtraError, WeightsError
 from aigciqa.records import Item
-from aigciqa.registry import METRICS, TIMM, default_metric, metric_info
+from aigciqa.registry import METRICS, TIMM, Kind, default_metric, metric_info
 from aigciqa.tables.text import printable
 from aigciqa.utils.paths import at_home
 
@@ -209,6 +209,22 @@ def check_metrics(names: Sequence[str], weights: str) -> None:
         raise click.UsageError("the same metric is named twice")
     if weights != "default" and len(names) > 1:
         raise click.UsageError("--weights goes with one metric: run once for each")
+
+
+def unnamed_metric(kind: Kind, weights: str, quiet: bool) -> str:
+    """The metric that is taken where none is named; unless `quiet`, standard error says which, and why."""
+    name = default_metric(kind) if weights == "default" else f"{kind}-lite"
+    if kind == "fr":
+        reason = "there are references"
+    elif weights != "default":
+        reason = "no metric is named with --weights"
+    elif name == "nr-lite":
+        reason = "pip install 'aigciqa[fit]' for nr-efficientnet-lite2, which agrees better with people and is slower"
+    else:
+        reason = "it agrees best with people; -m nr-lite is many times as fast"
+    if not quiet:
+        complain(f"scoring with {name}: {reason}")
+    return name
 
 
 def load_metrics(

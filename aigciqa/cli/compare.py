@@ -26,11 +26,12 @@ from aigciqa.cli.common import (
     load_metrics,
     reference_option,
     report_option,
+    unnamed_metric,
     weights_option,
     writing,
 )
 from aigciqa.records import Item
-from aigciqa.registry import SCORE_RANGES, default_metric, known_metric
+from aigciqa.registry import SCORE_RANGES, known_metric
 from aigciqa.tables.columns import columns_of, dimensions_of, to_row
 from aigciqa.tables.scores import ScoreTable, is_table, read_table
 from aigciqa.tables.text import encoded, printable
@@ -49,7 +50,7 @@ _TITLE_NAMES = 4
 @click.option(
     "-m", "--metric", "names", multiple=True, metavar="METRIC",
     help="Metric to score images with, or to take of tables; may be given more than once. "
-    "[default: those of the tables; else nr-lite, or fr-lite with -r]",
+    "[default: those of the tables; else as for aigciqa score]",
 )  # fmt: skip
 @reference_option
 @click.option("--baseline", metavar="NAME", help="Compare the others with this one. [default: all pairs]")
@@ -170,7 +171,7 @@ def _score_folders(
     pairs = {folder: references(images) for folder, images in found.items()} if references else {}
     for line in sources.describe_skipped(skipped):
         complain(line)
-    names = names or (default_metric("nr" if reference is None else "fr"),)
+    names = names or (unnamed_metric("nr" if reference is None else "fr", weights, quiet),)
     check_references(names, reference, Item(""), folders)
     metrics = load_metrics(names, weights, device, dtype, dimension)
     dimensions = dimensions_of(metrics, dimension)

@@ -30,10 +30,11 @@ from aigciqa.cli.common import (
     reference_option,
     report_option,
     terminate,
+    unnamed_metric,
     weights_option,
 )
 from aigciqa.errors import ImageError, InputError, LockedError
-from aigciqa.registry import METRICS, SCORE_RANGES, default_metric
+from aigciqa.registry import METRICS, SCORE_RANGES
 from aigciqa.scoring.parts import Parts
 from aigciqa.scoring.resume import refuse_changed
 from aigciqa.scoring.sinks import LostError, begun, journal_of
@@ -62,6 +63,8 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
     for spec in METRICS.values():
         crop = "whole image" if spec.input_size is None else f"centre {spec.input_size} x {spec.input_size}"
         weights = "in the package" if spec.embedded else "Hugging Face Hub"
+        if spec.package is not None:
+            weights += ", with the extra fit"
         reference = "needed" if spec.requires_reference else "none"
         size = f"{spec.preprocess.resize} px, {crop}"
         click.echo(f"{spec.name:<{width}}{reference:<11}{size:<26}{', '.join(spec.dimensions):<50}{weights}")
@@ -72,7 +75,8 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
 @click.argument("images", nargs=-1, metavar="IMAGE...")
 @click.option(
     "-m", "--metric", "names", multiple=True, metavar="METRIC",
-    help="Metric to use; may be given more than once. [default: nr-lite, or fr-lite where there is a reference]",
+    help="Metric to use; may be given more than once. [default: nr-efficientnet-lite2 where its extra fit is "
+    "installed, else nr-lite; fr-lite where there is a reference]",
 )  # fmt: skip
 @reference_option
 @click.option("-o", "--output", metavar="FILE", help="Write a table: .csv, .json, .jsonl or .parquet.")
@@ -154,7 +158,7 @@ def main(
     inputs = Inputs(images, reference, group_by, is_a_map)
     if inputs.first is None:
         raise click.UsageError("; ".join([f"no images in {', '.join(images)}", *describe_skipped(inputs.skipped)]))
-    names = names or (default_metric("fr" if inputs.bring_references(reference) else "nr"),)
+    names = names or (unnamed_metric("fr" if inputs.bring_references(reference) else "nr", weights, quiet),)
     check_references(names, reference, inputs.first, images)
 
     if quiet:

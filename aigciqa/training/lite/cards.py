@@ -41,8 +41,16 @@ ImageNet weights come with the extra `fit`; the head was trained on people's cho
 #: How often people's judgements were looked at to choose the designs.
 LOOKS = """
 The sets with human judgements below were looked at while choosing the design: more than a hundred times before people's
-choices were added (gan-compression, resolution-compression), and eight times, at some 275 figures, to add them
-(realness too). So their figures are optimistic. No image of them was trained on."""
+choices were added (gan-compression, resolution-compression), and nine times, at some 280 figures, to add them (realness
+too). So their figures are optimistic. No image of them was trained on."""
+CALIBRATIONS = {
+    "nr-efficientnet-lite2": """Scores are calibrated on every third training photograph, pristine and degraded as
+strongly as can be. This metric takes the normalisation of the statistics and the distribution of pristine photographs
+from the images above; their labels taught it nothing."""
+}
+CALIBRATION = (
+    "Scores are calibrated on training photographs by ensemble members that were fitted to other subjects than theirs."
+)
 
 
 @dataclass
@@ -73,7 +81,7 @@ def results(tables: Mapping[str, Table]) -> dict[str, object]:
 def card(variant: str, tables: Mapping[str, Table], metadata: Mapping[str, object]) -> str:
     """The card of a variant; `metadata` is what `training_data.metadata` says of the data."""
     taught = [_taught(metadata)] if "choices" in metadata else []
-    parts = [_front(variant), _data(metadata), *taught, _scope(variant, tables), _validation()]
+    parts = [_front(variant), _data(variant, metadata), *taught, _scope(variant, tables), _validation()]
     parts += [_table(table) for table in tables.values()]
     return "\n\n".join(parts) + "\n"
 
@@ -106,7 +114,7 @@ score = {USES[variant]}
 ```"""
 
 
-def _data(metadata: Mapping[str, object]) -> str:
+def _data(variant: str, metadata: Mapping[str, object]) -> str:
     listed = "\n".join(f"- `{name}`: {summary}" for name, summary in SUMMARIES.items())
     made = _wrapped(f"""
 {metadata["images"]:,} images made from {metadata["photographs"]} photographs (DreamBooth's subjects, CC BY 4.0, and the
@@ -118,9 +126,9 @@ strength of its degradations. No person judged any of them.
 
 {LOOKS}
 
-Scores are calibrated on training photographs by ensemble members that were fitted to other subjects than theirs.
+{CALIBRATIONS.get(variant, CALIBRATION)}
 
-Recipe: `python examples/train_lite.py --photos DIR`; seeded, and the shipped weights are what it wrote.""")
+Recipe: `python examples/train_lite.py --photos DIR --human DIR`; seeded, and the shipped weights are what it wrote.""")
     return f"## Data and labels\n\n{made}\n\n{listed}\n\n{labelled}"
 
 

@@ -26,12 +26,15 @@ from aigciqa.training.lite.choices import Choices, agreement, encode_choices, fi
 from aigciqa.training.lite.degradations import degrade, names
 from aigciqa.training.lite.image_filters import from_pil
 from aigciqa.training.lite.photos import SHORT_SIDE, STRENGTHS, Photo, seed_of
-from aigciqa.training.lite.recipe import BEST_MEDIAN, WORST_MEDIAN, Fitted
+from aigciqa.training.lite.recipe import Fitted
 
 VARIANT = "nr-efficientnet-lite2"
 #: Weights of the linear scores of lite's statistics and of the crops, and of the log distance, each in units of its
 #: deviation over the pictures that people chose among.
-STATISTICS_WEIGHT, CROPS_WEIGHT, DISTANCE_WEIGHT = 1.0, 2.0, -1.5
+STATISTICS_WEIGHT, CROPS_WEIGHT, DISTANCE_WEIGHT = 1.0, 2.0, -2.0
+#: One in so many photographs calibrates the scores: their median is 4.5, and 0.5 is where this share of them ends when
+#: they are degraded as strongly as can be.
+CALIBRATING, WORST_SHARE = 3, 0.1
 #: As `nr-lite` sees images.
 PREPROCESS = metric_info("nr-lite").preprocess
 
@@ -60,8 +63,9 @@ def fit_taught(fitted: Fitted, choices: Choices, photos: Sequence[Photo]) -> Tau
         head.weight.copy_(torch.cat([STATISTICS_WEIGHT * statistics.weight, CROPS_WEIGHT * crops.weight]))
         unit = head.distance(features[:, : lone.statistics]).std()
         head.mix.copy_(torch.tensor([DISTANCE_WEIGHT / unit, 0.0]))
-        logits = torch.stack([head.logits(backbone.pool(maps)) for maps in photo_maps(photos, backbone)])
-        slope, offset = fitting.affine_calibration(logits[:, 0], logits[:, 1], BEST_MEDIAN, WORST_MEDIAN)
+        logits = torch.stack([head.logits(backbone.pool(maps)) for maps in photo_maps(photos[::CALIBRATING], backbone)])
+        worst = torch.quantile(logits[:, 1], WORST_SHARE)[None]
+        slope, offset = fitting.affine_calibration(logits[:, 0], worst)
         head.weight.mul_(slope)
         head.mix.copy_(torch.tensor([slope * float(head.mix[0]), offset]))
     said = STATISTICS_WEIGHT * statistics.said + CROPS_WEIGHT * crops.said
