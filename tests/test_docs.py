@@ -88,6 +88,12 @@ def test_every_public_name_is_documented() -> None:
     assert public_names() - documented() == set()
 
 
+def test_every_documented_class_has_an_example_that_the_doctests_run() -> None:
+    objects = [resolved(name) for name in documented() if not name.startswith("aigciqa.integrations.")]
+    classes = [each for each in objects if inspect.isclass(each) and not issubclass(each, Exception)]
+    assert [each.__name__ for each in classes if ">>>" not in (each.__doc__ or "")] == []
+
+
 @pytest.mark.parametrize("name", sorted(documented()))
 def test_what_is_documented_exists(name: str) -> None:
     if name.startswith("aigciqa.integrations."):  # these import what the test environment need not have

@@ -13,7 +13,16 @@ from typing import Any, cast
 from aigciqa.backbones import backbone_names
 from aigciqa.errors import CheckpointError, InputError, WrongMetricError, shortened
 from aigciqa.heads import head_names
-from aigciqa.registry import METRICS, Kind, MetricSpec, Preprocess, check_score_ranges
+from aigciqa.registry import (
+    TIMM,
+    Interpolation,
+    Kind,
+    MetricSpec,
+    Preprocess,
+    check_score_ranges,
+    known_metric,
+    metric_info,
+)
 
 FORMAT = 1
 #: Bytes a `config.json` may have.
@@ -30,7 +39,7 @@ _LONGEST_NAME = 100
 #: How deep `training` and `results` may be nested.
 _DEPTH = 16
 #: Heads that a checkpoint may have in place of its metric's own: they were fitted to features of a frozen backbone.
-_FITTED_HEADS = ("taught",)
+_FITTED_HEADS = ("linear", "taught")
 
 
 @dataclass(frozen=True)
@@ -109,11 +118,11 @@ class MetricConfig:
             )
         backbone = reader.section("backbone")
         kind = reader.choice("kind", ("nr", "fr"))
-        backbone_name = backbone.choice("name", backbone_names())
+        backbone_name = backbone.backbone()
         metric = reader.get("metric", str, f"{kind}-{backbone_name}")
         if len(metric) > _LONGEST_NAME:
             raise reader.error("metric", "a metric's name")
-        spec = METRICS.get(metric)
+        spec = known_metric(metric)
         return cls(
             metric=metric,
             kind=cast(Kind, kind),
@@ -169,10 +178,12 @@ def check_metric(config: MetricConfig, metric: str | None, source: str) -> None:
     """Raise WrongMetricError unless a checkpoint is of the metric asked for, and of one that is known."""
     if metric is not None and config.metric != metric:
         raise WrongMetricError(f"{source} holds a checkpoint for {config.metric!r}, not for {metric!r}")
-    if config.metric not in METRICS:
+    try:
+        spec = metric_info(config.metric)
+    except InputError as error:
         known = "no metric of this version, and none that was registered"
-        raise WrongMetricError(f"{source} holds a checkpoint for {config.metric!r}: {known}")
-    spec = METRICS[config.metric]
+        reason = str(error) if TIMM in config.metric else known
+        raise WrongMetricError(f"{source} holds a checkpoint for {config.metric!r}: {reason}") from None
     for key, name in (("kind", "kind"), ("backbone", "backbone.name"), ("head", "head")):
         found, expected = getattr(config, key), getattr(spec, key)
         if found != expected and not (key == "head" and found in _FITTED_HEADS):
@@ -210,6 +221,7 @@ def _read_preprocess(reader: _Reader, spec: MetricSpec | None) -> Preprocess:
         std=reader.triple("std", *_STDS),
         max_side=side("max_side"),
         eight_bit=reader.get("eight_bit", bool, False),
+        interpolation=cast(Interpolation, reader.choice("interpolation", ("bilinear", "bicubic"), "bilinear")),
     )
 
 
@@ -245,6 +257,12 @@ class _Reader:
         if not isinstance(value, str) or value not in allowed:
             raise self.error(key, f"one of {', '.join(allowed)}")
         return value
+
+    def backbone(self) -> str:
+        name: str = self.get("name", str)
+        if name not in backbone_names() and not name.startswith(TIMM):
+            raise self.error("name", f"one of {', '.join(backbone_names())}, or {TIMM}<model>")
+        return name
 
     def free(self, key: str) -> dict[str, Any]:
         """An object with any keys, whose values can be written into a file and a card; empty if absent."""

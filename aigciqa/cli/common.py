@@ -14,7 +14,7 @@ import click
 
 from aigciqa.errors import InputError, LockedError, MissingExtraError, WeightsError
 from aigciqa.records import Item
-from aigciqa.registry import METRICS, Kind, default_metric, metric_info
+from aigciqa.registry import METRICS, TIMM, Kind, default_metric, metric_info
 from aigciqa.tables.text import printable
 from aigciqa.utils.paths import at_home
 
@@ -134,6 +134,11 @@ def writing() -> Iterator[None]:
         raise click.ClickException(f"can't write: {error}") from None
 
 
+def split_commas(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    """Names that are given one by one, or with commas between."""
+    return tuple(name for part in given for name in part.split(",") if name)
+
+
 class Terminated(BaseException):
     """SIGTERM came."""
 
@@ -152,7 +157,14 @@ def terminate(_number: int, _frame: object) -> NoReturn:
 def trainable_metric_option(help_text: str) -> Callable[[Function], Function]:
     """Give a command the required option `--metric`, a metric that can be trained."""
     names = [spec.name for spec in METRICS.values() if spec.backbone != "lite"]
-    return click.option("-m", "--metric", required=True, type=click.Choice(names), metavar="METRIC", help=help_text)
+    return click.option("-m", "--metric", required=True, type=_Trainable(names), metavar="METRIC", help=help_text)
+
+
+class _Trainable(click.Choice[str]):
+    """One of the names, or a metric on a model of timm, of which there are too many to list."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return metric_info(value).name if TIMM in value else super().convert(value, param, ctx)
 
 
 def computing_options(command: Function) -> Function:

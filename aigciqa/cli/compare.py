@@ -31,11 +31,11 @@ from aigciqa.cli.common import (
     writing,
 )
 from aigciqa.records import Item
-from aigciqa.registry import METRICS, SCORE_RANGES
+from aigciqa.registry import SCORE_RANGES, known_metric
 from aigciqa.tables.columns import columns_of, dimensions_of, to_row
 from aigciqa.tables.scores import ScoreTable, is_table, read_table
 from aigciqa.tables.text import encoded, printable
-from aigciqa.utils.object_stores import is_url
+from aigciqa.utils.object_stores import may_exist
 from aigciqa.utils.paths import absolute
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def main(
     tables = {argument: read_table(argument, named) for argument in arguments if is_table(argument)}
     folders = [argument for argument in arguments if argument not in tables]
     for folder in folders:
-        if not (folder == "-" or is_url(folder) or glob.has_magic(folder) or os.path.exists(folder)):
+        if not (folder == "-" or glob.has_magic(folder) or may_exist(folder)):
             raise click.UsageError(f"{folder}: no such file or folder")
     if len(arguments) == 1 and folders:
         raise click.UsageError(f"{arguments[0]} is one group: name several folders, such as {arguments[0]}/*")
@@ -220,7 +220,7 @@ def _table_group(name: str, table: ScoreTable, names: Sequence[str]) -> Group:
 def _named_in(groups: Iterable[Group]) -> tuple[str, ...]:
     """The metrics of the tables, if we can score with all of them."""
     names = tuple(dict.fromkeys(row["metric"] for group in groups for row in group.rows))
-    return names if all(name in METRICS for name in names) else ()
+    return names if all(known_metric(name) is not None for name in names) else ()
 
 
 def _divided(whole: Group) -> list[Group]:
