@@ -42,6 +42,8 @@ WANTED = {
     ("fr-lite", "gan_compression_srcc"): 0.85,
     ("fr-lite", "gan_compression_pairs"): 0.85,
     ("nr-lite-native", "gan_compression_srcc"): 0.38,
+    ("nr-lite", "resolution_compression_srcc"): 0.85,
+    ("nr-lite", "resolution_compression_partial"): 0.30,
     ("nr-lite", "realness_generated"): 0.25,
     ("nr-efficientnet-lite2", "realness_generated"): 0.25,
 }
