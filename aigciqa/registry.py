@@ -151,7 +151,7 @@ def _lite(kind: Kind, embedded: Mapping[str, str]) -> MetricSpec:
         kind=kind,
         backbone="lite",
         preprocess=_COMMON_SIZE,
-        source="natural-scene statistics, trained without human labels (aigciqa)",
+        source="natural-scene statistics (aigciqa)",
         score_ranges={"quality": SCORE_RANGES["quality"]},
         head="lite",
         embedded=embedded,

@@ -196,8 +196,8 @@ def test_figures_of_the_embedded_metrics_are_those_of_their_cards() -> None:
             assert f"| {figure.strip()} |" in card or not figure.strip()
         for control in re.findall(r"0\.\d+ \[[^]]+\]", controls):
             assert any(f"| {control} |" in card for card in (lite, native, full))
-    assert len(about_people) == 3  # the last is nr-lite as it was
-    for (_, *figures), card in zip(about_people, (taught, lite, lite), strict=True):
+    assert len(about_people) == 4  # the last are nr-lite as it was, and a control
+    for (_, *figures), card in zip(about_people, (taught, lite, lite, lite), strict=True):
         assert all(f"| {figure.strip()} |" in card for figure in figures if "[" in figure)
     for fact in ("148 photographs", "5,624"):
         assert fact in text

@@ -79,7 +79,7 @@ def test_shipped_weights_are_those_of_the_config_and_small(variant: str) -> None
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_config_has_the_results_of_the_card(variant: str) -> None:
-    assert json.loads((ASSETS / variant / "config.json").read_text())["results"]["monotone"]["all"][0] > 0.85
+    assert json.loads((ASSETS / variant / "config.json").read_text())["results"]["monotone"]["all"][0] > 0.8
 
 
 @pytest.mark.parametrize("index", range(len(PHOTOS)))

@@ -248,7 +248,7 @@ def test_a_card_says_whether_the_aim_was_reached_and_what_is_better() -> None:
 def test_a_card_says_who_taught() -> None:
     taught = {**METADATA, "choices": 120, "scenes": 30, "agreement": 0.69}
     assert "120 pictures of 30 scenes" in cards.card("nr-lite", {}, taught)
-    assert "nine times" in cards.card("nr-efficientnet-lite2", {}, taught)
+    assert "ten times" in cards.card("nr-efficientnet-lite2", {}, taught)
     assert "What people taught" not in cards.card("fr-lite", {}, METADATA)
 
 

@@ -41,7 +41,7 @@ ImageNet weights come with the extra `fit`; the head was trained on people's cho
 #: How often people's judgements were looked at to choose the designs.
 LOOKS = """
 The sets with human judgements below were looked at while choosing the design: more than a hundred times before people's
-choices were added (gan-compression, resolution-compression), and nine times, at some 280 figures, to add them (realness
+choices were added (gan-compression, resolution-compression), and ten times, at some 280 figures, to add them (realness
 too). So their figures are optimistic. No image of them was trained on."""
 CALIBRATIONS = {
     "nr-efficientnet-lite2": """Scores are calibrated on every third training photograph, pristine and degraded as

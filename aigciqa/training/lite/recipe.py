@@ -112,7 +112,7 @@ def _calibrate_quality(quality: Quality, weights: tuple[float, float, float], sa
 
 #: Weight of what degraded photographs taught, where people's choices have 1: each in units of its deviation over the
 #: pictures that people chose among. In it the distance weighs more than where no people taught.
-SYNTHETIC_WEIGHT, TAUGHT_MIX = 1.5, (1.0, 1.5, -6.0)
+SYNTHETIC_WEIGHT, TAUGHT_MIX = 2.0, (1.0, 1.5, -6.0)
 
 
 def _teach(

@@ -14,7 +14,7 @@ from aigciqa.training.lite import held_out, human_judgements, taught
 from aigciqa.training.lite.cards import Table
 from aigciqa.training.lite.held_out import HeldOut
 from aigciqa.training.lite.photos import Photo
-from aigciqa.training.lite.recipe import VARIANTS, Fitted
+from aigciqa.training.lite.recipe import MIXES, VARIANTS, Fitted
 
 PUBLISHED = ("MS-SSIM", "VIF", "PSNR", "hyperIQA")
 #: Figure of a set -> its title.
@@ -42,12 +42,14 @@ WANTED = {
     ("fr-lite", "gan_compression_srcc"): 0.85,
     ("fr-lite", "gan_compression_pairs"): 0.85,
     ("nr-lite-native", "gan_compression_srcc"): 0.38,
+    ("nr-lite", "resolution_compression_srcc"): 0.85,
+    ("nr-lite", "resolution_compression_partial"): 0.30,
     ("nr-lite", "realness_generated"): 0.25,
     ("nr-efficientnet-lite2", "realness_generated"): 0.25,
 }
 Figures = Mapping[str, Interval]
 #: Row of `nr-lite` less what people taught: what version 0.1.0 shipped.
-UNTAUGHT = "without people's choices, as in 0.1.0"
+UNTAUGHT = "version 0.1.0, without people's choices"
 
 
 class Validation:
@@ -159,4 +161,5 @@ def _untaught(folder: Path) -> Metric:
     metric = Metric.from_pretrained(folder)
     with torch.no_grad():
         metric.head.get_parameter("taught").zero_()
+        metric.head.get_buffer("quality.mix").copy_(torch.tensor([*MIXES["nr-lite"], 0.0]))
     return metric
