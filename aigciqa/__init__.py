@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from aigciqa.errors import HubError as HubError
     from aigciqa.errors import ImageError as ImageError
     from aigciqa.errors import WeightsError as WeightsError
+    from aigciqa.evaluation.opinion_scores import OpinionScores as OpinionScores
+    from aigciqa.evaluation.opinion_scores import mean_opinion_scores as mean_opinion_scores
     from aigciqa.metric import Metric as Metric
     from aigciqa.plotting import plot_quality_map as plot_quality_map
     from aigciqa.records import Item as Item
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from aigciqa.scoring.engine import score_files as score_files
     from aigciqa.scoring.to_file import ScoredFile as ScoredFile
     from aigciqa.scoring.to_file import score_to_file as score_to_file
+    from aigciqa.training.fit.fit import fit_head as fit_head
+    from aigciqa.training.fit.fit import suggest_ratings as suggest_ratings
 
 __version__ = "0.1.0"
 
@@ -51,12 +55,14 @@ _NAMES = {
     "aigciqa.create": ("create_metric", "load_imagenet"),
     "aigciqa.databases": ("Database", "Sample", "Split", "database_info", "list_databases", "load_database"),
     "aigciqa.errors": ("CheckpointError", "DatabaseError", "HubError", "ImageError", "WeightsError"),
+    "aigciqa.evaluation.opinion_scores": ("OpinionScores", "mean_opinion_scores"),
     "aigciqa.metric": ("Metric",),
     "aigciqa.plotting": ("plot_quality_map",),
     "aigciqa.records": ("Item", "Record"),
     "aigciqa.registry": ("MetricSpec", "list_metrics", "metric_info"),
     "aigciqa.scoring.engine": ("score_files",),
     "aigciqa.scoring.to_file": ("ScoredFile", "score_to_file"),
+    "aigciqa.training.fit.fit": ("fit_head", "suggest_ratings"),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = sorted([*_HOME, "__version__"])

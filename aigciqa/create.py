@@ -36,12 +36,13 @@ def create_metric(
     """Create a metric, in evaluation mode.
 
     Args:
-        name: one of `aigciqa.list_metrics()`.
-        weights: `"default"` (inside the package for `nr-lite` and `fr-lite`, else the Hub's `aigciqa/<name>`); another
-            variant inside the package (`"native"` for `nr-lite`); a folder; a Hub repo `"org/name"` or
-            `"org/name@revision"`; or None for random ones, drawn from torch's global generator. An existing folder wins
-            over a repo of that name; what begins with `.`, `/` or `~` is never looked up on the Hub. `"imagenet"` takes
-            ImageNet weights for the backbone and random ones for the head, to train from (`load_imagenet`).
+        name: one of `aigciqa.list_metrics()`; or `nr-timm/<model>` or `fr-timm/<model>`, with any model of timm.
+        weights: `"default"` (inside the package for `nr-lite`, `fr-lite` and, with the extra `fit`,
+            `nr-efficientnet-lite2`, else the Hub's `aigciqa/<name>`); another variant inside the package (`"native"`
+            for `nr-lite`); a folder; a Hub repo `"org/name"` or `"org/name@revision"`; or None for random ones, drawn
+            from torch's global generator. An existing folder wins over a repo of that name; what begins with `.`, `/`
+            or `~` is never looked up on the Hub. `"imagenet"` takes ImageNet weights for the backbone (timm's own for
+            its models) and random ones for the head, to train from (`load_imagenet`).
         device: where to compute; the CPU if absent.
         dtype: what the backbone computes in: `"float32"` (the default), or `"bfloat16"` / `"float16"` by autocast, or
             `"auto"`: bfloat16 where the device is built for it. Weights and scores stay float32.
@@ -52,6 +53,7 @@ def create_metric(
 
     Raises:
         InputError: unknown name, weights, dtype or dimension.
+        MissingExtraError: the metric is on a model of timm, which is not installed.
         WeightsError: the weights could not be loaded. Its kinds: `CheckpointError` (malformed, altered, truncated or
             another metric's) and `HubError` (not found, no access, offline, unreachable ...); `aigciqa.errors` has a
             class for each.
@@ -95,7 +97,7 @@ def load_imagenet(
     """Give a metric's backbone ImageNet weights, to start training from; the head stays as it is.
 
     Args:
-        metric: one with a backbone of the paper.
+        metric: one with a backbone of the paper, or of timm.
         file: a `.pth` or `.safetensors` file to take instead of the published one. A hash in its name
             (`-f37072fd.pth`) is checked.
         cache_dir: where downloads are kept; torch's and huggingface_hub's own places if absent.

@@ -7,6 +7,7 @@ import itertools
 import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from aigciqa.checkpoints import hub
 from aigciqa.checkpoints.card import check_readme
 from aigciqa.checkpoints.config import MetricConfig, check_metric, read_config
 from aigciqa.checkpoints.format import write_checkpoint
+from aigciqa.checkpoints.imagenet import imagenet_part
 from aigciqa.checkpoints.repo import or_cached
 from aigciqa.errors import InputError
 from aigciqa.heads import build_head
-from aigciqa.images.decode import load_image
-from aigciqa.images.preprocess import Preprocessor, as_list, by_shape, check_tensor
+from aigciqa.images.preprocess import Preprocessor, on_device, recordable
+from aigciqa.tables.columns import std_columns
 from aigciqa.utils.hardware import autocast_dtype, settle_threads, undisturbed
 
 
@@ -107,10 +109,16 @@ class Metric(nn.Module):
             with checkpoint.explained():
                 config, weights = read_config(checkpoint.config_file())
                 check_metric(config, metric, checkpoint.source)
-                with torch.random.fork_rng(devices=[]):  # shapes without memory, whose values come from the file
+                with torch.random.fork_rng(devices=[]):
+                    # Shapes without memory, whose values come from the file, unless some are in no file.
                     loaded = cls(config, dimension=dimension, as_loss=as_loss, dtype=dtype, device="meta")
-                tensors = checkpoint.read_tensors(weights, loaded.state_dict())
-            loaded.load_state_dict(tensors, assign=True)
+                    if dict(loaded.named_buffers()).keys() - loaded.state_dict().keys():
+                        loaded = cls(config, dimension=dimension, as_loss=as_loss, dtype=dtype)
+                expected = loaded.state_dict()
+                elsewhere = imagenet_part(config, expected, cache_dir, cache_only)
+                inside = {name: tensor for name, tensor in expected.items() if name not in elsewhere}
+                tensors = checkpoint.read_tensors(weights, inside)
+            loaded.load_state_dict(tensors | elsewhere, assign=True)
             return loaded
 
         loaded = or_cached(load, local_files_only)
@@ -128,7 +136,7 @@ class Metric(nn.Module):
         """
         folder = Path(os.path.expanduser(folder))
         check_readme(folder)
-        write_checkpoint(folder, self.config, self.state_dict())
+        write_checkpoint(folder, replace(self.config, imagenet=None), self.state_dict())  # all weights, trained or not
 
     def push_to_hub(
         self,
@@ -210,24 +218,38 @@ class Metric(nn.Module):
             TypeError, InputError: what came, what was expected, what to do.
             ImageError: a file can't be read.
         """
-        scores = self._score(images, reference, reference_features)[:, self.dimensions.index(self.dimension)]
-        return -scores.mean() if self.as_loss else scores
+        with self._alone():
+            scores = self.regress(*self._encoded(images, reference, reference_features))
+            scores = scores[:, self.dimensions.index(self.dimension)]
+            return -scores.mean() if self.as_loss else scores
 
     def predict(
-        self, images: Any, reference: Any = None, *, reference_features: Tensor | None = None
+        self, images: Any, reference: Any = None, *, reference_features: Tensor | None = None, uncertainty: bool = False
     ) -> dict[str, Tensor]:
         """Score images on every dimension in one pass; arguments as for calling the metric.
 
+        Args:
+            uncertainty: give the standard deviations of people's ratings about the scores, too. A head from
+                `aigciqa.fit_head` knows them: images unlike those that were rated are the uncertain ones.
+
         Returns:
-            Dimension -> float32 (B,).
+            Dimension -> float32 (B,); with `uncertainty` also `<dimension>_std` -> float32 (B,).
+
+        Raises:
+            InputError: as calling the metric; `uncertainty` of a head that does not know.
         """
-        scores = self._score(images, reference, reference_features)
-        return dict(zip(self.dimensions, scores.unbind(1), strict=True))
+        with self._alone():
+            features, references = self._encoded(images, reference, reference_features)
+            scores = dict(zip(self.dimensions, self.regress(features, references).unbind(1), strict=True))
+            if uncertainty:
+                deviations = self.deviations(features, references).unbind(1)
+                scores |= zip(std_columns(self.dimensions), deviations, strict=True)
+            return scores
 
     def encode(self, images: Any) -> Tensor:
         """Features (B, D) of images: of an image prompt, to be passed as `reference_features` any number of times."""
         with self._alone():
-            batches = self._batches(images)
+            batches = self.preprocessor.batches(images, self.device)
             if len(batches) == 1:
                 return self._features(batches[0][1])
             features = torch.cat([self._features(pixels) for _, pixels in batches])
@@ -251,7 +273,7 @@ class Metric(nn.Module):
         """
         with torch.no_grad(), self._alone():
             self._check_references(reference, reference_features)
-            batches = self._batches(image)
+            batches = self.preprocessor.batches(image, self.device)
             if len(batches) > 1:
                 raise InputError("images of unequal sizes make maps of unequal sizes: pass them one at a time")
             pixels = batches[0][1]
@@ -266,7 +288,7 @@ class Metric(nn.Module):
             dense: those that `quality_map` is drawn from, where they are finer than what features are pooled from.
         """
         with self._alone():
-            return self._maps(self.preprocessor.normalize(self._on_device(pixels)), dense)
+            return self._maps(self.preprocessor.normalize(on_device(pixels, self.device)), dense)
 
     @torch.no_grad()
     def score_map(self, maps: Tensor, features: Tensor, reference_features: Tensor | None = None) -> Tensor:
@@ -279,13 +301,23 @@ class Metric(nn.Module):
         """
         with self._alone():
             joined = self._joined(features, reference_features)
-            return self.head.score_map(maps.to(joined.dtype), joined, self.dimensions.index(self.dimension)).float()
+            local = self.backbone.local_features(maps).to(joined.dtype)
+            return self.head.score_map(local, joined, self.dimensions.index(self.dimension)).float()
 
     def regress(self, features: Tensor, reference_features: Tensor | None = None) -> Tensor:
         """Scores (B, n) of features (B, D); FR: with the references' features, (B, D) or (1, D)."""
         with self._alone():
             scores: Tensor = self.head(self._joined(features, reference_features))
             return scores.float()
+
+    def deviations(self, features: Tensor, reference_features: Tensor | None = None) -> Tensor:
+        """Standard deviations (B, n) of people's ratings about the scores of features, as `regress` takes them.
+
+        Raises:
+            InputError: the head does not know.
+        """
+        with self._alone():
+            return self.head.deviations(self._joined(features, reference_features)).float()
 
     def train(self, mode: bool = True) -> Metric:
         """Does nothing: scores never depend on the mode. See the class for fine-tuning."""
@@ -311,11 +343,11 @@ class Metric(nn.Module):
         # A cache would, within an autocast of the caller's, outlive the weights that it was made from.
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None, cache_enabled=False)
 
-    def _score(self, images: Any, reference: Any, reference_features: Tensor | None) -> Tensor:
-        with self._alone():
-            self._check_references(reference, reference_features)
-            features = self.encode(images)
-            return self.regress(features, self._references(reference, reference_features, features.shape[0]))
+    def _encoded(self, images: Any, reference: Any, reference_features: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Features of images and of their references."""
+        self._check_references(reference, reference_features)
+        features = self.encode(images)
+        return features, self._references(reference, reference_features, features.shape[0])
 
     def _check_references(self, reference: Any, reference_features: Tensor | None) -> None:
         """Raise InputError unless what a metric of this kind needs was given, and no more."""
@@ -332,13 +364,13 @@ class Metric(nn.Module):
         shape = None if reference_features is None else tuple(reference_features.shape)
         if shape is not None and (len(shape) != 2 or shape[1] != self.feature_dim):
             raise InputError(
-                f"reference_features are what encode() returns, (B, {self.feature_dim}); got shape {shape}"
+                f"reference_features: expected what encode() returns, (B, {self.feature_dim}); got {shape}"
             )
 
     def _references(self, reference: Any, reference_features: Tensor | None, images: int) -> Tensor | None:
         """Features of the references: (images, D), or (1, D) where the caller encoded one for all."""
         if reference_features is not None:
-            return self._recordable(reference_features).to(self._weight)
+            return recordable(reference_features).to(self._weight)
         if reference is None:
             return None
         features = self.encode(reference)
@@ -353,33 +385,6 @@ class Metric(nn.Module):
         if references.shape[0] not in (1, features.shape[0]):
             raise _unequal(features.shape[0], references.shape[0])
         return torch.cat([features, references.expand_as(features)], dim=1)
-
-    def _batches(self, images: Any) -> list[tuple[list[int], Tensor]]:
-        """What the backbone sees, in batches of equal shape, each with the positions of its images."""
-        if isinstance(images, Tensor):
-            pixels = self._preprocessed(images)
-            return [(list(range(pixels.shape[0])), pixels)]
-        listed = [self._preprocessed(image) for image in as_list(images)]
-        for index, pixels in enumerate(listed):
-            if pixels.shape[0] != 1:
-                raise InputError(f"a list holds single images (3, H, W); item {index} is a batch of {len(pixels)}")
-        return by_shape(listed)
-
-    def _preprocessed(self, image: Any) -> Tensor:
-        """One image, or a batch in one tensor, as the backbone sees it: (B, 3, h, w)."""
-        if isinstance(image, Tensor):
-            pixels = self.preprocessor.tensor(self._on_device(check_tensor(image)))
-        else:
-            pixels = self._on_device(self.preprocessor.image(load_image(image))[None])
-        return self.preprocessor.normalize(pixels)
-
-    def _on_device(self, images: Tensor) -> Tensor:
-        images = self._recordable(images).to(self.device)
-        return images if images.dtype == torch.uint8 else images.to(torch.float32)
-
-    def _recordable(self, tensor: Tensor) -> Tensor:
-        """The tensor, or a copy for a loss where it comes out of `torch.inference_mode`, which bars it from graphs."""
-        return tensor.clone() if self.as_loss and torch.is_grad_enabled() and tensor.is_inference() else tensor
 
     def _features(self, pixels: Tensor) -> Tensor:
         return self.backbone.pool(self._maps(pixels))

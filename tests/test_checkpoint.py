@@ -103,7 +103,10 @@ def test_configs_survive_json(name: str) -> None:
         (lambda c: c.update(dimensions=["quality", 3]), "'dimensions' is.*distinct names"),
         (lambda c: c.update(dimensions=["error"], score_range={"error": [0, 1]}), "'dimensions': .* called 'error'"),
         (lambda c: c.update(dimensions=["a\nb"], score_range={"a\nb": [0, 1]}), r"'dimensions': .* called 'a\\nb'"),
-        (lambda c: c.update(head="os.system"), "'head' is 'os.system'; expected one of lite, regression"),
+        (
+            lambda c: c.update(head="os.system"),
+            "'head' is 'os.system'; expected one of lite, linear, regression, taught",
+        ),
         (lambda c: c.update(head=["lite"]), "'head' is"),
         (lambda c: c.update(dimensions=["quality", "quality"]), "'dimensions' is.*distinct"),
         (lambda c: c["score_range"].pop("quality"), "'score_range' is.*every dimension"),
@@ -249,8 +252,8 @@ def test_configs_without_optional_keys(checkpoint: Path) -> None:
 
 
 def test_checkpoints_that_name_no_head_load() -> None:
-    assert "head" not in json.loads((EMBEDDED / "nr-lite" / "config.json").read_text())
-    assert aigciqa.create_metric("nr-lite").config.head == "lite"
+    assert "head" not in json.loads((EMBEDDED / "fr-lite" / "config.json").read_text())
+    assert aigciqa.create_metric("fr-lite").config.head == "lite"
 
 
 def test_dimensions_of_ones_own(tmp_path: Path) -> None:

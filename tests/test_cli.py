@@ -41,7 +41,9 @@ def fr(checkpoints: dict[str, str]) -> list[str]:
     return ["-m", "fr-resnet18", "--weights", checkpoints["fr-resnet18"]]
 
 
-def test_the_default_is_lite_and_the_summary_goes_to_standard_error(write_images: Write, tmp_path: Path) -> None:
+def test_the_default_is_the_closest_to_people_and_the_summary_goes_to_standard_error(
+    write_images: Write, tmp_path: Path
+) -> None:
     write_images("gen", "b.png", "a.PNG", "sub/c.jpeg")
     (tmp_path / "gen" / "notes.txt").write_text("no image")
     done = call_command("gen", cwd=tmp_path)
@@ -49,7 +51,7 @@ def test_the_default_is_lite_and_the_summary_goes_to_standard_error(write_images
     rows = table(done.stdout)
     assert list(rows[0]) == ["image", "reference", "group", "metric", "quality", "error"]
     assert [row["image"] for row in rows] == ["gen/a.PNG", "gen/b.png", "gen/sub/c.jpeg"]
-    assert {row["metric"] for row in rows} == {"nr-lite"}
+    assert {row["metric"] for row in rows} == {"nr-efficientnet-lite2"}
     assert all(0 <= float(row["quality"]) <= 5 for row in rows)
     assert "95% CI" in done.stderr
     assert "nr-lite  3" in done.stderr

@@ -88,6 +88,12 @@ def test_every_public_name_is_documented() -> None:
     assert public_names() - documented() == set()
 
 
+def test_every_documented_class_has_an_example_that_the_doctests_run() -> None:
+    objects = [resolved(name) for name in documented() if not name.startswith("aigciqa.integrations.")]
+    classes = [each for each in objects if inspect.isclass(each) and not issubclass(each, Exception)]
+    assert [each.__name__ for each in classes if ">>>" not in (each.__doc__ or "")] == []
+
+
 @pytest.mark.parametrize("name", sorted(documented()))
 def test_what_is_documented_exists(name: str) -> None:
     if name.startswith("aigciqa.integrations."):  # these import what the test environment need not have
@@ -176,20 +182,26 @@ def test_the_page_of_installing_has_every_extra() -> None:
 
 def test_figures_of_the_embedded_metrics_are_those_of_their_cards() -> None:
     text = (ROOT / "docs/metrics.md").read_text()
-    cards = [
+    about_people, about_degradations = (
+        [line.split("|")[1:-1] for line in part.splitlines() if re.search(r"^\|.*\[-?0\.\d+, -?0\.\d+\]", line)]
+        for part in text.split("**How good they are about degradations and photographs.**")
+    )
+    taught, lite, native, full = (
         (ROOT / f"aigciqa/checkpoints/embedded/{name}/README.md").read_text()
-        for name in ("nr-lite", "nr-lite-native", "fr-lite")
-    ]
-    rows = [line.split("|")[1:-1] for line in text.splitlines() if re.search(r"\[-?0\.\d+, 0\.\d+\]", line)]
-    assert len(rows) == 3
-    for _, *figures, controls in rows:
-        for figure, card in zip(figures, cards, strict=True):
+        for name in ("nr-efficientnet-lite2", "nr-lite", "nr-lite-native", "fr-lite")
+    )
+    assert len(about_degradations) == 3
+    for _, *figures, controls in about_degradations:
+        for figure, card in zip(figures, (taught, lite, native, full), strict=True):
             assert f"| {figure.strip()} |" in card or not figure.strip()
         for control in re.findall(r"0\.\d+ \[[^]]+\]", controls):
-            assert any(f"| {control} |" in card for card in cards)
+            assert any(f"| {control} |" in card for card in (lite, native, full))
+    assert len(about_people) == 4  # the last are nr-lite as it was, and a control
+    for (_, *figures), card in zip(about_people, (taught, lite, lite, lite), strict=True):
+        assert all(f"| {figure.strip()} |" in card for figure in figures if "[" in figure)
     for fact in ("148 photographs", "5,624"):
         assert fact in text
-        assert all(fact in card for card in cards)
+        assert all(fact in card for card in (taught, lite, native, full))
 
 
 class Page(HTMLParser):

@@ -170,7 +170,7 @@ def test_what_a_spec_can_not_be_is_refused() -> None:
             register_metric(dataclasses.replace(spec, name="nr-other", score_ranges=ranges))
     with pytest.raises(InputError, match="there is a head 'linear' already: give yours another name"):
         register_head("linear", Linear)
-    with pytest.raises(InputError, match="unknown head 'cubic'; expected one of: lite, regression, linear"):
+    with pytest.raises(InputError, match="unknown head 'cubic'; expected one of: lite, regression, taught, linear"):
         build_head("cubic", "nr", 3, 1)
 
 

@@ -72,7 +72,7 @@ def test_maps_never_leave_their_folder_and_no_two_meet(
     relative = path.lstrip("/")
     write_images("below", relative, "_/gen/a.png", "__/gen/_a.png")
     monkeypatch.chdir(here / "below")
-    assert run("../gen", path, relative, "_", "__", "--maps", "out").exit_code == 0
+    assert run("-m", "nr-lite", "../gen", path, relative, "_", "__", "--maps", "out").exit_code == 0
     names = ("_/gen/a.png", f"_root/{relative}", relative, "__/gen/a.png", "___/gen/_a.png")
     assert set(files(Path("out"))) == {f"{name}.nr-lite.{suffix}" for name in names for suffix in ("npy", "png")}
 
@@ -82,7 +82,7 @@ def test_images_of_an_archive_have_overlays(here: Path) -> None:
     with tarfile.open("shard.tar", "w") as archive:
         archive.add("a.png", "0001/a.png")
         archive.add("a.png", "0002/a.png")
-    done = run("shard.tar", "--maps", "out")
+    done = run("-m", "nr-lite", "shard.tar", "--maps", "out")
     assert done.exit_code == 0, done.stderr
     assert len(files(here / "out")) == 4
     overlays = list((here / "out").rglob("*.png"))
@@ -102,7 +102,7 @@ def test_a_folder_with_files_in_it_is_left_alone_unless_resumed(write_images: Wr
     write_images("gen", "a.png", "b.png")
     (here / "out").mkdir()
     (here / "out" / "mine.txt").write_text("mine")
-    arguments = ("gen", "--maps", "out", "-o", "t.csv", "--batch-size", "1")
+    arguments = ("gen", "-m", "nr-lite", "--maps", "out", "-o", "t.csv", "--batch-size", "1")
     done = run(*arguments)
     assert done.exit_code == 2
     assert "not empty: name another folder for the maps, or go on with --resume" in done.stderr
@@ -124,7 +124,7 @@ def test_what_is_no_folder_to_write_in_ends_before_anything_is_scored(write_imag
     write_images("gen", "a.png")
     (here / "file").write_text("")
     for folder in ("file", "file/below"):
-        done = run("gen", "--maps", folder, "-o", "t.csv")
+        done = run("-m", "nr-lite", "gen", "--maps", folder, "-o", "t.csv")
         assert done.exit_code == 2
         assert f"maps can't be written in '{folder}'" in done.stderr
         assert not (here / "t.csv").exists()
@@ -141,7 +141,7 @@ def test_a_map_that_can_not_be_written_costs_no_score(write_images: Write, here:
 
     arrays = watch(np, "save", lambda *_: full_at(1))
     watch(Image.Image, "save", lambda *_, **__: full_at(3))
-    done = run("gen", "--maps", "out", "-o", "t.csv")
+    done = run("-m", "nr-lite", "gen", "--maps", "out", "-o", "t.csv")
     assert done.exit_code == 1
     assert "2 maps could not be written, but all scores have been; the first: " in done.stderr
     assert "No space left on device" in done.stderr

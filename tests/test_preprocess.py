@@ -96,6 +96,23 @@ def test_alpha_is_composited_over_white() -> None:
     assert loaded[1, 0].tolist() == [227, 127, 127]
 
 
+@pytest.mark.parametrize("size", [(256, 256), (300, 301), (70, 90), (512, 1024), (1500, 1000)])
+def test_a_bicubic_resize_is_pillows(size: tuple[int, int]) -> None:
+    spec = Preprocess(resize=256, crop=224, interpolation="bicubic")
+    image = Image.fromarray(255 * (draw(*size) > 128).astype(np.uint8))  # of steps, which bicubic overshoots
+    resized = transforms.Resize(256, transforms.InterpolationMode.BICUBIC)(image)
+    found = Preprocessor(spec).image(image)
+    assert np.array_equal(found.permute(1, 2, 0).numpy(), np.asarray(transforms.CenterCrop(224)(resized)))
+    tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255.0
+    preprocessed = Preprocessor(spec).tensor(tensor)
+    assert 0 <= float(preprocessed.min()) < float(preprocessed.max()) <= 1
+    assert (preprocessed[0] - found / 255.0).abs().max() < 2.01 / 255
+    exact = Preprocessor(Preprocess(resize=256, crop=None, eight_bit=True, interpolation="bicubic")).tensor(tensor)
+    difference = (exact[0] * 255 - torch.from_numpy(np.array(resized)).permute(2, 0, 1)).abs()
+    assert difference.max() < 2.01
+    assert (difference > 0.01).float().mean() < 0.02
+
+
 def test_strips_are_preprocessed_at_the_common_size_within_bounds() -> None:
     spec = METRICS["nr-lite"].preprocess
     for width, height in ((5000, 1), (1, 5000), (5000, 40)):

@@ -50,7 +50,7 @@ def begin(folder: Path, *arguments: str, name: str = "t.csv", rows: int = 2) -> 
 
 
 def test_the_file_beside_a_table_says_what_made_it(folder: Path) -> None:
-    assert call_command("gen", "-o", "t.csv", "--group-by", "parent", cwd=folder).returncode == 0
+    assert call_command("gen", "-m", "nr-lite", "-o", "t.csv", "--group-by", "parent", cwd=folder).returncode == 0
     made_by = json.loads((folder / "t.csv.meta.json").read_text())
     assert made_by["format"] == 1
     assert made_by["version"] == aigciqa.__version__

@@ -140,6 +140,23 @@ def test_data_of_the_gallery_and_the_charts(page: Path) -> None:
     assert thumbnails_of(page) == [""] * 4  # none of the files is there
 
 
+def test_ratings_by_people_are_a_column_beside_the_scores(page: Path) -> None:
+    columns = columns_of(["quality"], ["quality_given"])
+    given = {"a.png": "4.5", "b.png": None, "c.png": "2"}
+    rows = [
+        {**row(image, 3.0), "metric": metric, "quality_given": rating}
+        for image, rating in given.items()
+        for metric in ("nr-lite", "other")
+    ]
+    write_report(page, rows, columns)
+    values = {column["label"]: column["values"] for column in data_of(page)["columns"]}
+    assert values == {
+        "nr-lite · quality": [3.0, 3.0, 3.0],
+        "people · quality": [4.5, None, 2.0],
+        "other · quality": [3.0, 3.0, 3.0],
+    }
+
+
 def test_links_lead_from_the_page_to_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     page = write_report("out/deep/r.html", [row("gen/a #1?.png", 1.0), row(str(tmp_path / "b%.png"), 2.0)], COLUMNS)

@@ -19,6 +19,8 @@ class Backbone(nn.Module):
 
     Attributes:
         feature_dim: D, the length of the feature vector of one image.
+        input_side: side of the square images that are the only ones it can read; None if it reads any size.
+        is_convolutional: whether scoring rearranges its convolutions to be faster; False for transformers.
 
     Example:
         >>> import torch
@@ -38,6 +40,8 @@ class Backbone(nn.Module):
     """
 
     feature_dim: int
+    input_side: int | None = None
+    is_convolutional: bool = True
 
     def forward(self, images: Tensor) -> Tensor:
         """Feature maps (B, C, h, w) of images (B, 3, H, W), preprocessed as the backbone's `Preprocess` says."""
@@ -46,6 +50,20 @@ class Backbone(nn.Module):
     def pool(self, maps: Tensor) -> Tensor:
         """Features (B, D) of feature maps (B, C, h, w): global average pooling, unless overridden."""
         return maps.mean(dim=(2, 3))
+
+    @property
+    def inner_dim(self) -> int:
+        """C, the number of channels of `inner_maps`."""
+        return self.feature_dim
+
+    def inner_maps(self, images: Tensor) -> Tensor:
+        """Feature maps (B, C, h, w) whose statistics `aigciqa.fit_head` reads: `forward`'s, unless overridden."""
+        maps: Tensor = self(images)
+        return maps
+
+    def local_features(self, maps: Tensor) -> Tensor:
+        """Features position by position (B, D, h, w), whose mean is about `pool(maps)`: the maps, unless overridden."""
+        return maps
 
     def dense(self, images: Tensor) -> Tensor:
         """Feature maps fine enough to draw a quality map from: those of `forward`, unless overridden."""

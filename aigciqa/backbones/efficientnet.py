@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 
+import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from aigciqa.backbones.base import Backbone
+from aigciqa.backbones.crops import CropsBackbone
 
 #: Stages of EfficientNet-B0: (blocks, kernel, stride, expansion, output channels), before they are scaled.
 _STAGES = (
@@ -26,6 +28,8 @@ _STAGES = (
 )
 _WIDTH, _DEPTH = 1.1, 1.2
 _STEM, _FINAL = 32, 1280
+#: Blocks of the last stage but one, whose filtered maps say most about how people see AI-generated images.
+_INNER = slice(16, 19)
 
 
 @fx.wrap  # it looks at sizes: a trace keeps the call
@@ -64,14 +68,23 @@ class _Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
-        wide = inputs * expansion
+        self.wide = wide = inputs * expansion
         self.is_residual = stride == 1 and inputs == outputs
         self.expand = _layer(inputs, wide, 1) if expansion > 1 else nn.Identity()
         self.depthwise = _layer(wide, wide, kernel, stride=stride, groups=wide)
         self.project = _layer(wide, outputs, 1, active=False)
 
     def forward(self, maps: Tensor) -> Tensor:
-        found: Tensor = self.project(self.depthwise(self.expand(maps)))
+        return self.narrowed(self.filtered(maps), maps)
+
+    def filtered(self, maps: Tensor) -> Tensor:
+        """The block's widest maps."""
+        found: Tensor = self.depthwise(self.expand(maps))
+        return found
+
+    def narrowed(self, filtered: Tensor, maps: Tensor) -> Tensor:
+        """What the block makes of them, added to its own input where the shapes agree."""
+        found: Tensor = self.project(filtered)
         return found + maps if self.is_residual else found
 
 
@@ -104,6 +117,24 @@ class EfficientNetLite2(Backbone):
         maps: Tensor = self.final(self.blocks(self.stem(images)))
         return maps
 
+    @property
+    def inner_dim(self) -> int:
+        return sum(block.wide for block in self._inner_blocks())
+
+    def inner_maps(self, images: Tensor) -> Tensor:
+        """What three of the last but one stage's blocks filter, before it is narrowed: (B, 3744, H/32, W/32)."""
+        inner = self._inner_blocks()
+        maps, found = self.stem(images), []
+        for block in self.blocks[: _INNER.start]:
+            maps = block(maps)
+        for block in inner:
+            found.append(block.filtered(maps))
+            maps = block.narrowed(found[-1], maps)
+        return torch.cat(found, dim=1)
+
+    def _inner_blocks(self) -> list[_Block]:
+        return [block for block in self.blocks if isinstance(block, _Block)][_INNER]
+
 
 def _channels(width: int) -> int:
     """The scaled number of channels: the nearest multiple of 8, but no more than 10% below."""
@@ -112,6 +143,7 @@ def _channels(width: int) -> int:
     return nearest if nearest >= 0.9 * scaled else nearest + 8
 
 
-def build(name: str) -> Backbone:
-    """Build `efficientnet-lite2`."""
-    return EfficientNetLite2()
+def build(name: str, crops: bool = False) -> Backbone:
+    """Build `efficientnet-lite2`; with `crops`, it reads nine crops of an image, beside the statistics of `lite`."""
+    trunk = EfficientNetLite2()
+    return CropsBackbone(trunk) if crops else trunk

@@ -53,10 +53,8 @@ class LiteBackbone(Backbone):
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, statistics + THUMBNAIL**2, rows, columns); the thumbnail is the same everywhere."""
         with torch.autocast(images.device.type, enabled=False):
-            images = images.float()
-            rows, columns = grid_origins(*images.shape[-2:])
-            maps = _statistics_at(images, rows, columns)
-            small = thumbnail(images)[:, :, None, None].expand(-1, -1, len(rows), len(columns))
+            maps = sampled_statistics(images.float())
+            small = thumbnail(images.float())[:, :, None, None].expand(-1, -1, *maps.shape[2:])
             return torch.cat([maps, small], dim=1)
 
     def pool(self, maps: Tensor) -> Tensor:
@@ -67,6 +65,11 @@ class LiteBackbone(Backbone):
             normalised = squash(pooled, self.center.float(), self.scale.float())
             return torch.cat([normalised, maps[:, self.statistics :].mean(dim=(2, 3))], dim=1)
 
+    @property
+    def inner_dim(self) -> int:
+        """0: whoever reads inner maps reads these statistics beside them."""
+        return 0
+
     def dense(self, images: Tensor) -> Tensor:
         """Statistics (B, statistics, h, w) of one block around each cell of 32 pixels (larger in large images)."""
         with torch.autocast(images.device.type, enabled=False):
@@ -75,9 +78,15 @@ class LiteBackbone(Backbone):
             return torch.cat([_statistics_at(images, [row], columns) for row in rows], dim=2)
 
 
-def grid_origins(height: int, width: int) -> tuple[list[int], list[int]]:
-    """Where the sampled blocks begin: (rows, columns), about 16 blocks in all."""
-    return _spread(height, _side_count(height, width)), _spread(width, _side_count(width, height))
+def sampled_statistics(images: Tensor, grid: int = GRID) -> Tensor:
+    """Statistics (B, statistics, rows, columns) of about `grid**2` evenly spaced blocks of images (B, 3, H, W)."""
+    height, width = images.shape[-2:]
+    return _statistics_at(images, *grid_origins(height, width, grid))
+
+
+def grid_origins(height: int, width: int, grid: int = GRID) -> tuple[list[int], list[int]]:
+    """Where the sampled blocks begin: (rows, columns), about `grid**2` blocks in all."""
+    return _spread(height, _side_count(height, width, grid)), _spread(width, _side_count(width, height, grid))
 
 
 def cell_origins(length: int) -> list[int]:
@@ -125,10 +134,10 @@ def _statistics_at(images: Tensor, rows: list[int], columns: list[int]) -> Tenso
     return statistics.reshape(images.shape[0], len(rows), len(columns), -1).permute(0, 3, 1, 2)
 
 
-def _side_count(length: int, other: int) -> int:
-    """GRID * sqrt(length / other), rounded, by comparisons of integers alone."""
+def _side_count(length: int, other: int, grid: int) -> int:
+    """grid * sqrt(length / other), rounded, by comparisons of integers alone."""
     counts = range(1, MOST_BLOCKS_A_SIDE + 1)
-    return max(1, sum((2 * count - 1) ** 2 * other <= (2 * GRID) ** 2 * length for count in counts))
+    return max(1, sum((2 * count - 1) ** 2 * other <= (2 * grid) ** 2 * length for count in counts))
 
 
 def _spread(length: int, count: int) -> list[int]:

@@ -14,6 +14,12 @@ CARD_FILE = "README.md"
 PLACEHOLDER = "ORG/NAME"
 #: What model cards of checkpoints have among their first lines.
 _MARK = "library_name: aigciqa"
+_FITTED = """A linear head on statistics of `{backbone}`, which is frozen, and of the image itself, fitted to few
+ratings with `aigciqa fit`. It holds for images of the kind that was rated: the same generators, prompts alike. Of
+others it knows little, and `metric.predict(images, uncertainty=True)` says so."""
+_UNSEEN = """Each rating was predicted by a head that had not seen it, nor any other of its group. Below the metric
+stand controls, which were not fitted: a head that does not beat them has learnt less than it seems. In the learning
+curve, the figure with an interval is what twice the ratings would be expected to bring."""
 
 
 def check_readme(folder: Path) -> None:
@@ -34,6 +40,8 @@ def model_card(config: MetricConfig) -> str:
     model = f"The backbone is `{config.backbone}`."
     if config.head == "regression":
         model = f"`{config.backbone}`, global average pooling, two fully connected layers (arXiv:2311.15556)."
+    elif config.head == "linear":
+        model = _FITTED.format(backbone=config.backbone)
     ranges = {name: f"{low:g} to {high:g}" for name, (low, high) in config.score_ranges.items()}
     return f"""---
 {_MARK}
@@ -65,7 +73,7 @@ The weights are safetensors, checked against the size and sha256 in `config.json
 
 ## Results
 
-{_results(config.results) if config.results else "Not stated."}
+{_results(config) if config.results else "Not stated."}
 
 ## License
 
@@ -73,21 +81,59 @@ The weights are safetensors, checked against the size and sha256 in `config.json
 """
 
 
-def _results(results: Mapping[str, Any]) -> str:
+def _results(config: MetricConfig) -> str:
     """A row for each group (a dimension, a database), a column for each figure; below them what is in no group."""
-    groups = {name: figures for name, figures in results.items() if isinstance(figures, dict)}
-    columns = list(dict.fromkeys(column for figures in groups.values() for column in figures))
-    rows = [(name, *(_figure(figures.get(column, "")) for column in columns)) for name, figures in groups.items()]
-    lone = _flat({name: figure for name, figure in results.items() if name not in groups})
-    tables = [_table(("", *columns), rows) if rows else "", _table(("", ""), lone) if lone else ""]
-    note = "A figure [low, high]: 95% confidence interval." if "[" in "".join(tables) else ""
-    return "\n\n".join(part for part in (*tables, note) if part)
+    rows: dict[str, dict[str, Any]] = {}
+    lone: dict[str, Any] = {}
+    parts: list[str] = []
+    for name, figures in config.results.items():
+        if not isinstance(figures, dict):
+            lone[name] = figures
+        elif any(isinstance(each, dict) for each in figures.values()):
+            parts.append(_section(name, figures))
+        else:
+            rows[name] = figures
+    parts = [_grid(rows) if rows else "", *parts, _table(("", ""), _flat(lone)) if lone else ""]
+    notes = [_UNSEEN] if config.head == "linear" else []
+    if "[" in "".join(parts):
+        notes.append("A figure [low, high]: 95% confidence interval.")
+    return "\n\n".join(part for part in (*parts, "\n".join(notes)) if part)
+
+
+def _section(name: str, figures: Mapping[str, Any]) -> str:
+    """A group that has groups in it, such as the controls of a fitted head: they are rows below its own figures."""
+    own: dict[str, Any] = {}
+    rows = {"this metric": own}
+    tables, sentences = [], []
+    for key, value in figures.items():
+        if isinstance(value, dict):
+            if value and all(isinstance(each, dict) for each in value.values()):
+                rows |= value
+            else:
+                tables.append(_grid({key: value}))
+        elif isinstance(value, list) and all(isinstance(each, str) for each in value):
+            sentences += [f"- {each}" for each in value]
+        else:
+            own[key] = value
+    return "\n\n".join(part for part in (f"### {name}", _grid(rows), *tables, "\n".join(sentences)) if part)
+
+
+def _grid(groups: Mapping[str, Mapping[str, Any]]) -> str:
+    """A row for each group, a column for each figure."""
+    rows = {name: dict(_flat(figures)) for name, figures in groups.items()}
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    cells = [(name, *(row.get(column, "") for column in columns)) for name, row in rows.items()]
+    return _table(("", *columns), cells)
 
 
 def _figure(value: Any) -> str:
-    """A number, or [value, low, high]."""
+    """A number, or [value, low, high]; nothing for null."""
     if isinstance(value, list) and len(value) == 3 and all(map(is_number, value)):
         return f"{value[0]:.4g} [{value[1]:.4g}, {value[2]:.4g}]"
+    if isinstance(value, list) and len(value) == 3 and is_number(value[0]) and value[1:] == [None, None]:
+        return _figure(value[0])
+    if value is None:
+        return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -13,13 +13,22 @@ from typing import Any, cast
 from aigciqa.backbones import backbone_names
 from aigciqa.errors import CheckpointError, InputError, WrongMetricError, shortened
 from aigciqa.heads import head_names
-from aigciqa.registry import METRICS, Kind, MetricSpec, Preprocess, check_score_ranges
+from aigciqa.registry import (
+    TIMM,
+    Interpolation,
+    Kind,
+    MetricSpec,
+    Preprocess,
+    check_score_ranges,
+    known_metric,
+    metric_info,
+)
 
 FORMAT = 1
 #: Bytes a `config.json` may have.
 LARGEST_CONFIG = 1 << 20
 #: `resize`, `crop` and `max_side` may have this many pixels, or four times what the table of metrics has.
-_SIDE = 1024
+_BOUNDS = {"resize": 1024, "crop": 1024, "max_side": 4096}
 #: A longest side for metrics that the table lacks.
 _LARGEST_SIDE = 65536
 #: Divisors of pixels in [0, 1]; 1/255 is among them, for networks that read 0..255.
@@ -29,6 +38,8 @@ _LARGEST_SCORE, _SMALLEST_RANGE = 1e6, 1e-6
 _LONGEST_NAME = 100
 #: How deep `training` and `results` may be nested.
 _DEPTH = 16
+#: Heads that a checkpoint may have in place of its metric's own: they were fitted to features of a frozen backbone.
+_FITTED_HEADS = ("linear", "taught")
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,8 @@ class MetricConfig:
         head: name of the head, as `aigciqa.heads.head_names()` lists them.
         score_ranges: dimension -> (lowest, highest), in the order of the head's outputs.
         preprocess: how images are preprocessed.
+        imagenet: the part of the backbone whose ImageNet weights are left out of the checkpoint, and come from where
+            `weights="imagenet"` has them; None where all weights are in the checkpoint.
         license: SPDX identifier of the weights' license; None where none was stated.
         training: database, protocol, split seed, hyper-parameters.
         results: correlations with confidence intervals.
@@ -80,6 +93,7 @@ class MetricConfig:
     score_ranges: Mapping[str, tuple[float, float]]
     preprocess: Preprocess
     options: Mapping[str, Any] = field(default_factory=dict)
+    imagenet: str | None = None
     license: str | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     results: Mapping[str, Any] = field(default_factory=dict)
@@ -104,16 +118,17 @@ class MetricConfig:
             )
         backbone = reader.section("backbone")
         kind = reader.choice("kind", ("nr", "fr"))
-        backbone_name = backbone.choice("name", backbone_names())
+        backbone_name = backbone.backbone()
         metric = reader.get("metric", str, f"{kind}-{backbone_name}")
         if len(metric) > _LONGEST_NAME:
             raise reader.error("metric", "a metric's name")
-        spec = METRICS.get(metric)
+        spec = known_metric(metric)
         return cls(
             metric=metric,
             kind=cast(Kind, kind),
             backbone=backbone_name,
             options=backbone.free("options"),
+            imagenet=backbone.get("imagenet", str, None),
             head=reader.choice("head", head_names(), spec.head if spec is not None else "regression"),
             score_ranges=reader.score_ranges(),
             preprocess=_read_preprocess(reader.section("preprocess"), spec),
@@ -129,7 +144,8 @@ class MetricConfig:
             "format": FORMAT,
             "metric": self.metric,
             "kind": self.kind,
-            "backbone": {"name": self.backbone, "options": dict(self.options)},
+            "backbone": {"name": self.backbone, "options": dict(self.options)}
+            | ({} if self.imagenet is None else {"imagenet": self.imagenet}),
             "head": self.head,
             "dimensions": list(self.dimensions),
             "score_range": {name: list(bounds) for name, bounds in self.score_ranges.items()},
@@ -162,13 +178,15 @@ def check_metric(config: MetricConfig, metric: str | None, source: str) -> None:
     """Raise WrongMetricError unless a checkpoint is of the metric asked for, and of one that is known."""
     if metric is not None and config.metric != metric:
         raise WrongMetricError(f"{source} holds a checkpoint for {config.metric!r}, not for {metric!r}")
-    if config.metric not in METRICS:
+    try:
+        spec = metric_info(config.metric)
+    except InputError as error:
         known = "no metric of this version, and none that was registered"
-        raise WrongMetricError(f"{source} holds a checkpoint for {config.metric!r}: {known}")
-    spec = METRICS[config.metric]
+        reason = str(error) if TIMM in config.metric else known
+        raise WrongMetricError(f"{source} holds a checkpoint for {config.metric!r}: {reason}") from None
     for key, name in (("kind", "kind"), ("backbone", "backbone.name"), ("head", "head")):
         found, expected = getattr(config, key), getattr(spec, key)
-        if found != expected:
+        if found != expected and not (key == "head" and found in _FITTED_HEADS):
             raise WrongMetricError(f"{source}: {name!r} is {found!r}; expected {expected!r}, for {spec.name!r}")
 
 
@@ -190,7 +208,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _read_preprocess(reader: _Reader, spec: MetricSpec | None) -> Preprocess:
     def side(key: str) -> int | None:
-        largest = _LARGEST_SIDE if spec is None else max(_SIDE, 4 * (getattr(spec.preprocess, key) or 0))
+        largest = _LARGEST_SIDE if spec is None else max(_BOUNDS[key], 4 * (getattr(spec.preprocess, key) or 0))
         value = reader.get(key, int, None)
         if value is not None and not 1 <= value <= largest:
             raise reader.error(key, f"a number of pixels up to {largest}, or null")
@@ -203,6 +221,7 @@ def _read_preprocess(reader: _Reader, spec: MetricSpec | None) -> Preprocess:
         std=reader.triple("std", *_STDS),
         max_side=side("max_side"),
         eight_bit=reader.get("eight_bit", bool, False),
+        interpolation=cast(Interpolation, reader.choice("interpolation", ("bilinear", "bicubic"), "bilinear")),
     )
 
 
@@ -238,6 +257,12 @@ class _Reader:
         if not isinstance(value, str) or value not in allowed:
             raise self.error(key, f"one of {', '.join(allowed)}")
         return value
+
+    def backbone(self) -> str:
+        name: str = self.get("name", str)
+        if name not in backbone_names() and not name.startswith(TIMM):
+            raise self.error("name", f"one of {', '.join(backbone_names())}, or {TIMM}<model>")
+        return name
 
     def free(self, key: str) -> dict[str, Any]:
         """An object with any keys, whose values can be written into a file and a card; empty if absent."""

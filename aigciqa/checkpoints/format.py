@@ -100,6 +100,15 @@ class Checkpoint:
         return error
 
 
+def state_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Of the names, types, shapes and values of a `state_dict()`."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def verify(path: Path, weights: WeightsFile) -> None:
     """Raise TruncatedError or AlteredError unless a file has the size and the sha256 that its config says."""
     if path.exists() and (size := path.stat().st_size) != weights.size:

@@ -12,7 +12,7 @@ from aigciqa.checkpoints.card import CARD_FILE, PLACEHOLDER, model_card
 from aigciqa.checkpoints.config import LARGEST_CONFIG, WeightsFile, read_config
 from aigciqa.checkpoints.format import CONFIG_FILE, WEIGHTS_FILE, Checkpoint, verify
 from aigciqa.checkpoints.repo import LIBRARY, REVISION, PathName, Repo, endpoint, translated
-from aigciqa.registry import METRICS, default_metric
+from aigciqa.registry import known_metric
 
 _REPO = re.compile(r"[\w.-]+/[\w.-]+(@.+)?", re.ASCII)
 _LOGIN = "Publishing needs a token with the right to write: `hf auth login`, or the variable HF_TOKEN."
@@ -20,7 +20,7 @@ _LOGIN = "Publishing needs a token with the right to write: `hf auth login`, or 
 
 def default_repo(metric: str) -> str:
     """The repo a metric's default weights come from; the variable `AIGCIQA_HUB_ORG` changes the owner."""
-    return f"{os.environ.get('AIGCIQA_HUB_ORG') or 'aigciqa'}/{metric}"
+    return f"{os.environ.get('AIGCIQA_HUB_ORG') or 'aigciqa'}/{metric.replace('/', '-')}"
 
 
 class HubCheckpoint(Checkpoint):
@@ -117,8 +117,8 @@ def _card(folder: Path) -> str:
 
 
 def _ways_out(metric: str | None) -> str:
-    spec = METRICS.get(metric or "")
-    embedded = default_metric("nr" if spec is None else spec.kind)
+    spec = known_metric(metric or "")
+    embedded = "nr-lite" if spec is None else f"{spec.kind}-lite"
     return (
         "Ways out: weights='org/name' or weights='./folder' of a checkpoint you have; weights=None for random ones; "
         f"create_metric({embedded!r}), which needs no download; or a cache filled on a machine with network "

@@ -14,7 +14,7 @@ import click
 
 from aigciqa.errors import InputError, LockedError, MissingExtraError, WeightsError
 from aigciqa.records import Item
-from aigciqa.registry import METRICS, default_metric, metric_info
+from aigciqa.registry import METRICS, TIMM, Kind, default_metric, metric_info
 from aigciqa.tables.text import printable
 from aigciqa.utils.paths import at_home
 
@@ -134,6 +134,11 @@ def writing() -> Iterator[None]:
         raise click.ClickException(f"can't write: {error}") from None
 
 
+def split_commas(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    """Names that are given one by one, or with commas between."""
+    return tuple(name for part in given for name in part.split(",") if name)
+
+
 class Terminated(BaseException):
     """SIGTERM came."""
 
@@ -151,8 +156,15 @@ def terminate(_number: int, _frame: object) -> NoReturn:
 
 def trainable_metric_option(help_text: str) -> Callable[[Function], Function]:
     """Give a command the required option `--metric`, a metric that can be trained."""
-    names = [spec.name for spec in METRICS.values() if not spec.embedded]
-    return click.option("-m", "--metric", required=True, type=click.Choice(names), metavar="METRIC", help=help_text)
+    names = [spec.name for spec in METRICS.values() if spec.backbone != "lite"]
+    return click.option("-m", "--metric", required=True, type=_Trainable(names), metavar="METRIC", help=help_text)
+
+
+class _Trainable(click.Choice[str]):
+    """One of the names, or a metric on a model of timm, of which there are too many to list."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return metric_info(value).name if TIMM in value else super().convert(value, param, ctx)
 
 
 def computing_options(command: Function) -> Function:
@@ -197,6 +209,22 @@ def check_metrics(names: Sequence[str], weights: str) -> None:
         raise click.UsageError("the same metric is named twice")
     if weights != "default" and len(names) > 1:
         raise click.UsageError("--weights goes with one metric: run once for each")
+
+
+def unnamed_metric(kind: Kind, weights: str, quiet: bool) -> str:
+    """The metric that is taken where none is named; unless `quiet`, standard error says which, and why."""
+    name = default_metric(kind) if weights == "default" else f"{kind}-lite"
+    if kind == "fr":
+        reason = "there are references"
+    elif weights != "default":
+        reason = "no metric is named with --weights"
+    elif name == "nr-lite":
+        reason = "pip install 'aigciqa[fit]' for nr-efficientnet-lite2, which agrees better with people and is slower"
+    else:
+        reason = "it agrees best with people; -m nr-lite is many times as fast"
+    if not quiet:
+        complain(f"scoring with {name}: {reason}")
+    return name
 
 
 def load_metrics(

@@ -26,15 +26,16 @@ from aigciqa.cli.common import (
     load_metrics,
     reference_option,
     report_option,
+    unnamed_metric,
     weights_option,
     writing,
 )
 from aigciqa.records import Item
-from aigciqa.registry import METRICS, SCORE_RANGES, default_metric
+from aigciqa.registry import SCORE_RANGES, known_metric
 from aigciqa.tables.columns import columns_of, dimensions_of, to_row
 from aigciqa.tables.scores import ScoreTable, is_table, read_table
 from aigciqa.tables.text import encoded, printable
-from aigciqa.utils.object_stores import is_url
+from aigciqa.utils.object_stores import may_exist
 from aigciqa.utils.paths import absolute
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ _TITLE_NAMES = 4
 @click.option(
     "-m", "--metric", "names", multiple=True, metavar="METRIC",
     help="Metric to score images with, or to take of tables; may be given more than once. "
-    "[default: those of the tables; else nr-lite, or fr-lite with -r]",
+    "[default: those of the tables; else as for aigciqa score]",
 )  # fmt: skip
 @reference_option
 @click.option("--baseline", metavar="NAME", help="Compare the others with this one. [default: all pairs]")
@@ -104,7 +105,7 @@ def main(
     tables = {argument: read_table(argument, named) for argument in arguments if is_table(argument)}
     folders = [argument for argument in arguments if argument not in tables]
     for folder in folders:
-        if not (folder == "-" or is_url(folder) or glob.has_magic(folder) or os.path.exists(folder)):
+        if not (folder == "-" or glob.has_magic(folder) or may_exist(folder)):
             raise click.UsageError(f"{folder}: no such file or folder")
     if len(arguments) == 1 and folders:
         raise click.UsageError(f"{arguments[0]} is one group: name several folders, such as {arguments[0]}/*")
@@ -170,7 +171,7 @@ def _score_folders(
     pairs = {folder: references(images) for folder, images in found.items()} if references else {}
     for line in sources.describe_skipped(skipped):
         complain(line)
-    names = names or (default_metric("nr" if reference is None else "fr"),)
+    names = names or (unnamed_metric("nr" if reference is None else "fr", weights, quiet),)
     check_references(names, reference, Item(""), folders)
     metrics = load_metrics(names, weights, device, dtype, dimension)
     dimensions = dimensions_of(metrics, dimension)
@@ -219,7 +220,7 @@ def _table_group(name: str, table: ScoreTable, names: Sequence[str]) -> Group:
 def _named_in(groups: Iterable[Group]) -> tuple[str, ...]:
     """The metrics of the tables, if we can score with all of them."""
     names = tuple(dict.fromkeys(row["metric"] for group in groups for row in group.rows))
-    return names if all(name in METRICS for name in names) else ()
+    return names if all(known_metric(name) is not None for name in names) else ()
 
 
 def _divided(whole: Group) -> list[Group]:

@@ -22,7 +22,7 @@ from aigciqa.cli.common import (
 )
 from aigciqa.databases import Database, Sample, load_database
 from aigciqa.errors import InputError
-from aigciqa.registry import METRICS, default_metric, metric_info
+from aigciqa.registry import default_metric, known_metric, metric_info
 from aigciqa.tables.text import printable
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def _names(names: Sequence[str], table: PrecomputedScores | None) -> tuple[str, 
     if not names:
         raise click.UsageError("name a metric with -m, such as -m nr-lite, or a table of scores with --scores")
     for name in names:
-        if name not in METRICS and table is not None and name not in table:
+        if table is not None and name not in table and known_metric(name) is None:
             known = ", ".join([*table.metrics, *table.columns])
             raise click.UsageError(f"{name!r} is neither a metric nor in {table.path}, which has {known}")
         if table is None:

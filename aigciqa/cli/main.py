@@ -16,7 +16,9 @@ COMMANDS = {
     "select": "Select images by their scores.",
     "evaluate": "Compare metrics with the people who rated a database.",
     "rate": "Collect people's ratings of images in a browser.",
+    "mos": "Turn people's votes into opinion scores with intervals.",
     "train": "Train a metric on a database of rated images.",
+    "fit": "Fit a head to few ratings of your own.",
     "convert": "Convert a .pt file of the PKU-I2IQA authors' training script.",
     "publish": "Publish a checkpoint on the Hugging Face Hub.",
 }

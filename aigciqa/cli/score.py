@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -30,18 +30,19 @@ from aigciqa.cli.common import (
     reference_option,
     report_option,
     terminate,
+    unnamed_metric,
     weights_option,
 )
 from aigciqa.errors import ImageError, InputError, LockedError
-from aigciqa.registry import METRICS, SCORE_RANGES, default_metric
+from aigciqa.registry import METRICS, SCORE_RANGES
 from aigciqa.scoring.parts import Parts
 from aigciqa.scoring.resume import refuse_changed
 from aigciqa.scoring.sinks import LostError, begun, journal_of
-from aigciqa.tables.columns import Row, columns_of, dimensions_of, scores_of, to_row
+from aigciqa.tables.columns import Row, columns_of, dimensions_of, scores_of, std_columns, to_row
 from aigciqa.tables.formats import header, lines
 from aigciqa.tables.text import printable
 from aigciqa.utils.files import locked
-from aigciqa.utils.object_stores import is_url
+from aigciqa.utils.object_stores import may_exist
 
 if TYPE_CHECKING:
     from aigciqa.cli.inputs import Inputs
@@ -62,6 +63,8 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
     for spec in METRICS.values():
         crop = "whole image" if spec.input_size is None else f"centre {spec.input_size} x {spec.input_size}"
         weights = "in the package" if spec.embedded else "Hugging Face Hub"
+        if spec.package is not None:
+            weights += ", with the extra fit"
         reference = "needed" if spec.requires_reference else "none"
         size = f"{spec.preprocess.resize} px, {crop}"
         click.echo(f"{spec.name:<{width}}{reference:<11}{size:<26}{', '.join(spec.dimensions):<50}{weights}")
@@ -72,7 +75,8 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
 @click.argument("images", nargs=-1, metavar="IMAGE...")
 @click.option(
     "-m", "--metric", "names", multiple=True, metavar="METRIC",
-    help="Metric to use; may be given more than once. [default: nr-lite, or fr-lite where there is a reference]",
+    help="Metric to use; may be given more than once. [default: nr-efficientnet-lite2 where its extra fit is "
+    "installed, else nr-lite; fr-lite where there is a reference]",
 )  # fmt: skip
 @reference_option
 @click.option("-o", "--output", metavar="FILE", help="Write a table: .csv, .json, .jsonl or .parquet.")
@@ -99,6 +103,7 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
 )  # fmt: skip
 @weights_option
 @click.option("--dimension", metavar="D", help=f"Write this dimension only, such as {', '.join(SCORE_RANGES)}.")
+@click.option("--uncertainty", is_flag=True, help="Write how sure the scores are, too: heads of aigciqa fit know it.")
 @click.option("--quiet", is_flag=True, help="No progress and no summary.")
 @click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_metrics, help="List metrics.")
 def main(
@@ -120,6 +125,7 @@ def main(
     part_size: int,
     weights: str,
     dimension: str | None,
+    uncertainty: bool,
     quiet: bool,
 ) -> None:
     """Score the quality of AI-generated images.
@@ -143,8 +149,8 @@ def main(
         raise click.UsageError("--resume goes on with a file: name it with -o")
     if engine == "ray" and output is None:
         raise click.UsageError("--engine ray writes a folder of parts: name it with -o, as in -o scores.parquet")
-    if engine == "ray" and (maps is not None or decoder != "pillow"):
-        raise click.UsageError("--maps and --decoder go with --engine local")
+    if engine == "ray" and (maps is not None or decoder != "pillow" or uncertainty):
+        raise click.UsageError("--maps, --decoder and --uncertainty go with --engine local")
     check_output("-o", output, [*images, reference])
     check_report(report, [*images, reference])
     check_metrics(names, weights)
@@ -152,7 +158,7 @@ def main(
     inputs = Inputs(images, reference, group_by, is_a_map)
     if inputs.first is None:
         raise click.UsageError("; ".join([f"no images in {', '.join(images)}", *describe_skipped(inputs.skipped)]))
-    names = names or (default_metric("fr" if inputs.bring_references(reference) else "nr"),)
+    names = names or (unnamed_metric("fr" if inputs.bring_references(reference) else "nr", weights, quiet),)
     check_references(names, reference, inputs.first, images)
 
     if quiet:
@@ -165,15 +171,16 @@ def main(
         metrics = load_metrics(names, weights, device, dtype, dimension)
     dimensions = dimensions_of(metrics, dimension)
     folder = MapFolder(maps, metrics, resume) if maps is not None else None
-    carried = inputs.carry(columns_of(dimensions))
-    columns = columns_of(dimensions, carried)
+    scored = [*dimensions, *std_columns(dimensions if uncertainty else ())]
+    carried = inputs.carry(columns_of(scored))
+    columns = columns_of(scored, carried)
     kept = output if engine == "ray" or output is None else journal_of(output)
     page = None
     if report is not None:
         from aigciqa.report import Report
 
-        page = Report(report, columns)
-    run = _Run([metric.name for metric in metrics], columns, output, kept, page, folder, quiet)
+        page = Report(report, columns_of(dimensions, carried))
+    run = _Run([metric.name for metric in metrics], dimensions, columns, output, kept, page, folder, quiet)
     options = {"reference": reference, "group-by": group_by}
     if output is not None:
         from aigciqa.scoring.to_file import folder_of_paths
@@ -182,7 +189,7 @@ def main(
     items = inputs.items() if folder is None else folder.watch(inputs.items())
     scoring: dict[str, Any] = {
         "metric": metrics, "batch_size": batch_size, "workers": workers, "strict": strict, "decoder": decoder,
-        "maps": "dense" if maps is not None else "coarse" if report is not None else None,
+        "uncertainty": uncertainty, "maps": "dense" if maps is not None else "coarse" if report is not None else None,
     }  # fmt: skip
     if output is None:
         score: Callable[[], object] = partial(_print_scores, run, items, scoring)
@@ -233,20 +240,20 @@ class _AlignedTable:
     """Scores on a terminal. Long paths lose their beginning."""
 
     def __init__(self, columns: Sequence[str], metrics: Sequence[str]) -> None:
-        self.dimensions = scores_of(columns)
+        self.scored = scores_of(columns)
         self.several = len(metrics) > 1
         self.metric_width = max(map(len, metrics)) + 2 if self.several else 0
-        self.score_widths = [max(_SCORE_WIDTH, len(name) + 2) for name in self.dimensions]
+        self.score_widths = [max(_SCORE_WIDTH, len(name) + 2) for name in self.scored]
         width = shutil.get_terminal_size().columns
         self.image_width = max(20, width - self.metric_width - sum(self.score_widths) - 1)
-        self._line("image", "metric", list(self.dimensions))
+        self._line("image", "metric", list(self.scored))
 
     def print(self, row: Row) -> None:
         if row["error"] is not None:
-            self._line(row["image"], row["metric"], ["error"] + ["-"] * (len(self.dimensions) - 1))
+            self._line(row["image"], row["metric"], ["error"] + ["-"] * (len(self.scored) - 1))
             sys.stdout.write(f"    {printable(row['error'])}\n")
         else:
-            scores = [row[name] for name in self.dimensions]
+            scores = [row[name] for name in self.scored]
             self._line(row["image"], row["metric"], ["-" if s is None else f"{s:.3f}" for s in scores])
         sys.stdout.flush()
 
@@ -266,10 +273,10 @@ def _score_on_ray(
     from aigciqa.scoring.to_file import describe
 
     options = {**options, "decoder": "pillow"}
-    made_by = describe(setup.metrics, scores_of(run.columns), "auto" if setup.fast else None, options)
+    made_by = describe(setup.metrics, run.dimensions, "auto" if setup.fast else None, options)
     parts = Parts(output, run.columns, made_by)
     records = score_shards(inputs.found, inputs.to_item, setup, parts, part_size, resume)
-    with nullcontext() if is_url(output) else locked(output), closing(records):
+    with locked(output), closing(records):
         for record in records:
             run.take(record)
 
@@ -279,6 +286,7 @@ class _Run:
     """One run of the command: from records to a summary, a report, maps and an exit status."""
 
     names: Sequence[str]  # of the metrics
+    dimensions: Sequence[str]
     columns: Sequence[str]
     output: str | None  # the table; None: standard output
     kept: str | os.PathLike[str] | None  # where its rows are if the run is stopped
@@ -293,7 +301,7 @@ class _Run:
 
         from aigciqa.scoring.summary import Summary
 
-        self.summary = Summary(scores_of(self.columns))
+        self.summary = Summary(self.dimensions)
         self.bar = tqdm(unit="score", disable=self.quiet or None, dynamic_ncols=True, leave=False)
 
     def take(self, record: Record, is_new: bool = True) -> None:
@@ -369,7 +377,7 @@ class _Run:
 
     def _stopped(self, why: str, status: int) -> int:
         hint = ""
-        if self.taken and self.kept is not None and (is_url(os.fspath(self.kept)) or os.path.exists(self.kept)):
+        if self.taken and self.kept is not None and may_exist(os.fspath(self.kept)):
             hint = f"; the rows so far are in {self.kept}, and --resume goes on from there"
         complain(f"{why}{hint}")
         return status

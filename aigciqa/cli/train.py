@@ -18,13 +18,10 @@ from aigciqa.cli.common import (
     complain,
     license_option,
     say,
+    split_commas,
     terminate,
     trainable_metric_option,
 )
-
-
-def _dimensions(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(name for part in given for name in part.split(",") if name)
 
 
 @command("train")
@@ -36,7 +33,7 @@ def _dimensions(_context: click.Context, _parameter: click.Parameter, given: tup
 )
 @click.option("--protocol", metavar="P", default="prompt-disjoint", help="How the database is split.")
 @click.option(
-    "--dimensions", "-d", multiple=True, callback=_dimensions, metavar="D[,D...]",
+    "--dimensions", "-d", multiple=True, callback=split_commas, metavar="D[,D...]",
     help="Opinion scores to learn, jointly. [default: all that the database has]",
 )  # fmt: skip
 @click.option("--epochs", type=click.IntRange(min=1), default=100, help="Times that all images are seen.")

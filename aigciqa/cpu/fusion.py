@@ -71,7 +71,7 @@ def fuse_convolutions(network: fx.GraphModule, example: Tensor, batch: int) -> N
 
 
 class FusedConvolution(nn.Module):
-    """A convolution of maps of a shape (B, C, h, w), a residual if there is one, and ReLU or LeakyReLU if given."""
+    """A convolution of maps of a shape (B, C, h, w), a residual if there is one, and a rectifier if given."""
 
     def __init__(self, convolution: nn.Conv2d, activation: nn.Module | None, shape: torch.Size) -> None:
         super().__init__()
@@ -81,7 +81,9 @@ class FusedConvolution(nn.Module):
         self.weight = lay_out(convolution.weight.detach().to_mkldnn(), *self.geometry, list(shape))
         self.bias = None if convolution.bias is None else convolution.bias.detach()
         self.activation: tuple[str, list[float]] = ("none", [])
-        if isinstance(activation, nn.LeakyReLU):
+        if isinstance(activation, nn.ReLU6):
+            self.activation = ("hardtanh", [0.0, 6.0])
+        elif isinstance(activation, nn.LeakyReLU):
             self.activation = ("leaky_relu", [activation.negative_slope])
         elif activation is not None:
             self.activation = ("relu", [])
@@ -126,7 +128,7 @@ def _chains(network: fx.GraphModule, batch: int) -> Iterator[_Chain]:
             addition = None
         user = _next(addition or node)
         activation = _module(user, modules)
-        if type(activation) not in ((nn.ReLU,) if addition is not None else (nn.ReLU, nn.LeakyReLU)):
+        if type(activation) not in ((nn.ReLU,) if addition is not None else (nn.ReLU, nn.ReLU6, nn.LeakyReLU)):
             user = activation = None  # after an addition oneDNN does no other activation
         shape = torch.Size((batch, *node.args[0].meta["tensor_meta"].shape[1:]))
         yield _Chain(node, addition, user, FusedConvolution(convolution, activation, shape))

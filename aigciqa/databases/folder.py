@@ -20,6 +20,8 @@ from aigciqa.utils.paths import absolute, shown
 MANIFEST = "manifest.csv"
 #: Columns of a manifest that say something else than a score.
 METADATA = ("image", "reference", "prompt", "generator", "group")
+#: What `aigciqa mos` writes beside a column of scores: their spread and the ends of their intervals.
+OF_SCORES = ("_std", "_low", "_high")
 #: Of scores in a table, at most.
 ROUNDING = 0.02
 SPEC = DatabaseSpec(
@@ -48,7 +50,8 @@ def load(
     """Read a folder of rated images.
 
     Scores are in the columns named after a dimension: of a metric in `aigciqa.registry`, or one of `score_range` or
-    `dimensions`. Any other column of numbers is left out with a warning.
+    `dimensions`, or with a column `NAME_std` beside it, as `aigciqa mos` writes them. Any other column of numbers is
+    left out with a warning.
 
     Args:
         root: the folder, or the manifest itself.
@@ -64,7 +67,7 @@ def load(
     """
     if root.is_file():
         root, manifest = root.parent, root.name
-    name = manifest or _only_manifest(root)
+    name = manifest or manifest_in(root)
     ranges = score_range or {}
     spec = replace(SPEC, layout={name: SPEC.layout[MANIFEST]})
     columns = ("image", *(dimension for dimension in dimensions if dimension != "overall"))  # which may be the sum
@@ -73,8 +76,8 @@ def load(
     return Database(SPEC, root, samples, _ranges(samples, ranges), options)
 
 
-def _only_manifest(root: Path) -> str:
-    """The name of the manifest that is meant where none is given."""
+def manifest_in(root: Path) -> str:
+    """The name of the manifest that is meant where none is given: `manifest.csv` if there is none or several."""
     for pattern in ("*.csv", f"*{parquet.SUFFIX}"):
         found = sorted(path.name for path in root.glob(pattern))
         if found:
@@ -101,14 +104,17 @@ def _samples(labels: Labels, named: set[str]) -> Iterator[Sample]:
 
 def _rated(labels: Labels, named: set[str]) -> list[str]:
     """The columns that hold scores, those of the paper first."""
-    known = named | known_dimensions()
-    others = [name for name in labels.table.columns if name not in METADATA]
+    of_scores = {f"{name}{end}" for name in labels.table.columns for end in OF_SCORES} - named
+    others = [name for name in labels.table.columns if name not in METADATA and name not in of_scores]
+    known = named | known_dimensions() | {name for name in others if f"{name}_std" in labels.table.columns}
     rated = [name for name in dict.fromkeys((*SCORE_RANGES, *others)) if name in known and name in others]
     if not rated:
         found = shown([repr(name) for name in labels.table.columns])
         labels.problems.add(labels.where, f"no column of scores ({', '.join(SCORE_RANGES)}); found: {found}")
     left_out = [
-        name for name in others if name and name not in rated and not any(map(math.isnan, labels.table.numbers(name)))
+        name
+        for name in others
+        if name and name not in (*rated, "votes") and not any(map(math.isnan, labels.table.numbers(name)))
     ]
     if left_out and rated:
         warnings.warn(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from aigciqa.errors import InputError
 from aigciqa.evaluation.predictions import Array, Predictions, opinions, predictions_of
 from aigciqa.evaluation.results import PAPER_DATABASE, Comparison, Evaluation, Published, Result, Setting, published
-from aigciqa.registry import METRICS, SCORE_RANGES
+from aigciqa.registry import SCORE_RANGES, known_metric
 from aigciqa.stats import bootstrap
 from aigciqa.stats.correlations import MIN_SAMPLES, Agreement, agreement, srcc, srcc_within
 from aigciqa.stats.significance import MIN_SAMPLES as MIN_COMPARED
@@ -170,7 +170,7 @@ def _dimensions(
 
 
 def _published(setting: Setting, metric: str | None, dimension: str) -> Published | None:
-    spec = METRICS.get(metric or "")
+    spec = known_metric(metric or "")
     if spec is None or setting.database != PAPER_DATABASE or setting.part != "test":
         return None
     return published(setting.protocol, spec.kind, spec.backbone, dimension)

@@ -16,7 +16,7 @@ import numpy as np
 from aigciqa.databases.sample import below
 from aigciqa.errors import InputError
 from aigciqa.evaluation.predictions import Predictions
-from aigciqa.registry import METRICS
+from aigciqa.registry import known_metric
 from aigciqa.tables.scores import read_table
 from aigciqa.utils.paths import name_key, real, shown
 
@@ -37,6 +37,14 @@ class PrecomputedScores:
         dimensions: the columns that hold scores of `metrics`.
         columns: the columns that are each the scores of a metric of their own.
         rows: all of them; a row without an image has an error.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from aigciqa.evaluation import PrecomputedScores
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "other.csv"
+        >>> _ = path.write_text("image,lpips\\ncat.png,0.25\\n")
+        >>> PrecomputedScores.read(path, columns=["lpips"]).rows[0]["lpips"]
+        0.25
     """
 
     path: Path
@@ -50,14 +58,6 @@ class PrecomputedScores:
         cls, path: str | os.PathLike[str], *, dimensions: Sequence[str] = (), columns: Sequence[str] = ()
     ) -> PrecomputedScores:
         """Read a table ending in `.csv`, `.json`, `.jsonl` or `.parquet`.
-
-        Example:
-            >>> import pathlib, tempfile
-            >>> from aigciqa.evaluation import PrecomputedScores
-            >>> path = pathlib.Path(tempfile.mkdtemp()) / "other.csv"
-            >>> _ = path.write_text("image,lpips\\ncat.png,0.25\\n")
-            >>> PrecomputedScores.read(path, columns=["lpips"]).rows[0]["lpips"]
-            0.25
 
         Args:
             path: of the table.
@@ -123,7 +123,8 @@ class PrecomputedScores:
             if not isinstance(row, str) and errors[-1] is None:
                 for dimension, column in columns.items():
                     scores[dimension][number] = row[column]
-        return Predictions(name, scores, tuple(errors), name if name in METRICS else None, lower_better)
+        metric = None if known_metric(name) is None else name
+        return Predictions(name, scores, tuple(errors), metric, lower_better)
 
 
 class _Finder:

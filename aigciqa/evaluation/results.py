@@ -25,7 +25,13 @@ PAPER_DATABASE = "pku-i2iqa"
 
 
 class Published(NamedTuple):
-    """A row of the paper; its PLCC is of the scores as they are, without a mapping."""
+    """A row of the paper; its PLCC is of the scores as they are, without a mapping.
+
+    Example:
+        >>> from aigciqa.evaluation import Published
+        >>> Published(srcc=0.6, plcc=0.7).srcc
+        0.6
+    """
 
     srcc: float
     plcc: float
@@ -67,6 +73,15 @@ class Result:
         generators: the agreement for each generator with at least three images.
         published: the paper's row for the same metric, database, protocol and dimension.
         failed: samples that could not be scored.
+
+    Example:
+        >>> import numpy as np
+        >>> from aigciqa import Sample
+        >>> from aigciqa.evaluation import Predictions, evaluate
+        >>> samples = [Sample(f"/{n}.png", None, None, None, str(n), {"quality": float(n)}) for n in range(5)]
+        >>> (result,) = evaluate(Predictions("mine", {"quality": np.arange(5.0)}, (None,) * 5), samples).results
+        >>> result.metric, result.dimension, round(result.agreement.srcc.value, 3)
+        ('mine', 'quality', 1.0)
     """
 
     metric: str
@@ -90,6 +105,17 @@ class Comparison:
         difference: SRCC of the first less that of the second; both of the same resamples, by prompt group.
         williams: Williams' t test of the two SRCC.
         steiger: Steiger's Z test of the two SRCC.
+
+    Example:
+        >>> import numpy as np
+        >>> from aigciqa import Sample
+        >>> from aigciqa.evaluation import Predictions, evaluate
+        >>> samples = [Sample(f"/{n}.png", None, None, None, str(n), {"quality": float(n)}) for n in range(5)]
+        >>> good = Predictions("good", {"quality": np.arange(5.0)}, (None,) * 5)
+        >>> poor = Predictions("poor", {"quality": np.array([1.0, 0.0, 2.0, 4.0, 3.0])}, (None,) * 5)
+        >>> (comparison,) = evaluate([good, poor], samples).comparisons
+        >>> comparison.first, comparison.second, round(comparison.difference.value, 3)
+        ('good', 'poor', 0.2)
     """
 
     first: str
@@ -111,6 +137,15 @@ class Evaluation:
         predictions: what each metric said of them.
         results: one per metric and dimension.
         comparisons: one per pair of metrics and dimension.
+
+    Example:
+        >>> import numpy as np
+        >>> from aigciqa import Sample
+        >>> from aigciqa.evaluation import Predictions, evaluate
+        >>> samples = [Sample(f"/{n}.png", None, None, None, str(n), {"quality": float(n)}) for n in range(5)]
+        >>> found = evaluate(Predictions("mine", {"quality": np.arange(5.0)}, (None,) * 5), samples)
+        >>> len(found.results), found.comparisons, found.failures
+        (1, (), [])
     """
 
     setting: Setting

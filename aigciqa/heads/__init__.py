@@ -9,7 +9,7 @@ from aigciqa.errors import InputError
 from aigciqa.heads.base import Head, OutputsError
 from aigciqa.heads.regression import RegressionHead
 
-_MODULES = {"lite": "lite", "regression": "regression"}
+_MODULES = {"lite": "lite", "linear": "linear", "regression": "regression", "taught": "taught"}
 
 _REGISTERED: dict[str, Callable[[str, int, int], Head]] = {}
 

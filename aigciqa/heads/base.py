@@ -44,13 +44,21 @@ class Head(nn.Module):
         """Scores (B, n) of features (B, D) or (B, 2 D)."""
         raise NotImplementedError
 
+    def deviations(self, features: Tensor) -> Tensor:
+        """Standard deviations (B, n) of people's mean ratings about the scores of features, as `forward` takes them.
+
+        Raises:
+            InputError: the head does not know; one from `aigciqa.fit_head` does.
+        """
+        raise InputError("how uncertain its scores are, only a head from `aigciqa fit` knows; leave uncertainty out")
+
     def score_map(self, maps: Tensor, features: Tensor, index: int) -> Tensor:
         """The score of one dimension, position by position: the head's slope at the features, applied at each position.
 
         A score of a piecewise linear head, such as one with ReLU, is split among the positions without remainder.
 
         Args:
-            maps: (B, C, h, w), the generated image's dense feature maps, whose mean over (h, w) is its D = C features.
+            maps: (B, C, h, w), the generated image's local features, whose mean over (h, w) is about its features.
             features: (B, D) or (B, 2 D), as `forward` takes them.
             index: which of the n dimensions.
 

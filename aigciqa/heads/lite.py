@@ -1,7 +1,8 @@
 """Heads of the embedded metrics: from natural-scene statistics to a score in [0, 5].
 
-No-reference: a small ensemble of perceptrons, soft decision trees, and the distance to a multivariate Gaussian of
-pristine photographs (NIQE's idea), added before the last sigmoid.
+No-reference: a linear score that people taught, beside what degraded photographs taught: a small ensemble of
+perceptrons, soft decision trees, and the distance to a multivariate Gaussian of pristine photographs (NIQE's idea).
+They are added before the last sigmoid.
 
 Full-reference: two experts. The one for *aligned* images (the same image, changed) reads how the statistics moved,
 with soft decision trees and a plain distance of the textured statistics. The one for *other* references (another
@@ -180,9 +181,12 @@ class NoReferenceHead(LiteHead):
     def __init__(self, statistics: int) -> None:
         super().__init__(statistics)
         self.quality = Quality(statistics)
+        #: Weights of the linear part, which people taught; zero where they did not.
+        self.taught = nn.Parameter(torch.zeros(self.pooled))
 
     def logits(self, features: Tensor) -> Tensor:
-        logits: Tensor = self.quality(features[:, : self.pooled])
+        pooled = features[:, : self.pooled]
+        logits: Tensor = self.quality(pooled) + pooled @ self.taught.float()
         return logits
 
 

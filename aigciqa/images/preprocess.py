@@ -19,12 +19,14 @@ from PIL import Image
 from torch import Tensor
 
 from aigciqa.errors import ImageError, InputError
-from aigciqa.registry import Preprocess
+from aigciqa.images.decode import load_image
+from aigciqa.registry import Interpolation, Preprocess
 
 #: A longer strip can't be resized to a common short side: its long side would not fit in memory.
 MAX_ASPECT = 1000
 #: How far a float tensor may leave [0, 1]: room for the rounding of a resize, none for a wrong range.
 RANGE_TOLERANCE = 1e-4
+_PILLOW = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ class Preprocessor:
     def image(self, image: Image.Image) -> Tensor:
         """Resize and crop an RGB image as Pillow and torchvision do: uint8, (3, h, w), channels last in memory."""
         size = _resized(image.height, image.width, self.spec)
-        crop = self.spec.crop
-        image = _resize(image, size) if crop is None else _resize_and_crop(image, size, crop)
+        crop, kernel = self.spec.crop, _PILLOW[self.spec.interpolation]
+        image = _resize(image, size, kernel) if crop is None else _resize_and_crop(image, size, crop, kernel)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
     def tensor(self, images: Tensor) -> Tensor:
@@ -68,9 +70,9 @@ class Preprocessor:
         height, width = images.shape[-2:]
         size = _resized(height, width, self.spec)
         if self.spec.eight_bit:
-            images = _eight_bit(images, size)
+            images = _eight_bit(images, size, self.spec.interpolation)
         elif size != (height, width):
-            images = _interpolate(images, size)
+            images = _resize_floats(images, size, self.spec.interpolation)
         if self.spec.crop is not None:
             top, left = _crop_origin(size, self.spec.crop)
             images = images[..., top : top + self.spec.crop, left : left + self.spec.crop]
@@ -92,6 +94,32 @@ class Preprocessor:
         std = images.new_tensor(self.spec.std).view(3, 1, 1)
         shift = -images.new_tensor(self.spec.mean).view(3, 1, 1) / std
         return torch.addcmul(shift, images, 1 / (levels * std))
+
+    def batches(self, images: Any, device: torch.device) -> list[tuple[list[int], Tensor]]:
+        """What a backbone sees of images, in any form that `Metric` takes.
+
+        Returns:
+            Batches of equal shape on the device, float32 (B, 3, h, w), each with the positions of its images.
+
+        Raises:
+            TypeError, InputError, ImageError: as calling a `Metric`.
+        """
+        if isinstance(images, Tensor):
+            pixels = self._preprocessed(images, device)
+            return [(list(range(pixels.shape[0])), pixels)]
+        listed = [self._preprocessed(image, device) for image in as_list(images)]
+        for index, pixels in enumerate(listed):
+            if pixels.shape[0] != 1:
+                raise InputError(f"a list holds single images (3, H, W); item {index} is a batch of {len(pixels)}")
+        return by_shape(listed)
+
+    def _preprocessed(self, image: Any, device: torch.device) -> Tensor:
+        """One image, or a batch in one tensor, as the backbone sees it: (B, 3, h, w)."""
+        if isinstance(image, Tensor):
+            pixels = self.tensor(on_device(check_tensor(image), device))
+        else:
+            pixels = on_device(self.image(load_image(image))[None], device)
+        return self.normalize(pixels)
 
     def visible_box(self, height: int, width: int) -> tuple[float, float, float, float]:
         """The part of an image that the backbone sees: (left, top, right, bottom) in the image's own pixels."""
@@ -123,6 +151,17 @@ def check_tensor(images: Tensor) -> Tensor:
     if images.is_floating_point() and not torch.compiler.is_compiling():
         _check_range(images)
     return images.expand(-1, 3, -1, -1)
+
+
+def on_device(images: Tensor, device: torch.device) -> Tensor:
+    """Images on a device, float32 unless they are uint8."""
+    images = recordable(images).to(device)
+    return images if images.dtype == torch.uint8 else images.to(torch.float32)
+
+
+def recordable(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy for gradients where it comes out of `torch.inference_mode`, which bars it from graphs."""
+    return tensor.clone() if torch.is_grad_enabled() and tensor.is_inference() else tensor
 
 
 def as_list(images: Any) -> list[Any]:
@@ -169,20 +208,20 @@ def _resized(height: int, width: int, spec: Preprocess) -> tuple[int, int]:
     return (new_short, new_long) if height <= width else (new_long, new_short)
 
 
-def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+def _resize(image: Image.Image, size: tuple[int, int], kernel: Image.Resampling) -> Image.Image:
     same = size == (image.height, image.width)
-    return image if same else image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return image if same else image.resize((size[1], size[0]), kernel)
 
 
-def _resize_and_crop(image: Image.Image, size: tuple[int, int], crop: int) -> Image.Image:
+def _resize_and_crop(image: Image.Image, size: tuple[int, int], crop: int, kernel: Image.Resampling) -> Image.Image:
     """The centre of the resized image; where nothing has to be rounded for it, the rest is not even computed."""
     down, across = Fraction(image.height, size[0]), Fraction(image.width, size[1])
     box = _crop_box(image.height, image.width, size, crop)
     if down == across >= 1 and all(_is_exact(value) for value in (down, across, *box)):
         x0, y0, x1, y1 = (float(value) for value in box)
-        return image.resize((crop, crop), Image.Resampling.BILINEAR, box=(x0, y0, x1, y1))
+        return image.resize((crop, crop), kernel, box=(x0, y0, x1, y1))
     top, left = _crop_origin(size, crop)
-    return _resize(image, size).crop((left, top, left + crop, top + crop))
+    return _resize(image, size, kernel).crop((left, top, left + crop, top + crop))
 
 
 def _crop_box(height: int, width: int, size: tuple[int, int], crop: int) -> tuple[Fraction, ...]:
@@ -201,28 +240,40 @@ def _crop_origin(size: tuple[int, int], crop: int) -> tuple[int, int]:
     return round((size[0] - crop) / 2.0), round((size[1] - crop) / 2.0)
 
 
-def _interpolate(images: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
+def _resize_floats(images: Tensor, size: tuple[int, int], mode: Interpolation) -> Tensor:
+    if mode == "bilinear":
+        return _interpolate(images, size, mode)
+    # Bicubic overshoots, which Pillow's 8 bits cut off in each pass.
+    across = _interpolate(images, (images.shape[-2], size[1]), mode).clamp(0, 1)
+    return _interpolate(across, size, mode).clamp(0, 1)
 
 
-def _eight_bit(images: Tensor, size: tuple[int, int]) -> Tensor:
+def _interpolate(images: Tensor, size: tuple[int, int], mode: Interpolation) -> Tensor:
+    return F.interpolate(images, size=size, mode=mode, antialias=True, align_corners=False)
+
+
+def _eight_bit(images: Tensor, size: tuple[int, int], mode: Interpolation) -> Tensor:
     """Resize to multiples of 1 / 255, as a file's pixels are; the gradient passes as if nothing were rounded."""
-    exact = _eight_bit_exact(images.detach(), size).div_(255.0)
+    exact = _eight_bit_exact(images.detach(), size, mode).div_(255.0)
     if not (torch.is_grad_enabled() and images.requires_grad):
         return exact
-    smooth = images if images.shape[-2:] == size else _interpolate(images, size)
+    smooth = images if images.shape[-2:] == size else _resize_floats(images, size, mode)
     return smooth + (exact - smooth).detach()
 
 
-def _eight_bit_exact(images: Tensor, size: tuple[int, int]) -> Tensor:
+def _eight_bit_exact(images: Tensor, size: tuple[int, int], mode: Interpolation) -> Tensor:
     """Levels 0 to 255; on the CPU by torch's integer resize, which imitates Pillow's and is much faster than floats."""
     levels = (images * 255.0).add_(0.5).floor_()  # halves go upwards
     height, width = images.shape[-2:]
     if size == (height, width):
         return levels
     if images.device.type == "cpu":
-        return _interpolate(levels.to(torch.uint8), size).to(images.dtype)
+        return _interpolate(levels.to(torch.uint8), size, mode).to(images.dtype)
     across = levels  # Pillow's order: across, then down, each pass rounded
     if size[1] != width:
-        across = _interpolate(across, (height, size[1])).add_(0.5).floor_()
-    return _interpolate(across, size).add_(0.5).floor_() if size[0] != height else across
+        across = _rounded(_interpolate(across, (height, size[1]), mode))
+    return _rounded(_interpolate(across, size, mode)) if size[0] != height else across
+
+
+def _rounded(levels: Tensor) -> Tensor:
+    return levels.add_(0.5).floor_().clamp_(0, 255)

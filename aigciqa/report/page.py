@@ -7,6 +7,7 @@ import functools
 import hashlib
 import itertools
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ from aigciqa.report import sections
 from aigciqa.report.collection import FAILURE_LIMIT, Collection
 from aigciqa.report.payload import payload, select_gallery
 from aigciqa.report.thumbnails import Thumbnails
+from aigciqa.tables.columns import finite, human_columns
 from aigciqa.tables.text import percent, probability, rounded
 from aigciqa.utils.extras import needs_extra
 from aigciqa.utils.files import write_file
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 DEFAULT_TITLE = "Image quality"
+#: What the report calls people's ratings, where it calls others by their metric.
+PEOPLE = "people"
 _BOKEH = ("bokeh.min.js", "bokeh-api.min.js")
 
 
@@ -102,10 +106,22 @@ class Report:
         self.title = title
         self.baseline = baseline
         self.collection = Collection(columns)
+        self.human = human_columns(columns)
+        self.first_metric: str | None = None
 
     def add(self, row: Mapping[str, Any], quality_map: NDArray[Any] | None = None, match: str | None = None) -> None:
-        """Take a row, and the map (h, w) of its score if there is one; `match` as `write_report` takes it."""
+        """Take a row, and the map (h, w) of its score if there is one; `match` as `write_report` takes it.
+
+        People's ratings in its cells `<dimension>_given` are shown as the scores of a metric of their own.
+        """
         self.collection.add(row, quality_map, match)
+        self.first_metric = self.first_metric or row["metric"]
+        if row["metric"] != self.first_metric:
+            return
+        ratings = {name: finite(row.get(column)) for name, column in self.human.items()}
+        if not all(map(math.isnan, ratings.values())):
+            unscored = dict.fromkeys(self.collection.dimensions)
+            self.collection.add({**row, **unscored, **ratings, "metric": PEOPLE, "error": None}, None, match)
 
     def write(self) -> Path:
         """Write the page; returns its path. If it can't be written, an earlier report is as it was."""

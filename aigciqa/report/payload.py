@@ -13,7 +13,7 @@ from urllib.parse import quote
 import numpy as np
 
 from aigciqa.images.colour_maps import COLOURS, colour_map
-from aigciqa.registry import METRICS
+from aigciqa.registry import known_metric
 from aigciqa.report.collection import LEVELS, Collection, Column, SmallMap
 from aigciqa.report.sections import Members
 from aigciqa.tables.text import without_nan
@@ -135,10 +135,10 @@ def _scaled(metric: str, maps: dict[int, SmallMap]) -> dict[str, Any]:
 
 def _seen(metric: str) -> float | None:
     """Side of the centre square that a metric sees, as a share of the short side; None if it sees all."""
-    preprocess = METRICS[metric].preprocess if metric in METRICS else None
-    if preprocess is None or preprocess.crop is None or preprocess.resize is None:
+    spec = known_metric(metric)
+    if spec is None or spec.preprocess.crop is None or spec.preprocess.resize is None:
         return None
-    return preprocess.crop / preprocess.resize
+    return spec.preprocess.crop / spec.preprocess.resize
 
 
 def _levels(small: SmallMap, low: float, high: float) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from aigciqa.backbones.base import Backbone
 from aigciqa.cpu.fusion import fold_normalisation, fuse_convolutions
 from aigciqa.metric import Metric
+from aigciqa.registry import TIMM
 
 #: Feature maps as the features are pooled from them, or as `Metric.quality_map` draws from.
 Maps = Literal["coarse", "dense"]
@@ -34,8 +35,9 @@ class Encoder:
     """Features of preprocessed images, for all metrics that share a backbone.
 
     Of a convolutional backbone it keeps a copy whose batch normalisation is folded into the convolutions, channels last
-    in memory, its weights in the dtype the metric computes in; on a CPU, convolutions also add and rectify. `lite` runs
-    as it is; so does, with a warning, what can't be traced and what would compute something else.
+    in memory, its weights in the dtype the metric computes in; on a CPU, convolutions also add and rectify. `lite` and
+    transformers run as they are; so does what can't be traced or would compute something else, with a warning unless it
+    is timm's.
     """
 
     def __init__(self, metric: Metric) -> None:
@@ -44,9 +46,10 @@ class Encoder:
         self.side = self.spec.crop or 224
         self.dtype = metric.autocast_dtype or torch.float32
         self.has_dense_maps = type(metric.backbone).dense is not Backbone.dense
-        has_convolutions = any(isinstance(module, nn.Conv2d) for module in metric.backbone.modules())
+        is_convolutional = metric.backbone.is_convolutional
+        is_convolutional &= any(isinstance(module, nn.Conv2d) for module in metric.backbone.modules())
         with torch.inference_mode(), metric.autocast(None):
-            self.network = self._rearranged() if has_convolutions else None
+            self.network = self._rearranged() if is_convolutional else None
 
     def encode(self, pixels: Tensor, maps: Maps | None = None) -> tuple[Tensor, Tensor | None]:
         """Features, float32 (B, D), of preprocessed images, uint8 (B, 3, h, w), on the CPU or the metric's device.
@@ -90,7 +93,8 @@ class Encoder:
         if reason is None:
             return network
         name = self.metric.config.backbone
-        warnings.warn(f"the backbone {name} runs as it is, not rearranged to be faster: {reason}", stacklevel=2)
+        if not name.startswith(TIMM):  # whose models nobody here can change
+            warnings.warn(f"the backbone {name} runs as it is, not rearranged to be faster: {reason}", stacklevel=2)
         return None
 
     def _stages(self) -> Iterator[tuple[fx.GraphModule, torch.dtype]]:

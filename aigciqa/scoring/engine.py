@@ -16,12 +16,14 @@ from torch import Tensor
 
 from aigciqa.create import as_metrics
 from aigciqa.errors import ImageError, InputError
+from aigciqa.heads import Head
 from aigciqa.metric import Metric
 from aigciqa.records import Item, Record
 from aigciqa.scoring.decoding import DECODERS, Decoder, DecoderPool, Decoding, Preprocessed
 from aigciqa.scoring.encoder import BatchEncoder, Encoded, Encoder, Maps, encoders
 from aigciqa.scoring.items import PathLike, items_of
 from aigciqa.scoring.reference_cache import Reference, ReferenceCache
+from aigciqa.tables.columns import std_columns
 from aigciqa.utils.hardware import check_huge_pages, settle_threads
 from aigciqa.utils.lookahead import look_ahead, map_ahead
 
@@ -55,6 +57,7 @@ def score_files(
     strict: bool = False,
     maps: Maps | None = None,
     decoder: Decoder = "pillow",
+    uncertainty: bool = False,
 ) -> Generator[Record, None, None]:
     """Score files, lazily.
 
@@ -80,6 +83,7 @@ def score_files(
         decoder: what decodes JPEG files; other formats are always Pillow's. `"pillow"`: exactly; `"draft"`: Pillow at
             1/2, 1/4 or 1/8 of the size where the metrics see no more than that, faster for large images; `"nvjpeg"`:
             on the GPU, which then also resizes. The latter two move scores (docs: speed and memory).
+        uncertainty: give each record's `scores` a `<dimension>_std`, too, as `Metric.predict` does.
 
     Yields:
         A `Record` per image and metric, in input order. A file that can't be scored is a record with `error` set.
@@ -111,13 +115,26 @@ def score_files(
         raise InputError(
             f"decoder 'nvjpeg' needs metrics on a CUDA device; {metrics[0].name} is on {metrics[0].device}"
         )
+    if uncertainty:
+        check_uncertainty(metrics)
     items = items_of(images, references, metrics)
 
     def records() -> Generator[Record, None, None]:
-        with closing(Engine(metrics, batch_size, workers, strict, maps=maps, decoder=decoder)) as engine:
+        engine = Engine(metrics, batch_size, workers, strict, maps=maps, decoder=decoder, uncertainty=uncertainty)
+        with closing(engine):
             yield from engine.run(items)
 
     return records()  # arguments are checked before the first record is asked for
+
+
+def check_uncertainty(metrics: Sequence[Metric]) -> None:
+    """Raise InputError unless the heads of all metrics know how uncertain their scores are."""
+    for metric in metrics:
+        if type(metric.head).deviations is Head.deviations:
+            raise InputError(
+                f"{metric.name}: how uncertain its scores are, only a head from `aigciqa fit` knows; leave "
+                "uncertainty out"
+            )
 
 
 class Engine:
@@ -136,6 +153,7 @@ class Engine:
         *,
         maps: Maps | None = None,
         decoder: Decoder = "pillow",
+        uncertainty: bool = False,
     ) -> None:
         settle_threads()
         batch_size = batch_size or default_batch(metrics)
@@ -146,6 +164,7 @@ class Engine:
         self.specs = tuple(dict.fromkeys(each.spec for each in self.encoders.values()))
         self.strict = strict
         self.maps = maps
+        self.uncertainty = uncertainty
         is_on_cpu = all(each.device.type == "cpu" for each in metrics)
         if is_on_cpu and any(each.network is not None for each in self.encoders.values()):
             check_huge_pages()
@@ -244,9 +263,13 @@ class Engine:
         encoded = [entry.encoded[self.encoders[metric]] for entry in entries]
         features = torch.stack([each.features for each in encoded])
         references = torch.stack(found) if found else None
-        for entry, scores in zip(entries, metric.regress(features, references).tolist(), strict=True):
+        names, values = list(metric.dimensions), metric.regress(features, references)
+        if self.uncertainty:
+            names += std_columns(metric.dimensions)
+            values = torch.cat([values, metric.deviations(features, references)], dim=1)
+        for entry, scores in zip(entries, values.tolist(), strict=True):
             if all(map(math.isfinite, scores)):
-                entry.scores[metric] = dict(zip(metric.dimensions, scores, strict=True))
+                entry.scores[metric] = dict(zip(names, scores, strict=True))
             else:
                 entry.fail([metric], f"{entry.item.image}: the score is not a finite number")
         if self.maps is not None:

@@ -67,9 +67,7 @@ def path_on_disk(cell: str, folder: str) -> str:
 def beside(folder: str, path: str) -> str:
     """A manifest's path is relative to the manifest; where there is nothing, to the current folder."""
     joined = os.path.join(folder, path)
-    if object_stores.is_url(path):
-        return path
-    return path if not os.path.lexists(joined) and os.path.lexists(path) else joined
+    return path if not os.path.lexists(joined) and object_stores.may_exist(path) else joined
 
 
 def _columns(path: str) -> list[str]:

@@ -126,7 +126,8 @@ class MapFolder:
         names = {path.anchor: "_root", "..": "_"}
         parents = [names.get(part, f"_{part}" if part.startswith("_") else part) for part in path.parent.parts]
         above = ["_url"] if object_stores.is_url(image) else []
-        parts = (*above, *parents, f"{path.name}{f'.{number}' if number > 1 else ''}.{metric}.png")
+        numbered = f"{path.name}.{number}" if number > 1 else path.name
+        parts = (*above, *parents, f"{numbered}.{metric.replace('/', '-')}.png")
         if isinstance(path, PureWindowsPath):  # `C:`, of a member of an archive, would lead to another drive
             parts = tuple(part.replace(":", "_") for part in parts)
         return self.folder.joinpath(*parts)

@@ -12,8 +12,8 @@ from functools import partial
 from aigciqa.errors import SourceError
 from aigciqa.records import Item
 from aigciqa.scoring.items import Found
-from aigciqa.scoring.sources import is_folder, walk
-from aigciqa.utils import object_stores
+from aigciqa.scoring.sources import walk
+from aigciqa.utils.object_stores import is_folder, may_exist
 from aigciqa.utils.paths import name_key, shown
 
 
@@ -31,7 +31,7 @@ def references_from(reference: str) -> Callable[[Iterable[Found] | None], Callab
     """
     if is_folder(reference):
         return _ReferenceFolder(reference).pairing
-    if not object_stores.is_url(reference) and not os.path.exists(reference):
+    if not may_exist(reference):
         raise SourceError(f"reference {reference!r}: no such file or folder")
     return lambda _: lambda found: found.item if found.item.reference else replace(found.item, reference=reference)
 

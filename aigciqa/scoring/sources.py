@@ -141,7 +141,7 @@ def _open_source(argument: str, stdin: BinaryIO, skipped: Skipped) -> Source:
         return Source(argument, lambda: walk(argument, "", skipped))
     if os.path.splitext(argument)[1].lower() in MANIFEST_SUFFIXES:
         return _open_manifest(argument)
-    if glob.has_magic(argument) and not (object_stores.is_url(argument) or os.path.lexists(argument)):
+    if glob.has_magic(argument) and not object_stores.may_exist(argument):
         matches = _glob(argument)
         if not matches:
             raise SourceError(f"{argument!r} matches no file")

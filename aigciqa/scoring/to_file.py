@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 
 import aigciqa
+from aigciqa.checkpoints.format import state_sha256
 from aigciqa.create import as_metrics
 from aigciqa.errors import InputError, OutputExistsError
 from aigciqa.metric import Metric
@@ -23,11 +23,12 @@ from aigciqa.scoring.encoder import Maps
 from aigciqa.scoring.engine import score_files
 from aigciqa.scoring.items import PathLike, items_of
 from aigciqa.scoring.sinks import FileSink, begun
-from aigciqa.tables.columns import Row, columns_of, dimensions_of, rows_ahead, to_record, to_row
+from aigciqa.tables.columns import Row, columns_of, dimensions_of, rows_ahead, std_columns, to_record, to_row
 from aigciqa.tables.formats import format_of
 from aigciqa.tables.provenance import FORMAT
 from aigciqa.utils.files import locked
 from aigciqa.utils.object_stores import is_url
+from aigciqa.utils.paths import is_absolute
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,12 @@ class ScoredFile:
         rows: how many rows it has, one per image and metric.
         failed: how many of them have an error instead of scores.
         resumed: how many of them are of an earlier run.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from aigciqa import ScoredFile
+        >>> ScoredFile(Path("scores.csv"), rows=100, failed=2, resumed=40).failed
+        2
     """
 
     path: Path
@@ -63,6 +70,7 @@ def score_to_file(
     strict: bool = False,
     maps: Maps | None = None,
     decoder: Decoder = "pillow",
+    uncertainty: bool = False,
     extra_columns: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
     on_record: Callable[[Record, bool], None] | None = None,
@@ -75,8 +83,8 @@ def score_to_file(
     at the end. `FILE.meta.json` says what made the table; no other run can write it meanwhile.
 
     Args:
-        images, metric, references, batch_size, workers, dtype, device, strict, maps, decoder: as `score_files` takes
-            them.
+        images, metric, references, batch_size, workers, dtype, device, strict, maps, decoder, uncertainty: as
+            `score_files` takes them; `<dimension>_std` are columns after the scores.
         output: the table; its suffix, `.csv`, `.json`, `.jsonl` or `.parquet`, is its format.
         dimension: the only one to write; all of the metrics' if absent.
         resume: go on with what an earlier run of the same call left in `output`; the table is then that of a run that
@@ -114,7 +122,7 @@ def score_to_file(
         )
     metrics = as_metrics(metric, device=device, dtype=dtype)
     dimensions = dimensions_of(metrics, dimension)
-    columns = columns_of(dimensions, extra_columns)
+    columns = columns_of([*dimensions, *std_columns(dimensions if uncertainty else ())], extra_columns)
     if len(set(columns)) < len(columns):
         twice = next(name for name in columns if columns.count(name) > 1)
         raise InputError(f"extra_columns: the table would have two columns {twice!r}; rename one")
@@ -127,7 +135,14 @@ def score_to_file(
     known = {"reference": shared, "decoder": decoder, "folder": folder_of_paths(paths, output)}
     made_by = describe(metrics, dimensions, None, known | dict(options or {}))
     records = score_files(
-        items, metric=metrics, batch_size=batch_size, workers=workers, strict=strict, maps=maps, decoder=decoder
+        items,
+        metric=metrics,
+        batch_size=batch_size,
+        workers=workers,
+        strict=strict,
+        maps=maps,
+        decoder=decoder,
+        uncertainty=uncertainty,
     )
     rows = failed = resumed = 0
     with locked(output), closing(records), ExitStack() as last:
@@ -174,7 +189,7 @@ def describe(
         "metrics": [
             {
                 "name": metric.name,
-                "weights": _sha256(metric),
+                "weights": state_sha256(metric.state_dict()),
                 "dtype": dtype or str(metric.autocast_dtype or torch.float32).removeprefix("torch."),
                 "backbone": {"name": metric.config.backbone, **metric.config.options},
                 "preprocess": asdict(metric.config.preprocess),
@@ -187,7 +202,7 @@ def describe(
 
 def folder_of_paths(paths: Iterable[str | None], output: str) -> str | None:
     """The folder that relative paths begin in, from the table's, since both may move; None if all are absolute."""
-    if all(os.path.isabs(path) or is_url(path) for path in paths if path):
+    if all(is_absolute(path) for path in paths if path):
         return None
     if is_url(output):
         return os.getcwd()
@@ -195,12 +210,3 @@ def folder_of_paths(paths: Iterable[str | None], output: str) -> str | None:
         return os.path.relpath(os.getcwd(), os.path.dirname(os.path.realpath(output)))
     except ValueError:  # on another drive of Windows
         return os.getcwd()
-
-
-def _sha256(metric: Metric) -> str:
-    """Of names, types, shapes and values of all weights, wherever they came from."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(metric.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()

@@ -35,6 +35,11 @@ class Logistic:
     `low + (high - low) / (1 + exp(-(score - centre) / width))`, width > 0 (VQEG, final report on the validation of
     objective models of video quality assessment, phase II, 2003; ITU-T Tutorial "Objective perceptual assessment of
     video quality", 2004). It falls where `high < low`.
+
+    Example:
+        >>> from aigciqa.evaluation import Logistic
+        >>> Logistic(high=5.0, low=1.0, centre=0.5, width=0.1)([0.5]).tolist()
+        [3.0]
     """
 
     high: float
@@ -64,6 +69,12 @@ class Agreement:
         krcc: Kendall's rank correlation, tau-b.
         rmse: root mean square error after the logistic, in MOS; the division is by n.
         mapping: the logistic; None where scores or MOS are constant, or there are fewer than four images.
+
+    Example:
+        >>> from aigciqa.stats.correlations import agreement
+        >>> found = agreement([1.2, 2.0, 2.4, 3.1, 3.9, 4.4], [1.0, 2.5, 2.2, 3.0, 4.1, 4.0])
+        >>> found.n, round(found.srcc.value, 3)
+        (6, 0.886)
     """
 
     n: int

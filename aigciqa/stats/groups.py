@@ -46,6 +46,12 @@ class Scores:
 
     Raises:
         InputError: values that are not one-dimensional, or another number of keys.
+
+    Example:
+        >>> import numpy as np
+        >>> from aigciqa.stats.groups import Scores
+        >>> len(Scores(np.array([3.5, 4.0]), keys=("a cat", "a dog")).values)
+        2
     """
 
     values: NDArray[Any]
@@ -71,6 +77,12 @@ class GroupSummary:
         high: its upper end.
         median: of the scores.
         worst: the lowest score.
+
+    Example:
+        >>> import numpy as np
+        >>> from aigciqa.stats.groups import Scores, summaries
+        >>> summaries({"sd": Scores(np.array([3.0, 3.5, 4.0]))})[0].mean
+        3.5
     """
 
     name: str
@@ -101,6 +113,15 @@ class Difference:
             would come out at by chance. Corrected for all pairs compared (Holm 1979). 1 where a group has a single
             prompt.
         is_significant: whether it is below 5%.
+
+    Example:
+        >>> import numpy as np
+        >>> from aigciqa.stats.groups import Scores, differences
+        >>> prompts = tuple("abcdefgh")
+        >>> one, other = np.arange(8.0), np.arange(8.0) + 1 + 0.1 * (np.arange(8) % 2)
+        >>> (found,) = differences({"sd": Scores(one, prompts), "mj": Scores(other, prompts)})
+        >>> found.first, round(found.difference, 2), found.matched, found.is_significant
+        ('sd', -1.05, True, True)
     """
 
     first: str

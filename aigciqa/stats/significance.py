@@ -26,6 +26,12 @@ class Test:
     Attributes:
         statistic: positive where the first correlation is larger.
         p: probability of one at least as extreme if the correlations were equal.
+
+    Example:
+        >>> from aigciqa.stats.significance import williams
+        >>> test = williams(0.8, 0.6, between=0.7, n=100)
+        >>> test.p < 0.01
+        True
     """
 
     __test__ = False  # not one of pytest's

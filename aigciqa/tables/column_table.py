@@ -1,4 +1,4 @@
-"""Tables with named columns, as other programs write them: spreadsheets, CSV and Parquet."""
+"""Tables with named columns, as other programs write them: spreadsheets, CSV, JSON and Parquet."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from aigciqa.images import parquet as parquet_images
 from aigciqa.images.names import is_image_name
 from aigciqa.tables.columns import finite
 from aigciqa.tables.csv_text import CsvError, from_windows, read_csv
-from aigciqa.tables.parquet import import_parquet
+from aigciqa.tables.formats import read_rows
+from aigciqa.tables.parquet import import_parquet, parts_of
 from aigciqa.utils.extras import needs_extra
 from aigciqa.utils.paths import counted, shown
 
@@ -27,6 +28,10 @@ _THOUSANDS = re.compile(r"\s*[+-]?\d{1,3}(,\d{3})?\s*")
 
 class TableError(InputError):
     """A table that can't be used; the message says why and leaves its path to the caller."""
+
+
+class MissingColumnError(TableError):
+    """A table without a column that it must have."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +66,11 @@ class ColumnTable:
 
 
 def read_columns(path: Path, columns: Sequence[str] = (), header: bool = True) -> ColumnTable:
-    """A table by its suffix: the first sheet of `.xlsx`, `.parquet`, else CSV.
+    """A table by its suffix: the first sheet of `.xlsx`, `.parquet`, `.json`, `.jsonl`, else CSV.
 
-    CSV is in UTF-8, UTF-16 or Windows' code page, with commas, semicolons or tabs. Images in Parquet stay there, and
-    their cells are paths of them (`aigciqa.images.parquet`). Empty rows at the end are left out.
+    CSV is in UTF-8, UTF-16 or Windows' code page, with commas, semicolons or tabs. Parquet may be a folder of parts.
+    Images in it stay there, and their cells are paths of them (`aigciqa.images.parquet`). Empty rows at the end are
+    left out. Rows of JSON count from 1.
 
     Args:
         path: of the file.
@@ -72,15 +78,18 @@ def read_columns(path: Path, columns: Sequence[str] = (), header: bool = True) -
         header: whether the first row names the columns.
 
     Raises:
-        TableError: it can't be read, lacks a column or has it twice, has no rows, or a row with too many cells.
+        TableError: it can't be read, lacks a column (`MissingColumnError`) or has it twice, has no rows, or a row with
+            too many cells.
+        SourceError: a file of JSON, or a folder of parts, that can't be read.
     """
     suffix = path.suffix.lower()
+    is_json = suffix in (".json", ".jsonl")
     if suffix == ".xlsx":
         cells = _spreadsheet(path)
     elif suffix == parquet_images.SUFFIX:
         cells = _parquet(path)
     else:
-        cells = _csv(path, columns[0])
+        cells = _json(path) if is_json else _csv(path, columns[0])
     while cells and _is_empty(cells[-1]):
         cells.pop()
     if header and cells:
@@ -90,7 +99,7 @@ def read_columns(path: Path, columns: Sequence[str] = (), header: bool = True) -
     _check_columns(names, columns)
     if not cells:
         raise TableError("no rows")
-    first = 2 if header else 1
+    first = 2 if header and not is_json else 1
     wide = [f"row {row}" for row, row_cells in enumerate(cells, first) if not _is_empty(row_cells[len(names) :])]
     if wide:
         raise TableError(f"{counted(wide, 'row')} with more cells than columns: {shown(wide)}")
@@ -119,16 +128,37 @@ def _csv(path: Path, column: str) -> list[tuple[Any, ...]]:
         raise TableError(f"neither in UTF-8 nor in Windows' code page: {error}; save it as UTF-8") from error
 
 
+def _json(path: Path) -> list[tuple[Any, ...]]:
+    rows, wrong = [], []
+    for number, row in enumerate(read_rows(path), 1):
+        if isinstance(row, str):
+            wrong.append(f"row {number}: {row}")
+        else:
+            rows.append(row)
+    if wrong:
+        raise TableError(f"{counted(wrong, 'row')} that can't be read: {shown(wrong)}")
+    names = tuple(dict.fromkeys(name for row in rows for name in row))
+    return [names, *(tuple(map(row.get, names)) for row in rows)]
+
+
 def _parquet(path: Path) -> list[tuple[Any, ...]]:
+    parts = [_parquet_part(path, Path(part)) for part in parts_of(str(path))]
+    if any(part[0] != parts[0][0] for part in parts):
+        raise TableError("its parts have not the same columns")
+    return [*(parts[0][:1] if parts else ()), *(row for part in parts for row in part[1:])]
+
+
+def _parquet_part(path: Path, part: Path) -> list[tuple[Any, ...]]:
     try:
-        with import_parquet().ParquetFile(path) as file:
-            cells = {field.name: _parquet_column(path, file, field) for field in file.schema_arrow}
+        with import_parquet().ParquetFile(part) as file:
+            name = part.relative_to(path.parent).as_posix()
+            cells = {field.name: _parquet_column(name, file, field) for field in file.schema_arrow}
     except (OSError, ValueError) as error:
         raise TableError(f"not Parquet that can be read: {error}") from error
     return [tuple(cells), *zip(*cells.values(), strict=True)]
 
 
-def _parquet_column(path: Path, file: Any, field: Any) -> list[Any]:
+def _parquet_column(path: str, file: Any, field: Any) -> list[Any]:
     """The cells of one column; of images, only their names are read."""
     from pyarrow import types
 
@@ -141,7 +171,7 @@ def _parquet_column(path: Path, file: Any, field: Any) -> list[Any]:
         return list(names)  # nothing that labels have, such as embeddings
     elif not (types.is_binary(field.type) or types.is_large_binary(field.type)):
         return list(file.read([field.name]).column(0).to_pylist())
-    return [parquet_images.path_of(path.name, field.name, row, name) for row, name in enumerate(names)]
+    return [parquet_images.path_of(path, field.name, row, name) for row, name in enumerate(names)]
 
 
 def _check_columns(names: Sequence[str], columns: Sequence[str]) -> None:
@@ -149,13 +179,16 @@ def _check_columns(names: Sequence[str], columns: Sequence[str]) -> None:
     if missing:
         plural = "column" if len(missing) == 1 else "columns"
         found = ", ".join(repr(name) for name in names if name) or "none"
-        raise TableError(f"no {plural} {', '.join(_with_nearest(name, names) for name in missing)}; found: {found}")
+        raise MissingColumnError(
+            f"no {plural} {', '.join(with_nearest(name, names) for name in missing)}; found: {found}"
+        )
     repeated = sorted({name for name in names if name and names.count(name) > 1})
     if repeated:
         raise TableError(f"several columns are called {', '.join(map(repr, repeated))}")
 
 
-def _with_nearest(name: str, names: Sequence[str]) -> str:
+def with_nearest(name: str, names: Sequence[str]) -> str:
+    """A name that is not there, and the most similar one that is."""
     folded = {other.lower(): other for other in names if other}
     near = difflib.get_close_matches(name.lower(), folded, n=1)
     return repr(name) + (f" (nearest: {folded[near[0]]!r})" if near else "")

@@ -27,6 +27,11 @@ def columns_of(dimensions: Iterable[str], carried: Iterable[str] = ()) -> tuple[
     return (*LEADING_COLUMNS, *dimensions, "error", *carried)
 
 
+def std_columns(dimensions: Iterable[str]) -> list[str]:
+    """The columns of how uncertain the scores of some dimensions are."""
+    return [f"{name}_std" for name in dimensions]
+
+
 def scores_of(columns: Sequence[str]) -> tuple[str, ...]:
     """The columns of a table that hold scores."""
     return tuple(columns[len(LEADING_COLUMNS) : columns.index("error")])
@@ -42,6 +47,12 @@ def carried_names(given: Iterable[str], columns: Sequence[str]) -> dict[str, str
             names[name] += "_given"
         taken.add(names[name])
     return names
+
+
+def human_columns(columns: Sequence[str]) -> dict[str, str]:
+    """Dimension -> the carried column of people's ratings of it: a manifest's `quality` is `quality_given`."""
+    given = {name: f"{name}_given" for name in scores_of(columns)}
+    return {name: column for name, column in given.items() if column in columns}
 
 
 def dimensions_of(metrics: Sequence[Metric], only: str | None = None) -> list[str]:

@@ -28,13 +28,7 @@ def path_of(table: str) -> str:
 def write(table: str, made_by: Mapping[str, Any]) -> None:
     """Write it beside a table, a path or URL."""
     data = (json.dumps(made_by, indent=2, allow_nan=False) + "\n").encode()
-    path = path_of(table)
-    if object_stores.is_url(path):
-        filesystem, name = object_stores.resolve(path)
-        with filesystem.open_output_stream(name) as stream:
-            stream.write(data)
-        return
-    write_file(path, data)
+    write_file(path_of(table), data)
 
 
 def copy(table: str, other: str) -> None:

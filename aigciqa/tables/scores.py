@@ -25,6 +25,15 @@ class ScoreTable:
         path: the file.
         dimensions: its columns of scores.
         others: its columns of which nothing is known; they are carried along as text.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from aigciqa.tables.scores import read_table
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "scores.csv"
+        >>> _ = path.write_text("image,quality\\ncat.png,3.5\\n")
+        >>> table = read_table(path)
+        >>> table.dimensions, [row["quality"] for row in table.rows]
+        (('quality',), [3.5])
     """
 
     path: Path

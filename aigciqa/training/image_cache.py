@@ -148,7 +148,7 @@ def _entry(path: str, spec: Preprocess, folder: Path) -> Entry | ImageError:
 
 def _name(path: str, spec: Preprocess) -> str:
     """Changes with the image's path, size and time, the resize, and the version, which may decode otherwise."""
-    key: list[object] = [__version__, spec.resize, spec.max_side, path]
+    key: list[object] = [__version__, spec.resize, spec.max_side, spec.interpolation, path]
     place = parquet.place_of(path)
     try:
         status = os.stat(path if place is None else place.file)

@@ -65,10 +65,15 @@ class Learner:
         batches = self.batches(epoch)
         with self.trainee.passes.running() if self.trainee.passes is not None else nullcontext():
             for step, chosen in enumerate(batches):
-                rng = np.random.default_rng([self.settings.seed, epoch, step, self.fabric.global_rank])
+                place = [self.settings.seed, epoch, step, self.fabric.global_rank]
+                rng = np.random.default_rng(place)
                 is_last = step + 1 == len(batches)
                 moves = is_last or (step + 1) % self.settings.gradient_accumulation == 0
-                yield self._step(chosen[self.fabric.global_rank :: self.fabric.world_size], rng, moves)
+                with torch.random.fork_rng([self.fabric.device] if self.fabric.device.type == "cuda" else []):
+                    # What a backbone drops at random: of the seed, too.
+                    torch.manual_seed(int(np.random.default_rng([*place, 1]).integers(2**63)))
+                    done = self._step(chosen[self.fabric.global_rank :: self.fabric.world_size], rng, moves)
+                yield done
 
     def _step(self, chosen: NDArray[np.int64], rng: np.random.Generator, moves: bool) -> tuple[float, int]:
         """Learn from samples; the weights move if this step ends an accumulation of gradients."""

@@ -28,7 +28,7 @@ class Settings:
         learning_rate, weight_decay: Adam's.
         gradient_accumulation: steps whose gradients are added up before the weights move.
         patience: epochs without a better SRCC after which to stop; None trains all epochs.
-        seed: of the head's initial weights, of the order of the images, of crops and flips.
+        seed: of the head's initial weights, of the order of the images, of crops and flips, of what a backbone drops.
         start: the weights to start from: `"imagenet"`, `"none"` (random), or a folder, repo or ImageNet file.
         frozen: train the head alone, on features computed once (centre crop).
         dtype: what the network computes in: `"float32"`, or mixed with `"bfloat16"` or `"float16"`.

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aigciqa.errors import LockedError
+from aigciqa.utils.object_stores import is_url, resolve
 from aigciqa.utils.paths import absolute, real
 
 #: What killed processes left behind goes when its folder is written to again, if it is older than this.
@@ -35,7 +36,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_file(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file whole or not at all."""
+    """Write a file, by its path or URL, whole or not at all."""
+    if is_url(os.fspath(path)):
+        filesystem, name = resolve(os.fspath(path))
+        with filesystem.open_output_stream(name) as stream:
+            stream.write(data)
+        return
     with replacing(path) as unfinished:
         unfinished.write_bytes(data)
 
@@ -59,8 +65,11 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
     """Keep other processes, and other threads of this one, from writing `path` (a file or a folder) meanwhile.
 
     If one writes it, LockedError is raised at once. A killed process keeps no lock. Where the file system has none,
-    there is a warning and the block runs.
+    there is a warning and the block runs; object stores have none.
     """
+    if is_url(os.fspath(path)):
+        yield
+        return
     from filelock import FileLock, Timeout
 
     place = Path(real(path))  # under whatever name it is written

@@ -64,6 +64,11 @@ def open_file(path: str) -> io.BufferedReader:
     return io.BufferedReader(open_object(path), _BUFFER_BYTES) if is_url(path) else open(path, "rb")
 
 
+def may_exist(path: str) -> bool:
+    """Whether there is a file or folder; a URL is not asked for: that would be a request."""
+    return is_url(path) or os.path.exists(path)
+
+
 def is_folder(path: str) -> bool:
     """Whether a path is a folder, or there are files below a URL."""
     if not is_url(path):

@@ -35,6 +35,11 @@ def absolute(path: str | os.PathLike[str]) -> str:
     return os.path.abspath(os.path.join(folder, name))
 
 
+def is_absolute(path: str) -> bool:
+    """`os.path.isabs`; a URL is absolute."""
+    return is_url(path) or os.path.isabs(path)
+
+
 def at_home(path: str) -> str:
     """A path with the home folder for `~`, unless there is a file of that very name."""
     return path if os.path.lexists(path) else os.path.expanduser(path)

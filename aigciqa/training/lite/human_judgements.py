@@ -1,7 +1,8 @@
 """The embedded metrics against people's judgements, published metrics and trivial controls beside them.
 
-Two sets: `gan-compression` (photographs and their reconstructions by three networks, judged in pairs) and
-`resolution-compression` (frames scaled down and compressed, rated when scaled up).
+Three sets: `realness` (AI-generated pictures and some photographs, rated by how real they look), `gan-compression`
+(photographs and their reconstructions by three networks, judged in pairs) and `resolution-compression` (frames scaled
+down and compressed, rated when scaled up).
 """
 
 from __future__ import annotations
@@ -24,6 +25,18 @@ from aigciqa.tables.csv_text import read_records
 PRIOR = 0.1
 #: First image, second, votes for the first, votes for the second.
 Judgement = tuple[str, str, int, int]
+
+
+def realness(folder: Path, score: Callable[[Path], float]) -> dict[str, Interval]:
+    """SRCC with how real people found pictures: of the AI-generated ones alone (`generated`), and of all (`all`)."""
+    rows = list(read_records(folder / "ratings.csv", "image"))
+    opinions = np.array([float(row["realness"]) for row in rows])
+    scores = np.array([score(folder / row["image"]) for row in rows])
+    generated = np.array([row["ai_generated"] == "1" for row in rows])
+    return {
+        "generated": srcc_interval(scores[generated], opinions[generated]),
+        "all": srcc_interval(scores, opinions),
+    }
 
 
 def gan_compression(folder: Path, score: Callable[..., float], with_original: bool = False) -> dict[str, Interval]:

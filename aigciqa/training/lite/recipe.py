@@ -6,6 +6,7 @@ Everything follows from the photographs and the seed.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from aigciqa.checkpoints.format import write_checkpoint
 from aigciqa.heads.lite import NEAR, FullReferenceHead, LiteHead, NoReferenceHead, Quality
 from aigciqa.registry import metric_info
 from aigciqa.training.lite import fitting
+from aigciqa.training.lite.choices import Choices, agreement, encode_choices, fit_shares
 from aigciqa.training.lite.training_data import Settings, TrainingData, pool_blocks
 
 VARIANTS = ("nr-lite", "nr-lite-native", "fr-lite")
@@ -27,14 +29,18 @@ VARIANTS = ("nr-lite", "nr-lite-native", "fr-lite")
 
 @dataclass
 class Fitted:
-    """What was fitted with one seed: the backbone, which has the normalisation, and each variant's head."""
+    """What was fitted with one seed: the backbone, which has the normalisation, and each variant's head.
+
+    `agreement` is that of the linear score in `nr-lite` with people's choices.
+    """
 
     backbone: LiteBackbone
     heads: dict[str, LiteHead] = field(default_factory=dict)
+    agreement: float = math.nan
 
 
-def fit_all(data: TrainingData, settings: Settings) -> Fitted:
-    """Fit the backbone's normalisation and the heads of all variants."""
+def fit_all(data: TrainingData, settings: Settings, choices: Choices | None = None) -> Fitted:
+    """Fit the backbone's normalisation and the heads of all variants; people's choices teach `nr-lite` alone."""
     torch.manual_seed(settings.seed)
     backbone = LiteBackbone()
     pooled = pool_blocks(data.maps)
@@ -50,10 +56,17 @@ def fit_all(data: TrainingData, settings: Settings) -> Fitted:
         _calibrate_quality(lone.quality, weights, said, data)
         fitted.heads[variant] = lone
     _fit_blocks(fitted.heads["nr-lite"], data, settings)
-    fitted.heads["nr-lite-native"].blocks.load_state_dict(fitted.heads["nr-lite"].blocks.state_dict())
     fitted.heads["fr-lite"] = _fit_full_reference(fitted, features, data, settings)
-    for head in fitted.heads.values():
-        head.eval()
+    if choices is not None:
+        head = fitted.heads["nr-lite"]
+        assert isinstance(head, NoReferenceHead)
+        pictures = encode_choices(choices, backbone, metric_info("nr-lite").preprocess)[:, : head.pooled]
+        linear = fit_shares(pictures, choices)
+        _teach(head, linear.weight, pictures, features, said, data)
+        fitted.agreement = agreement(linear.said, choices)
+    fitted.heads["nr-lite-native"].blocks.load_state_dict(fitted.heads["nr-lite"].blocks.state_dict())
+    for each in fitted.heads.values():
+        each.eval()
     return fitted
 
 
@@ -95,6 +108,25 @@ def _calibrate_quality(quality: Quality, weights: tuple[float, float, float], sa
     mixed = weights[0] * said[0] + weights[1] * said[1] + weights[2] * said[2]
     slope, offset = _calibration(mixed, data, BEST_MEDIAN)
     quality.mix.copy_(torch.tensor([*(slope * weight for weight in weights), offset]))
+
+
+#: Weight of what degraded photographs taught, where people's choices have 1: each in units of its deviation over the
+#: pictures that people chose among. In it the distance weighs more than where no people taught.
+SYNTHETIC_WEIGHT, TAUGHT_MIX = 2.0, (1.0, 1.5, -6.0)
+
+
+def _teach(
+    head: NoReferenceHead, taught: Tensor, pictures: Tensor, features: Tensor, said: Tensor, data: TrainingData
+) -> None:
+    """Add a linear score (3 C,) of people's choices among pictures (n, 3 C) to a head, and calibrate it again."""
+    mix = head.quality.mix
+    with torch.no_grad():
+        mix.copy_(torch.tensor([*TAUGHT_MIX, 0.0]))
+        share = SYNTHETIC_WEIGHT / head.quality(pictures).std()
+        synthetic = torch.einsum("p,pgn->gn", mix[:3], said)
+        slope, offset = _calibration(features @ taught + share * synthetic, data, BEST_MEDIAN)
+        head.taught.copy_(slope * taught)
+        mix.copy_(torch.tensor([*(slope * share * mix[:3]), offset]))
 
 
 #: The worst images are those with the lowest labels: this share of all.

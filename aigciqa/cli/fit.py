@@ -1,0 +1,168 @@
+"""`aigciqa fit`: few ratings of your own become a checkpoint, and what to rate next."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aigciqa.cli.common import STOPS, command, complain, reference_option, say, split_commas, terminate
+from aigciqa.errors import InputError, LockedError, OutputExistsError, WeightsError
+from aigciqa.tables.text import printable
+
+if TYPE_CHECKING:
+    from aigciqa.metric import Metric
+    from aigciqa.records import Item
+
+
+def _ranges(
+    _context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]
+) -> dict[str, tuple[float, float]] | tuple[float, float] | None:
+    """[NAME=]LOW,HIGH, by name; the one without a name is for all dimensions."""
+    ranges: dict[str, tuple[float, float]] = {}
+    for text in given:
+        name, _, bounds = text.rpartition("=")
+        try:
+            low, high = map(float, bounds.split(","))
+        except ValueError:
+            expected = "expected LOW,HIGH or NAME=LOW,HIGH, such as 1,5 or quality=0,100"
+            raise click.BadParameter(f"{text!r}: {expected}") from None
+        if name in ranges:
+            raise click.BadParameter(f"{text!r}: a range is given twice for {name or 'all dimensions'}")
+        ranges[name] = (low, high)
+    if "" in ranges and len(ranges) > 1:
+        raise click.BadParameter("name a dimension in each of several ranges, such as quality=0,100")
+    return ranges.get("", ranges or None)
+
+
+@command("fit")
+@click.argument("ratings", metavar="RATINGS")
+@click.option("-o", "--output", metavar="DIR", help="Folder of the checkpoint.")
+@click.option("-m", "--metric", metavar="METRIC", help="Whose features to use, such as nr-resnet50.")
+@click.option(
+    "-d", "--dimensions", multiple=True, callback=split_commas, metavar="D[,D...]",
+    help="Columns of ratings to learn. [default: those named as a known dimension, and others of numbers]",
+)  # fmt: skip
+@click.option(
+    "--score-range", "score_ranges", multiple=True, callback=_ranges, metavar="[D=]LOW,HIGH",
+    help="Lowest and highest rating that can be given, of all dimensions or of D. [default: those of the ratings]",
+)  # fmt: skip
+@reference_option
+@click.option(
+    "--suggest", "unrated", multiple=True, metavar="IMAGES",
+    help="Print those of these images (files, folders, manifests) whose ratings would teach most.",
+)  # fmt: skip
+@click.option("-n", "count", type=click.IntRange(min=1), default=20, metavar="N", help="How many to suggest.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of what is drawn at random.")
+@click.option("--overwrite", is_flag=True, help="Replace the checkpoint that DIR holds.")
+@click.option("--device", metavar="D", help="Where to compute: cpu, cuda, cuda:1, mps. [default: cpu]")
+@click.option("--workers", type=click.IntRange(min=0), metavar="N", help="Decoding threads. [default: one per core]")
+@click.option("--cache", metavar="DIR", help="Where features are kept, so that the next fit takes a moment.")
+@click.option("--no-cache", is_flag=True, help="Keep no features.")
+@click.option("--quiet", is_flag=True, help="No progress, and no word on what to do next.")
+def main(
+    ratings: str,
+    output: str | None,
+    unrated: tuple[str, ...],
+    count: int,
+    overwrite: bool,
+    cache: str | None,
+    no_cache: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Fit a head to few ratings of your own.
+
+    RATINGS is a table with a column image and one of numbers for each dimension, or pairs with the columns better and
+    worse: .csv, .json, .jsonl, .parquet or .xlsx, or a folder with one. Twenty to a hundred ratings of the kind of
+    images that you will score make a metric that agrees with you. With --suggest alone, RATINGS may be a checkpoint
+    that was fitted before.
+
+    Its agreement with ratings it has not seen goes to standard output, beside that of measures which take no fitting;
+    with --suggest, paths follow, a line each, the most useful first. Exit status: 0 done, 1 stopped by an error, 2
+    usage error or ratings that can't be used (nothing is written), 130 interrupted, 143 terminated.
+    """
+    if output is None and not unrated:
+        raise click.UsageError("name the folder of the checkpoint with -o, or images to choose from with --suggest")
+    if cache is not None and no_cache:
+        raise click.UsageError("--cache and --no-cache: give one of them")
+    given = {name: value for name, value in options.items() if value is not None and value != ()}
+    given |= {"progress": not quiet, "cache_dir": False if no_cache else cache}
+    if "reference" in given:
+        given["references"] = given.pop("reference")
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        with _said_warnings():
+            candidates = _items(unrated)
+            if output is not None:
+                metric = _fit(ratings, output, overwrite, given)
+                if not quiet:
+                    _say_next(metric, output)
+            if candidates:
+                from aigciqa.training.fit.fit import suggest_ratings
+
+                for each in suggest_ratings(ratings, candidates, count, **given):
+                    click.echo(os.fsencode(printable(each.image) if sys.stdout.isatty() else each.image))
+    except (InputError, LockedError):
+        raise
+    except (OSError, WeightsError) as error:
+        raise click.ClickException(str(error)) from None
+    except tuple(STOPS) as stop:
+        why, status = STOPS[type(stop)]
+        complain(why)
+        sys.exit(status)
+
+
+def _items(arguments: Sequence[str]) -> list[Item]:
+    """The images that `--suggest` names; those that can't be listed are warned of."""
+    if not arguments:
+        return []
+    from aigciqa.cli.inputs import Inputs
+
+    found = list(Inputs(arguments, None, None, lambda path: False).items())
+    items = [item for item in found if item.error is None]
+    for item in found:
+        if item.error is not None:
+            warnings.warn(item.error, stacklevel=2)
+    if not items:
+        raise click.UsageError(f"--suggest {shlex.join(arguments)}: no images there")
+    return items
+
+
+def _fit(ratings: str, output: str, overwrite: bool, options: Mapping[str, Any]) -> Metric:
+    """Fit, and print how well."""
+    from aigciqa.training.fit.fit import fit_head
+    from aigciqa.training.fit.text import figures_text
+
+    try:
+        metric = fit_head(ratings, output=output, overwrite=overwrite, **options)
+    except OutputExistsError as error:
+        raise click.UsageError(f"{error} (--overwrite, -o)") from None
+    click.echo(figures_text(metric.config.results))
+    return metric
+
+
+def _say_next(metric: Metric, output: str) -> None:
+    """What to do with the checkpoint."""
+    reference = " -r PROMPTS" if metric.requires_reference else ""
+    say(f"{output}: score other images of this kind with")
+    say(f"    aigciqa score IMAGES{reference} -m {metric.name} --weights {shlex.quote(os.path.join(output, ''))}")
+
+
+@contextlib.contextmanager
+def _said_warnings() -> Iterator[None]:
+    """Warnings as lines of the command."""
+
+    def show(message: Warning | str, *_: Any, **_named: Any) -> None:
+        click.secho(printable(f"WARNING: {message}"), err=True, fg="yellow")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield

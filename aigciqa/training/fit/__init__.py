@@ -1,0 +1,1 @@
+"""A head from few ratings: frozen features, a ridge, honest figures."""
