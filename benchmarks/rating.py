@@ -155,9 +155,7 @@ def fill(path: Path) -> None:
     """A study with votes, written straight into its tables; one in twenty is on a repeat, one in fifty is quick."""
     rng = random.Random(0)
     each = MANY_VOTES // MANY_RATERS
-    with create_study(
-        path, (Entry(f"outputs/{number:06}.png") for number in range(MANY_ITEMS)), StudySettings()
-    ) as study:
+    with create_study(path, (Entry(f"outputs/{number:06}.png") for number in range(MANY_ITEMS))) as study:
         raters = [study.invite().id for _ in range(MANY_RATERS)]
     with open_study(path) as study, study._writing() as database:
         for rater in raters:
