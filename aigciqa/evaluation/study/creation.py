@@ -35,6 +35,11 @@ class Entry:
         group: what tables group it under.
         kind: `rated`; `training`: its votes don't count; `gold`: the right score is known.
         expected: of a gold image, question -> right score.
+
+    Example:
+        >>> from aigciqa.evaluation.study import Entry
+        >>> Entry("broken.png", kind="gold", expected={"quality": 1}).kind
+        'gold'
     """
 
     image: str

@@ -39,6 +39,11 @@ class Question:
         text: what raters read.
         hint: a line below it.
         with_prompt: whether image prompt and text prompt are shown beside the image.
+
+    Example:
+        >>> from aigciqa.evaluation.study import Question
+        >>> Question("aesthetics", "How beautiful is it?").name
+        'aesthetics'
     """
 
     name: str
@@ -94,6 +99,11 @@ class StudySettings:
         break_every: images between two breaks; 0: no breaks.
         size: the longest side on the screen in CSS pixels; None: one image pixel is one pixel of the screen.
         seed: of the orders.
+
+    Example:
+        >>> from aigciqa.evaluation.study import StudySettings
+        >>> StudySettings(method="slider").score_range
+        (0.0, 100.0)
     """
 
     method: Method = "grades"

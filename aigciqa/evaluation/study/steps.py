@@ -8,7 +8,13 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Rater:
-    """One who rates; `secret` is the end of the rater's own link."""
+    """One who rates; `secret` is the end of the rater's own link.
+
+    Example:
+        >>> from aigciqa.evaluation.study import Rater
+        >>> Rater(3, "kept-to-oneself", "").name
+        'r3'
+    """
 
     id: int
     secret: str
@@ -37,6 +43,14 @@ class Step:
         finished: images done.
         total: images there are for this rater, at most.
         can_undo: whether there is a vote to take back.
+
+    Example:
+        >>> import tempfile
+        >>> from aigciqa.evaluation.study import Entry, create_study
+        >>> with create_study(f"{tempfile.mkdtemp()}/study.db", [Entry("a.png"), Entry("b.png")]) as study:
+        ...     step = study.step(study.invite().id)
+        >>> step.question, step.notice, step.total
+        ('quality', 'begin', 2)
     """
 
     status: Literal["rate", "done", "closed"]

@@ -36,7 +36,18 @@ def open_study(path: str | os.PathLike[str]) -> Study:
 
 
 class Study:
-    """An open study. Any number of threads may use it; of processes, one at a time may write."""
+    """An open study. Any number of threads may use it; of processes, one at a time may write.
+
+    Example:
+        >>> import tempfile
+        >>> from aigciqa.evaluation.study import Entry, create_study
+        >>> with create_study(f"{tempfile.mkdtemp()}/study.db", [Entry("a.png")]) as study:
+        ...     rater = study.invite("on the phone")
+        ...     step = study.step(rater.id)
+        ...     recorded, after = study.vote(rater.id, "made-up-key", step.slot, step.question, 5)
+        >>> recorded, after.status
+        (True, 'done')
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         schema.check(path)

@@ -46,6 +46,11 @@ class Vote(NamedTuple):
         group: what tables group the image under.
         seconds: from the image's showing to the vote, as the rater's browser says.
         at: when it was recorded: ISO 8601, UTC.
+
+    Example:
+        >>> from aigciqa.evaluation.study import Vote
+        >>> Vote("a.png", "r1", "quality", 4.0, "rated").score
+        4.0
     """
 
     image: str
