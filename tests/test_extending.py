@@ -29,7 +29,7 @@ CELL = re.compile(r"^```\{code-cell\}\n(?::tags:[^\n]*\n)?(.*?)^```$", re.MULTIL
 CHECKS = """
 assert metric(image).shape == (1,) and record.scores.keys() == set(metric.dimensions)
 assert aigciqa.list_metrics()[-1] == "nr-aesthetics"
-assert "efficientnet" in aigciqa.backbones.backbone_names() and "linear" in aigciqa.heads.head_names()
+assert "efficientnet" in aigciqa.backbones.backbone_names() and "one-layer" in aigciqa.heads.head_names()
 try:
     aigciqa.create_metric("nr-aesthetics", weights="imagenet")
 except ValueError as error:
@@ -97,10 +97,10 @@ class Linear(Head):
 def aesthetics() -> None:
     """A metric with a backbone, a head and a dimension of its own."""
     register_backbone("small", Small)
-    register_head("linear", Linear)
+    register_head("one-layer", Linear)
     preprocess = Preprocess(resize=40, crop=32)
     ranges = {"aesthetics": (1.0, 10.0)}
-    register_metric(MetricSpec("nr-aesthetics", "nr", "small", preprocess, "here", score_ranges=ranges, head="linear"))
+    register_metric(MetricSpec("nr-aesthetics", "nr", "small", preprocess, "here", score_ranges=ranges, head="one-layer"))
 
 
 def rated(root: Path) -> Database:
@@ -120,7 +120,7 @@ def test_a_head_and_a_dimension_of_ones_own_are_trained_saved_loaded_and_scored(
     trained = train(database, database.split(), settings, tmp_path / "checkpoint", cache=tmp_path / "cache")
     metric = aigciqa.create_metric("nr-aesthetics", weights=tmp_path / "checkpoint")
     assert (metric.dimensions, metric.score_range) == (("aesthetics",), (1.0, 10.0))
-    assert (type(metric.head), metric.config.head) == (Linear, "linear")
+    assert (type(metric.head), metric.config.head) == (Linear, "one-layer")
     images = [sample.image for sample in database.samples[:4]]
     assert torch.equal(metric(images), trained(images))
     torch.testing.assert_close(metric.quality_map(images).mean((1, 2)), metric(images))
@@ -168,9 +168,9 @@ def test_what_a_spec_can_not_be_is_refused() -> None:
     ):
         with pytest.raises(InputError, match=problem):
             register_metric(dataclasses.replace(spec, name="nr-other", score_ranges=ranges))
-    with pytest.raises(InputError, match="there is a head 'linear' already: give yours another name"):
-        register_head("linear", Linear)
-    with pytest.raises(InputError, match="unknown head 'cubic'; expected one of: lite, regression, taught, linear"):
+    with pytest.raises(InputError, match="there is a head 'one-layer' already: give yours another name"):
+        register_head("one-layer", Linear)
+    with pytest.raises(InputError, match="unknown head 'cubic'; expected one of: lite, linear, regression, taught, one-layer"):
         build_head("cubic", "nr", 3, 1)
 
 
