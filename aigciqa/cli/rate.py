@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import posixpath
@@ -143,10 +144,9 @@ def main(
             if not no_browser:
                 threading.Thread(target=webbrowser.open, args=[page], daemon=True).start()
             signal.signal(signal.SIGTERM, terminate)
-            try:
+            with contextlib.suppress(KeyboardInterrupt, Terminated):  # how the server is stopped
                 serve(make_app(study, url), listening)
-            except (KeyboardInterrupt, Terminated):  # how the server is stopped
-                say(f"stopped; every vote is in {path}: aigciqa rate --study {path} goes on")
+            say(f"stopped; every vote is in {path}: aigciqa rate --study {path} goes on")
 
 
 def _announce(study: Study, base: str, invite: int, for_others: bool) -> str:
