@@ -54,7 +54,7 @@ def test_the_default_is_the_closest_to_people_and_the_summary_goes_to_standard_e
     assert {row["metric"] for row in rows} == {"nr-efficientnet-lite2"}
     assert all(0 <= float(row["quality"]) <= 5 for row in rows)
     assert "95% CI" in done.stderr
-    assert "nr-lite  3" in done.stderr
+    assert "nr-efficientnet-lite2  3" in done.stderr
     assert call_command("gen", "--quiet", cwd=tmp_path).stderr == ""
 
 

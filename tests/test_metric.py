@@ -213,9 +213,9 @@ def test_inputs_move_to_where_the_metric_is() -> None:
     """The meta device stands in for an accelerator: whatever is not moved raises."""
     metric = copy.deepcopy(untrained("fr-resnet18")).to("meta")
     assert metric.device.type == "meta"
-    pixels = metric._batches(draw_tensor(1, 80, 80).to(torch.uint8))[0][1]
+    pixels = metric.preprocessor.batches(draw_tensor(1, 80, 80).to(torch.uint8), metric.device)[0][1]
     assert pixels.device.type == "meta"
-    assert metric._batches([draw(80, 80)])[0][1].device.type == "meta"
+    assert metric.preprocessor.batches([draw(80, 80)], metric.device)[0][1].device.type == "meta"
     features = torch.zeros(1, 512)
     assert metric._references(None, features, 1).device.type == "meta"
     assert aigciqa.create_metric("nr-lite", weights=None, device="meta").device.type == "meta"
@@ -343,7 +343,7 @@ class TestRefused:
             full(images, images[:1])
         with pytest.raises(ValueError, match="3 images but 2 references"):
             full(images, reference_features=features[:2])
-        with pytest.raises(ValueError, match=r"\(B, 512\); got shape \(3, 100\)"):
+        with pytest.raises(ValueError, match=r"\(B, 512\); got \(3, 100\)"):
             full(images, reference_features=features[:, :100])
 
     def test_maps_of_unequal_sizes(self) -> None:

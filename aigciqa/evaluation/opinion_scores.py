@@ -40,6 +40,14 @@ class OpinionScores:
         agreement: of each question.
         notes: what one should know of the scores.
         folder: where relative paths of images count from.
+
+    Example:
+        >>> import aigciqa
+        >>> cast = {("cat.png", "ann"): 5, ("cat.png", "bob"): 4, ("dog.png", "ann"): 3, ("dog.png", "bob"): 1}
+        >>> votes = [{"image": image, "rater": rater, "score": score} for (image, rater), score in cast.items()]
+        >>> found = aigciqa.mean_opinion_scores(votes, method="mean")
+        >>> found.questions, found.rows[0]["votes"], found.agreement[0].raters
+        (('quality',), 2, 2)
     """
 
     method: str

@@ -43,6 +43,11 @@ class RaterAgreement:
         icc_mean: the same of the mean of an image's votes; ICC(2,k).
         alpha: Krippendorff's, for intervals.
         split_half: correlation of the means of two random halves of the raters, the mean of 100 splits.
+
+    Example:
+        >>> from aigciqa.evaluation.question_scores import RaterAgreement
+        >>> RaterAgreement("quality", 100, 15, 1500, icc=0.4, icc_mean=0.91, alpha=0.4, split_half=0.83).icc_mean
+        0.91
     """
 
     question: str

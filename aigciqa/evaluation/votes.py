@@ -50,6 +50,11 @@ class Vote:
         score: the vote; of a pair 1 where `image` is the better, 0 where `other` is, 0.5 for the same.
         other: the image beside it, in a pair.
         count: how many such votes there are.
+
+    Example:
+        >>> from aigciqa.evaluation.votes import Vote
+        >>> Vote("cat.png", "ann", "quality", 4.0).count
+        1
     """
 
     image: str
@@ -69,6 +74,12 @@ class VoteTable:
         about: image -> what else is said of it: its `reference`, `prompt`, `generator` and `group`.
         folder: where relative paths of images count from.
         name: of the source.
+
+    Example:
+        >>> from aigciqa.evaluation.votes import read_votes
+        >>> table = read_votes([{"image": "cat.png", "rater": "ann", "score": 4}])
+        >>> len(table.votes), table.is_pairs
+        (1, False)
     """
 
     votes: tuple[Vote, ...]
