@@ -135,17 +135,18 @@ def main(
 
         given = _given(context)
         study = _made(path, images, reference, anonymous, asked) if images else _going_on(path, given)
+        signal.signal(signal.SIGTERM, terminate)
         with study, listen(host, port) as listening:
-            if anonymous:
-                study.set_anonymous(True)
-            base = (url or _base(host, listening)).rstrip("/")
-            for_others = host != LOOPBACK or url is not None or invite is not None or anonymous
-            page = _announce(study, base, invite or 0, for_others)
-            if not no_browser:
-                threading.Thread(target=webbrowser.open, args=[page], daemon=True).start()
-            signal.signal(signal.SIGTERM, terminate)
             with contextlib.suppress(KeyboardInterrupt, Terminated):  # how the server is stopped
-                serve(make_app(study, url), listening)
+                app = make_app(study, url)
+                if anonymous:
+                    study.set_anonymous(True)
+                base = (url or _base(host, listening)).rstrip("/")
+                for_others = host != LOOPBACK or url is not None or invite is not None or anonymous
+                page = _announce(study, base, invite or 0, for_others)
+                if not no_browser:
+                    threading.Thread(target=webbrowser.open, args=[page], daemon=True).start()
+                serve(app, listening)
             say(f"stopped; every vote is in {path}: aigciqa rate --study {path} goes on")
 
 
