@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import posixpath
@@ -134,19 +135,19 @@ def main(
 
         given = _given(context)
         study = _made(path, images, reference, anonymous, asked) if images else _going_on(path, given)
+        signal.signal(signal.SIGTERM, terminate)
         with study, listen(host, port) as listening:
-            if anonymous:
-                study.set_anonymous(True)
-            base = (url or _base(host, listening)).rstrip("/")
-            for_others = host != LOOPBACK or url is not None or invite is not None or anonymous
-            page = _announce(study, base, invite or 0, for_others)
-            if not no_browser:
-                threading.Thread(target=webbrowser.open, args=[page], daemon=True).start()
-            signal.signal(signal.SIGTERM, terminate)
-            try:
-                serve(make_app(study, url), listening)
-            except (KeyboardInterrupt, Terminated):  # how the server is stopped
-                say(f"stopped; every vote is in {path}: aigciqa rate --study {path} goes on")
+            with contextlib.suppress(KeyboardInterrupt, Terminated):  # how the server is stopped
+                app = make_app(study, url)
+                if anonymous:
+                    study.set_anonymous(True)
+                base = (url or _base(host, listening)).rstrip("/")
+                for_others = host != LOOPBACK or url is not None or invite is not None or anonymous
+                page = _announce(study, base, invite or 0, for_others)
+                if not no_browser:
+                    threading.Thread(target=webbrowser.open, args=[page], daemon=True).start()
+                serve(app, listening)
+            say(f"stopped; every vote is in {path}: aigciqa rate --study {path} goes on")
 
 
 def _announce(study: Study, base: str, invite: int, for_others: bool) -> str:

@@ -86,7 +86,8 @@ def create_study(
     _check_entries(entries, settings)
     if os.path.lexists(path):
         raise OutputExistsError(f"{os.fspath(path)!r} is there already: open it, or name another file")
-    if os.path.lexists(left := f"{os.fspath(path)}-wal"):  # SQLite would take it for part of the new file
+    left = f"{os.fspath(path)}-wal"
+    if os.path.lexists(left) and os.path.getsize(left):  # SQLite would take it for part of the new file
         raise OutputExistsError(f"{left!r} is left of a study that is gone: remove it, or name another file")
     os.makedirs(os.path.dirname(absolute(path)), exist_ok=True)
     with partial(path) as unfinished:
