@@ -100,7 +100,9 @@ def aesthetics() -> None:
     register_head("one-layer", Linear)
     preprocess = Preprocess(resize=40, crop=32)
     ranges = {"aesthetics": (1.0, 10.0)}
-    register_metric(MetricSpec("nr-aesthetics", "nr", "small", preprocess, "here", score_ranges=ranges, head="one-layer"))
+    register_metric(
+        MetricSpec("nr-aesthetics", "nr", "small", preprocess, "here", score_ranges=ranges, head="one-layer")
+    )
 
 
 def rated(root: Path) -> Database:
@@ -170,7 +172,9 @@ def test_what_a_spec_can_not_be_is_refused() -> None:
             register_metric(dataclasses.replace(spec, name="nr-other", score_ranges=ranges))
     with pytest.raises(InputError, match="there is a head 'one-layer' already: give yours another name"):
         register_head("one-layer", Linear)
-    with pytest.raises(InputError, match="unknown head 'cubic'; expected one of: lite, linear, regression, taught, one-layer"):
+    with pytest.raises(
+        InputError, match="unknown head 'cubic'; expected one of: lite, linear, regression, taught, one-layer"
+    ):
         build_head("cubic", "nr", 3, 1)
 
 
