@@ -97,6 +97,7 @@ def main(
     given |= {"progress": not quiet, "cache_dir": False if no_cache else cache}
     if "reference" in given:
         given["references"] = given.pop("reference")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of NumPy: on matrices so small, threads wait for each other
     signal.signal(signal.SIGTERM, terminate)
     try:
         with _said_warnings():
