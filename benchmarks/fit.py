@@ -90,9 +90,7 @@ def main() -> None:
         (folder / "ratings.csv").write_text("\n".join(table[: options.ratings + 1]) + "\n")
         for which, wanted in WANTED.items():
             wall, cpu, memory = fit(folder)
-            print(
-                f"{which:6} {wall:6.1f} s (wanted {wanted:g}), CPU {cpu:5.1f} s, {memory:5.0f} MB (wanted {MEMORY})"
-            )
+            print(f"{which:6} {wall:6.1f} s (wanted {wanted:g}), CPU {cpu:5.1f} s, {memory:5.0f} MB (wanted {MEMORY})")
         dtypes = dict.fromkeys(("float32", str(fast_dtype("cpu")).removeprefix("torch.")))
         for dtype in dtypes:
             metrics = {
