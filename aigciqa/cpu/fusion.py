@@ -110,7 +110,9 @@ class PaddedConvolution(nn.Module):
     padding. Maps of a size that is padded otherwise are copied.
     """
 
-    def __init__(self, convolution: nn.Conv2d, activation: nn.Module | None, size: tuple[int, int], shape: torch.Size) -> None:
+    def __init__(
+        self, convolution: nn.Conv2d, activation: nn.Module | None, size: tuple[int, int], shape: torch.Size
+    ) -> None:
         super().__init__()
         self.size = size  # kernel and stride
         self.padding = same_padding(shape[-1], *size)
