@@ -34,15 +34,16 @@ class TimmBackbone(Backbone):
         side = min(timm_config(model).input_size[1:])
         import timm
 
-        self.trunk: Any = timm.create_model(model, num_classes=0).eval()
-        self.feature_dim = self.trunk.num_features
+        trunk: Any = timm.create_model(model, num_classes=0).eval()
+        self.trunk, self.feature_dim = trunk, trunk.num_features
         #: Pixels between tokens, and how many come before those of the grid; 0 where features come as maps.
         self.stride = self.prefix = 0
         self.has_channels_last = False
         found: Any = self._without_values(side)
         if isinstance(found, Tensor) and found.dim() == 3:
             tokens = found.shape[1]
-            self.prefix = getattr(self.trunk, "num_prefix_tokens", tokens - math.isqrt(tokens) ** 2)
+            own: Any = getattr(self.trunk, "num_prefix_tokens", None)
+            self.prefix = tokens - math.isqrt(tokens) ** 2 if own is None else own
             self.stride = side // math.isqrt(tokens - self.prefix)
         elif isinstance(found, Tensor) and found.dim() == 4:
             self.has_channels_last = found.shape[1] != self.feature_dim
@@ -56,7 +57,7 @@ class TimmBackbone(Backbone):
         found: Tensor = self.trunk.forward_features(images)
         if self.stride:
             grid = [-(-side // self.stride) for side in images.shape[2:]]
-            return found[:, self.prefix :].transpose(1, 2).unflatten(2, grid)
+            return found[:, self.prefix :].transpose(1, 2).reshape(len(found), -1, *grid)
         return found.permute(0, 3, 1, 2) if self.has_channels_last else found
 
     def _reads(self, side: int) -> bool:
