@@ -213,9 +213,9 @@ def test_inputs_move_to_where_the_metric_is() -> None:
     """The meta device stands in for an accelerator: whatever is not moved raises."""
     metric = copy.deepcopy(untrained("fr-resnet18")).to("meta")
     assert metric.device.type == "meta"
-    pixels = metric._batches(draw_tensor(1, 80, 80).to(torch.uint8))[0][1]
+    pixels = metric.preprocessor.batches(draw_tensor(1, 80, 80).to(torch.uint8), metric.device)[0][1]
     assert pixels.device.type == "meta"
-    assert metric._batches([draw(80, 80)])[0][1].device.type == "meta"
+    assert metric.preprocessor.batches([draw(80, 80)], metric.device)[0][1].device.type == "meta"
     features = torch.zeros(1, 512)
     assert metric._references(None, features, 1).device.type == "meta"
     assert aigciqa.create_metric("nr-lite", weights=None, device="meta").device.type == "meta"
