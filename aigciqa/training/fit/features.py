@@ -38,7 +38,7 @@ from aigciqa.utils.lookahead import look_ahead
 DEFAULT_METRIC = "nr-efficientnet-lite2"
 #: Short side that images are resized to, and side of the square in their middle that is read, where a trunk reads any
 #: size. On AI-generated images more is seen at this size than at the 224 or 260 pixels that trunks are trained with.
-_RESIZE, _CROP = 480, 384
+_RESIZE, _CROP = 480, 320
 _LEVELS = (1 / 255,) * 3
 #: Of what is kept: a change of how features are made must change it.
 _VERSION = 1
