@@ -164,6 +164,7 @@ def test_the_engine_scores_as_the_metric_does(which: str, request: pytest.Fixtur
         assert record.quality_map.mean() == pytest.approx(record.scores["quality"], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_images_unlike_the_rated_ones_are_uncertain(fitted: Path, light: Path, rated: Path) -> None:
     noise = [np.random.default_rng(seed).integers(0, 256, (96, 112, 3), dtype=np.uint8) for seed in range(3)]
     for folder in (fitted, light):
@@ -257,6 +258,7 @@ def test_it_is_exported(fitted: Path, tmp_path: Path) -> None:
     assert (tmp_path / "fitted.onnx").stat().st_size > 1e6
 
 
+@pytest.mark.slow
 def test_the_same_ratings_give_the_same_bytes(
     rated: Path, light: Path, fit_light: Callable[..., aigciqa.Metric], tmp_path: Path
 ) -> None:
@@ -365,6 +367,7 @@ def test_generators_are_a_control(rated: Path, fit_light: Callable[..., aigciqa.
     assert controls["generator's mean"]["srcc"][0] > 0.4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["nr-resnet18", "nr-timm/vit_tiny_patch16_224"])
 def test_a_metric_of_ones_own_as_trunk(name: str, ratings: str, cache: Path, tmp_path: Path, rated: Path) -> None:
     torch.manual_seed(0)

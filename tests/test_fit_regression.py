@@ -140,6 +140,7 @@ def test_the_same_ratings_give_the_same_bytes():
         assert getattr(first, name).tobytes() == getattr(second, name).tobytes()
 
 
+@pytest.mark.slow
 def test_hundreds_of_ratings_are_all_used():
     features, scores = data(510, 4, noise=0.1)
     found = fit(score_task([features], {"mos": scores}, groups=np.arange(510) % 3))

@@ -38,6 +38,7 @@ def test_the_package_holds_the_head_alone(metric: aigciqa.Metric) -> None:
         assert torch.equal(metric.backbone.state_dict()[f"trunk.{name}"], values)
 
 
+@pytest.mark.slow
 def test_scores_are_in_their_range_and_fall_with_degradation(metric: aigciqa.Metric, photo: Image.Image) -> None:
     blurred = [photo.filter(ImageFilter.GaussianBlur(radius)) for radius in (2, 6)]
     scores = metric([photo, *blurred]).tolist()
@@ -128,6 +129,7 @@ def test_the_default_is_the_closest_to_people_of_those_installed(monkeypatch: py
         aigciqa.create_metric(NAME)
 
 
+@pytest.mark.slow
 def test_the_command_says_which_metric_it_took_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
     done = call_command(str(PHOTOS[0]))
     assert f",{NAME}," in done.stdout

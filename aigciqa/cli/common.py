@@ -8,6 +8,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
@@ -213,8 +214,14 @@ def check_metrics(names: Sequence[str], weights: str) -> None:
 
 def unnamed_metric(kind: Kind, weights: str, quiet: bool) -> str:
     """The metric that is taken where none is named; unless `quiet`, standard error says which, and why."""
+    from aigciqa.checkpoints.config import read_config
+    from aigciqa.checkpoints.format import CONFIG_FILE
+
     name = default_metric(kind) if weights == "default" else f"{kind}-lite"
-    if kind == "fr":
+    config = Path(weights, CONFIG_FILE)
+    if config.exists():
+        name, reason = read_config(config)[0].metric, f"{weights} is a checkpoint of it"
+    elif kind == "fr":
         reason = "there are references"
     elif weights != "default":
         reason = "no metric is named with --weights"

@@ -146,7 +146,7 @@ def _fit(ratings: str, output: str, overwrite: bool, options: Mapping[str, Any])
     try:
         metric = fit_head(ratings, output=output, overwrite=overwrite, **options)
     except OutputExistsError as error:
-        raise click.UsageError(f"{error} (--overwrite, -o)") from None
+        raise click.UsageError(str(error).replace("pass overwrite=True", "give --overwrite")) from None
     click.echo(figures_text(metric.config.results))
     return metric
 
@@ -155,7 +155,7 @@ def _say_next(metric: Metric, output: str) -> None:
     """What to do with the checkpoint."""
     reference = " -r PROMPTS" if metric.requires_reference else ""
     say(f"{output}: score other images of this kind with")
-    say(f"    aigciqa score IMAGES{reference} -m {metric.name} --weights {shlex.quote(os.path.join(output, ''))}")
+    say(f"    aigciqa score IMAGES{reference} --weights {shlex.quote(os.path.join(output, ''))}")
 
 
 @contextlib.contextmanager

@@ -132,7 +132,11 @@ def _figures(
         controls=compared,
         curve=curve,
         doubled=_doubled(curves, _count(part), agreement[first], _CHANCE[first], rng),
-        warnings=(*_warnings(name, part, first, agreement[first]), *warnings),
+        warnings=(
+            *_warnings(name, part, first, agreement[first]),
+            *_better(name, first, agreement[first], compared),
+            *warnings,
+        ),
     )
 
 
@@ -268,6 +272,21 @@ def _warnings(name: str, task: Task, figure: str, now: Interval) -> list[str]:
             f" {chance:g}, which is chance: nothing shows that scores agree with people. Rate more images."
         )
     return found
+
+
+def _better(name: str, figure: str, now: Interval, controls: Mapping[str, Interval]) -> list[str]:
+    """Whether a control, which takes no fit, agrees better, and not by chance."""
+    ahead = [
+        f"{label} ({control.value:.3f})"
+        for label, control in controls.items()
+        if control.value > now.value and control.low > _CHANCE[figure]
+    ]
+    if not ahead:
+        return []
+    return [
+        f"{name}: without any fit, {' and '.join(ahead)} is nearer to people than the fitted head ({now.value:.3f})."
+        " Rate more images, or go by that."
+    ]
 
 
 def _generator_warning(name: str, problem: ScoreProblem, unseen: Array, generators: Indices) -> list[str]:
