@@ -172,6 +172,8 @@ def test_all_that_is_wrong_with_votes_is_one_error(tmp_path: Path) -> None:
         ("left,right,choice\na,b,first\nb,b,left\n", "choice that is none of left, right, same, tie: 1 cell: row 2"),
         ("left,right,choice\na,b,left\nb,b,left\n", "image beside itself: 1 cell: row 3"),
         ("winner,loser,votes\na,b,-1\n", "number of votes that is none: 1 cell: row 2"),
+        ("image,other,rater,score\na,b,ann,1\nb,b,ann,1\n", "image beside itself: 1 cell: row 3"),
+        ("image,ann,bob,Mean\na.png,5,4,4.5\n", "column that sums up raters: leave it out: 1 cell: 'Mean'"),
     ],
 )
 def test_what_is_refused_and_why(text: str, words: str, tmp_path: Path) -> None:
@@ -183,6 +185,17 @@ def test_other_columns_of_a_long_form_are_left_out_with_a_warning(tmp_path: Path
     done = run(file(tmp_path, votes), "--method", "mean")
     assert done.exit_code == 0
     assert "columns that are not read: 'country'" in done.stderr
+
+
+def test_empty_cells_of_rows_are_images_that_a_rater_did_not_see() -> None:
+    rows = csv.DictReader(["image,ann,bob", "a.png,5,4", "b.png,3,"])
+    assert [row["votes"] for row in aigciqa.mean_opinion_scores(rows, method="mean").rows] == [2, 1]
+
+
+def test_two_questions_do_not_share_a_column() -> None:
+    rows = [{"image": "a.png", "rater": "ann", "score": 3, "question": name} for name in ("fun", "fun_std")]
+    with pytest.raises(InputError, match="can't be called 'fun_std'"):
+        aigciqa.mean_opinion_scores(rows, method="mean")
 
 
 def test_a_rater_has_one_vote_on_an_image(tmp_path: Path) -> None:

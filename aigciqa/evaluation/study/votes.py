@@ -78,7 +78,7 @@ def read_votes(path: str | os.PathLike[str]) -> Iterator[Vote]:
         InputError: the file is no study, or one of another version.
     """
     schema.check(path)
-    with contextlib.closing(schema.connect(path, write=False)) as database:
+    with schema.named_errors(path), contextlib.closing(schema.connect(path, write=False)) as database:
         for row in database.execute(_QUERY):
             paths = (None if cell is None else os.fsdecode(cell) for cell in (row[5], row[6]))
             yield Vote(os.fsdecode(row[0]), *row[1:5], *paths, *row[7:])
@@ -87,7 +87,7 @@ def read_votes(path: str | os.PathLike[str]) -> Iterator[Vote]:
 def votes_csv(path: str | os.PathLike[str]) -> Iterator[bytes]:
     """The votes as CSV in long form, a line at a time: what `aigciqa mos` reads."""
     schema.check(path)
-    with contextlib.closing(schema.connect(path, write=False)) as database:
+    with schema.named_errors(path), contextlib.closing(schema.connect(path, write=False)) as database:
         query = "SELECT COUNT(other), COUNT(reference), COUNT(prompt), COUNT(grouping) FROM items"
         counts = dict(zip(("other", "reference", "prompt", "group"), database.execute(query).fetchone(), strict=True))
     columns = [name for name in _COLUMNS if counts.get(name, 1)]
