@@ -273,6 +273,21 @@ def test_an_image_that_somebody_left_open_is_given_to_others_in_the_end(
     assert len(rate_all(study, other)) == 2
 
 
+def test_what_was_left_open_and_has_its_votes_is_not_shown_again(
+    make: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make(4, votes_per_image=1)
+    away = study.invite().id
+    vote(study, away)
+    study.undo(away, next(KEYS))
+    study.step(away)  # the first has an undone vote, which stays; the second was loaded ahead
+    monkeypatch.setattr("aigciqa.evaluation.study.sessions.HELD_SECONDS", -1.0)
+    rate_all(study, study.invite().id)
+    assert len(rate_all(study, away)) == 1
+    votes = collections.Counter(each.image for each in read_votes(study.path))
+    assert sorted(votes.values()) == [1, 1, 1, 2]
+
+
 def test_images_per_rater(make: Callable[..., Study]) -> None:
     study = make(20, images_per_rater=4, repeats=1)
     assert len(rate_all(study, study.invite().id)) == 5
