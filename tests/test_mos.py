@@ -20,6 +20,8 @@ from aigciqa.cli.main import main
 from aigciqa.databases import load_database
 from aigciqa.errors import InputError
 from aigciqa.evaluation.question_scores import METHODS
+from aigciqa.evaluation.study import Entry, StudySettings, create_study
+from aigciqa.evaluation.study.votes import votes_csv
 from aigciqa.evaluation.votes import read_votes
 from tests.conftest import draw
 
@@ -325,6 +327,25 @@ def test_pairs_become_strengths(tmp_path: Path) -> None:
     assert [row["rater"] for row in listed.raters] == ["ann", "bob", "cyd"]
     assert any("fall into 2 parts" in note for note in listed.notes)
     assert listed.agreement[0].alpha == pytest.approx(1 / 12)
+
+
+def test_both_images_of_a_pair_have_its_prompts(tmp_path: Path) -> None:
+    """One that is always the other of its pair as well; in the study itself and in its export."""
+    study = tmp_path / "study.db"
+    pairs = [("a.png", "b.png"), ("a.png", "c.png"), ("b.png", "c.png")]
+    listed = [Entry(image, other, reference="cat.png", prompt="a cat") for image, other in pairs]
+    with create_study(study, listed, StudySettings(method="pairs")) as made:
+        rater = made.invite().id
+        for number in range(3):
+            step = made.step(rater)
+            made.vote(rater, f"key-of-{number}", step.slot or 0, step.question or "", number / 2)
+    export = tmp_path / "votes.csv"
+    export.write_bytes(b"".join(votes_csv(study)))
+    for source in (study, export):
+        rows = aigciqa.mean_opinion_scores(source).rows
+        assert {(row["image"], row["reference"], row["prompt"]) for row in rows} == {
+            (name, "cat.png", "a cat") for name in ("a.png", "b.png", "c.png")
+        }
 
 
 def test_pairs_rank_groups(tmp_path: Path) -> None:

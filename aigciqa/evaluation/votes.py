@@ -198,8 +198,17 @@ def read_study(votes: Iterable[Any], path: Path) -> VoteTable:
     if not rated:
         raise InputError(f"{path}: no votes yet")
     about = {vote.image: {name: getattr(vote, name, None) or "" for name in CARRIED} for vote in rated}
-    found = (Vote(each.image, each.rater, each.question, each.score, getattr(each, "other", None)) for each in rated)
+    found = [Vote(each.image, each.rater, each.question, each.score, getattr(each, "other", None)) for each in rated]
+    _share(about, found)
     return VoteTable(tuple(found), about, path.parent, str(path))
+
+
+def _share(about: dict[str, dict[str, str]], pairs: Iterable[Vote]) -> None:
+    """Say of the other image of a pair what is said of both: its prompts and its group, not its generator."""
+    for vote in pairs:
+        if vote.other is not None:
+            both = {name: text for name, text in about[vote.image].items() if name != "generator"}
+            about.setdefault(vote.other, both)
 
 
 def _column_of_csv(path: Path) -> str:
@@ -321,6 +330,8 @@ def _read_exported_pairs(reading: _Reading, question: str) -> None:
                 reading.problems["image beside itself"].append(reading.row(index))
             score = reading.number(index, "score", cell, number, (0, 1))
             reading.votes.append(Vote(images[index], raters[index], questions[index], score, other=others[index]))
+    reading.carry(images)
+    _share(reading.about, reading.votes)
 
 
 def _check_columns(reading: _Reading, needed: Sequence[str], known: Sequence[str]) -> None:
