@@ -571,6 +571,7 @@ def test_what_makes_no_study(tmp_path: Path, listed: list[Entry], values: dict[s
         ({"method": "stars"}, "method is one of grades, slider, pairs"),
         ({"questions": ()}, "one question or more"),
         ({"questions": (TWO[0], TWO[0])}, "each of another name"),
+        ({"questions": (TWO[0], Question("quality_std", "?"))}, "can't be called 'quality_std' beside 'quality'"),
         ({"labels": ("bad", "good")}, "labels are five"),
         ({"votes_per_image": 0}, "votes_per_image is 1 or more; got 0"),
         ({"repeats": -1}, "repeats is 0 or more"),
