@@ -17,8 +17,9 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 
 from aigciqa.backbones import Backbone, backbone_names, register_backbone
+from aigciqa.backbones.efficientnet import pad_same
 from aigciqa.checkpoints.config import MetricConfig
-from aigciqa.cpu.fusion import FusedConvolution
+from aigciqa.cpu.fusion import FusedConvolution, PaddedConvolution
 from aigciqa.metric import Metric
 from aigciqa.registry import METRICS
 from aigciqa.scoring.encoder import Encoder, encoders
@@ -333,3 +334,17 @@ def test_nothing_is_left_of_a_network_that_is_gone() -> None:
     finally:
         gc.enable()
     assert set(linecache.cache) <= before
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("built_for", [16, 15])
+def test_same_padding_needs_no_copy(kernel: int, built_for: int) -> None:
+    """Sizes that are padded evenly, unevenly, and otherwise than the size it was laid out for."""
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(8, 8, kernel, 2, groups=8)
+    fused = PaddedConvolution(convolution, nn.ReLU6(), (kernel, 2), torch.Size((2, 8, built_for, built_for)))
+    for size in ((16, 16), (15, 15), (16, 15), (40, 24)):
+        maps = torch.randn(2, 8, *size)
+        expected = functional.relu6(convolution(pad_same(maps, kernel, 2)))
+        with torch.inference_mode():
+            torch.testing.assert_close(fused(maps), expected)

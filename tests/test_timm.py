@@ -250,7 +250,7 @@ def test_models_in_checkpoints_are_those_of_timms_table(tmp_path: Path) -> None:
         ({"backbone": {"name": "timm/resnet18"}}, "'backbone.name' is 'timm/resnet18'; expected 'timm/test_resnet'"),
         ({"preprocess": {**data["preprocess"], "interpolation": "lanczos"}}, "'preprocess.interpolation' is 'lanczos'"),
         ({"preprocess": {**data["preprocess"], "resize": 20000}}, "'preprocess.resize' is 20000; .* up to 1024"),
-        ({"backbone": {"name": f"timm/{RESNET}", "options": {"a": 1}}}, "has no option 'a'; it takes none"),
+        ({"backbone": {"name": f"timm/{RESNET}", "options": {"a": 1}}}, "has no option 'a'; it takes statistics"),
     ):
         path.write_text(json.dumps({**data, **changes}))
         with pytest.raises(errors.CheckpointError, match=words):
