@@ -36,7 +36,7 @@ _RATED = "rated"
 _LONG = ("image", "rater", "score")
 _OPTIONAL = ("question", "kind", "seconds", "at", *CARRIED)
 #: Columns by which spreadsheets sum up what the raters said.
-_SUMS = ("mos", "mean", "average", "avg", "median", "std", "stdev", "sd", "var", "variance", "ci", "n", "count", "sum")
+_SUMS = ("mos", "mean", "average", "avg", "median", "std", "stdev", "var", "variance", "count", "sum")  # no initials
 #: How near a column's name is to a known one that it is taken for a slip.
 _SLIP = 0.8
 
