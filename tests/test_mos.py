@@ -20,6 +20,8 @@ from aigciqa.cli.main import main
 from aigciqa.databases import load_database
 from aigciqa.errors import InputError
 from aigciqa.evaluation.question_scores import METHODS
+from aigciqa.evaluation.study import Entry, StudySettings, create_study
+from aigciqa.evaluation.study.votes import votes_csv
 from aigciqa.evaluation.votes import read_votes
 from tests.conftest import draw
 
@@ -172,6 +174,8 @@ def test_all_that_is_wrong_with_votes_is_one_error(tmp_path: Path) -> None:
         ("left,right,choice\na,b,first\nb,b,left\n", "choice that is none of left, right, same, tie: 1 cell: row 2"),
         ("left,right,choice\na,b,left\nb,b,left\n", "image beside itself: 1 cell: row 3"),
         ("winner,loser,votes\na,b,-1\n", "number of votes that is none: 1 cell: row 2"),
+        ("image,other,rater,score\na,b,ann,1\nb,b,ann,1\n", "image beside itself: 1 cell: row 3"),
+        ("image,ann,bob,Mean\na.png,5,4,4.5\n", "column that sums up raters: leave it out: 1 cell: 'Mean'"),
     ],
 )
 def test_what_is_refused_and_why(text: str, words: str, tmp_path: Path) -> None:
@@ -183,6 +187,17 @@ def test_other_columns_of_a_long_form_are_left_out_with_a_warning(tmp_path: Path
     done = run(file(tmp_path, votes), "--method", "mean")
     assert done.exit_code == 0
     assert "columns that are not read: 'country'" in done.stderr
+
+
+def test_empty_cells_of_rows_are_images_that_a_rater_did_not_see() -> None:
+    rows = csv.DictReader(["image,ann,bob", "a.png,5,4", "b.png,3,"])
+    assert [row["votes"] for row in aigciqa.mean_opinion_scores(rows, method="mean").rows] == [2, 1]
+
+
+def test_two_questions_do_not_share_a_column() -> None:
+    rows = [{"image": "a.png", "rater": "ann", "score": 3, "question": name} for name in ("fun", "fun_std")]
+    with pytest.raises(InputError, match="can't be called 'fun_std'"):
+        aigciqa.mean_opinion_scores(rows, method="mean")
 
 
 def test_a_rater_has_one_vote_on_an_image(tmp_path: Path) -> None:
@@ -312,6 +327,25 @@ def test_pairs_become_strengths(tmp_path: Path) -> None:
     assert [row["rater"] for row in listed.raters] == ["ann", "bob", "cyd"]
     assert any("fall into 2 parts" in note for note in listed.notes)
     assert listed.agreement[0].alpha == pytest.approx(1 / 12)
+
+
+def test_both_images_of_a_pair_have_its_prompts(tmp_path: Path) -> None:
+    """One that is always the other of its pair as well; in the study itself and in its export."""
+    study = tmp_path / "study.db"
+    pairs = [("a.png", "b.png"), ("a.png", "c.png"), ("b.png", "c.png")]
+    listed = [Entry(image, other, reference="cat.png", prompt="a cat") for image, other in pairs]
+    with create_study(study, listed, StudySettings(method="pairs")) as made:
+        rater = made.invite().id
+        for number in range(3):
+            step = made.step(rater)
+            made.vote(rater, f"key-of-{number}", step.slot or 0, step.question or "", number / 2)
+    export = tmp_path / "votes.csv"
+    export.write_bytes(b"".join(votes_csv(study)))
+    for source in (study, export):
+        rows = aigciqa.mean_opinion_scores(source).rows
+        assert {(row["image"], row["reference"], row["prompt"]) for row in rows} == {
+            (name, "cat.png", "a cat") for name in ("a.png", "b.png", "c.png")
+        }
 
 
 def test_pairs_rank_groups(tmp_path: Path) -> None:

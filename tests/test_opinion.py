@@ -207,6 +207,12 @@ def test_without_a_vote_left_over_there_is_no_interval() -> None:
     assert np.isnan([opinion.low, opinion.high]).all()
 
 
+def test_votes_that_the_model_explains_wholly_leave_a_doubt() -> None:
+    """Two raters a grade apart: without a residual, as for equal votes, 1 - 0.05 ** (1 / 2) of a grade is left."""
+    opinion = p910(Votes.of_matrix([[1, 2], [2, 3], [4, 5]]))
+    assert opinion.high - opinion.score == pytest.approx(np.full(3, 1 - 0.05**0.5))
+
+
 def test_parts_without_a_rater_in_common_are_told() -> None:
     matrix = np.full((6, 4), NAN)
     matrix[:3, :2] = [[1, 2], [3, 4], [4, 5]]

@@ -76,16 +76,16 @@ def test_prompts_come_as_for_score(rate: Rate, write_images: Write, tmp_path: Pa
     assert rate("outputs", "-r", "prompts", "-q", "correspondence").exit_code == 0
     assert [row[1:4:2] for row in items()] == [(f"outputs/{n}.png", f"prompts/{n}.png") for n in "ab"]
     Path("study.db").unlink()
-    Path("list.csv").write_text("image,prompt,group\noutputs/a.png,a cat,pets\noutputs/b.png,a dog,pets\n")
+    Path("list.csv").write_text("image,prompt,group,generator\noutputs/a.png,a cat,pets,sd\noutputs/b.png,a dog,pets,sd\n")
     assert rate("list.csv", "-r", "prompts", "-q", "correspondence").exit_code == 0
     assert [row[4] for row in items()] == ["a cat", "a dog"]
     with open_study("study.db") as study:
         vote(study, 1)
     (one,) = read_votes("study.db")
-    assert (one.reference, one.group) == (f"prompts/{Path(one.image).name}", "pets")
+    assert (one.reference, one.group, one.generator) == (f"prompts/{Path(one.image).name}", "pets", "sd")
     assert one.prompt in ("a cat", "a dog")
     rate("--export", "votes.csv")
-    header = "image,rater,question,score,kind,reference,prompt,group,seconds,at\n"
+    header = "image,rater,question,score,kind,reference,prompt,group,generator,seconds,at\n"
     assert Path("votes.csv").read_text().startswith(header)
     Path("study.db").unlink()
     refused = rate("outputs", "-q", "correspondence")

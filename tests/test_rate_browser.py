@@ -145,6 +145,17 @@ def test_the_keyboard_alone_suffices(serve: Serve) -> None:
     assert site.votes() == [5, 2, 3, 4]
 
 
+def test_digits_that_need_shift_on_a_keyboard_are_typed_without(serve: Serve) -> None:
+    site = serve(3)
+    page = site.rate()
+    dispatch = "init => document.body.dispatchEvent(new KeyboardEvent('keydown', {...init, bubbles: true}))"
+    for event in ({"key": "(", "code": "Digit5"}, {"key": "2", "code": "Digit2", "shiftKey": True}):
+        page.evaluate(dispatch, event)
+        page.wait_for_timeout(300)
+        ready(page)
+    assert site.votes() == [5, 2]
+
+
 def test_a_double_click_is_one_vote(serve: Serve) -> None:
     site = serve()
     page = site.rate()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import itertools
 import math
 import os
@@ -32,6 +33,7 @@ from aigciqa.evaluation.study import (
 from aigciqa.evaluation.study.progress import Count, items, mean, overview
 from aigciqa.evaluation.study.settings import paper_question
 from aigciqa.evaluation.study.steps import Step
+from aigciqa.evaluation.study.votes import votes_csv
 
 KEYS = (f"key-{number:08}" for number in itertools.count())
 PAIRS = StudySettings(method="pairs")
@@ -271,6 +273,21 @@ def test_an_image_that_somebody_left_open_is_given_to_others_in_the_end(
     assert len(rate_all(study, other)) == 2
 
 
+def test_what_was_left_open_and_has_its_votes_is_not_shown_again(
+    make: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make(4, votes_per_image=1)
+    away = study.invite().id
+    vote(study, away)
+    study.undo(away, next(KEYS))
+    study.step(away)  # the first has an undone vote, which stays; the second was loaded ahead
+    monkeypatch.setattr("aigciqa.evaluation.study.sessions.HELD_SECONDS", -1.0)
+    rate_all(study, study.invite().id)
+    assert len(rate_all(study, away)) == 1
+    votes = collections.Counter(each.image for each in read_votes(study.path))
+    assert sorted(votes.values()) == [1, 1, 1, 2]
+
+
 def test_images_per_rater(make: Callable[..., Study]) -> None:
     study = make(20, images_per_rater=4, repeats=1)
     assert len(rate_all(study, study.invite().id)) == 5
@@ -484,6 +501,53 @@ def test_what_is_no_study_or_of_another_version_is_named_and_left_alone(tmp_path
         assert os.listdir(tmp_path) == ["study.db"]
 
 
+def test_a_damaged_study_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "study.db"
+    create_study(path, entries(3)).close()
+    content = path.read_bytes()
+    for damaged in (content[:5000], content[:4096] + bytes(len(content) - 4096)):
+        path.write_bytes(damaged)
+        for function in (open_study, lambda file: list(read_votes(file)), lambda file: list(votes_csv(file))):
+            with pytest.raises(InputError, match=r"study\.db' can't be used: "):
+                function(path)
+
+
+def test_a_study_that_another_program_holds_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "WAIT_SECONDS", 0.01)
+    path = tmp_path / "study.db"
+    create_study(path, entries(1)).close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(InputError, match="can't be used: database is locked"):
+            open_study(path)
+
+
+def test_votes_are_read_where_nothing_can_be_written(
+    make: Callable[..., Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make(2)
+    rate_all(study, study.invite().id)
+    study.close()
+    monkeypatch.setattr(os, "access", lambda *_: False)  # whoever runs the tests may be allowed to write anywhere
+    assert len(list(read_votes(study.path))) == 2
+    assert os.listdir(tmp_path) == ["0.db"]
+
+
+def test_a_study_that_moved_with_its_pictures_finds_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    (before / "outputs").mkdir(parents=True)
+    (before / "outputs/0.png").touch()
+    monkeypatch.chdir(before)
+    create_study("study.db", [Entry("outputs/0.png"), Entry("outputs/gone.png")]).close()
+    monkeypatch.chdir(tmp_path)
+    with open_study("before/study.db") as study:
+        assert study.path_of(1) == str(before / "outputs/0.png")
+    before.rename(after)
+    with open_study("after/study.db") as study:
+        assert study.path_of(1) == str(after / "outputs/0.png")
+        assert study.path_of(2) == str(before / "outputs/gone.png")
+
+
 @pytest.mark.parametrize(
     ("listed", "values", "why"),
     [
@@ -507,6 +571,7 @@ def test_what_makes_no_study(tmp_path: Path, listed: list[Entry], values: dict[s
         ({"method": "stars"}, "method is one of grades, slider, pairs"),
         ({"questions": ()}, "one question or more"),
         ({"questions": (TWO[0], TWO[0])}, "each of another name"),
+        ({"questions": (TWO[0], Question("quality_std", "?"))}, "can't be called 'quality_std' beside 'quality'"),
         ({"labels": ("bad", "good")}, "labels are five"),
         ({"votes_per_image": 0}, "votes_per_image is 1 or more; got 0"),
         ({"repeats": -1}, "repeats is 0 or more"),

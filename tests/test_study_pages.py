@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import itertools
 import json
 import socket
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from aigciqa.errors import InputError
+from aigciqa.errors import ImageError, InputError
 from aigciqa.evaluation.study import Entry, Question, Rater, Study, StudySettings, create_study, read_votes
 from aigciqa.evaluation.study import pictures as pictures_module
 from aigciqa.evaluation.study.pictures import Pictures
@@ -106,6 +108,17 @@ def test_every_answer_has_the_security_headers(page: Page, path: str) -> None:
     assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self'; ")
     assert "server" not in answer.headers
     assert answer.headers["Cache-Control"] in ("no-store", "no-cache")
+
+
+def test_a_failure_of_the_server_has_them_too(study: Study) -> None:
+    client = TestClient(make_app(study), raise_server_exceptions=False)
+    with contextlib.closing(sqlite3.connect(study.path)) as database:
+        database.execute("DROP TABLE raters")
+        database.commit()
+    answer = client.get(f"/r/{study.admin_secret}")
+    assert answer.status_code == 500
+    assert answer.json() == {"error": "The server failed: try again."}
+    assert {name: answer.headers[name] for name in HEADERS} == HEADERS
 
 
 def test_no_page_has_inline_script_or_style_or_leaves_the_server(page: Page, admin: Page, study: Study) -> None:
@@ -364,6 +377,15 @@ def test_other_pictures_become_what_metrics_see(tmp_path: Path, name: str, mode:
         assert media_type == "image/png"
         shown = np.asarray(Image.open(io.BytesIO(content)))
         np.testing.assert_array_equal(shown, np.asarray(load_image(path)))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp"])
+def test_half_a_picture_is_not_served(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    _pixels("RGB").save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ImageError):
+        Pictures().content(str(path))
 
 
 def test_converted_pictures_are_kept_up_to_a_limit(

@@ -317,8 +317,8 @@ def _entries(images: Sequence[str], reference: str | None, settings: StudySettin
                 continue
             if item.image in entries:
                 continue
-            prompt = item.extra.get("prompt") or None
-            entry = Entry(item.image, reference=item.reference, prompt=prompt, group=item.group)
+            prompt, generator = item.extra.get("prompt") or None, item.extra.get("generator") or None
+            entry = Entry(item.image, reference=item.reference, prompt=prompt, group=item.group, generator=generator)
             entries[item.image] = entry
             stem = posixpath.splitext(each.relative.replace(os.sep, "/"))[0]
             of_prompt[item.reference or prompt or stem].append(entry)
@@ -331,7 +331,7 @@ def _entries(images: Sequence[str], reference: str | None, settings: StudySettin
     if settings.method != "pairs":
         return list(entries.values())
     couples = (couple for same in of_prompt.values() for couple in itertools.combinations(same, 2))
-    pairs = [replace(one, other=other.image, group=None) for one, other in couples]
+    pairs = [replace(one, other=other.image, group=None, generator=None) for one, other in couples]
     if not pairs:
         raise InputError(
             "no two images of one prompt: name folders whose files have the same names, as in gen-a/ gen-b/, or image "

@@ -151,10 +151,9 @@ def mean_opinion_scores(
     for vote in table.votes:
         by_question.setdefault(vote.question, []).append(vote)
     questions = tuple(by_question)
-    if taken := {"image", "votes", *CARRIED} & by_question.keys():
-        raise InputError(
-            f"{table.name}: a question can't be called {taken.pop()!r}, which is another column: rename it"
-        )
+    others = {"image", "votes", *CARRIED, *(f"{each}_{end}" for each in questions for end in ("std", "low", "high"))}
+    if taken := sorted(others & by_question.keys()):
+        raise InputError(f"{table.name}: a question can't be called {taken[0]!r}, which is another column: rename it")
     parts = [
         score_pairs(cast, each, by) if table.is_pairs else score_ratings(cast, each, method)
         for each, cast in by_question.items()

@@ -35,6 +35,8 @@ CHOICES = {"left": 1.0, "right": 0.0, "same": 0.5, "tie": 0.5}
 _RATED = "rated"
 _LONG = ("image", "rater", "score")
 _OPTIONAL = ("question", "kind", "seconds", "at", *CARRIED)
+#: Columns by which spreadsheets sum up what the raters said.
+_SUMS = ("mos", "mean", "average", "avg", "median", "std", "stdev", "var", "variance", "count", "sum")  # no initials
 #: How near a column's name is to a known one that it is taken for a slip.
 _SLIP = 0.8
 
@@ -196,8 +198,17 @@ def read_study(votes: Iterable[Any], path: Path) -> VoteTable:
     if not rated:
         raise InputError(f"{path}: no votes yet")
     about = {vote.image: {name: getattr(vote, name, None) or "" for name in CARRIED} for vote in rated}
-    found = (Vote(each.image, each.rater, each.question, each.score, getattr(each, "other", None)) for each in rated)
+    found = [Vote(each.image, each.rater, each.question, each.score, getattr(each, "other", None)) for each in rated]
+    _share(about, found)
     return VoteTable(tuple(found), about, path.parent, str(path))
+
+
+def _share(about: dict[str, dict[str, str]], pairs: Iterable[Vote]) -> None:
+    """Say of the other image of a pair what is said of both: its prompts and its group, not its generator."""
+    for vote in pairs:
+        if vote.other is not None:
+            both = {name: text for name, text in about[vote.image].items() if name != "generator"}
+            about.setdefault(vote.other, both)
 
 
 def _column_of_csv(path: Path) -> str:
@@ -263,11 +274,14 @@ def _read_wide(reading: _Reading, scale: tuple[float, float] | None, question: s
         )
     for rater in raters:
         cells, numbers = table.column(rater), table.numbers(rater)
+        if rater.lower() in _SUMS:
+            reading.problems["column that sums up raters: leave it out"].append(repr(rater))
+            continue
         if not any(map(math.isfinite, numbers)) and any(cell is not None for cell in cells):
             reading.problems["column that is no rater's: it holds no number"].append(repr(rater))
             continue
         for index, (cell, number) in enumerate(zip(cells, numbers, strict=True)):
-            if cell is not None and cell == cell:  # NaN: pandas has no other empty cell
+            if cell not in (None, "") and cell == cell:  # "": as csv.DictReader has it; NaN: as pandas has it
                 score = reading.number(index, rater, cell, number, scale)
                 reading.votes.append(Vote(images[index], rater, questions[index], score))
     voted = {vote.image for vote in reading.votes}
@@ -312,8 +326,12 @@ def _read_exported_pairs(reading: _Reading, question: str) -> None:
     questions, kinds = reading.texts("question", question), reading.texts("kind", _RATED)
     for index, (cell, number) in enumerate(zip(table.column("score"), table.numbers("score"), strict=True)):
         if kinds[index] == _RATED:
+            if images[index] and images[index] == others[index]:
+                reading.problems["image beside itself"].append(reading.row(index))
             score = reading.number(index, "score", cell, number, (0, 1))
             reading.votes.append(Vote(images[index], raters[index], questions[index], score, other=others[index]))
+    reading.carry(images)
+    _share(reading.about, reading.votes)
 
 
 def _check_columns(reading: _Reading, needed: Sequence[str], known: Sequence[str]) -> None:

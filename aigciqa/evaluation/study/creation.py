@@ -33,6 +33,7 @@ class Entry:
         reference: path of the image prompt.
         prompt: the text prompt.
         group: what tables group it under.
+        generator: the model that made it.
         kind: `rated`; `training`: its votes don't count; `gold`: the right score is known.
         expected: of a gold image, question -> right score.
 
@@ -47,6 +48,7 @@ class Entry:
     reference: str | None = None
     prompt: str | None = None
     group: str | None = None
+    generator: str | None = None
     kind: ItemKind = "rated"
     expected: Mapping[str, float] = field(default_factory=dict)
 
@@ -107,7 +109,7 @@ def digest_of(entries: Iterable[Entry], settings: StudySettings) -> str:
 
 
 def _cells(entry: Entry) -> tuple[str | None, ...]:
-    return (entry.kind, entry.image, entry.other, entry.reference, entry.prompt, entry.group)
+    return (entry.kind, entry.image, entry.other, entry.reference, entry.prompt, entry.group, entry.generator)
 
 
 def _check_entries(entries: Sequence[Entry], settings: StudySettings) -> None:
@@ -141,10 +143,11 @@ def _fill(database: sqlite3.Connection, entries: Sequence[Entry], settings: Stud
     database.executemany("INSERT INTO pictures VALUES (?, ?, ?)", rows)
     for number, entry in enumerate(entries, 1):
         pictures = [None if name is None else ids[name] for name in (entry.image, entry.other, entry.reference)]
-        prompt, group = (None if text is None else clean(text) for text in (entry.prompt, entry.group))
+        texts = [None if text is None else clean(text) for text in (entry.prompt, entry.group, entry.generator)]
         database.execute(
-            "INSERT INTO items (id, kind, image, other, reference, prompt, grouping) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [number, entry.kind, *pictures, prompt, group],
+            "INSERT INTO items (id, kind, image, other, reference, prompt, grouping, generator)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [number, entry.kind, *pictures, *texts],
         )
         expected = [(number, name, float(score)) for name, score in entry.expected.items()]
         database.executemany("INSERT INTO expected VALUES (?, ?, ?)", expected)

@@ -40,10 +40,13 @@ class Pictures:
                 return kept, "image/png"
         data = read_content(path)
         media_type = _plain_type(data)
+        # It is decoded in any case: a browser shows what there is of a file that is cut off. As it is served as it is,
+        # an eighth of the size tells as much.
+        image = load_content(data, path, at_least=None if media_type is None else 1)
         if media_type is not None:
             return data, media_type
         stream = io.BytesIO()
-        load_content(data, path).save(stream, "PNG", compress_level=1)
+        image.save(stream, "PNG", compress_level=1)
         self._keep(path, stream.getvalue())
         return stream.getvalue(), "image/png"
 

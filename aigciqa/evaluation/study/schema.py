@@ -6,8 +6,10 @@ of what holds. Triggers keep them in the tallies, by which the study's page is a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 from aigciqa.errors import InputError
@@ -15,6 +17,8 @@ from aigciqa.errors import InputError
 #: "aiqS": tells a study from other SQLite files.
 APPLICATION_ID = 0x61697153
 VERSION = 1
+#: So long one waits for another program that holds the file.
+WAIT_SECONDS = 30.0
 #: A vote within so many seconds is no judgement.
 QUICK_SECONDS = 1.0
 
@@ -29,7 +33,7 @@ CREATE TABLE items (
     id INTEGER PRIMARY KEY,
     kind TEXT NOT NULL CHECK (kind IN ('rated', 'training', 'gold')),
     image INTEGER NOT NULL REFERENCES pictures, other INTEGER REFERENCES pictures,
-    reference INTEGER REFERENCES pictures, prompt TEXT, grouping TEXT,
+    reference INTEGER REFERENCES pictures, prompt TEXT, grouping TEXT, generator TEXT,
     done INTEGER NOT NULL DEFAULT 0  -- raters who have answered all questions
 );
 CREATE INDEX items_by_votes ON items (kind, done, id);
@@ -96,11 +100,12 @@ PRAGMA user_version = {VERSION};
 def connect(path: str | os.PathLike[str], *, write: bool) -> sqlite3.Connection:
     """Open a study that `check` has passed; what is committed stays, even if the machine loses power."""
     if write:
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=WAIT_SECONDS)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA secure_delete = ON")
+        connection.executescript("BEGIN IMMEDIATE; ROLLBACK")  # a file that can't be written is told now
     else:
         connection = _read_only(path)
     connection.row_factory = sqlite3.Row
@@ -120,6 +125,15 @@ def check(path: str | os.PathLike[str]) -> None:
         raise InputError(f"{name!r} is a study of version {version}, this aigciqa reads version {VERSION}; {who}")
 
 
+@contextlib.contextmanager
+def named_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Name the study whose file is damaged, or in use by another program."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise InputError(f"{os.fspath(path)!r} can't be used: {error}") from error
+
+
 def is_study(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a study, of any version."""
     return os.path.isfile(path) and _marks(path)[0] == APPLICATION_ID
@@ -127,12 +141,19 @@ def is_study(path: str | os.PathLike[str]) -> bool:
 
 def _marks(path: str | os.PathLike[str]) -> tuple[int, int]:
     """What stands in the file's header; it is read as bytes, so that SQLite makes no files beside a stranger's."""
-    with open(path, "rb") as stream:
-        header = stream.read(100)
+    try:
+        with open(path, "rb") as stream:
+            header = stream.read(100)
+    except OSError as error:
+        raise InputError(f"{os.fspath(path)!r}: {error.strerror or error}") from None
     if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
         return 0, 0
     return int.from_bytes(header[68:72], "big"), int.from_bytes(header[60:64], "big")
 
 
 def _read_only(path: str | os.PathLike[str]) -> sqlite3.Connection:
-    return sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=30)
+    place = Path(path).absolute()
+    # Even to read, SQLite makes files beside it; where it can't, nobody writes the study, unless such files are there.
+    still = not os.access(place.parent, os.W_OK) and not os.path.lexists(f"{place}-wal")
+    address = f"{place.as_uri()}?mode=ro{'&immutable=1' if still else ''}"
+    return sqlite3.connect(address, uri=True, isolation_level=None, timeout=WAIT_SECONDS)

@@ -18,7 +18,7 @@ from aigciqa.evaluation.study.settings import BETTER, SAME, WORSE
 from aigciqa.evaluation.study.steps import Rater, Step
 from aigciqa.evaluation.study.store import Study
 from aigciqa.evaluation.study.votes import votes_csv
-from aigciqa.evaluation.study.web import SafeHeaders, is_same, json_of, number_of, text_of
+from aigciqa.evaluation.study.web import HEADERS, SafeHeaders, is_same, json_of, number_of, text_of
 from aigciqa.utils.extras import needs_extra
 
 with needs_extra("rate", "rating pages need starlette and jinja2"):
@@ -82,7 +82,7 @@ class _Pages:
             post("/admin/anonymous", self.managing(self.anonymous)),
             post("/admin/delete", self.managing(self.delete)),
         ]
-        handlers: Mapping[Any, Any] = {HTTPException: self.refused, InputError: self.wrong}
+        handlers: Mapping[Any, Any] = {HTTPException: self.refused, InputError: self.wrong, Exception: self.failed}
         app = Starlette(routes=routes, exception_handlers=handlers)
         app.add_middleware(SafeHeaders)
         return app
@@ -258,6 +258,10 @@ class _Pages:
 
     def wrong(self, request: Request, error: InputError) -> Response:
         return JSONResponse({"error": str(error)}, 400)
+
+    def failed(self, request: Request, error: Exception) -> Response:
+        """What nobody foresaw: Starlette answers outside of `SafeHeaders`, and raises it for the log."""
+        return JSONResponse({"error": "The server failed: try again."}, 500, {**HEADERS, "Cache-Control": "no-store"})
 
     def _shown(self, step: Step) -> dict[str, Any]:
         """A step as the page's script takes it."""

@@ -62,6 +62,13 @@ def assign(
     database: sqlite3.Connection, settings: StudySettings, sizes: Sizes, rater: int, now: float, *, least: int = 2
 ) -> None:
     """See to it that a rater has so many open slots, as long as there is something to show: this one and the next."""
+    if settings.votes_per_image is not None:  # what was left open, and others have rated meanwhile
+        database.execute(
+            "DELETE FROM slots WHERE rater = ? AND state = 'open' AND kind = 'rated' AND assigned <= ? "
+            "AND (SELECT done FROM items WHERE id = item) >= ? "
+            "AND NOT EXISTS (SELECT 1 FROM votes WHERE slot = slots.id)",
+            [rater, now - HELD_SECONDS, settings.votes_per_image],
+        )
     count = database.execute("SELECT COUNT(*) FROM slots WHERE rater = ? AND state = 'open'", [rater]).fetchone()[0]
     for _ in range(least - count):
         last = database.execute("SELECT MAX(position) FROM slots WHERE rater = ?", [rater]).fetchone()[0]

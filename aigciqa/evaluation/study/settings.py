@@ -125,6 +125,11 @@ class StudySettings:
             raise InputError(
                 f"a study has one question or more, each of another name; got {', '.join(names) or 'none'}"
             )
+        for name in names:
+            if taken := {f"{name}_{end}" for end in ("std", "low", "high")} & set(names):
+                raise InputError(
+                    f"a question can't be called {taken.pop()!r} beside {name!r}: a column of its scores is"
+                )
         if len(self.labels) != len(GRADES) or any(not label.strip() or len(label) > 100 for label in self.labels):
             raise InputError(
                 f"labels are five, from the worst to the best, as in {','.join(GRADES)}; got {self.labels}"

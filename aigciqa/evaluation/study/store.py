@@ -52,9 +52,10 @@ class Study:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         schema.check(path)
         self.path = absolute(path)
-        self._database = schema.connect(self.path, write=True)
         self._lock = threading.Lock()
-        row = self._database.execute("SELECT * FROM study").fetchone()
+        with schema.named_errors(path):
+            self._database = schema.connect(self.path, write=True)
+            row = self._database.execute("SELECT * FROM study").fetchone()
         self.id, self.admin_secret, self.anonymous_secret = row["id"], row["admin"], row["anonymous"]
         self.digest: str = row["digest"]
         self.settings = StudySettings.from_json(row["settings"])
@@ -194,10 +195,14 @@ class Study:
             return True, self._step(database, rater)
 
     def path_of(self, picture: int) -> str | None:
-        """The path of a picture of the study."""
+        """The path of a picture of the study: where it was, or else beside a study that has moved with its pictures."""
         with self._lock:
-            row = self._database.execute("SELECT path FROM pictures WHERE id = ?", [picture]).fetchone()
-        return os.fsdecode(row[0]) if row else None
+            row = self._database.execute("SELECT path, name FROM pictures WHERE id = ?", [picture]).fetchone()
+        if row is None:
+            return None
+        path, name = map(os.fsdecode, row)
+        beside = os.path.join(os.path.dirname(self.path), name)
+        return beside if not os.path.lexists(path) and os.path.isfile(beside) else path
 
     def _act(
         self, rater: int, key: str, slot: int, question: str | None, values: Mapping[str, Any]

@@ -14,7 +14,7 @@ from aigciqa.tables.text import encoded
 
 _QUERY = """
 SELECT pictures.name, 'r' || votes.rater, votes.question, votes.score, votes.kind, others.name, prompts.name,
-    items.prompt, items.grouping, votes.seconds, votes.at
+    items.prompt, items.grouping, items.generator, votes.seconds, votes.at
 FROM votes
 JOIN items ON items.id = votes.item
 JOIN pictures ON pictures.id = items.image
@@ -27,7 +27,8 @@ ORDER BY votes.id
 
 #: Of the table; those of which there are none at all are left out.
 _COLUMNS = (
-    "image", "other", "rater", "question", "score", "kind", "reference", "prompt", "group", "seconds", "at",
+    "image", "other", "rater", "question", "score", "kind",
+    "reference", "prompt", "group", "generator", "seconds", "at",
 )  # fmt: skip
 
 
@@ -44,6 +45,7 @@ class Vote(NamedTuple):
         reference: path of the image prompt.
         prompt: the text prompt.
         group: what tables group the image under.
+        generator: the model that made the image.
         seconds: from the image's showing to the vote, as the rater's browser says.
         at: when it was recorded: ISO 8601, UTC.
 
@@ -62,6 +64,7 @@ class Vote(NamedTuple):
     reference: str | None = None
     prompt: str | None = None
     group: str | None = None
+    generator: str | None = None
     seconds: float | None = None
     at: str = ""
 
@@ -78,7 +81,7 @@ def read_votes(path: str | os.PathLike[str]) -> Iterator[Vote]:
         InputError: the file is no study, or one of another version.
     """
     schema.check(path)
-    with contextlib.closing(schema.connect(path, write=False)) as database:
+    with schema.named_errors(path), contextlib.closing(schema.connect(path, write=False)) as database:
         for row in database.execute(_QUERY):
             paths = (None if cell is None else os.fsdecode(cell) for cell in (row[5], row[6]))
             yield Vote(os.fsdecode(row[0]), *row[1:5], *paths, *row[7:])
@@ -87,9 +90,10 @@ def read_votes(path: str | os.PathLike[str]) -> Iterator[Vote]:
 def votes_csv(path: str | os.PathLike[str]) -> Iterator[bytes]:
     """The votes as CSV in long form, a line at a time: what `aigciqa mos` reads."""
     schema.check(path)
-    with contextlib.closing(schema.connect(path, write=False)) as database:
-        query = "SELECT COUNT(other), COUNT(reference), COUNT(prompt), COUNT(grouping) FROM items"
-        counts = dict(zip(("other", "reference", "prompt", "group"), database.execute(query).fetchone(), strict=True))
+    with schema.named_errors(path), contextlib.closing(schema.connect(path, write=False)) as database:
+        query = "SELECT COUNT(other), COUNT(reference), COUNT(prompt), COUNT(grouping), COUNT(generator) FROM items"
+        names = ("other", "reference", "prompt", "group", "generator")
+        counts = dict(zip(names, database.execute(query).fetchone(), strict=True))
     columns = [name for name in _COLUMNS if counts.get(name, 1)]
     yield encoded(csv_line(columns))
     for vote in read_votes(path):

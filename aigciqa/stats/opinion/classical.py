@@ -9,7 +9,7 @@ import numpy as np
 
 from aigciqa.errors import InputError
 from aigciqa.stats.bootstrap import Array
-from aigciqa.stats.opinion.votes import Opinion, Votes, ratio, useless, without
+from aigciqa.stats.opinion.votes import Opinion, Votes, ratio, unanimous, useless, without
 
 #: BT.500-15, annex 1, 2.3.1: of a rater's votes, the share that may be far from the others'; and how one-sided those
 #: may be before they are a bias, which is no reason for rejection.
@@ -110,20 +110,10 @@ def _summary(votes: Votes, counted: Votes, rejected: list[str]) -> Opinion:
 
     count = counted.per_image
     score, std = counted.image_mean(counted.score), counted.image_std()
-    half = np.where(std > 0, t.ppf(0.975, np.maximum(count - 1, 1)) * ratio(std, np.sqrt(count)), _unanimous(counted))
+    half = np.where(std > 0, t.ppf(0.975, np.maximum(count - 1, 1)) * ratio(std, np.sqrt(count)), unanimous(counted))
     half[count < 2] = np.nan
     bias, inconsistency = _behaviour(votes)
     return Opinion(score, std, score - half, score + half, count, bias, inconsistency, tuple(rejected))
-
-
-def _unanimous(votes: Votes) -> Array:
-    """Half the width (m,) of an interval where all votes are equal: the share of others that they do not exclude.
-
-    If 1 - 0.05 ** (1 / n) of all people voted a grade higher, n votes would show none of them in 5% of all cases.
-    """
-    values = np.unique(votes.score)
-    grade = np.diff(values).min() if len(values) > 1 else 1.0
-    return np.asarray(grade * (1 - 0.05 ** ratio(1, votes.per_image)))
 
 
 def _behaviour(votes: Votes) -> tuple[Array, Array]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from aigciqa.errors import InputError
 from aigciqa.stats.bootstrap import Array
-from aigciqa.stats.opinion.votes import Index, Opinion, Votes, ratio, useless, without
+from aigciqa.stats.opinion.votes import Index, Opinion, Votes, ratio, unanimous, useless, without
 
 #: As many votes of a rater tell the inconsistency by themselves.
 _ENOUGH = 20
@@ -107,6 +107,8 @@ def _half_width(votes: Votes, residual: Array, inconsistency: Array) -> Array:
     freedom = len(weight) - fitted
     if freedom < 1:
         return np.full(votes.images, np.nan)
+    if np.abs(residual).max() < _TINY:  # few votes, all as the model says, are no proof that all people's would be
+        return unanimous(votes)
     total = votes.image_sum(weight)
     variance = ratio(1, total) + ratio(_bias_variance(votes, weight, part), total**2)
     return np.asarray(t.ppf(0.975, freedom) * np.sqrt(variance * np.sum(weight * residual**2) / freedom))

@@ -428,7 +428,8 @@ function startRating() {
   });
 
   function answerByKey(event) {
-    const { key } = event;
+    // Where digits need Shift, as on French keyboards, the key without it is the digit, too.
+    const key = (!event.shiftKey && /^Digit(\d)$/.exec(event.code)?.[1]) || event.key;
     if (method === "grades") {
       const choice = choices.find((each) => each.dataset.score === key);
       if (choice) vote(Number(key), choice);
