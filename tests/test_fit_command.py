@@ -25,25 +25,34 @@ RESULTS = {
         "srcc": [0.612, 0.431, 0.746],
         "plcc": [0.64, 0.47, 0.767],
         "rmse": [12.31, 10.04, 14.22],
-        "controls": {
-            "nr-lite": {"srcc": [0.21, -0.034, 0.44]},
-            "generator's mean": {"srcc": [0.305, 0.06, 0.51], "rmse": [15.0, 13.5, 17.2]},
-        },
-        "learning_curve": {"20": 0.42, "40": 0.55, "60": 0.61, "120": 0.66},
+        "controls": {"nr-lite": {"srcc": [0.21, -0.034, 0.44]}, "generator's mean": {"srcc": [0.305, None, None]}},
+        "learning_curve": {"20": 0.42, "40": 0.55, "60": 0.61, "120": [0.66, 0.5, 0.8]},
+        "warnings": ["quality: the generators alone may explain these ratings, says a sentence of more than a line."],
     },
-    "fun": {"ratings": 12, "groups": 12, "srcc": -0.2},
+    "fun": {
+        "ratings": 12,
+        "groups": 12,
+        "accuracy": [0.5, 0.25, 0.75],
+        "controls": {},
+        "learning_curve": {"12": 0.5},
+        "warnings": [],
+    },
 }
 TEXT = """\
 quality: 60 ratings, each predicted without those of its group (20)
-                                 SRCC               PLCC               RMSE
-fitted head         0.61 [0.43, 0.75]  0.64 [0.47, 0.77]  12.3 [10.0, 14.2]
-nr-lite            0.21 [−0.03, 0.44]
-mean of generator   0.30 [0.06, 0.51]                     15.0 [13.5, 17.2]
-SRCC by ratings: 20: 0.42, 40: 0.55, 60: 0.61; 120 would give about 0.66
+                                SRCC               PLCC               RMSE
+fitted head        0.61 [0.43, 0.75]  0.64 [0.47, 0.77]  12.3 [10.0, 14.2]
+nr-lite           0.21 [−0.03, 0.44]
+generator's mean                0.30
+SRCC by ratings: 20: 0.42, 40: 0.55, 60: 0.61,
+expected of 120: 0.66 [0.50, 0.80]
+Warning: quality: the generators alone may explain these ratings, says a
+  sentence of more than a line.
 
-fun: 12 ratings, each predicted without those of its group (12)
-              SRCC  PLCC  RMSE
-fitted head  −0.20
+fun: 12 pairs, each predicted without those of its group (12)
+                      accuracy
+fitted head  0.50 [0.25, 0.75]
+accuracy by pairs: 12: 0.50
 """
 
 
@@ -64,10 +73,13 @@ class Fitting:
         metric.config = replace(metric.config, results=RESULTS)
         return metric
 
-    def suggest(self, ratings: str, images: Any, n: int, **options: Any) -> list[aigciqa.Record]:
-        self.options = {"ratings": ratings, **options}
+    def suggest_ratings(
+        self, ratings: str, images: Any, n: int, *, metric: str | None = None, dimensions: Any = None, **options: Any
+    ) -> list[aigciqa.Item]:
+        assert options.keys() <= {"score_ranges", "references", "device", "workers", "cache_dir", "progress"}
+        self.options = {"ratings": ratings, "metric": metric, "dimensions": dimensions}
         self.candidates = [item.image for item in images]
-        return [aigciqa.Record(image, None, None, "nr-lite") for image in reversed(self.candidates)][:n]
+        return [aigciqa.Item(image) for image in reversed(self.candidates)][:n]
 
 
 @pytest.fixture
@@ -100,8 +112,9 @@ def test_figures_and_what_to_do_next(fitting: Fitting) -> None:
 
 def test_a_table_of_figures_fits_a_terminal() -> None:
     worst = {"srcc": [-0.1234, -0.5678, -0.001], "plcc": [-0.1234, -0.5678, -0.001], "rmse": [99.94, 78.5, 1234.5]}
-    figures = {"ratings": 100, "groups": 100, **worst, "controls": {"generator's mean": worst}}
-    lines = figures_text({"quality": {**figures, "learning_curve": {"100": 0.1, "200": 0.2}}}).splitlines()
+    curve = {"25": 0.1, "50": 0.1, "75": 0.1, "100": 0.1, "200": [0.2, 0.1, 0.3]}
+    figures = {"ratings": 100, "groups": 100, **worst, "controls": {"a generator's mean": worst}}
+    lines = figures_text({"quality": {**figures, "learning_curve": curve, "warnings": ["word " * 40]}}).splitlines()
     assert max(map(len, lines)) <= 80
 
 

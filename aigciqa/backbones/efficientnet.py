@@ -32,11 +32,17 @@ _STEM, _FINAL = 32, 1280
 _INNER = slice(16, 19)
 
 
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """TensorFlow's "same" padding before and after: ceil(size / stride) positions; an odd one goes after."""
+    missing = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
+    return missing // 2, missing - missing // 2
+
+
 @fx.wrap  # it looks at sizes: a trace keeps the call
-def _pad_same(maps: Tensor, kernel: int, stride: int) -> Tensor:
-    """TensorFlow's "same" padding: ceil(size / stride) positions; an odd row or column goes below and right."""
-    height, width = (max((math.ceil(size / stride) - 1) * stride + kernel - size, 0) for size in maps.shape[2:])
-    return F.pad(maps, (width // 2, width - width // 2, height // 2, height - height // 2))
+def pad_same(maps: Tensor, kernel: int, stride: int) -> Tensor:
+    """Maps (B, C, H, W) with that padding."""
+    height, width = (same_padding(size, kernel, stride) for size in maps.shape[2:])
+    return F.pad(maps, (*width, *height))
 
 
 class _SamePadding(nn.Module):
@@ -45,7 +51,7 @@ class _SamePadding(nn.Module):
         self.kernel, self.stride = kernel, stride
 
     def forward(self, maps: Tensor) -> Tensor:
-        return _pad_same(maps, self.kernel, self.stride)
+        return pad_same(maps, self.kernel, self.stride)
 
 
 def _layer(

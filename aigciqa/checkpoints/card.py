@@ -14,6 +14,8 @@ CARD_FILE = "README.md"
 PLACEHOLDER = "ORG/NAME"
 #: What model cards of checkpoints have among their first lines.
 _MARK = "library_name: aigciqa"
+#: What `training` has of a fitted head to know rated images again; no card tells it.
+RATED = "rated_sha256"
 _FITTED = """A linear head on statistics of `{backbone}`, which is frozen, and of the image itself, fitted to few
 ratings with `aigciqa fit`. It holds for images of the kind that was rated: the same generators, prompts alike. Of
 others it knows little, and `metric.predict(images, uncertainty=True)` says so."""
@@ -43,6 +45,7 @@ def model_card(config: MetricConfig) -> str:
     elif config.head == "linear":
         model = _FITTED.format(backbone=config.backbone)
     ranges = {name: f"{low:g} to {high:g}" for name, (low, high) in config.score_ranges.items()}
+    training = _flat({name: value for name, value in config.training.items() if name != RATED})
     return f"""---
 {_MARK}
 tags: [image-quality-assessment, ai-generated-images]
@@ -69,7 +72,7 @@ The weights are safetensors, checked against the size and sha256 in `config.json
 
 ## What it was trained on
 
-{_table(("", ""), _flat(config.training)) if config.training else "Not stated."}
+{_table(("", ""), training) if training else "Not stated."}
 
 ## Results
 

@@ -97,10 +97,11 @@ def main(
     given |= {"progress": not quiet, "cache_dir": False if no_cache else cache}
     if "reference" in given:
         given["references"] = given.pop("reference")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of NumPy: on matrices so small, threads wait for each other
     signal.signal(signal.SIGTERM, terminate)
     try:
         with _said_warnings():
-            candidates = _items(unrated)
+            candidates = _items(unrated, options["reference"])
             if output is not None:
                 metric = _fit(ratings, output, overwrite, given)
                 if not quiet:
@@ -108,6 +109,7 @@ def main(
             if candidates:
                 from aigciqa.training.fit.fit import suggest_ratings
 
+                del given["seed"]
                 for each in suggest_ratings(ratings, candidates, count, **given):
                     click.echo(os.fsencode(printable(each.image) if sys.stdout.isatty() else each.image))
     except (InputError, LockedError):
@@ -120,13 +122,13 @@ def main(
         sys.exit(status)
 
 
-def _items(arguments: Sequence[str]) -> list[Item]:
+def _items(arguments: Sequence[str], reference: str | None) -> list[Item]:
     """The images that `--suggest` names; those that can't be listed are warned of."""
     if not arguments:
         return []
     from aigciqa.cli.inputs import Inputs
 
-    found = list(Inputs(arguments, None, None, lambda path: False).items())
+    found = list(Inputs(arguments, reference, None, lambda path: False).items())
     items = [item for item in found if item.error is None]
     for item in found:
         if item.error is not None:

@@ -9,6 +9,7 @@ that follow each other at once, so that nothing can change a tensor in between.
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +18,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from aigciqa.backbones.efficientnet import pad_same, same_padding
 
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
 
@@ -99,14 +103,49 @@ class FusedConvolution(nn.Module):
         return result
 
 
+class PaddedConvolution(nn.Module):
+    """A convolution behind TensorFlow's "same" padding, without a padded copy of the maps.
+
+    Where one row and column more goes after than before, a kernel that begins with zeros does the same with equal
+    padding. Maps of a size that is padded otherwise are copied.
+    """
+
+    def __init__(
+        self, convolution: nn.Conv2d, activation: nn.Module | None, size: tuple[int, int], shape: torch.Size
+    ) -> None:
+        super().__init__()
+        self.size = size  # kernel and stride
+        self.padding = same_padding(shape[-1], *size)
+        padded = torch.Size((*shape[:2], *(side + sum(self.padding) for side in shape[2:])))
+        self.padded = FusedConvolution(convolution, activation, padded)
+        grown = copy.deepcopy(convolution)
+        grown.weight = nn.Parameter(functional.pad(convolution.weight.detach(), (1, 0, 1, 0)), requires_grad=False)
+        grown.padding = (self.padding[1],) * 2
+        self.grown = FusedConvolution(grown, activation, shape)
+
+    def forward(self, maps: Tensor, residual: Tensor | None = None) -> Tensor:
+        before, after = self.padding
+        if after == before + 1 and all(same_padding(side, *self.size) == self.padding for side in maps.shape[2:]):
+            found: Tensor = self.grown(maps, residual)
+        else:
+            found = self.padded(pad_same(maps, *self.size), residual)
+        return found
+
+
 @dataclass(frozen=True)
 class _Chain:
-    """Nodes that become one: a convolution, perhaps an addition, perhaps an activation."""
+    """Nodes that become one: perhaps padding, a convolution, perhaps an addition, perhaps an activation."""
 
+    padding: fx.Node | None
     convolution: fx.Node
     addition: fx.Node | None
     activation: fx.Node | None
-    fused: FusedConvolution
+    fused: FusedConvolution | PaddedConvolution
+
+    @property
+    def source(self) -> Any:
+        """What the chain reads."""
+        return (self.padding or self.convolution).args[0]
 
     def residual(self) -> tuple[Any, ...]:
         if self.addition is None:
@@ -130,8 +169,23 @@ def _chains(network: fx.GraphModule, batch: int) -> Iterator[_Chain]:
         activation = _module(user, modules)
         if type(activation) not in ((nn.ReLU,) if addition is not None else (nn.ReLU, nn.ReLU6, nn.LeakyReLU)):
             user = activation = None  # after an addition oneDNN does no other activation
-        shape = torch.Size((batch, *node.args[0].meta["tensor_meta"].shape[1:]))
-        yield _Chain(node, addition, user, FusedConvolution(convolution, activation, shape))
+        padding = _same_padding(node)
+        source: Any = (padding or node).args[0]
+        shape = torch.Size((batch, *source.meta["tensor_meta"].shape[1:]))
+        fused: FusedConvolution | PaddedConvolution
+        if padding is None:
+            fused = FusedConvolution(convolution, activation, shape)
+        else:
+            size: Any = padding.args[1:]
+            fused = PaddedConvolution(convolution, activation, size, shape)
+        yield _Chain(padding, node, addition, user, fused)
+
+
+def _same_padding(convolution: fx.Node) -> fx.Node | None:
+    """The node that pads what a convolution alone reads, if it is `pad_same`."""
+    node: Any = convolution.args[0]
+    is_padding = node.op == "call_function" and node.target is pad_same and not node.kwargs
+    return node if is_padding and _sole_user(node) is convolution else None
 
 
 def _is_addition(node: fx.Node, convolution: fx.Node) -> bool:
@@ -145,10 +199,10 @@ def _is_addition(node: fx.Node, convolution: fx.Node) -> bool:
 
 
 def _replace(network: fx.GraphModule, chain: _Chain, name: str) -> None:
-    nodes = [node for node in (chain.convolution, chain.addition, chain.activation) if node is not None]
+    nodes = [node for node in (chain.padding, chain.convolution, chain.addition, chain.activation) if node is not None]
     network.add_submodule(name, chain.fused)
     with network.graph.inserting_after(nodes[-1]):
-        fused = network.graph.call_module(name, (chain.convolution.args[0], *chain.residual()))
+        fused = network.graph.call_module(name, (chain.source, *chain.residual()))
     nodes[-1].replace_all_uses_with(fused)
     for node in reversed(nodes):
         network.graph.erase_node(node)

@@ -17,11 +17,12 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from aigciqa.backbones.crops import CropsBackbone
 from aigciqa.backbones.statistics import StatisticsBackbone
 from aigciqa.checkpoints.config import MetricConfig
 from aigciqa.checkpoints.format import state_sha256
 from aigciqa.create import create_metric
-from aigciqa.errors import ImageError
+from aigciqa.errors import ImageError, MissingExtraError
 from aigciqa.images.reading import read_content
 from aigciqa.metric import Metric
 from aigciqa.records import Item
@@ -53,12 +54,14 @@ class Measured:
     """What is known of an image before anybody rates it.
 
     Attributes:
+        digest: of its content, which tells a copy under another name.
         features: float32 (D,).
         pixels: how many the image has.
         size: bytes of its file.
         lite: its score by `nr-lite`.
     """
 
+    digest: str
     features: np.ndarray
     pixels: float
     size: float
@@ -79,10 +82,15 @@ def frozen_metric(metric: str | Metric | None, score_ranges: dict[str, tuple[flo
         WeightsError: the weights could not be loaded.
     """
     lite = create_metric("nr-lite")
+    if isinstance(metric, Metric) and isinstance(metric.backbone, CropsBackbone):
+        metric = metric.name  # whose trunk has its ImageNet weights
     if not isinstance(metric, Metric):
         spec = metric_info(metric or DEFAULT_METRIC)
         weights = "default" if spec.backbone == METRICS["nr-lite"].backbone else "imagenet"
-        metric = create_metric(spec.name, weights=weights)
+        try:
+            metric = create_metric(spec.name, weights=weights)
+        except MissingExtraError as error:
+            raise MissingExtraError(f"{error}; or take metric='nr-lite' (-m nr-lite), which needs nothing") from None
     config, trunk = metric.config, metric.backbone
     if isinstance(trunk, StatisticsBackbone):
         return _new(config, score_ranges, config.preprocess, trunk)
@@ -151,7 +159,9 @@ class FeatureReader:
     def read(self, images: Sequence[Source], progress: bool = False) -> Iterator[Measured | ImageError]:
         """What is known of images, in order; instead of one that can't be read, why."""
         pool = DecoderPool(self.workers, "pillow", self.device)
-        threads = InferenceThreads(min(torch.get_num_threads(), self.workers) if self.device.type == "cpu" else 1)
+        threads = InferenceThreads(
+            min(torch.get_num_threads(), max(1, self.workers)) if self.device.type == "cpu" else 1
+        )
         with closing(pool), closing(threads):
             started = look_ahead((self._start(pool, image) for image in images), _AHEAD)
             found = threads.map(lambda each: self._finish(pool, each), started)
@@ -168,14 +178,14 @@ class FeatureReader:
             return error
         except Exception as error:
             return ImageError(f"{name}: {error}")
+        digest = hashlib.sha256(data).hexdigest()
         file = None
         if self.folder is not None:
-            digest = hashlib.sha256(data).hexdigest()
             file = self.folder / digest[:2] / f"{digest}.npy"
-            kept = _kept(file, self.width)
+            kept = _kept(file, digest, self.width)
             if kept is not None:
                 return kept
-        return _Started(self.encoders, pool.submit(name, data, self.specs), pixels, len(data), file)
+        return _Started(self.encoders, pool.submit(name, data, self.specs), digest, pixels, len(data), file)
 
     @torch.no_grad()
     def _finish(self, pool: DecoderPool, started: Measured | ImageError | _Started) -> Measured | ImageError:
@@ -192,7 +202,7 @@ class FeatureReader:
             return ImageError(f"{started.decoding.name}: not enough memory on {self.device}")
         score = self.lite.regress(encoded[1].features[None])[0, 0].item()
         features = encoded[0].features.numpy(force=True)
-        measured = Measured(features, started.pixels, started.size, score)
+        measured = Measured(started.digest, features, started.pixels, started.size, score)
         if started.file is not None:
             _keep(started.file, measured)
         return measured
@@ -202,12 +212,13 @@ class FeatureReader:
 class _Started:
     encoders: tuple[Encoder, ...]
     decoding: Decoding
+    digest: str
     pixels: float
     size: float
     file: Path | None
 
 
-def _kept(file: Path, width: int) -> Measured | None:
+def _kept(file: Path, digest: str, width: int) -> Measured | None:
     """What a file of the cache says; None if it is not there, or damaged."""
     try:
         values = np.load(file, allow_pickle=False)
@@ -215,7 +226,7 @@ def _kept(file: Path, width: int) -> Measured | None:
             return None
     except (OSError, ValueError, EOFError):
         return None
-    return Measured(values[3:].astype(np.float32), *map(float, values[:3]))
+    return Measured(digest, values[3:].astype(np.float32), *map(float, values[:3]))
 
 
 def _keep(file: Path, measured: Measured) -> None:
@@ -235,17 +246,21 @@ def succeeded(found: Iterable[Measured | ImageError]) -> list[Measured]:
         ImageError: for some images nothing was; it names the first twenty.
     """
     measured: list[Measured] = []
-    errors: list[str] = []
+    errors: list[ImageError] = []
     for each in found:
         if isinstance(each, Measured):
             measured.append(each)
         else:
-            errors.append(str(each))
+            errors.append(each)
     if errors:
-        more = f"\n- and {len(errors) - _LISTED} more" if len(errors) > _LISTED else ""
-        listed = "\n".join(f"- {error}" for error in errors[:_LISTED])
-        raise ImageError(f"{len(errors)} images can't be read; mend or leave out their rows:\n{listed}{more}")
+        raise ImageError(f"{len(errors)} images can't be read; mend or leave out their rows:\n{listed(errors)}")
     return measured
+
+
+def listed(errors: Sequence[ImageError]) -> str:
+    """A line for each of the first twenty."""
+    more = f"\n- and {len(errors) - _LISTED} more" if len(errors) > _LISTED else ""
+    return "\n".join(f"- {error}" for error in errors[:_LISTED]) + more
 
 
 #: Of images that can't be read, an error names so many.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,15 +13,15 @@ import numpy as np
 import torch
 
 import aigciqa
-from aigciqa.checkpoints.card import check_readme
+from aigciqa.checkpoints.card import RATED, check_readme
 from aigciqa.checkpoints.format import CONFIG_FILE
 from aigciqa.databases.database import Database
-from aigciqa.errors import InputError, OutputExistsError
+from aigciqa.errors import ImageError, InputError, OutputExistsError
 from aigciqa.heads.linear import LinearHead
 from aigciqa.metric import Metric
 from aigciqa.records import Item
 from aigciqa.training.fit.crossvalidation import cross_validate
-from aigciqa.training.fit.features import FeatureReader, Measured, frozen_metric, succeeded
+from aigciqa.training.fit.features import FeatureReader, Measured, frozen_metric, listed, succeeded
 from aigciqa.training.fit.kernels import Array
 from aigciqa.training.fit.ratings import Ratings, read_ratings
 from aigciqa.training.fit.regression import LinearFit, fit
@@ -29,6 +30,8 @@ from aigciqa.training.fit.tasks import Task, pair_task, score_task
 from aigciqa.utils.files import locked
 from aigciqa.utils.paths import absolute
 
+#: Most rated images that a checkpoint remembers, by the first digits of the sha256 of their content.
+_MOST_MARKS, _DIGITS = 10_000, 8
 #: Of the trunk's statistics and of `lite`'s in the kernel, to start from.
 _SHARES = (0.95, 0.05)
 
@@ -38,7 +41,7 @@ def fit_head(
     *,
     output: str | os.PathLike[str],
     metric: str | Metric | None = None,
-    dimensions: Sequence[str] | None = None,
+    dimensions: str | Sequence[str] | None = None,
     score_ranges: Mapping[str, tuple[float, float]] | tuple[float, float] | None = None,
     references: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
@@ -105,6 +108,7 @@ def fit_head(
             "version": aigciqa.__version__,
             "trunk": f"{frozen.config.backbone}, frozen",
             "images": len(rated.images),
+            RATED: " ".join(sorted(_marks(measured)) if len(measured) <= _MOST_MARKS else ()),
             "ratings": {name: each.ratings for name, each in figures.items()},
             "seed": seed,
         }
@@ -120,7 +124,7 @@ def suggest_ratings(
     n: int = 20,
     *,
     metric: str | Metric | None = None,
-    dimensions: Sequence[str] | None = None,
+    dimensions: str | Sequence[str] | None = None,
     score_ranges: Mapping[str, tuple[float, float]] | tuple[float, float] | None = None,
     references: str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
@@ -132,7 +136,8 @@ def suggest_ratings(
 
     Args:
         ratings: those that there are, as `fit_head` takes them; or what it made of them, a `Metric` or its folder.
-        images: to choose from. Those that were rated are not chosen.
+        images: to choose from. Those that were rated are not chosen, also if they lie elsewhere by now. Where a
+            reference is needed, `Item` objects with one.
         n: how many.
 
     The other arguments are `fit_head`'s; of a checkpoint, `metric`, `dimensions`, `score_ranges` and `references` are
@@ -143,7 +148,8 @@ def suggest_ratings(
 
     Raises:
         InputError: as `fit_head`; a checkpoint without such a head; no images.
-        ImageError, MissingExtraError, WeightsError: as `fit_head`.
+        ImageError, MissingExtraError, WeightsError: as `fit_head`. Images to choose from that can't be read are left
+            out, with a warning.
 
     Example::
 
@@ -155,22 +161,36 @@ def suggest_ratings(
     items = [each if isinstance(each, Item) else Item(os.fspath(each)) for each in images]
     known: frozenset[str] = frozenset()
     if not isinstance(ratings, Database) and (isinstance(ratings, Metric) or Path(ratings, CONFIG_FILE).exists()):
-        fitted = ratings if isinstance(ratings, Metric) else Metric.from_pretrained(ratings)
-        found = _fit_of(fitted)
-        frozen, reader = fitted, FeatureReader(fitted, cache_dir, workers)
+        frozen = ratings if isinstance(ratings, Metric) else Metric.from_pretrained(ratings, device=device)
+        found = _fit_of(frozen)
+        reader = FeatureReader(frozen, cache_dir, workers)
+        marks = set(str(frozen.config.training.get(RATED, "")).split())
     else:
         rated = read_ratings(ratings, dimensions, score_ranges, references)
         frozen, reader = _prepared(metric, dict(rated.score_ranges), device, workers, cache_dir)
-        found = fit(_task(frozen, reader, rated, progress)[0])
-        known = frozenset(rated.images)
+        task, of_rated = _task(frozen, reader, rated, progress)
+        found = fit(task)
+        known, marks = frozenset(rated.images), _marks(of_rated)
     items = [item for item in items if absolute(item.image) not in known]
-    if not items:
+    readings = list(zip(items, reader.read(items, progress), strict=True))
+    if errors := [each for _, each in readings if isinstance(each, ImageError)]:
+        warnings.warn(f"{len(errors)} images can't be read and are left out:\n{listed(errors)}", stacklevel=2)
+    pool = [(item, each) for item, each in readings if isinstance(each, Measured) and _mark(each) not in marks]
+    if not pool:
         raise InputError("no images to choose from, beside those that were rated")
-    measured = succeeded(reader.read(items, progress))
-    features = np.concatenate(_blocks(frozen, measured), axis=1)
+    items, measured = [item for item, _ in pool], [each for _, each in pool]
+    blocks = _blocks(frozen, measured)
     if frozen.requires_reference:
-        features = np.concatenate([features, *_differences(frozen, reader, items, measured, progress)], axis=1)
-    return [items[index] for index in suggest(found, features, n)]
+        blocks += _differences(frozen, reader, items, measured, progress)
+    return [items[index] for index in suggest(found, np.concatenate(blocks, axis=1), n)]
+
+
+def _mark(measured: Measured) -> str:
+    return measured.digest[:_DIGITS]
+
+
+def _marks(measured: Iterable[Measured]) -> set[str]:
+    return set(map(_mark, measured))
 
 
 def _prepared(

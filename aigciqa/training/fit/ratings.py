@@ -83,7 +83,7 @@ class Ratings:
 
 def read_ratings(
     source: str | os.PathLike[str] | Database,
-    dimensions: Sequence[str] | None = None,
+    dimensions: str | Sequence[str] | None = None,
     score_ranges: _Stated = None,
     references: str | os.PathLike[str] | None = None,
 ) -> Ratings:
@@ -119,6 +119,7 @@ def read_ratings(
             with one value, fewer than 5 ratings.
         MissingExtraError: a package is missing that reads such a table.
     """
+    dimensions = [dimensions] if isinstance(dimensions, str) else dimensions
     prompts = os.fspath(references) if references is not None else None
     if isinstance(source, Database):
         return _of_database(source, dimensions, score_ranges, prompts)

@@ -37,11 +37,13 @@ def _of_dimension(name: str, figures: Mapping[str, Any]) -> str:
     )
     what = "pairs" if "accuracy" in figures else "ratings"
     title = f"{name}: {figures['ratings']} {what}, each predicted without those of its group ({figures['groups']})"
-    curve = figures["learning_curve"]
-    points = [f"{count}: {_figure(value)}" for count, value in curve.items() if not isinstance(value, list)]
-    points += [f"expected of {count}: {_figure(value)}" for count, value in curve.items() if isinstance(value, list)]
-    lines = [*wrap(title, _WIDTH), table.aligned()]
-    lines += wrap(f"{_LABELS[names[0]]} by {what}: {', '.join(points)}", _WIDTH)
+    points = [
+        f"expected of {count}: {_figure(value)}" if isinstance(value, list) else f"{count}: {_figure(value)}"
+        for count, value in figures["learning_curve"].items()
+    ]
+    unbroken = [point.replace(" ", "\N{NO-BREAK SPACE}") for point in points]
+    curve = "\n".join(wrap(f"{_LABELS[names[0]]} by {what}: {', '.join(unbroken)}", _WIDTH))
+    lines = [*wrap(title, _WIDTH), table.aligned(), curve.replace("\N{NO-BREAK SPACE}", " ")]
     for warning in figures["warnings"]:
         lines += wrap(f"Warning: {warning}", _WIDTH, subsequent_indent="  ")
     return "\n".join(lines)
