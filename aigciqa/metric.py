@@ -361,11 +361,9 @@ class Metric(nn.Module):
                 f"{self.name} compares with a reference (the image prompt): pass it as the second argument or, "
                 f"encoded, as reference_features; got {found}"
             )
-        shape = None if reference_features is None else tuple(reference_features.shape)
-        if shape is not None and (len(shape) != 2 or shape[1] != self.feature_dim):
-            raise InputError(
-                f"reference_features: expected what encode() returns, (B, {self.feature_dim}); got {shape}"
-            )
+        shape = (1, self.feature_dim) if reference_features is None else tuple(reference_features.shape)
+        if len(shape) != 2 or shape[1] != self.feature_dim:
+            raise InputError(f"reference_features are what encode() returns, (B, {self.feature_dim}); got {shape}")
 
     def _references(self, reference: Any, reference_features: Tensor | None, images: int) -> Tensor | None:
         """Features of the references: (images, D), or (1, D) where the caller encoded one for all."""

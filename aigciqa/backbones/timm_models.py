@@ -44,7 +44,8 @@ class TimmBackbone(Backbone):
         found: Any = self._without_values(side)
         if isinstance(found, Tensor) and found.dim() == 3:
             tokens = found.shape[1]
-            self.prefix = getattr(self.trunk, "num_prefix_tokens", tokens - math.isqrt(tokens) ** 2)
+            own: Any = getattr(self.trunk, "num_prefix_tokens", None)
+            self.prefix = tokens - math.isqrt(tokens) ** 2 if own is None else own
             self.stride = side // math.isqrt(tokens - self.prefix)
         elif isinstance(found, Tensor) and found.dim() == 4:
             self.has_channels_last = found.shape[1] != self.feature_dim
