@@ -33,6 +33,7 @@ from aigciqa.scoring.engine import InferenceThreads
 from aigciqa.training.image_cache import default_folder
 from aigciqa.utils.files import write_file
 from aigciqa.utils.lookahead import look_ahead
+from aigciqa.utils.paths import counted
 
 #: The metric whose trunk is taken if none is named.
 DEFAULT_METRIC = "nr-efficientnet-lite2"
@@ -253,7 +254,7 @@ def succeeded(found: Iterable[Measured | ImageError]) -> list[Measured]:
         else:
             errors.append(each)
     if errors:
-        raise ImageError(f"{len(errors)} images can't be read; mend or leave out their rows:\n{listed(errors)}")
+        raise ImageError(f"{counted(errors, 'image')} can't be read; mend or leave out the rows:\n{listed(errors)}")
     return measured
 
 
