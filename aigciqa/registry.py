@@ -11,7 +11,6 @@ import difflib
 import fnmatch
 import functools
 import importlib.util
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,6 +30,8 @@ SCORE_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
 #: Columns of tables that hold something other than scores.
 NO_DIMENSIONS = ("image", "reference", "group", "metric", "error", "generator", "prompt")
 _DIMENSION = re.compile(r"[^\W\d]\w{0,99}")
+#: Scales of opinions are 0..5, 0..100, or ratings of a tournament around 1500.
+LARGEST_SCORE, SMALLEST_RANGE = 1e6, 1e-6
 #: What names of backbones that are timm's models begin with.
 TIMM = "timm/"
 _TIMM_METRIC = re.compile(rf"(nr|fr)-{TIMM}(.+)")
@@ -307,5 +308,8 @@ def check_score_ranges(score_ranges: Mapping[str, tuple[float, float]]) -> None:
                 f"a dimension can't be called {name!r}: take a word of letters, digits and _, other than "
                 f"{', '.join(NO_DIMENSIONS)}"
             )
-        if not -math.inf < low < high < math.inf:
-            raise InputError(f"the score range of {name!r} is ({low}, {high}); expected (lowest, highest)")
+        if not -LARGEST_SCORE <= low < high <= LARGEST_SCORE or high - low < SMALLEST_RANGE:
+            raise InputError(
+                f"the score range of {name!r} is ({low:g}, {high:g}); expected (lowest, highest), within "
+                f"{LARGEST_SCORE:,.0f} of zero and {SMALLEST_RANGE:g} apart"
+            )

@@ -176,3 +176,13 @@ def test_json_has_no_nan():
         "learning_curve": {"3": None, "10": [0.123457, None, 1.0]},
         "warnings": ["a"],
     }
+
+
+def test_a_dimension_that_is_rated_in_two_groups_is_warned_of():
+    features, scores = data(40)
+    groups = np.arange(40) % 4
+    task = score_task([features], {"mos": scores, "few": np.where(groups < 2, scores, np.nan)}, groups=groups)
+    found = cross_validate(task)
+    assert (found["mos"].groups, found["few"].groups) == (4, 20)
+    assert not any("of the groups" in warning for warning in found["mos"].warnings)
+    assert "few is rated in 2 of the groups, too few to leave out in turn" in found["few"].warnings[-1]

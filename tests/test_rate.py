@@ -76,7 +76,8 @@ def test_prompts_come_as_for_score(rate: Rate, write_images: Write, tmp_path: Pa
     assert rate("outputs", "-r", "prompts", "-q", "correspondence").exit_code == 0
     assert [row[1:4:2] for row in items()] == [(f"outputs/{n}.png", f"prompts/{n}.png") for n in "ab"]
     Path("study.db").unlink()
-    Path("list.csv").write_text("image,prompt,group,generator\noutputs/a.png,a cat,pets,sd\noutputs/b.png,a dog,pets,sd\n")
+    rows = ("image,prompt,group,generator", "outputs/a.png,a cat,pets,sd", "outputs/b.png,a dog,pets,sd")
+    Path("list.csv").write_text("\n".join(rows))
     assert rate("list.csv", "-r", "prompts", "-q", "correspondence").exit_code == 0
     assert [row[4] for row in items()] == ["a cat", "a dog"]
     with open_study("study.db") as study:

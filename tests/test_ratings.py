@@ -189,10 +189,26 @@ def test_groups_and_references(folder: Path, write_images: Callable[..., list[st
     )
 
 
-def test_if_all_are_of_one_group_each_becomes_its_own(folder: Path) -> None:
-    path = table(folder, "image,quality,prompt", *(f"{name},{score},a cat" for name, score in RATED))
-    with pytest.warns(UserWarning, match="all images are of the group 'a cat'"):
-        assert read_ratings(path).groups == tuple(NAMES)
+@pytest.mark.parametrize(
+    ("prompts", "named"), [(("a cat",), "'a cat', so each"), (("a cat", "a dog"), "'a cat' or 'a dog', so each")]
+)
+def test_if_all_are_of_one_group_or_two_each_becomes_its_own(
+    folder: Path, prompts: tuple[str, ...], named: str
+) -> None:
+    rows = (f"{name},{score},{prompts[i % len(prompts)]}" for i, (name, score) in enumerate(RATED))
+    with pytest.warns(UserWarning, match=f"all images are of the group {named} becomes its own"):
+        assert read_ratings(table(folder, "image,quality,prompt", *rows)).groups == tuple(NAMES)
+
+
+@pytest.mark.parametrize("factor", [1e-9, 1e6, 1e308])
+def test_ratings_that_no_checkpoint_could_hold_are_refused_before_anything_is_fitted(
+    folder: Path, factor: float
+) -> None:
+    path = table(folder, "image,quality", *(f"{name},{score / 5 * factor * 2}" for name, score in RATED))
+    if factor < 1e308:
+        assert "within 1,000,000 of zero and 1e-06 apart" in refused(path)
+    else:
+        assert "'quality' is 'inf'; expected a number" in refused(path)
 
 
 # Which columns

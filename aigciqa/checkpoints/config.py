@@ -14,6 +14,8 @@ from aigciqa.backbones import backbone_names
 from aigciqa.errors import CheckpointError, InputError, WrongMetricError, shortened
 from aigciqa.heads import head_names
 from aigciqa.registry import (
+    LARGEST_SCORE,
+    SMALLEST_RANGE,
     TIMM,
     Interpolation,
     Kind,
@@ -33,8 +35,6 @@ _BOUNDS = {"resize": 1024, "crop": 1024, "max_side": 4096}
 _LARGEST_SIDE = 65536
 #: Divisors of pixels in [0, 1]; 1/255 is among them, for networks that read 0..255.
 _STDS = (1e-3, 1e3)
-#: Scales of opinions are 0..5, 0..100, or ratings of a tournament around 1500.
-_LARGEST_SCORE, _SMALLEST_RANGE = 1e6, 1e-6
 _LONGEST_NAME = 100
 #: How deep `training` and `results` may be nested.
 _DEPTH = 16
@@ -289,7 +289,7 @@ class _Reader:
             raise self.error("dimensions", "distinct names")
         if set(value) != set(names) or not all(map(_is_range, value.values())):
             raise self.error(
-                "score_range", f"[lowest, highest] of every dimension, within {_LARGEST_SCORE:,.0f} of zero"
+                "score_range", f"[lowest, highest] of every dimension, within {LARGEST_SCORE:,.0f} of zero"
             )
         ranges = {name: (float(value[name][0]), float(value[name][1])) for name in names}
         try:
@@ -303,8 +303,8 @@ def _is_range(value: Any) -> bool:
     return (
         isinstance(value, list)
         and len(value) == 2
-        and all(is_number(bound) and abs(bound) <= _LARGEST_SCORE for bound in value)
-        and value[1] - value[0] >= _SMALLEST_RANGE
+        and all(is_number(bound) and abs(bound) <= LARGEST_SCORE for bound in value)
+        and value[1] - value[0] >= SMALLEST_RANGE
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from aigciqa.heads.base import Head
 
@@ -46,13 +47,13 @@ class LinearHead(Head):
         return torch.cat([generated, generated - reference], dim=1)
 
     def forward(self, features: Tensor) -> Tensor:
-        scores: Tensor = self.scores(self.inputs(features))
-        return scores
+        return functional.linear(self.inputs(features).float(), self.scores.weight.float(), self.scores.bias.float())
 
     def deviations(self, features: Tensor) -> Tensor:
-        z = (self.inputs(features) - self.centre) * self.scale
-        unknown = z.square().sum(dim=1, keepdim=True) - (z @ self.basis.T).square() @ self.shrink.T
-        return (self.noise + self.prior * unknown.clamp(min=0)).sqrt()
+        z = (self.inputs(features).float() - self.centre.float()) * self.scale.float()
+        known = (z @ self.basis.float().T).square() @ self.shrink.float().T
+        unknown = (z.square().sum(dim=1, keepdim=True) - known).clamp(min=0)
+        return (self.noise.float() + self.prior.float() * unknown).sqrt()
 
 
 build = LinearHead

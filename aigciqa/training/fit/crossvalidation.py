@@ -106,7 +106,9 @@ def _figures(
 ) -> Figures:
     images = task.problems[name].rows
     part = task.among(images, name)
+    among = len(set(part.groups.tolist()))
     part = replace(part, groups=group_numbers(part.groups.tolist(), len(images)))
+    groups = len(set(part.groups.tolist()))
     problem = part.problem
     folds = folds_of(part.groups, rng)
     unseen, level = _out_of_fold(part, folds)
@@ -117,26 +119,27 @@ def _figures(
     first = next(iter(agreement))
     values = {label: np.asarray(column, dtype=np.float64)[images] for label, column in controls.items()}
     known = _known(generators, images)
-    warnings: list[str] = []
+    warnings = _warnings(name, part, first, agreement[first])
+    if among < groups:
+        warnings.append(
+            f"{name} is rated in {among} of the groups, too few to leave out in turn: each image is left out alone. How"
+            " well scores carry over to other groups is not known."
+        )
     if isinstance(problem, ScoreProblem) and len(set(known[known >= 0].tolist())) > 1:
         values = {**values, GENERATOR: _means(problem.scores, known, folds)}
         if agreement[first].low > _CHANCE[first]:
-            warnings = _generator_warning(name, problem, unseen - level, known)
+            warnings += _generator_warning(name, problem, unseen - level, known)
     compared = {label: _control(part, column, first) for label, column in values.items()}
     curves = _curves(part, rng)
     curve = {count: float(np.mean(draws)) for count, draws in curves.items()} | {_count(part): agreement[first].value}
     return Figures(
         ratings=_count(part),
-        groups=len(set(part.groups.tolist())),
+        groups=groups,
         agreement=agreement,
         controls=compared,
         curve=curve,
         doubled=_doubled(curves, _count(part), agreement[first], _CHANCE[first], rng),
-        warnings=(
-            *_warnings(name, part, first, agreement[first]),
-            *_better(name, first, agreement[first], compared),
-            *warnings,
-        ),
+        warnings=(*warnings, *_better(name, first, agreement[first], compared)),
     )
 
 

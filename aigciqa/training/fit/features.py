@@ -33,6 +33,7 @@ from aigciqa.scoring.engine import InferenceThreads
 from aigciqa.training.image_cache import default_folder
 from aigciqa.utils.files import write_file
 from aigciqa.utils.lookahead import look_ahead
+from aigciqa.utils.paths import counted
 
 #: The metric whose trunk is taken if none is named.
 DEFAULT_METRIC = "nr-efficientnet-lite2"
@@ -159,9 +160,8 @@ class FeatureReader:
     def read(self, images: Sequence[Source], progress: bool = False) -> Iterator[Measured | ImageError]:
         """What is known of images, in order; instead of one that can't be read, why."""
         pool = DecoderPool(self.workers, "pillow", self.device)
-        threads = InferenceThreads(
-            min(torch.get_num_threads(), max(1, self.workers)) if self.device.type == "cpu" else 1
-        )
+        # One torch thread for each image, however many there are: sums of several are rounded otherwise.
+        threads = InferenceThreads(torch.get_num_threads() if self.device.type == "cpu" else 1)
         with closing(pool), closing(threads):
             started = look_ahead((self._start(pool, image) for image in images), _AHEAD)
             found = threads.map(lambda each: self._finish(pool, each), started)
@@ -253,7 +253,7 @@ def succeeded(found: Iterable[Measured | ImageError]) -> list[Measured]:
         else:
             errors.append(each)
     if errors:
-        raise ImageError(f"{len(errors)} images can't be read; mend or leave out their rows:\n{listed(errors)}")
+        raise ImageError(f"{counted(errors, 'image')} can't be read; mend or leave out the rows:\n{listed(errors)}")
     return measured
 
 

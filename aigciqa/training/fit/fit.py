@@ -28,7 +28,7 @@ from aigciqa.training.fit.regression import LinearFit, fit
 from aigciqa.training.fit.suggest import suggest
 from aigciqa.training.fit.tasks import Task, pair_task, score_task
 from aigciqa.utils.files import locked
-from aigciqa.utils.paths import absolute
+from aigciqa.utils.paths import absolute, counted, shown
 
 #: Most rated images that a checkpoint remembers, by the first digits of the sha256 of their content.
 _MOST_MARKS, _DIGITS = 10_000, 8
@@ -95,6 +95,8 @@ def fit_head(
         metric.predict("new.png", uncertainty=True)
     """
     folder = Path(os.path.expanduser(output))
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is not a folder: name one for the checkpoint")
     check_readme(folder)
     if (folder / CONFIG_FILE).exists() and not overwrite:
         raise OutputExistsError(f"{folder} holds a checkpoint already: pass overwrite=True to replace it")
@@ -215,10 +217,22 @@ def _task(frozen: Metric, reader: FeatureReader, rated: Ratings, progress: bool)
     shares = [share for share, block in zip(_SHARES * 2, blocks, strict=False)]
     if len(blocks) != len(_SHARES) * (1 + frozen.requires_reference):
         shares = [1.0] * len(blocks)
+    groups = _groups(rated, measured)
     if rated.pairs:
         pairs = {name: (each.better, each.worse, each.weight) for name, each in rated.pairs.items()}
-        return pair_task(blocks, pairs, score_ranges=rated.score_ranges, groups=rated.groups, shares=shares), measured
-    return score_task(blocks, rated.scores, weights=rated.weights, groups=rated.groups, shares=shares), measured
+        return pair_task(blocks, pairs, score_ranges=rated.score_ranges, groups=groups, shares=shares), measured
+    return score_task(blocks, rated.scores, weights=rated.weights, groups=groups, shares=shares), measured
+
+
+def _groups(rated: Ratings, measured: Sequence[Measured]) -> list[str]:
+    """The group of each image. A copy makes one of two groups: left out alone, it would be known from the other."""
+    groups = list(rated.groups)
+    first: dict[str, int] = {}
+    for index, each in enumerate(measured):
+        joins = groups[first.setdefault(each.digest, index)]
+        if groups[index] != joins:
+            groups = [joins if group == groups[index] else group for group in groups]
+    return groups
 
 
 def _blocks(frozen: Metric, measured: Sequence[Measured]) -> list[Array]:
@@ -234,9 +248,10 @@ def _differences(
 ) -> list[Array]:
     """How far images' features are from their references', by where they come from."""
     references = dict.fromkeys(item.reference for item in items if item.reference is not None)
-    if alone := next((item.image for item in items if item.reference is None), None):
+    if alone := [item.image for item in items if item.reference is None]:
         raise InputError(
-            f"{alone} has no reference, and {frozen.name} needs one: a column 'reference', or references=FOLDER"
+            f"{counted(alone, 'image')} without a reference, and {frozen.name} needs one: {shown(alone)}. Add a column "
+            "'reference', or pass references=FOLDER (-r)"
         )
     found = dict(zip(references, succeeded(reader.read(list(references), progress)), strict=True))
     of_references = _blocks(frozen, [found[item.reference] for item in items if item.reference is not None])

@@ -22,6 +22,7 @@ from aigciqa.tables.column_table import ColumnTable, MissingColumnError, TableEr
 from aigciqa.tables.parquet import is_folder_of_parts
 from aigciqa.training.fit.rated_images import Problems, RatedImage, RatedImages, texts
 from aigciqa.training.fit.rating_columns import as_dimension, is_empty, rating_columns
+from aigciqa.training.fit.tasks import MIN_GROUPS
 from aigciqa.utils.object_stores import is_url
 from aigciqa.utils.paths import at_home, counted
 
@@ -98,7 +99,7 @@ def read_ratings(
     Rules: an empty cell, or NaN, is no rating; a row without any is left out, with a warning. A column whose numbers
     all have decimal commas is read so; commas and points in one column are an error, and so are three digits behind
     each comma. Rows that repeat an image are one if they agree, with a warning; if not, they are an error, except of a
-    database, where they are averaged. If all images are of one group, each becomes its own, with a warning.
+    database, where they are averaged. If all images are of one group, or two, each becomes its own, with a warning.
 
     Weights: a rating's variance is `std ** 2 / votes`. What the table does not have is 1, and what one of its cells
     does not have is the column's mean. Where there are votes, the mean of `std ** 2` counts as one more vote, since
@@ -343,10 +344,11 @@ def _ratings(
     pairs: Mapping[str, Pairs],
 ) -> Ratings:
     groups = [image.group or image.reference or image.cell for image in listed]
-    if len(set(groups)) == 1:
+    names = list(dict.fromkeys(groups))
+    if len(names) < min(MIN_GROUPS, len(groups)):
         warnings.warn(
-            f"{where}: all images are of the group {groups[0]!r}, so each becomes its own: how well the scores carry "
-            "over to other groups is not known",
+            f"{where}: all images are of the group {' or '.join(map(repr, names))}, so each becomes its own: how well "
+            "the scores carry over to other groups is not known",
             stacklevel=4,
         )
         groups = [image.cell for image in listed]

@@ -1,0 +1,85 @@
+"""What would make a fitted head look better than it is, and what it is given that it can't use."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import aigciqa
+from aigciqa.errors import ImageError, InputError
+from tests.conftest import draw
+
+N = 24
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve images, a copy of each, and ratings drawn at random: those of an image and its copy are the same."""
+    folder = tmp_path_factory.mktemp("copies")
+    scores = np.random.default_rng(1).uniform(1, 5, N // 2)
+    rows = []
+    for number, score in enumerate(scores):
+        Image.fromarray(draw(64, 64, seed=number)).save(folder / f"{number}.png")
+        shutil.copy(folder / f"{number}.png", folder / f"{number}-copy.png")
+        rows += [f"{number}.png,{score:.3f}", f"{number}-copy.png,{score:.3f}"]
+    (folder / "ratings.csv").write_text("\n".join(["image,quality", *rows, ""]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fitted(folder: Path) -> aigciqa.Metric:
+    return aigciqa.fit_head(folder / "ratings.csv", output=folder / "out", metric="nr-lite", cache_dir=folder / "cache")
+
+
+def test_a_copy_under_another_name_is_left_out_with_its_original(fitted: aigciqa.Metric) -> None:
+    """Left out alone, each rating would be known from the copy: an SRCC of nearly 1 for ratings by chance."""
+    figures = fitted.config.results["quality"]
+    assert (figures["ratings"], figures["groups"]) == (N, N // 2)
+    assert figures["srcc"][1] < 0
+    assert "nothing shows that scores agree with people" in figures["warnings"][0]
+
+
+def test_copies_join_the_groups_that_they_are_in(folder: Path, tmp_path: Path) -> None:
+    """Images 0 and 1 are of one prompt, a copy of 0 and image 2 of another: all four are left out together."""
+    names = ["0.png", "1.png", "0-copy.png", "2.png", *(f"{number}.png" for number in range(3, 12))]
+    prompts = ["a", "a", "b", "b", *(f"p{number}" for number in range(3, 12))]
+    rows = [f"{name},{prompt},{i % 5}" for i, (name, prompt) in enumerate(zip(names, prompts, strict=True))]
+    (folder / "prompts.csv").write_text("\n".join(["image,prompt,quality", *rows, ""]))
+    out, cache = tmp_path / "out", folder / "cache"
+    found = aigciqa.fit_head(folder / "prompts.csv", output=out, metric="nr-lite", cache_dir=cache)
+    assert found.config.results["quality"]["groups"] == 10
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float16, 0.05), (torch.bfloat16, 0.3)])
+def test_a_head_of_half_precision_scores(fitted: aigciqa.Metric, folder: Path, dtype: torch.dtype, most: float) -> None:
+    images = [str(folder / f"{number}.png") for number in range(N // 2)]
+    exact = fitted.predict(images, uncertainty=True)
+    found = aigciqa.Metric.from_pretrained(folder / "out").to(dtype).predict(images, uncertainty=True)
+    for name, values in found.items():
+        assert values.dtype == torch.float32
+        assert (values - exact[name]).abs().max() < most
+
+
+def test_an_output_that_is_a_file(folder: Path) -> None:
+    path = folder / "ratings.csv"
+    with pytest.raises(InputError, match=r"ratings\.csv is not a folder: name one for the checkpoint"):
+        aigciqa.fit_head(path, output=path, metric="nr-lite")
+    assert path.read_text().startswith("image,quality")
+
+
+def test_images_that_break_off_are_told_in_one_error(folder: Path, tmp_path: Path) -> None:
+    rows = [f"{folder / f'{number}.png'},{number}" for number in range(6)]
+    for name in ("one.png", "other.png"):
+        data = (folder / "0.png").read_bytes()
+        (tmp_path / name).write_bytes(data[: len(data) // 2])
+        rows.append(f"{name},1")
+    (tmp_path / "r.csv").write_text("\n".join(["image,quality", *rows, ""]))
+    with pytest.raises(ImageError, match=r"2 images can't be read(.|\n)*one.png(.|\n)*other.png"):
+        aigciqa.fit_head(tmp_path / "r.csv", output=tmp_path / "out", metric="nr-lite", cache_dir=folder / "cache")
+    assert not os.path.exists(tmp_path / "out")
