@@ -4,7 +4,7 @@
 
 The command is timed as a process, from its start to its end, with features kept in a folder that is empty at first. CPU
 time does not count what others on the machine take. Scoring is interleaved with nr-resnet50, in float32 and in what
-`--dtype auto` takes.
+`--dtype auto` takes, by engines that are ready: from the files to the scores, in steady state.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from interleaved import medians
 from PIL import Image, ImageFilter
 
 import aigciqa
+from aigciqa.scoring.engine import Engine
 from aigciqa.utils.hardware import fast_dtype
 
 SIDE = 512
@@ -66,10 +67,10 @@ def fit(folder: Path) -> tuple[float, float, float]:
     return wall, cpu, memory
 
 
-def score(metric: aigciqa.Metric, paths: list[str]) -> float:
-    """Score files; the seconds that it took."""
+def score(engine: Engine, paths: list[str]) -> float:
+    """Score files by an engine that has scored before; the seconds that it took."""
     start = time.perf_counter()
-    assert all(record.error is None for record in aigciqa.score_files(paths, metric=metric))
+    assert all(record.error is None for record in engine.run(map(aigciqa.Item, paths)))
     return time.perf_counter() - start
 
 
@@ -97,8 +98,11 @@ def main() -> None:
                 "fitted head": aigciqa.Metric.from_pretrained(folder / "metric", dtype=dtype),
                 "nr-resnet50": aigciqa.create_metric("nr-resnet50", weights=None, dtype=dtype),
             }
-            cases = {each: partial(score, metric, paths[: options.images]) for each, metric in metrics.items()}
+            engines = {each: Engine([metric], None, None) for each, metric in metrics.items()}
+            cases = {each: partial(score, engine, paths[: options.images]) for each, engine in engines.items()}
             rates = {each: options.images / spent for each, spent in medians(cases, options.rounds).items()}
+            for engine in engines.values():
+                engine.close()
             print(f"{dtype}: " + ", ".join(f"{each} {rate:.1f} images/s" for each, rate in rates.items()), end="; ")
             fitted, resnet = rates.values()
             print(f"ratio {fitted / resnet:.2f} (at least 1)")

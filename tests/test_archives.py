@@ -404,7 +404,7 @@ class TestNames:
             (here.parent / name).write_bytes(b"keep")
             (here / name).write_bytes(IMAGE)
         before = {path for path in tmp_path.rglob("*") if path.is_file()}
-        assert invoke("a.tar", "--maps", "maps", "-o", "t.csv", "--report", "t.html").exit_code == 1
+        assert invoke("a.tar", "-m", "nr-lite", "--maps", "maps", "-o", "t.csv", "--report", "t.html").exit_code == 1
         done = CliRunner().invoke(select.main, ["t.csv", "--to", "to", "--apply", "--min", "0"])
         assert done.exit_code == 1
         assert f"{len(staying)} no such file any more" in done.stderr

@@ -99,7 +99,7 @@ def test_figures_and_what_to_do_next(fitting: Fitting) -> None:
     assert done.stderr.splitlines() == [
         "WARNING: the interval includes 0",
         "my head: score other images of this kind with",
-        "    aigciqa score IMAGES -m nr-lite --weights 'my head/'",
+        "    aigciqa score IMAGES --weights 'my head/'",
     ]
     assert fitting.options == {
         "ratings": "ratings.csv", "output": "my head", "overwrite": False, "seed": 0, "progress": True,
@@ -170,7 +170,7 @@ def test_usage_errors(fitting: Fitting, arguments: list[str], problem: str) -> N
             2,
             "Error: r.csv: 2 problems\n- row 2: no\n- row 3",
         ),
-        (OutputExistsError("out holds a checkpoint"), 2, "out holds a checkpoint (--overwrite, -o)"),
+        (OutputExistsError("out is there: pass overwrite=True"), 2, "out is there: give --overwrite"),
         (HubError("no network"), 1, "Error: no network"),
         (OSError(28, "No space left on device"), 1, "No space left on device"),
         (KeyboardInterrupt(), 130, "aigciqa fit: interrupted"),

@@ -91,7 +91,7 @@ def test_images_of_an_archive_have_overlays(here: Path) -> None:
 
 def test_the_maps_of_a_scored_folder_are_not_scored(write_images: Write, here: Path) -> None:
     write_images("gen", "a.png", "z.png")
-    arguments = ("gen", "--maps", "gen/maps", "-o", "t.csv")
+    arguments = ("gen", "-m", "nr-lite", "--maps", "gen/maps", "-o", "t.csv")
     assert run(*arguments).exit_code == 0
     assert len(files(here / "gen" / "maps")) == 4
     assert run(*arguments, "--resume").exit_code == 0

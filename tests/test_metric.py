@@ -262,7 +262,9 @@ def test_seeds_decide_random_weights_and_loading_leaves_the_generator_alone() ->
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("name", ["nr-resnet18", "fr-resnet18", "nr-lite", "fr-lite"])
+@pytest.mark.parametrize(
+    "name", ["nr-resnet18", "fr-resnet18", "nr-lite", pytest.param("fr-lite", marks=pytest.mark.slow)]
+)
 def test_torch_export_of_the_tensor_path(name: str) -> None:
     metric = untrained(name)
     batch = inputs(metric)
@@ -270,6 +272,7 @@ def test_torch_export_of_the_tensor_path(name: str) -> None:
     torch.testing.assert_close(program.module()(*batch), metric(*batch))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fr-resnet18", "nr-lite", "fr-lite"])
 def test_torch_compile_of_the_tensor_path_in_one_graph(name: str) -> None:
     metric = untrained(name)

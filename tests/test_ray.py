@@ -91,6 +91,7 @@ class TestCommand:
     def on_ray(self, *arguments: str, status: int = 1) -> str:
         return self.run(*arguments, "--engine", "ray", "--part-size", str(PART_SIZE), status=status)
 
+    @pytest.mark.slow
     def test_the_table_is_that_of_the_local_engine(self, cluster: None, folder: Path) -> None:
         arguments = ["gen", "more.tar", "-r", "ref", "-m", "fr-lite", "-m", "nr-lite", "--group-by", "parent"]
         local = self.run(*arguments, "-o", "local.parquet")
@@ -102,6 +103,7 @@ class TestCommand:
         parts = sorted(path.name for path in (folder / "ray.parquet").iterdir())
         assert parts == [f"part-{number:08}.parquet" for number in range(4)]
 
+    @pytest.mark.slow
     def test_resuming_scores_what_is_missing(self, cluster: None, folder: Path, write_images: Write) -> None:
         arguments = ["more.tar", "gen", "-m", "nr-lite", "-o", "scores.parquet"]
         out = folder / "scores.parquet"
@@ -170,6 +172,7 @@ class TestCommand:
             assert isinstance(scorer._result(1, other).problem, OSError)
         assert [row["image"] for row in parts.read(0) or []] == ["gen/000.png"]
 
+    @pytest.mark.slow
     def test_strict_stops_and_keeps_whole_parts(self, cluster: None, folder: Path) -> None:
         (folder / "gen" / "003.png").write_bytes(png(3))
         (folder / "gen" / "007.png").write_bytes(b"bad")
@@ -244,12 +247,14 @@ class TestDataset:
         assert rows[2]["error"].startswith(f"{rows[2]['image']}: not an image")
         return rows
 
+    @pytest.mark.slow
     def test_folders(self, cluster: None, folder: Path) -> None:
         rows = self.check(read_images(str(folder / "gen")), folder, "nr-resnet18")
         assert rows[0]["image"] == str(folder / "gen" / "a.png")
         columns = "image reference group metric quality authenticity correspondence overall error"
         assert list(rows[0]) == columns.split()
 
+    @pytest.mark.slow
     def test_archives(self, cluster: None, folder: Path) -> None:
         members = {f"{path.stem}_png": path.read_bytes() for path in sorted((folder / "gen").iterdir())}
         members |= {f"{path.stem}_reference_png": path.read_bytes() for path in (folder / "ref").iterdir()}
@@ -270,7 +275,7 @@ class TestDataset:
         assert {(row["path"], row["image"], row["reference"]) for row in rows} == expected
         assert len(rows) == 6
 
-    @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+    @pytest.mark.parametrize("suffix", ["csv", "jsonl", pytest.param("parquet", marks=pytest.mark.slow)])
     def test_manifests(self, cluster: None, folder: Path, suffix: str) -> None:
         manifest = folder / f"list.{suffix}"
         groups = ["007", "", "12"] if suffix == "csv" else [7, None, 12]
@@ -292,6 +297,7 @@ class TestDataset:
         ]
         assert [row["group"] for row in found] == ["007" if suffix == "csv" else "7", None, "12"]
 
+    @pytest.mark.slow
     def test_images_inside_parquet(self, cluster: None, folder: Path) -> None:
         rows = [
             {
@@ -303,6 +309,7 @@ class TestDataset:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "inside.parquet")
         self.check(read_images(str(folder / "inside.parquet")), folder)
 
+    @pytest.mark.slow
     def test_pixels_that_ray_decoded(self, cluster: None, folder: Path) -> None:
         paths = [str(folder / "gen" / f"{name}.png") for name in "ab"]
         dataset = ray.data.read_images(paths, include_paths=True)

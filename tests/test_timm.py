@@ -204,9 +204,8 @@ def test_a_full_reference_metric_and_its_gradient() -> None:
     assert float(images.grad.abs().sum()) > 0
 
 
-@pytest.mark.parametrize(
-    "model", ["test_vit", *(pytest.param(model, marks=pytest.mark.slow) for model in (RESNET, CONVNEXT, SWIN))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["test_vit", RESNET, CONVNEXT, SWIN])
 def test_an_onnx_file_gives_the_same_scores(model: str, tmp_path: Path) -> None:
     metric = metric_on(model, "fr")
     export_onnx(metric, tmp_path / "metric.onnx")

@@ -214,9 +214,8 @@ def _task(frozen: Metric, reader: FeatureReader, rated: Ratings, progress: bool)
     if frozen.requires_reference:
         items = [Item(image, reference) for image, reference in zip(rated.images, rated.references, strict=True)]
         blocks += _differences(frozen, reader, items, measured, progress)
-    shares = [share for share, block in zip(_SHARES * 2, blocks, strict=False)]
-    if len(blocks) != len(_SHARES) * (1 + frozen.requires_reference):
-        shares = [1.0] * len(blocks)
+    has_trunk = len(blocks) == len(_SHARES) * (1 + frozen.requires_reference)  # `lite` has its statistics alone
+    shares = _SHARES * (1 + frozen.requires_reference) if has_trunk else None
     groups = _groups(rated, measured)
     if rated.pairs:
         pairs = {name: (each.better, each.worse, each.weight) for name, each in rated.pairs.items()}
