@@ -159,7 +159,7 @@ def test_the_command_takes_the_prompts_of_a_manifest(write_images: Callable[...,
     write_images("gen", *(f"{number}.png" for number in range(5)), size=(64, 64))
     lines = [f"gen/{number}.png,a {'cat' if number < 2 else 'dog'}" for number in range(5)]
     (tmp_path / "images.csv").write_text("\n".join(["image,prompt", *lines]))
-    done = call_command("images.csv", "-m", "nr-lite", "-o", "scores.csv", "--report", "report.html", cwd=tmp_path)
+    done = call_command("images.csv", "-o", "scores.csv", "--report", "report.html", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     scores = [each["quality"] for each in read_table(tmp_path / "scores.csv").rows]
     expected = mean_interval(scores, ["cat"] * 2 + ["dog"] * 3)
