@@ -33,7 +33,7 @@ from aigciqa.utils.paths import absolute, counted, shown
 #: Most rated images that a checkpoint remembers, by the first digits of the sha256 of their content.
 _MOST_MARKS, _DIGITS = 10_000, 8
 #: Of the trunk's statistics and of `lite`'s in the kernel, to start from.
-_SHARES = (0.95, 0.05)
+SHARES = (0.95, 0.05)
 
 
 def fit_head(
@@ -102,7 +102,7 @@ def fit_head(
         raise OutputExistsError(f"{folder} holds a checkpoint already: pass overwrite=True to replace it")
     with locked(folder):
         rated = read_ratings(ratings, dimensions, score_ranges, references)
-        frozen, reader = _prepared(metric, dict(rated.score_ranges), device, workers, cache_dir)
+        frozen, reader = prepared(metric, dict(rated.score_ranges), device, workers, cache_dir)
         task, measured = _task(frozen, reader, rated, progress)
         figures = cross_validate(task, controls=_controls(measured), generators=rated.generators, seed=seed)
         training = {
@@ -169,7 +169,7 @@ def suggest_ratings(
         marks = set(str(frozen.config.training.get(RATED, "")).split())
     else:
         rated = read_ratings(ratings, dimensions, score_ranges, references)
-        frozen, reader = _prepared(metric, dict(rated.score_ranges), device, workers, cache_dir)
+        frozen, reader = prepared(metric, dict(rated.score_ranges), device, workers, cache_dir)
         task, of_rated = _task(frozen, reader, rated, progress)
         found = fit(task)
         known, marks = frozenset(rated.images), _marks(of_rated)
@@ -181,7 +181,7 @@ def suggest_ratings(
     if not pool:
         raise InputError("no images to choose from, beside those that were rated")
     items, measured = [item for item, _ in pool], [each for _, each in pool]
-    blocks = _blocks(frozen, measured)
+    blocks = blocks_of(frozen, measured)
     if frozen.requires_reference:
         blocks += _differences(frozen, reader, items, measured, progress)
     return [items[index] for index in suggest(found, np.concatenate(blocks, axis=1), n)]
@@ -195,7 +195,7 @@ def _marks(measured: Iterable[Measured]) -> set[str]:
     return set(map(_mark, measured))
 
 
-def _prepared(
+def prepared(
     metric: str | Metric | None,
     score_ranges: dict[str, tuple[float, float]],
     device: str | torch.device | None,
@@ -210,12 +210,12 @@ def _prepared(
 def _task(frozen: Metric, reader: FeatureReader, rated: Ratings, progress: bool) -> tuple[Task, list[Measured]]:
     """What is to be fitted, and what is known of the images."""
     measured = succeeded(reader.read(rated.images, progress))
-    blocks = _blocks(frozen, measured)
+    blocks = blocks_of(frozen, measured)
     if frozen.requires_reference:
         items = [Item(image, reference) for image, reference in zip(rated.images, rated.references, strict=True)]
         blocks += _differences(frozen, reader, items, measured, progress)
-    has_trunk = len(blocks) == len(_SHARES) * (1 + frozen.requires_reference)  # `lite` has its statistics alone
-    shares = _SHARES * (1 + frozen.requires_reference) if has_trunk else None
+    has_trunk = len(blocks) == len(SHARES) * (1 + frozen.requires_reference)  # `lite` has its statistics alone
+    shares = SHARES * (1 + frozen.requires_reference) if has_trunk else None
     groups = _groups(rated, measured)
     if rated.pairs:
         pairs = {name: (each.better, each.worse, each.weight) for name, each in rated.pairs.items()}
@@ -234,7 +234,7 @@ def _groups(rated: Ratings, measured: Sequence[Measured]) -> list[str]:
     return groups
 
 
-def _blocks(frozen: Metric, measured: Sequence[Measured]) -> list[Array]:
+def blocks_of(frozen: Metric, measured: Sequence[Measured]) -> list[Array]:
     """Features (n, d) by where they come from."""
     features = np.stack([each.features for each in measured]).astype(np.float64)
     widths: Any = frozen.backbone.widths
@@ -253,8 +253,8 @@ def _differences(
             "'reference', or pass references=FOLDER (-r)"
         )
     found = dict(zip(references, succeeded(reader.read(list(references), progress)), strict=True))
-    of_references = _blocks(frozen, [found[item.reference] for item in items if item.reference is not None])
-    return [one - other for one, other in zip(_blocks(frozen, measured), of_references, strict=True)]
+    of_references = blocks_of(frozen, [found[item.reference] for item in items if item.reference is not None])
+    return [one - other for one, other in zip(blocks_of(frozen, measured), of_references, strict=True)]
 
 
 def _controls(measured: Sequence[Measured]) -> dict[str, Array]:
