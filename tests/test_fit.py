@@ -135,7 +135,7 @@ def test_the_head_is_the_maths(which: str, request: pytest.FixtureRequest, ratin
     name = {"fitted": None, "light": "nr-lite"}[which]
     metric = aigciqa.Metric.from_pretrained(request.getfixturevalue(which))
     read = read_ratings(ratings, None, (1, 5))
-    frozen, reader = module._prepared(name, dict(read.score_ranges), None, None, cache)
+    frozen, reader = module.prepared(name, dict(read.score_ranges), None, None, cache)
     task, _ = module._task(frozen, reader, read, False)
     found = fit(task)
     predicted = metric.predict(list(read.images), uncertainty=True)
