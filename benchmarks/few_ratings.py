@@ -2,9 +2,9 @@
 
     python benchmarks/few_ratings.py RATINGS [--counts 20 50 100] [--draws 10] [--metric NAME]
 
-RATINGS is a table as `aigciqa fit` takes it. In each draw (seeds 0, 1, ...) a head is fitted to so many of its images,
-and compared with the ratings of all the others. Printed for each dimension: mean and lowest SRCC over the draws, and the
-mean square of (rating - score) / uncertainty, which is 1 if the uncertainty is right.
+RATINGS is a table as `aigciqa fit` takes it. In each draw (seeds 0, 1, ...) a head is fitted to so many of its
+images, and compared with the ratings of all the others. Printed for each dimension: mean and lowest SRCC over the
+draws, and the mean square of (rating - score) / uncertainty, which is 1 if the uncertainty is right.
 """
 
 from __future__ import annotations
