@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import io
@@ -23,6 +24,7 @@ from aigciqa.checkpoints.config import MetricConfig
 from aigciqa.checkpoints.format import state_sha256
 from aigciqa.create import create_metric
 from aigciqa.errors import ImageError, MissingExtraError
+from aigciqa.heads import build_head
 from aigciqa.images.reading import read_content
 from aigciqa.metric import Metric
 from aigciqa.records import Item
@@ -111,19 +113,19 @@ def _new(
     preprocess: Preprocess,
     backbone: StatisticsBackbone,
 ) -> Metric:
-    options = {**config.options, "statistics": True}
-    metric = Metric(
-        MetricConfig(
-            metric=config.metric,
-            kind=config.kind,
-            backbone=config.backbone,
-            options=options,
-            head="linear",
-            score_ranges=score_ranges,
-            preprocess=preprocess,
-        )
+    new = MetricConfig(
+        metric=config.metric,
+        kind=config.kind,
+        backbone=config.backbone,
+        options={**config.options, "statistics": True},
+        head="linear",
+        score_ranges=score_ranges,
+        preprocess=preprocess,
     )
-    metric.backbone.load_state_dict(backbone.state_dict())
+    with torch.random.fork_rng(devices=[]):
+        metric = Metric(new, device="meta")  # its parts take no time, and are replaced
+        metric.backbone = copy.deepcopy(backbone).eval()
+        metric.head = build_head(new.head, new.kind, backbone.feature_dim, len(score_ranges))
     return metric
 
 
