@@ -113,7 +113,7 @@ class EfficientNetLite2(Backbone):
         self.blocks = nn.Sequential(*blocks)
         self.final = _layer(inputs, _FINAL, 1)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # drawing such would import half of torch
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         for block in blocks:  # untrained residual branches begin at zero (Goyal et al. 2017), as in our ResNets
             if isinstance(block, _Block) and block.is_residual:

@@ -25,7 +25,7 @@ Statistic = Callable[[Array], Array]
 #: Fewer ratings say little.
 FEW = 12
 #: Shares of the ratings that the learning curve is drawn at, and how often each is drawn; large sets vary less.
-_SHARES, _DRAWS, _FIT_IMAGES = (0.25, 0.5, 0.75), 10, 3000
+_SHARES, _DRAWS, _FIT_IMAGES = (0.25, 0.5, 0.75), 6, 3000
 #: Images to fit to and to test on, at least, for a point of the curve.
 _MIN_PART = 5
 #: What a figure is without any agreement.

@@ -94,6 +94,8 @@ def frozen_metric(metric: str | Metric | None, score_ranges: dict[str, tuple[flo
             metric = create_metric(spec.name, weights=weights)
         except MissingExtraError as error:
             raise MissingExtraError(f"{error}; or take metric='nr-lite' (-m nr-lite), which needs nothing") from None
+    else:
+        metric = copy.deepcopy(metric)  # the caller's stays as it is
     config, trunk = metric.config, metric.backbone
     if isinstance(trunk, StatisticsBackbone):
         return _new(config, score_ranges, config.preprocess, trunk)
@@ -124,7 +126,7 @@ def _new(
     )
     with torch.random.fork_rng(devices=[]):
         metric = Metric(new, device="meta")  # its parts take no time, and are replaced
-        metric.backbone = copy.deepcopy(backbone).eval()
+        metric.backbone = backbone.eval()
         metric.head = build_head(new.head, new.kind, backbone.feature_dim, len(score_ranges))
     return metric
 

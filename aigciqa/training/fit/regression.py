@@ -94,8 +94,9 @@ def fit(task: Task) -> LinearFit:
         >>> bool(abs(found.predict(features)[:, 0] - 3 - features[:, 0]).max() < 0.1)
         True
     """
-    shares, strengths = _chosen(task)
-    standard = standardised(task.features, task.widths).shared(shares)
+    standard = standardised(task.features, task.widths)
+    shares, strengths = _chosen(_sample(task), standard)
+    standard = standard.shared(shares)
     z = standard(task.features)
     kernel = z @ z.T
     solutions = _solved(task, kernel, strengths)
@@ -117,20 +118,20 @@ def fit(task: Task) -> LinearFit:
 
 def fit_linear(task: Task) -> Linear:
     """`fit` without the uncertainty."""
-    shares, strengths = _chosen(task)
-    standard = standardised(task.features, task.widths).shared(shares)
+    standard = standardised(task.features, task.widths)
+    shares, strengths = _chosen(_sample(task), standard)
+    standard = standard.shared(shares)
     z = standard(task.features)
     return _linear(task, standard, _solved(task, z @ z.T, strengths), z)
 
 
-def _chosen(task: Task) -> tuple[Array, list[float]]:
+def _chosen(task: Task, standard: Standardisation) -> tuple[Array, list[float]]:
     """The shares (blocks,), and each dimension's strength, with the smallest loss of left-out groups.
 
     Shares are the same for all dimensions, and move from their start by steps that gain a nat each. They stay beside
     the first block's, since only their ratios and the strength count.
     """
-    task = _sample(task)
-    kernels = standardised(task.features, task.widths).kernels(task.features)
+    kernels = standard.kernels(task.features)
     lead = np.zeros(len(task.shares))  # steps up from the start
     found = _losses(task, kernels, lead)
     moved = True
@@ -209,9 +210,7 @@ def _sample(task: Task) -> Task:
 
 def _leading(kernel: Array) -> tuple[Array, Array]:
     """The roots (r,) of a kernel's largest eigenvalues, at most 64, and their vectors (n, r)."""
-    from scipy.linalg import eigh
-
-    count = len(kernel)
-    values, vectors = eigh(kernel, subset_by_index=(max(0, count - MAX_DIRECTIONS), count - 1))
+    values, vectors = np.linalg.eigh(kernel)
+    values, vectors = values[-MAX_DIRECTIONS:], vectors[:, -MAX_DIRECTIONS:]
     kept = values > _ROUNDING * values[-1]
     return np.sqrt(values[kept]), vectors[:, kept]

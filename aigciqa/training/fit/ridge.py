@@ -130,9 +130,8 @@ class ScoreProblem:
 
 def _precision(covariance: Array) -> tuple[Array, float]:
     """The inverse of a covariance (n, n) once a free constant is taken out, and the constant's precision."""
-    from scipy.linalg import cho_factor, cho_solve
-
-    inverse = cho_solve(cho_factor(covariance, lower=True), np.eye(len(covariance)))
+    inverse = np.linalg.inv(covariance)
+    inverse = (inverse + inverse.T) / 2
     sums = inverse.sum(axis=1)
     precision: Array = inverse - np.outer(sums, sums) / sums.sum()
     return precision, float(sums.sum())
