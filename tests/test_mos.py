@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
-import sys
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +17,7 @@ from aigciqa.cli import mos
 from aigciqa.cli.main import main
 from aigciqa.databases import load_database
 from aigciqa.errors import InputError
+from aigciqa.evaluation import study
 from aigciqa.evaluation.question_scores import METHODS
 from aigciqa.evaluation.study import Entry, StudySettings, create_study
 from aigciqa.evaluation.study.votes import votes_csv
@@ -34,17 +33,6 @@ c.png,ann,4
 c.png,bob,2
 """
 MEANS = {"a.png": 4.5, "b.png": 2.0, "c.png": 3.0}
-
-
-class StudyVote(NamedTuple):
-    """As a study has it."""
-
-    image: str
-    rater: str
-    question: str
-    score: float
-    kind: str
-    other: str | None = None
 
 
 def run(*arguments: object) -> Result:
@@ -117,15 +105,12 @@ def test_several_questions_are_a_column_each(tmp_path: Path) -> None:
 
 
 def test_the_votes_of_a_study_that_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for the module of `aigciqa rate`."""
     votes = [
-        StudyVote("a.png", "r1", "quality", 90, "rated"), StudyVote("a.png", "r2", "quality", 70, "rated"),
-        StudyVote("a.png", "r1", "quality", 10, "repeat"), StudyVote("x.png", "r1", "quality", 0, "training"),
-        StudyVote("g.png", "r2", "quality", 0, "gold"),
+        study.Vote("a.png", "r1", "quality", 90, "rated"), study.Vote("a.png", "r2", "quality", 70, "rated"),
+        study.Vote("a.png", "r1", "quality", 10, "repeat"), study.Vote("x.png", "r1", "quality", 0, "training"),
+        study.Vote("g.png", "r2", "quality", 0, "gold"),
     ]  # fmt: skip
-    study = ModuleType("aigciqa.evaluation.study")
-    study.read_votes = lambda path: iter(votes)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, study.__name__, study)
+    monkeypatch.setattr(study, "read_votes", lambda path: iter(votes))
     path = file(tmp_path, "", "study.db")
     assert means(path) == {"a.png": 80}
     exported = "image,rater,question,score,kind,seconds,at\n" + "".join(
@@ -133,8 +118,8 @@ def test_the_votes_of_a_study_that_count(tmp_path: Path, monkeypatch: pytest.Mon
     )
     assert means(file(tmp_path, exported), scale=(0, 100)) == {"a.png": 80}
     votes[:] = [
-        StudyVote("a.png", "r1", "best", 1, "rated", "b.png"),
-        StudyVote("a.png", "r2", "best", 0.5, "rated", "b.png"),
+        study.Vote("a.png", "r1", "best", 1, "rated", "b.png"),
+        study.Vote("a.png", "r2", "best", 0.5, "rated", "b.png"),
     ]
     assert read_votes(path).is_pairs
     exported = "image,other,rater,question,score,kind\na.png,b.png,r1,best,1,rated\na.png,b.png,r2,best,0.5,rated\n"

@@ -1,7 +1,8 @@
 """Nine crops of an image through a trunk, beside the statistics of `lite`: what `nr-efficientnet-lite2` reads.
 
-The trunk was trained on crops of about this size. Nine of them, of an image at 512, say more of how real it looks than
-one pass over the whole image does, at any size.
+The trunk was trained on crops of about this size. For a head that is taught once, on images of another kind, the last
+maps of nine of them say more than one pass over the whole image. `statistics` reads inner maps for a head that is
+fitted to the kind of images it scores.
 """
 
 from __future__ import annotations

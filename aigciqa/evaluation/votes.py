@@ -6,7 +6,6 @@ All that is wrong with a table is collected first and raised in one error that n
 from __future__ import annotations
 
 import difflib
-import importlib
 import math
 import os
 import re
@@ -15,13 +14,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aigciqa.databases.folder import METADATA
 from aigciqa.errors import InputError
 from aigciqa.tables.column_table import ColumnTable, TableError, read_columns
 from aigciqa.tables.csv_text import encoding_of
 from aigciqa.utils.paths import counted, shown
+
+if TYPE_CHECKING:
+    from aigciqa.evaluation import study
 
 #: What an image's row says besides; it is carried into the table of opinion scores.
 CARRIED = METADATA[1:]
@@ -180,9 +182,9 @@ def read_votes(
     if not path.is_file():
         raise InputError(f"{str(path)!r}: no such file")
     if suffix in STUDY_SUFFIXES:
-        # Loaded by name: a study's file takes modules that tables of votes do not.
-        study = importlib.import_module("aigciqa.evaluation.study").read_votes(path)
-        return read_study(study, path)
+        from aigciqa.evaluation import study
+
+        return _of_study(study.read_votes(path), path)
     try:
         table = read_columns(path, [_column_of_csv(path)] if suffix == ".csv" else [])
     except TableError as error:
@@ -192,13 +194,13 @@ def read_votes(
     return _of_table(table, path.parent, str(path), scale, question)
 
 
-def read_study(votes: Iterable[Any], path: Path) -> VoteTable:
-    """The votes of a study that count; each has at least `image`, `rater`, `question`, `score` and `kind`."""
-    rated = sorted((vote for vote in votes if vote.kind == _RATED), key=lambda vote: str(vote.image))
+def _of_study(votes: Iterable[study.Vote], path: Path) -> VoteTable:
+    """The votes of a study that count."""
+    rated = sorted((vote for vote in votes if vote.kind == _RATED), key=lambda vote: vote.image)
     if not rated:
         raise InputError(f"{path}: no votes yet")
-    about = {vote.image: {name: getattr(vote, name, None) or "" for name in CARRIED} for vote in rated}
-    found = [Vote(each.image, each.rater, each.question, each.score, getattr(each, "other", None)) for each in rated]
+    about = {vote.image: {name: getattr(vote, name) or "" for name in CARRIED} for vote in rated}
+    found = [Vote(each.image, each.rater, each.question, each.score, each.other) for each in rated]
     _share(about, found)
     return VoteTable(tuple(found), about, path.parent, str(path))
 

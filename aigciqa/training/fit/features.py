@@ -45,6 +45,8 @@ _RESIZE, _CROP = 480, 320
 _LEVELS = (1 / 255,) * 3
 #: Of what is kept: a change of how features are made must change it.
 _VERSION = 1
+#: Of images that can't be read, an error names so many.
+_LISTED = 20
 #: Images decoded ahead of the network.
 _AHEAD = 8
 
@@ -84,7 +86,6 @@ def frozen_metric(metric: str | Metric | None, score_ranges: dict[str, tuple[flo
         MissingExtraError: a package is missing that has the trunk or its weights.
         WeightsError: the weights could not be loaded.
     """
-    lite = create_metric("nr-lite")
     if isinstance(metric, Metric) and isinstance(metric.backbone, CropsBackbone):
         metric = metric.name  # whose trunk has its ImageNet weights
     if not isinstance(metric, Metric):
@@ -105,7 +106,7 @@ def frozen_metric(metric: str | Metric | None, score_ranges: dict[str, tuple[flo
     backbone = StatisticsBackbone(trunk)
     backbone.shift.copy_(torch.tensor(seen.mean).view(3, 1, 1) * 255)
     backbone.factor.copy_(1 / (255 * torch.tensor(seen.std).view(3, 1, 1)))
-    backbone.lite.load_state_dict(lite.backbone.state_dict())
+    backbone.lite.load_state_dict(create_metric("nr-lite").backbone.state_dict())
     return _new(config, score_ranges, preprocess, backbone)
 
 
@@ -265,7 +266,3 @@ def listed(errors: Sequence[ImageError]) -> str:
     """A line for each of the first twenty."""
     more = f"\n- and {len(errors) - _LISTED} more" if len(errors) > _LISTED else ""
     return "\n".join(f"- {error}" for error in errors[:_LISTED]) + more
-
-
-#: Of images that can't be read, an error names so many.
-_LISTED = 20
