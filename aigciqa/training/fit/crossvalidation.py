@@ -287,8 +287,8 @@ def _better(name: str, figure: str, now: Interval, controls: Mapping[str, Interv
     if not ahead:
         return []
     return [
-        f"{name}: without any fit, {' and '.join(ahead)} is nearer to people than the fitted head ({now.value:.3f})."
-        " Rate more images, or go by that."
+        f"{name}: nearer to people than the fitted head ({now.value:.3f}), without any fit: {', '.join(ahead)}."
+        " Rate more images, or go by those."
     ]
 
 
