@@ -72,16 +72,18 @@ if "GITHUB_REPOSITORY" in os.environ:  # the workflow that publishes the site kn
     html_theme_options["source_repository"] = "{GITHUB_SERVER_URL}/{GITHUB_REPOSITORY}/".format(**os.environ)
     html_theme_options |= {"source_branch": "main", "source_directory": "docs/"}
 
-#: What the pages link to outside `docs`, and the pages of the site that show it.
-SHOWN_HERE = {
-    r"\.\./(CONTRIBUTING|CHANGELOG)\.md": lambda found: f"{found[1].lower()}.md",
-    r"\.\./aigciqa/checkpoints/embedded/([\w-]+)/README\.md": lambda found: f"cards/{found[1]}.md",
+#: Links of the pages to what lies outside `docs`, and the same within the site.
+WITHIN = {
+    r"\]\(\.\./CONTRIBUTING\.md": "](contributing.md",
+    r"\]\(\.\./CHANGELOG\.md": "](changelog.md",
+    r"\]\(\.\./aigciqa/checkpoints/embedded/([\w-]+)/README\.md": r"](cards/\1.md",
+    r"\[([^]]+)\]\(\.\./examples/quickstart\.ipynb\)": r"{doc}`\1 <notebook>`",
 }
 
 
 def _link_within_the_site(_app: Sphinx, _page: str, source: list[str]) -> None:
-    for link, page in SHOWN_HERE.items():
-        source[0] = re.sub(rf"(?<=\]\(){link}", page, source[0])
+    for link, other in WITHIN.items():
+        source[0] = re.sub(link, other, source[0])
 
 
 def _link_names(_app: Sphinx, tree: nodes.document) -> None:

@@ -1,4 +1,4 @@
-"""Brings up to date what the pages quote: `python docs/refresh.py`. `tests/test_pages.py` fails where it was forgotten.
+"""Brings up to date what the pages quote: `python docs/refresh.py [PAGE...]`. `tests/test_pages.py` fails where it was forgotten.
 
 - What examples print. A fence ```` ```python run ```` or ```` ```bash run ```` runs, all of a page in one namespace and
   one folder; what it prints is the fence ```` ```text ```` behind it. A fence ```` ```pycon ```` is a doctest.
@@ -19,7 +19,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,6 @@ from aigciqa.cli.main import COMMANDS, main
 
 DOCS = Path(__file__).resolve().parent
 EXAMPLE = re.compile(r"^```(python run|bash run|pycon)\n(.*?)^```\n(?:\n```text\n.*?^```\n)?", re.MULTILINE | re.DOTALL)
-SECTION = re.compile(r"^(.+)\n=+\n+((?:(?!\.\. ).+\n)*)", re.MULTILINE)
 DIRECTIVE = re.compile(r"^\.\. (?:auto\w+|py:data):: ([\w.]+)$", re.MULTILINE)
 #: The order of `api.md`.
 REFERENCE = (
@@ -64,9 +63,8 @@ def options_of(name: str) -> str:
     usage = " ".join(command.collect_usage_pieces(context))
     lines = [f"## aigciqa {name}", "", f"`aigciqa {name} {usage}`", "", _escaped(about), ""]
     for parameter in command.params:
-        record = parameter.get_help_record(context)
-        if record is not None:
-            declared, explained = record
+        declared, explained = parameter.get_help_record(context) or ("", "")
+        if explained and declared != "--version":
             lines += [f"- `{declared}`: {_escaped(' '.join(explained.split()))}"]
     return "\n".join(lines) + "\n"
 
@@ -81,10 +79,10 @@ def commands() -> str:
 def api() -> str:
     """The text of `api.md`."""
     beginning = (DOCS / "api.md").read_text(encoding="utf-8").partition("\n## ")[0]
-    parts = [beginning]
+    parts = [beginning.rstrip()]
     for name in REFERENCE:
         text = (DOCS / f"reference/{name}.rst").read_text(encoding="utf-8")
-        title, about = SECTION.findall(text)[0]
+        title = text.partition("\n")[0]
         parts += [f"\n## {title}\n"]
         parts += [f"- `{each}`: {_summary(each)}" for each in DIRECTIVE.findall(text)]
     return "\n".join(parts) + "\n"
@@ -105,7 +103,7 @@ def resolved(name: str) -> Any:
 def _summary(name: str) -> str:
     value = resolved(name)
     if not (inspect.isclass(value) or inspect.isfunction(value)):
-        return f"`{value!r}`"
+        return f"`{dict(value) if isinstance(value, Mapping) else value!r}`"
     return inspect.getdoc(value).partition("\n\n")[0].replace("\n", " ")  # type: ignore[union-attr]
 
 
@@ -161,5 +159,6 @@ def _check(code: str, names: dict[str, Any], page: str) -> None:
 if __name__ == "__main__":
     (DOCS / "commands.md").write_text(commands(), encoding="utf-8")
     (DOCS / "api.md").write_text(api(), encoding="utf-8")
-    for path in sorted(DOCS.glob("*.md")):
+    pages = [DOCS / name for name in sys.argv[1:]] or sorted(DOCS.glob("*.md"))
+    for path in pages:
         path.write_text(refreshed(path), encoding="utf-8")
