@@ -1,4 +1,4 @@
-"""Sphinx configuration: `sphinx-build -M html docs docs/_build -W`, and `-M doctest` for the examples of the docstrings.
+"""Sphinx configuration: `sphinx-build -M html docs docs/_build -W`, and `-M doctest` for the docstrings' examples.
 
 The pages are plain Markdown, which GitHub shows as well: what is more than that on the site is added here.
 """
@@ -89,7 +89,9 @@ def _link_within_the_site(_app: Sphinx, _page: str, source: list[str]) -> None:
 def _link_names(_app: Sphinx, tree: nodes.document) -> None:
     """A name in code, such as `aigciqa.create_metric`, leads to its place in the reference."""
     for name in list(tree.findall(nodes.literal)):
-        if re.fullmatch(r"aigciqa(\.\w+)+", name.astext()) and not isinstance(name.parent, (nodes.reference, nodes.title)):
+        if re.fullmatch(r"aigciqa(\.\w+)+", name.astext()) and not isinstance(
+            name.parent, (nodes.reference, nodes.title)
+        ):
             link = pending_xref("", refdomain="py", reftype="obj", reftarget=name.astext(), refexplicit=True)
             name.replace_self(link)
             link += name

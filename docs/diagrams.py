@@ -28,7 +28,7 @@ def no_reference() -> str:
         _box(5, top, 120, 60, "image", "RGB", kind="data"),
         _box(150, top, 130, 60, "resize, crop,", "normalise"),
         _box(310, top, 130, 60, "backbone", "(C, h, w)", kind="net"),
-        _box(470, top, 110, 60, "average", "over positions: D"),
+        _box(470, top, 110, 60, "average", "over places: D"),
         _box(610, top, 150, 60, "Linear D, D/2", "ReLU, Linear D/2, n", kind="net"),
         _box(790, top, 100, 60, "n scores", "MOS", kind="data"),
         _across(125, 150, top + 30),
@@ -45,7 +45,7 @@ def full_reference() -> str:
         parts += [
             _box(5, top, 120, 60, name, note, kind="data"),
             _box(150, top, 130, 60, "resize, crop,", "normalise"),
-            _box(470, top, 110, 60, "average", "over positions: D"),
+            _box(470, top, 110, 60, "average", "over places: D"),
             _across(125, 150, top + 30),
             *(_across(x, x + 30, top + 30) for x in (280, 440)),
         ]

@@ -1,4 +1,4 @@
-"""Draws the figures of the README and the docs from the example images: `python docs/figures.py`, into `docs/figures`."""
+"""Draws the figures of the README and the docs from the example images: `python docs/figures.py`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FOLDER = Path(__file__).resolve().parent / "figures"
 IMAGES = FOLDER.parents[1] / "examples/images"
 SIDE = 256
 #: Outputs for one image prompt, from the best to the worst.
-STRIP = ("faithful", "jpeg10", "noisy", "smoothed", "blurred")
+STRIP = ("faithful", "jpeg10", "blurred")
 
 
 def output_and_map(generator: str) -> Image.Image:

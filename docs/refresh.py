@@ -1,4 +1,4 @@
-"""Brings up to date what the pages quote: `python docs/refresh.py [PAGE...]`. `tests/test_pages.py` fails where it was forgotten.
+"""Brings up to date what the pages quote: `python docs/refresh.py [PAGE...]`. Tests fail where it was forgotten.
 
 - What examples print. A fence ```` ```python run ```` or ```` ```bash run ```` runs, all of a page in one namespace and
   one folder; what it prints is the fence ```` ```text ```` behind it. A fence ```` ```pycon ```` is a doctest.
@@ -31,14 +31,12 @@ DOCS = Path(__file__).resolve().parent
 EXAMPLE = re.compile(r"^```(python run|bash run|pycon)\n(.*?)^```\n(?:\n```text\n.*?^```\n)?", re.MULTILINE | re.DOTALL)
 DIRECTIVE = re.compile(r"^\.\. (?:auto\w+|py:data):: ([\w.]+)$", re.MULTILINE)
 #: The order of `api.md`.
-REFERENCE = (
-    "metrics scoring tables integrations weights databases training evaluation ratings backbones errors"
-).split()
+REFERENCE = ("metrics", "scoring", "tables", "integrations", "weights", "databases", "training", "evaluation")
+REFERENCE += ("ratings", "backbones", "errors")
 
 
-def refreshed(page: Path) -> str:
-    """The text of a page whose examples have run."""
-    names: dict[str, Any] = {"__name__": "__main__"}
+def refreshed(page: Path, names: dict[str, Any]) -> str:
+    """The text of a page whose examples have run, with `names` for their variables."""
 
     def run(match: re.Match[str]) -> str:
         kind, code = match.groups()
@@ -161,4 +159,4 @@ if __name__ == "__main__":
     (DOCS / "api.md").write_text(api(), encoding="utf-8")
     pages = [DOCS / name for name in sys.argv[1:]] or sorted(DOCS.glob("*.md"))
     for path in pages:
-        path.write_text(refreshed(path), encoding="utf-8")
+        path.write_text(refreshed(path, {}), encoding="utf-8")
