@@ -14,7 +14,7 @@ from tests.test_docs import PAGES, REFERENCE, ROOT, site  # noqa: F401
 
 pytestmark = pytest.mark.browser
 
-MAIN = ("index", "quickstart", "metrics", "models", "commands", "faq", "migrating", "api", "reference/metrics")
+MAIN = ("index", "quickstart", "metrics", "models", "commands", "faq", "migrating", "reference/metrics")
 PHONE = {"width": 390, "height": 844}
 CARDS = sorted((ROOT / "docs/cards").glob("*.md"))
 NAMES = [str(path.relative_to(ROOT / "docs").with_suffix("")) for path in (*PAGES, *REFERENCE, *CARDS)]
