@@ -1,4 +1,4 @@
-"""Draws the figures of the README and the docs from the example images: `python docs/figures.py`."""
+"""Draws the figures of the README and the docs from the example images: `python -m docs.figures`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from PIL import Image, ImageFilter
 
 import aigciqa
 from aigciqa.images.colour_maps import colour_map
-
-sys.path.insert(0, str(Path(__file__).parent))
-import diagrams
+from docs import diagrams
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
