@@ -116,7 +116,7 @@ class TestWhich:
             assert [each["image"] for each in read_table(f"best{suffix}").rows] == ["out/a/1.png", "out/a/2.png"]
         done = run(scores, "-o", "best.csv")
         assert done.exit_code == 2
-        assert "nothing is overwritten" in done.stderr
+        assert "is there already: --overwrite replaces it" in done.stderr
 
     def test_a_new_table_leaves_all_else_as_it_is(self, scores: str, monkeypatch: pytest.MonkeyPatch) -> None:
         Path("best.json.partial").write_text("the journal of another run")

@@ -68,7 +68,8 @@ class Repo:
     revision: str = "main"
     cache_dir: PathName | None = None
     local_files_only: bool = False
-    #: What an error message ends with.
+    #: What an error message begins and ends with.
+    known: str = ""
     ways_out: str = ""
 
     def __post_init__(self) -> None:
@@ -176,7 +177,8 @@ class Repo:
         return self._cache / f"models--{self.repo_id.replace('/', '--')}"
 
     def _error(self, kind: type[errors.WeightsError], reason: str) -> errors.WeightsError:
-        return kind(f"the weights {self} could not be loaded from {endpoint()}: {reason}\n{self.ways_out}".rstrip())
+        text = f"{self.known}the weights {self} could not be loaded from {endpoint()}: {reason}"
+        return kind(f"{text}\n{self.ways_out}".rstrip())
 
     def _untrusted(self, name: str, header: str, value: str | None, expected: str) -> errors.WeightsError:
         found = "absent" if value is None else repr(value[:200])

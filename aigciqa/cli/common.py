@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from aigciqa.cli.words import in_shell_words, said_warnings
 from aigciqa.errors import InputError, LockedError, MissingExtraError, WeightsError
 from aigciqa.records import Item
 from aigciqa.registry import METRICS, TIMM, Kind, default_metric, metric_info
 from aigciqa.tables.text import printable
+from aigciqa.utils.files import is_there
 from aigciqa.utils.paths import at_home
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ reference_option = click.option(
 report_option = click.option(
     "--report", metavar="FILE.html", help="Write a report to look at: figures, charts and a gallery."
 )
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what the outputs' names stand for already.")
 weights_option = click.option(
     "--weights", default="default", metavar="W", help="Variant, folder or Hub repo of the weights."
 )
@@ -79,7 +82,7 @@ class Command(click.Command):
                 setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
         warnings.filterwarnings("ignore", module="PIL")  # oddities of files that Pillow copes with
         try:
-            with _printable_errors():
+            with _printable_errors(), said_warnings():
                 return super().invoke(context)
         except KeyboardInterrupt:
             complain("interrupted")
@@ -106,13 +109,16 @@ def _printable_errors() -> Iterator[None]:
     try:
         yield
     except (InputError, WeightsError, MissingExtraError, LockedError) as error:
-        raise click.UsageError(_printable_lines(str(error)), click.get_current_context(silent=True)) from None
+        raise click.UsageError(_worded(str(error)), click.get_current_context(silent=True)) from None
     except click.ClickException as error:
-        error.message = _printable_lines(error.message)  # type: ignore[misc]
+        error.message = _worded(error.message)  # type: ignore[misc]
         raise
 
 
-def _printable_lines(text: str) -> str:
+def _worded(text: str) -> str:
+    """An error in the words of the command, and in letters that leave the terminal as it is."""
+    if (context := click.get_current_context(silent=True)) is not None:
+        text = in_shell_words(text, context.command)
     return "\n".join(map(printable, text.split("\n")))
 
 
@@ -176,7 +182,7 @@ def computing_options(command: Function) -> Function:
 
 
 def check_report(report: str | None, inputs: Iterable[Any]) -> None:
-    """Refuse a report that would overwrite what is read, or can't be made."""
+    """Refuse a report as `check_output` does, and one that can't be made."""
     check_output("--report", report, inputs)
     if report is not None:
         from aigciqa.report import check_target
@@ -184,7 +190,17 @@ def check_report(report: str | None, inputs: Iterable[Any]) -> None:
         check_target(report)
 
 
-def check_output(option: str, output: str | os.PathLike[str] | None, inputs: Iterable[Any]) -> None:
+def check_output(option: str, output: str | os.PathLike[str] | None, inputs: Iterable[Any] = ()) -> None:
+    """Refuse to write over what is read and, without --overwrite or --resume, over what is there."""
+    check_not_read(option, output, inputs)
+    context = click.get_current_context()
+    if output is None or context.params["overwrite"] or context.params.get("resume") or not is_there(output):
+        return
+    ways = ["--overwrite replaces it", "--resume goes on with it"][: 1 + ("resume" in context.params)]
+    raise click.UsageError(f"{option} {output} is there already: {', '.join(ways)}; or name another")
+
+
+def check_not_read(option: str, output: str | os.PathLike[str] | None, inputs: Iterable[Any]) -> None:
     """Refuse to write over what is read, whatever the name: through a link, or in letters of another case.
 
     Of the inputs, what is no path of a file (None, a URL, a pattern) is left out.
@@ -238,14 +254,11 @@ def load_metrics(
     names: Sequence[str], weights: str, device: str | None, dtype: str, dimension: str | None = None
 ) -> list[Metric]:
     """Metrics of one kind of weights, by `create_metric`; no such device is an InputError."""
-    import torch
-
     from aigciqa.create import create_metric
+    from aigciqa.utils.hardware import check_device
 
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {device}: {str(error).splitlines()[0]}") from None
+    if device is not None:
+        check_device(device)
     return [create_metric(name, weights=weights, device=device, dtype=dtype, dimension=dimension) for name in names]
 
 

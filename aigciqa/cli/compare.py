@@ -24,6 +24,7 @@ from aigciqa.cli.common import (
     complain,
     computing_options,
     load_metrics,
+    overwrite_option,
     reference_option,
     report_option,
     unnamed_metric,
@@ -60,6 +61,7 @@ _TITLE_NAMES = 4
 )  # fmt: skip
 @click.option("-o", "--output", metavar="FILE", help="Write the comparison: .md, .json or .csv.")
 @report_option
+@overwrite_option
 @click.option(
     "--format", "form", type=click.Choice(["terminal", "markdown", "json", "csv"]), default="terminal",
     help="What goes to standard output.",
@@ -80,6 +82,7 @@ def main(
     weights: str,
     dimension: str | None,
     quiet: bool,
+    overwrite: bool,
     **computing: Any,
 ) -> None:
     """Compare generators or checkpoints: means, differences, win rates by prompt, significance.

@@ -33,7 +33,7 @@ def main(pt_file: Path, metric: str, dimension: str, output: Path, license: str 
             pt_file, metric=metric, dimension=dimension, output=output, license=license, overwrite=overwrite
         )
     except OutputExistsError as error:
-        raise click.UsageError(f"{error} with --overwrite") from None
+        raise click.UsageError(str(error)) from None
     except (CheckpointError, OSError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(output)

@@ -17,13 +17,14 @@ from aigciqa.cli.common import (
     complain,
     computing_options,
     load_metrics,
+    overwrite_option,
     say,
     writing,
 )
+from aigciqa.cli.words import warn
 from aigciqa.databases import Database, Sample, load_database
 from aigciqa.errors import InputError
 from aigciqa.registry import default_metric, known_metric, metric_info
-from aigciqa.tables.text import printable
 
 if TYPE_CHECKING:
     from aigciqa.evaluation import Evaluation, PrecomputedScores, Predictions, Setting
@@ -69,6 +70,7 @@ _SHOWN_FAILURES = 5
 @click.option("-o", "--output", metavar="FILE", help="Write the report: .csv, .json, .md or .tex.")
 @click.option("--plots", metavar="DIR", type=click.Path(path_type=Path), help="Draw scatter and per-generator plots.")
 @click.option("--predictions", metavar="FILE.csv", type=click.Path(path_type=Path), help="Write every single score.")
+@overwrite_option
 @computing_options
 @click.option("--quiet", is_flag=True, help="No progress, and no table on standard output where -o writes one.")
 def main(
@@ -89,6 +91,7 @@ def main(
     output: str | None,
     plots: Path | None,
     predictions: Path | None,
+    overwrite: bool,
     device: str | None,
     dtype: str,
     batch_size: int | None,
@@ -117,7 +120,7 @@ def main(
         options["dimensions"] = dimensions
     database = load_database(database_name, root, **options)
     read = (*database.spec.layout, *database.options.values())
-    for option, path in (("-o", output), ("--predictions", predictions)):
+    for option, path in (("-o", output), ("--predictions", predictions), ("--plots", plots)):
         check_output(option, path, [scores, *(database.root / name for name in read if isinstance(name, str))])
     table: PrecomputedScores | None = None
     if scores is not None:
@@ -154,7 +157,7 @@ def main(
             raise click.ClickException(str(error)) from None
         raise
     for note in evaluation.notes:
-        click.secho(f"WARNING: {note}", err=True, fg="yellow")
+        warn(note)
     with writing():
         _write(evaluation, output, plots, predictions, quiet)
     sys.exit(_report_failures(evaluation.failures))
@@ -238,7 +241,7 @@ def _warn_of_seen_images(metrics: Mapping[str, Metric], database: Database, samp
     for label, metric in metrics.items():
         training = Training.recorded(metric.config.training)
         if training is not None and (warning := seen_warning(label, training, database, samples)) is not None:
-            click.secho(printable(f"WARNING: {warning}"), err=True, fg="yellow")
+            warn(warning)
 
 
 def _predict(

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from aigciqa.cli.common import STOPS, command, complain, reference_option, say, split_commas, terminate
-from aigciqa.errors import InputError, LockedError, OutputExistsError, WeightsError
+from aigciqa.errors import InputError, LockedError, WeightsError
 from aigciqa.tables.text import printable
 
 if TYPE_CHECKING:
@@ -100,18 +99,21 @@ def main(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of NumPy: on matrices so small, threads wait for each other
     signal.signal(signal.SIGTERM, terminate)
     try:
-        with _said_warnings():
-            candidates = _items(unrated, options["reference"])
-            if output is not None:
-                metric = _fit(ratings, output, overwrite, given)
-                if not quiet:
-                    _say_next(metric, output)
-            if candidates:
-                from aigciqa.training.fit.fit import suggest_ratings
+        if options["device"] is not None:
+            from aigciqa.utils.hardware import check_device
 
-                del given["seed"]
-                for each in suggest_ratings(ratings, candidates, count, **given):
-                    click.echo(os.fsencode(printable(each.image) if sys.stdout.isatty() else each.image))
+            check_device(options["device"])
+        candidates = _items(unrated, options["reference"])
+        if output is not None:
+            metric = _fit(ratings, output, overwrite, given)
+            if not quiet:
+                _say_next(metric, output)
+        if candidates:
+            from aigciqa.training.fit.fit import suggest_ratings
+
+            del given["seed"]
+            for each in suggest_ratings(ratings, candidates, count, **given):
+                click.echo(os.fsencode(printable(each.image) if sys.stdout.isatty() else each.image))
     except (InputError, LockedError):
         raise
     except (OSError, WeightsError) as error:
@@ -143,10 +145,7 @@ def _fit(ratings: str, output: str, overwrite: bool, options: Mapping[str, Any])
     from aigciqa.training.fit.fit import fit_head
     from aigciqa.training.fit.text import figures_text
 
-    try:
-        metric = fit_head(ratings, output=output, overwrite=overwrite, **options)
-    except OutputExistsError as error:
-        raise click.UsageError(str(error).replace("pass overwrite=True", "give --overwrite")) from None
+    metric = fit_head(ratings, output=output, overwrite=overwrite, **options)
     click.echo(figures_text(metric.config.results))
     return metric
 
@@ -156,15 +155,3 @@ def _say_next(metric: Metric, output: str) -> None:
     reference = " -r PROMPTS" if metric.requires_reference else ""
     say(f"{output}: score other images of this kind with")
     say(f"    aigciqa score IMAGES{reference} --weights {shlex.quote(os.path.join(output, ''))}")
-
-
-@contextlib.contextmanager
-def _said_warnings() -> Iterator[None]:
-    """Warnings as lines of the command."""
-
-    def show(message: Warning | str, *_: Any, **_named: Any) -> None:
-        click.secho(printable(f"WARNING: {message}"), err=True, fg="yellow")
-
-    with warnings.catch_warnings():
-        warnings.showwarning = show
-        yield

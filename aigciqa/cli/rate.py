@@ -21,9 +21,11 @@ import click
 from aigciqa.cli.common import (
     EXIT_DONE,
     Terminated,
+    check_not_read,
     check_output,
     command,
     complain,
+    overwrite_option,
     reference_option,
     say,
     terminate,
@@ -94,6 +96,7 @@ _FIXED = (
 @click.option("--url", metavar="URL", help="Where raters reach the server, if it is behind another.")
 @click.option("--no-browser", is_flag=True, help="Don't open a page in the browser.")
 @click.option("--export", metavar="FILE.csv", help="Write the votes that there are, and start no server.")
+@overwrite_option
 @click.option("--delete-rater", metavar="RATER", help="Delete a rater with all votes, such as r3, and start no server.")
 def main(
     images: tuple[str, ...],
@@ -106,6 +109,7 @@ def main(
     url: str | None,
     no_browser: bool,
     export: str | None,
+    overwrite: bool,
     delete_rater: str | None,
     **asked: Any,
 ) -> None:
@@ -119,7 +123,7 @@ def main(
     from aigciqa.utils.files import locked
 
     context = click.get_current_context()
-    check_output("--study", None if _is_study(path) else path, images)
+    check_not_read("--study", None if _is_study(path) else path, images)
     check_output("--export", export, [*images, reference, path])
     if export is not None:
         _export(path, export)

@@ -27,6 +27,7 @@ from aigciqa.cli.common import (
     complain,
     computing_options,
     load_metrics,
+    overwrite_option,
     reference_option,
     report_option,
     terminate,
@@ -34,13 +35,13 @@ from aigciqa.cli.common import (
     weights_option,
 )
 from aigciqa.errors import ImageError, InputError, LockedError
-from aigciqa.registry import METRICS, SCORE_RANGES
+from aigciqa.registry import METRICS, SCORE_RANGES, MetricSpec
 from aigciqa.scoring.parts import Parts
 from aigciqa.scoring.resume import refuse_changed
 from aigciqa.scoring.sinks import LostError, begun, journal_of
 from aigciqa.tables.columns import Row, columns_of, dimensions_of, scores_of, std_columns, to_row
 from aigciqa.tables.formats import header, lines
-from aigciqa.tables.text import printable
+from aigciqa.tables.text import TextTable, printable
 from aigciqa.utils.files import locked
 from aigciqa.utils.object_stores import may_exist
 
@@ -58,17 +59,23 @@ _SCORE_WIDTH = 9
 def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:
     if not asked:
         return
-    width = max(map(len, METRICS)) + 2
-    click.echo(f"{'metric':<{width}}{'reference':<11}{'input':<26}{'dimensions':<50}weights")
-    for spec in METRICS.values():
-        crop = "whole image" if spec.input_size is None else f"centre {spec.input_size} x {spec.input_size}"
-        weights = "in the package" if spec.embedded else "Hugging Face Hub"
-        if spec.package is not None:
-            weights += ", with the extra fit"
-        reference = "needed" if spec.requires_reference else "none"
-        size = f"{spec.preprocess.resize} px, {crop}"
-        click.echo(f"{spec.name:<{width}}{reference:<11}{size:<26}{', '.join(spec.dimensions):<50}{weights}")
+    click.echo("No weights of the paper's ten metrics are published yet. Ready to use, without a download:\n")
+    _show_metrics([spec for spec in METRICS.values() if spec.embedded])
+    click.echo("\nTo train, or with weights of yours or somebody's (--weights DIR or ORG/NAME):\n")
+    _show_metrics([spec for spec in METRICS.values() if not spec.embedded])
+    click.echo("\nnr-timm/MODEL and fr-timm/MODEL are metrics on any model of timm (extra timm).")
     context.exit(EXIT_DONE)
+
+
+def _show_metrics(specs: Sequence[MetricSpec]) -> None:
+    """A line for each metric."""
+    rows = []
+    for spec in specs:
+        crop = "the whole image" if spec.input_size is None else f"{spec.input_size} x {spec.input_size} pixels"
+        extra = "fit" if spec.package is not None else "-"
+        dimensions = "quality" if len(spec.dimensions) == 1 else f"the paper's {len(spec.dimensions)}"
+        rows.append((spec.name, "needed" if spec.requires_reference else "none", crop, dimensions, extra))
+    click.echo(TextTable("Metrics", ("metric", "reference", "sees", "dimensions", "extra"), tuple(rows), 5).aligned())
 
 
 @command("score")
@@ -88,6 +95,7 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
     help="What decodes JPEG files; draft: large ones smaller; nvjpeg: on the GPU. These two move scores slightly.",
 )  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on with what an interrupted run of the same command left in FILE.")
+@overwrite_option
 @click.option("--strict", is_flag=True, help="Stop at the first image that can't be scored.")
 @click.option(
     "--group-by", metavar="parent|REGEX",
@@ -119,6 +127,7 @@ def main(
     workers: int | None,
     decoder: Decoder,
     resume: bool,
+    overwrite: bool,
     strict: bool,
     group_by: str | None,
     engine: str,
@@ -151,7 +160,12 @@ def main(
         raise click.UsageError("--engine ray writes a folder of parts: name it with -o, as in -o scores.parquet")
     if engine == "ray" and (maps is not None or decoder != "pillow" or uncertainty):
         raise click.UsageError("--maps, --decoder and --uncertainty go with --engine local")
+    if resume and overwrite:
+        raise click.UsageError("--resume and --overwrite: give one of them")
     check_output("-o", output, [*images, reference])
+    if output is not None and engine == "local":
+        check_output("-o", journal_of(output))
+    check_output("--maps", maps)
     check_report(report, [*images, reference])
     check_metrics(names, weights)
     is_a_map = partial(lies_in, folder=maps) if maps is not None else lambda _: False
@@ -170,7 +184,7 @@ def main(
     else:
         metrics = load_metrics(names, weights, device, dtype, dimension)
     dimensions = dimensions_of(metrics, dimension)
-    folder = MapFolder(maps, metrics, resume) if maps is not None else None
+    folder = MapFolder(maps, metrics) if maps is not None else None
     scored = [*dimensions, *std_columns(dimensions if uncertainty else ())]
     carried = inputs.carry(columns_of(scored))
     columns = columns_of(scored, carried)

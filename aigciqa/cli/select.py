@@ -12,9 +12,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aigciqa.cli.common import EXIT_DONE, EXIT_ERRORS, EXIT_INTERRUPTED, check_output, command, complain, say
+from aigciqa.cli.common import (
+    EXIT_DONE,
+    EXIT_ERRORS,
+    EXIT_INTERRUPTED,
+    check_not_read,
+    check_output,
+    command,
+    complain,
+    overwrite_option,
+    say,
+)
 from aigciqa.compare import selection
 from aigciqa.errors import InputError
+from aigciqa.tables.provenance import path_of
 from aigciqa.tables.scores import read_table
 from aigciqa.tables.text import printable
 from aigciqa.utils.object_stores import is_url
@@ -81,6 +92,7 @@ def _finite(text: str) -> float:
 @click.option("--by", type=click.Choice(["copy", "hardlink", "symlink"]), default="copy", help="How, with --to.")
 @click.option("--apply", is_flag=True, help="Do it, with --to: without, what would be done is shown.")
 @click.option("-o", "--output", metavar="FILE", help="Write the rows as a new table: .csv, .json, .jsonl or .parquet.")
+@overwrite_option
 def main(
     path: str,
     metric: str | None,
@@ -96,11 +108,12 @@ def main(
     by: Method,
     apply: bool,
     output: str | None,
+    overwrite: bool,
 ) -> None:
     """Select images by their scores. TABLE is what aigciqa score -o wrote.
 
     The paths of the images go to standard output, a line each, or with --to the images into a folder: what would be
-    done is shown first, and done with --apply. Nothing is overwritten or deleted; run again, it goes on.
+    done is shown first, and done with --apply. No image is overwritten or deleted; run again, it goes on.
 
     Exit status: 0 done, 1 some images are gone or can't be put in place, 2 usage error.
     """
@@ -110,9 +123,12 @@ def main(
         raise click.UsageError("--per-group says of what --top or --bottom takes so many")
     if apply and folder is None:
         raise click.UsageError("--apply puts images into a folder: name it with --to")
+    if output is not None:
+        check_output("-o", output, [path])
+        check_output("-o", path_of(output))
     if folder is not None and os.path.lexists(folder) and not os.path.isdir(folder):
         raise click.UsageError(f"--to {folder} is no folder")
-    check_output("--to", folder, [path])  # a table may be a folder of parts
+    check_not_read("--to", folder, [path])  # a table may be a folder of parts
     named = [name for name in (dimension, *dict(minimum), *dict(maximum)) if name]
     table = read_table(path, named)
     rows = selection.rows_by(table, metric)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from dataclasses import fields
@@ -83,7 +84,7 @@ def main(database: str, root: Path, output: Path, protocol: str, quiet: bool, **
         complain(f"{why}{_kept(output)}")
         sys.exit(status)
     if not quiet:
-        say(f"{output}: use it with weights={str(output)!r}, publish it with aigciqa publish")
+        say(f"{output}: use it with --weights {shlex.quote(os.path.join(output, ''))}, publish it with aigciqa publish")
 
 
 def _train(database: str, root: Path, output: Path, protocol: str, options: dict[str, Any], progress: bool) -> None:
@@ -102,7 +103,7 @@ def _train(database: str, root: Path, output: Path, protocol: str, options: dict
         settings["dimensions"] = settings["dimensions"] or data.dimensions
         metric = train(data, split, Settings(**settings), output, **options, progress=progress)
     except OutputExistsError as error:
-        raise click.UsageError(f"{error} (--resume, -o)") from None
+        raise click.UsageError(str(error)) from None
     except (InputError, LockedError):
         raise
     except (WeightsError, TrainingError) as error:

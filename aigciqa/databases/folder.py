@@ -119,7 +119,7 @@ def _rated(labels: Labels, named: set[str]) -> list[str]:
     if left_out and rated:
         warnings.warn(
             f"{labels.where}: columns of numbers that are not read as scores: {shown(left_out)}; name those that are: "
-            f"dimensions=[{left_out[0]!r}]",
+            f"`dimensions=[{left_out[0]!r}]`",
             stacklevel=7,
         )
     return rated

@@ -29,6 +29,7 @@ from aigciqa.training.settings import PRECISIONS
 from aigciqa.training.settings import Settings as Settings
 from aigciqa.utils.extras import needs_extra
 from aigciqa.utils.files import locked
+from aigciqa.utils.hardware import check_device
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -192,10 +193,12 @@ def _launched(settings: Settings, device: str, devices: int) -> Fabric:
     with needs_extra("train", "training needs lightning-fabric"):
         from lightning_fabric import Fabric
 
+    if device != "auto":
+        check_device(device)
     try:
         fabric = Fabric(accelerator=device, devices=devices, precision=PRECISIONS[settings.dtype])  # type: ignore[arg-type]
-    except (RuntimeError, ValueError, ImportError) as error:  # none here, no such kind, no driver's package
-        raise InputError(f"device {device}: {error}") from None
+    except (RuntimeError, ValueError, ImportError) as error:  # so many are not here, or no driver's package
+        raise InputError(f"`device={device!r}`, `devices={devices}`: {error}") from None
     fabric.launch()
     if settings.batch_size % fabric.world_size:
         raise InputError(f"batches of {settings.batch_size} images can't be shared by {fabric.world_size} devices")
