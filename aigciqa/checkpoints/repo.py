@@ -89,7 +89,8 @@ class Repo:
         if cached is not None and not fresh and (offline or _COMMIT.fullmatch(self.revision)):
             return cached
         if offline:
-            reason = f"{name} is not in the cache, and downloads are off (HF_HUB_OFFLINE, local_files_only)"
+            switch = "HF_HUB_OFFLINE" if _offline() else "local_files_only"
+            reason = f"{name} is not in the cache, and downloads are off ({switch})"
             raise self._error(errors.OfflineError, reason)
         for pause in _PAUSES if cached is None else ():
             try:

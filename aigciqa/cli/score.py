@@ -34,14 +34,15 @@ from aigciqa.cli.common import (
     unnamed_metric,
     weights_option,
 )
+from aigciqa.cli.metric_list import show_metrics
 from aigciqa.errors import ImageError, InputError, LockedError
-from aigciqa.registry import METRICS, SCORE_RANGES, MetricSpec
+from aigciqa.registry import SCORE_RANGES
 from aigciqa.scoring.parts import Parts
 from aigciqa.scoring.resume import refuse_changed
 from aigciqa.scoring.sinks import LostError, begun, journal_of
 from aigciqa.tables.columns import Row, columns_of, dimensions_of, scores_of, std_columns, to_row
 from aigciqa.tables.formats import header, lines
-from aigciqa.tables.text import TextTable, printable
+from aigciqa.tables.text import printable
 from aigciqa.utils.files import locked
 from aigciqa.utils.object_stores import may_exist
 
@@ -54,28 +55,6 @@ if TYPE_CHECKING:
     from aigciqa.scoring.maps import MapFolder
 
 _SCORE_WIDTH = 9
-
-
-def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:
-    if not asked:
-        return
-    click.echo("No weights of the paper's ten metrics are published yet. Ready to use, without a download:\n")
-    _show_metrics([spec for spec in METRICS.values() if spec.embedded])
-    click.echo("\nTo train, or with weights of yours or somebody's (--weights DIR or ORG/NAME):\n")
-    _show_metrics([spec for spec in METRICS.values() if not spec.embedded])
-    click.echo("\nnr-timm/MODEL and fr-timm/MODEL are metrics on any model of timm (extra timm).")
-    context.exit(EXIT_DONE)
-
-
-def _show_metrics(specs: Sequence[MetricSpec]) -> None:
-    """A line for each metric."""
-    rows = []
-    for spec in specs:
-        crop = "the whole image" if spec.input_size is None else f"{spec.input_size} x {spec.input_size} pixels"
-        extra = "fit" if spec.package is not None else "-"
-        dimensions = "quality" if len(spec.dimensions) == 1 else f"the paper's {len(spec.dimensions)}"
-        rows.append((spec.name, "needed" if spec.requires_reference else "none", crop, dimensions, extra))
-    click.echo(TextTable("Metrics", ("metric", "reference", "sees", "dimensions", "extra"), tuple(rows), 5).aligned())
 
 
 @command("score")
@@ -113,7 +92,7 @@ def _show_metrics(specs: Sequence[MetricSpec]) -> None:
 @click.option("--dimension", metavar="D", help=f"Write this dimension only, such as {', '.join(SCORE_RANGES)}.")
 @click.option("--uncertainty", is_flag=True, help="Write how sure the scores are, too: heads of aigciqa fit know it.")
 @click.option("--quiet", is_flag=True, help="No progress and no summary.")
-@click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_metrics, help="List metrics.")
+@click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=show_metrics, help="List metrics.")
 def main(
     images: tuple[str, ...],
     names: tuple[str, ...],
@@ -194,7 +173,9 @@ def main(
         from aigciqa.report import Report
 
         page = Report(report, columns_of(dimensions, carried))
-    run = _Run([metric.name for metric in metrics], dimensions, columns, output, kept, page, folder, quiet)
+    score_ranges = {name: each.config.score_ranges[name] for each in metrics for name in each.dimensions}
+    score_ranges = {name: score_ranges[name] for name in dimensions}
+    run = _Run([metric.name for metric in metrics], score_ranges, columns, output, kept, page, folder, quiet)
     options = {"reference": reference, "group-by": group_by}
     if output is not None:
         from aigciqa.scoring.to_file import folder_of_paths
@@ -287,7 +268,7 @@ def _score_on_ray(
     from aigciqa.scoring.to_file import describe
 
     options = {**options, "decoder": "pillow"}
-    made_by = describe(setup.metrics, run.dimensions, "auto" if setup.fast else None, options)
+    made_by = describe(setup.metrics, tuple(run.score_ranges), "auto" if setup.fast else None, options)
     parts = Parts(output, run.columns, made_by)
     records = score_shards(inputs.found, inputs.to_item, setup, parts, part_size, resume)
     with locked(output), closing(records):
@@ -300,7 +281,7 @@ class _Run:
     """One run of the command: from records to a summary, a report, maps and an exit status."""
 
     names: Sequence[str]  # of the metrics
-    dimensions: Sequence[str]
+    score_ranges: Mapping[str, tuple[float, float]]  # of the dimensions
     columns: Sequence[str]
     output: str | None  # the table; None: standard output
     kept: str | os.PathLike[str] | None  # where its rows are if the run is stopped
@@ -315,7 +296,7 @@ class _Run:
 
         from aigciqa.scoring.summary import Summary
 
-        self.summary = Summary(self.dimensions)
+        self.summary = Summary(self.score_ranges)
         self.bar = tqdm(unit="score", disable=self.quiet or None, dynamic_ncols=True, leave=False)
 
     def take(self, record: Record, is_new: bool = True) -> None:
