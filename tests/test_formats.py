@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import subprocess
@@ -66,10 +67,8 @@ class TestBoth:
             broken = bytearray(data)
             for at in rng.integers(0, len(data), 4):
                 broken[at] = rng.integers(256)
-            try:
-                load_image(io.BytesIO(bytes(broken)))
-            except ImageError as error:
-                assert "<_io" not in str(error)
+            with contextlib.suppress(ImageError):
+                assert load_image(io.BytesIO(bytes(broken))).mode == "RGB"
 
     def test_more_pixels_than_allowed(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("aigciqa.images.decode.MAX_PIXELS", PIXELS.shape[0] * PIXELS.shape[1] - 1)

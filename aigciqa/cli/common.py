@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import re
 import sys
@@ -19,6 +20,7 @@ from aigciqa.records import Item
 from aigciqa.registry import METRICS, TIMM, Kind, default_metric, metric_info
 from aigciqa.tables.text import printable
 from aigciqa.utils.files import is_there
+from aigciqa.utils.object_stores import may_exist
 from aigciqa.utils.paths import at_home
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+#: Of many arguments, an error names these first ones.
+_SHOWN = 5
 #: All done; done, with errors. Usage errors are 2, as click has it.
 EXIT_DONE, EXIT_ERRORS = 0, 1
 EXIT_INTERRUPTED = 130
@@ -161,6 +165,32 @@ def terminate(_number: int, _frame: object) -> NoReturn:
     raise Terminated
 
 
+def _ranges(
+    _context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]
+) -> dict[str, tuple[float, float]] | tuple[float, float] | None:
+    """[NAME=]LOW,HIGH, by name; the one without a name is for all dimensions."""
+    ranges: dict[str, tuple[float, float]] = {}
+    for text in given:
+        name, _, bounds = text.rpartition("=")
+        try:
+            low, high = map(float, bounds.split(","))
+        except ValueError:
+            expected = "expected LOW,HIGH or NAME=LOW,HIGH, such as 1,5 or quality=0,100"
+            raise click.BadParameter(f"{text!r}: {expected}") from None
+        if name in ranges:
+            raise click.BadParameter(f"{text!r}: a range is given twice for {name or 'all dimensions'}")
+        ranges[name] = (low, high)
+    if "" in ranges and len(ranges) > 1:
+        raise click.BadParameter("name a dimension in each of several ranges, such as quality=0,100")
+    return ranges.get("", ranges or None)
+
+
+score_range_option = click.option(
+    "--score-range", "score_ranges", multiple=True, callback=_ranges, metavar="[D=]LOW,HIGH",
+    help="Lowest and highest rating that can be given, of all dimensions or of D. [default: those of the ratings]",
+)  # fmt: skip
+
+
 def trainable_metric_option(help_text: str) -> Callable[[Function], Function]:
     """Give a command the required option `--metric`, a metric that can be trained."""
     names = [spec.name for spec in METRICS.values() if spec.backbone != "lite"]
@@ -216,6 +246,18 @@ def check_not_read(option: str, output: str | os.PathLike[str] | None, inputs: I
     target = os.path.realpath(output)
     if os.path.splitext(target)[1].lower() in IMAGE_SUFFIXES:
         raise click.UsageError(f"{option} {output} would overwrite {target}, an image: name another file")
+
+
+def check_there(images: Sequence[str]) -> None:
+    """Refuse images of which none is there; patterns, manifests and images inside Parquet files are judged later."""
+    from aigciqa.images.parquet import place_of
+    from aigciqa.scoring.sources import MANIFEST_SUFFIXES
+
+    for image in images:
+        is_path = image != "-" and not glob.has_magic(image) and place_of(image) is None
+        if not is_path or may_exist(image) or os.path.splitext(image)[1].lower() in MANIFEST_SUFFIXES:
+            return
+    raise click.UsageError(f"{', '.join(images[:_SHOWN])}: no such file or folder")
 
 
 def check_metrics(names: Sequence[str], weights: str) -> None:

@@ -37,7 +37,7 @@ from aigciqa.tables.columns import columns_of, dimensions_of, to_row
 from aigciqa.tables.scores import ScoreTable, is_table, read_table
 from aigciqa.tables.text import encoded, printable
 from aigciqa.utils.object_stores import may_exist
-from aigciqa.utils.paths import absolute
+from aigciqa.utils.paths import absolute, counted
 
 if TYPE_CHECKING:
     from aigciqa.compare.groups import Group, Result
@@ -261,5 +261,5 @@ def _status(result: Result) -> int:
     if below:
         complain(f"below {result.share:g} of the baseline: {', '.join(below)}")
     if result.failures:
-        complain(f"{len(result.failures)} scores are missing")
+        complain(f"{counted(result.failures, 'score')} missing")
     return EXIT_ERRORS if below or result.failures else EXIT_DONE

@@ -19,12 +19,14 @@ from aigciqa.cli.common import (
     load_metrics,
     overwrite_option,
     say,
+    score_range_option,
     writing,
 )
 from aigciqa.cli.words import warn
 from aigciqa.databases import Database, Sample, load_database
 from aigciqa.errors import InputError
 from aigciqa.registry import default_metric, known_metric, metric_info
+from aigciqa.utils.paths import counted
 
 if TYPE_CHECKING:
     from aigciqa.evaluation import Evaluation, PrecomputedScores, Predictions, Setting
@@ -61,6 +63,7 @@ _SHOWN_FAILURES = 5
     help="Opinion score to compare with; may be given more than once. [default: all that database and metric share]",
 )  # fmt: skip
 @click.option("--subset", metavar="S", help="Subset of pku-aigiqa-4k: all, i2i or t2i.")
+@score_range_option
 @click.option("--manifest", metavar="FILE", help="Manifest of the database folder.")
 @click.option(
     "--scores", metavar="FILE", type=click.Path(path_type=Path),
@@ -85,6 +88,7 @@ def main(
     part: str,
     dimensions: tuple[str, ...],
     subset: str | None,
+    score_ranges: Any,
     manifest: str | None,
     scores: Path | None,
     lower_better: tuple[str, ...],
@@ -115,7 +119,7 @@ def main(
         text.check_suffix(output)
     if plots is not None:
         require_matplotlib()
-    options = _given(subset=subset, manifest=manifest)
+    options = _given(subset=subset, manifest=manifest, score_range=score_ranges)
     if database_name == "folder":
         options["dimensions"] = dimensions
     database = load_database(database_name, root, **options)
@@ -232,7 +236,9 @@ def _check_dimensions(
     for label, metric in metrics.items():
         if table is None and not wanted & set(metric.dimensions):
             predicted = ", ".join(metric.dimensions)
-            raise click.UsageError(f"{label} predicts {predicted}; asked for: {', '.join(sorted(wanted))}")
+            asked = ", ".join(sorted(wanted))
+            hint = f": name the column of ratings {metric.dimensions[0]}" if database.name == "folder" else ""
+            raise click.UsageError(f"{label} predicts {predicted}; asked for: {asked}{hint}")
 
 
 def _warn_of_seen_images(metrics: Mapping[str, Metric], database: Database, samples: Sequence[Sample]) -> None:
@@ -280,7 +286,7 @@ def _report_failures(failures: Sequence[tuple[str, str, str]]) -> int:
     """Name what could not be scored; returns the exit status."""
     if not failures:
         return EXIT_DONE
-    complain(f"{len(failures)} scores are missing:")
+    complain(f"{counted(failures, 'score')} missing:")
     for metric, _, error in failures[:_SHOWN_FAILURES]:
         say(f"  {metric}: {error}")
     if len(failures) > _SHOWN_FAILURES:

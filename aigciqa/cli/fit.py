@@ -12,33 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aigciqa.cli.common import STOPS, command, complain, reference_option, say, split_commas, terminate
+from aigciqa.cli.common import (
+    STOPS,
+    command,
+    complain,
+    reference_option,
+    say,
+    score_range_option,
+    split_commas,
+    terminate,
+)
 from aigciqa.errors import InputError, LockedError, WeightsError
 from aigciqa.tables.text import printable
 
 if TYPE_CHECKING:
     from aigciqa.metric import Metric
     from aigciqa.records import Item
-
-
-def _ranges(
-    _context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]
-) -> dict[str, tuple[float, float]] | tuple[float, float] | None:
-    """[NAME=]LOW,HIGH, by name; the one without a name is for all dimensions."""
-    ranges: dict[str, tuple[float, float]] = {}
-    for text in given:
-        name, _, bounds = text.rpartition("=")
-        try:
-            low, high = map(float, bounds.split(","))
-        except ValueError:
-            expected = "expected LOW,HIGH or NAME=LOW,HIGH, such as 1,5 or quality=0,100"
-            raise click.BadParameter(f"{text!r}: {expected}") from None
-        if name in ranges:
-            raise click.BadParameter(f"{text!r}: a range is given twice for {name or 'all dimensions'}")
-        ranges[name] = (low, high)
-    if "" in ranges and len(ranges) > 1:
-        raise click.BadParameter("name a dimension in each of several ranges, such as quality=0,100")
-    return ranges.get("", ranges or None)
 
 
 @command("fit")
@@ -49,10 +38,7 @@ def _ranges(
     "-d", "--dimensions", multiple=True, callback=split_commas, metavar="D[,D...]",
     help="Columns of ratings to learn. [default: those named as a known dimension, and others of numbers]",
 )  # fmt: skip
-@click.option(
-    "--score-range", "score_ranges", multiple=True, callback=_ranges, metavar="[D=]LOW,HIGH",
-    help="Lowest and highest rating that can be given, of all dimensions or of D. [default: those of the ratings]",
-)  # fmt: skip
+@score_range_option
 @reference_option
 @click.option(
     "--suggest", "unrated", multiple=True, metavar="IMAGES",

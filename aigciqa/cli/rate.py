@@ -32,6 +32,7 @@ from aigciqa.cli.common import (
     writing,
 )
 from aigciqa.errors import InputError
+from aigciqa.utils.paths import counted
 
 if TYPE_CHECKING:
     from aigciqa.evaluation.study import Entry, Question, Study, StudySettings
@@ -192,7 +193,7 @@ def _export(path: str, export: str) -> None:
     lines = list(votes_csv(path))
     with writing():
         write_file(export, b"".join(lines))
-    say(f"{len(lines) - 1} votes in {export}")
+    say(f"{counted(len(lines) - 1, 'vote')} in {export}")
 
 
 def _number_of(rater: str) -> int:
@@ -329,7 +330,7 @@ def _entries(images: Sequence[str], reference: str | None, settings: StudySettin
     for line in [*failed[:_SHOWN], *describe_skipped(inputs.skipped)]:
         complain(line)
     if len(failed) > _SHOWN:
-        complain(f"{len(failed)} images are left out")
+        complain(f"{counted(failed, 'image')} left out")
     if not entries:
         raise InputError(f"no images in {', '.join(images)}")
     if settings.method != "pairs":

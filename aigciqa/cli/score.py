@@ -23,6 +23,7 @@ from aigciqa.cli.common import (
     check_output,
     check_references,
     check_report,
+    check_there,
     command,
     complain,
     computing_options,
@@ -45,6 +46,7 @@ from aigciqa.tables.formats import header, lines
 from aigciqa.tables.text import printable
 from aigciqa.utils.files import locked
 from aigciqa.utils.object_stores import may_exist
+from aigciqa.utils.paths import counted
 
 if TYPE_CHECKING:
     from aigciqa.cli.inputs import Inputs
@@ -131,6 +133,7 @@ def main(
 
     if not images:
         raise click.UsageError("nothing to score: name at least one image, folder, pattern, manifest or -")
+    check_there(images)
     if output is None and report is None and maps is None and sys.stdout.name == os.devnull:
         raise click.UsageError("standard output is closed: name a file with -o")
     if resume and output is None:
@@ -175,7 +178,7 @@ def main(
         page = Report(report, columns_of(dimensions, carried))
     score_ranges = {name: each.config.score_ranges[name] for each in metrics for name in each.dimensions}
     score_ranges = {name: score_ranges[name] for name in dimensions}
-    run = _Run([metric.name for metric in metrics], score_ranges, columns, output, kept, page, folder, quiet)
+    run = _Run([metric.name for metric in metrics], score_ranges, columns, output, kept, page, folder, group_by, quiet)
     options = {"reference": reference, "group-by": group_by}
     if output is not None:
         from aigciqa.scoring.to_file import folder_of_paths
@@ -287,6 +290,7 @@ class _Run:
     kept: str | os.PathLike[str] | None  # where its rows are if the run is stopped
     report: Report | None
     maps: MapFolder | None
+    group_by: str | None
     quiet: bool
     taken: int = 0
     resumed: int = 0
@@ -335,15 +339,17 @@ class _Run:
         if self.taken == self.resumed > 0:
             self._say_resumed()
         self._say(*self.summary.lines(), *notes())
+        if self.group_by is not None and not self.summary.is_grouped:
+            complain(f"--group-by {self.group_by} matches none of the images' paths: there are no groups")
         if self.output is not None:
-            self._say(f"{self.taken} rows in {self.output}")
+            self._say(f"{counted(self.taken, 'row')} in {self.output}")
         failed = self.summary.failed
         if self.maps is not None:
             self._say(f"maps in {self.maps.folder}")
             failed += self.maps.failed
             if count := self.maps.failed:
                 why = self.maps.first_failure
-                complain(f"{count} maps could not be written, but all scores have been; the first: {why}")
+                complain(f"{counted(count, 'map')} could not be written, but all scores have been; the first: {why}")
         return self._write_report() or (EXIT_ERRORS if failed else EXIT_DONE)
 
     def count_ahead(self, listed: Callable[[], Iterable[Any]]) -> None:
@@ -378,7 +384,7 @@ class _Run:
         return status
 
     def _say_resumed(self) -> None:
-        self._say(f"resuming after {self.resumed} rows in {self.output}")
+        self._say(f"resuming after {counted(self.resumed, 'row')} in {self.output}")
 
     def _say(self, *lines: str) -> None:
         if not self.quiet:

@@ -19,7 +19,13 @@ from aigciqa.tables.text import printable
 
 _ARGUMENT = re.compile(r"`([a-z_]+)=([^`]*)`")
 #: Argument -> what else an option for it is called.
-_OTHER_NAMES = {"references": "reference", "score_ranges": "score_range", "cache_dir": "cache", "weights": "start"}
+_OTHER_NAMES = {
+    "references": "reference",
+    "score_ranges": "score_range",
+    "cache_dir": "cache",
+    "weights": "start",
+    "dimensions": "dimension",
+}
 
 
 def in_shell_words(text: str, command: click.Command) -> str:

@@ -148,7 +148,7 @@ def _starting_metric(
 
 
 def _with_start(metric: Metric, start: str, samples: Sequence[Sample]) -> Metric:
-    """A metric with the weights to start from; from a checkpoint of the same kind and dimensions, the head's too."""
+    """A metric with the weights to start from; with a trained head, too, of a checkpoint of its kind and dimensions."""
     config = metric.config
     if start == "imagenet":
         return load_imagenet(metric)
@@ -163,7 +163,8 @@ def _with_start(metric: Metric, start: str, samples: Sequence[Sample]) -> Metric
     started = Metric(replace(config, options=given.config.options))
     started.backbone.load_state_dict(given.backbone.state_dict())
     started.head.load_state_dict(metric.head.state_dict())
-    if given.config.kind == config.kind and given.dimensions == config.dimensions:
+    is_trained = bool(given.config.training)  # else its head is random, and so is the scale of what it gives
+    if is_trained and given.config.kind == config.kind and given.dimensions == config.dimensions:
         ranges = [[each.score_ranges[name] for name in config.dimensions] for each in (given.config, config)]
         started.load_state_dict(Targets.of(samples, metric).from_scores(given.state_dict(), *ranges))
     return started
