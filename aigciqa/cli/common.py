@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import os
 import re
@@ -141,8 +142,18 @@ def writing() -> Iterator[None]:
     """Turn a file that can't be written into an error of the command."""
     try:
         yield
+    except LockedError:
+        raise
     except OSError as error:
-        raise click.ClickException(f"can't write: {error}") from None
+        raise click.ClickException(unwritten(error)) from None
+
+
+def unwritten(error: OSError) -> str:
+    """What to say of a file that can't be written."""
+    what = f"can't write{'' if error.filename is None else f' {error.filename}'}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{what}: the disk is full: make room, and run the same command again"
+    return f"{what}: {error.strerror or error}"
 
 
 def split_commas(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:

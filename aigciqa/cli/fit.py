@@ -21,6 +21,7 @@ from aigciqa.cli.common import (
     score_range_option,
     split_commas,
     terminate,
+    unwritten,
 )
 from aigciqa.errors import InputError, LockedError, WeightsError
 from aigciqa.tables.text import printable
@@ -102,8 +103,10 @@ def main(
                 click.echo(os.fsencode(printable(each.image) if sys.stdout.isatty() else each.image))
     except (InputError, LockedError):
         raise
-    except (OSError, WeightsError) as error:
+    except WeightsError as error:
         raise click.ClickException(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(unwritten(error)) from None
     except tuple(STOPS) as stop:
         why, status = STOPS[type(stop)]
         complain(why)

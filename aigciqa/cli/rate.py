@@ -129,7 +129,9 @@ def main(
     if export is not None:
         _export(path, export)
         context.exit(EXIT_DONE)
-    with locked(path):
+    with contextlib.ExitStack() as held:
+        with writing():
+            held.enter_context(locked(path))
         if delete_rater is not None:
             with open_study(path) as study:
                 study.delete_rater(_number_of(delete_rater))
@@ -139,7 +141,8 @@ def main(
         from aigciqa.evaluation.study.web import listen, serve
 
         given = _given(context)
-        study = _made(path, images, reference, anonymous, asked) if images else _going_on(path, given)
+        with writing():
+            study = _made(path, images, reference, anonymous, asked) if images else _going_on(path, given)
         signal.signal(signal.SIGTERM, terminate)
         with study, listen(host, port) as listening:
             with contextlib.suppress(KeyboardInterrupt, Terminated):  # how the server is stopped
