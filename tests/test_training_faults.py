@@ -297,7 +297,7 @@ def test_where_no_epoch_can_be_chosen_it_says_so(monkeypatch: pytest.MonkeyPatch
 def test_its_figures_on_the_test_part_are_printed(root: Path, tmp_path: Path) -> None:
     few = call(root, tmp_path / "few", "--score-range", "0,10")
     assert few.exit_code == 0, few.output
-    assert config(tmp_path / "few")["dimensions"]["quality"] == [0, 10]
+    assert config(tmp_path / "few")["score_range"]["quality"] == [0, 10]
     tested = len(aigciqa.load_database("folder", root).split().test)
     assert few.stdout == f"The test part has {tested} images: correlations of fewer than 10 say nothing.\n"
     with (root / "manifest.csv").open("w", newline="") as file:  # fifty more of the same files, as prompts of their own

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any
 
@@ -180,7 +180,9 @@ def write_report(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
 
 def _telling(ours: Agreement) -> Agreement:
     """The figures, without those of images so few that they say nothing."""
-    return ours if ours.n >= MIN_TELLING else replace(ours, **dict.fromkeys(ours.intervals(), _NOTHING))
+    if ours.n >= MIN_TELLING:
+        return ours
+    return Agreement(ours.n, ours.groups, *[_NOTHING] * len(ours.intervals()), mapping=None)
 
 
 def _interval(interval: Interval, *, signed: bool = False) -> str:

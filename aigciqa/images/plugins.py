@@ -54,7 +54,8 @@ def opened(data: bytes) -> ImageFile.ImageFile:
     if format_of(data) == "HEIF":
         with needs_extra("formats", "HEIF images need pillow-heif"):
             from pillow_heif import HeifImageFile
-        return HeifImageFile(io.BytesIO(data))
+        heif: ImageFile.ImageFile = HeifImageFile(io.BytesIO(data))  # type: ignore[no-untyped-call]
+        return heif
     with needs_extra("formats", "JPEG XL images need pillow-jxl-plugin"):
         from pillow_jxl.JpegXLImagePlugin import JXLImageFile
     try:
@@ -63,7 +64,8 @@ def opened(data: bytes) -> ImageFile.ImageFile:
         raise InputError("the JPEG XL data is broken or ends early") from None
     if not image.jpeg:  # the pixels are upright: libjxl turns them as the codestream says, and EXIF is not to count
         image.info.pop("exif", None)
-    return image
+    found: ImageFile.ImageFile = image
+    return found
 
 
 def _jxl_size(data: bytes) -> tuple[int, int]:
