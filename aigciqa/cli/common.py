@@ -58,7 +58,7 @@ reference_option = click.option(
 report_option = click.option(
     "--report", metavar="FILE.html", help="Write a report to look at: figures, charts and a gallery."
 )
-overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what the outputs' names stand for already.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace outputs that are there already.")
 weights_option = click.option(
     "--weights", default="default", metavar="W", help="Variant, folder or Hub repo of the weights."
 )
@@ -231,9 +231,18 @@ def check_report(report: str | None, inputs: Iterable[Any]) -> None:
         check_target(report)
 
 
-def check_output(option: str, output: str | os.PathLike[str] | None, inputs: Iterable[Any] = ()) -> None:
-    """Refuse to write over what is read and, without --overwrite or --resume, over what is there."""
+def check_output(
+    option: str, output: str | os.PathLike[str] | None, inputs: Iterable[Any] = (), *, is_folder: bool = False
+) -> None:
+    """Refuse to write over what is read and, without --overwrite or --resume, over what is there.
+
+    A folder for what is a file, or a file for what is a folder, is refused in any case.
+    """
     check_not_read(option, output, inputs)
+    if output is not None and os.path.isdir(output) and not is_folder:
+        raise click.UsageError(f"{option} {output} is a folder; name a file")
+    if output is not None and os.path.isfile(output) and is_folder:
+        raise click.UsageError(f"{option} {output} is a file; name a folder")
     context = click.get_current_context()
     if output is None or context.params["overwrite"] or context.params.get("resume") or not is_there(output):
         return

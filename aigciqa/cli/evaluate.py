@@ -125,7 +125,8 @@ def main(
     database = load_database(database_name, root, **options)
     read = (*database.spec.layout, *database.options.values())
     for option, path in (("-o", output), ("--predictions", predictions), ("--plots", plots)):
-        check_output(option, path, [scores, *(database.root / name for name in read if isinstance(name, str))])
+        labels = (database.root / name for name in read if isinstance(name, str))
+        check_output(option, path, [scores, *labels], is_folder=option == "--plots")
     table: PrecomputedScores | None = None
     if scores is not None:
         table = PrecomputedScores.read(scores, dimensions=database.dimensions, columns=names)

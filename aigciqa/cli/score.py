@@ -141,10 +141,10 @@ def main(
         raise click.UsageError("--maps, --decoder and --uncertainty go with --engine local")
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite: give one of them")
-    check_output("-o", output, [*images, reference])
+    check_output("-o", output, [*images, reference], is_folder=engine == "ray")
     if output is not None and engine == "local":
         check_output("-o", journal_of(output))
-    check_output("--maps", maps)
+    check_output("--maps", maps, is_folder=True)
     check_report(report, [*images, reference])
     check_metrics(names, weights)
     is_a_map = partial(lies_in, folder=maps) if maps is not None else lambda _: False

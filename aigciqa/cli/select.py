@@ -101,7 +101,7 @@ def _finite(text: str) -> float:
 @click.option("--by", type=click.Choice(["copy", "hardlink", "symlink"]), default="copy", help="How, with --to.")
 @click.option("--apply", is_flag=True, help="Do it, with --to: without, what would be done is shown.")
 @click.option("--scores", is_flag=True, help="Put its score and a tab before each path, as on a terminal.")
-@click.option("-o", "--output", metavar="FILE", help="Write the rows as a new table: .csv, .json, .jsonl or .parquet.")
+@click.option("-o", "--output", metavar="FILE", help="Write the rows as a table: .csv, .json, .jsonl or .parquet.")
 @overwrite_option
 def main(
     path: str,
