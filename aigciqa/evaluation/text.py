@@ -182,7 +182,7 @@ def _telling(ours: Agreement) -> Agreement:
     """The figures, without those of images so few that they say nothing."""
     if ours.n >= MIN_TELLING:
         return ours
-    return Agreement(ours.n, ours.groups, *[_NOTHING] * len(ours.intervals()), mapping=None)
+    return Agreement(ours.n, ours.groups, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, mapping=None)
 
 
 def _interval(interval: Interval, *, signed: bool = False) -> str:
