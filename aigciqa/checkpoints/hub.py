@@ -33,7 +33,8 @@ class HubCheckpoint(Checkpoint):
     def __init__(self, repo: str, metric: str | None, cache_dir: PathName | None, local_files_only: bool) -> None:
         super().__init__(repo)
         repo_id, _, revision = repo.partition("@")
-        unpublished = f"No weights of {metric} are published yet: " if repo_id.startswith(f"{_OWNER}/") else ""
+        is_default = metric is not None and repo_id == default_repo(metric) and repo_id.startswith(f"{_OWNER}/")
+        unpublished = f"No weights of {metric} are published yet: " if is_default else ""
         self.repo = Repo(repo_id, revision or "main", cache_dir, local_files_only, unpublished, _ways_out(metric))
 
     def config_file(self) -> Path:

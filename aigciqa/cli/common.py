@@ -142,7 +142,7 @@ def writing() -> Iterator[None]:
     """Turn a file that can't be written into an error of the command."""
     try:
         yield
-    except LockedError:
+    except (InputError, LockedError):  # of which some are OSErrors, too
         raise
     except OSError as error:
         raise click.ClickException(unwritten(error)) from None

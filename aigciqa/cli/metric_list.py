@@ -36,7 +36,7 @@ def _table(specs: Sequence[MetricSpec]) -> str:
     rows = []
     for spec in specs:
         reference = "needed" if spec.requires_reference else "none"
-        sees = "the whole image" if spec.input_size is None else f"the centre, {spec.input_size} x {spec.input_size}"
-        extra = "fit" if "efficientnet" in spec.backbone else "-"
-        rows.append((spec.name, reference, sees, extra))
+        part = "crops of" if spec.embedded else "the centre,"
+        sees = "the whole image" if spec.input_size is None else f"{part} {spec.input_size} x {spec.input_size}"
+        rows.append((spec.name, reference, sees, "fit" if spec.package is not None else "-"))
     return TextTable("Metrics", _HEADER, tuple(rows), left=len(_HEADER)).aligned()

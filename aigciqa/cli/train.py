@@ -90,8 +90,8 @@ def main(
     """
     signal.signal(signal.SIGTERM, terminate)
     try:
-        found = {"score_range": score_ranges} if score_ranges is not None else {}
-        metric, tested = _train(database, root, found, output, protocol, options, progress=not quiet)
+        given = {"score_range": score_ranges} if score_ranges is not None else {}
+        metric, tested = _train(database, root, given, output, protocol, options, progress=not quiet)
     except tuple(STOPS) as stop:
         why, status = STOPS[type(stop)]
         complain(f"{why}{_kept(output)}")
@@ -106,7 +106,7 @@ def main(
 def _train(
     database: str,
     root: Path,
-    found: dict[str, Any],
+    given: dict[str, Any],
     output: Path,
     protocol: str,
     options: dict[str, Any],
@@ -114,7 +114,11 @@ def _train(
 ) -> tuple[Metric, int]:
     """Train; a run that can't go on is an error of the command, other than a wrong call.
 
-    Returns the metric, and how many images the test part has.
+    Args:
+        given: options of the database.
+
+    Returns:
+        The metric, and how many images the test part has.
     """
     import aigciqa
     from aigciqa.errors import InputError, LockedError, OutputExistsError, TrainingError, WeightsError
@@ -125,8 +129,8 @@ def _train(
     settings = {each.name: options.pop(each.name) for each in fields(Settings)}
     try:
         if database == "folder":
-            found["dimensions"] = settings["dimensions"]
-        data = aigciqa.load_database(database, root, **found)
+            given["dimensions"] = settings["dimensions"]
+        data = aigciqa.load_database(database, root, **given)
         split = data.split(protocol, seed=settings["seed"])
         settings["dimensions"] = settings["dimensions"] or data.dimensions
         return train(data, split, Settings(**settings), output, **options, progress=progress), len(split.test)

@@ -54,7 +54,8 @@ def _as_typed(value: str, comma: str) -> str:
 
 def warn(text: str) -> None:
     """Put a warning on standard error."""
-    words = in_shell_words(text, click.get_current_context().command)
+    context = click.get_current_context(silent=True)  # other threads have none
+    words = text if context is None else in_shell_words(text, context.command)
     click.secho(printable(f"WARNING: {words}"), err=True, fg="yellow")
 
 

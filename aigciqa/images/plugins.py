@@ -1,6 +1,6 @@
 """Formats that a plugin of Pillow's reads, HEIF (`.heic`) and JPEG XL: the extra `formats` installs them.
 
-They are opened without being registered with Pillow, which would be so for the whole process.
+They are opened by their plugins' own classes: what `PIL.Image.open` takes elsewhere in the process is not asked.
 """
 
 from __future__ import annotations
