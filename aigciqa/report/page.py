@@ -23,6 +23,7 @@ from aigciqa.report import sections
 from aigciqa.report.collection import FAILURE_LIMIT, Collection
 from aigciqa.report.payload import payload, select_gallery
 from aigciqa.report.thumbnails import Thumbnails
+from aigciqa.stats.reference_sets import ReferenceSet
 from aigciqa.tables.columns import finite, human_columns
 from aigciqa.tables.text import percent, probability, rounded
 from aigciqa.utils.extras import needs_extra
@@ -46,6 +47,7 @@ def write_report(
     matches: Iterable[str | None] | None = None,
     title: str = DEFAULT_TITLE,
     baseline: str | None = None,
+    reference_sets: Mapping[str, Sequence[ReferenceSet]] | None = None,
 ) -> Path:
     """Write a report of rows of scores.
 
@@ -62,6 +64,8 @@ def write_report(
             its cell `prompt`.
         title: of the page.
         baseline: the group that others are compared with; None: the best groups, pair by pair.
+        reference_sets: metric -> the sets that the percentiles of its scores are taken in: `ScoreTable.reference_sets`,
+            or `{metric.name: metric.config.reference_sets}`. None: no percentiles.
 
     Returns:
         The path.
@@ -79,7 +83,7 @@ def write_report(
         >>> write_report(f"{tempfile.mkdtemp()}/report.html", rows, columns).name
         'report.html'
     """
-    report = Report(path, columns, title=title, baseline=baseline)
+    report = Report(path, columns, title=title, baseline=baseline, reference_sets=reference_sets)
     maps = iter(maps) if maps is not None else itertools.repeat(None)
     matches = iter(matches) if matches is not None else itertools.repeat(None)
     for row in rows:
@@ -100,11 +104,13 @@ class Report:
         *,
         title: str = DEFAULT_TITLE,
         baseline: str | None = None,
+        reference_sets: Mapping[str, Sequence[ReferenceSet]] | None = None,
     ) -> None:
         check_target(path)
         self.path = Path(path)
         self.title = title
         self.baseline = baseline
+        self.reference_sets = reference_sets or {}
         self.collection = Collection(columns)
         self.human = human_columns(columns)
         self.first_metric: str | None = None
@@ -155,7 +161,8 @@ def _render(report: Report, thumbnails: Thumbnails) -> str:
     gallery = select_gallery(collection, columns)
     images = [collection.images[index].path for index in gallery.indices]
     thumbnails.make([*images, *gallery.references])
-    data = payload(collection, columns, members, gallery, report.path.parent) | {"inline": thumbnails.is_inline}
+    data = payload(collection, columns, members, gallery, report.path.parent, report.reference_sets)
+    data |= {"inline": thumbnails.is_inline}
     script = _in_script(_read("report.js"))
     bokeh = _in_script(_bokeh())
     template = _environment().get_template("report.html.j2")

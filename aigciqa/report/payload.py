@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from aigciqa.images.colour_maps import COLOURS, colour_map
 from aigciqa.registry import known_metric
 from aigciqa.report.collection import LEVELS, Collection, Column, SmallMap
 from aigciqa.report.sections import Members
+from aigciqa.stats.reference_sets import ReferenceSet
 from aigciqa.tables.text import without_nan
 from aigciqa.utils import object_stores
 
@@ -56,7 +57,12 @@ def select_gallery(collection: Collection, columns: Sequence[Column]) -> Gallery
 
 
 def payload(
-    collection: Collection, columns: Sequence[Column], members: Members, gallery: Gallery, folder: Path
+    collection: Collection,
+    columns: Sequence[Column],
+    members: Members,
+    gallery: Gallery,
+    folder: Path,
+    reference_sets: Mapping[str, Sequence[ReferenceSet]],
 ) -> dict[str, Any]:
     """The data of the page's script; its links are relative to the page's folder."""
     images = [collection.images[index] for index in gallery.indices]
@@ -72,6 +78,7 @@ def payload(
                 "metric": column.metric,
                 "dimension": column.dimension,
                 "values": without_nan(column.values[gallery.indices].tolist()),
+                "percentiles": _percentiles(column, gallery, reference_sets.get(column.metric, ())),
                 "histogram": _histogram(column, members, coloured),
             }
             for column in columns
@@ -88,6 +95,16 @@ def payload(
         "maps": _maps(collection, gallery),
         "palette": base64.b64encode(colour_map(np.linspace(0, 1, COLOURS)[None], 0, 1).tobytes()).decode(),
     }
+
+
+def _percentiles(column: Column, gallery: Gallery, known: Sequence[ReferenceSet]) -> list[dict[str, Any]]:
+    """Where the gallery's scores stand in each reference set: whole percentages, null where there is no score."""
+    scores = column.values[gallery.indices]
+    return [
+        {"of": each.label, "values": without_nan(each.percentiles(column.dimension, scores).round().tolist())}
+        for each in known
+        if column.dimension in each.quantiles
+    ]
 
 
 def _histogram(column: Column, members: Members, coloured: Sequence[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ const thumbnails = byId("thumbnails").textContent.split("\n");
 
 const MIN_CARD = 190; // pixels; a card with an image prompt is wider by half
 const TEXT_HEIGHT = 64; // of a card, below the image
+const STANDING_HEIGHT = 18; // of the line that says where its score stands in a reference set
 const GAP = 14;
 const OVERSCAN_ROWS = 2;
 const PRINTED_CARDS = 48;
@@ -51,6 +52,15 @@ const referenceThumbnail = (index) => thumbnail(data.images.length + data.refere
 
 const fileName = (path) => path.slice(Math.max(path.lastIndexOf("/"), path.lastIndexOf("\\")) + 1) || path;
 
+/** Where an image's score stands in each of a column's reference sets: "above 63% of 160 photographs". */
+function standings(column, index) {
+  return column.percentiles
+    .filter(({ values }) => values[index] !== null)
+    .map(({ of, values }) =>
+      values[index] === 0 ? `below all ${of}` : values[index] === 100 ? `above all ${of}` : `above ${values[index]}% of ${of}`,
+    );
+}
+
 /** The smallest and the largest number of a list with gaps. */
 function extent(values) {
   return values.reduce(
@@ -87,6 +97,8 @@ class Gallery {
     this.open = open;
     this.form = byId("controls");
     this.list = byId("cards");
+    this.textHeight = TEXT_HEIGHT + (data.columns.some((column) => column.percentiles.length) ? STANDING_HEIGHT : 0);
+    this.list.style.setProperty("--text-height", `${this.textHeight}px`);
     this.order = [];
     this.cards = new Map(); // position in the order -> its element
     this.active = 0; // the position that Tab reaches
@@ -237,7 +249,7 @@ class Gallery {
     const least = Math.min(width, MIN_CARD * (this.hasReferences ? 1.5 : 1));
     this.across = Math.max(1, Math.floor((width + GAP) / (least + GAP)));
     this.width = (width - GAP * (this.across - 1)) / this.across;
-    this.height = Math.round((this.hasReferences ? this.width / 2 : this.width) + TEXT_HEIGHT);
+    this.height = Math.round((this.hasReferences ? this.width / 2 : this.width) + this.textHeight);
     const rows = Math.ceil(this.order.length / this.across);
     this.list.style.height = rows ? `${rows * (this.height + GAP)}px` : "auto";
     for (const [position, card] of this.cards) this.place(card, position);
@@ -305,6 +317,7 @@ class Gallery {
     }
     const group = element("span", { className: "group" });
     if (data.groups.length > 1) group.append(dot(groupColour(data.group[index])), groupName(data.group[index]));
+    const standing = standings(this.column, index)[0] ?? "";
     const text = element(
       "span",
       { className: "text" },
@@ -312,9 +325,10 @@ class Gallery {
       element("span", { className: "score", textContent: score }),
       group,
       element("span", { className: "dimension", textContent: dimension }),
+      element("span", { className: "standing", textContent: standing }),
     );
     const button = element("button", { type: "button", tabIndex: -1, title: data.images[index] }, pair, text);
-    button.setAttribute("aria-label", `${name}, ${data.groups[data.group[index]]}, ${label} ${score}`);
+    button.setAttribute("aria-label", `${name}, ${data.groups[data.group[index]]}, ${label} ${score}${standing && `, ${standing}`}`);
     const item = element("li", { className: "card" }, button);
     item.dataset.position = position;
     item.setAttribute("aria-setsize", this.order.length);
@@ -458,14 +472,17 @@ class Viewer {
     byId("next").disabled = this.position === this.order.length - 1;
     const rows = data.columns
       .filter((column) => column.values[index] !== null)
-      .map((column) =>
+      .flatMap((column) => [
         element(
           "tr",
           {},
           element("th", { scope: "row", textContent: column.label }),
           element("td", { className: "n", textContent: format(column.values[index]) }),
         ),
-      );
+        ...standings(column, index).map((textContent) =>
+          element("tr", { className: "standing" }, element("td", { colSpan: 2, textContent })),
+        ),
+      ]);
     byId("viewer-scores").tBodies[0].replaceChildren(...rows);
     const metadata = [["File", bdi(data.images[index])]];
     if (data.groups.length > 1) metadata.push(["Group", groupName(data.group[index])]);
