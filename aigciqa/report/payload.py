@@ -1,4 +1,4 @@
-"""What the page's script reads: the gallery, its maps, the charts' numbers."""
+"""What the page's script reads: the gallery with its scores and maps."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aigciqa.images.colour_maps import COLOURS, colour_map
-from aigciqa.registry import known_metric
 from aigciqa.report.collection import LEVELS, Collection, Column, SmallMap
 from aigciqa.report.sections import Members
 from aigciqa.tables.text import without_nan
@@ -24,7 +24,6 @@ from aigciqa.utils import object_stores
 GALLERY_LIMIT = 10_000
 #: Groups that charts show in a colour of their own: the largest. The others share one.
 COLOURED_LIMIT = 7
-BINS = 40
 #: Percentiles of the maps' lowest and highest scores that the colours span: an outlier would take the contrast away.
 _SPAN = (5, 95)
 _SEED = 0
@@ -72,7 +71,7 @@ def payload(
                 "metric": column.metric,
                 "dimension": column.dimension,
                 "values": without_nan(column.values[gallery.indices].tolist()),
-                "histogram": _histogram(column, members, coloured),
+                "std": _known(column.deviations[gallery.indices]),
             }
             for column in columns
         ],
@@ -90,12 +89,9 @@ def payload(
     }
 
 
-def _histogram(column: Column, members: Members, coloured: Sequence[str]) -> dict[str, Any]:
-    """Edges of the bins, and the images in each: of every coloured group, then of the others."""
-    edges = np.histogram_bin_edges(column.values[np.isfinite(column.values)], BINS)
-    counts = [np.histogram(column.values[members[group]], edges)[0] for group in coloured]
-    rest = np.histogram(column.values, edges)[0] - sum(counts)
-    return {"edges": edges.round(6).tolist(), "counts": [each.tolist() for each in [*counts, rest]]}
+def _known(values: NDArray[np.float64]) -> list[float | None] | None:
+    """Numbers with gaps; None if there is none."""
+    return without_nan(values.tolist()) if np.isfinite(values).any() else None
 
 
 def _link(path: str, folder: Path) -> str | None:
@@ -117,28 +113,20 @@ def _maps(collection: Collection, gallery: Gallery) -> dict[str, Any]:
     for (index, metric), small in collection.maps.items():
         if index in positions:
             found.setdefault(metric, {})[positions[index]] = small
-    return {metric: _scaled(metric, maps) for metric, maps in found.items()}
+    return {metric: _scaled(collection.facts_of(metric).seen, maps) for metric, maps in found.items()}
 
 
-def _scaled(metric: str, maps: dict[int, SmallMap]) -> dict[str, Any]:
+def _scaled(seen: float | None, maps: dict[int, SmallMap]) -> dict[str, Any]:
     low = float(np.percentile([each.low for each in maps.values()], _SPAN[0]))
     high = float(np.percentile([each.high for each in maps.values()], _SPAN[1]))
     high = max(high, low + 1e-6)
     return {
         "low": low,
         "high": high,
-        "crop": _seen(metric),
+        "crop": seen,
         "shapes": {position: each.shape for position, each in maps.items()},
         "levels": {position: _levels(each, low, high) for position, each in maps.items()},
     }
-
-
-def _seen(metric: str) -> float | None:
-    """Side of the centre square that a metric sees, as a share of the short side; None if it sees all."""
-    spec = known_metric(metric)
-    if spec is None or spec.preprocess.crop is None or spec.preprocess.resize is None:
-        return None
-    return spec.preprocess.crop / spec.preprocess.resize
 
 
 def _levels(small: SmallMap, low: float, high: float) -> str:
