@@ -23,6 +23,7 @@ from aigciqa.report import sections
 from aigciqa.report.collection import FAILURE_LIMIT, Collection, MetricFacts
 from aigciqa.report.payload import payload, select_gallery
 from aigciqa.report.thumbnails import Thumbnails
+from aigciqa.stats.reference_sets import ReferenceSet
 from aigciqa.tables.columns import finite, human_columns
 from aigciqa.tables.text import percent, probability, rounded
 from aigciqa.utils.extras import needs_extra
@@ -47,6 +48,7 @@ def write_report(
     title: str = DEFAULT_TITLE,
     baseline: str | None = None,
     metrics: Mapping[str, MetricFacts] | None = None,
+    reference_sets: Mapping[str, Sequence[ReferenceSet]] | None = None,
 ) -> Path:
     """Write a report of rows of scores.
 
@@ -65,6 +67,8 @@ def write_report(
         baseline: the group that others are compared with; None: the best groups, pair by pair.
         metrics: name -> its score ranges and what it sees of an image, where that is not what
             `aigciqa.metric_info` says: of a fitted head.
+        reference_sets: metric -> the sets that the percentiles of its scores are taken in: `ScoreTable.reference_sets`,
+            or `{metric.name: metric.config.reference_sets}`. None: no percentiles.
 
     Returns:
         The path.
@@ -82,7 +86,7 @@ def write_report(
         >>> write_report(f"{tempfile.mkdtemp()}/report.html", rows, columns).name
         'report.html'
     """
-    report = Report(path, columns, title=title, baseline=baseline, metrics=metrics)
+    report = Report(path, columns, title=title, baseline=baseline, metrics=metrics, reference_sets=reference_sets)
     maps = iter(maps) if maps is not None else itertools.repeat(None)
     matches = iter(matches) if matches is not None else itertools.repeat(None)
     for row in rows:
@@ -104,11 +108,13 @@ class Report:
         title: str = DEFAULT_TITLE,
         baseline: str | None = None,
         metrics: Mapping[str, MetricFacts] | None = None,
+        reference_sets: Mapping[str, Sequence[ReferenceSet]] | None = None,
     ) -> None:
         check_target(path)
         self.path = Path(path)
         self.title = title
         self.baseline = baseline
+        self.reference_sets = reference_sets or {}
         self.collection = Collection(columns, metrics or {})
         self.human = human_columns(columns)
         self.first_metric: str | None = None
@@ -159,7 +165,8 @@ def _render(report: Report, thumbnails: Thumbnails) -> str:
     gallery = select_gallery(collection, columns)
     images = [collection.images[index].path for index in gallery.indices]
     thumbnails.make([*images, *gallery.references])
-    data = payload(collection, columns, members, gallery, report.path.parent) | {"inline": thumbnails.is_inline}
+    data = payload(collection, columns, members, gallery, report.path.parent, report.reference_sets)
+    data |= {"inline": thumbnails.is_inline}
     panels = sections.panels(collection, columns, members, report.baseline)
     script = _in_script(_read("report.js"))
     bokeh = _in_script(_bokeh()) if len(panels) > 1 else ""  # for the scatter plot

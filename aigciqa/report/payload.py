@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from aigciqa.images.colour_maps import COLOURS, colour_map
 from aigciqa.report.collection import LEVELS, Collection, Column, SmallMap
 from aigciqa.report.sections import Members
+from aigciqa.stats.reference_sets import ReferenceSet
 from aigciqa.tables.text import without_nan
 from aigciqa.utils import object_stores
 
@@ -55,7 +56,12 @@ def select_gallery(collection: Collection, columns: Sequence[Column]) -> Gallery
 
 
 def payload(
-    collection: Collection, columns: Sequence[Column], members: Members, gallery: Gallery, folder: Path
+    collection: Collection,
+    columns: Sequence[Column],
+    members: Members,
+    gallery: Gallery,
+    folder: Path,
+    reference_sets: Mapping[str, Sequence[ReferenceSet]],
 ) -> dict[str, Any]:
     """The data of the page's script; its links are relative to the page's folder."""
     images = [collection.images[index] for index in gallery.indices]
@@ -72,6 +78,7 @@ def payload(
                 "dimension": column.dimension,
                 "values": without_nan(column.values[gallery.indices].tolist()),
                 "std": _known(column.deviations[gallery.indices]),
+                "percentiles": _percentiles(column, gallery, reference_sets.get(column.metric, ())),
             }
             for column in columns
         ],
@@ -92,6 +99,16 @@ def payload(
 def _known(values: NDArray[np.float64]) -> list[float | None] | None:
     """Numbers with gaps; None if there is none."""
     return without_nan(values.tolist()) if np.isfinite(values).any() else None
+
+
+def _percentiles(column: Column, gallery: Gallery, known: Sequence[ReferenceSet]) -> list[dict[str, Any]]:
+    """Where the gallery's scores stand in each reference set: whole percentages, null where there is no score."""
+    scores = column.values[gallery.indices]
+    return [
+        {"of": each.label, "values": without_nan(each.percentiles(column.dimension, scores).round().tolist())}
+        for each in known
+        if column.dimension in each.quantiles
+    ]
 
 
 def _link(path: str, folder: Path) -> str | None:

@@ -32,6 +32,20 @@ def std_columns(dimensions: Iterable[str]) -> list[str]:
     return [f"{name}_std" for name in dimensions]
 
 
+def percentile_columns(dimensions: Iterable[str]) -> list[str]:
+    """The columns of where the scores of some dimensions stand in a reference set."""
+    return [f"{name}_percentile" for name in dimensions]
+
+
+def scored_columns(dimensions: Sequence[str], uncertainty: bool, percentiles: bool) -> list[str]:
+    """The columns of scores, and of what is asked for beside them."""
+    beside = [
+        *(std_columns(dimensions) if uncertainty else ()),
+        *(percentile_columns(dimensions) if percentiles else ()),
+    ]
+    return [*dimensions, *beside]
+
+
 def scores_of(columns: Sequence[str]) -> tuple[str, ...]:
     """The columns of a table that hold scores."""
     return tuple(columns[len(LEADING_COLUMNS) : columns.index("error")])

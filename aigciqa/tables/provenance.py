@@ -8,7 +8,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from aigciqa.errors import SourceError
+from aigciqa.errors import InputError, SourceError
+from aigciqa.stats.reference_sets import ReferenceSet
 from aigciqa.utils import object_stores
 from aigciqa.utils.files import write_file
 
@@ -65,6 +66,15 @@ def declared_ranges(table: str) -> dict[str, tuple[float, float]]:
         declared = (read(table) or {}).get("dimensions")
         return {name: (float(low), float(high)) for name, (low, high) in declared.items()} if declared else {}
     except (SourceError, AttributeError, TypeError, ValueError):  # of another program
+        return {}
+
+
+def reference_sets(table: str) -> dict[str, tuple[ReferenceSet, ...]]:
+    """Metric -> the reference sets of its scores in a table, a path or URL, as far as what made it is known."""
+    try:
+        metrics = (read(table) or {})["metrics"]
+        return {each["name"]: tuple(map(ReferenceSet.from_dict, each["reference_sets"])) for each in metrics}
+    except (SourceError, InputError, KeyError, TypeError):  # of another program, or of an earlier version
         return {}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from aigciqa.errors import InputError, SourceError
 from aigciqa.registry import SCORE_RANGES, known_dimensions
+from aigciqa.stats.reference_sets import ReferenceSet
 from aigciqa.tables import provenance
 from aigciqa.tables.columns import LEADING_COLUMNS, columns_of, to_score
 from aigciqa.tables.formats import TABLE_SUFFIXES, read_rows
@@ -44,6 +45,11 @@ class ScoreTable:
     def columns(self) -> tuple[str, ...]:
         """All columns, in order; a row has each of them."""
         return (*columns_of(self.dimensions), *self.others)
+
+    @property
+    def reference_sets(self) -> dict[str, tuple[ReferenceSet, ...]]:
+        """Metric -> the sets that percentiles of its scores are taken in, as far as `FILE.meta.json` says."""
+        return provenance.reference_sets(str(self.path))
 
     @property
     def rows(self) -> Iterator[dict[str, Any]]:

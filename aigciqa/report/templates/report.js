@@ -6,6 +6,7 @@ const thumbnails = byId("thumbnails").textContent.split("\n");
 
 const MIN_CARD = 190; // pixels; a card with an image prompt is wider by half
 const TEXT_HEIGHT = 64; // of a card, below the image
+const STANDING_HEIGHT = 18; // of the line that says where its score stands in a reference set
 const GAP = 14;
 const OVERSCAN_ROWS = 2;
 const PRINTED_CARDS = 48; // half from the top of the order, half from its end
@@ -63,13 +64,16 @@ function scoreText(column, index) {
   return std === null ? format(value) : `${format(value)} \u00b1 ${format(std)}`;
 }
 
-/** Where a score stands: "above 63% of AI-generated images"; empty where that is not known. */
-function standing(column, index) {
-  const percentile = column.percentiles?.[index] ?? null;
-  return percentile === null ? "" : `above ${Math.floor(percentile)}% of ${column.percentileOf}`;
-}
-
 const fileName = (path) => path.slice(Math.max(path.lastIndexOf("/"), path.lastIndexOf("\\")) + 1) || path;
+
+/** Where an image's score stands in each of a column's reference sets: "above 63% of 160 photographs". */
+function standings(column, index) {
+  return column.percentiles
+    .filter(({ values }) => values[index] !== null)
+    .map(({ of, values }) =>
+      values[index] === 0 ? `below all ${of}` : values[index] === 100 ? `above all ${of}` : `above ${values[index]}% of ${of}`,
+    );
+}
 
 /** The smallest and the largest number of a list with gaps. */
 function extent(values) {
@@ -107,6 +111,8 @@ class Gallery {
     this.open = open;
     this.form = byId("controls");
     this.list = byId("cards");
+    this.textHeight = TEXT_HEIGHT + (data.columns.some((column) => column.percentiles.length) ? STANDING_HEIGHT : 0);
+    this.list.style.setProperty("--text-height", `${this.textHeight}px`);
     this.order = [];
     this.cards = new Map(); // position in the order -> its element
     this.active = 0; // the position that Tab reaches
@@ -258,7 +264,7 @@ class Gallery {
     const least = Math.min(width, MIN_CARD * (this.hasReferences ? 1.5 : 1));
     this.across = Math.max(1, Math.floor((width + GAP) / (least + GAP)));
     this.width = (width - GAP * (this.across - 1)) / this.across;
-    this.height = Math.round((this.hasReferences ? this.width / 2 : this.width) + TEXT_HEIGHT);
+    this.height = Math.round((this.hasReferences ? this.width / 2 : this.width) + this.textHeight);
     const rows = Math.ceil(this.order.length / this.across);
     this.list.style.height = rows ? `${rows * (this.height + GAP)}px` : "auto";
     for (const [position, card] of this.cards) this.place(card, position);
@@ -347,7 +353,6 @@ class Gallery {
     const index = this.order[position];
     const { column } = this;
     const [score, std] = scoreText(column, index).split(" \u00b1 ");
-    const stands = standing(column, index);
     const name = fileName(data.images[index]);
     const pair = element("span", { className: "pair" }, small(thumbnail(index)));
     if (this.hasReferences) {
@@ -355,6 +360,7 @@ class Gallery {
     }
     const group = element("span", { className: "group" });
     if (data.groups.length > 1) group.append(dot(colourOf(data.group[index])), groupName(data.group[index]));
+    const standing = standings(column, index)[0] ?? "";
     const text = element(
       "span",
       { className: "text" },
@@ -365,9 +371,10 @@ class Gallery {
         ...(std ? [element("small", { textContent: ` \u00b1 ${std}` })] : []),
       ),
       group,
-      element("span", { className: "dimension", textContent: stands ? stands.split(" of ")[0] : column.dimension }),
+      element("span", { className: "dimension", textContent: column.dimension }),
+      element("span", { className: "standing", textContent: standing }),
     );
-    const sentence = [`${column.label} ${scoreText(column, index)}`, stands].filter(Boolean).join(", ");
+    const sentence = [`${column.label} ${scoreText(column, index)}`, standing].filter(Boolean).join(", ");
     const title = `${data.images[index]}\n${sentence}`;
     const button = element("button", { type: "button", tabIndex: -1, title }, pair, text);
     button.setAttribute("aria-label", `${name}, ${data.groups[data.group[index]]}, ${sentence}`);
@@ -511,18 +518,17 @@ class Viewer {
     byId("next").disabled = this.position === this.order.length - 1;
     const rows = data.columns
       .filter((column) => column.values[index] !== null)
-      .map((column) =>
+      .flatMap((column) => [
         element(
           "tr",
           {},
           element("th", { scope: "row", textContent: column.label }),
-          element(
-            "td",
-            { className: "n", textContent: scoreText(column, index) },
-            element("small", { textContent: standing(column, index) }),
-          ),
+          element("td", { className: "n", textContent: scoreText(column, index) }),
         ),
-      );
+        ...standings(column, index).map((textContent) =>
+          element("tr", { className: "standing" }, element("td", { colSpan: 2, textContent })),
+        ),
+      ]);
     byId("viewer-scores").tBodies[0].replaceChildren(...rows);
     const metadata = [["File", bdi(data.images[index])]];
     if (data.groups.length > 1) metadata.push(["Group", groupName(data.group[index])]);
