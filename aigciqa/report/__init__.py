@@ -3,7 +3,6 @@
 `write_report` makes it of rows, `Report` of rows as they come. Needs the extra `report`.
 """
 
-from aigciqa.report.collection import MetricFacts
 from aigciqa.report.page import Report, check_target, write_report
 
-__all__ = ["MetricFacts", "Report", "check_target", "write_report"]
+__all__ = ["Report", "check_target", "write_report"]

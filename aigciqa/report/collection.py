@@ -12,42 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from aigciqa.registry import Preprocess, known_metric
+from aigciqa.registry import known_metric
 from aigciqa.stats.means import prompt_of
 from aigciqa.tables.columns import finite, scores_of, uncertainty_columns
+from aigciqa.tables.provenance import MetricFacts
 
 #: Failures that are kept with their reason; the others are counted.
 FAILURE_LIMIT = 1000
 #: Longest side of a map that is kept; larger ones are averaged down.
 MAP_SIDE = 32
 LEVELS = 255
-
-
-@dataclass(frozen=True)
-class MetricFacts:
-    """What a report says of a metric.
-
-    Attributes:
-        score_ranges: dimension -> (lowest, highest) score.
-        preprocess: how its images are preprocessed, which says what it sees of them; None: it sees all.
-
-    Example:
-        >>> from aigciqa import metric_info
-        >>> from aigciqa.report import MetricFacts
-        >>> facts = MetricFacts({"quality": (1, 7)}, metric_info("nr-resnet50").preprocess)
-        >>> facts.seen  # 224 of 256 pixels
-        0.875
-    """
-
-    score_ranges: Mapping[str, tuple[float, float]]
-    preprocess: Preprocess | None = None
-
-    @property
-    def seen(self) -> float | None:
-        """Side of the centre square that the metric sees, as a share of the short side; None if it sees all."""
-        if self.preprocess is None or self.preprocess.crop is None or self.preprocess.resize is None:
-            return None
-        return self.preprocess.crop / self.preprocess.resize
 
 
 class Image(NamedTuple):
@@ -165,7 +139,7 @@ class Collection:
         if metric in self._metrics:
             return self._metrics[metric]
         spec = known_metric(metric)
-        return MetricFacts({}) if spec is None else MetricFacts(spec.score_ranges, spec.preprocess)
+        return MetricFacts({}) if spec is None else MetricFacts(spec.score_ranges, spec.preprocess.seen)
 
     def _whole(self, metric: str, name: str | None) -> NDArray[np.float64]:
         """What a metric's rows have in a column, for every image."""

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 import aigciqa
 from aigciqa.errors import InputError
 from aigciqa.report import sections
-from aigciqa.report.collection import FAILURE_LIMIT, Collection, MetricFacts
+from aigciqa.report.collection import FAILURE_LIMIT, Collection
 from aigciqa.report.payload import payload, select_gallery
 from aigciqa.report.thumbnails import Thumbnails
-from aigciqa.stats.reference_sets import ReferenceSet
 from aigciqa.tables.columns import finite, human_columns
+from aigciqa.tables.provenance import MetricFacts
 from aigciqa.tables.text import percent, probability, rounded
 from aigciqa.utils.extras import needs_extra
 from aigciqa.utils.files import write_file
@@ -48,7 +48,6 @@ def write_report(
     title: str = DEFAULT_TITLE,
     baseline: str | None = None,
     metrics: Mapping[str, MetricFacts] | None = None,
-    reference_sets: Mapping[str, Sequence[ReferenceSet]] | None = None,
 ) -> Path:
     """Write a report of rows of scores.
 
@@ -65,10 +64,8 @@ def write_report(
             its cell `prompt`.
         title: of the page.
         baseline: the group that others are compared with; None: the best groups, pair by pair.
-        metrics: name -> its score ranges and what it sees of an image, where that is not what
-            `aigciqa.metric_info` says: of a fitted head.
-        reference_sets: metric -> the sets that the percentiles of its scores are taken in: `ScoreTable.reference_sets`,
-            or `{metric.name: metric.config.reference_sets}`. None: no percentiles.
+        metrics: name -> what is known of it: `ScoreTable.metrics`, or `{metric.name: metric.config.facts}`. Of others
+            the page says what `aigciqa.metric_info` does, without percentiles.
 
     Returns:
         The path.
@@ -86,7 +83,7 @@ def write_report(
         >>> write_report(f"{tempfile.mkdtemp()}/report.html", rows, columns).name
         'report.html'
     """
-    report = Report(path, columns, title=title, baseline=baseline, metrics=metrics, reference_sets=reference_sets)
+    report = Report(path, columns, title=title, baseline=baseline, metrics=metrics)
     maps = iter(maps) if maps is not None else itertools.repeat(None)
     matches = iter(matches) if matches is not None else itertools.repeat(None)
     for row in rows:
@@ -108,13 +105,11 @@ class Report:
         title: str = DEFAULT_TITLE,
         baseline: str | None = None,
         metrics: Mapping[str, MetricFacts] | None = None,
-        reference_sets: Mapping[str, Sequence[ReferenceSet]] | None = None,
     ) -> None:
         check_target(path)
         self.path = Path(path)
         self.title = title
         self.baseline = baseline
-        self.reference_sets = reference_sets or {}
         self.collection = Collection(columns, metrics or {})
         self.human = human_columns(columns)
         self.first_metric: str | None = None
@@ -165,8 +160,7 @@ def _render(report: Report, thumbnails: Thumbnails) -> str:
     gallery = select_gallery(collection, columns)
     images = [collection.images[index].path for index in gallery.indices]
     thumbnails.make([*images, *gallery.references])
-    data = payload(collection, columns, members, gallery, report.path.parent, report.reference_sets)
-    data |= {"inline": thumbnails.is_inline}
+    data = payload(collection, columns, members, gallery, report.path.parent) | {"inline": thumbnails.is_inline}
     panels = sections.panels(collection, columns, members, report.baseline)
     script = _in_script(_read("report.js"))
     bokeh = _in_script(_bokeh()) if len(panels) > 1 else ""  # for the scatter plot

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,12 +56,7 @@ def select_gallery(collection: Collection, columns: Sequence[Column]) -> Gallery
 
 
 def payload(
-    collection: Collection,
-    columns: Sequence[Column],
-    members: Members,
-    gallery: Gallery,
-    folder: Path,
-    reference_sets: Mapping[str, Sequence[ReferenceSet]],
+    collection: Collection, columns: Sequence[Column], members: Members, gallery: Gallery, folder: Path
 ) -> dict[str, Any]:
     """The data of the page's script; its links are relative to the page's folder."""
     images = [collection.images[index] for index in gallery.indices]
@@ -78,7 +73,7 @@ def payload(
                 "dimension": column.dimension,
                 "values": without_nan(column.values[gallery.indices].tolist()),
                 "std": _known(column.deviations[gallery.indices]),
-                "percentiles": _percentiles(column, gallery, reference_sets.get(column.metric, ())),
+                "percentiles": _percentiles(column, gallery, collection.facts_of(column.metric).reference_sets),
             }
             for column in columns
         ],
