@@ -30,6 +30,7 @@ from aigciqa.registry import (
 )
 from aigciqa.stats.bootstrap import Array
 from aigciqa.stats.reference_sets import ReferenceSet
+from aigciqa.tables.provenance import MetricFacts
 
 FORMAT = 1
 #: Bytes a `config.json` may have.
@@ -109,6 +110,11 @@ class MetricConfig:
     def dimensions(self) -> tuple[str, ...]:
         """What the head predicts, in the order of its outputs."""
         return tuple(self.score_ranges)
+
+    @property
+    def facts(self) -> MetricFacts:
+        """What a report says of the metric."""
+        return MetricFacts(self.score_ranges, self.preprocess.seen, self.reference_sets)
 
     def reference_set(self) -> ReferenceSet:
         """The set whose percentiles tables of scores tell, the first; InputError where there is none."""

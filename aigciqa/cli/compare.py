@@ -32,7 +32,7 @@ from aigciqa.cli.common import (
 )
 from aigciqa.records import Item
 from aigciqa.registry import SCORE_RANGES, known_metric
-from aigciqa.tables.columns import columns_of, dimensions_of, to_row
+from aigciqa.tables.columns import columns_of, dimensions_of, to_row, uncertainty_columns
 from aigciqa.tables.scores import ScoreTable, is_table, read_table
 from aigciqa.tables.text import encoded, printable
 from aigciqa.utils.object_stores import may_exist
@@ -41,7 +41,7 @@ from aigciqa.utils.paths import absolute
 if TYPE_CHECKING:
     from aigciqa.compare.groups import Group, Result
     from aigciqa.metric import Metric
-    from aigciqa.stats.reference_sets import ReferenceSet
+    from aigciqa.tables.provenance import MetricFacts
 
 #: More groups are counted, not named, in a report's title.
 _TITLE_NAMES = 4
@@ -119,12 +119,12 @@ def main(
         check_names(list(titles.values()), baseline)
     groups = {argument: _table_group(titles[argument], table, names) for argument, table in tables.items()}
     dimensions = dict.fromkeys(name for table in tables.values() for name in table.dimensions)
-    known: list[Mapping[str, Sequence[ReferenceSet]]] = [table.reference_sets for table in tables.values()]
+    known: list[Mapping[str, MetricFacts]] = [table.metrics for table in tables.values()]
     if folders:
         names = names or _named_in(groups.values())
         scored, metrics = _score_folders(folders, titles, names, reference, weights, dimension, quiet, **computing)
         dimensions |= dict.fromkeys(dimensions_of(metrics, dimension))
-        known.append({metric.name: metric.config.reference_sets for metric in metrics})
+        known.append({metric.name: metric.config.facts for metric in metrics})
         if tables:  # of which only the images are known, not the folder that was scored
             scored = {argument: Group.of_rows(each.name, each.rows) for argument, each in scored.items()}
         groups |= scored
@@ -238,20 +238,24 @@ def _divided(whole: Group) -> list[Group]:
     return [Group.of_rows(name, each, whole.table) for name, each in rows.items()]
 
 
-def _agreeing(known: Sequence[Mapping[str, Sequence[ReferenceSet]]]) -> dict[str, Sequence[ReferenceSet]]:
-    """Metric -> its reference sets, where all that scored by it have the same: they had the same weights."""
+def _agreeing(known: Sequence[Mapping[str, MetricFacts]]) -> dict[str, MetricFacts]:
+    """Metric -> what is known of it, where all that scored by it agree; else it had several weights."""
+    from aigciqa.tables.provenance import MetricFacts
+
     names = dict.fromkeys(itertools.chain.from_iterable(known))
     found = {name: [each[name] for each in known if name in each] for name in names}
-    return {name: first for name, (first, *others) in found.items() if all(each == first for each in others)}
+    return {
+        name: first if all(each == first for each in others) else MetricFacts({})
+        for name, (first, *others) in found.items()
+    }
 
 
-def _write_report(
-    path: str, result: Result, dimensions: Sequence[str], known: Mapping[str, Sequence[ReferenceSet]]
-) -> None:
+def _write_report(path: str, result: Result, dimensions: Sequence[str], known: Mapping[str, MetricFacts]) -> None:
     """A report of all rows, grouped as they were compared."""
     from aigciqa.report import write_report
 
-    columns = columns_of(dimensions)
+    tables = [group.table for group in result.groups if group.table is not None]
+    columns = columns_of(dimensions, {std for table in tables for std in uncertainty_columns(table.columns).values()})
     blank = dict.fromkeys(columns)
     rows = (
         {**blank, **(group.table.located(row) if group.table is not None else row), "group": group.name}
@@ -268,7 +272,7 @@ def _write_report(
         matches=matches,
         title=f"Comparison of {title}",
         baseline=result.baseline,
-        reference_sets=known,
+        metrics=known,
     )
 
 

@@ -185,8 +185,8 @@ def main(
     if report is not None:
         from aigciqa.report import Report
 
-        known = {metric.name: metric.config.reference_sets for metric in metrics}
-        page = Report(report, columns_of(dimensions, carried), reference_sets=known)
+        known = {metric.name: metric.config.facts for metric in metrics}
+        page = Report(report, columns_of(scored_columns(dimensions, uncertainty, False), carried), metrics=known)
     run = _Run([metric.name for metric in metrics], dimensions, columns, output, kept, page, folder, quiet)
     options = {"reference": reference, "group-by": group_by}
     if output is not None:

@@ -1,19 +1,19 @@
-"""What the page's script reads: the gallery, its maps, the charts' numbers."""
+"""What the page's script reads: the gallery with its scores and maps."""
 
 from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aigciqa.images.colour_maps import COLOURS, colour_map
-from aigciqa.registry import known_metric
 from aigciqa.report.collection import LEVELS, Collection, Column, SmallMap
 from aigciqa.report.sections import Members
 from aigciqa.stats.reference_sets import ReferenceSet
@@ -25,7 +25,6 @@ from aigciqa.utils import object_stores
 GALLERY_LIMIT = 10_000
 #: Groups that charts show in a colour of their own: the largest. The others share one.
 COLOURED_LIMIT = 7
-BINS = 40
 #: Percentiles of the maps' lowest and highest scores that the colours span: an outlier would take the contrast away.
 _SPAN = (5, 95)
 _SEED = 0
@@ -57,12 +56,7 @@ def select_gallery(collection: Collection, columns: Sequence[Column]) -> Gallery
 
 
 def payload(
-    collection: Collection,
-    columns: Sequence[Column],
-    members: Members,
-    gallery: Gallery,
-    folder: Path,
-    reference_sets: Mapping[str, Sequence[ReferenceSet]],
+    collection: Collection, columns: Sequence[Column], members: Members, gallery: Gallery, folder: Path
 ) -> dict[str, Any]:
     """The data of the page's script; its links are relative to the page's folder."""
     images = [collection.images[index] for index in gallery.indices]
@@ -78,8 +72,8 @@ def payload(
                 "metric": column.metric,
                 "dimension": column.dimension,
                 "values": without_nan(column.values[gallery.indices].tolist()),
-                "percentiles": _percentiles(column, gallery, reference_sets.get(column.metric, ())),
-                "histogram": _histogram(column, members, coloured),
+                "std": _known(column.deviations[gallery.indices]),
+                "percentiles": _percentiles(column, gallery, collection.facts_of(column.metric).reference_sets),
             }
             for column in columns
         ],
@@ -97,6 +91,11 @@ def payload(
     }
 
 
+def _known(values: NDArray[np.float64]) -> list[float | None] | None:
+    """Numbers with gaps; None if there is none."""
+    return without_nan(values.tolist()) if np.isfinite(values).any() else None
+
+
 def _percentiles(column: Column, gallery: Gallery, known: Sequence[ReferenceSet]) -> list[dict[str, Any]]:
     """Where the gallery's scores stand in each reference set: whole percentages, null where there is no score."""
     scores = column.values[gallery.indices]
@@ -105,14 +104,6 @@ def _percentiles(column: Column, gallery: Gallery, known: Sequence[ReferenceSet]
         for each in known
         if column.dimension in each.quantiles
     ]
-
-
-def _histogram(column: Column, members: Members, coloured: Sequence[str]) -> dict[str, Any]:
-    """Edges of the bins, and the images in each: of every coloured group, then of the others."""
-    edges = np.histogram_bin_edges(column.values[np.isfinite(column.values)], BINS)
-    counts = [np.histogram(column.values[members[group]], edges)[0] for group in coloured]
-    rest = np.histogram(column.values, edges)[0] - sum(counts)
-    return {"edges": edges.round(6).tolist(), "counts": [each.tolist() for each in [*counts, rest]]}
 
 
 def _link(path: str, folder: Path) -> str | None:
@@ -134,28 +125,20 @@ def _maps(collection: Collection, gallery: Gallery) -> dict[str, Any]:
     for (index, metric), small in collection.maps.items():
         if index in positions:
             found.setdefault(metric, {})[positions[index]] = small
-    return {metric: _scaled(metric, maps) for metric, maps in found.items()}
+    return {metric: _scaled(collection.facts_of(metric).seen, maps) for metric, maps in found.items()}
 
 
-def _scaled(metric: str, maps: dict[int, SmallMap]) -> dict[str, Any]:
+def _scaled(seen: float | None, maps: dict[int, SmallMap]) -> dict[str, Any]:
     low = float(np.percentile([each.low for each in maps.values()], _SPAN[0]))
     high = float(np.percentile([each.high for each in maps.values()], _SPAN[1]))
     high = max(high, low + 1e-6)
     return {
         "low": low,
         "high": high,
-        "crop": _seen(metric),
+        "crop": seen,
         "shapes": {position: each.shape for position, each in maps.items()},
         "levels": {position: _levels(each, low, high) for position, each in maps.items()},
     }
-
-
-def _seen(metric: str) -> float | None:
-    """Side of the centre square that a metric sees, as a share of the short side; None if it sees all."""
-    spec = known_metric(metric)
-    if spec is None or spec.preprocess.crop is None or spec.preprocess.resize is None:
-        return None
-    return spec.preprocess.crop / spec.preprocess.resize
 
 
 def _levels(small: SmallMap, low: float, high: float) -> str:

@@ -69,6 +69,16 @@ def human_columns(columns: Sequence[str]) -> dict[str, str]:
     return {name: column for name, column in given.items() if column in columns}
 
 
+def uncertainty_columns(columns: Sequence[str]) -> dict[str, str]:
+    """Dimension -> the column of how uncertain its scores are.
+
+    Where a manifest brought people's ratings, a column of that name behind the scores is the ratings'.
+    """
+    scored, human = scores_of(columns), human_columns(columns)
+    found = dict(zip(scored, std_columns(scored), strict=True))
+    return {name: std for name, std in found.items() if std in (columns if name not in human else scored)}
+
+
 def dimensions_of(metrics: Sequence[Metric], only: str | None = None) -> list[str]:
     """The dimensions of a table of several metrics: the paper's in its order, then others; or `only` the one.
 

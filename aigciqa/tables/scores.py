@@ -11,7 +11,6 @@ from typing import Any
 
 from aigciqa.errors import InputError, SourceError
 from aigciqa.registry import SCORE_RANGES, known_dimensions
-from aigciqa.stats.reference_sets import ReferenceSet
 from aigciqa.tables import provenance
 from aigciqa.tables.columns import LEADING_COLUMNS, columns_of, to_score
 from aigciqa.tables.formats import TABLE_SUFFIXES, read_rows
@@ -47,9 +46,9 @@ class ScoreTable:
         return (*columns_of(self.dimensions), *self.others)
 
     @property
-    def reference_sets(self) -> dict[str, tuple[ReferenceSet, ...]]:
-        """Metric -> the sets that percentiles of its scores are taken in, as far as `FILE.meta.json` says."""
-        return provenance.reference_sets(str(self.path))
+    def metrics(self) -> dict[str, provenance.MetricFacts]:
+        """Metric -> what is known of it, as far as `FILE.meta.json` says."""
+        return provenance.metric_facts(str(self.path))
 
     @property
     def rows(self) -> Iterator[dict[str, Any]]:
