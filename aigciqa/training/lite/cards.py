@@ -89,7 +89,7 @@ def card(
     taught = [_taught(metadata)] if "choices" in metadata else []
     parts = [_front(variant), _data(variant, metadata), *taught, _scope(variant, tables), _validation()]
     parts += [_table(table) for table in tables.values()]
-    parts += [_known_images(reference_sets)] if reference_sets else []
+    parts += [reference_sets_section(reference_sets)] if reference_sets else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -202,12 +202,13 @@ def _table(table: Table) -> str:
     return "\n".join([*lines, "", _wrapped(remarks)] if remarks else lines)
 
 
-def _known_images(reference_sets: Sequence[ReferenceSet]) -> str:
+def reference_sets_section(reference_sets: Sequence[ReferenceSet]) -> str:
+    """What a card says of the reference sets."""
     text = _wrapped("""
-What it scores images that are known. Percentiles (`aigciqa score --percentiles`, and in the report) say where a score
-stands among these; tables tell the first set. The AI-generated images are those of `realness`, by several generators
-that are not told. Scaled up to the common size they are soft, so an image of twice the size easily stands above most of
-them. The photographs are pristine, of subjects that were not trained on.""")
+Scores of images that are known. Percentiles (`aigciqa score --percentiles`, and in the report) say where a score stands
+among them; tables tell the first set. The AI-generated images are those of `realness`, by several generators, which are
+not told. They have 512 x 384 pixels: scaled up to a short side of 512 they are a little soft, and larger images easily
+stand above most of them. The photographs are pristine, of subjects that were not trained on.""")
     lines = ["| | n | 5% | 25% | 50% | 75% | 95% |", "|---|---|---|---|---|---|---|"]
     for each in reference_sets:
         quantiles = each.quantiles["quality"]

@@ -16,14 +16,14 @@ from aigciqa.training.lite.photos import Photo
 
 
 def reference_sets(metric: Metric, photos: Sequence[Photo], realness: Path | None) -> tuple[ReferenceSet, ...]:
-    """The AI-generated pictures of `realness`, where that is at hand, and photographs that were not trained on."""
+    """The AI-generated pictures of `realness` (512 x 384), where that is at hand, and photographs held out."""
     if metric.requires_reference:
         return ()
     images = {"photographs": [photo.path for photo in photos]}
     if realness is not None:
         rows = read_records(realness / "ratings.csv", "image")
         generated = [realness / row["image"] for row in rows if row["ai_generated"] == "1"]
-        images = {"AI-generated images": generated, **images}
+        images = {"small AI-generated images": generated, **images}
     return tuple(
         ReferenceSet.of(name, {metric.dimension: [float(metric(path)) for path in paths]}, metric.config.score_ranges)
         for name, paths in images.items()
