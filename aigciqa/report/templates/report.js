@@ -173,6 +173,7 @@ class Gallery {
     new ResizeObserver(() => this.layOut()).observe(this.list);
     addEventListener("beforeprint", () => this.print());
     addEventListener("afterprint", () => {
+      this.isPrinting = false;
       byId("print-note").hidden = true;
       this.list.replaceChildren();
       this.cards.clear();
@@ -273,6 +274,7 @@ class Gallery {
 
   /** Cards for paper: all, or as many from the top of the order as from its end, and what they are. */
   print() {
+    this.isPrinting = true;
     const { values, label } = this.column;
     const isScored = data.columns[byId("sort").value] !== undefined;
     const scored = this.order.filter((index) => !isScored || values[index] !== null).length;
@@ -305,6 +307,7 @@ class Gallery {
 
   /** Keep a screenful of cards in the document: those in view, or the first or last, and the one with the focus. */
   draw() {
+    if (this.isPrinting) return;
     const step = this.height + GAP;
     const top = -this.list.getBoundingClientRect().top;
     const rows = Math.ceil(innerHeight / step) + 2 * OVERSCAN_ROWS;
@@ -803,7 +806,7 @@ class Scatter {
       y: { field: "y" },
       source,
       marker: MARKERS[colour],
-      size: 8,
+      size: ["diamond", "star"].includes(MARKERS[colour]) ? 12 : 8, // these fill less of their square
       fill_color: fill,
       fill_alpha: alpha,
       line_color: null,
