@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from playwright.sync_api import expect
 from scipy.stats import percentileofscore
 
 import aigciqa
@@ -20,15 +22,18 @@ from aigciqa.errors import CheckpointError, InputError
 from aigciqa.registry import METRICS
 from aigciqa.report import write_report
 from aigciqa.stats.reference_sets import QUANTILES, ReferenceSet
+from aigciqa.tables.columns import columns_of
 from aigciqa.tables.formats import read_rows
 from aigciqa.tables.provenance import MetricFacts
 from aigciqa.tables.scores import read_table
 from aigciqa.training.lite import cards
 from aigciqa.training.lite.known_images import reference_sets
 from aigciqa.training.lite.photos import Photo
+from tests.browser import Open, browser, open_page  # noqa: F401
 from tests.conftest import draw
 
 RANGES = {"quality": (0.0, 5.0)}
+COLUMNS = columns_of(["quality"])
 #: Where the weights in the package know reference sets.
 KNOWING = [("nr-lite", "default"), ("nr-lite", "native"), ("nr-efficientnet-lite2", "default")]
 
@@ -164,7 +169,7 @@ def test_tables_have_a_column_where_asked(images: list[str], tmp_path: Path, suf
     command = ["score", *images, str(tmp_path / "gone.png"), "-m", "nr-lite", "-o", scores, "--percentiles"]
     done = run(*command)
     assert done.exit_code == 1
-    said = "quality_percentile: % of 160 small AI-generated images that nr-lite scores lower"
+    said = "quality_percentile by nr-lite: % of 160 small AI-generated images that score lower"
     assert said in " ".join(done.stderr.split())
     rows = list(read_rows(Path(scores)))
     assert list(rows[0]) == ["image", "reference", "group", "metric", "quality", "quality_percentile", "error"]
@@ -223,14 +228,35 @@ def test_the_report_tells_them_without_being_asked(images: list[str], tmp_path: 
 
 
 def test_a_report_rounds_no_score_to_below_or_above_all(tmp_path: Path) -> None:
-    columns = ["image", "reference", "group", "metric", "quality", "error"]
-    rows = [
-        dict(zip(columns, [f"{score}.png", None, None, "mine", score, None], strict=True))
-        for score in (0.0, 1.01, 2.5, 3.99, 5.0)
-    ]
+    scores = (0.0, 1.01, 2.5, 3.99, 5.0)
+    rows = [dict.fromkeys(COLUMNS) | {"image": f"{s}.png", "metric": "mine", "quality": s} for s in scores]
     facts = {"mine": MetricFacts(RANGES, reference_sets=(known(np.linspace(1, 4, 200)),))}
-    page = write_report(tmp_path / "report.html", rows, columns, metrics=facts)
+    page = write_report(tmp_path / "report.html", rows, COLUMNS, metrics=facts)
     assert payload_of(page)["columns"][0]["percentiles"] == [{"of": "200 photographs", "values": [0, 1, 50, 99, 100]}]
+
+
+@pytest.mark.browser
+def test_cards_and_the_large_view_say_where_a_score_stands(tmp_path: Path, open_page: Open) -> None:  # noqa: F811
+    rows = [dict.fromkeys(COLUMNS) | {"image": f"{s}.png", "metric": "mine", "quality": s} for s in (0.5, 2.5, 4.5)]
+    sets = (known(np.linspace(1, 4, 200)), known([1.0, 3.0, 3.0], "rated images"))
+    page = open_page(
+        write_report(
+            tmp_path / "report.html", rows, COLUMNS, metrics={"mine": MetricFacts(RANGES, reference_sets=sets)}
+        )
+    )
+    expect(page.locator(".card .standing")).to_have_text(
+        ["above all 200 photographs", "above 50% of 200 photographs", "below all 200 photographs"]
+    )
+    expect(page.locator(".card button").nth(1)).to_have_attribute(
+        "aria-label", re.compile("above 50% of 200 photographs")
+    )
+    page.locator(".card button").nth(2).click()
+    expect(page.locator("#viewer-scores .standing")).to_have_text(
+        ["below all 200 photographs", "below all 3 rated images"]
+    )
+    assert page.evaluate(
+        "document.querySelector('#viewer').scrollWidth <= document.querySelector('#viewer').clientWidth"
+    )
 
 
 # The recipe

@@ -79,7 +79,7 @@ def percentile_lines(metrics: Iterable[Metric], dimensions: Iterable[str]) -> li
     """What the percentiles beside scores are percentiles of, a line for each metric."""
     columns = ", ".join(percentile_columns(dimensions))
     return [
-        f"{columns}: % of {metric.config.reference_set().label} that {metric.name} scores lower" for metric in metrics
+        f"{columns} by {metric.name}: % of {metric.config.reference_set().label} that score lower" for metric in metrics
     ]
 
 
