@@ -29,7 +29,7 @@ from aigciqa.tables.scores import read_table
 from aigciqa.training.lite import cards
 from aigciqa.training.lite.known_images import reference_sets
 from aigciqa.training.lite.photos import Photo
-from tests.browser import Open, browser, open_page  # noqa: F401
+from tests.browser import Open, chromium, open_page  # noqa: F401
 from tests.conftest import draw
 
 RANGES = {"quality": (0.0, 5.0)}
