@@ -193,18 +193,20 @@ def test_what_is_known_of_a_metric_is_said(page: Path, tmp_path: Path) -> None:
     write_report(page, rows, columns, maps=[np.ones((2, 2))] * 2)
     (column,) = data_of(page)["columns"]
     assert (column["label"], column["values"], column["std"]) == ("nr-lite · quality", [4.1, 2.0], [0.3, None])
-    assert "Scores go from 0 to 5. Higher is better." in page.read_text()
+    assert "Scores are on a scale of 0 to 5: higher is better." in page.read_text()
     assert "sees the centre square of an image only" not in page.read_text()
     known = ReferenceSet.of("photographs", {"quality": [1, 2, 3, 4]}, {"quality": (0, 5)})
     facts = {"nr-lite": MetricFacts({"quality": (1, 7)}, seen=320 / 480, reference_sets=(known,))}
     write_report(page, rows, columns, maps=[np.ones((2, 2))] * 2, metrics=facts)
-    assert "Scores go from 1 to 7" in page.read_text()
+    assert "Scores are on a scale of 1 to 7: higher" in page.read_text()
     assert "nr-lite sees the centre square of an image only: 67% of its short side" in page.read_text()
     assert data_of(page)["maps"]["nr-lite"]["crop"] == 320 / 480
     assert data_of(page)["columns"][0]["percentiles"] == [{"of": "4 photographs", "values": [100, 38]}]
-    strange = [row("a.png", 4.1, metric="mine"), row("b.png", 2.0)]
+    assert "lie beyond it" not in page.read_text()
+    strange = [row("a.png", 4.1, metric="mine"), row("b.png", 5.2)]
     write_report(page, strange, columns)
-    assert "Higher scores are better. nr-lite · quality goes from 0 to 5." in page.read_text()
+    assert "Higher scores are better. nr-lite · quality is on a scale of 0 to 5." in page.read_text()
+    assert "Some of nr-lite · quality lie beyond it." in page.read_text()
     # In a table, a column of that name is people's if their ratings are there, too.
     given = columns_of(["quality"], ["quality_std", "quality_given"])
     write_report(page, [{**each, "quality_given": "3"} for each in rows], given)
