@@ -18,7 +18,8 @@ from IPython.display import HTML
 from PIL import Image
 
 import aigciqa
-from aigciqa.images.colour_maps import colour_map
+from aigciqa.images.colour_maps import overlay
+from aigciqa.images.decode import load_image
 
 IMAGES = Path(__file__).resolve().parents[1] / "examples/images"
 SIDE = 256
@@ -51,10 +52,11 @@ def strip(generated: Sequence[str], name: str, metric_name: str) -> HTML:
         path = str(IMAGES / f"generated/{folder}/{name}.jpg")
         score = metric(path, *reference).item()
         heat = metric.quality_map(path, *reference)[0].numpy()
-        colours = Image.fromarray(colour_map(heat, *metric.score_range))
+        image = load_image(path)
+        colours = overlay(image, heat, metric.config.preprocess, *metric.score_range)
         columns.append(
             '<figure class="scored">'
-            f"{_image(Image.open(path), f'{folder} version of the image {name}')}"
+            f"{_image(image, f'{folder} version of the image {name}')}"
             f"{_image(colours, f'quality map of the {folder} version')}"
             f"<figcaption>{escape(folder)}<br><strong>{score:.2f}</strong></figcaption></figure>"
         )
