@@ -299,6 +299,7 @@ def _entries(images: Sequence[str], reference: str | None, settings: StudySettin
     """The images that arguments name, as `aigciqa score` takes them; in pairs, where pairs are to be rated."""
     from aigciqa.cli.inputs import Inputs
     from aigciqa.evaluation.study import Entry
+    from aigciqa.images.reading import may_be_image
     from aigciqa.scoring.sources import describe_skipped, opened
 
     inputs = Inputs(images, reference, None, lambda _: False)
@@ -308,11 +309,11 @@ def _entries(images: Sequence[str], reference: str | None, settings: StudySettin
     for found in inputs.found:
         for each in opened(found):
             item = inputs.to_item(each)
-            if item.error is None and item.content is not None and not _can_be_read(item.image):
+            if item.error is None and item.content is not None and not may_be_image(item.image):
                 raise InputError(
                     f"{item.image} is inside an archive: unpack it, so that the server can read it any time"
                 )
-            if item.error is not None or not _can_be_read(item.image):
+            if item.error is not None or not may_be_image(item.image):
                 failed.append(item.error or f"{item.image}: no such file")
                 continue
             if item.image in entries:
@@ -338,13 +339,6 @@ def _entries(images: Sequence[str], reference: str | None, settings: StudySettin
             "prompts with -r, or a manifest with a column prompt"
         )
     return pairs
-
-
-def _can_be_read(image: str) -> bool:
-    from aigciqa.images.parquet import place_of
-    from aigciqa.utils.object_stores import is_url
-
-    return os.path.isfile(image) or is_url(image) or place_of(image) is not None
 
 
 def _gold(table: str, reference: str | None, settings: StudySettings) -> list[Entry]:

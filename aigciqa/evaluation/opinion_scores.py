@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,7 @@ from aigciqa.evaluation.votes import CARRIED, QUESTION, Vote, VoteTable, read_vo
 from aigciqa.scoring.manifests import beside, path_on_disk
 from aigciqa.tables.csv_text import csv_lines
 from aigciqa.tables.text import TextTable, rounded, with_interval, without_nan, write_text
-from aigciqa.utils.object_stores import is_url
-from aigciqa.utils.paths import counted, shown
+from aigciqa.utils.paths import counted, is_absolute, relative, shown
 
 PAIRS = "bradley-terry"
 #: Decimals in files.
@@ -187,11 +185,9 @@ def mean_opinion_scores(
 def _moved(path: str, source: Path, target: Path) -> str:
     """A path that counts from one folder as it counts from another, if there is such a file."""
     found = beside(str(source), path_on_disk(path, str(source)))
-    if is_url(path) or os.path.isabs(path) or not path or not os.path.lexists(found):
+    if not path or is_absolute(path) or not os.path.lexists(found):
         return path
-    with suppress(ValueError):  # another drive
-        return os.path.relpath(found, target).replace(os.sep, "/")
-    return os.path.abspath(found)
+    return relative(found, target)
 
 
 def check_table(path: str | os.PathLike[str]) -> None:

@@ -23,4 +23,4 @@ SKIPPED_SUFFIXES = frozenset(
 def is_image_name(text: str) -> bool:
     """Whether it can be an image's: by its suffix, as a URL, or because there is such a file."""
     suffix = os.path.splitext(text)[1].lower()
-    return suffix in IMAGE_SUFFIXES | SKIPPED_SUFFIXES or object_stores.is_url(text) or os.path.isfile(text)
+    return suffix in IMAGE_SUFFIXES | SKIPPED_SUFFIXES or object_stores.may_be_file(text)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable
-from pathlib import Path
 from typing import IO
 
 from aigciqa.errors import ImageError, MissingExtraError
@@ -31,27 +29,23 @@ def read_content(source: str | os.PathLike[str], reserve: Callable[[int], object
     """
     name = at_home(os.fspath(source))
     try:
-        if object_stores.is_url(name):
-            with object_stores.open_object(name) as stream:
-                size = stream.size()
-                check_length(name, size)
-                reserve(size)
-                return bytes(stream.read(size))
         if (place := parquet.place_of(name)) is not None:
             content = parquet.read_image(place)
             reserve(len(content))
             return content
-        path = Path(name)
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError(f"{path}: not a regular file")
-        check_length(name, status.st_size)
-        reserve(status.st_size)
-        return path.read_bytes()
+        with object_stores.open_regular(name) as (stream, size):
+            check_length(name, size)
+            reserve(size)
+            return bytes(stream.read(size))
     except ImageError:
         raise
     except (MissingExtraError, OSError, ValueError) as error:  # ValueError: a NUL byte in the name, too
         raise ImageError(f"{name}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def may_be_image(path: str) -> bool:
+    """Whether a path leads to a file, or into a Parquet file; a URL is not asked for."""
+    return object_stores.may_be_file(path) or parquet.place_of(path) is not None
 
 
 def read_file_object(file: IO[bytes]) -> bytes:

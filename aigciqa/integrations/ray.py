@@ -59,7 +59,7 @@ def read_images(source: str | list[str], *, kind: Kind | None = None, **options:
     """
     first = source if isinstance(source, str) else source[0]
     kind = kind or _KINDS.get(os.path.splitext(first)[1].lower(), "images")
-    scheme = "".join(first.partition("://")[:2]) if object_stores.is_url(first) else ""  # which Ray's paths lack
+    scheme = object_stores.scheme_of(first)  # which Ray's paths lack
     if kind == "webdataset":
         samples = ray.data.read_webdataset(source, decoder=None, **options)
         return samples.map_batches(_from_samples, fn_args=(scheme,), batch_format="pandas", batch_size=None)

@@ -51,8 +51,6 @@ def path_on_disk(cell: str, folder: str) -> str:
     of Windows' code page, in the other normal form of Unicode, or several of these, if there is a file of that name.
     """
     stripped = cell.strip()
-    if object_stores.is_url(stripped):
-        return stripped
     plain = stripped.replace("\\", "/")
     slashed = dict.fromkeys((cell, stripped, plain, os.path.expanduser(plain)))
     if len(slashed) == 1 and cell.isascii():

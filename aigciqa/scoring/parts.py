@@ -6,10 +6,10 @@ folder holds each part whole or not at all, and parts in the order of their name
 
 from __future__ import annotations
 
+import os
 import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from aigciqa.errors import SourceError
@@ -18,6 +18,7 @@ from aigciqa.tables import provenance
 from aigciqa.tables.columns import Row
 from aigciqa.tables.parquet import SUFFIX, import_parquet, write_parquet
 from aigciqa.utils import object_stores
+from aigciqa.utils.paths import absolute
 
 _PART = re.compile(r"part-\d{8}\.parquet")
 _UNFINISHED = re.compile(r"\.part-\d{8}\.parquet\.\w+")
@@ -29,12 +30,10 @@ class Parts:
     def __init__(self, path: str, columns: Sequence[str], made_by: Mapping[str, Any] | None = None) -> None:
         if not path.lower().endswith(SUFFIX):
             raise SourceError(f"{path!r}: --engine ray writes a folder of Parquet files; its name ends in {SUFFIX}")
-        if not object_stores.is_url(path):
-            if Path(path).is_file():
-                raise SourceError(f"{path!r} is a file; --engine ray writes a folder of parts: name another")
-            path = str(Path(path).absolute())
+        if os.path.isfile(path):
+            raise SourceError(f"{path!r} is a file; --engine ray writes a folder of parts: name another")
         import_parquet()
-        self.path = path
+        self.path = absolute(path)
         self.columns = tuple(columns)
         self.made_by = made_by
 

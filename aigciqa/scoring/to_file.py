@@ -27,8 +27,7 @@ from aigciqa.tables.columns import Row, columns_of, dimensions_of, rows_ahead, s
 from aigciqa.tables.formats import format_of
 from aigciqa.tables.provenance import FORMAT
 from aigciqa.utils.files import locked
-from aigciqa.utils.object_stores import is_url
-from aigciqa.utils.paths import is_absolute
+from aigciqa.utils.paths import is_absolute, real, relative
 
 
 @dataclass(frozen=True)
@@ -209,9 +208,4 @@ def folder_of_paths(paths: Iterable[str | None], output: str) -> str | None:
     """The folder that relative paths begin in, from the table's, since both may move; None if all are absolute."""
     if all(is_absolute(path) for path in paths if path):
         return None
-    if is_url(output):
-        return os.getcwd()
-    try:
-        return os.path.relpath(os.getcwd(), os.path.dirname(os.path.realpath(output)))
-    except ValueError:  # on another drive of Windows
-        return os.getcwd()
+    return relative(os.getcwd(), os.path.dirname(real(output)))

@@ -6,10 +6,13 @@ What can't be reached, opened or listed raises OSError.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import os
 import re
+import stat
+from collections.abc import Iterator
 from typing import Any
 
 from aigciqa.utils.extras import needs_extra
@@ -24,6 +27,11 @@ _BUCKET = re.compile(r"[\w.-]*|[\w.-]+@[\w-]+\.(?:blob|dfs)\.core\.windows\.net"
 def is_url(path: str) -> bool:
     """Whether it names a file by URL; `C:/x` and a folder called `a:` do not."""
     return _URL.match(path) is not None
+
+
+def scheme_of(path: str) -> str:
+    """What a URL begins with, such as `s3://`; empty for a path."""
+    return "".join(path.partition("://")[:2]) if is_url(path) else ""
 
 
 def refusal(path: str) -> str | None:
@@ -53,20 +61,38 @@ def resolve(path: str) -> tuple[Any, str]:
     return filesystem, f"{root.rstrip('/')}/{key}"
 
 
-def open_object(url: str) -> Any:
-    """An object, opened to read its bytes; it has `read`, `seek` and `size()`."""
-    filesystem, name = resolve(url)
-    return filesystem.open_input_file(name)
-
-
 def open_file(path: str) -> io.BufferedReader:
     """A file, by its path or URL, opened to read its bytes."""
-    return io.BufferedReader(open_object(path), _BUFFER_BYTES) if is_url(path) else open(path, "rb")
+    return io.BufferedReader(_open_object(path), _BUFFER_BYTES) if is_url(path) else open(path, "rb")
+
+
+@contextlib.contextmanager
+def open_regular(path: str) -> Iterator[tuple[Any, int]]:
+    """A file, by its path or URL, opened to read its bytes, and how many there are; OSError for a pipe or a folder."""
+    if is_url(path):
+        with _open_object(path) as stream:
+            yield stream, stream.size()
+        return
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for its writer
+        raise OSError("not a regular file")
+    with open(path, "rb") as file:
+        yield file, status.st_size
+
+
+def _open_object(url: str) -> Any:
+    filesystem, name = resolve(url)
+    return filesystem.open_input_file(name)
 
 
 def may_exist(path: str) -> bool:
     """Whether there is a file or folder; a URL is not asked for: that would be a request."""
     return is_url(path) or os.path.exists(path)
+
+
+def may_be_file(path: str) -> bool:
+    """Whether there is a file; a URL is not asked for."""
+    return is_url(path) or os.path.isfile(path)
 
 
 def is_folder(path: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import unicodedata
@@ -40,13 +41,23 @@ def is_absolute(path: str) -> bool:
     return is_url(path) or os.path.isabs(path)
 
 
+def relative(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> str:
+    """A path from a folder, with `/` between its parts; absolute where no path leads: to a URL, or another drive."""
+    if not (is_url(os.fspath(path)) or is_url(os.fspath(folder))):
+        with contextlib.suppress(ValueError):
+            return os.path.relpath(path, folder).replace(os.sep, "/")
+    return absolute(path)
+
+
 def at_home(path: str) -> str:
     """A path with the home folder for `~`, unless there is a file of that very name."""
     return path if os.path.lexists(path) else os.path.expanduser(path)
 
 
 def real(path: str | os.PathLike[str]) -> str:
-    """`os.path.realpath`, also of what can be no file's name: with NUL, or half a surrogate pair."""
+    """`os.path.realpath`, also of what can be no file's name: with NUL, or half a surrogate pair; a URL as it is."""
+    if is_url(os.fspath(path)):
+        return os.fspath(path)
     try:
         return os.path.realpath(path)
     except ValueError:

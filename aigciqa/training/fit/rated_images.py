@@ -16,14 +16,14 @@ from PIL import Image
 from aigciqa.databases.sample import as_group
 from aigciqa.errors import ImageError, InputError, shortened
 from aigciqa.images.decode import load_image, readable_formats
-from aigciqa.images.parquet import place_of
+from aigciqa.images.reading import may_be_image
 from aigciqa.records import Item
 from aigciqa.scoring.items import Found
 from aigciqa.scoring.manifests import beside, path_on_disk
 from aigciqa.scoring.matching import references_from
 from aigciqa.tables.column_table import ColumnTable
 from aigciqa.training.fit.rating_columns import is_empty
-from aigciqa.utils.object_stores import is_url, refusal
+from aigciqa.utils.object_stores import open_file, refusal
 from aigciqa.utils.paths import absolute, counted, shown
 
 #: Of the problems of a table, an error lists so many.
@@ -150,7 +150,7 @@ class RatedImages:
         What is missing or broken is noted.
         """
         images = self._matched(references) if references is not None else self.listed
-        missing = [image for image in images if not _is_there(image.path)]
+        missing = [image for image in images if not may_be_image(image.path)]
         if len(missing) == len(images) > 1:
             cells = shown([repr(image.cell) for image in images])
             where = f"paths count from {self.folder!r}, else from the current folder"
@@ -183,9 +183,9 @@ class RatedImages:
         """Note a file that is missing, or whose header is none of an image."""
         if (problem := refusal(path)) is not None:
             self.problems.add(row, problem)
-        elif not _is_there(path):
+        elif not may_be_image(path):
             self.problems.add(row, f"{column} {cell!r}: no such file{self._remedy(cell, path)}")
-        elif not is_url(path) and (problem := _broken(path)) is not None:
+        elif (problem := _broken(path)) is not None:
             self.problems.add(row, f"{column} {cell!r} is none that can be read: {problem}")
 
     def _remedy(self, cell: str, path: str) -> str:
@@ -206,13 +206,9 @@ def texts(table: ColumnTable, name: str) -> list[str]:
     return ["" if cell is None or cell != cell else str(cell).strip() for cell in cells]
 
 
-def _is_there(path: str) -> bool:
-    return is_url(path) or os.path.exists(path) or place_of(path) is not None
-
-
 def _broken(path: str) -> str | None:
     """Why an image can't be opened; only one that Pillow refuses is decoded, to be sure."""
-    with suppress(Exception), Image.open(path, formats=readable_formats()):
+    with suppress(Exception), open_file(path) as file, Image.open(file, formats=readable_formats()):
         return None
     try:
         load_image(path)

@@ -23,7 +23,7 @@ from aigciqa.tables.parquet import is_folder_of_parts
 from aigciqa.training.fit.rated_images import Problems, RatedImage, RatedImages, texts
 from aigciqa.training.fit.rating_columns import as_dimension, is_empty, rating_columns
 from aigciqa.training.fit.tasks import MIN_GROUPS
-from aigciqa.utils.object_stores import is_url
+from aigciqa.utils.object_stores import scheme_of
 from aigciqa.utils.paths import at_home, counted
 
 Range: TypeAlias = "tuple[float, float]"
@@ -133,7 +133,7 @@ def read_ratings(
 
 def _table_path(source: str) -> Path:
     """The path of the table that a path stands for."""
-    if is_url(source):
+    if scheme_of(source):
         raise InputError(f"{source}: a table of ratings is read from this machine only; its images may be elsewhere")
     path = Path(at_home(source))
     if not path.is_dir() or is_folder_of_parts(str(path)):
