@@ -139,7 +139,9 @@ class Collection:
         if metric in self._metrics:
             return self._metrics[metric]
         spec = known_metric(metric)
-        return MetricFacts({}) if spec is None else MetricFacts(spec.score_ranges, spec.preprocess.seen)
+        if spec is None:
+            return MetricFacts({})
+        return MetricFacts(spec.score_ranges, None if spec.embedded else spec.preprocess.seen)  # ours see whole images
 
     def _whole(self, metric: str, name: str | None) -> NDArray[np.float64]:
         """What a metric's rows have in a column, for every image."""

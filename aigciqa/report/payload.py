@@ -112,8 +112,9 @@ def _link(path: str, folder: Path) -> str | None:
         return quote(os.fsencode(os.path.relpath(path, folder)).replace(os.fsencode(os.sep), b"/"))
     except UnicodeEncodeError:
         return None
-    except ValueError:  # on another drive
-        return Path(path).absolute().as_uri()
+    except ValueError:  # on another drive, or another machine's share, which a stranger's table may name
+        address = Path(path).absolute().as_uri()
+        return address if address.startswith("file:///") else None
 
 
 def _maps(collection: Collection, columns: Sequence[Column], gallery: Gallery) -> dict[str, Any]:

@@ -79,6 +79,12 @@ class Panel:
         return list(dict.fromkeys(first for first, _ in self.differences))
 
     @property
+    def is_beyond_scale(self) -> bool:
+        """Whether scores are lower or higher than the scale says, as a linear head's can be."""
+        scale = self.column.score_range
+        return scale is not None and (self.low < scale[0] or self.high > scale[1])
+
+    @property
     def is_cut(self) -> bool:
         """Whether more groups have scores than are compared."""
         return sum(line.summary.n > 0 for line in self.lines) > len(self.paired)

@@ -173,6 +173,7 @@ class Gallery {
     new ResizeObserver(() => this.layOut()).observe(this.list);
     addEventListener("beforeprint", () => this.print());
     addEventListener("afterprint", () => {
+      this.isPrinting = false;
       byId("print-note").hidden = true;
       this.list.replaceChildren();
       this.cards.clear();
@@ -273,6 +274,7 @@ class Gallery {
 
   /** Cards for paper: all, or as many from the top of the order as from its end, and what they are. */
   print() {
+    this.isPrinting = true;
     const { values, label } = this.column;
     const isScored = data.columns[byId("sort").value] !== undefined;
     const scored = this.order.filter((index) => !isScored || values[index] !== null).length;
@@ -305,6 +307,7 @@ class Gallery {
 
   /** Keep a screenful of cards in the document: those in view, or the first or last, and the one with the focus. */
   draw() {
+    if (this.isPrinting) return;
     const step = this.height + GAP;
     const top = -this.list.getBoundingClientRect().top;
     const rows = Math.ceil(innerHeight / step) + 2 * OVERSCAN_ROWS;
@@ -607,14 +610,15 @@ class Viewer {
  */
 function addresses(path, link) {
   const isLocal = location.protocol === "file:";
-  const whole = isLocal && /^(\/|[A-Za-z]:[\\/])/.test(path) ? fileUrl(path) : null;
-  return [link, whole].filter((address) => address && (isLocal || !address.startsWith("file:")));
+  return [link, isLocal ? fileUrl(path) : null].filter((address) => address && (isLocal || !address.startsWith("file:")));
 }
 
-/** The URL of a path from the root; null where the name is no Unicode. */
+/** The URL of a path from the root of this machine, or of a drive; null of others, and where a name is no Unicode. */
 function fileUrl(path) {
-  const parts = path.replaceAll(/^\/+/g, "").split(/^[A-Za-z]:\\/.test(path) ? /[\\/]/ : "/");
-  return parts.some((part) => !part.isWellFormed()) ? null : `file:///${parts.map(encodeURIComponent).join("/")}`;
+  const [, drive, rest] = /^([A-Za-z]:(?=[\\/])|(?=\/[^/\\]))[\\/](.*)$/s.exec(path) ?? [];
+  if (rest === undefined || !rest.isWellFormed()) return null;
+  const parts = rest.split(drive ? /[\\/]/ : "/").map(encodeURIComponent);
+  return ["file://", ...(drive ? [drive] : []), ...parts].join("/");
 }
 
 /** Show an image at once as its thumbnail, then as the file itself from the first address that has it. */
@@ -807,7 +811,7 @@ class Scatter {
       y: { field: "y" },
       source,
       marker: MARKERS[colour],
-      size: 8,
+      size: ["diamond", "star"].includes(MARKERS[colour]) ? 12 : 8, // these fill less of their square
       fill_color: fill,
       fill_alpha: alpha,
       line_color: null,
