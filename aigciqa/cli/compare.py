@@ -239,7 +239,8 @@ def _write_report(path: str, result: Result, dimensions: Sequence[str]) -> None:
     """A report of all rows, grouped as they were compared."""
     from aigciqa.report import write_report
 
-    columns = columns_of(dimensions)
+    carried = dict.fromkeys(name for group in result.groups if group.table is not None for name in group.table.others)
+    columns = columns_of(dimensions, carried)
     blank = dict.fromkeys(columns)
     rows = (
         {**blank, **(group.table.located(row) if group.table is not None else row), "group": group.name}

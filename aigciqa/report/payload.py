@@ -11,16 +11,18 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aigciqa.images.colour_maps import COLOURS, colour_map
 from aigciqa.registry import known_metric
-from aigciqa.report.collection import LEVELS, Collection, Column, SmallMap
+from aigciqa.report.collection import LEVELS, PEOPLE, Collection, Column, SmallMap
+from aigciqa.report.prompts import distinct_names
 from aigciqa.report.sections import Members
 from aigciqa.tables.text import without_nan
 from aigciqa.utils import object_stores
 
 #: Images in the gallery. With more, a third are the lowest of the first column, a third the highest, and a third are
-#: drawn at random from all.
+#: drawn at random from all, prompt by prompt.
 GALLERY_LIMIT = 10_000
 #: Groups that charts show in a colour of their own: the largest. The others share one.
 COLOURED_LIMIT = 7
@@ -39,20 +41,34 @@ class Gallery:
     references: list[str]  # distinct
 
 
-def select_gallery(collection: Collection, columns: Sequence[Column]) -> Gallery:
+def select_gallery(collection: Collection, columns: Sequence[Column], matches: Sequence[str | None]) -> Gallery:
     """All images, or of very many a part."""
     count = len(collection.images)
     if count <= GALLERY_LIMIT or not columns:
         indices, drawn = list(range(count)), list(range(count))
     else:
         third = GALLERY_LIMIT // 3
-        drawn = np.random.default_rng(_SEED).choice(count, third, replace=False).tolist()
+        drawn = _drawn(matches, third)
         ordered = np.argsort(columns[0].values)  # NaN comes last
         ordered = ordered[: np.count_nonzero(np.isfinite(columns[0].values))]
         indices = sorted({*drawn, *ordered[:third].tolist(), *ordered[-third:].tolist()})
     sample = np.flatnonzero(np.isin(indices, drawn)).tolist()
     references = dict.fromkeys(collection.images[index].reference for index in indices)
     return Gallery(indices, sample, [each for each in references if each is not None])
+
+
+def _drawn(matches: Sequence[str | None], limit: int) -> list[int]:
+    """Indices of images drawn at random, those that share a match together."""
+    together: dict[str | int, list[int]] = {}
+    for index, match in enumerate(matches):
+        together.setdefault(index if match is None else match, []).append(index)
+    drawn: list[int] = []
+    sets = list(together.values())
+    for number in np.random.default_rng(_SEED).permutation(len(sets)):
+        if len(drawn) + len(sets[number]) > limit:
+            break
+        drawn += sets[number]
+    return drawn
 
 
 def payload(
@@ -70,8 +86,10 @@ def payload(
             {
                 "label": column.label,
                 "metric": column.metric,
+                "isPeople": column.metric == PEOPLE,
                 "dimension": column.dimension,
                 "values": without_nan(column.values[gallery.indices].tolist()),
+                "means": [_mean(column, members.get(group)) for group in groups],
                 "histogram": _histogram(column, members, coloured),
             }
             for column in columns
@@ -79,6 +97,8 @@ def payload(
         "groups": groups,
         "coloured": coloured,
         "images": [image.path for image in images],
+        "names": distinct_names([image.path for image in images]),
+        "texts": [image.text for image in images],
         "links": [_link(image.path, folder) for image in images],
         "group": [group_index[image.group] for image in images],
         "reference": [None if image.reference is None else reference_index[image.reference] for image in images],
@@ -88,6 +108,13 @@ def payload(
         "maps": _maps(collection, gallery),
         "palette": base64.b64encode(colour_map(np.linspace(0, 1, COLOURS)[None], 0, 1).tobytes()).decode(),
     }
+
+
+def _mean(column: Column, indices: NDArray[np.intp] | None) -> float | None:
+    """Of a group's images; None without scores, and of a group that is not listed."""
+    values = column.values[indices] if indices is not None else np.empty(0)
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if len(values) else None
 
 
 def _histogram(column: Column, members: Members, coloured: Sequence[str]) -> dict[str, Any]:

@@ -51,6 +51,14 @@ const referenceThumbnail = (index) => thumbnail(data.images.length + data.refere
 
 const fileName = (path) => path.slice(Math.max(path.lastIndexOf("/"), path.lastIndexOf("\\")) + 1) || path;
 
+const inOrder = new Intl.Collator("en", { numeric: true }).compare;
+
+/** What the prompt of an image is called: by its text, else by its file. */
+function promptName(index) {
+  const row = data.grid?.rows[data.grid.row[index]];
+  return row ? row.text || row.name : data.names[index];
+}
+
 /** The smallest and the largest number of a list with gaps. */
 function extent(values) {
   return values.reduce(
@@ -117,12 +125,16 @@ class Gallery {
     this.form.addEventListener("submit", (event) => event.preventDefault());
     this.form.addEventListener("input", (event) => {
       if (event.target.id === "metric") this.followMetric();
-      if (event.target.id === "metric" || event.target.id === "sort") this.resetThreshold();
+      if (event.target.id === "metric" || event.target.id === "sort") {
+        this.resetThreshold();
+        this.nameDirections();
+      }
       this.apply();
     });
     this.form.addEventListener("reset", () =>
       setTimeout(() => {
         this.resetThreshold();
+        this.nameDirections();
         this.apply();
       }),
     );
@@ -166,6 +178,21 @@ class Gallery {
     const sorted = data.columns[byId("sort").value];
     const first = data.columns.findIndex((column) => column.metric === metric);
     if (sorted && first >= 0 && sorted.metric !== metric) byId("sort").value = String(first);
+  }
+
+  /** Say what the orders are of what is sorted by, and take the usual one. */
+  nameDirections() {
+    const by = byId("sort").value;
+    const names = ["Z to A", "A to Z"];
+    const orders = { order: ["Last to first", "First to last"], name: names, prompt: names };
+    const [down, up] = orders[by] ?? ["Highest first", "Lowest first"];
+    const direction = byId("direction");
+    const isScore = by in data.columns;
+    const wasScore = direction.options[0].textContent === "Highest first";
+    if (isScore !== wasScore) direction.value = isScore ? "down" : "up";
+    for (const [option, text] of [["down", down], ["up", up]]) {
+      direction.querySelector(`[value=${option}]`).textContent = text;
+    }
   }
 
   resetThreshold() {
@@ -220,7 +247,8 @@ class Gallery {
     const sign = byId("direction").value === "up" ? 1 : -1;
     const compare = {
       order: (one, other) => one - other,
-      name: (one, other) => (data.images[one] < data.images[other] ? -1 : 1),
+      name: (one, other) => inOrder(fileName(data.images[one]), fileName(data.images[other])) || one - other,
+      prompt: (one, other) => inOrder(promptName(one), promptName(other)) || data.group[one] - data.group[other],
     }[by];
     if (compare) {
       this.order.sort((one, other) => sign * compare(one, other));
@@ -298,7 +326,7 @@ class Gallery {
     const index = this.order[position];
     const { values, label, dimension } = this.column;
     const score = values[index] === null ? "\u2013" : format(values[index]);
-    const name = fileName(data.images[index]);
+    const name = data.names[index];
     const pair = element("span", { className: "pair" }, small(thumbnail(index)));
     if (this.hasReferences) {
       pair.append(data.reference[index] === null ? blank("no prompt") : small(referenceThumbnail(index)));
@@ -451,7 +479,7 @@ class Viewer {
 
   draw() {
     const { index } = this;
-    byId("viewer-name").textContent = fileName(data.images[index]);
+    byId("viewer-name").textContent = data.names[index];
     byId("viewer-where").textContent =
       `${(this.position + 1).toLocaleString("en")} of ${this.order.length.toLocaleString("en")}`;
     byId("previous").disabled = this.position === 0;
@@ -469,6 +497,7 @@ class Viewer {
     byId("viewer-scores").tBodies[0].replaceChildren(...rows);
     const metadata = [["File", bdi(data.images[index])]];
     if (data.groups.length > 1) metadata.push(["Group", groupName(data.group[index])]);
+    if (data.texts[index]) metadata.push(["Prompt", bdi(data.texts[index])]);
     if (data.reference[index] !== null) metadata.push(["Image prompt", bdi(data.references[data.reference[index]])]);
     byId("viewer-metadata").replaceChildren(
       ...metadata.flatMap(([name, value]) => [
@@ -487,7 +516,7 @@ class Viewer {
     const full = byId("full-toggle").checked;
     byId("full-note").textContent = full ? "" : "Shown: the preview in this report, at most 256 pixels wide or high.";
     show(byId("viewer-image"), thumbnail(index), full ? data.links[index] : null);
-    byId("viewer-image").alt = `Generated image ${fileName(data.images[index])}`;
+    byId("viewer-image").alt = `Generated image ${data.names[index]}`;
     byId("reference-figure").hidden = reference === null;
     if (reference === null) return;
     show(byId("viewer-reference"), referenceThumbnail(index), full ? data.referenceLinks[reference] : null);
@@ -664,7 +693,7 @@ class Charts {
       data: {
         x: indices.map((index) => across.values[index]),
         y: indices.map((index) => up.values[index]),
-        name: indices.map((index) => fileName(data.images[index])),
+        name: indices.map((index) => data.names[index]),
       },
     });
     const alpha = Math.max(0.25, Math.min(0.85, 20 / Math.sqrt(indices.length)));
@@ -751,6 +780,9 @@ function start() {
   const gallery = new Gallery((position) =>
     viewer.open(gallery.order, position, (last) => gallery.focus(last)),
   );
+  if (data.grid) {
+    new Grid((...chosen) => viewer.open(...chosen));
+  }
   const openAlone = (index) => viewer.open([index], 0, null);
   for (const button of document.querySelectorAll("[data-image]")) {
     button.addEventListener("click", () => openAlone(Number(button.dataset.image)));
