@@ -96,7 +96,7 @@ class Grid {
       },
       { passive: true },
     );
-    new ResizeObserver(() => this.layOut()).observe(this.place);
+    new ResizeObserver(() => this.layOut()).observe(this.form);
     for (const when of ["before", "after"]) {
       addEventListener(`${when}print`, () => {
         this.isPrinting = when === "before";
@@ -186,13 +186,15 @@ class Grid {
 
   /** Sizes for the width there is. */
   layOut() {
-    const width = this.place.clientWidth;
+    const width = this.form.clientWidth - (this.place.offsetWidth - this.place.clientWidth); // less border and scroll bar
+    if (width <= 0) return; // printing
     const isNarrow = width < NARROW;
     const rest = width - (isNarrow ? 0 : PROMPT.least) - (this.people ? PEOPLE_WIDTH : 0);
     const cell = Math.max(CELL.least, Math.min(CELL.most, Math.floor(rest / this.groups.length)));
     const prompt = PROMPT.least + Math.max(0, Math.min(PROMPT.most - PROMPT.least, rest - cell * this.groups.length));
-    const hasNotes = this.people || this.rows.some((row) => [...row.cells.values()].some(({ images }) => images.length > 1));
-    this.height = cell + CELL.text + (hasNotes ? CELL.note : 0) + (isNarrow ? PROMPT.band : 0);
+    const hasSeveral = this.rows.some((row) => [...row.cells.values()].some(({ images }) => images.length > 1));
+    const notes = Number(hasSeveral) + Number(Boolean(this.people));
+    this.height = cell + CELL.text + notes * CELL.note + (isNarrow ? PROMPT.band : 0);
     const columns = [...(isNarrow ? [] : [prompt]), ...this.groups.map(() => cell), ...(this.people ? [PEOPLE_WIDTH] : [])];
     this.place.classList.toggle("narrow", isNarrow);
     const sizes = {
@@ -288,21 +290,17 @@ class Grid {
     if (score !== undefined && winners.length) {
       facts.append(element("span", { className: "away", textContent: `${away > 0 ? "+" : ""}${format(away)}` }));
     }
-    const notes = [count > 1 ? `mean of ${count}` : "", this.ratingOf(row, group)].filter(Boolean).join(" \u00b7 ");
-    if (notes) facts.append(element("small", { textContent: notes }));
+    const rating = row.liked?.scores.get(group);
+    const notes = [count > 1 ? `mean of ${count}` : "", rating === undefined ? "" : `people ${format(rating)}`].filter(Boolean);
+    facts.append(...notes.map((note) => element("small", { textContent: note })));
     const tile = element("button", { type: "button", className: "tile", tabIndex: -1 }, pictures, facts);
     tile.classList.toggle("best", isBest);
     const name = data.groups[group] || "no group";
-    const said = [name, facts.firstChild.textContent, isBest ? "best" : "", notes].filter(Boolean).join(", ");
+    const said = [name, facts.firstChild.textContent, isBest ? "best" : "", ...notes].filter(Boolean).join(", ");
     tile.setAttribute("aria-label", `${said}: ${row.text || row.name}`);
     tile.title = cell.images.map((index) => data.images[index]).join("\n");
     made.append(tile);
     return made;
-  }
-
-  ratingOf(row, group) {
-    const rating = row.liked?.scores.get(group);
-    return rating === undefined ? "" : `people ${format(rating)}`;
   }
 
   /** Whom people rate highest, and whether the score says so, too. */
@@ -320,7 +318,7 @@ class Grid {
     return made;
   }
 
-  /** The best and the worst images of each group. */
+  /** A line for each group: its best and its worst images. */
   fillStrips() {
     const { values } = this.column;
     const lines = this.groups.map((group) => {
