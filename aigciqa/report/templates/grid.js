@@ -194,6 +194,7 @@ class Grid {
     const prompt = PROMPT.least + Math.max(0, Math.min(PROMPT.most - PROMPT.least, rest - cell * this.groups.length));
     const hasSeveral = this.rows.some((row) => [...row.cells.values()].some(({ images }) => images.length > 1));
     const notes = Number(hasSeveral) + Number(Boolean(this.people));
+    this.side = cell;
     this.height = cell + CELL.text + notes * CELL.note + (isNarrow ? PROMPT.band : 0);
     const columns = [...(isNarrow ? [] : [prompt]), ...this.groups.map(() => cell), ...(this.people ? [PEOPLE_WIDTH] : [])];
     this.place.classList.toggle("narrow", isNarrow);
@@ -224,8 +225,18 @@ class Grid {
       row.remove();
       this.drawn.delete(number);
     }
-    for (const number of wanted) this.insert(number);
+    const [left, right] = this.columnsInView();
+    for (const number of wanted) {
+      this.insert(number);
+      for (let column = left; column < right; column++) this.fill(number, column);
+    }
     this.reach();
+  }
+
+  columnsInView() {
+    if (this.isPrinting) return [0, this.groups.length];
+    const first = Math.max(0, Math.floor(this.place.scrollLeft / this.side) - 1);
+    return [first, Math.min(this.groups.length, first + Math.ceil(this.place.clientWidth / this.side) + 2)];
   }
 
   /** Rows stand in the document in their order. */
@@ -241,7 +252,7 @@ class Grid {
   row(number) {
     const row = this.shown[number];
     const made = element("div", { role: "row", className: "grid-row" }, this.prompt(row));
-    made.append(...this.groups.map((group) => this.cell(row, group)));
+    made.append(...this.groups.map(() => element("div", { role: "gridcell", className: "grid-cell", tabIndex: -1 })));
     if (this.people) made.append(this.liked(row));
     made.setAttribute("aria-rowindex", number + 2);
     made.dataset.number = number;
@@ -263,14 +274,17 @@ class Grid {
     return groups.flatMap((group, place) => [place ? ", " : "", groupName(group)]);
   }
 
-  cell(row, group) {
-    const cell = row.cells.get(group);
-    const made = element("div", { role: "gridcell", className: "grid-cell" });
-    if (!cell) {
-      made.append(element("span", { className: "empty", textContent: "no image" }));
-      made.tabIndex = -1;
-      return made;
-    }
+  /** Show what a cell has; many columns are out of view. */
+  fill(number, column) {
+    const place = this.drawn.get(number).querySelectorAll(".grid-cell")[column];
+    if (place.firstChild) return;
+    const row = this.shown[number];
+    const cell = row.cells.get(this.groups[column]);
+    place.append(cell ? this.tile(row, cell) : element("span", { className: "empty", textContent: "no image" }));
+  }
+
+  tile(row, cell) {
+    const { group } = cell;
     const { scores, best, lead, winners } = row.standing;
     const score = scores.get(group);
     const isBest = winners.includes(group);
@@ -299,8 +313,7 @@ class Grid {
     const said = [name, facts.firstChild.textContent, isBest ? "best" : "", ...notes].filter(Boolean).join(", ");
     tile.setAttribute("aria-label", `${said}: ${row.text || row.name}`);
     tile.title = cell.images.map((index) => data.images[index]).join("\n");
-    made.append(tile);
-    return made;
+    return tile;
   }
 
   /** Whom people rate highest, and whether the score says so, too. */
@@ -387,6 +400,7 @@ class Grid {
 
   moveTo(row, column) {
     this.insert(row);
+    this.fill(row, column);
     const target = this.target(row, column);
     target.focus({ preventScroll: true });
     target.scrollIntoView({ block: "nearest", inline: "nearest" });
