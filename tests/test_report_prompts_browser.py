@@ -103,7 +103,7 @@ def test_winners_people_and_orders(page: Page) -> None:
     page.select_option("#grid-column", label="people · quality")
     assert lines(page, ".grid-title")[1] == ["sdxl", "4.333", "2 wins, 1 tie"]
     assert page.locator(".grid-people").count() == 0
-    best = page.locator("#strips .strip").first.get_by_label("Best of sdxl").locator("b").all_text_contents()
+    best = page.locator("#ends .ends").first.get_by_label("Best of sdxl").locator("b").all_text_contents()
     assert best == ["5.000", "4.000"]
 
 
@@ -139,13 +139,13 @@ def test_keys_move_enlarge_and_come_back(page: Page) -> None:
     page.keyboard.press("Escape")
     expect(viewer).not_to_be_visible()
     assert focused(page) == "sdxl, 2.000: a horse"
-    page.locator(".grid-row[aria-rowindex='3'] img[data-image='1']").click()
+    page.locator(".grid-row[aria-rowindex='3'] img[data-place='1']").click()
     assert page.locator("#viewer-name").inner_text() == "flux/0/p10.jpg"
     page.keyboard.press("Escape")
-    page.locator("#strips button").first.click()
+    page.locator("#ends button").first.click()
     assert page.locator("#viewer-name").inner_text() == "1/p10.jpg"
     page.keyboard.press("Escape")
-    expect(page.locator("#strips button").first).to_be_focused()
+    expect(page.locator("#ends button").first).to_be_focused()
 
 
 def test_the_gallerys_orders_say_what_they_do(page: Page) -> None:

@@ -180,8 +180,8 @@ class _Rule(NamedTuple):
     """How to tell the prompt of a row."""
 
     name: str
-    identity: Callable[[Row, str], str | None]  # of a row and its relative path, what identifies the prompt in its group
-    key: Callable[[str], str]  # of an identity
+    identity: Callable[[Row, str], str | None]  # of a row and its relative path: what identifies its group's prompt
+    key: Callable[[str], str]  # of an identity: what groups are matched by
 
     def __call__(self, row: Row, relative_path: str) -> tuple[str | None, str | None]:
         """What identifies the prompt in its group, and the key to match by; None where the row does not say."""

@@ -1,4 +1,4 @@
-"""What the page's script reads: the gallery, its maps, the charts' numbers."""
+"""What the page's script reads: the gallery with its scores and maps."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigciqa.images.colour_maps import COLOURS, colour_map
-from aigciqa.registry import known_metric
 from aigciqa.report.collection import LEVELS, PEOPLE, Collection, Column, SmallMap
 from aigciqa.report.prompts import distinct_names
 from aigciqa.report.sections import Members
+from aigciqa.stats.reference_sets import ReferenceSet
 from aigciqa.tables.text import without_nan
 from aigciqa.utils import object_stores
 
@@ -26,7 +26,6 @@ from aigciqa.utils import object_stores
 GALLERY_LIMIT = 10_000
 #: Groups that charts show in a colour of their own: the largest. The others share one.
 COLOURED_LIMIT = 7
-BINS = 40
 #: Percentiles of the maps' lowest and highest scores that the colours span: an outlier would take the contrast away.
 _SPAN = (5, 95)
 _SEED = 0
@@ -90,7 +89,8 @@ def payload(
                 "dimension": column.dimension,
                 "values": without_nan(column.values[gallery.indices].tolist()),
                 "means": [_mean(column, members.get(group)) for group in groups],
-                "histogram": _histogram(column, members, coloured),
+                "std": _known(column.deviations[gallery.indices]),
+                "percentiles": _percentiles(column, gallery, collection.facts_of(column.metric).reference_sets),
             }
             for column in columns
         ],
@@ -117,12 +117,19 @@ def _mean(column: Column, indices: NDArray[np.intp] | None) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def _histogram(column: Column, members: Members, coloured: Sequence[str]) -> dict[str, Any]:
-    """Edges of the bins, and the images in each: of every coloured group, then of the others."""
-    edges = np.histogram_bin_edges(column.values[np.isfinite(column.values)], BINS)
-    counts = [np.histogram(column.values[members[group]], edges)[0] for group in coloured]
-    rest = np.histogram(column.values, edges)[0] - sum(counts)
-    return {"edges": edges.round(6).tolist(), "counts": [each.tolist() for each in [*counts, rest]]}
+def _known(values: NDArray[np.float64]) -> list[float | None] | None:
+    """Numbers with gaps; None if there is none."""
+    return without_nan(values.tolist()) if np.isfinite(values).any() else None
+
+
+def _percentiles(column: Column, gallery: Gallery, known: Sequence[ReferenceSet]) -> list[dict[str, Any]]:
+    """Where the gallery's scores stand in each reference set: whole percentages, null where there is no score."""
+    scores = column.values[gallery.indices]
+    return [
+        {"of": each.label, "values": without_nan(each.percentiles(column.dimension, scores).round().tolist())}
+        for each in known
+        if column.dimension in each.quantiles
+    ]
 
 
 def _link(path: str, folder: Path) -> str | None:
@@ -133,8 +140,9 @@ def _link(path: str, folder: Path) -> str | None:
         return quote(os.fsencode(os.path.relpath(path, folder)).replace(os.fsencode(os.sep), b"/"))
     except UnicodeEncodeError:
         return None
-    except ValueError:  # on another drive
-        return Path(path).absolute().as_uri()
+    except ValueError:  # on another drive, or another machine's share, which a stranger's table may name
+        address = Path(path).absolute().as_uri()
+        return address if address.startswith("file:///") else None
 
 
 def _maps(collection: Collection, gallery: Gallery) -> dict[str, Any]:
@@ -144,28 +152,20 @@ def _maps(collection: Collection, gallery: Gallery) -> dict[str, Any]:
     for (index, metric), small in collection.maps.items():
         if index in positions:
             found.setdefault(metric, {})[positions[index]] = small
-    return {metric: _scaled(metric, maps) for metric, maps in found.items()}
+    return {metric: _scaled(collection.facts_of(metric).seen, maps) for metric, maps in found.items()}
 
 
-def _scaled(metric: str, maps: dict[int, SmallMap]) -> dict[str, Any]:
+def _scaled(seen: float | None, maps: dict[int, SmallMap]) -> dict[str, Any]:
     low = float(np.percentile([each.low for each in maps.values()], _SPAN[0]))
     high = float(np.percentile([each.high for each in maps.values()], _SPAN[1]))
     high = max(high, low + 1e-6)
     return {
         "low": low,
         "high": high,
-        "crop": _seen(metric),
+        "crop": seen,
         "shapes": {position: each.shape for position, each in maps.items()},
         "levels": {position: _levels(each, low, high) for position, each in maps.items()},
     }
-
-
-def _seen(metric: str) -> float | None:
-    """Side of the centre square that a metric sees, as a share of the short side; None if it sees all."""
-    spec = known_metric(metric)
-    if spec is None or spec.preprocess.crop is None or spec.preprocess.resize is None:
-        return None
-    return spec.preprocess.crop / spec.preprocess.resize
 
 
 def _levels(small: SmallMap, low: float, high: float) -> str:

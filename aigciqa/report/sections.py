@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,11 @@ PAIRED_LIMIT = 12
 #: Images that people have rated; of fewer, a correlation says nothing.
 MIN_RATED = 10
 
+#: Percentiles that a row of the distribution draws: the ends of its line, of its box, and the median between them.
+PERCENTILES = (5, 25, 50, 75, 95)
+#: At most so many steps between the lowest and the highest score of an axis.
+_STEPS = 7
+
 Members = Mapping[str, NDArray[np.intp]]
 
 
@@ -31,6 +37,31 @@ class Line:
     summary: GroupSummary
     failed: int  # rows without a score
     worst: int | None  # index of the image with the lowest score; None without scores
+    percentiles: tuple[float, ...]  # PERCENTILES of the scores; empty without scores
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Where scores lie on a line from one value to another."""
+
+    low: float
+    high: float
+    ticks: list[float]
+
+    @classmethod
+    def over(cls, low: float, high: float) -> Axis:
+        """An axis over all scores, with a little room at its ends, and ticks at round numbers."""
+        room = 0.02 * (high - low) or 0.5
+        low, high = low - room, high + room
+        rough = (high - low) / _STEPS
+        power = 10 ** math.floor(math.log10(rough))
+        step = next(each * power for each in (1, 2, 5, 10) if each * power >= rough)
+        numbers = range(math.ceil(low / step), math.floor(high / step) + 1)
+        return cls(low, high, [number * step for number in numbers])
+
+    def share(self, value: float) -> float:
+        """Where a value lies, in percent of the axis' length."""
+        return 100 * (value - self.low) / (self.high - self.low)
 
 
 @dataclass(frozen=True)
@@ -53,11 +84,18 @@ class Panel:
     differences: dict[tuple[str, str], Difference]  # of first and second, both ways round
     low: float  # lowest score of all
     high: float
+    axis: Axis
 
     @property
     def paired(self) -> list[str]:
         """The groups that are compared, best first."""
         return list(dict.fromkeys(first for first, _ in self.differences))
+
+    @property
+    def is_beyond_scale(self) -> bool:
+        """Whether scores are lower or higher than the scale says, as a linear head's can be."""
+        scale = self.column.score_range
+        return scale is not None and (self.low < scale[0] or self.high > scale[1])
 
     @property
     def is_cut(self) -> bool:
@@ -91,16 +129,15 @@ def panels(
         values, failed = column.values, collection.failed
         by_prompt = {group: Scores(values[indices], tuple(prompts[indices])) for group, indices in members.items()}
         lines = [
-            Line(each, failed[column.metric, each.name], _worst(column, members[each.name]))
-            for each in summaries(by_prompt)
+            _line(each, failed[column.metric, each.name], column, members[each.name]) for each in summaries(by_prompt)
         ]
         (whole,) = summaries({"": Scores(values, tuple(prompts))})
         all_failed = sum(count for (metric, _), count in failed.items() if metric == column.metric)
-        total = Line(whole, all_failed, _worst(column, np.arange(len(values))))
+        total = _line(whole, all_failed, column, np.arange(len(values)))
         scored = [line.summary.name for line in lines if line.summary.n]
         pairs = _pairs({group: Scores(values[members[group]], by_group[group]) for group in scored}, baseline)
         extent = float(np.nanmin(values)), float(np.nanmax(values))
-        found.append(Panel(column, lines, total, pairs, _both_ways(pairs), *extent))
+        found.append(Panel(column, lines, total, pairs, _both_ways(pairs), *extent, Axis.over(*extent)))
     return found
 
 
@@ -132,9 +169,12 @@ def _pairs(scored: Mapping[str, Scores], baseline: str | None) -> list[Differenc
     return differences(scored, baseline=baseline) if baseline in scored else []
 
 
-def _worst(column: Column, indices: NDArray[np.intp]) -> int | None:
+def _line(summary: GroupSummary, failed: int, column: Column, indices: NDArray[np.intp]) -> Line:
     values = column.values[indices]
-    return int(indices[np.nanargmin(values)]) if np.isfinite(values).any() else None
+    if not summary.n:
+        return Line(summary, failed, None, ())
+    percentiles = np.nanpercentile(values, PERCENTILES)
+    return Line(summary, failed, int(indices[np.nanargmin(values)]), tuple(percentiles.tolist()))
 
 
 def _both_ways(found: Sequence[Difference]) -> dict[tuple[str, str], Difference]:

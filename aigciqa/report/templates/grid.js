@@ -2,7 +2,7 @@
 // ---- prompts x generators
 
 const PRINTED_ROWS = 30;
-const STRIP = 4; // images at each end
+const ENDS = 4; // images at each end of a group
 const MOSAIC = 4; // images of a cell that are seen at once
 const NARROW = 560; // pixels; narrower, the prompt stands above its images
 const CELL = { least: 128, most: 240, text: 30, note: 16 }; // pixels: an image's side, and the text below it
@@ -78,7 +78,7 @@ class Grid {
       if (!cell) return;
       const { row, column } = this.at(cell);
       const images = this.imagesOf(row, column);
-      this.enlarge(images[event.target.closest("[data-image]")?.dataset.image ?? 0]);
+      this.enlarge(images[event.target.closest("[data-place]")?.dataset.place ?? 0]);
     });
     this.place.addEventListener("keydown", (event) => this.onKey(event));
     this.place.addEventListener("focusin", (event) => {
@@ -103,11 +103,11 @@ class Grid {
         this.draw();
       });
     }
-    byId("strips").addEventListener("click", (event) => {
+    byId("ends").addEventListener("click", (event) => {
       const button = event.target.closest("button");
       if (!button) return;
-      const order = [...byId("strips").querySelectorAll("button")].map((each) => Number(each.dataset.image));
-      this.open(order, order.indexOf(Number(button.dataset.image)));
+      const order = [...byId("ends").querySelectorAll("button")].map((each) => Number(each.dataset.index));
+      this.open(order, order.indexOf(Number(button.dataset.index)));
     });
   }
 
@@ -127,7 +127,7 @@ class Grid {
       }
     }
     this.fillHead();
-    this.fillStrips();
+    this.fillEnds();
     this.apply();
   }
 
@@ -142,7 +142,7 @@ class Grid {
       const won = compared.filter(({ standing: { winners } }) => winners.length === 1 && winners[0] === group).length;
       const tied = compared.filter(({ standing: { winners } }) => winners.length > 1 && winners.includes(group)).length;
       return title(
-        element("span", { className: "name" }, dot(groupColour(group)), groupName(group)),
+        element("span", { className: "name" }, dot(colourOf(group)), groupName(group)),
         element("span", { className: "mean", textContent: means[group] === null ? "\u2013" : format(means[group]) }),
         element("small", { textContent: `${plural(won, "win")}${tied ? `, ${plural(tied, "tie")}` : ""}` }),
       );
@@ -292,7 +292,7 @@ class Grid {
     pictures.classList.toggle("several", cell.images.length > 1);
     for (const [place, index] of cell.images.slice(0, MOSAIC).entries()) {
       const picture = small(thumbnail(index));
-      picture.dataset.image = place;
+      picture.dataset.place = place;
       pictures.append(picture);
     }
     const count = cell.images.length;
@@ -312,7 +312,8 @@ class Grid {
     const name = data.groups[group] || "no group";
     const said = [name, facts.firstChild.textContent, isBest ? "best" : "", ...notes].filter(Boolean).join(", ");
     tile.setAttribute("aria-label", `${said}: ${row.text || row.name}`);
-    tile.title = cell.images.map((index) => data.images[index]).join("\n");
+    const described = (index) => [scoreText(this.column, index), ...standings(this.column, index)].join(", ");
+    tile.title = cell.images.map((index) => `${data.images[index]}: ${described(index)}`).join("\n");
     return tile;
   }
 
@@ -325,37 +326,37 @@ class Grid {
       return made;
     }
     const agrees = row.standing.winners.some((group) => winners.includes(group));
-    for (const group of winners) made.append(element("span", { className: "name" }, dot(groupColour(group)), groupName(group)));
+    for (const group of winners) made.append(element("span", { className: "name" }, dot(colourOf(group)), groupName(group)));
     made.append(element("b", { textContent: format(best) }));
     made.append(element("small", { className: agrees ? "yes" : "no", textContent: agrees ? "\u2713 agrees" : "\u2260 differs" }));
     return made;
   }
 
   /** A line for each group: its best and its worst images. */
-  fillStrips() {
+  fillEnds() {
     const { values } = this.column;
     const lines = this.groups.map((group) => {
       const scored = data.images.map((_, index) => index).filter((index) => data.group[index] === group && values[index] !== null);
       scored.sort((one, other) => values[other] - values[one]);
-      const half = Math.min(STRIP, Math.ceil(scored.length / 2));
+      const half = Math.min(ENDS, Math.ceil(scored.length / 2));
       const ends = { Best: scored.slice(0, half), Worst: scored.slice(Math.max(half, scored.length - half)) };
-      const line = element("div", { className: "strip" });
-      line.append(element("h4", {}, dot(groupColour(group)), groupName(group)));
+      const line = element("div", { className: "ends" });
+      line.append(element("h4", {}, dot(colourOf(group)), groupName(group)));
       for (const [end, images] of Object.entries(ends)) {
-        const list = element("ul", {}, ...images.map((index) => this.stripped(index, end)));
+        const list = element("ul", {}, ...images.map((index) => this.endImage(index, end)));
         list.setAttribute("aria-label", `${end} of ${data.groups[group] || "no group"}`);
-        line.append(element("div", {}, element("span", { className: "end", textContent: end }), list));
+        line.append(element("div", {}, element("span", { className: "title", textContent: end }), list));
       }
       return line;
     });
-    byId("strips").replaceChildren(...lines);
+    byId("ends").replaceChildren(...lines);
   }
 
-  stripped(index, end) {
+  endImage(index, end) {
     const score = format(this.column.values[index]);
     const button = element("button", { type: "button", title: data.images[index] }, small(thumbnail(index)));
     button.append(element("b", { textContent: score }));
-    button.dataset.image = index;
+    button.dataset.index = index;
     button.setAttribute("aria-label", `${end}, ${score}: ${data.names[index]}`);
     return element("li", {}, button);
   }
