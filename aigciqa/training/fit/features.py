@@ -25,6 +25,7 @@ from aigciqa.checkpoints.format import state_sha256
 from aigciqa.create import create_metric
 from aigciqa.errors import ImageError, MissingExtraError
 from aigciqa.heads import build_head
+from aigciqa.images.preprocess import Preprocessor
 from aigciqa.images.reading import read_content
 from aigciqa.metric import Metric
 from aigciqa.records import Item
@@ -99,7 +100,7 @@ def frozen_metric(metric: str | Metric | None, score_ranges: dict[str, tuple[flo
         metric = copy.deepcopy(metric)  # the caller's stays as it is
     config, trunk = metric.config, metric.backbone
     if isinstance(trunk, StatisticsBackbone):
-        return _new(config, score_ranges, config.preprocess, trunk)
+        return _renewed(metric, score_ranges, config.preprocess, trunk)
     seen = config.preprocess
     resize, crop = (_RESIZE, _CROP) if trunk.input_side is None else (seen.resize, trunk.input_side)
     preprocess = Preprocess(resize=resize, crop=crop, std=_LEVELS, interpolation=seen.interpolation)
@@ -107,29 +108,32 @@ def frozen_metric(metric: str | Metric | None, score_ranges: dict[str, tuple[flo
     backbone.shift.copy_(torch.tensor(seen.mean).view(3, 1, 1) * 255)
     backbone.factor.copy_(1 / (255 * torch.tensor(seen.std).view(3, 1, 1)))
     backbone.lite.load_state_dict(create_metric("nr-lite").backbone.state_dict())
-    return _new(config, score_ranges, preprocess, backbone)
+    return _renewed(metric, score_ranges, preprocess, backbone)
 
 
-def _new(
-    config: MetricConfig,
+def _renewed(
+    metric: Metric,
     score_ranges: dict[str, tuple[float, float]],
     preprocess: Preprocess,
     backbone: StatisticsBackbone,
 ) -> Metric:
-    new = MetricConfig(
-        metric=config.metric,
-        kind=config.kind,
-        backbone=config.backbone,
-        options={**config.options, "statistics": True},
+    """The metric with another backbone, and a head to be fitted."""
+    old = metric.config
+    metric.config = MetricConfig(
+        metric=old.metric,
+        kind=old.kind,
+        backbone=old.backbone,
+        options={**old.options, "statistics": True},
         head="linear",
         score_ranges=score_ranges,
         preprocess=preprocess,
     )
+    metric.dimension, metric.as_loss, metric.autocast_dtype = metric.dimensions[0], False, None
+    metric.preprocessor = Preprocessor(preprocess)
+    metric.backbone = backbone
     with torch.random.fork_rng(devices=[]):
-        metric = Metric(new, device="meta")  # its parts take no time, and are replaced
-        metric.backbone = backbone.eval()
-        metric.head = build_head(new.head, new.kind, backbone.feature_dim, len(score_ranges))
-    return metric
+        metric.head = build_head("linear", old.kind, backbone.feature_dim, len(score_ranges))
+    return metric.requires_grad_(True).eval()
 
 
 class FeatureReader:

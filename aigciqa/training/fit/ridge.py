@@ -8,6 +8,7 @@ from scores to fitted scores.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,7 +87,6 @@ class ScoreProblem:
         """
         if len(self.scores) < 2:  # of a part of the images
             return 0.0, 1.0
-        groups = self.groups if len(set(self.groups.tolist())) > 1 else self.rows
         root = np.sqrt(self.weights)
         constant = root / np.linalg.norm(root)
         whitened = kernel[np.ix_(self.rows, self.rows)] * np.outer(root, root)
@@ -100,15 +100,20 @@ class ScoreProblem:
         y = y - constant * (constant @ y)
         residuals = (kept * (y @ vectors)) @ vectors.T
         errors = np.empty_like(residuals)
-        for members in by_size(groups):
+        for members in self._left_out:
             part = vectors[members]  # (groups, size, n)
-            left = np.einsum("gsr,lr,gtr->lgst", part, kept, part, optimize=True)
-            left -= np.einsum("gs,gt->gst", constant[members], constant[members])
+            left = (part * kept[:, None, None]) @ part.swapaxes(1, 2)
+            left -= constant[members][:, :, None] * constant[members][:, None]
             errors[:, members] = np.linalg.solve(left, residuals[:, members][..., None])[..., 0]
         count = len(y)
         squares = np.maximum((errors**2).mean(axis=1), _LEAST * max(float(y @ y) / count, _LEAST))
         best = int(np.argmin(squares))
         return float(count / 2 * np.log(squares[best])), float(strengths[best])
+
+    @functools.cached_property
+    def _left_out(self) -> list[Indices]:
+        """What is left out together; each score where all are of one group."""
+        return by_size(self.groups if len(set(self.groups.tolist())) > 1 else self.rows)
 
     def solve(self, kernel: Array, strength: float) -> Solution:
         """The function of one strength, with variances in units of the prior's, which is for others to find.
