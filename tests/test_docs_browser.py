@@ -25,7 +25,7 @@ SEARCHED = {
     "correlation": "Choosing a metric",
     "benchmark": "Comparing generators",
     "image quality assessment": "aigciqa",
-    "IQA": "Choosing a metric",
+    "IQA": "aigciqa",
     "score": "Quick start",
     "leaderboard": "The report",
 }

@@ -358,23 +358,28 @@ def test_a_report_without_scores_or_groups(page: Path) -> None:
     assert cells_of(page, 'id="summary"')[1:] == [["nr-lite", "quality", "1", "0", "1.500", "n/a", "1.500", "1.500"]]
 
 
-def test_maps(page: Path) -> None:
-    rng = np.random.default_rng(0)
-    maps = [rng.normal(2, 1, (4, 6)), None, rng.normal(3, 1, (4, 6))]
+def test_maps_say_how_far_their_cells_lie_below_the_score(page: Path) -> None:
+    maps = [np.array([[2.0, 1.0, -0.7], [3.0, 5.6, 1.1]]), None, np.full((1, 2), 3.0)]
     rows = [row("a.png", 2.0), row("b.png", 2.0), row("c.png", 3.0), row("a.png", 1.0, metric="nr-resnet18")]
     write_report(page, rows, COLUMNS, maps=[*maps, np.ones((7, 7))])
     found = data_of(page)["maps"]
     lite = found["nr-lite"]
-    assert lite["shapes"] == {"0": [4, 6], "2": [4, 6]}
+    assert (lite["low"], lite["high"]) == (0, 5)  # the scale, whatever the maps say
+    assert lite["shapes"] == {"0": [2, 3], "2": [1, 2]}
+    assert lite["scores"] == {"0": 2.0, "2": 3.0}
     assert lite["crop"] is None
     assert found["nr-resnet18"]["crop"] == 224 / 256
-    for position in (0, 2):
-        levels = np.frombuffer(base64.b64decode(lite["levels"][str(position)]), np.uint8).reshape(4, 6)
-        expected = maps[position].clip(lite["low"], lite["high"])
-        step = (lite["high"] - lite["low"]) / 255
-        np.testing.assert_allclose(lite["low"] + levels * step, expected, atol=1.5 * step)
-    colours = np.frombuffer(base64.b64decode(data_of(page)["palette"]), np.uint8).reshape(256, 3)
-    assert (colours == colour_map(np.arange(256)[None], 0, 255)[0]).all()
+    levels = np.frombuffer(base64.b64decode(lite["levels"]["0"]), np.uint8)
+    np.testing.assert_allclose(levels, [0, 51, 102, 0, 0, 46], atol=2)  # 255 is the whole scale
+    assert not any(base64.b64decode(lite["levels"]["2"]))
+    palette = np.frombuffer(base64.b64decode(data_of(page)["palette"]), np.uint8).reshape(256, 4)
+    assert (palette == colour_map(np.linspace(5, 0, 256)[None], 5, 0, 5)[0]).all()
+
+
+def test_maps_of_an_unknown_metric_span_what_they_hold(page: Path) -> None:
+    write_report(page, [row("a.png", 40.0, metric="mine")], COLUMNS, maps=[np.array([[10.0, 70.0]])])
+    mine = data_of(page)["maps"]["mine"]
+    assert (mine["low"], mine["high"]) == (10, pytest.approx(70, abs=1e-3))
 
 
 def test_large_maps_are_averaged() -> None:

@@ -353,7 +353,7 @@ class _Run:
             self._say(f"{self.taken} rows in {self.output}")
         failed = self.summary.failed
         if self.maps is not None:
-            self._say(f"maps in {self.maps.folder}")
+            self._say(f"maps in {self.maps.folder}" + (f", such as {self.maps.example}" if self.maps.example else ""))
             failed += self.maps.failed
             if count := self.maps.failed:
                 why = self.maps.first_failure

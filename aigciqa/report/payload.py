@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from aigciqa.images.colour_maps import COLOURS, colour_map
-from aigciqa.report.collection import LEVELS, PEOPLE, Collection, Column, SmallMap
+from aigciqa.images.colour_maps import levels_below, palette
+from aigciqa.report.collection import PEOPLE, Collection, Column, SmallMap
 from aigciqa.report.prompts import distinct_names
 from aigciqa.report.sections import Members
 from aigciqa.stats.reference_sets import ReferenceSet
@@ -26,8 +26,6 @@ from aigciqa.utils import object_stores
 GALLERY_LIMIT = 10_000
 #: Groups that charts show in a colour of their own: the largest. The others share one.
 COLOURED_LIMIT = 7
-#: Percentiles of the maps' lowest and highest scores that the colours span: an outlier would take the contrast away.
-_SPAN = (5, 95)
 _SEED = 0
 
 
@@ -105,8 +103,8 @@ def payload(
         "references": gallery.references,
         "referenceLinks": [_link(reference, folder) for reference in gallery.references],
         "sample": gallery.sample,
-        "maps": _maps(collection, gallery),
-        "palette": base64.b64encode(colour_map(np.linspace(0, 1, COLOURS)[None], 0, 1).tobytes()).decode(),
+        "maps": _maps(collection, columns, gallery),
+        "palette": base64.b64encode(palette().tobytes()).decode(),
     }
 
 
@@ -145,29 +143,32 @@ def _link(path: str, folder: Path) -> str | None:
         return address if address.startswith("file:///") else None
 
 
-def _maps(collection: Collection, gallery: Gallery) -> dict[str, Any]:
-    """Metric -> its maps, all in one scale of colours, and the part of an image that they cover."""
+def _maps(collection: Collection, columns: Sequence[Column], gallery: Gallery) -> dict[str, Any]:
+    """Metric -> its maps and their scale, and the part of an image that they cover."""
+    main = {column.metric: column for column in reversed(columns)}  # a map is of the first dimension
     positions = {index: position for position, index in enumerate(gallery.indices)}
     found: dict[str, dict[int, SmallMap]] = {}
     for (index, metric), small in collection.maps.items():
         if index in positions:
-            found.setdefault(metric, {})[positions[index]] = small
-    return {metric: _scaled(collection.facts_of(metric).seen, maps) for metric, maps in found.items()}
+            found.setdefault(metric, {})[index] = small
+    return {metric: _drawn(collection, main[metric], positions, maps) for metric, maps in found.items()}
 
 
-def _scaled(seen: float | None, maps: dict[int, SmallMap]) -> dict[str, Any]:
-    low = float(np.percentile([each.low for each in maps.values()], _SPAN[0]))
-    high = float(np.percentile([each.high for each in maps.values()], _SPAN[1]))
-    high = max(high, low + 1e-6)
+def _drawn(
+    collection: Collection, column: Column, positions: Mapping[int, int], maps: Mapping[int, SmallMap]
+) -> dict[str, Any]:
+    """Maps of one metric by position, as levels of the palette; without a known scale, what they span is the scale."""
+    facts = collection.facts_of(column.metric)
+    spanned = (min(each.low for each in maps.values()), max(each.high for each in maps.values()) + 1e-6)
+    low, high = facts.score_ranges.get(column.dimension, spanned)
+    levels = {
+        index: levels_below(small.scores(), column.values[index], low, high).tobytes() for index, small in maps.items()
+    }
     return {
         "low": low,
         "high": high,
-        "crop": seen,
-        "shapes": {position: each.shape for position, each in maps.items()},
-        "levels": {position: _levels(each, low, high) for position, each in maps.items()},
+        "crop": facts.seen,
+        "shapes": {positions[index]: small.shape for index, small in maps.items()},
+        "levels": {positions[index]: base64.b64encode(each).decode() for index, each in levels.items()},
+        "scores": {positions[index]: float(column.values[index]) for index in maps},
     }
-
-
-def _levels(small: SmallMap, low: float, high: float) -> str:
-    share = ((small.scores() - low) / (high - low)).clip(0, 1)
-    return base64.b64encode(np.rint(share * LEVELS).astype(np.uint8).tobytes()).decode()

@@ -502,7 +502,6 @@ class Viewer {
     for (const id of ["viewer-image", "viewer-reference"]) {
       byId(id).addEventListener("load", (event) => fit(event.target));
     }
-    this.drawRamp();
     const metrics = Object.keys(data.maps);
     byId("map-metric").append(...metrics.map((metric) => element("option", { value: metric, textContent: metric })));
     byId("map-metric").closest("[data-if]").hidden = metrics.length < 2;
@@ -600,15 +599,14 @@ class Viewer {
     byId("map-note").textContent = maps
       ? isOn && !shape
         ? "No map of this image by this metric."
-        : isShown && maps.crop !== null
-          ? "The metric sees the centre square only: the rest has no map, and no say in the score."
+        : isShown
+          ? `A map knows no anatomy, meaning or prompt.${maps.crop === null ? "" : " The metric sees the centre square only."}`
           : ""
       : "This run made no quality maps.";
     if (!isShown) return;
     this.paint(byId("overlay"), shape, atob(maps.levels[this.index]));
     byId("overlay").style.opacity = byId("opacity").value;
-    byId("map-low").textContent = `\u2264 ${format(maps.low)}`; // what lies beyond has the same colour
-    byId("map-high").textContent = `\u2265 ${format(maps.high)}`;
+    this.drawRamp(maps, maps.scores[this.index]);
     cover(byId("overlay"), maps.crop, byId("viewer-image"));
   }
 
@@ -618,14 +616,19 @@ class Viewer {
     const context = canvas.getContext("2d");
     const image = context.createImageData(width, height);
     for (let cell = 0; cell < width * height; cell++) {
-      const colour = 3 * levels.charCodeAt(cell);
-      image.data.set([...this.palette.subarray(colour, colour + 3), 255], 4 * cell);
+      const colour = 4 * levels.charCodeAt(cell);
+      image.data.set(this.palette.subarray(colour, colour + 4), 4 * cell);
     }
     context.putImageData(image, 0, 0);
   }
 
-  drawRamp() {
-    this.paint(byId("ramp"), [1, 256], String.fromCharCode(...Array(256).keys()));
+  /** The legend: the whole scale, coloured below the picture's own score; what lies beyond the scale looks like its ends. */
+  drawRamp({ low, high }, score) {
+    const below = (at) => Math.min(Math.max(255 * ((score - low) / (high - low)) - at, 0), 255);
+    this.paint(byId("ramp"), [1, 256], String.fromCharCode(...Array.from({ length: 256 }, (_, at) => below(at))));
+    byId("map-low").textContent = `\u2264 ${format(low)}`;
+    byId("map-score").textContent = `Coloured: below its own ${format(score)}`;
+    byId("map-high").textContent = format(high);
   }
 }
 
