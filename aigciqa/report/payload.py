@@ -45,7 +45,7 @@ def select_gallery(collection: Collection, columns: Sequence[Column], matches: S
         indices, drawn = list(range(count)), list(range(count))
     else:
         third = GALLERY_LIMIT // 3
-        drawn = _drawn(matches, third)
+        drawn = _draw(matches, third)
         ordered = np.argsort(columns[0].values)  # NaN comes last
         ordered = ordered[: np.count_nonzero(np.isfinite(columns[0].values))]
         indices = sorted({*drawn, *ordered[:third].tolist(), *ordered[-third:].tolist()})
@@ -54,7 +54,7 @@ def select_gallery(collection: Collection, columns: Sequence[Column], matches: S
     return Gallery(indices, sample, [each for each in references if each is not None])
 
 
-def _drawn(matches: Sequence[str | None], limit: int) -> list[int]:
+def _draw(matches: Sequence[str | None], limit: int) -> list[int]:
     """Indices of images drawn at random, those that share a match together."""
     together: dict[str | int, list[int]] = {}
     for index, match in enumerate(matches):
