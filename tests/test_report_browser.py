@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import io
+import json
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -218,6 +219,19 @@ def test_enlarging_shows_the_file(page: Page) -> None:
     expect(note(page)).to_have_text("· 450 × 300 pixels")
     expect(note(page, "#viewer-reference")).to_have_text("· 90 × 60 pixels")
     assert page.locator("#viewer-image").evaluate("image => image.naturalWidth") == 450
+    for path, url in (
+        ("/a b/c#1.png", "file:///a%20b/c%231.png"),
+        ("C:\\a b\\c.png", "file:///C:/a%20b/c.png"),
+        ("c:/x/é.png", "file:///c:/x/%C3%A9.png"),
+        ("//host/share/x.png", None),
+        ("\\\\host\\share\\x.png", None),
+        ("/\\host\\share\\x.png", None),
+        ("s3://bucket/x.png", None),
+        ("https://host/x.png", None),
+        ("gen/x.png", None),
+        ("/caf\udce9.png", None),
+    ):
+        assert page.evaluate(f"fileUrl({json.dumps(path)})") == url, path
 
 
 def test_a_file_out_of_reach_leaves_the_thumbnail(

@@ -638,14 +638,15 @@ class Viewer {
  */
 function addresses(path, link) {
   const isLocal = location.protocol === "file:";
-  const whole = isLocal && /^(\/|[A-Za-z]:[\\/])/.test(path) ? fileUrl(path) : null;
-  return [link, whole].filter((address) => address && (isLocal || !address.startsWith("file:")));
+  return [link, isLocal ? fileUrl(path) : null].filter((address) => address && (isLocal || !address.startsWith("file:")));
 }
 
-/** The URL of a path from the root; null where the name is no Unicode. */
+/** The URL of a path from the root of this machine, or of a drive; null of others, and where a name is no Unicode. */
 function fileUrl(path) {
-  const parts = path.replaceAll(/^\/+/g, "").split(/^[A-Za-z]:\\/.test(path) ? /[\\/]/ : "/");
-  return parts.some((part) => !part.isWellFormed()) ? null : `file:///${parts.map(encodeURIComponent).join("/")}`;
+  const [, drive, rest] = /^([A-Za-z]:(?=[\\/])|(?=\/[^/\\]))[\\/](.*)$/s.exec(path) ?? [];
+  if (rest === undefined || !rest.isWellFormed()) return null;
+  const parts = rest.split(drive ? /[\\/]/ : "/").map(encodeURIComponent);
+  return ["file://", ...(drive ? [drive] : []), ...parts].join("/");
 }
 
 /** Show an image at once as its thumbnail, then as the file itself from the first address that has it. */
