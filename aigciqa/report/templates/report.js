@@ -599,14 +599,16 @@ class Viewer {
     byId("map-note").textContent = maps
       ? isOn && !shape
         ? "No map of this image by this metric."
-        : isShown
-          ? `A map knows no anatomy, meaning or prompt.${maps.crop === null ? "" : " The metric sees the centre square only."}`
-          : ""
+        : ""
       : "This run made no quality maps.";
     if (!isShown) return;
     this.paint(byId("overlay"), shape, atob(maps.levels[this.index]));
     byId("overlay").style.opacity = byId("opacity").value;
-    this.drawRamp(maps, maps.scores[this.index]);
+    const score = maps.scores[this.index];
+    this.drawRamp(maps, score);
+    byId("map-note").textContent =
+      `Coloured: what lies below this image\u2019s own score, ${format(score)}. A map knows no anatomy, meaning or prompt.` +
+      (maps.crop === null ? "" : " The metric sees the centre square only: the rest has no say in the score.");
     cover(byId("overlay"), maps.crop, byId("viewer-image"));
   }
 
@@ -627,7 +629,6 @@ class Viewer {
     const below = (at) => Math.min(Math.max(255 * ((score - low) / (high - low)) - at, 0), 255);
     this.paint(byId("ramp"), [1, 256], String.fromCharCode(...Array.from({ length: 256 }, (_, at) => below(at))));
     byId("map-low").textContent = `\u2264 ${format(low)}`;
-    byId("map-score").textContent = `Coloured: below its own ${format(score)}`;
     byId("map-high").textContent = format(high);
   }
 }
