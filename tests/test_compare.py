@@ -88,6 +88,14 @@ class TestMatching:
         other = [row(f"b/{n}.png", 1, reference=f"prompts/{n}.png" if n else None) for n in range(4)]
         assert match([Group.of_rows("a", one), Group.of_rows("b", other)]).rule == "relative path"
 
+    def test_by_the_prompts_text(self) -> None:
+        one = [{**row(f"a/{n}.png", 1, reference="p.png"), "prompt": f"caf\u00e9 {n // 2}"} for n in range(4)]
+        other = [{**row(f"b/{9 - n}.png", 1), "prompt": f"cafe\u0301 {n // 2}"} for n in range(4)]
+        found = match([Group.of_rows("a", one), Group.of_rows("b", other)])
+        assert found.rule == "prompt"
+        assert found.keys["a"] == found.keys["b"]
+        assert len(set(found.keys["a"])) == 2
+
     @pytest.mark.parametrize(
         ("one", "other", "rule"),
         [

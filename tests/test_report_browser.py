@@ -82,7 +82,7 @@ def test_sorting(page: Page) -> None:
     page.select_option("#sort", label="nr-lite · authenticity")
     assert scores(page)[0] == pytest.approx(4 - 3.977 / 2, abs=1e-3)
     page.select_option("#sort", label="File name")
-    assert shown(page, ".card bdi:first-child")[:3] == ["0.jpg", "1.jpg", "10.jpg"]
+    assert shown(page, ".card bdi:first-child")[:3] == ["0.jpg", "1.jpg", "2.jpg"]
     page.select_option("#sort", label="Order of the run")
     assert shown(page, ".card bdi:first-child")[:3] == ["0.jpg", "1.jpg", "2.jpg"]
     page.select_option("#sort", label="fr-lite · quality")
@@ -502,7 +502,10 @@ def test_a_large_report_keeps_thumbnails_beside_it(
 ) -> None:
     monkeypatch.setattr(thumbnails, "INLINE_BYTES", 1000)
     Image.fromarray(draw(60, 90)).save(tmp_path / "a.jpg")
-    rows = [row(str(tmp_path / "a.jpg"), float(number)) for number in range(10_000)]
+    rows = [
+        row(str(tmp_path / "a.jpg"), float(number), group=f"g{number % 5}", reference=f"p{number // 5}")
+        for number in range(10_000)
+    ]
     page = open_page(write_report(tmp_path / "100% report.html", rows, COLUMNS))
     expect(page.locator("#status")).to_have_text("10,000 of 10,000 images")
     page.locator("#gallery").scroll_into_view_if_needed()
@@ -511,3 +514,32 @@ def test_a_large_report_keeps_thumbnails_beside_it(
     expect(card).to_be_in_viewport()
     assert card.locator("img").evaluate("image => image.decode().then(() => image.naturalWidth)") == 90
     assert page.locator(".card").count() < 100
+    check_prompts_of_a_large_report(page)
+
+
+def check_prompts_of_a_large_report(page: Page) -> None:
+    """Few of its rows are in the document, wherever one is; the first thirty are printed."""
+    rows = page.locator(".grid-body .grid-row")
+    expect(page.locator("#grid-status")).to_have_text("2,000 of 2,000 prompts, 5 groups")
+    page.select_option("#grid-sort", "name")
+    assert 0 < rows.count() < 15
+    page.locator("#grid").scroll_into_view_if_needed()
+    page.locator("#grid").evaluate("grid => grid.scrollTo(0, grid.scrollHeight)")
+    last = page.locator(".grid-row[aria-rowindex='2001']")
+    expect(last).to_be_in_viewport()
+    assert last.locator(".words").inner_text() == "p1999"
+    assert rows.count() < 15
+    last.locator(".tile").last.focus()
+    page.keyboard.press("Control+Home")
+    expect(page.locator(".grid-row[aria-rowindex='2'] .tile").first).to_be_focused()
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert rows.count() == 30
+    expect(page.locator("#grid-printed")).to_have_text("30 of 2,000 prompts, sorted by prompt.")
+    expect(page.locator("#grid-controls")).to_be_hidden()
+    box = page.locator("#grid").bounding_box()
+    assert box is not None
+    assert box["height"] > 30 * 100
+    page.emulate_media(media="screen")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert rows.count() < 15

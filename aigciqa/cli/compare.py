@@ -33,7 +33,7 @@ from aigciqa.cli.common import (
 )
 from aigciqa.records import Item
 from aigciqa.registry import SCORE_RANGES, known_metric
-from aigciqa.tables.columns import columns_of, dimensions_of, to_row, uncertainty_columns
+from aigciqa.tables.columns import columns_of, dimensions_of, to_row
 from aigciqa.tables.scores import ScoreTable, is_table, read_table
 from aigciqa.tables.text import encoded, printable
 from aigciqa.utils.object_stores import may_exist
@@ -257,8 +257,8 @@ def _write_report(path: str, result: Result, dimensions: Sequence[str], known: M
     """A report of all rows, grouped as they were compared."""
     from aigciqa.report import write_report
 
-    tables = [group.table for group in result.groups if group.table is not None]
-    columns = columns_of(dimensions, {std for table in tables for std in uncertainty_columns(table.columns).values()})
+    carried = dict.fromkeys(name for group in result.groups if group.table is not None for name in group.table.others)
+    columns = columns_of(dimensions, carried)
     blank = dict.fromkeys(columns)
     rows = (
         {**blank, **(group.table.located(row) if group.table is not None else row), "group": group.name}

@@ -22,6 +22,8 @@ FAILURE_LIMIT = 1000
 #: Longest side of a map that is kept; larger ones are averaged down.
 MAP_SIDE = 32
 LEVELS = 255
+#: What the report calls people's ratings, where it calls others by their metric.
+PEOPLE = "people"
 
 
 class Image(NamedTuple):
@@ -31,7 +33,8 @@ class Image(NamedTuple):
     reference: str | None  # its path
     group: str  # empty if there is none
     prompt: str  # by which it is resampled
-    match: str | None  # what it shares with the images of other groups that it is compared with; None if unknown
+    text: str | None  # of its prompt
+    match: str | None  # as `Report.add` was given it
 
 
 class Failure(NamedTuple):
@@ -105,10 +108,8 @@ class Collection:
             if len(self.failures) < FAILURE_LIMIT:
                 self.failures.append(Failure(row["image"], group, metric, row["error"]))
             return
-        reference, prompt = row["reference"] or None, prompt_of(row)
-        if match is None and (reference or row.get("prompt")):
-            match = prompt
-        index = self._index(Image(row["image"], reference, group, prompt, match or None), metric)
+        text = str(row["prompt"]) if row.get("prompt") else None
+        index = self._index(Image(row["image"], row["reference"] or None, group, prompt_of(row), text, match), metric)
         for name in (*self.dimensions, *self.uncertainty.values()):
             if not math.isnan(value := finite(row.get(name))):
                 values = self._values.setdefault((metric, name), array("d"))

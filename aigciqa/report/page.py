@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 import aigciqa
 from aigciqa.errors import InputError
 from aigciqa.report import sections
-from aigciqa.report.collection import FAILURE_LIMIT, Collection
+from aigciqa.report.collection import FAILURE_LIMIT, PEOPLE, Collection
 from aigciqa.report.payload import payload, select_gallery
+from aigciqa.report.prompts import matches_of, shared_prompts
 from aigciqa.report.thumbnails import Thumbnails
 from aigciqa.tables.columns import finite, human_columns
 from aigciqa.tables.provenance import MetricFacts
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 DEFAULT_TITLE = "Image quality"
-#: What the report calls people's ratings, where it calls others by their metric.
-PEOPLE = "people"
 _BOKEH = ("bokeh.min.js", "bokeh-api.min.js")
 
 
@@ -60,8 +59,8 @@ def write_report(
             finite counts as none.
         columns: of the rows.
         maps: the quality map (h, w) of each row, or None.
-        matches: of each row what it has in common with rows of other groups; empty: nothing. None: its reference, else
-            its cell `prompt`.
+        matches: of each row what it has in common with rows of other groups; empty: nothing. None: as
+            `aigciqa.compare` finds it.
         title: of the page.
         baseline: the group that others are compared with; None: the best groups, pair by pair.
         metrics: name -> what is known of it: `ScoreTable.metrics`, or `{metric.name: metric.config.facts}`. Of others
@@ -157,12 +156,15 @@ def _render(report: Report, thumbnails: Thumbnails) -> str:
     collection = report.collection
     columns = collection.columns()
     members = sections.members_of(collection)
-    gallery = select_gallery(collection, columns)
+    matches = matches_of(collection, members)
+    gallery = select_gallery(collection, columns, matches)
+    grid = shared_prompts(collection, gallery, matches)
     images = [collection.images[index].path for index in gallery.indices]
     thumbnails.make([*images, *gallery.references])
-    data = payload(collection, columns, members, gallery, report.path.parent) | {"inline": thumbnails.is_inline}
-    panels = sections.panels(collection, columns, members, report.baseline)
-    script = _in_script(_read("report.js"))
+    data = payload(collection, columns, members, gallery, report.path.parent)
+    data |= {"grid": grid, "inline": thumbnails.is_inline}
+    panels = sections.panels(collection, columns, members, matches, report.baseline)
+    script = _in_script(_read("report.js") + _read("grid.js"))
     bokeh = _in_script(_bokeh()) if len(panels) > 1 else ""  # for the scatter plot
     metrics = list(dict.fromkeys([*(column.metric for column in columns), *(key[0] for key in collection.failed)]))
     template = _environment().get_template("report.html.j2")
@@ -177,11 +179,14 @@ def _render(report: Report, thumbnails: Thumbnails) -> str:
         group_count=len(collection.sizes()),
         baseline=report.baseline,
         panels=panels,
+        agreements=sections.agreements(collection, columns),
+        min_rated=sections.MIN_RATED,
         gallery=gallery,
+        grid=grid,
         groups={group: index for index, group in enumerate(data["groups"])},
         shown={index: position for position, index in enumerate(gallery.indices)},
         failure_limit=FAILURE_LIMIT,
-        style=_read("report.css"),
+        style=_read("report.css") + _read("grid.css"),
         data=json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         thumbnails="\n".join(thumbnails.sources),
         script=script,

@@ -14,14 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigciqa.images.colour_maps import levels_below, palette
-from aigciqa.report.collection import Collection, Column, SmallMap
+from aigciqa.report.collection import PEOPLE, Collection, Column, SmallMap
+from aigciqa.report.prompts import distinct_names
 from aigciqa.report.sections import Members
 from aigciqa.stats.reference_sets import ReferenceSet
 from aigciqa.tables.text import without_nan
 from aigciqa.utils import object_stores
 
 #: Images in the gallery. With more, a third are the lowest of the first column, a third the highest, and a third are
-#: drawn at random from all.
+#: drawn at random from all, prompt by prompt.
 GALLERY_LIMIT = 10_000
 #: Groups that charts show in a colour of their own: the largest. The others share one.
 COLOURED_LIMIT = 7
@@ -37,20 +38,34 @@ class Gallery:
     references: list[str]  # distinct
 
 
-def select_gallery(collection: Collection, columns: Sequence[Column]) -> Gallery:
+def select_gallery(collection: Collection, columns: Sequence[Column], matches: Sequence[str | None]) -> Gallery:
     """All images, or of very many a part."""
     count = len(collection.images)
     if count <= GALLERY_LIMIT or not columns:
         indices, drawn = list(range(count)), list(range(count))
     else:
         third = GALLERY_LIMIT // 3
-        drawn = np.random.default_rng(_SEED).choice(count, third, replace=False).tolist()
+        drawn = _draw(matches, third)
         ordered = np.argsort(columns[0].values)  # NaN comes last
         ordered = ordered[: np.count_nonzero(np.isfinite(columns[0].values))]
         indices = sorted({*drawn, *ordered[:third].tolist(), *ordered[-third:].tolist()})
     sample = np.flatnonzero(np.isin(indices, drawn)).tolist()
     references = dict.fromkeys(collection.images[index].reference for index in indices)
     return Gallery(indices, sample, [each for each in references if each is not None])
+
+
+def _draw(matches: Sequence[str | None], limit: int) -> list[int]:
+    """Indices of images drawn at random, those that share a match together."""
+    together: dict[str | int, list[int]] = {}
+    for index, match in enumerate(matches):
+        together.setdefault(index if match is None else match, []).append(index)
+    drawn: list[int] = []
+    sets = list(together.values())
+    for number in np.random.default_rng(_SEED).permutation(len(sets)):
+        if len(drawn) + len(sets[number]) > limit:
+            break
+        drawn += sets[number]
+    return drawn
 
 
 def payload(
@@ -68,8 +83,10 @@ def payload(
             {
                 "label": column.label,
                 "metric": column.metric,
+                "isPeople": column.metric == PEOPLE,
                 "dimension": column.dimension,
                 "values": without_nan(column.values[gallery.indices].tolist()),
+                "means": [_mean(column, members.get(group)) for group in groups],
                 "std": _known(column.deviations[gallery.indices]),
                 "percentiles": _percentiles(column, gallery, collection.facts_of(column.metric).reference_sets),
             }
@@ -78,6 +95,8 @@ def payload(
         "groups": groups,
         "coloured": coloured,
         "images": [image.path for image in images],
+        "names": distinct_names([image.path for image in images]),
+        "texts": [image.text for image in images],
         "links": [_link(image.path, folder) for image in images],
         "group": [group_index[image.group] for image in images],
         "reference": [None if image.reference is None else reference_index[image.reference] for image in images],
@@ -87,6 +106,13 @@ def payload(
         "maps": _maps(collection, columns, gallery),
         "palette": base64.b64encode(palette().tobytes()).decode(),
     }
+
+
+def _mean(column: Column, indices: NDArray[np.intp] | None) -> float | None:
+    """Of a group's images; None without scores, and of a group that is not listed."""
+    values = column.values[indices] if indices is not None else np.empty(0)
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if len(values) else None
 
 
 def _known(values: NDArray[np.float64]) -> list[float | None] | None:

@@ -10,13 +10,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from aigciqa.report.collection import Collection, Column
+from aigciqa.report.collection import PEOPLE, Collection, Column
+from aigciqa.stats.bootstrap import Interval
+from aigciqa.stats.correlations import srcc_interval
 from aigciqa.stats.groups import Difference, GroupSummary, Scores, differences, summaries
 
 #: Groups that are listed; with more, the largest.
 GROUP_LIMIT = 200
 #: Groups that are compared pair by pair: the best of each column. A baseline is compared with all that are listed.
 PAIRED_LIMIT = 12
+#: Images that people have rated; of fewer, a correlation says nothing.
+MIN_RATED = 10
 
 #: Percentiles that a row of the distribution draws: the ends of its line, of its box, and the median between them.
 PERCENTILES = (5, 25, 50, 75, 95)
@@ -61,6 +65,15 @@ class Axis:
 
 
 @dataclass(frozen=True)
+class Agreement:
+    """How a column of scores ranks the images that people have rated."""
+
+    column: Column
+    n: int  # images with both
+    srcc: Interval | None  # with people's ratings; None of fewer than MIN_RATED images
+
+
+@dataclass(frozen=True)
 class Panel:
     """One column of scores."""
 
@@ -102,11 +115,15 @@ def members_of(collection: Collection) -> dict[str, NDArray[np.intp]]:
 
 
 def panels(
-    collection: Collection, columns: Sequence[Column], members: Members, baseline: str | None = None
+    collection: Collection,
+    columns: Sequence[Column],
+    members: Members,
+    matches: Sequence[str | None],
+    baseline: str | None = None,
 ) -> list[Panel]:
     """What there is to say of each column; all groups are compared with the baseline, or the best with each other."""
     prompts = np.array([image.prompt for image in collection.images], dtype=object)
-    matches = {group: _matches(collection, indices) for group, indices in members.items()}
+    by_group = {group: _known(matches, indices) for group, indices in members.items()}
     found = []
     for column in columns:
         values, failed = column.values, collection.failed
@@ -118,17 +135,31 @@ def panels(
         all_failed = sum(count for (metric, _), count in failed.items() if metric == column.metric)
         total = _line(whole, all_failed, column, np.arange(len(values)))
         scored = [line.summary.name for line in lines if line.summary.n]
-        pairs = _pairs({group: Scores(values[members[group]], matches[group]) for group in scored}, baseline)
+        pairs = _pairs({group: Scores(values[members[group]], by_group[group]) for group in scored}, baseline)
         extent = float(np.nanmin(values)), float(np.nanmax(values))
         found.append(Panel(column, lines, total, pairs, _both_ways(pairs), *extent, Axis.over(*extent)))
     return found
 
 
-def _matches(collection: Collection, indices: NDArray[np.intp]) -> tuple[str, ...] | None:
+def agreements(collection: Collection, columns: Sequence[Column]) -> list[Agreement]:
+    """Of each column of scores whose dimension people have rated, the agreement with them; prompts are resampled."""
+    rated = {column.dimension: column.values for column in columns if column.metric == PEOPLE}
+    found = []
+    for column in columns:
+        if column.metric == PEOPLE or column.dimension not in rated:
+            continue
+        ratings = rated[column.dimension]
+        both = np.flatnonzero(np.isfinite(column.values) & np.isfinite(ratings))
+        prompts = [collection.images[index].prompt for index in both]
+        srcc = srcc_interval(column.values[both], ratings[both], prompts) if len(both) >= MIN_RATED else None
+        found.append(Agreement(column, len(both), srcc))
+    return found
+
+
+def _known(matches: Sequence[str | None], indices: NDArray[np.intp]) -> tuple[str, ...] | None:
     """What a group's images are matched by; None if it is unknown of one."""
-    found = [collection.images[index].match for index in indices]
-    known = tuple(match for match in found if match is not None)
-    return known if len(known) == len(found) else None
+    known = tuple(match for index in indices if (match := matches[index]) is not None)
+    return known if len(known) == len(indices) else None
 
 
 def _pairs(scored: Mapping[str, Scores], baseline: str | None) -> list[Difference]:

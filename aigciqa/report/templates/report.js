@@ -66,6 +66,14 @@ function scoreText(column, index) {
 
 const fileName = (path) => path.slice(Math.max(path.lastIndexOf("/"), path.lastIndexOf("\\")) + 1) || path;
 
+const inOrder = new Intl.Collator("en", { numeric: true }).compare;
+
+/** What the prompt of an image is called: by its text, else by its file. */
+function promptName(index) {
+  const row = data.grid?.rows[data.grid.row[index]];
+  return row ? row.text || row.name : data.names[index];
+}
+
 /** Where an image's score stands in each of a column's reference sets: "above 63% of 160 photographs". */
 function standings(column, index) {
   return column.percentiles
@@ -143,12 +151,16 @@ class Gallery {
     this.form.addEventListener("submit", (event) => event.preventDefault());
     this.form.addEventListener("input", (event) => {
       if (event.target.id === "metric") this.followMetric();
-      if (event.target.id === "metric" || event.target.id === "sort") this.resetThreshold();
+      if (event.target.id === "metric" || event.target.id === "sort") {
+        this.resetThreshold();
+        this.nameDirections();
+      }
       this.apply();
     });
     this.form.addEventListener("reset", () =>
       setTimeout(() => {
         this.resetThreshold();
+        this.nameDirections();
         this.apply();
       }),
     );
@@ -194,6 +206,21 @@ class Gallery {
     const sorted = data.columns[byId("sort").value];
     const first = data.columns.findIndex((column) => column.metric === metric);
     if (sorted && first >= 0 && sorted.metric !== metric) byId("sort").value = String(first);
+  }
+
+  /** Say what the orders are of what is sorted by, and take the usual one. */
+  nameDirections() {
+    const by = byId("sort").value;
+    const names = ["Z to A", "A to Z"];
+    const orders = { order: ["Last to first", "First to last"], name: names, prompt: names };
+    const [down, up] = orders[by] ?? ["Highest first", "Lowest first"];
+    const direction = byId("direction");
+    const isScore = by in data.columns;
+    const wasScore = direction.options[0].textContent === "Highest first";
+    if (isScore !== wasScore) direction.value = isScore ? "down" : "up";
+    for (const [option, text] of [["down", down], ["up", up]]) {
+      direction.querySelector(`[value=${option}]`).textContent = text;
+    }
   }
 
   resetThreshold() {
@@ -248,7 +275,8 @@ class Gallery {
     const sign = byId("direction").value === "up" ? 1 : -1;
     const compare = {
       order: (one, other) => one - other,
-      name: (one, other) => (data.images[one] < data.images[other] ? -1 : 1),
+      name: (one, other) => inOrder(fileName(data.images[one]), fileName(data.images[other])) || one - other,
+      prompt: (one, other) => inOrder(promptName(one), promptName(other)) || data.group[one] - data.group[other],
     }[by];
     if (compare) {
       this.order.sort((one, other) => sign * compare(one, other));
@@ -356,7 +384,7 @@ class Gallery {
     const index = this.order[position];
     const { column } = this;
     const [score, std] = scoreText(column, index).split(" \u00b1 ");
-    const name = fileName(data.images[index]);
+    const name = data.names[index];
     const pair = element("span", { className: "pair" }, small(thumbnail(index)));
     if (this.hasReferences) {
       pair.append(data.reference[index] === null ? blank("no prompt") : small(referenceThumbnail(index)));
@@ -513,7 +541,7 @@ class Viewer {
 
   draw() {
     const { index } = this;
-    byId("viewer-name").textContent = fileName(data.images[index]);
+    byId("viewer-name").textContent = data.names[index];
     byId("viewer-where").textContent =
       `${(this.position + 1).toLocaleString("en")} of ${this.order.length.toLocaleString("en")}`;
     byId("previous").disabled = this.position === 0;
@@ -534,6 +562,7 @@ class Viewer {
     byId("viewer-scores").tBodies[0].replaceChildren(...rows);
     const metadata = [["File", bdi(data.images[index])]];
     if (data.groups.length > 1) metadata.push(["Group", groupName(data.group[index])]);
+    if (data.texts[index]) metadata.push(["Prompt", bdi(data.texts[index])]);
     if (data.reference[index] !== null) metadata.push(["Image prompt", bdi(data.references[data.reference[index]])]);
     byId("viewer-metadata").replaceChildren(
       ...metadata.flatMap(([name, value]) => [
@@ -548,7 +577,7 @@ class Viewer {
   drawImages() {
     const { index } = this;
     const reference = data.reference[index];
-    byId("viewer-image").alt = `Generated image ${fileName(data.images[index])}`;
+    byId("viewer-image").alt = `Generated image ${data.names[index]}`;
     enlarge(byId("viewer-image"), thumbnail(index), addresses(data.images[index], data.links[index]));
     byId("reference-figure").hidden = reference === null;
     if (reference === null) return;
@@ -722,7 +751,7 @@ class Strips {
     if (!strip) return;
     const found = this.nearest(event);
     strip.classList.toggle("over", found !== undefined);
-    strip.title = found === undefined ? "" : `${fileName(data.images[found])}: ${scoreText(this.column, found)}`;
+    strip.title = found === undefined ? "" : `${data.names[found]}: ${scoreText(this.column, found)}`;
   }
 }
 
@@ -802,7 +831,7 @@ class Scatter {
       data: {
         x: indices.map((index) => across.values[index]),
         y: indices.map((index) => up.values[index]),
-        name: indices.map((index) => fileName(data.images[index])),
+        name: indices.map((index) => data.names[index]),
       },
     });
     const alpha = Math.max(0.25, Math.min(0.85, 20 / Math.sqrt(indices.length)));
@@ -891,6 +920,9 @@ function start() {
   const gallery = new Gallery((position) =>
     viewer.open(gallery.order, position, (last) => gallery.focus(last)),
   );
+  if (data.grid) {
+    new Grid((...chosen) => viewer.open(...chosen));
+  }
   const openAlone = (index) => viewer.open([index], 0, null);
   for (const button of document.querySelectorAll("[data-image]")) {
     button.addEventListener("click", () => openAlone(Number(button.dataset.image)));
