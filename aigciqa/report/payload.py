@@ -137,7 +137,7 @@ def _percentiles(column: Column, gallery: Gallery, known: Sequence[ReferenceSet]
 
 def _link(path: str, folder: Path) -> str | None:
     """URL of a file, relative to the page where it can be; None where it is not on this machine, or no file's name."""
-    if object_stores.is_url(path):
+    if object_stores.scheme_of(path):
         return None
     try:
         return quote(os.fsencode(os.path.relpath(path, folder)).replace(os.fsencode(os.sep), b"/"))
