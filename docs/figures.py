@@ -1,4 +1,4 @@
-"""Draws the figures of the README and the docs from the example images: `python docs/figures.py`."""
+"""Draws the figures of the README and the docs from the example images: `python -m docs.figures`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,8 @@ import torch
 from PIL import Image, ImageFilter
 
 import aigciqa
-from aigciqa.images.colour_maps import colour_map
-
-sys.path.insert(0, str(Path(__file__).parent))
-import diagrams
+from aigciqa.images.colour_maps import overlay
+from docs import diagrams
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -32,15 +30,16 @@ STRIP = ("faithful", "jpeg10", "blurred")
 
 
 def output_and_map(generator: str) -> Image.Image:
-    """A generator's output for the image prompt `chelsea`, above the quality map of `fr-lite`."""
+    """A generator's output for the image prompt `chelsea`, above itself under its map by `fr-lite`."""
     metric = aigciqa.create_metric("fr-lite")
     paths = str(IMAGES / f"generated/{generator}/chelsea.jpg"), str(IMAGES / "prompts/chelsea.jpg")
-    image = Image.open(paths[0])
-    colours = Image.fromarray(colour_map(metric.quality_map(*paths)[0].numpy(), *metric.score_range))
+    image = Image.open(paths[0]).convert("RGB")
+    quality = metric.quality_map(*paths)[0].numpy()
+    coloured = overlay(image, quality, metric.config.preprocess, *metric.score_range)
     size = (SIDE, round(SIDE * image.height / image.width))
     both = Image.new("RGBA", (SIDE, 2 * size[1] + 8))
     both.paste(image.resize(size, Image.Resampling.LANCZOS), (0, 0))
-    both.paste(colours.resize(size, Image.Resampling.NEAREST), (0, size[1] + 8))
+    both.paste(coloured.resize(size, Image.Resampling.LANCZOS), (0, size[1] + 8))
     return both
 
 
@@ -55,18 +54,14 @@ def centre_crop() -> Image.Image:
     return _plot(aigciqa.create_metric("nr-resnet18", weights=None))
 
 
-def report(browser: Browser) -> Image.Image:
-    """The top of the report of the example images."""
-    with tempfile.TemporaryDirectory() as folder:
-        score = [sys.executable, "-m", "aigciqa.cli", "score", "generated", "-r", "prompts", "--group-by", "parent"]
-        options = ["--report", f"{folder}/report.html", "--quiet", "-o", f"{folder}/scores.csv"]
-        subprocess.run([*score, *options], cwd=IMAGES, check=True)
-        page = browser.new_page(viewport={"width": 1200, "height": 800})
-        page.goto(Path(folder, "report.html").as_uri())
-        page.wait_for_selector("#status")
-        page.wait_for_timeout(500)
-        picture = Image.open(io.BytesIO(page.screenshot()))
-        page.close()
+def report(browser: Browser, path: Path) -> Image.Image:
+    """The top of a report."""
+    page = browser.new_page(viewport={"width": 1200, "height": 800})
+    page.goto(path.resolve().as_uri())
+    page.wait_for_selector("#status")
+    page.wait_for_timeout(500)
+    picture = Image.open(io.BytesIO(page.screenshot()))
+    page.close()
     return picture
 
 
@@ -102,9 +97,13 @@ def main() -> None:
 
     for name, draw in drawn().items():
         save(draw(), FOLDER / name)
-    with sync_playwright() as playwright:
+    score = [sys.executable, "-m", "aigciqa.cli", "score", "generated", "-r", "prompts", "--group-by", "parent"]
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        path = Path(folder, "report.html")
+        options = ["--report", str(path), "--quiet", "-o", f"{folder}/scores.csv"]
+        subprocess.run([*score, *options], cwd=IMAGES, check=True)
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        save(report(browser), FOLDER / "report.webp")
+        save(report(browser, path), FOLDER / "report.webp")
 
 
 if __name__ == "__main__":
