@@ -311,7 +311,9 @@ def test_its_figures_on_the_test_part_are_printed(root: Path, tmp_path: Path) ->
     done = call(root, tmp_path / "head")
     assert done.exit_code == 0, done.output
     title, header, row = done.stdout.rstrip().rsplit("\n", 2)
-    assert title.startswith("Agreement with people on the 12 images of the test part, which were not trained on.")
+    assert " ".join(title.split()) == (
+        "Agreement with people on the 12 images of the test part, which were not trained on. In brackets: 95% interval."
+    )
     assert header.split() == ["dimension", "SRCC", "PLCC", "KRCC", "RMSE"]
     srcc = config(tmp_path / "head")["results"]["quality"]["srcc"]
     assert row.split()[:2] == ["quality", f"{srcc[0]:.3f}".replace("-", "−")]
