@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from PIL import Image, ImageFilter
 
 import aigciqa
@@ -45,13 +44,15 @@ def output_and_map(generator: str) -> Image.Image:
 
 def blurred_quarter() -> Image.Image:
     """The plot of the page on quality maps: a photograph whose upper left quarter was blurred."""
-    return _plot("nr-lite")
+    import matplotlib
 
-
-def centre_crop() -> Image.Image:
-    """The plot there of a metric that sees a crop; its weights are random."""
-    torch.manual_seed(0)
-    return _plot(aigciqa.create_metric("nr-resnet18", weights=None))
+    image = Image.open(IMAGES / "prompts/coffee.jpg")
+    corner = (0, 0, image.width // 2, image.height // 2)
+    image.paste(image.crop(corner).filter(ImageFilter.GaussianBlur(4)), corner)
+    with matplotlib.rc_context(fname=FOLDER.parent / "matplotlibrc"):
+        stream = io.BytesIO()
+        aigciqa.plot_quality_map(image, "nr-lite").figure.savefig(stream, dpi=100, bbox_inches="tight")
+    return Image.open(stream)
 
 
 def report(browser: Browser, path: Path) -> Image.Image:
@@ -68,7 +69,7 @@ def report(browser: Browser, path: Path) -> Image.Image:
 def drawn() -> Mapping[str, Callable[[], Image.Image | str]]:
     """How each file of the folder is drawn, but the report's picture, which needs a browser, and the logo."""
     strip = {f"{name}.webp": functools.partial(output_and_map, name) for name in STRIP}
-    plots = {"blurred-quarter.webp": blurred_quarter, "centre-crop.webp": centre_crop}
+    plots = {"blurred-quarter.webp": blurred_quarter}
     models = {f"{each.__name__}.svg": each for each in (diagrams.no_reference, diagrams.full_reference, diagrams.lite)}
     return {**strip, **plots, **models}
 
@@ -78,18 +79,6 @@ def save(picture: Image.Image | str, path: Path) -> None:
         path.write_text(picture, encoding="utf-8")
     else:
         picture.save(path, quality=80, method=6)
-
-
-def _plot(metric: str | aigciqa.Metric) -> Image.Image:
-    import matplotlib
-
-    image = Image.open(IMAGES / "prompts/coffee.jpg")
-    corner = (0, 0, image.width // 2, image.height // 2)
-    image.paste(image.crop(corner).filter(ImageFilter.GaussianBlur(4)), corner)
-    with matplotlib.rc_context(fname=FOLDER.parent / "matplotlibrc"):
-        stream = io.BytesIO()
-        aigciqa.plot_quality_map(image, metric).figure.savefig(stream, dpi=100, bbox_inches="tight")
-    return Image.open(stream)
 
 
 def main() -> None:

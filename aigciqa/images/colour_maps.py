@@ -55,7 +55,7 @@ def colour_map(quality_map: NDArray[Any], score: float, low: float, high: float)
 
 def levels_below(quality_map: NDArray[Any], score: float, low: float, high: float) -> NDArray[np.uint8]:
     """Positions (h, w) in the `palette`: how far places lie below the image's score; arguments as of `colour_map`."""
-    below = np.clip(score, low, high) - np.clip(np.asarray(quality_map, dtype=np.float64), low, high)
+    below = np.clip(score, low, high) - np.clip(np.asarray(quality_map), low, high)
     levels: NDArray[np.uint8] = np.rint((below / (high - low)).clip(0, 1) * (COLOURS - 1)).astype(np.uint8)
     return levels
 
