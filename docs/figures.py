@@ -1,4 +1,4 @@
-"""Draws the figures of the README and the docs from the example images: `python docs/figures.py`."""
+"""Draws the figures of the README and the docs from the example images: `python -m docs.figures`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from PIL import Image, ImageFilter
 
 import aigciqa
 from aigciqa.images.colour_maps import overlay
-
-sys.path.insert(0, str(Path(__file__).parent))
-import diagrams
+from docs import diagrams
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -56,18 +54,14 @@ def centre_crop() -> Image.Image:
     return _plot(aigciqa.create_metric("nr-resnet18", weights=None))
 
 
-def report(browser: Browser) -> Image.Image:
-    """The top of the report of the example images."""
-    with tempfile.TemporaryDirectory() as folder:
-        score = [sys.executable, "-m", "aigciqa.cli", "score", "generated", "-r", "prompts", "--group-by", "parent"]
-        options = ["--report", f"{folder}/report.html", "--quiet", "-o", f"{folder}/scores.csv"]
-        subprocess.run([*score, *options], cwd=IMAGES, check=True)
-        page = browser.new_page(viewport={"width": 1200, "height": 800})
-        page.goto(Path(folder, "report.html").as_uri())
-        page.wait_for_selector("#status")
-        page.wait_for_timeout(500)
-        picture = Image.open(io.BytesIO(page.screenshot()))
-        page.close()
+def report(browser: Browser, path: Path) -> Image.Image:
+    """The top of a report."""
+    page = browser.new_page(viewport={"width": 1200, "height": 800})
+    page.goto(path.resolve().as_uri())
+    page.wait_for_selector("#status")
+    page.wait_for_timeout(500)
+    picture = Image.open(io.BytesIO(page.screenshot()))
+    page.close()
     return picture
 
 
@@ -103,9 +97,13 @@ def main() -> None:
 
     for name, draw in drawn().items():
         save(draw(), FOLDER / name)
-    with sync_playwright() as playwright:
+    score = [sys.executable, "-m", "aigciqa.cli", "score", "generated", "-r", "prompts", "--group-by", "parent"]
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        path = Path(folder, "report.html")
+        options = ["--report", str(path), "--quiet", "-o", f"{folder}/scores.csv"]
+        subprocess.run([*score, *options], cwd=IMAGES, check=True)
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        save(report(browser), FOLDER / "report.webp")
+        save(report(browser, path), FOLDER / "report.webp")
 
 
 if __name__ == "__main__":

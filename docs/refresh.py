@@ -1,4 +1,4 @@
-"""Brings up to date what the pages quote: `python docs/refresh.py [PAGE...]`. Tests fail where it was forgotten.
+"""Brings up to date what the pages quote: `python -m docs.refresh [PAGE...]`. Tests fail where it was forgotten.
 
 - What examples print. A fence ```` ```python run ```` or ```` ```bash run ```` runs, all of a page in one namespace and
   one folder; what it prints is the fence ```` ```text ```` behind it. A fence ```` ```pycon ```` is a doctest.

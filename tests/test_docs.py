@@ -260,6 +260,14 @@ def test_pages_load_nothing_from_elsewhere(site: Path, pages: dict[str, Page]) -
 
 
 @pytest.mark.slow
+def test_every_page_has_an_icon_and_pages_of_text_a_description(site: Path, pages: dict[str, Page]) -> None:
+    for name, page in pages.items():
+        assert any(source.endswith("logo.svg") for source in page.loaded) or name.startswith("example-report"), name
+    for path in PAGES:
+        assert 'name="description"' in (site / f"{path.stem}.html").read_text(encoding="utf-8"), path
+
+
+@pytest.mark.slow
 def test_the_inventory_holds_every_public_name(site: Path) -> None:
     from sphinx.util.inventory import InventoryFile
 

@@ -367,3 +367,12 @@ def test_orders_follow_ladders_before_labels() -> None:
     assert not bool(order[2, 1])
     assert bool(order[0, 3])
     assert not bool(order.diagonal().any())
+
+
+@pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee"])
+def test_half_a_photograph_blurred_scores_lower_beside_the_original(name: str) -> None:
+    photograph = Image.open(ROOT / "examples" / "images" / "prompts" / f"{name}.jpg")
+    blurred, half = photograph.copy(), (photograph.width // 2, 0, photograph.width, photograph.height)
+    blurred.paste(blurred.crop(half).filter(ImageFilter.GaussianBlur(4)), half)
+    metric = aigciqa.create_metric("fr-lite")
+    assert metric(blurred, photograph) < metric(photograph, photograph) - 1

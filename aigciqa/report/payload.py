@@ -120,12 +120,17 @@ def _known(values: NDArray[np.float64]) -> list[float | None] | None:
 
 
 def _percentiles(column: Column, gallery: Gallery, known: Sequence[ReferenceSet]) -> list[dict[str, Any]]:
-    """Where the gallery's scores stand in each reference set: whole percentages, null where there is no score."""
+    """Where the gallery's scores stand in each reference set: whole percentages, null where there is no score.
+
+    0 and 100 are below all of the set and above all of it.
+    """
     scores = column.values[gallery.indices]
+    found = {
+        each.label: each.percentiles(column.dimension, scores) for each in known if column.dimension in each.quantiles
+    }
     return [
-        {"of": each.label, "values": without_nan(each.percentiles(column.dimension, scores).round().tolist())}
-        for each in known
-        if column.dimension in each.quantiles
+        {"of": label, "values": without_nan(np.where(each % 100 == 0, each, each.round().clip(1, 99)).tolist())}
+        for label, each in found.items()
     ]
 
 

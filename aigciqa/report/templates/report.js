@@ -6,7 +6,7 @@ const thumbnails = byId("thumbnails").textContent.split("\n");
 
 const MIN_CARD = 190; // pixels; a card with an image prompt is wider by half
 const TEXT_HEIGHT = 64; // of a card, below the image
-const STANDING_HEIGHT = 18; // of the line that says where its score stands in a reference set
+const STANDING_HEIGHT = 34; // of two lines that say where its score stands in a reference set
 const GAP = 14;
 const OVERSCAN_ROWS = 2;
 const PRINTED_CARDS = 48; // half from the top of the order, half from its end

@@ -20,6 +20,7 @@ from aigciqa.errors import ImageError, InputError, OutputExistsError
 from aigciqa.heads.linear import LinearHead
 from aigciqa.metric import Metric
 from aigciqa.records import Item
+from aigciqa.stats.reference_sets import ReferenceSet
 from aigciqa.training.fit.crossvalidation import cross_validate
 from aigciqa.training.fit.features import FeatureReader, Measured, frozen_metric, listed, succeeded
 from aigciqa.training.fit.kernels import Array
@@ -99,7 +100,7 @@ def fit_head(
         raise InputError(f"{folder} is not a folder: name one for the checkpoint")
     check_readme(folder)
     if (folder / CONFIG_FILE).exists() and not overwrite:
-        raise OutputExistsError(f"{folder} holds a checkpoint already: pass overwrite=True to replace it")
+        raise OutputExistsError(f"{folder} holds a checkpoint already: pass `overwrite=True` to replace it")
     with locked(folder):
         rated = read_ratings(ratings, dimensions, score_ranges, references)
         frozen, reader = prepared(metric, dict(rated.score_ranges), device, workers, cache_dir)
@@ -115,7 +116,10 @@ def fit_head(
             "seed": seed,
         }
         results = {name: each.to_json() for name, each in figures.items()}
-        fitted = _fitted(frozen, fit(task), training, results)
+        found = fit(task)
+        scores = dict(zip(found.dimensions, found.predict(task.features).T, strict=True))
+        known = ReferenceSet.of("rated images", scores, rated.score_ranges)
+        fitted = _fitted(frozen, found, training, results, known)
         fitted.save_pretrained(folder)
     return fitted
 
@@ -250,7 +254,7 @@ def _differences(
     if alone := [item.image for item in items if item.reference is None]:
         raise InputError(
             f"{counted(alone, 'image')} without a reference, and {frozen.name} needs one: {shown(alone)}. Add a column "
-            "'reference', or pass references=FOLDER (-r)"
+            "'reference', or pass `references=FOLDER`"
         )
     found = dict(zip(references, succeeded(reader.read(list(references), progress)), strict=True))
     of_references = blocks_of(frozen, [found[item.reference] for item in items if item.reference is not None])
@@ -266,7 +270,9 @@ def _controls(measured: Sequence[Measured]) -> dict[str, Array]:
     }
 
 
-def _fitted(frozen: Metric, found: LinearFit, training: dict[str, Any], results: dict[str, Any]) -> Metric:
+def _fitted(
+    frozen: Metric, found: LinearFit, training: dict[str, Any], results: dict[str, Any], known: ReferenceSet
+) -> Metric:
     """The metric with its head."""
     head = frozen.head
     assert isinstance(head, LinearHead)
@@ -280,7 +286,7 @@ def _fitted(frozen: Metric, found: LinearFit, training: dict[str, Any], results:
         state[name].copy_(torch.from_numpy(value))
     state["basis"][:rows] = torch.from_numpy(found.basis)
     state["shrink"][:columns, :rows] = torch.from_numpy(found.shrink)
-    frozen.config = replace(frozen.config, training=training, results=results)
+    frozen.config = replace(frozen.config, training=training, results=results, reference_sets=(known,))
     return frozen
 
 
