@@ -70,7 +70,9 @@ def convert_checkpoint(
     output = Path(os.path.expanduser(output))
     if not overwrite:
         if (output / CONFIG_FILE).exists():
-            raise OutputExistsError(f"{output} holds a checkpoint already: name another folder, or allow to replace it")
+            raise OutputExistsError(
+                f"{output} holds a checkpoint already: pass `overwrite=True` to replace it, or name another"
+            )
         check_readme(output)
     path = Path(os.path.expanduser(pt_file))
     content = _read(path)
@@ -133,5 +135,5 @@ def _check_regressor(
     if found.shape[1] == wanted.shape[1] * (2 if other == "fr" else 0.5):
         raise CheckpointError(
             f"{path}: its regressor reads {found.shape[1]} features, as {other}-{spec.backbone} does; "
-            f"{spec.name} reads {wanted.shape[1]}: convert it with metric='{other}-{spec.backbone}'"
+            f"{spec.name} reads {wanted.shape[1]}: convert it with `metric='{other}-{spec.backbone}'`"
         )

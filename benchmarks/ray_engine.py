@@ -121,7 +121,7 @@ def print_costs(items: Sequence[aigciqa.Item], metric: Metric, folder: Path) -> 
         for number, (item, scores) in enumerate(zip(cycle(items), draws.tolist(), strict=False))
     ]
     columns = columns_of(metric.dimensions)
-    summary, pickled = Summary(metric.dimensions), pickle.dumps(records)
+    summary, pickled = Summary(metric.config.score_ranges), pickle.dumps(records)
     start = time.perf_counter()
     for _ in range(LISTED // PART):
         summary.add([to_row(record, columns) for record in pickle.loads(pickled)])

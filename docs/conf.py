@@ -1,17 +1,22 @@
-"""Sphinx configuration: `sphinx-build -M html docs docs/_build -W`, and `-M doctest` for the examples in the text."""
+"""Sphinx configuration: `sphinx-build -M html docs docs/_build -W`, and `-M doctest` for the docstrings' examples.
+
+The pages are plain Markdown, which GitHub shows as well: what is more than that on the site is added here.
+"""
 
 from __future__ import annotations
 
 import doctest
+import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import click
 from docutils import nodes
 from latex2mathml.converter import convert
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 
 import aigciqa
@@ -26,20 +31,23 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.doctest",
     "sphinx.ext.napoleon",
-    "sphinx_click",
     "sphinx_copybutton",
-    "sphinx_design",
 ]
 exclude_patterns = ["_build", "images"]
 default_role = "code"
+highlight_language = "text"
 smartquotes = False  # they turn --option into a dash
 
-myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
+myst_html_meta = {
+    "description": "Image quality assessment (IQA) for AI-generated images in PyTorch: quality scores, quality maps, "
+    "benchmarks of generators, and a metric of your own from fifty ratings."
+}
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented"
+autodoc_typehints = "signature"
+maximum_signature_line_length = 80  # longer ones have a line for each argument
 
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
@@ -47,16 +55,54 @@ nb_execution_show_tb = True
 nb_execution_timeout = 120
 nb_merge_streams = True
 nb_render_markdown_format = "myst"
+os.environ["MATPLOTLIBRC"] = str(Path(__file__).parent)  # plots of notebooks are right in light and dark
 
 doctest_default_flags = doctest.ELLIPSIS  # errors are compared word for word
 copybutton_exclude = ".linenos, .gp, .go"
 
 html_theme = "furo"
 html_title = f"aigciqa {release}"
+html_logo = html_favicon = "figures/logo.svg"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]
 html_math_renderer = "mathml"
+html_theme_options: dict[str, Any] = {}
+if "GITHUB_REPOSITORY" in os.environ:  # the workflow that publishes the site knows where its sources are
+    html_theme_options["source_repository"] = "{GITHUB_SERVER_URL}/{GITHUB_REPOSITORY}/".format(**os.environ)
+    html_theme_options |= {"source_branch": "main", "source_directory": "docs/"}
+
+#: Links of the pages to what lies outside `docs`, and the same within the site.
+WITHIN = {
+    r"\]\(\.\./CONTRIBUTING\.md": "](contributing.md",
+    r"\]\(\.\./CHANGELOG\.md": "](changelog.md",
+    r"\]\(\.\./aigciqa/checkpoints/embedded/([\w-]+)/README\.md": r"](cards/\1.md",
+    r"\[([^]]+)\]\(\.\./examples/quickstart\.ipynb\)": r"{doc}`\1 <notebook>`",
+}
+
+
+def _link_within_the_site(_app: Sphinx, _page: str, source: list[str]) -> None:
+    for link, other in WITHIN.items():
+        source[0] = re.sub(link, other, source[0])
+
+
+def _link_names(_app: Sphinx, tree: nodes.document) -> None:
+    """A name in code, such as `aigciqa.create_metric`, leads to its place in the reference."""
+    for name in list(tree.findall(nodes.literal)):
+        if re.fullmatch(r"aigciqa(\.\w+)+", name.astext()) and not isinstance(
+            name.parent, (nodes.reference, nodes.title)
+        ):
+            link = pending_xref("", refdomain="py", reftype="obj", reftarget=name.astext(), refexplicit=True)
+            name.replace_self(link)
+            link += name
+
+
+def _draw_diagrams_inline(app: Sphinx, tree: nodes.document) -> None:
+    """Diagrams become part of the page, and so follow its switch between light and dark."""
+    for image in list(tree.findall(nodes.image)):
+        if image["uri"].endswith(".svg"):
+            drawn = Path(app.srcdir, image["uri"]).read_text(encoding="utf-8")
+            image.replace_self(nodes.raw("", f'<div class="diagram">{drawn}</div>', format="html"))
 
 
 def _inline_math(translator: Any, node: nodes.math) -> None:
@@ -67,19 +113,6 @@ def _inline_math(translator: Any, node: nodes.math) -> None:
 def _display_math(translator: Any, node: nodes.math_block) -> None:
     translator.body.append(f'<div class="math">{convert(node.astext(), display="block")}</div>')
     raise nodes.SkipNode
-
-
-def _show_defaults(_app: Sphinx, context: click.Context, _lines: list[str]) -> None:
-    context.show_default = context.command.context_settings.get("show_default")
-
-
-def _leave_out(_app: Sphinx, _context: click.Context, lines: list[str]) -> None:
-    lines.clear()
-
-
-def _leave_out_absent_defaults(_app: Sphinx, _context: click.Context, lines: list[str]) -> None:
-    """Click marks an option without a default by an object, which sphinx-click takes for one."""
-    lines[:] = [line for line in lines if "Sentinel.UNSET" not in line]
 
 
 def _make_report(app: Sphinx, exception: Exception | None) -> None:
@@ -94,12 +127,9 @@ def _make_report(app: Sphinx, exception: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    """Formulas as MathML, which browsers draw themselves: nothing is fetched, so that pages work from disk.
-
-    Of commands, defaults are shown where `--help` shows them; what arguments are is in the text.
-    """
-    app.connect("sphinx-click-process-description", _show_defaults)
-    app.connect("sphinx-click-process-options", _leave_out_absent_defaults)
-    app.connect("sphinx-click-process-arguments", _leave_out)
+    """Formulas as MathML, which browsers draw themselves: nothing is fetched, so that pages work from disk."""
+    app.connect("source-read", _link_within_the_site)
+    app.connect("doctree-read", _link_names)
+    app.connect("doctree-read", _draw_diagrams_inline)
     app.connect("build-finished", _make_report)
     app.add_html_math_renderer("mathml", (_inline_math, None), (_display_math, None))

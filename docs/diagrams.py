@@ -1,31 +1,34 @@
-"""The diagrams of the docs, as SVG whose colours are the page's own, so that they are right in light and dark."""
+"""The diagrams of the docs, as SVG: in the page its colours are the page's own, in a file those of light and dark."""
 
 from __future__ import annotations
 
 from html import escape
 
-from IPython.display import HTML
-
 STYLE = """
-.diagram rect { fill: var(--color-background-secondary); stroke: var(--color-foreground-muted); }
-.diagram rect.net { fill: var(--color-brand-primary); fill-opacity: .14; stroke: var(--color-brand-primary); }
+.diagram { --text: var(--color-foreground-primary, #1f2328); --note: var(--color-foreground-secondary, #59636e);
+  --box: var(--color-background-secondary, #f6f8fa); --edge: var(--color-foreground-muted, #59636e);
+  --net: var(--color-brand-primary, #0969da); }
+@media (prefers-color-scheme: dark) { .diagram:root { --text: #f0f6fc; --note: #9198a1; --box: #151b23; --edge: #9198a1;
+  --net: #4493f8; } }
+.diagram rect { fill: var(--box); stroke: var(--edge); }
+.diagram rect.net { fill: var(--net); fill-opacity: .14; stroke: var(--net); }
 .diagram rect.data { stroke-dasharray: 4 3; fill: none; }
-.diagram text { fill: var(--color-foreground-primary); text-anchor: middle; font: 16.5px var(--font-stack); }
-.diagram text.small { fill: var(--color-foreground-secondary); font-size: 14.5px; }
-.diagram path { fill: none; stroke: var(--color-foreground-secondary); stroke-width: 1.4; }
-.diagram path.tip { fill: var(--color-foreground-secondary); stroke: none; }
+.diagram text { fill: var(--text); text-anchor: middle; font: 16.5px var(--font-stack, system-ui, sans-serif); }
+.diagram text.small { fill: var(--note); font-size: 14.5px; }
+.diagram path { fill: none; stroke: var(--note); stroke-width: 1.4; }
+.diagram path.tip { fill: var(--note); stroke: none; }
 """
 LINE = 20
 
 
-def no_reference() -> HTML:
+def no_reference() -> str:
     """NR: image -> backbone -> average -> two layers -> scores."""
     top = 20
     parts = [
         _box(5, top, 120, 60, "image", "RGB", kind="data"),
         _box(150, top, 130, 60, "resize, crop,", "normalise"),
         _box(310, top, 130, 60, "backbone", "(C, h, w)", kind="net"),
-        _box(470, top, 110, 60, "average", "over positions: D"),
+        _box(470, top, 110, 60, "average", "over places: D"),
         _box(610, top, 150, 60, "Linear D, D/2", "ReLU, Linear D/2, n", kind="net"),
         _box(790, top, 100, 60, "n scores", "MOS", kind="data"),
         _across(125, 150, top + 30),
@@ -34,7 +37,7 @@ def no_reference() -> HTML:
     return _svg(900, 100, "The no-reference model: image, backbone, average, two layers, scores.", parts)
 
 
-def full_reference() -> HTML:
+def full_reference() -> str:
     """FR: both images through one backbone, features side by side, two layers."""
     high, low = 20, 140
     parts = [_box(310, high, 130, low - high + 60, "one backbone", "shared weights", kind="net")]
@@ -42,7 +45,7 @@ def full_reference() -> HTML:
         parts += [
             _box(5, top, 120, 60, name, note, kind="data"),
             _box(150, top, 130, 60, "resize, crop,", "normalise"),
-            _box(470, top, 110, 60, "average", "over positions: D"),
+            _box(470, top, 110, 60, "average", "over places: D"),
             _across(125, 150, top + 30),
             *(_across(x, x + 30, top + 30) for x in (280, 440)),
         ]
@@ -58,7 +61,7 @@ def full_reference() -> HTML:
     return _svg(900, 220, title, parts)
 
 
-def lite() -> HTML:
+def lite() -> str:
     """The embedded metrics: blocks, statistics, features, heads."""
     high, low = 20, 150
     middle = (high + low) / 2
@@ -80,11 +83,11 @@ def lite() -> HTML:
     return _svg(950, 230, title, parts)
 
 
-def _svg(width: float, height: float, title: str, parts: list[str]) -> HTML:
+def _svg(width: float, height: float, title: str, parts: list[str]) -> str:
     name = escape(title)
-    return HTML(
-        f'<div class="diagram"><style>{STYLE}</style>'
-        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{name}">{"".join(parts)}</svg></div>'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="diagram" viewBox="0 0 {width:g} {height:g}" role="img" '
+        f'aria-label="{name}">\n<style>{STYLE}</style>\n' + "\n".join(parts) + "\n</svg>\n"
     )
 
 

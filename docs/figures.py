@@ -1,84 +1,109 @@
-"""Figures that pages of the docs draw while they are built: images, their scores and quality maps, as HTML."""
+"""Draws the figures of the README and the docs from the example images: `python -m docs.figures`."""
 
 from __future__ import annotations
 
-import base64
 import functools
 import io
-import os
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from IPython import get_ipython
-from IPython.display import HTML
-from PIL import Image
+import torch
+from PIL import Image, ImageFilter
 
 import aigciqa
 from aigciqa.images.colour_maps import colour_map
+from docs import diagrams
 
-IMAGES = Path(__file__).resolve().parents[1] / "examples/images"
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+FOLDER = Path(__file__).resolve().parent / "figures"
+IMAGES = FOLDER.parents[1] / "examples/images"
 SIDE = 256
+#: Outputs for one image prompt, from the best to the worst.
+STRIP = ("faithful", "jpeg10", "blurred")
 
 
-def work_elsewhere() -> None:
-    """Go on in a fresh folder where `examples` is the repository's, with the installed commands at hand.
-
-    `%%bash` shows what a command prints in one piece, and a command that fails fails the page.
-    """
-    folder = Path(tempfile.mkdtemp())
-    (folder / "examples").symlink_to(IMAGES.parent)
-    os.chdir(folder)
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    get_ipython().register_magic_function(_bash, "cell", "bash")
-
-
-def strip(generated: Sequence[str], name: str, metric_name: str) -> HTML:
-    """An image as several generators of the examples made it: each with its score, above its quality map.
-
-    Args:
-        generated: folders of `examples/images/generated`.
-        name: of the image in each of them, without suffix.
-        metric_name: embedded metric to score with; a full-reference one compares with `examples/images/prompts`.
-    """
-    metric = _metric(metric_name)
-    reference = [str(IMAGES / f"prompts/{name}.jpg")] if metric.requires_reference else []
-    columns = []
-    for folder in generated:
-        path = str(IMAGES / f"generated/{folder}/{name}.jpg")
-        score = metric(path, *reference).item()
-        heat = metric.quality_map(path, *reference)[0].numpy()
-        colours = Image.fromarray(colour_map(heat, *metric.score_range))
-        columns.append(
-            '<figure class="scored">'
-            f"{_image(Image.open(path), f'{folder} version of the image {name}')}"
-            f"{_image(colours, f'quality map of the {folder} version')}"
-            f"<figcaption>{escape(folder)}<br><strong>{score:.2f}</strong></figcaption></figure>"
-        )
-    return HTML(f'<div class="strip">{"".join(columns)}</div>')
+def output_and_map(generator: str) -> Image.Image:
+    """A generator's output for the image prompt `chelsea`, above the quality map of `fr-lite`."""
+    metric = aigciqa.create_metric("fr-lite")
+    paths = str(IMAGES / f"generated/{generator}/chelsea.jpg"), str(IMAGES / "prompts/chelsea.jpg")
+    image = Image.open(paths[0])
+    colours = Image.fromarray(colour_map(metric.quality_map(*paths)[0].numpy(), *metric.score_range))
+    size = (SIDE, round(SIDE * image.height / image.width))
+    both = Image.new("RGBA", (SIDE, 2 * size[1] + 8))
+    both.paste(image.resize(size, Image.Resampling.LANCZOS), (0, 0))
+    both.paste(colours.resize(size, Image.Resampling.NEAREST), (0, size[1] + 8))
+    return both
 
 
-def _bash(_line: str, script: str) -> None:
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    print(done.stdout, end="")
-    done.check_returncode()
+def blurred_quarter() -> Image.Image:
+    """The plot of the page on quality maps: a photograph whose upper left quarter was blurred."""
+    return _plot("nr-lite")
 
 
-@functools.cache
-def _metric(name: str) -> aigciqa.Metric:
-    return aigciqa.create_metric(name)
+def centre_crop() -> Image.Image:
+    """The plot there of a metric that sees a crop; its weights are random."""
+    torch.manual_seed(0)
+    return _plot(aigciqa.create_metric("nr-resnet18", weights=None))
 
 
-def _image(image: Image.Image, text: str) -> str:
-    scale = SIDE / max(image.size)
-    size = (round(image.width * scale), round(image.height * scale))
-    method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
-    stream = io.BytesIO()
-    image.convert("RGB").resize(size, method).save(stream, "WEBP", quality=85)
-    data = base64.b64encode(stream.getvalue()).decode()
-    return f'<img alt="{escape(text)}" src="data:image/webp;base64,{data}" width="{size[0]}" height="{size[1]}">'
+def report(browser: Browser, path: Path) -> Image.Image:
+    """The top of a report."""
+    page = browser.new_page(viewport={"width": 1200, "height": 800})
+    page.goto(path.resolve().as_uri())
+    page.wait_for_selector("#status")
+    page.wait_for_timeout(500)
+    picture = Image.open(io.BytesIO(page.screenshot()))
+    page.close()
+    return picture
+
+
+def drawn() -> Mapping[str, Callable[[], Image.Image | str]]:
+    """How each file of the folder is drawn, but the report's picture, which needs a browser, and the logo."""
+    strip = {f"{name}.webp": functools.partial(output_and_map, name) for name in STRIP}
+    plots = {"blurred-quarter.webp": blurred_quarter, "centre-crop.webp": centre_crop}
+    models = {f"{each.__name__}.svg": each for each in (diagrams.no_reference, diagrams.full_reference, diagrams.lite)}
+    return {**strip, **plots, **models}
+
+
+def save(picture: Image.Image | str, path: Path) -> None:
+    if isinstance(picture, str):
+        path.write_text(picture, encoding="utf-8")
+    else:
+        picture.save(path, quality=80, method=6)
+
+
+def _plot(metric: str | aigciqa.Metric) -> Image.Image:
+    import matplotlib
+
+    image = Image.open(IMAGES / "prompts/coffee.jpg")
+    corner = (0, 0, image.width // 2, image.height // 2)
+    image.paste(image.crop(corner).filter(ImageFilter.GaussianBlur(4)), corner)
+    with matplotlib.rc_context(fname=FOLDER.parent / "matplotlibrc"):
+        stream = io.BytesIO()
+        aigciqa.plot_quality_map(image, metric).figure.savefig(stream, dpi=100, bbox_inches="tight")
+    return Image.open(stream)
+
+
+def main() -> None:
+    from playwright.sync_api import sync_playwright
+
+    for name, draw in drawn().items():
+        save(draw(), FOLDER / name)
+    score = [sys.executable, "-m", "aigciqa.cli", "score", "generated", "-r", "prompts", "--group-by", "parent"]
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        path = Path(folder, "report.html")
+        options = ["--report", str(path), "--quiet", "-o", f"{folder}/scores.csv"]
+        subprocess.run([*score, *options], cwd=IMAGES, check=True)
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        save(report(browser, path), FOLDER / "report.webp")
+
+
+if __name__ == "__main__":
+    main()

@@ -32,7 +32,7 @@ def main() -> None:
     run(
         "evaluate", DATABASE, str(options.root), "-m", options.metric, "--weights", str(folder),
         "-o", str(folder / "evaluation.md"),
-        "--plots", str(folder / "plots"), "--predictions", str(folder / "test.csv"),
+        "--plots", str(folder / "plots"), "--predictions", str(folder / "test.csv"), "--overwrite",
     )  # fmt: skip
 
 

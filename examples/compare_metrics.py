@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 import aigciqa
 from aigciqa.databases import Sample
+from aigciqa.errors import InputError, MissingExtraError, WeightsError
 from aigciqa.evaluation import Predictions, Setting, evaluate, plots, predict, text
 from aigciqa.images.decode import load_image
 
@@ -150,4 +151,7 @@ def pixels(path: str | os.PathLike[str]) -> Tensor:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (InputError, MissingExtraError, WeightsError, OSError) as error:  # what the library refuses
+        raise SystemExit(f"error: {error}") from None

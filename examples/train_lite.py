@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from aigciqa.errors import InputError, MissingExtraError, WeightsError
 from aigciqa.registry import metric_info
 from aigciqa.training.lite import recipe, taught, training_data
 from aigciqa.training.lite.cards import card, results
@@ -76,4 +77,7 @@ def arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (InputError, MissingExtraError, WeightsError, OSError) as error:  # what the library refuses
+        raise SystemExit(f"error: {error}") from None

@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 import aigciqa
+from aigciqa.errors import InputError, MissingExtraError, TrainingError, WeightsError
 from aigciqa.training.settings import Settings
 from aigciqa.training.trainer import train
 
@@ -54,4 +55,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (InputError, MissingExtraError, TrainingError, WeightsError, OSError) as error:  # what the library refuses
+        raise SystemExit(f"error: {error}") from None

@@ -94,7 +94,7 @@ def test_images_that_can_not_be_scored_fail_it(action: dict[str, Any], baseline:
         baseline=str(baseline),
     )
     assert done.returncode == 1
-    assert "1 scores are missing and left out" in summary
+    assert "1 score missing and left out" in summary
 
 
 @pytest.mark.slow

@@ -416,7 +416,7 @@ class TestNames:
 
     @pytest.mark.parametrize("image", ["a.tar/C:/x.png", "a.tar/C:x.png", "C:x.png", "C:/x.png", "//host/share/x.png"])
     def test_maps_on_windows(self, image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        folder = MapFolder(str(tmp_path / "maps"), [untrained("nr-resnet18")], resume=False)
+        folder = MapFolder(str(tmp_path / "maps"), [untrained("nr-resnet18")])
         monkeypatch.setattr("aigciqa.scoring.maps.PurePath", PureWindowsPath)
         monkeypatch.setattr(folder, "folder", PureWindowsPath("D:/maps"))
         path = folder._path(image, 1, "nr-resnet18")

@@ -269,7 +269,12 @@ def test_usage_errors_end_with_two(
 def test_list() -> None:
     listed = call_command("--list")
     assert listed.returncode == 0
-    assert len(listed.stdout.splitlines()) == 1 + len(aigciqa.list_metrics())
+    lines = listed.stdout.splitlines()
+    assert lines[0] == "No weights of the paper's ten metrics are published yet."
+    assert [line.split()[0] for line in lines if line[:3] in ("nr-", "fr-") and "timm" not in line] == sorted(
+        aigciqa.list_metrics(), key=lambda name: not aigciqa.metric_info(name).embedded
+    )
+    assert max(map(len, lines)) <= 80
 
 
 class TestResume:

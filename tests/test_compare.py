@@ -245,9 +245,9 @@ class TestTables:
     def test_failures_are_counted_and_named_and_end_in_status_1(self, folder: Path) -> None:
         done = run(str(folder / "old.csv"), str(folder / "torn.json"))
         assert done.exit_code == 1
-        assert "2 scores are missing and left out:\n- torn: out/torn/7.png: torn" in done.stdout
+        assert "2 scores missing and left out:\n- torn: out/torn/7.png: torn" in done.stdout
         assert "18 prompts in common" in done.stdout
-        assert "2 scores are missing" in done.stderr
+        assert "2 scores missing" in done.stderr
         (line,) = [
             line for line in done.stdout.splitlines() if line.startswith("torn") and "[" in line and "%" not in line
         ][:1]

@@ -5,23 +5,45 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from PIL import Image
+from playwright.sync_api import Browser, expect
 
+from docs import figures
 from tests.browser import Open, chromium, open_page, serious_issues  # noqa: F401
-from tests.test_docs import PAGES, site  # noqa: F401
+from tests.test_docs import PAGES, REFERENCE, ROOT, site  # noqa: F401
 
 pytestmark = pytest.mark.browser
 
-MAIN = ("index", "quickstart", "metrics", "models", "commands", "faq", "migrating", "api")
+MAIN = ("index", "quickstart", "metrics", "models", "faq", "reference/integrations")
+DESK = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
+CARDS = sorted((ROOT / "docs/cards").glob("*.md"))
+NAMES = [str(path.relative_to(ROOT / "docs").with_suffix("")) for path in (*PAGES, *REFERENCE, *CARDS)]
+#: What people look for, and a page that has it.
+SEARCHED = {
+    "offline": "Working offline",
+    "accuracy": "Choosing a metric",
+    "correlation": "Choosing a metric",
+    "benchmark": "Comparing generators",
+    "image quality assessment": "aigciqa",
+    "IQA": "aigciqa",
+    "score": "Quick start",
+    "leaderboard": "The report",
+}
+CLIPPED = """() => [...document.querySelectorAll("pre, .sig")].filter(
+    box => box.scrollWidth > box.clientWidth + 1).map(box => box.textContent)"""
 
 
-@pytest.mark.parametrize("name", [*(path.stem for path in PAGES), "notebook"])
-def test_a_page_opens_from_disk(name: str, site: Path, open_page: Open) -> None:  # noqa: F811
-    page = open_page(site / f"{name}.html")
-    expect(page.locator("article h1").first).to_be_visible()
-    page.set_viewport_size(PHONE)
-    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+def test_pages_open_from_disk_and_clip_no_code(site: Path, open_page: Open) -> None:  # noqa: F811
+    page = open_page(site / "index.html")
+    for name in [*NAMES, "notebook"]:
+        page.set_viewport_size(DESK)
+        page.goto((site / f"{name}.html").as_uri())
+        expect(page.locator("article h1").first).to_be_visible()
+        assert page.evaluate(CLIPPED) == [], name
+        page.set_viewport_size(PHONE)
+        assert page.evaluate(CLIPPED) == [], name
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], name
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -47,11 +69,12 @@ def test_dark_and_light(site: Path, open_page: Open) -> None:  # noqa: F811
     assert page.evaluate(colours) == light
 
 
-def test_the_search_finds_pages_from_disk(site: Path, open_page: Open) -> None:  # noqa: F811
+def test_the_search_finds_what_people_look_for(site: Path, open_page: Open) -> None:  # noqa: F811
     page = open_page(site / "index.html")
-    page.locator("input.sidebar-search").fill("offline")
-    page.locator("input.sidebar-search").press("Enter")
-    expect(page.locator("#search-results li a", has_text="Working offline").first).to_be_visible()
+    for words, title in SEARCHED.items():
+        page.locator("input.sidebar-search").fill(words)
+        page.locator("input.sidebar-search").press("Enter")
+        expect(page.locator("#search-results li a", has_text=title).first).to_be_visible()
 
 
 def test_what_scrolls_sideways_is_reached_by_keyboard(site: Path, open_page: Open) -> None:  # noqa: F811
@@ -63,3 +86,8 @@ def test_the_report_of_the_example_images(site: Path, open_page: Open) -> None: 
     page = open_page(site / "index.html")
     page.get_by_role("link", name="the report of the example images").click()
     expect(page.locator("#status")).to_have_text("18 of 18 images")
+
+
+def test_the_picture_of_the_report_is_drawn(chromium: Browser, site: Path) -> None:  # noqa: F811
+    drawn = figures.report(chromium, site / "example-report/index.html")
+    assert drawn.size == Image.open(figures.FOLDER / "report.webp").size

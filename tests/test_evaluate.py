@@ -113,7 +113,8 @@ def test_a_column_of_any_metric(root: Path, database: Database, tmp_path: Path) 
         ("nr-lite", "quality", "64"),
     ]
     assert float(rows[0]["srcc"]) == pytest.approx(1)
-    assert run(*arguments).exit_code == 0
+    assert run(*arguments).exit_code == 2
+    assert run(*arguments, "--overwrite").exit_code == 0
     assert [row["dimension"] for row in rows_of(report) if not row["generator"]] == [
         "quality", "authenticity", "correspondence", "overall"
     ]  # fmt: skip
@@ -149,7 +150,7 @@ def test_what_a_table_lacks_is_a_failure(root: Path, database: Database, tmp_pat
     table.write_text("image,quality\n" + "\n".join(lines[1:]) + "\n")
     done = run("pku-i2iqa", root, "--scores", table, "--protocol", "paper")
     assert done.exit_code == 1
-    assert "1 scores are missing" in done.stderr
+    assert "1 score missing" in done.stderr
     assert "not in" in done.stderr
     assert " 15 " in done.stdout
 
@@ -219,7 +220,7 @@ def test_parts_and_folds(root: Path, database: Database, tmp_path: Path) -> None
         (("--protocol", "k-fold", "--folds", "4", "--fold", "2"), database.split("k-fold", folds=4, fold=2).test),
         (("--protocol", "sd-mj"), database.split("sd-mj").test),
     ):
-        done = run("pku-i2iqa", root, "-m", "nr-lite", *arguments, "-o", report, "--quiet")
+        done = run("pku-i2iqa", root, "-m", "nr-lite", *arguments, "-o", report, "--quiet", "--overwrite")
         assert done.exit_code == 0, done.stderr
         assert done.stdout == done.stderr == ""
         assert json.loads(report.read_text())["samples"] == len(expected)
@@ -242,7 +243,7 @@ def test_images_that_fail(root: Path, database: Database, tmp_path: Path) -> Non
     tested[0].write_bytes(b"no image")
     done = run("pku-i2iqa", copy, "-m", "nr-lite", "--protocol", "paper", "--predictions", tmp_path / "p.csv")
     assert done.exit_code == 1
-    assert "1 scores are missing" in done.stderr
+    assert "1 score missing" in done.stderr
     assert tested[0].name in done.stderr
     assert [bool(row["error"]) for row in rows_of(tmp_path / "p.csv")] == [True] + [False] * 15
     for path in tested[1:]:

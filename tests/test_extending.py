@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import re
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -21,11 +21,12 @@ from aigciqa.errors import InputError
 from aigciqa.heads import Head, build_head, register_head
 from aigciqa.registry import MetricSpec, Preprocess, register_metric
 from aigciqa.training.trainer import Settings, train
+from docs import refresh
 from tests.conftest import draw_tensor, untrained
 from tests.lookalikes import write_agiqa_3k
+from tests.test_pages import assert_same
 
 ROOT = Path(__file__).parents[1]
-CELL = re.compile(r"^```\{code-cell\}\n(?::tags:[^\n]*\n)?(.*?)^```$", re.MULTILINE | re.DOTALL)
 CHECKS = """
 assert metric(image).shape == (1,) and record.scores.keys() == set(metric.dimensions)
 assert aigciqa.list_metrics()[-1] == "nr-aesthetics"
@@ -41,9 +42,11 @@ else:
 
 @pytest.mark.slow
 def test_the_new_metric_of_the_docs_does_all_that_the_page_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT / "docs")
-    cells = CELL.findall((ROOT / "docs/extending.md").read_text())
-    exec("\n".join([*cells, CHECKS]), {"__name__": "__main__"})
+    monkeypatch.chdir(ROOT)
+    names: dict[str, Any] = {}
+    page = ROOT / "docs/extending.md"
+    assert_same(refresh.refreshed(page, names), page.read_text(encoding="utf-8"))
+    exec(CHECKS, names)
 
 
 class Small(Backbone):

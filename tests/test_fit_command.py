@@ -170,7 +170,7 @@ def test_usage_errors(fitting: Fitting, arguments: list[str], problem: str) -> N
             2,
             "Error: r.csv: 2 problems\n- row 2: no\n- row 3",
         ),
-        (OutputExistsError("out is there: pass overwrite=True"), 2, "out is there: give --overwrite"),
+        (OutputExistsError("out is there: pass `overwrite=True`"), 2, "out is there: pass --overwrite"),
         (HubError("no network"), 1, "Error: no network"),
         (OSError(28, "No space left on device"), 1, "No space left on device"),
         (KeyboardInterrupt(), 130, "aigciqa fit: interrupted"),

@@ -33,12 +33,12 @@ def folder(tmp_path: Path) -> Path:
         for path in (tmp_path / name, (tmp_path / name).with_name("._" + Path(name).name)):
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X        " if path.name.startswith("._") else saved())
-    for name in ("c.HEIC", "sub/d.heic", "e.heic", "f.jxl", "g.txt", "._h.heic", "notes.json"):
+    for name in ("c.PSD", "sub/d.psd", "e.psd", "f.svg", "g.txt", "._h.psd", "notes.json"):
         (tmp_path / name).touch()
     return tmp_path
 
 
-SKIPPED = "skipped in folders: 3 .heic, 1 .jxl: not among the suffixes that are looked for there"
+SKIPPED = "skipped in folders: 3 .psd, 1 .svg (not among the suffixes that are looked for there)"
 
 
 def score(*arguments: str) -> Result:
@@ -61,7 +61,7 @@ class TestFolders:
 
     def test_images_that_are_not_looked_for_are_counted(self, folder: Path) -> None:
         for arguments in ([str(folder)], [str(folder / "*"), str(folder)]):
-            done = score(*arguments, "-o", str(folder / "scores.csv"))
+            done = score(*arguments, "-o", str(folder / "scores.csv"), "--overwrite")
             assert done.stderr.count("skipped in folders") == 1
         assert SKIPPED in score(str(folder)).stderr
         assert "skipped" not in score(str(folder), "--quiet").stderr
@@ -161,8 +161,8 @@ class TestFileObjects:
         with pytest.raises(aigciqa.ImageError, match="file object: the file is empty"):
             load_image(io.BytesIO())
         with (
-            open(folder / "f.jxl", "rb") as file,
-            pytest.raises(aigciqa.ImageError, match=r"f\.jxl: the file is empty"),
+            open(folder / "f.svg", "rb") as file,
+            pytest.raises(aigciqa.ImageError, match=r"f\.svg: the file is empty"),
         ):
             load_image(file)
         with open(folder / "g.txt") as text, pytest.raises(TypeError, match="bytes, as open"):

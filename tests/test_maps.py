@@ -105,7 +105,7 @@ def test_a_folder_with_files_in_it_is_left_alone_unless_resumed(write_images: Wr
     arguments = ("gen", "-m", "nr-lite", "--maps", "out", "-o", "t.csv", "--batch-size", "1")
     done = run(*arguments)
     assert done.exit_code == 2
-    assert "not empty: name another folder for the maps, or go on with --resume" in done.stderr
+    assert "--maps out is there already: --overwrite replaces it, --resume goes on with it" in done.stderr
     assert files(here / "out") == ["mine.txt"]
     assert not (here / "t.csv").exists()
     (here / "out" / "mine.txt").unlink()

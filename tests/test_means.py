@@ -106,11 +106,12 @@ def test_the_prompt_is_the_reference_else_the_given_one_else_the_image() -> None
 
 
 def test_the_summary_counts_rows_and_shows_means_with_their_intervals() -> None:
-    summary = Summary(["quality", "authenticity"])
+    summary = Summary({"quality": (0, 5), "authenticity": (-5, 5)})
     summary.add([row("a.png", 2.0, group="one", authenticity=None), row("b.png", 4.0, group="one", authenticity=None)])
     summary.add([row("c.png", 1.0, authenticity=-3.0), row("d.png", None), row("e.png", None, metric="fr-lite")])
     assert summary.failed == 2
-    assert [re.split("  +", line) for line in summary.lines()] == [
+    assert summary.lines()[0] == "quality: 0 to 5; authenticity: -5 to 5, higher is better"
+    assert [re.split("  +", line) for line in summary.lines()[1:]] == [
         ["metric", "group", "n", "failed", "quality (95% CI)", "authenticity (95% CI)"],
         ["nr-lite", "one", "2", "0", "3.000 [2.000, 4.000]", "-"],
         ["nr-lite", "-", "1", "1", "1.000", "-3.000"],
@@ -119,7 +120,7 @@ def test_the_summary_counts_rows_and_shows_means_with_their_intervals() -> None:
 
 
 def test_a_summary_of_very_many_rows_takes_a_few_bytes_of_each() -> None:
-    summary = Summary(["quality"])
+    summary = Summary({"quality": (0, 5)})
     tracemalloc.start()
     summary.add(row(f"{number}.png", float(number % 5)) for number in range(20_000))
     kept, _ = tracemalloc.get_traced_memory()
@@ -133,9 +134,9 @@ def test_terminal_report_and_comparison_give_the_same_interval(tmp_path: Path) -
     by_image = [row(f"c/{n}.png", RNG(n).uniform(1, 5), group="c") for n in range(40)]
     rows = [{**each, "quality": round(each["quality"], 4)} for each in [*by_reference, *by_prompt, *by_image]]
 
-    summary = Summary(["quality"])
+    summary = Summary({"quality": (0, 5)})
     summary.add(rows)
-    terminal = {name: cell for _, name, _, _, cell in (re.split("  +", line) for line in summary.lines()[1:])}
+    terminal = {name: cell for _, name, _, _, cell in (re.split("  +", line) for line in summary.lines()[2:])}
     assert len(set(terminal.values())) == 3
 
     page = write_report(tmp_path / "report.html", rows, COLUMNS)

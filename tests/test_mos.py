@@ -136,7 +136,7 @@ def test_all_that_is_wrong_with_votes_is_one_error(tmp_path: Path) -> None:
     for words in (
         "vote off the scale 1 to 5: 2 cells: row 2 is 7, row 7 is 0", "empty 'rater': 1 cell: row 3",
         "empty 'image': 1 cell: row 4", "vote without a number: 2 cells: row 5 is empty, row 6 is 'good'",
-        "--scale 0 100",
+        "`scale=(0, 100)`",
     ):  # fmt: skip
         assert words in text
 

@@ -80,7 +80,7 @@ class TestInputsAreNotOverwritten:
 
     def test_an_output_of_its_own_is_written(self, folder: Path) -> None:
         (folder / "old.csv").write_text("of an earlier run")
-        assert run(compare, "a.csv", "b.csv", "-o", "old.csv").exit_code == 0
+        assert run(compare, "a.csv", "b.csv", "-o", "old.csv", "--overwrite").exit_code == 0
         assert (folder / "old.csv").read_text().startswith("metric,dimension")
 
     @pytest.mark.parametrize("option", ["-o", "--predictions"])
@@ -190,7 +190,7 @@ class TestMaps:
         drawn = Image.fromarray(draw(64, 64))
         monkeypatch.setattr(maps, "load_image", lambda _path: drawn)
         metric = aigciqa.create_metric("nr-lite")
-        folder = maps.MapFolder(str(tmp_path / "maps"), [metric], resume=False)
+        folder = maps.MapFolder(str(tmp_path / "maps"), [metric])
         names = ("s3://b/x.png", "s3/b/x.png", "_url/s3/b/x.png")
         for number, image in enumerate(names):
             folder.write(Record(image, None, None, "nr-lite", quality_map=np.full((2, 2), float(number), np.float32)))

@@ -187,8 +187,8 @@ class TestCommand:
         [
             ([], "name it with -o, as in -o scores.parquet"),
             (["-o", "scores.csv"], "'scores.csv': --engine ray writes a folder of Parquet files"),
-            (["-o", "file.parquet"], "'file.parquet' is a file; --engine ray writes a folder of parts"),
-            (["-o", "other.parquet"], "other.parquet' is a folder that holds 'notes.txt'"),
+            (["-o", "file.parquet"], "-o file.parquet is a file; name a folder"),
+            (["-o", "other.parquet", "--overwrite"], "other.parquet' is a folder that holds 'notes.txt'"),
             (["-o", "scores.parquet", "--device", "cuda"], "no node of the Ray cluster has a GPU"),
         ],
     )

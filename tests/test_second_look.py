@@ -105,9 +105,9 @@ def test_scores_of_windows_paths_are_found(folder: Path, write_images: Write) ->
 def test_compare_says_what_it_skips(folder: Path, write_images: Write) -> None:
     for each in "ab":
         write_images(each, "0.png", "1.png")
-        (folder / each / "2.heic").touch()
+        (folder / each / "2.psd").touch()
     done = CliRunner().invoke(compare.main, ["a", "b"])
-    assert (done.exit_code, "skipped in folders: 2 .heic" in done.stderr) == (0, True)
+    assert (done.exit_code, "skipped in folders: 2 .psd" in done.stderr) == (0, True)
 
 
 class TestResume:

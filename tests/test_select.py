@@ -99,7 +99,7 @@ class TestWhich:
         listed.write_text("image\nout/a/3.png\nout/elsewhere.png\n")
         done = run(scores, "--list", str(listed))
         assert (done.exit_code, done.stdout.split()) == (1, ["out/a/3.png"])
-        assert "1 images of" in done.stderr
+        assert "not in the table: 1 image of" in done.stderr
 
     def test_buckets(self, scores: str) -> None:
         assert [bucket(score, (2, 3.5)) for score in (1.9, 2, 3.4, 3.5, 9)] == [
@@ -116,7 +116,7 @@ class TestWhich:
             assert [each["image"] for each in read_table(f"best{suffix}").rows] == ["out/a/1.png", "out/a/2.png"]
         done = run(scores, "-o", "best.csv")
         assert done.exit_code == 2
-        assert "nothing is overwritten" in done.stderr
+        assert "is there already: --overwrite replaces it" in done.stderr
 
     def test_a_new_table_leaves_all_else_as_it_is(self, scores: str, monkeypatch: pytest.MonkeyPatch) -> None:
         Path("best.json.partial").write_text("the journal of another run")
@@ -196,7 +196,7 @@ class TestInto:
     def test_nothing_happens_before_apply(self, scores: str) -> None:
         done = run(scores, "--min", "3.5", "--to", "best")
         assert done.exit_code == 0
-        assert done.stdout.splitlines()[0] == "copy: out/a/1.png -> best/a/1.png"
+        assert done.stdout.splitlines()[0] == f"{IMAGES['a/1.png']:.3f} copy: out/a/1.png -> best/a/1.png"
         assert "3 to do\nnothing is done yet: add --apply" in done.stderr
         assert not Path("best").exists()
 
@@ -300,7 +300,10 @@ class TestInto:
     def test_what_can_not_be_looked_at_is_named(self, scores: str, watch: Watch) -> None:
         watch(Step, "state", PermissionError(errno.EACCES, "Permission denied"))
         done = run(scores, "--top", "1", "--to", "best")
-        assert (done.exit_code, done.stdout) == (1, "Permission denied: out/a/1.png -> best/a/1.png\n")
+        assert (done.exit_code, done.stdout) == (
+            1,
+            f"{IMAGES['a/1.png']:.3f} Permission denied: out/a/1.png -> best/a/1.png\n",
+        )
         assert "1 failed" in done.stderr
 
     def test_a_copy_is_whole_or_not_there(self, scores: str, monkeypatch: pytest.MonkeyPatch) -> None:

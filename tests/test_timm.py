@@ -367,7 +367,7 @@ def test_imagenet_weights_that_do_not_come(
 
 
 def test_imagenet_weights_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = rf"(?s){VIT_REPO}.*downloads are off.*Ways out: aigciqa.load_imagenet\(metric, 'FILE'\).*timm's.*HF_HOME"
+    words = rf"(?s){VIT_REPO}.*downloads are off.*Ways out: .*timm's.*aigciqa.load_imagenet\(metric, 'FILE'\).*HF_HOME"
     with pytest.raises(errors.OfflineError, match=words):
         aigciqa.create_metric(f"nr-timm/{VIT}", weights="imagenet", cache_dir=tmp_path, local_files_only=True)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")

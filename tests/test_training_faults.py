@@ -288,13 +288,46 @@ def test_patience_counts_from_the_best_epoch(monkeypatch: pytest.MonkeyPatch, ro
 
 def test_where_no_epoch_can_be_chosen_it_says_so(monkeypatch: pytest.MonkeyPatch, root: Path, tmp_path: Path) -> None:
     validated(monkeypatch, math.nan, math.nan, 0.3)
-    with pytest.warns(UserWarning, match="no epoch could be chosen"):
-        done = call(root, tmp_path / "head")
-    assert done.exit_code == 1
+    done = call(root, tmp_path / "head")
+    assert (done.exit_code, "WARNING: no epoch could be chosen" in done.stderr) == (1, True)
     training = config(tmp_path / "head")["training"]
     assert (training["best_epoch"], training["validation_srcc"]) == (1, None)
     assert call(root, tmp_path / "head", "--resume", "--epochs", "3").exit_code == 0
     assert config(tmp_path / "head")["training"]["best_epoch"] == 3
+
+
+def test_its_figures_on_the_test_part_are_printed(root: Path, tmp_path: Path) -> None:
+    few = call(root, tmp_path / "few", "--score-range", "0,10")
+    assert few.exit_code == 0, few.output
+    assert config(tmp_path / "few")["score_range"]["quality"] == [0, 10]
+    tested = len(aigciqa.load_database("folder", root).split().test)
+    assert few.stdout == f"The test part has {tested} images: correlations of fewer than 10 say nothing.\n"
+    with (root / "manifest.csv").open("w", newline="") as file:  # fifty more of the same files, as prompts of their own
+        rows = csv.writer(file)
+        rows.writerow(["image", "prompt", "quality"])
+        for number in range(60):
+            name = f"{number:02}.png" if number < COUNT else f"more{number}.png"
+            if number >= COUNT:
+                Image.fromarray(np.random.default_rng(number).integers(0, 256, (16, 16, 3), np.uint8)).save(root / name)
+            rows.writerow([name, f"prompt {number}", 1 + number % 7 / 2])
+    done = call(root, tmp_path / "head")
+    assert done.exit_code == 0, done.output
+    title, header, row = done.stdout.rstrip().rsplit("\n", 2)
+    assert title.startswith("Agreement with people on the 12 images of the test part, which were not trained on.")
+    assert header.split() == ["dimension", "SRCC", "PLCC", "KRCC", "RMSE"]
+    srcc = config(tmp_path / "head")["results"]["quality"]["srcc"]
+    assert row.split()[:2] == ["quality", f"{srcc[0]:.3f}".replace("-", "−")]
+    other = call(root, tmp_path / "other", "--score-range", "2,3")
+    assert (other.exit_code, "range of 'quality' is 2 to 3, but scores are in 1 to 4" in other.stderr) == (2, True)
+
+
+def test_a_random_head_is_not_started_from(root: Path, tmp_path: Path, tiny: Path) -> None:
+    """Its scores have no scale: mapped to the ratings', they would be far off."""
+    untrained, anew = (call(root, tmp_path / name, "--start", start, "--epochs", "1", "--lr", "1e-9")
+                       for name, start in (("untrained", str(tiny)), ("anew", "none")))  # fmt: skip
+    assert untrained.exit_code == anew.exit_code == 0
+    loss, other = (float(log(tmp_path / name)[0]["loss"]) for name in ("untrained", "anew"))
+    assert abs(loss - other) < 0.1 * other
 
 
 def test_a_run_that_diverges_at_once_leaves_no_head(root: Path, tmp_path: Path) -> None:

@@ -18,9 +18,13 @@ _REPO = re.compile(r"[\w.-]+/[\w.-]+(@.+)?", re.ASCII)
 _LOGIN = "Publishing needs a token with the right to write: `hf auth login`, or the variable HF_TOKEN."
 
 
+#: Owner of the repos of default weights. None of them is published yet.
+_OWNER = "aigciqa"
+
+
 def default_repo(metric: str) -> str:
     """The repo a metric's default weights come from; the variable `AIGCIQA_HUB_ORG` changes the owner."""
-    return f"{os.environ.get('AIGCIQA_HUB_ORG') or 'aigciqa'}/{metric.replace('/', '-')}"
+    return f"{os.environ.get('AIGCIQA_HUB_ORG') or _OWNER}/{metric.replace('/', '-')}"
 
 
 class HubCheckpoint(Checkpoint):
@@ -29,7 +33,9 @@ class HubCheckpoint(Checkpoint):
     def __init__(self, repo: str, metric: str | None, cache_dir: PathName | None, local_files_only: bool) -> None:
         super().__init__(repo)
         repo_id, _, revision = repo.partition("@")
-        self.repo = Repo(repo_id, revision or "main", cache_dir, local_files_only, _ways_out(metric))
+        is_default = metric is not None and repo_id == default_repo(metric) and repo_id.startswith(f"{_OWNER}/")
+        unpublished = f"No weights of {metric} are published yet: " if is_default else ""
+        self.repo = Repo(repo_id, revision or "main", cache_dir, local_files_only, unpublished, _ways_out(metric))
 
     def config_file(self) -> Path:
         """`config.json`; from then on the checkpoint is pinned to its commit."""
@@ -67,9 +73,13 @@ def open_checkpoint(
         return Checkpoint(str(folder))
     if isinstance(source, str) and text[:1] not in (".", "/", "~") and _REPO.fullmatch(text):
         return HubCheckpoint(text, metric, cache_dir, local_files_only)
+    given = f"`weights={text!r}`"
+    if folder.is_file():
+        made = " (aigciqa convert makes one of a .pt file)" if folder.suffix.lower() in (".pt", ".pth") else ""
+        raise errors.InputError(f"{given} is a file, and a checkpoint is a folder: name its folder{made}")
     raise errors.InputError(
-        f"weights {text!r}: no such folder, and not a Hub repo 'org/name' or 'org/name@revision'; also taken are "
-        "'default', 'imagenet' and None (random)"
+        f"{given}: no such folder, and not a Hub repo 'org/name' or 'org/name@revision'; also taken are 'default' and "
+        "'imagenet'"
     )
 
 
@@ -120,7 +130,7 @@ def _ways_out(metric: str | None) -> str:
     spec = known_metric(metric or "")
     embedded = "nr-lite" if spec is None else f"{spec.kind}-lite"
     return (
-        "Ways out: weights='org/name' or weights='./folder' of a checkpoint you have; weights=None for random ones; "
-        f"create_metric({embedded!r}), which needs no download; or a cache filled on a machine with network "
-        "(cache_dir=, HF_HOME; HF_ENDPOINT names a mirror)."
+        f"Ways out: the metric {embedded}, which needs no download; `weights='./folder'` or `weights='org/name'` of a "
+        "checkpoint you have; one of your own, which aigciqa fit and aigciqa train make; or a cache filled on a "
+        "machine with network (HF_HOME says where; HF_ENDPOINT names a mirror)."
     )

@@ -61,8 +61,9 @@ _EFFICIENTNET_BLOCK_LAYERS = {
     "_bn1": "depthwise.norm", "_project_conv": "project.conv", "_bn2": "project.norm",
 }  # fmt: skip
 _WAYS_OUT = (
-    "Ways out: aigciqa.load_imagenet(metric, 'FILE') with a file you have (torchvision's .pth, or for InceptionV4 and "
-    "timm's models timm's model.safetensors), or a cache filled on a machine with network (TORCH_HOME, HF_HOME)."
+    "Ways out: a file you have (torchvision's .pth, or for InceptionV4 and timm's models timm's model.safetensors), "
+    "which aigciqa train takes as --start FILE, and Python as aigciqa.load_imagenet(metric, 'FILE'); or a cache filled "
+    "on a machine with network (TORCH_HOME, HF_HOME)."
 )
 
 
@@ -83,7 +84,9 @@ def imagenet_weights(
     elif backbone in _MEMBERS:
         path, states = _torchvision(backbone, cache_dir, cache_only)
     else:
-        raise InputError(f"no ImageNet weights are known for the backbone {backbone!r}: give a file, or weights=None")
+        raise InputError(
+            f"no ImageNet weights are known for the backbone {backbone!r}: give a file, or start from random ones"
+        )
     if backbone.startswith(TIMM):
         states = _as_timm_loads(backbone.removeprefix(TIMM), states, path)
     else:
@@ -156,7 +159,7 @@ def _hub_file(repo_id: str, largest: int, cache_dir: PathName | None, cache_only
 def _timm_repo(backbone: str) -> str:
     repo_id: str | None = timm_config(backbone.removeprefix(TIMM)).hf_hub_id
     if repo_id is None:
-        raise InputError(f"timm names no weights on the Hub for {backbone!r}: give a file, or weights=None")
+        raise InputError(f"timm names no weights on the Hub for {backbone!r}: give a file, or start from random ones")
     return repo_id
 
 

@@ -68,7 +68,8 @@ class Repo:
     revision: str = "main"
     cache_dir: PathName | None = None
     local_files_only: bool = False
-    #: What an error message ends with.
+    #: What an error message begins and ends with.
+    known: str = ""
     ways_out: str = ""
 
     def __post_init__(self) -> None:
@@ -88,7 +89,8 @@ class Repo:
         if cached is not None and not fresh and (offline or _COMMIT.fullmatch(self.revision)):
             return cached
         if offline:
-            reason = f"{name} is not in the cache, and downloads are off (HF_HUB_OFFLINE, local_files_only)"
+            switch = "HF_HUB_OFFLINE" if _offline() else "local_files_only"
+            reason = f"{name} is not in the cache, and downloads are off ({switch})"
             raise self._error(errors.OfflineError, reason)
         for pause in _PAUSES if cached is None else ():
             try:
@@ -176,7 +178,8 @@ class Repo:
         return self._cache / f"models--{self.repo_id.replace('/', '--')}"
 
     def _error(self, kind: type[errors.WeightsError], reason: str) -> errors.WeightsError:
-        return kind(f"the weights {self} could not be loaded from {endpoint()}: {reason}\n{self.ways_out}".rstrip())
+        text = f"{self.known}the weights {self} could not be loaded from {endpoint()}: {reason}"
+        return kind(f"{text}\n{self.ways_out}".rstrip())
 
     def _untrusted(self, name: str, header: str, value: str | None, expected: str) -> errors.WeightsError:
         found = "absent" if value is None else repr(value[:200])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import glob
 import os
 import re
 import sys
@@ -13,10 +15,13 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from aigciqa.cli.words import in_shell_words, said_warnings
 from aigciqa.errors import InputError, LockedError, MissingExtraError, WeightsError
 from aigciqa.records import Item
 from aigciqa.registry import METRICS, TIMM, Kind, default_metric, metric_info
 from aigciqa.tables.text import printable
+from aigciqa.utils.files import is_there
+from aigciqa.utils.object_stores import may_exist
 from aigciqa.utils.paths import at_home
 
 if TYPE_CHECKING:
@@ -24,6 +29,8 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+#: Of many arguments, an error names these first ones.
+_SHOWN = 5
 #: All done; done, with errors. Usage errors are 2, as click has it.
 EXIT_DONE, EXIT_ERRORS = 0, 1
 EXIT_INTERRUPTED = 130
@@ -51,6 +58,7 @@ reference_option = click.option(
 report_option = click.option(
     "--report", metavar="FILE.html", help="Write a report to look at: figures, charts and a gallery."
 )
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace outputs that are there already.")
 weights_option = click.option(
     "--weights", default="default", metavar="W", help="Variant, folder or Hub repo of the weights."
 )
@@ -79,7 +87,7 @@ class Command(click.Command):
                 setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
         warnings.filterwarnings("ignore", module="PIL")  # oddities of files that Pillow copes with
         try:
-            with _printable_errors():
+            with _printable_errors(), said_warnings():
                 return super().invoke(context)
         except KeyboardInterrupt:
             complain("interrupted")
@@ -106,13 +114,16 @@ def _printable_errors() -> Iterator[None]:
     try:
         yield
     except (InputError, WeightsError, MissingExtraError, LockedError) as error:
-        raise click.UsageError(_printable_lines(str(error)), click.get_current_context(silent=True)) from None
+        raise click.UsageError(_worded(str(error)), click.get_current_context(silent=True)) from None
     except click.ClickException as error:
-        error.message = _printable_lines(error.message)  # type: ignore[misc]
+        error.message = _worded(error.message)  # type: ignore[misc]
         raise
 
 
-def _printable_lines(text: str) -> str:
+def _worded(text: str) -> str:
+    """An error in the words of the command, and in letters that leave the terminal as it is."""
+    if (context := click.get_current_context(silent=True)) is not None:
+        text = in_shell_words(text, context.command)
     return "\n".join(map(printable, text.split("\n")))
 
 
@@ -131,8 +142,18 @@ def writing() -> Iterator[None]:
     """Turn a file that can't be written into an error of the command."""
     try:
         yield
+    except (InputError, LockedError):  # of which some are OSErrors, too
+        raise
     except OSError as error:
-        raise click.ClickException(f"can't write: {error}") from None
+        raise click.ClickException(unwritten(error)) from None
+
+
+def unwritten(error: OSError) -> str:
+    """What to say of a file that can't be written."""
+    what = f"can't write{'' if error.filename is None else f' {error.filename}'}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{what}: the disk is full: make room, and run the same command again"
+    return f"{what}: {error.strerror or error}"
 
 
 def split_commas(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
@@ -153,6 +174,32 @@ STOPS: Mapping[type[BaseException], tuple[str, int]] = {
 def terminate(_number: int, _frame: object) -> NoReturn:
     """Handle SIGTERM: what is unfinished is tidied away on the way out."""
     raise Terminated
+
+
+def _ranges(
+    _context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]
+) -> dict[str, tuple[float, float]] | tuple[float, float] | None:
+    """[NAME=]LOW,HIGH, by name; the one without a name is for all dimensions."""
+    ranges: dict[str, tuple[float, float]] = {}
+    for text in given:
+        name, _, bounds = text.rpartition("=")
+        try:
+            low, high = map(float, bounds.split(","))
+        except ValueError:
+            expected = "expected LOW,HIGH or NAME=LOW,HIGH, such as 1,5 or quality=0,100"
+            raise click.BadParameter(f"{text!r}: {expected}") from None
+        if name in ranges:
+            raise click.BadParameter(f"{text!r}: a range is given twice for {name or 'all dimensions'}")
+        ranges[name] = (low, high)
+    if "" in ranges and len(ranges) > 1:
+        raise click.BadParameter("name a dimension in each of several ranges, such as quality=0,100")
+    return ranges.get("", ranges or None)
+
+
+score_range_option = click.option(
+    "--score-range", "score_ranges", multiple=True, callback=_ranges, metavar="[D=]LOW,HIGH",
+    help="Lowest and highest rating that can be given, of all dimensions or of D. [default: those of the ratings]",
+)  # fmt: skip
 
 
 def trainable_metric_option(help_text: str) -> Callable[[Function], Function]:
@@ -176,7 +223,7 @@ def computing_options(command: Function) -> Function:
 
 
 def check_report(report: str | None, inputs: Iterable[Any]) -> None:
-    """Refuse a report that would overwrite what is read, or can't be made."""
+    """Refuse a report as `check_output` does, and one that can't be made."""
     check_output("--report", report, inputs)
     if report is not None:
         from aigciqa.report import check_target
@@ -184,7 +231,26 @@ def check_report(report: str | None, inputs: Iterable[Any]) -> None:
         check_target(report)
 
 
-def check_output(option: str, output: str | os.PathLike[str] | None, inputs: Iterable[Any]) -> None:
+def check_output(
+    option: str, output: str | os.PathLike[str] | None, inputs: Iterable[Any] = (), *, is_folder: bool = False
+) -> None:
+    """Refuse to write over what is read and, without --overwrite or --resume, over what is there.
+
+    A folder for what is a file, or a file for what is a folder, is refused in any case.
+    """
+    check_not_read(option, output, inputs)
+    if output is not None and os.path.isdir(output) and not is_folder:
+        raise click.UsageError(f"{option} {output} is a folder; name a file")
+    if output is not None and os.path.isfile(output) and is_folder:
+        raise click.UsageError(f"{option} {output} is a file; name a folder")
+    context = click.get_current_context()
+    if output is None or context.params["overwrite"] or context.params.get("resume") or not is_there(output):
+        return
+    ways = ["--overwrite replaces it", "--resume goes on with it"][: 1 + ("resume" in context.params)]
+    raise click.UsageError(f"{option} {output} is there already: {', '.join(ways)}; or name another")
+
+
+def check_not_read(option: str, output: str | os.PathLike[str] | None, inputs: Iterable[Any]) -> None:
     """Refuse to write over what is read, whatever the name: through a link, or in letters of another case.
 
     Of the inputs, what is no path of a file (None, a URL, a pattern) is left out.
@@ -200,6 +266,18 @@ def check_output(option: str, output: str | os.PathLike[str] | None, inputs: Ite
     target = os.path.realpath(output)
     if os.path.splitext(target)[1].lower() in IMAGE_SUFFIXES:
         raise click.UsageError(f"{option} {output} would overwrite {target}, an image: name another file")
+
+
+def check_there(images: Sequence[str]) -> None:
+    """Refuse images of which none is there; patterns, manifests and images inside Parquet files are judged later."""
+    from aigciqa.images.parquet import place_of
+    from aigciqa.scoring.sources import MANIFEST_SUFFIXES
+
+    for image in images:
+        is_path = image != "-" and not glob.has_magic(image) and place_of(image) is None
+        if not is_path or may_exist(image) or os.path.splitext(image)[1].lower() in MANIFEST_SUFFIXES:
+            return
+    raise click.UsageError(f"{', '.join(images[:_SHOWN])}: no such file or folder")
 
 
 def check_metrics(names: Sequence[str], weights: str) -> None:
@@ -238,14 +316,11 @@ def load_metrics(
     names: Sequence[str], weights: str, device: str | None, dtype: str, dimension: str | None = None
 ) -> list[Metric]:
     """Metrics of one kind of weights, by `create_metric`; no such device is an InputError."""
-    import torch
-
     from aigciqa.create import create_metric
+    from aigciqa.utils.hardware import check_device
 
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {device}: {str(error).splitlines()[0]}") from None
+    if device is not None:
+        check_device(device)
     return [create_metric(name, weights=weights, device=device, dtype=dtype, dimension=dimension) for name in names]
 
 

@@ -24,6 +24,7 @@ from aigciqa.cli.common import (
     complain,
     computing_options,
     load_metrics,
+    overwrite_option,
     reference_option,
     report_option,
     unnamed_metric,
@@ -36,7 +37,7 @@ from aigciqa.tables.columns import columns_of, dimensions_of, to_row
 from aigciqa.tables.scores import ScoreTable, is_table, read_table
 from aigciqa.tables.text import encoded, printable
 from aigciqa.utils.object_stores import may_exist
-from aigciqa.utils.paths import absolute
+from aigciqa.utils.paths import absolute, counted
 
 if TYPE_CHECKING:
     from aigciqa.compare.groups import Group, Result
@@ -60,6 +61,7 @@ _TITLE_NAMES = 4
 )  # fmt: skip
 @click.option("-o", "--output", metavar="FILE", help="Write the comparison: .md, .json or .csv.")
 @report_option
+@overwrite_option
 @click.option(
     "--format", "form", type=click.Choice(["terminal", "markdown", "json", "csv"]), default="terminal",
     help="What goes to standard output.",
@@ -80,6 +82,7 @@ def main(
     weights: str,
     dimension: str | None,
     quiet: bool,
+    overwrite: bool,
     **computing: Any,
 ) -> None:
     """Compare generators or checkpoints: means, differences, win rates by prompt, significance.
@@ -258,5 +261,5 @@ def _status(result: Result) -> int:
     if below:
         complain(f"below {result.share:g} of the baseline: {', '.join(below)}")
     if result.failures:
-        complain(f"{len(result.failures)} scores are missing")
+        complain(f"{counted(result.failures, 'score')} missing")
     return EXIT_ERRORS if below or result.failures else EXIT_DONE

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
 
 import click
@@ -33,8 +35,8 @@ def main(pt_file: Path, metric: str, dimension: str, output: Path, license: str 
             pt_file, metric=metric, dimension=dimension, output=output, license=license, overwrite=overwrite
         )
     except OutputExistsError as error:
-        raise click.UsageError(f"{error} with --overwrite") from None
+        raise click.UsageError(str(error)) from None
     except (CheckpointError, OSError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(output)
-    say(f"Use it: aigciqa.create_metric({metric!r}, weights={str(output)!r})")
+    say(f"Use it: aigciqa score IMAGES -m {metric} --weights {shlex.quote(os.path.join(output, ''))}")

@@ -17,13 +17,16 @@ from aigciqa.cli.common import (
     complain,
     computing_options,
     load_metrics,
+    overwrite_option,
     say,
+    score_range_option,
     writing,
 )
+from aigciqa.cli.words import warn
 from aigciqa.databases import Database, Sample, load_database
 from aigciqa.errors import InputError
 from aigciqa.registry import default_metric, known_metric, metric_info
-from aigciqa.tables.text import printable
+from aigciqa.utils.paths import counted
 
 if TYPE_CHECKING:
     from aigciqa.evaluation import Evaluation, PrecomputedScores, Predictions, Setting
@@ -60,6 +63,7 @@ _SHOWN_FAILURES = 5
     help="Opinion score to compare with; may be given more than once. [default: all that database and metric share]",
 )  # fmt: skip
 @click.option("--subset", metavar="S", help="Subset of pku-aigiqa-4k: all, i2i or t2i.")
+@score_range_option
 @click.option("--manifest", metavar="FILE", help="Manifest of the database folder.")
 @click.option(
     "--scores", metavar="FILE", type=click.Path(path_type=Path),
@@ -69,6 +73,7 @@ _SHOWN_FAILURES = 5
 @click.option("-o", "--output", metavar="FILE", help="Write the report: .csv, .json, .md or .tex.")
 @click.option("--plots", metavar="DIR", type=click.Path(path_type=Path), help="Draw scatter and per-generator plots.")
 @click.option("--predictions", metavar="FILE.csv", type=click.Path(path_type=Path), help="Write every single score.")
+@overwrite_option
 @computing_options
 @click.option("--quiet", is_flag=True, help="No progress, and no table on standard output where -o writes one.")
 def main(
@@ -83,12 +88,14 @@ def main(
     part: str,
     dimensions: tuple[str, ...],
     subset: str | None,
+    score_ranges: Any,
     manifest: str | None,
     scores: Path | None,
     lower_better: tuple[str, ...],
     output: str | None,
     plots: Path | None,
     predictions: Path | None,
+    overwrite: bool,
     device: str | None,
     dtype: str,
     batch_size: int | None,
@@ -112,13 +119,14 @@ def main(
         text.check_suffix(output)
     if plots is not None:
         require_matplotlib()
-    options = _given(subset=subset, manifest=manifest)
+    options = _given(subset=subset, manifest=manifest, score_range=score_ranges)
     if database_name == "folder":
         options["dimensions"] = dimensions
     database = load_database(database_name, root, **options)
     read = (*database.spec.layout, *database.options.values())
-    for option, path in (("-o", output), ("--predictions", predictions)):
-        check_output(option, path, [scores, *(database.root / name for name in read if isinstance(name, str))])
+    for option, path in (("-o", output), ("--predictions", predictions), ("--plots", plots)):
+        labels = (database.root / name for name in read if isinstance(name, str))
+        check_output(option, path, [scores, *labels], is_folder=option == "--plots")
     table: PrecomputedScores | None = None
     if scores is not None:
         table = PrecomputedScores.read(scores, dimensions=database.dimensions, columns=names)
@@ -154,7 +162,7 @@ def main(
             raise click.ClickException(str(error)) from None
         raise
     for note in evaluation.notes:
-        click.secho(f"WARNING: {note}", err=True, fg="yellow")
+        warn(note)
     with writing():
         _write(evaluation, output, plots, predictions, quiet)
     sys.exit(_report_failures(evaluation.failures))
@@ -229,7 +237,9 @@ def _check_dimensions(
     for label, metric in metrics.items():
         if table is None and not wanted & set(metric.dimensions):
             predicted = ", ".join(metric.dimensions)
-            raise click.UsageError(f"{label} predicts {predicted}; asked for: {', '.join(sorted(wanted))}")
+            asked = ", ".join(sorted(wanted))
+            hint = f": name the column of ratings {metric.dimensions[0]}" if database.name == "folder" else ""
+            raise click.UsageError(f"{label} predicts {predicted}; asked for: {asked}{hint}")
 
 
 def _warn_of_seen_images(metrics: Mapping[str, Metric], database: Database, samples: Sequence[Sample]) -> None:
@@ -238,7 +248,7 @@ def _warn_of_seen_images(metrics: Mapping[str, Metric], database: Database, samp
     for label, metric in metrics.items():
         training = Training.recorded(metric.config.training)
         if training is not None and (warning := seen_warning(label, training, database, samples)) is not None:
-            click.secho(printable(f"WARNING: {warning}"), err=True, fg="yellow")
+            warn(warning)
 
 
 def _predict(
@@ -277,7 +287,7 @@ def _report_failures(failures: Sequence[tuple[str, str, str]]) -> int:
     """Name what could not be scored; returns the exit status."""
     if not failures:
         return EXIT_DONE
-    complain(f"{len(failures)} scores are missing:")
+    complain(f"{counted(failures, 'score')} missing:")
     for metric, _, error in failures[:_SHOWN_FAILURES]:
         say(f"  {metric}: {error}")
     if len(failures) > _SHOWN_FAILURES:

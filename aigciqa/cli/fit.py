@@ -2,44 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from aigciqa.cli.common import STOPS, command, complain, reference_option, say, split_commas, terminate
-from aigciqa.errors import InputError, LockedError, OutputExistsError, WeightsError
+from aigciqa.cli.common import (
+    STOPS,
+    command,
+    complain,
+    reference_option,
+    say,
+    score_range_option,
+    split_commas,
+    terminate,
+    unwritten,
+)
+from aigciqa.errors import InputError, LockedError, WeightsError
 from aigciqa.tables.text import printable
 
 if TYPE_CHECKING:
     from aigciqa.metric import Metric
     from aigciqa.records import Item
-
-
-def _ranges(
-    _context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]
-) -> dict[str, tuple[float, float]] | tuple[float, float] | None:
-    """[NAME=]LOW,HIGH, by name; the one without a name is for all dimensions."""
-    ranges: dict[str, tuple[float, float]] = {}
-    for text in given:
-        name, _, bounds = text.rpartition("=")
-        try:
-            low, high = map(float, bounds.split(","))
-        except ValueError:
-            expected = "expected LOW,HIGH or NAME=LOW,HIGH, such as 1,5 or quality=0,100"
-            raise click.BadParameter(f"{text!r}: {expected}") from None
-        if name in ranges:
-            raise click.BadParameter(f"{text!r}: a range is given twice for {name or 'all dimensions'}")
-        ranges[name] = (low, high)
-    if "" in ranges and len(ranges) > 1:
-        raise click.BadParameter("name a dimension in each of several ranges, such as quality=0,100")
-    return ranges.get("", ranges or None)
 
 
 @command("fit")
@@ -50,10 +39,7 @@ def _ranges(
     "-d", "--dimensions", multiple=True, callback=split_commas, metavar="D[,D...]",
     help="Columns of ratings to learn. [default: those named as a known dimension, and others of numbers]",
 )  # fmt: skip
-@click.option(
-    "--score-range", "score_ranges", multiple=True, callback=_ranges, metavar="[D=]LOW,HIGH",
-    help="Lowest and highest rating that can be given, of all dimensions or of D. [default: those of the ratings]",
-)  # fmt: skip
+@score_range_option
 @reference_option
 @click.option(
     "--suggest", "unrated", multiple=True, metavar="IMAGES",
@@ -100,22 +86,27 @@ def main(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of NumPy: on matrices so small, threads wait for each other
     signal.signal(signal.SIGTERM, terminate)
     try:
-        with _said_warnings():
-            candidates = _items(unrated, options["reference"])
-            if output is not None:
-                metric = _fit(ratings, output, overwrite, given)
-                if not quiet:
-                    _say_next(metric, output)
-            if candidates:
-                from aigciqa.training.fit.fit import suggest_ratings
+        if options["device"] is not None:
+            from aigciqa.utils.hardware import check_device
 
-                del given["seed"]
-                for each in suggest_ratings(ratings, candidates, count, **given):
-                    click.echo(os.fsencode(printable(each.image) if sys.stdout.isatty() else each.image))
+            check_device(options["device"])
+        candidates = _items(unrated, options["reference"])
+        if output is not None:
+            metric = _fit(ratings, output, overwrite, given)
+            if not quiet:
+                _say_next(metric, output)
+        if candidates:
+            from aigciqa.training.fit.fit import suggest_ratings
+
+            del given["seed"]
+            for each in suggest_ratings(ratings, candidates, count, **given):
+                click.echo(os.fsencode(printable(each.image) if sys.stdout.isatty() else each.image))
     except (InputError, LockedError):
         raise
-    except (OSError, WeightsError) as error:
+    except WeightsError as error:
         raise click.ClickException(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(unwritten(error)) from None
     except tuple(STOPS) as stop:
         why, status = STOPS[type(stop)]
         complain(why)
@@ -143,10 +134,7 @@ def _fit(ratings: str, output: str, overwrite: bool, options: Mapping[str, Any])
     from aigciqa.training.fit.fit import fit_head
     from aigciqa.training.fit.text import figures_text
 
-    try:
-        metric = fit_head(ratings, output=output, overwrite=overwrite, **options)
-    except OutputExistsError as error:
-        raise click.UsageError(str(error).replace("pass overwrite=True", "give --overwrite")) from None
+    metric = fit_head(ratings, output=output, overwrite=overwrite, **options)
     click.echo(figures_text(metric.config.results))
     return metric
 
@@ -156,15 +144,3 @@ def _say_next(metric: Metric, output: str) -> None:
     reference = " -r PROMPTS" if metric.requires_reference else ""
     say(f"{output}: score other images of this kind with")
     say(f"    aigciqa score IMAGES{reference} --weights {shlex.quote(os.path.join(output, ''))}")
-
-
-@contextlib.contextmanager
-def _said_warnings() -> Iterator[None]:
-    """Warnings as lines of the command."""
-
-    def show(message: Warning | str, *_: Any, **_named: Any) -> None:
-        click.secho(printable(f"WARNING: {message}"), err=True, fg="yellow")
-
-    with warnings.catch_warnings():
-        warnings.showwarning = show
-        yield

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from aigciqa.cli.common import check_output, command, complain, writing
+from aigciqa.cli.common import check_output, command, complain, overwrite_option, writing
 from aigciqa.tables.text import encoded
 
 _METHODS = ("p910", "bt500", "p913", "zscore", "mean")
@@ -35,6 +35,7 @@ _METHODS = ("p910", "bt500", "p913", "zscore", "mean")
     help="Of pairs, compare groups instead of images: the name of the image's folder, or what a regular expression "
     "matches in its path.",
 )  # fmt: skip
+@overwrite_option
 @click.option("--quiet", is_flag=True, help="Nothing on standard output where -o writes a file.")
 def main(
     votes: Path,
@@ -44,6 +45,7 @@ def main(
     scale: tuple[float, float],
     question: str,
     by: str | None,
+    overwrite: bool,
     quiet: bool,
 ) -> None:
     """Turn people's votes into opinion scores with intervals.

@@ -34,4 +34,4 @@ def main(folder: Path, repo: str, private: bool, revision: str | None, message: 
         raise click.ClickException(str(error)) from None
     click.echo(address)
     pinned = f"{repo}@{address.rpartition('/')[2]}"
-    say(f"Use it: aigciqa.create_metric({metric.name!r}, weights={pinned!r})")
+    say(f"Use it: aigciqa score IMAGES -m {metric.name} --weights {pinned}")

@@ -21,15 +21,18 @@ import click
 from aigciqa.cli.common import (
     EXIT_DONE,
     Terminated,
+    check_not_read,
     check_output,
     command,
     complain,
+    overwrite_option,
     reference_option,
     say,
     terminate,
     writing,
 )
 from aigciqa.errors import InputError
+from aigciqa.utils.paths import counted
 
 if TYPE_CHECKING:
     from aigciqa.evaluation.study import Entry, Question, Study, StudySettings
@@ -94,6 +97,7 @@ _FIXED = (
 @click.option("--url", metavar="URL", help="Where raters reach the server, if it is behind another.")
 @click.option("--no-browser", is_flag=True, help="Don't open a page in the browser.")
 @click.option("--export", metavar="FILE.csv", help="Write the votes that there are, and start no server.")
+@overwrite_option
 @click.option("--delete-rater", metavar="RATER", help="Delete a rater with all votes, such as r3, and start no server.")
 def main(
     images: tuple[str, ...],
@@ -106,6 +110,7 @@ def main(
     url: str | None,
     no_browser: bool,
     export: str | None,
+    overwrite: bool,
     delete_rater: str | None,
     **asked: Any,
 ) -> None:
@@ -119,12 +124,14 @@ def main(
     from aigciqa.utils.files import locked
 
     context = click.get_current_context()
-    check_output("--study", None if _is_study(path) else path, images)
+    check_not_read("--study", None if _is_study(path) else path, images)
     check_output("--export", export, [*images, reference, path])
     if export is not None:
         _export(path, export)
         context.exit(EXIT_DONE)
-    with locked(path):
+    with contextlib.ExitStack() as held:
+        with writing():
+            held.enter_context(locked(path))
         if delete_rater is not None:
             with open_study(path) as study:
                 study.delete_rater(_number_of(delete_rater))
@@ -134,7 +141,8 @@ def main(
         from aigciqa.evaluation.study.web import listen, serve
 
         given = _given(context)
-        study = _made(path, images, reference, anonymous, asked) if images else _going_on(path, given)
+        with writing():
+            study = _made(path, images, reference, anonymous, asked) if images else _going_on(path, given)
         signal.signal(signal.SIGTERM, terminate)
         with study, listen(host, port) as listening:
             with contextlib.suppress(KeyboardInterrupt, Terminated):  # how the server is stopped
@@ -188,7 +196,7 @@ def _export(path: str, export: str) -> None:
     lines = list(votes_csv(path))
     with writing():
         write_file(export, b"".join(lines))
-    say(f"{len(lines) - 1} votes in {export}")
+    say(f"{counted(len(lines) - 1, 'vote')} in {export}")
 
 
 def _number_of(rater: str) -> int:
@@ -326,7 +334,7 @@ def _entries(images: Sequence[str], reference: str | None, settings: StudySettin
     for line in [*failed[:_SHOWN], *describe_skipped(inputs.skipped)]:
         complain(line)
     if len(failed) > _SHOWN:
-        complain(f"{len(failed)} images are left out")
+        complain(f"{counted(failed, 'image')} left out")
     if not entries:
         raise InputError(f"no images in {', '.join(images)}")
     if settings.method != "pairs":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -23,26 +22,30 @@ from aigciqa.cli.common import (
     check_output,
     check_references,
     check_report,
+    check_there,
     command,
     complain,
     computing_options,
     load_metrics,
+    overwrite_option,
     reference_option,
     report_option,
     terminate,
     unnamed_metric,
     weights_option,
 )
+from aigciqa.cli.metric_list import show_metrics
+from aigciqa.cli.row_printer import row_printer
 from aigciqa.errors import ImageError, InputError, LockedError
-from aigciqa.registry import METRICS, SCORE_RANGES
+from aigciqa.registry import SCORE_RANGES
 from aigciqa.scoring.parts import Parts
 from aigciqa.scoring.resume import refuse_changed
 from aigciqa.scoring.sinks import LostError, begun, journal_of
-from aigciqa.tables.columns import Row, columns_of, dimensions_of, scores_of, std_columns, to_row
-from aigciqa.tables.formats import header, lines
+from aigciqa.tables.columns import columns_of, dimensions_of, std_columns, to_row
 from aigciqa.tables.text import printable
 from aigciqa.utils.files import locked
 from aigciqa.utils.object_stores import may_exist
+from aigciqa.utils.paths import counted
 
 if TYPE_CHECKING:
     from aigciqa.cli.inputs import Inputs
@@ -51,24 +54,6 @@ if TYPE_CHECKING:
     from aigciqa.report import Report
     from aigciqa.scoring.decoding import Decoder
     from aigciqa.scoring.maps import MapFolder
-
-_SCORE_WIDTH = 9
-
-
-def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:
-    if not asked:
-        return
-    width = max(map(len, METRICS)) + 2
-    click.echo(f"{'metric':<{width}}{'reference':<11}{'input':<26}{'dimensions':<50}weights")
-    for spec in METRICS.values():
-        crop = "whole image" if spec.input_size is None else f"centre {spec.input_size} x {spec.input_size}"
-        weights = "in the package" if spec.embedded else "Hugging Face Hub"
-        if spec.package is not None:
-            weights += ", with the extra fit"
-        reference = "needed" if spec.requires_reference else "none"
-        size = f"{spec.preprocess.resize} px, {crop}"
-        click.echo(f"{spec.name:<{width}}{reference:<11}{size:<26}{', '.join(spec.dimensions):<50}{weights}")
-    context.exit(EXIT_DONE)
 
 
 @command("score")
@@ -88,6 +73,7 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
     help="What decodes JPEG files; draft: large ones smaller; nvjpeg: on the GPU. These two move scores slightly.",
 )  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on with what an interrupted run of the same command left in FILE.")
+@overwrite_option
 @click.option("--strict", is_flag=True, help="Stop at the first image that can't be scored.")
 @click.option(
     "--group-by", metavar="parent|REGEX",
@@ -105,7 +91,7 @@ def _list_metrics(context: click.Context, _parameter: click.Parameter, asked: bo
 @click.option("--dimension", metavar="D", help=f"Write this dimension only, such as {', '.join(SCORE_RANGES)}.")
 @click.option("--uncertainty", is_flag=True, help="Write how sure the scores are, too: heads of aigciqa fit know it.")
 @click.option("--quiet", is_flag=True, help="No progress and no summary.")
-@click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_metrics, help="List metrics.")
+@click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=show_metrics, help="List metrics.")
 def main(
     images: tuple[str, ...],
     names: tuple[str, ...],
@@ -119,6 +105,7 @@ def main(
     workers: int | None,
     decoder: Decoder,
     resume: bool,
+    overwrite: bool,
     strict: bool,
     group_by: str | None,
     engine: str,
@@ -143,6 +130,7 @@ def main(
 
     if not images:
         raise click.UsageError("nothing to score: name at least one image, folder, pattern, manifest or -")
+    check_there(images)
     if output is None and report is None and maps is None and sys.stdout.name == os.devnull:
         raise click.UsageError("standard output is closed: name a file with -o")
     if resume and output is None:
@@ -151,7 +139,12 @@ def main(
         raise click.UsageError("--engine ray writes a folder of parts: name it with -o, as in -o scores.parquet")
     if engine == "ray" and (maps is not None or decoder != "pillow" or uncertainty):
         raise click.UsageError("--maps, --decoder and --uncertainty go with --engine local")
-    check_output("-o", output, [*images, reference])
+    if resume and overwrite:
+        raise click.UsageError("--resume and --overwrite: give one of them")
+    check_output("-o", output, [*images, reference], is_folder=engine == "ray")
+    if output is not None and engine == "local":
+        check_output("-o", journal_of(output))
+    check_output("--maps", maps, is_folder=True)
     check_report(report, [*images, reference])
     check_metrics(names, weights)
     is_a_map = partial(lies_in, folder=maps) if maps is not None else lambda _: False
@@ -170,7 +163,7 @@ def main(
     else:
         metrics = load_metrics(names, weights, device, dtype, dimension)
     dimensions = dimensions_of(metrics, dimension)
-    folder = MapFolder(maps, metrics, resume) if maps is not None else None
+    folder = MapFolder(maps, metrics) if maps is not None else None
     scored = [*dimensions, *std_columns(dimensions if uncertainty else ())]
     carried = inputs.carry(columns_of(scored))
     columns = columns_of(scored, carried)
@@ -180,7 +173,9 @@ def main(
         from aigciqa.report import Report
 
         page = Report(report, columns_of(dimensions, carried))
-    run = _Run([metric.name for metric in metrics], dimensions, columns, output, kept, page, folder, quiet)
+    score_ranges = {name: each.config.score_ranges[name] for each in metrics for name in each.dimensions}
+    score_ranges = {name: score_ranges[name] for name in dimensions}
+    run = _Run([metric.name for metric in metrics], score_ranges, columns, output, kept, page, folder, group_by, quiet)
     options = {"reference": reference, "group-by": group_by}
     if output is not None:
         from aigciqa.scoring.to_file import folder_of_paths
@@ -216,54 +211,11 @@ def _print_scores(run: _Run, items: Iterator[Item], scoring: dict[str, Any]) -> 
     from aigciqa.scoring.engine import score_files
 
     with closing(score_files(items, **scoring)) as records:
-        print_row = _row_printer(run.columns, run.names)
+        print_row = row_printer(run.columns, run.names)
         for record in records:
             run.take(record)
             with run.bar.external_write_mode():
                 print_row(to_row(record, run.columns))
-
-
-def _row_printer(columns: Sequence[str], metrics: Sequence[str]) -> Callable[[Row], None]:
-    """What prints rows, one at a time: aligned on a terminal, as CSV elsewhere. The header is printed at once."""
-    if sys.stdout.isatty():
-        return _AlignedTable(columns, metrics).print
-
-    def write(data: bytes) -> None:
-        sys.stdout.buffer.write(data)
-        sys.stdout.flush()
-
-    write(header(columns, ".csv"))
-    return lambda row: write(lines([row], columns, ".csv"))
-
-
-class _AlignedTable:
-    """Scores on a terminal. Long paths lose their beginning."""
-
-    def __init__(self, columns: Sequence[str], metrics: Sequence[str]) -> None:
-        self.scored = scores_of(columns)
-        self.several = len(metrics) > 1
-        self.metric_width = max(map(len, metrics)) + 2 if self.several else 0
-        self.score_widths = [max(_SCORE_WIDTH, len(name) + 2) for name in self.scored]
-        width = shutil.get_terminal_size().columns
-        self.image_width = max(20, width - self.metric_width - sum(self.score_widths) - 1)
-        self._line("image", "metric", list(self.scored))
-
-    def print(self, row: Row) -> None:
-        if row["error"] is not None:
-            self._line(row["image"], row["metric"], ["error"] + ["-"] * (len(self.scored) - 1))
-            sys.stdout.write(f"    {printable(row['error'])}\n")
-        else:
-            scores = [row[name] for name in self.scored]
-            self._line(row["image"], row["metric"], ["-" if s is None else f"{s:.3f}" for s in scores])
-        sys.stdout.flush()
-
-    def _line(self, image: str, metric: str, scores: Sequence[str]) -> None:
-        name = printable(image)
-        if len(name) > self.image_width:
-            name = "…" + name[1 - self.image_width :]
-        cells = [f"{score:>{width}}" for score, width in zip(scores, self.score_widths, strict=True)]
-        middle = f"  {metric:<{self.metric_width - 2}}" if self.several else ""
-        sys.stdout.write(f"{name:<{self.image_width}}{middle}{''.join(cells)}\n")
 
 
 def _score_on_ray(
@@ -273,7 +225,7 @@ def _score_on_ray(
     from aigciqa.scoring.to_file import describe
 
     options = {**options, "decoder": "pillow"}
-    made_by = describe(setup.metrics, run.dimensions, "auto" if setup.fast else None, options)
+    made_by = describe(setup.metrics, tuple(run.score_ranges), "auto" if setup.fast else None, options)
     parts = Parts(output, run.columns, made_by)
     records = score_shards(inputs.found, inputs.to_item, setup, parts, part_size, resume)
     with locked(output), closing(records):
@@ -286,12 +238,13 @@ class _Run:
     """One run of the command: from records to a summary, a report, maps and an exit status."""
 
     names: Sequence[str]  # of the metrics
-    dimensions: Sequence[str]
+    score_ranges: Mapping[str, tuple[float, float]]  # of the dimensions
     columns: Sequence[str]
     output: str | None  # the table; None: standard output
     kept: str | os.PathLike[str] | None  # where its rows are if the run is stopped
     report: Report | None
     maps: MapFolder | None
+    group_by: str | None
     quiet: bool
     taken: int = 0
     resumed: int = 0
@@ -301,7 +254,7 @@ class _Run:
 
         from aigciqa.scoring.summary import Summary
 
-        self.summary = Summary(self.dimensions)
+        self.summary = Summary(self.score_ranges)
         self.bar = tqdm(unit="score", disable=self.quiet or None, dynamic_ncols=True, leave=False)
 
     def take(self, record: Record, is_new: bool = True) -> None:
@@ -340,15 +293,17 @@ class _Run:
         if self.taken == self.resumed > 0:
             self._say_resumed()
         self._say(*self.summary.lines(), *notes())
+        if self.group_by is not None and not self.summary.is_grouped:
+            complain(f"--group-by {self.group_by} matches none of the images' paths: there are no groups")
         if self.output is not None:
-            self._say(f"{self.taken} rows in {self.output}")
+            self._say(f"{counted(self.taken, 'row')} in {self.output}")
         failed = self.summary.failed
         if self.maps is not None:
             self._say(f"maps in {self.maps.folder}")
             failed += self.maps.failed
             if count := self.maps.failed:
                 why = self.maps.first_failure
-                complain(f"{count} maps could not be written, but all scores have been; the first: {why}")
+                complain(f"{counted(count, 'map')} could not be written, but all scores have been; the first: {why}")
         return self._write_report() or (EXIT_ERRORS if failed else EXIT_DONE)
 
     def count_ahead(self, listed: Callable[[], Iterable[Any]]) -> None:
@@ -383,7 +338,7 @@ class _Run:
         return status
 
     def _say_resumed(self) -> None:
-        self._say(f"resuming after {self.resumed} rows in {self.output}")
+        self._say(f"resuming after {counted(self.resumed, 'row')} in {self.output}")
 
     def _say(self, *lines: str) -> None:
         if not self.quiet:

@@ -12,12 +12,24 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aigciqa.cli.common import EXIT_DONE, EXIT_ERRORS, EXIT_INTERRUPTED, check_output, command, complain, say
+from aigciqa.cli.common import (
+    EXIT_DONE,
+    EXIT_ERRORS,
+    EXIT_INTERRUPTED,
+    check_not_read,
+    check_output,
+    command,
+    complain,
+    overwrite_option,
+    say,
+)
 from aigciqa.compare import selection
 from aigciqa.errors import InputError
+from aigciqa.tables.provenance import path_of
 from aigciqa.tables.scores import read_table
-from aigciqa.tables.text import printable
+from aigciqa.tables.text import DECIMALS, printable
 from aigciqa.utils.object_stores import is_url
+from aigciqa.utils.paths import counted
 from aigciqa.utils.place_files import LASTING
 
 if TYPE_CHECKING:
@@ -39,6 +51,14 @@ def _bounds(_context: click.Context, _parameter: click.Parameter, values: tuple[
         except ValueError:
             raise click.BadParameter(f"{value!r}: expected DIMENSION=SCORE, such as quality=3.5, or SCORE") from None
     return bounds
+
+
+def _count(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
+    if value is None:
+        return None
+    if not value.isdecimal() or int(value) < 1:
+        raise click.BadParameter(f"{value!r}: expected how many images, such as 100; for a score, there is --min")
+    return int(value)
 
 
 def _edges(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[float, ...]:
@@ -68,8 +88,8 @@ def _finite(text: str) -> float:
     help="Lowest score, such as quality=3.5; may be given more than once.",
 )  # fmt: skip
 @click.option("--max", "maximum", multiple=True, metavar="D=SCORE", callback=_bounds, help="Highest score, likewise.")
-@click.option("--top", type=click.IntRange(min=1), metavar="N", help="The N best.")
-@click.option("--bottom", type=click.IntRange(min=1), metavar="N", help="The N worst.")
+@click.option("--top", callback=_count, metavar="N", help="The N best.")
+@click.option("--bottom", callback=_count, metavar="N", help="The N worst.")
 @click.option("--per-group", is_flag=True, help="So many of each group.")
 @click.option(
     "--list", "listed", metavar="FILE.csv", help="Only images of this list, such as a report's gallery exports."
@@ -80,7 +100,9 @@ def _finite(text: str) -> float:
 )
 @click.option("--by", type=click.Choice(["copy", "hardlink", "symlink"]), default="copy", help="How, with --to.")
 @click.option("--apply", is_flag=True, help="Do it, with --to: without, what would be done is shown.")
-@click.option("-o", "--output", metavar="FILE", help="Write the rows as a new table: .csv, .json, .jsonl or .parquet.")
+@click.option("--scores", is_flag=True, help="Put its score and a tab before each path, as on a terminal.")
+@click.option("-o", "--output", metavar="FILE", help="Write the rows as a table: .csv, .json, .jsonl or .parquet.")
+@overwrite_option
 def main(
     path: str,
     metric: str | None,
@@ -95,12 +117,14 @@ def main(
     folder: str | None,
     by: Method,
     apply: bool,
+    scores: bool,
     output: str | None,
+    overwrite: bool,
 ) -> None:
     """Select images by their scores. TABLE is what aigciqa score -o wrote.
 
     The paths of the images go to standard output, a line each, or with --to the images into a folder: what would be
-    done is shown first, and done with --apply. Nothing is overwritten or deleted; run again, it goes on.
+    done is shown first, and done with --apply. No image is overwritten or deleted; run again, it goes on.
 
     Exit status: 0 done, 1 some images are gone or can't be put in place, 2 usage error.
     """
@@ -110,9 +134,12 @@ def main(
         raise click.UsageError("--per-group says of what --top or --bottom takes so many")
     if apply and folder is None:
         raise click.UsageError("--apply puts images into a folder: name it with --to")
+    if output is not None:
+        check_output("-o", output, [path])
+        check_output("-o", path_of(output))
     if folder is not None and os.path.lexists(folder) and not os.path.isdir(folder):
         raise click.UsageError(f"--to {folder} is no folder")
-    check_output("--to", folder, [path])  # a table may be a folder of parts
+    check_not_read("--to", folder, [path])  # a table may be a folder of parts
     named = [name for name in (dimension, *dict(minimum), *dict(maximum)) if name]
     table = read_table(path, named)
     rows = selection.rows_by(table, metric)
@@ -138,11 +165,12 @@ def main(
     missing = EXIT_ERRORS if chosen.missing else EXIT_DONE
     if folder is None:
         if output is None:
-            _print_paths(chosen.rows, dimension, edges)
+            _print_paths(chosen.rows, dimension, edges, scores or sys.stdout.isatty())
         sys.exit(missing)
     steps = selection.steps_into(folder, rows, chosen.rows, dimension, edges)
     try:
-        sys.exit((_place(steps, by) if apply else _show(steps, by)) or missing)
+        found = [row[dimension] for row in chosen.rows]
+        sys.exit((_place(steps, by) if apply else _show(steps, found, by)) or missing)
     except KeyboardInterrupt:
         complain("interrupted; what is done stays done, and the same command goes on")
         sys.exit(EXIT_INTERRUPTED)
@@ -159,34 +187,35 @@ def _by_dimension(option: str, bounds: Iterable[tuple[str, float]], dimension: s
 
 
 def _say_what(chosen: selection.Selection, listed: str | None) -> None:
-    say(f"{len(chosen.rows)} of {chosen.offered} images selected")
+    say(f"{len(chosen.rows)} of {counted(chosen.offered, 'image')} selected")
     if chosen.unscored:
         say(f"{chosen.unscored} have no such score and are left out")
     if chosen.repeated:
-        say(f"{chosen.repeated} rows repeat an image; its first row counts")
+        say(f"of an image that is repeated, the first row counts: {counted(chosen.repeated, 'row')} left out")
     if chosen.missing:
-        say(f"{chosen.missing} images of {listed} are not in the table")
+        say(f"not in the table: {counted(chosen.missing, 'image')} of {listed}")
 
 
-def _print_paths(rows: Sequence[Row], dimension: str, edges: Sequence[float]) -> None:
-    """A path a line, after its bucket and a tab if there are buckets."""
+def _print_paths(rows: Sequence[Row], dimension: str, edges: Sequence[float], with_scores: bool) -> None:
+    """A path a line, after its bucket if there are buckets, and its score if it is asked for, each with a tab."""
     for row in rows:
         before = f"{selection.bucket(row[dimension], edges)}\t" if edges else ""
+        before += f"{row[dimension]:.{DECIMALS}f}\t" if with_scores else ""
         image = printable(row["image"]) if sys.stdout.isatty() else row["image"]
         click.echo(os.fsencode(f"{before}{image}"))
 
 
-def _show(steps: Sequence[Step], by: str) -> int:
-    """Say what would be done; returns the exit status."""
+def _show(steps: Sequence[Step], scores: Sequence[float], by: str) -> int:
+    """Say what would be done, after each image's score; returns the exit status."""
     states: Counter[str] = Counter()
-    for step in steps:
+    for step, score in zip(steps, scores, strict=True):
         try:
             state: str = step.state()
             what = {"new": by, **_LABELS}[state]
         except OSError as error:
             state, what = "failed", str(error.strerror)
         states[state] += 1
-        click.echo(printable(f"{what}: {step.source} -> {step.target}"))
+        click.echo(printable(f"{score:.{DECIMALS}f} {what}: {step.source} -> {step.target}"))
     say(_summary(states, "to do"))
     if states["new"]:
         say("nothing is done yet: add --apply")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,10 +20,18 @@ from aigciqa.cli.common import (
     complain,
     license_option,
     say,
+    score_range_option,
     split_commas,
     terminate,
     trainable_metric_option,
 )
+from aigciqa.tables.text import TextTable, rounded, with_interval
+from aigciqa.utils.paths import counted
+
+if TYPE_CHECKING:
+    from aigciqa.metric import Metric
+
+_WIDTH = 80
 
 
 @command("train")
@@ -36,6 +46,7 @@ from aigciqa.cli.common import (
     "--dimensions", "-d", multiple=True, callback=split_commas, metavar="D[,D...]",
     help="Opinion scores to learn, jointly. [default: all that the database has]",
 )  # fmt: skip
+@score_range_option
 @click.option("--epochs", type=click.IntRange(min=1), default=100, help="Times that all images are seen.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, help="Images per step.")
 @click.option("--learning-rate", "--lr", type=float, default=1e-4, help="Adam's step size.")
@@ -66,7 +77,9 @@ from aigciqa.cli.common import (
 @click.option("--tensorboard", is_flag=True, help="Also log to DIR/training/tensorboard.")
 @click.option("--resume", is_flag=True, help="Go on with the run that DIR holds.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-def main(database: str, root: Path, output: Path, protocol: str, quiet: bool, **options: Any) -> None:
+def main(
+    database: str, root: Path, output: Path, protocol: str, score_ranges: Any, quiet: bool, **options: Any
+) -> None:
     """Train a metric on a database of rated images.
 
     DATABASE is its name, ROOT the folder it lies in, DIR the folder of the new checkpoint.
@@ -77,17 +90,36 @@ def main(database: str, root: Path, output: Path, protocol: str, quiet: bool, **
     """
     signal.signal(signal.SIGTERM, terminate)
     try:
-        _train(database, root, output, protocol, options, progress=not quiet)
+        given = {"score_range": score_ranges} if score_ranges is not None else {}
+        metric, tested = _train(database, root, given, output, protocol, options, progress=not quiet)
     except tuple(STOPS) as stop:
         why, status = STOPS[type(stop)]
         complain(f"{why}{_kept(output)}")
         sys.exit(status)
+    click.echo(_figures(metric, tested))
+    if metric.config.training["validation_srcc"] is None:
+        sys.exit(EXIT_ERRORS)  # `train` has warned
     if not quiet:
-        say(f"{output}: use it with weights={str(output)!r}, publish it with aigciqa publish")
+        say(f"{output}: use it with --weights {shlex.quote(os.path.join(output, ''))}, publish it with aigciqa publish")
 
 
-def _train(database: str, root: Path, output: Path, protocol: str, options: dict[str, Any], progress: bool) -> None:
-    """Train; a run that can't go on is an error of the command, other than a wrong call."""
+def _train(
+    database: str,
+    root: Path,
+    given: dict[str, Any],
+    output: Path,
+    protocol: str,
+    options: dict[str, Any],
+    progress: bool,
+) -> tuple[Metric, int]:
+    """Train; a run that can't go on is an error of the command, other than a wrong call.
+
+    Args:
+        given: options of the database.
+
+    Returns:
+        The metric, and how many images the test part has.
+    """
     import aigciqa
     from aigciqa.errors import InputError, LockedError, OutputExistsError, TrainingError, WeightsError
     from aigciqa.training.trainer import Settings, train
@@ -96,21 +128,41 @@ def _train(database: str, root: Path, output: Path, protocol: str, options: dict
     keep_memory(not options["activation_checkpointing"])
     settings = {each.name: options.pop(each.name) for each in fields(Settings)}
     try:
-        named = {"dimensions": settings["dimensions"]} if database == "folder" else {}
-        data = aigciqa.load_database(database, root, **named)
+        if database == "folder":
+            given["dimensions"] = settings["dimensions"]
+        data = aigciqa.load_database(database, root, **given)
         split = data.split(protocol, seed=settings["seed"])
         settings["dimensions"] = settings["dimensions"] or data.dimensions
-        metric = train(data, split, Settings(**settings), output, **options, progress=progress)
+        return train(data, split, Settings(**settings), output, **options, progress=progress), len(split.test)
     except OutputExistsError as error:
-        raise click.UsageError(f"{error} (--resume, -o)") from None
+        raise click.UsageError(str(error)) from None
     except (InputError, LockedError):
         raise
     except (WeightsError, TrainingError) as error:
         raise click.ClickException(str(error)) from None
     except OSError as error:
         raise click.ClickException(f"{error}{_kept(output)}") from None
-    if metric.config.training["validation_srcc"] is None:
-        sys.exit(EXIT_ERRORS)  # `train` has warned
+
+
+def _figures(metric: Metric, tested: int) -> str:
+    """How far the metric agrees with the people who rated the test part."""
+    from aigciqa.stats.correlations import MIN_TELLING
+
+    results = metric.config.results
+    if not results or tested < MIN_TELLING:
+        return f"The test part has {counted(tested, 'image')}: correlations of fewer than {MIN_TELLING} say nothing."
+    columns = {"srcc": "SRCC", "plcc": "PLCC", "krcc": "KRCC", "rmse": "RMSE"}
+    rows = tuple((name, *(_figure(figures.get(each)) for each in columns)) for name, figures in results.items())
+    table = TextTable("Test", ("dimension", *columns.values()), rows, left=1).aligned()
+    title = f"Agreement with people on the {counted(tested, 'image')} of the test part, which were not trained on."
+    return "\n".join([*wrap(f"{title} In brackets: 95% intervals.", _WIDTH), table])
+
+
+def _figure(given: float | list[float] | None) -> str:
+    """A figure as `config.json` keeps it."""
+    if given is None:
+        return "n/a"
+    return with_interval(*given) if isinstance(given, list) else rounded(given)
 
 
 def _kept(output: Path) -> str:

@@ -7,14 +7,14 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from aigciqa.errors import InputError, OutputExistsError, SourceError
+from aigciqa.errors import InputError, SourceError
 from aigciqa.tables import provenance
 from aigciqa.tables.columns import Row
 from aigciqa.tables.formats import TABLE_SUFFIXES, read_rows, write_rows
 from aigciqa.tables.scores import ScoreTable, below_common_folder, is_table
-from aigciqa.utils.files import partial
+from aigciqa.utils.files import replacing
 from aigciqa.utils.paths import absolute
-from aigciqa.utils.place_files import Step, move
+from aigciqa.utils.place_files import Step
 
 
 @dataclass(frozen=True)
@@ -102,16 +102,12 @@ def bucket(score: float, edges: Sequence[float]) -> str:
 
 
 def write_selection(output: str, table: ScoreTable, rows: Sequence[Row]) -> None:
-    """Write a new table of some rows, whole or not at all, with the provenance of the whole table."""
-    for path in (output, provenance.path_of(output)):
-        if os.path.lexists(path):
-            raise OutputExistsError(f"-o {output}: {path} is there already, and nothing is overwritten: name another")
+    """Write a table of some rows, whole or not at all, with the provenance of the whole table."""
     if not is_table(output):
         raise SourceError(f"-o {output}: a table of scores ends in one of {', '.join(TABLE_SUFFIXES)}")
     os.makedirs(os.path.dirname(absolute(output)), exist_ok=True)
-    with partial(output) as unfinished:
+    with replacing(output) as unfinished:
         write_rows(unfinished, rows, table.columns, os.path.splitext(output)[1].lower())
-        move(unfinished, output)
     provenance.copy(str(table.path), output)
 
 

@@ -24,7 +24,7 @@ from aigciqa.tables.text import (
     write_text,
     writer_of,
 )
-from aigciqa.utils.paths import shown
+from aigciqa.utils.paths import counted, shown
 
 _CSV_COLUMNS = (
     "metric", "dimension", "first", "second", "first_mean", "second_mean", "prompts", "matched", "difference", "low",
@@ -127,7 +127,7 @@ def _notes(result: Result) -> Iterator[str]:
     if failures := result.failures:
         reasons = [f"- {printable(name)}: {printable(row['error'])}" for name, row in failures[:_SHOWN]]
         more = [f"- and {len(failures) - _SHOWN} more"] if len(failures) > _SHOWN else []
-        yield "\n".join([f"{len(failures)} scores are missing and left out:", *reasons, *more])
+        yield "\n".join([f"{counted(failures, 'score')} missing and left out:", *reasons, *more])
 
 
 def _too_little(comparison: Comparison) -> Iterator[str]:

@@ -11,6 +11,7 @@ from aigciqa.databases.protocols import BY_PROMPT, checked_options, divide
 from aigciqa.databases.sample import Sample
 from aigciqa.databases.splits import Split, warn_of_copies
 from aigciqa.errors import InputError
+from aigciqa.utils.paths import counted
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,8 @@ class Database:
         references = sum(sample.reference is not None for sample in self.samples)
         ranges = ", ".join(f"{name} [{low:g}, {high:g}]" for name, (low, high) in self.score_range.items())
         parts = (
-            f"{len(self.samples)} images",
-            f"{groups} prompts",
+            counted(self.samples, "image"),
+            counted(groups, "prompt"),
             f"{references} with image prompt" if references else "no image prompts",
             f"{len(self.generators)} generators ({', '.join(self.generators)})" if self.generators else "",
             ranges,

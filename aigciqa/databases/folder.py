@@ -44,7 +44,7 @@ SPEC = DatabaseSpec(
 def load(
     root: Path,
     manifest: str | None = None,
-    score_range: Mapping[str, tuple[float, float]] | None = None,
+    score_range: Mapping[str, tuple[float, float]] | tuple[float, float] | None = None,
     dimensions: Sequence[str] = (),
 ) -> Database:
     """Read a folder of rated images.
@@ -58,7 +58,8 @@ def load(
         manifest: path of the `.csv` or `.parquet` below the root; `manifest.csv`, else the only `.csv`, else the only
             `.parquet` there, if absent. In Parquet, `image` and `reference` may hold images: bytes, or structs of
             `bytes` and `path`.
-        score_range: dimension -> (lowest, highest) of the scale; from the lowest to the highest score if absent.
+        score_range: dimension -> (lowest, highest) of the scale, or one pair for all; from the lowest to the highest
+            score if absent.
         dimensions: names of more columns that hold scores.
 
     Raises:
@@ -68,11 +69,15 @@ def load(
     if root.is_file():
         root, manifest = root.parent, root.name
     name = manifest or manifest_in(root)
-    ranges = score_range or {}
+    ranges = score_range if isinstance(score_range, Mapping) else {}
     spec = replace(SPEC, layout={name: SPEC.layout[MANIFEST]})
     columns = ("image", *(dimension for dimension in dimensions if dimension != "overall"))  # which may be the sum
     samples = read_samples(spec, root, name, columns, lambda labels: _samples(labels, {*dimensions, *ranges}))
     options = {} if name == MANIFEST else {"manifest": name}
+    if isinstance(score_range, tuple):
+        ranges = dict.fromkeys(samples[0].scores, score_range)
+        if all(name in ranges for name in SUMMED) and all(map(_is_summed, samples)):
+            del ranges["overall"]  # whose scale is the sum of theirs
     return Database(SPEC, root, samples, _ranges(samples, ranges), options)
 
 
@@ -110,7 +115,8 @@ def _rated(labels: Labels, named: set[str]) -> list[str]:
     rated = [name for name in dict.fromkeys((*SCORE_RANGES, *others)) if name in known and name in others]
     if not rated:
         found = shown([repr(name) for name in labels.table.columns])
-        labels.problems.add(labels.where, f"no column of scores ({', '.join(SCORE_RANGES)}); found: {found}")
+        expected = f"no column of scores ({', '.join(SCORE_RANGES)}, or another that `dimensions=` names)"
+        labels.problems.add(labels.where, f"{expected}; found: {found}")
     left_out = [
         name
         for name in others
@@ -119,7 +125,7 @@ def _rated(labels: Labels, named: set[str]) -> list[str]:
     if left_out and rated:
         warnings.warn(
             f"{labels.where}: columns of numbers that are not read as scores: {shown(left_out)}; name those that are: "
-            f"dimensions=[{left_out[0]!r}]",
+            f"`dimensions=[{left_out[0]!r}]`",
             stacklevel=7,
         )
     return rated
@@ -141,9 +147,12 @@ def _ranges(samples: tuple[Sample, ...], given: Mapping[str, tuple[float, float]
     ranges = {dimension: (min(scores), max(scores)) for dimension, scores in columns.items()}
     for dimension, (low, high) in given.items():
         if dimension not in ranges:
-            raise InputError(f"score_range for {dimension!r}, which is not rated; rated: {', '.join(ranges)}")
+            raise InputError(f"a score range of {dimension!r}, which is not rated; rated: {', '.join(ranges)}")
         if not low <= ranges[dimension][0] <= ranges[dimension][1] <= high:
-            raise InputError(f"score_range of {dimension!r} is {(low, high)}, but scores are in {ranges[dimension]}")
+            least, most = ranges[dimension]
+            raise InputError(
+                f"the score range of {dimension!r} is {low:g} to {high:g}, but scores are in {least:g} to {most:g}"
+            )
     if all(name in given for name in SUMMED) and all(map(_is_summed, samples)):
         ranges["overall"] = (sum(given[name][0] for name in SUMMED), sum(given[name][1] for name in SUMMED))
     return {**ranges, **{dimension: (float(low), float(high)) for dimension, (low, high) in given.items()}}

@@ -36,11 +36,11 @@ SPEC = DatabaseSpec(
 def load(root: Path, subset: str = "all") -> Database:
     """Read PKU-AIGIQA-4K: the images that have an image prompt (`"i2i"`), those that have none (`"t2i"`), or all."""
     if subset not in SUBSETS:
-        raise InputError(f"subset={subset!r}: expected one of {', '.join(map(repr, SUBSETS))}")
+        raise InputError(f"`subset={subset!r}`: expected one of {', '.join(map(repr, SUBSETS))}")
     samples = read_samples(SPEC, root, LABELS, ("Generated_image", "Image_prompt", *SCORES), _samples)
     chosen = tuple(sample for sample in samples if subset == "all" or (sample.reference is None) == (subset == "t2i"))
     if not chosen:
-        raise InputError(f"subset={subset!r}: {LABELS} in {root} has no such rows")
+        raise InputError(f"`subset={subset!r}`: {LABELS} in {root} has no such rows")
     return Database(SPEC, root, chosen, SPEC.score_range, {} if subset == "all" else {"subset": subset})
 
 

@@ -78,9 +78,9 @@ def _prompt_disjoint(groups: Sequence[str]) -> tuple[Groups, Groups]:
 
 def _k_fold(groups: Sequence[str], folds: int = 5, fold: int = 0) -> tuple[Groups, Groups]:
     if folds < 2:
-        raise InputError(f"folds={folds}: expected 2 or more")
+        raise InputError(f"`folds={folds}`: expected 2 or more")
     if fold >= folds:
-        raise InputError(f"fold={fold}: expected 0 to {folds - 1}, for there are {folds} folds")
+        raise InputError(f"`fold={fold}`: expected 0 to {folds - 1}, for there are {folds} folds")
     needed = 4 if folds == 2 else folds  # one fold tests, one prompt or more chooses, one or more trains
     if len(groups) < needed:
         raise InputError(f"{folds} folds need at least {needed} prompts; there are {len(groups)} here")

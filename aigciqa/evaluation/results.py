@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 
 from aigciqa.evaluation.predictions import Predictions, opinions
 from aigciqa.stats.bootstrap import Interval
-from aigciqa.stats.correlations import Agreement
+from aigciqa.stats.correlations import MIN_TELLING, Agreement
 from aigciqa.stats.significance import Test
 from aigciqa.tables.csv_text import read_records
 
@@ -166,7 +167,11 @@ class Evaluation:
 
     @property
     def notes(self) -> list[str]:
-        """A sentence for each result without correlations, because all its scores or ratings are equal."""
+        """A sentence for each result that lacks figures.
+
+        All its scores or ratings are equal; it has so few images that `text` leaves them out; or the logistic did not
+        converge.
+        """
         scores = {each.label: each.scores for each in self.predictions}
         found = []
         for each in self.results:
@@ -179,6 +184,15 @@ class Evaluation:
                         f"{who} all {len(values)} images the same {each.dimension} score, {values[0]:g}: there is no "
                         "correlation"
                     )
+            few = [each.agreement, *each.generators.values()]
+            if any(agreement.n < MIN_TELLING for agreement in few):
+                found.append(f"correlations of fewer than {MIN_TELLING} images are left out, for they say nothing")
+            mapped = [agreement for agreement in few if agreement.n >= MIN_TELLING]
+            if any(agreement.mapping is None and math.isfinite(agreement.srcc.value) for agreement in mapped):
+                found.append(
+                    f"the logistic from {each.metric} to {each.dimension} did not converge, for all images or those of "
+                    "a generator: PLCC fitted and RMSE are left out there"
+                )
         return list(dict.fromkeys(found))
 
     def result(self, metric: str, dimension: str) -> Result:

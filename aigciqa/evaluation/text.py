@@ -12,16 +12,21 @@ from typing import Any
 
 from aigciqa.evaluation.results import Comparison, Evaluation, Published, Result
 from aigciqa.stats.bootstrap import Interval
-from aigciqa.stats.correlations import Agreement
+from aigciqa.stats.correlations import MIN_TELLING, Agreement
 from aigciqa.tables.csv_text import csv_lines
 from aigciqa.tables.text import TextTable, probability, rounded, with_interval, without_nan, write_text, writer_of
+from aigciqa.utils.paths import counted
 
+_NOTHING = Interval(math.nan, math.nan, math.nan)
 #: Decimals of the paper's figures in tables to be read, and in CSV.
 PAPER_DECIMALS, CSV_DECIMALS = 4, 6
 
 
 def agreement_table(results: Sequence[Result], *, intervals: bool = True) -> TextTable:
-    """A row per metric and dimension, and the paper's beside ours; without `intervals`, only SRCC has one."""
+    """A row per metric and dimension, and the paper's beside ours; without `intervals`, only SRCC has one.
+
+    Of fewer images than `MIN_TELLING` there are no figures, in the other tables as well.
+    """
     paper = any(each.published is not None for each in results)
     beside = ("paper", "diff") if paper else ()
     header = (
@@ -29,14 +34,15 @@ def agreement_table(results: Sequence[Result], *, intervals: bool = True) -> Tex
     )  # fmt: skip
 
     def row(result: Result) -> tuple[str, ...]:
-        ours = result.agreement
+        ours = _telling(result.agreement)
         theirs = result.published
+        within = result.within if ours.n >= MIN_TELLING else _NOTHING
         show = _interval if intervals else _value
         return (
             result.metric, result.dimension, str(ours.n),
             _interval(ours.srcc), *(_beside(ours.srcc, theirs and theirs.srcc) if paper else ()),
             show(ours.plcc), *(_beside(ours.plcc, theirs and theirs.plcc) if paper else ()),
-            show(ours.plcc_fitted), show(ours.krcc), show(ours.rmse), show(result.within),
+            show(ours.plcc_fitted), show(ours.krcc), show(ours.rmse), show(within),
         )  # fmt: skip
 
     return TextTable("Agreement with people", header, tuple(map(row, results)), left=2)
@@ -52,7 +58,7 @@ def generator_table(results: Sequence[Result], *, intervals: bool = True) -> Tex
             _interval(ours.srcc), show(ours.plcc), show(ours.plcc_fitted), show(ours.krcc), show(ours.rmse),
         )
         for result in results
-        for name, ours in result.generators.items()
+        for name, ours in ((name, _telling(each)) for name, each in result.generators.items())
     )  # fmt: skip
     return TextTable("Per generator", header, rows, left=3)
 
@@ -67,6 +73,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> TextTable:
             rounded(each.steiger.statistic), probability(each.steiger.p),
         )
         for each in comparisons
+        if each.n >= MIN_TELLING
     )  # fmt: skip
     return TextTable("Differences between metrics", header, rows, left=3)
 
@@ -92,7 +99,7 @@ def caption(evaluation: Evaluation) -> str:
         f"seed {setting.seed}" if setting.seed is not None else "",
         f"split {setting.split[:12]}" if setting.split else "",
     ]
-    count = f"{len(evaluation.samples)} images of {len(groups)} prompts"
+    count = f"{counted(evaluation.samples, 'image')} of {counted(len(groups), 'prompt')}"
     what = ": ".join(filter(None, (", ".join(filter(None, where)), count)))
     notes = "".join(f" Note: {note}." for note in evaluation.notes)
     return f"{what}. In brackets: 95% intervals, by resampling prompts.{notes}"
@@ -169,6 +176,13 @@ def check_suffix(path: str | os.PathLike[str]) -> None:
 def write_report(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
     """Write an evaluation to `.csv`, `.json`, `.md` or `.tex`, making its folder; any other is an `InputError`."""
     write_text(path, writer_of(path, WRITERS, "report")(evaluation))
+
+
+def _telling(ours: Agreement) -> Agreement:
+    """The figures, without those of images so few that they say nothing."""
+    if ours.n >= MIN_TELLING:
+        return ours
+    return Agreement(ours.n, ours.groups, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, mapping=None)
 
 
 def _interval(interval: Interval, *, signed: bool = False) -> str:

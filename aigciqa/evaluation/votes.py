@@ -244,7 +244,7 @@ def _of_table(
         lines = (f"- {what}: {counted(rows, 'cell')}: {shown(rows)}" for what, rows in problems.items())
         hint = ""
         if any("off the scale" in what for what in problems):
-            hint = "\nIf votes were on another scale, say so, such as --scale 0 100 (scale=(0, 100))."
+            hint = "\nIf votes were on another scale, say so, such as `scale=(0, 100)`."
         raise InputError("\n".join([f"{name} can't be used:", *lines]) + hint)
     if not reading.votes:
         raise InputError(f"{name}: no votes")

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from aigciqa.errors import ImageError, InputError
-from aigciqa.images import libtiff
+from aigciqa.images import libtiff, plugins
 from aigciqa.images.colour import grey_levels, to_srgb
 from aigciqa.images.containers import is_whole, without_metadata
 from aigciqa.images.reading import MAX_PIXELS, check_length, read_content, read_file_object
@@ -110,19 +110,33 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 def _from_bytes(data: bytes, name: str, at_least: int | None, share: Share) -> Image.Image:
     data, profile = without_metadata(data)
-    with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
-        if image.width * image.height > max(SMALL_PIXELS, MAX_EXPANSION * len(data)):
-            raise ImageError(f"{name}: a decompression bomb: {image.width} x {image.height} from {len(data):,} bytes")
+    size = plugins.size_of(data)
+    if size is not None:
+        _check_expansion(size, len(data), name)
+        _check_size(size, name)
+        share.take(size[0] * size[1] * MOST_BYTES_PER_PIXEL)
+    with _opened(data) as image:
+        if size is not None and sorted(size) != sorted(image.size):  # a turned JPEG inside a JPEG XL has them swapped
+            raise ImageError(f"{name}: the image has another size than its header says")
+        _check_expansion(image.size, len(data), name)
         if profile is not None:
             image.info["icc_profile"] = profile
-        if at_least is not None:
+        if at_least is not None and image.format != "HEIF":  # which would take a thumbnail
             image.draft(None, (at_least, at_least))
-        _check_size(image, name)
-        share.take(image.width * image.height * BYTES_PER_PIXEL.get(image.format or "", MOST_BYTES_PER_PIXEL))
+        _check_size(image.size, name)
+        if size is None:
+            share.take(image.width * image.height * BYTES_PER_PIXEL.get(image.format or "", MOST_BYTES_PER_PIXEL))
         decoded = _decode(image, name)
         if not is_whole(image, data):
             raise ImageError(f"{name}: the image is truncated: its data ends early")
         return decoded
+
+
+def _opened(data: bytes) -> Image.Image:
+    """The image of a file, of which no more than its header is decoded, unless it is a JPEG XL."""
+    if plugins.format_of(data) is not None:
+        return plugins.opened(data)
+    return Image.open(io.BytesIO(data), formats=readable_formats())
 
 
 class _StrictDecoders:
@@ -162,18 +176,24 @@ def _reason(error: Exception) -> str:
     return f"the data is broken ({type(error).__name__})" if stumbled or not text else text
 
 
-def _check_size(image: Image.Image, name: str) -> None:
-    size = f"{image.width} x {image.height}"
-    if image.width * image.height > MAX_PIXELS:
-        raise ImageError(f"{name}: {size} is more than the {MAX_PIXELS:,} pixels allowed")
-    if max(image.size) > MAX_SIDE:
-        raise ImageError(f"{name}: {size} has a side of more than the {MAX_SIDE:,} allowed")
-    if 0 in image.size:
-        raise ImageError(f"{name}: {size} has no pixels")
+def _check_expansion(size: tuple[int, int], length: int, name: str) -> None:
+    """Refuse a file with too many pixels for its bytes."""
+    if size[0] * size[1] > max(SMALL_PIXELS, MAX_EXPANSION * length):
+        raise ImageError(f"{name}: a decompression bomb: {size[0]} x {size[1]} from {length:,} bytes")
+
+
+def _check_size(size: tuple[int, int], name: str) -> None:
+    shown = f"{size[0]} x {size[1]}"
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ImageError(f"{name}: {shown} is more than the {MAX_PIXELS:,} pixels allowed")
+    if max(size) > MAX_SIDE:
+        raise ImageError(f"{name}: {shown} has a side of more than the {MAX_SIDE:,} allowed")
+    if 0 in size:
+        raise ImageError(f"{name}: {shown} has no pixels")
 
 
 def _decode(image: Image.Image, name: str) -> Image.Image:
-    _check_size(image, name)
+    _check_size(image.size, name)
     if image.format == "TIFF" and image.mode.startswith("I;16") and not _is_plain_16_bits(image):
         raise ImageError(f"{name}: grey of 12 bits, or with white as 0; save it with 8 or 16 bits and black as 0")
     image_format = image.format

@@ -22,6 +22,7 @@ from typing import TypeVar
 from PIL import Image
 
 from aigciqa.errors import InputError
+from aigciqa.images import plugins
 from aigciqa.images.decode import FORMATS, readable_formats
 from aigciqa.images.names import IMAGE_SUFFIXES
 from aigciqa.images.reading import MAX_BYTES
@@ -209,7 +210,7 @@ def _content(stream: tar.Stream, member: _Candidate) -> bytes:
 def _check_start(start: bytes, size: int) -> None:
     """Refuse what can't be an image of so many bytes by how it starts."""
     accepting = [Image.OPEN[name][1] for name in readable_formats()]
-    if not any(accept is None or accept(start[:16]) for accept in accepting):
+    if not plugins.format_of(start) and not any(accept is None or accept(start[:16]) for accept in accepting):
         raise MemberError(f"not an image in a format that can be read ({', '.join(FORMATS)})")
     if size <= memory.CONTENT_BYTES:
         return

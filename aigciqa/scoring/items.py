@@ -53,7 +53,7 @@ def items_of(
 
 def _unpaired(image: PathLike | Item, full_reference: list[str]) -> Item:
     if full_reference and not isinstance(image, Item):
-        raise InputError(f"{full_reference[0]} compares with a reference (the image prompt): pass references=")
+        raise InputError(f"{full_reference[0]} compares with a reference (the image prompt): pass `references=`")
     return _item(image, None)
 
 

@@ -56,12 +56,11 @@ class MapFolder:
     never ends the run.
 
     Args:
-        folder: made if absent.
+        folder: made if absent; files in it are replaced where the names are equal.
         metrics: whose maps they are.
-        resume: go on in a folder that has files in it; they are replaced where the names are equal.
     """
 
-    def __init__(self, folder: str, metrics: Sequence[Metric], resume: bool) -> None:
+    def __init__(self, folder: str, metrics: Sequence[Metric]) -> None:
         self.folder = Path(folder)
         self.metrics = {metric.name: metric for metric in metrics}
         self.contents: dict[str, bytes] = {}  # of images on their way that are no files
@@ -71,11 +70,8 @@ class MapFolder:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 pass
-            is_empty = next(self.folder.iterdir(), None) is None
         except OSError as error:
             raise SourceError(f"maps can't be written in {folder!r}: {error.strerror}") from None
-        if not (is_empty or resume):
-            raise SourceError(f"{folder!r} is not empty: name another folder for the maps, or go on with --resume")
 
     def watch(self, items: Iterable[Item]) -> Iterator[Item]:
         """The items on their way to being scored; for the overlays, what is in memory only is kept until then."""

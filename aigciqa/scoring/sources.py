@@ -13,6 +13,7 @@ from typing import BinaryIO, TypeAlias
 
 from aigciqa.errors import SourceError
 from aigciqa.images.names import IMAGE_SUFFIXES, SKIPPED_SUFFIXES
+from aigciqa.images.plugins import PLUGINS
 from aigciqa.records import Item
 from aigciqa.scoring import archives, manifests
 from aigciqa.scoring.items import Found
@@ -55,10 +56,15 @@ def open_sources(arguments: Iterable[str], stdin: BinaryIO, skipped: Skipped | N
 
 
 def describe_skipped(skipped: Skipped) -> list[str]:
-    """A line on what walks skipped, if there is anything."""
+    """A line on what walks skipped and why, if there is anything."""
     total: Counter[str] = sum(list(skipped.values()), Counter())
-    counts = ", ".join(f"{total[suffix]} {suffix}" for suffix in sorted(total, key=lambda each: (-total[each], each)))
-    return [f"skipped in folders: {counts}: not among the suffixes that are looked for there"] if total else []
+    by_count = sorted(total, key=lambda suffix: (-total[suffix], suffix))
+    kinds = (
+        ([each for each in by_count if each in PLUGINS], "pip install 'aigciqa[formats]' to read them"),
+        ([each for each in by_count if each not in PLUGINS], "not among the suffixes that are looked for there"),
+    )
+    parts = [f"{', '.join(f'{total[each]} {each}' for each in found)} ({why})" for found, why in kinds if found]
+    return [f"skipped in folders: {'; '.join(parts)}"] if parts else []
 
 
 def opened(found: Found) -> Iterator[Found]:

@@ -32,10 +32,11 @@ class _Group:
 
 
 class Summary:
-    """Collects rows, of which it sums up the score columns `dimensions`."""
+    """Collects rows, of which it sums up the score columns that have `score_ranges`."""
 
-    def __init__(self, dimensions: Sequence[str]) -> None:
-        self.dimensions = tuple(dimensions)
+    def __init__(self, score_ranges: Mapping[str, tuple[float, float]]) -> None:
+        self.score_ranges = score_ranges
+        self.dimensions = tuple(score_ranges)
         self._groups: dict[tuple[str, str], _Group] = {}
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -55,20 +56,41 @@ class Summary:
         """How many rows have an error."""
         return sum(group.failed for group in self._groups.values())
 
+    @property
+    def is_grouped(self) -> bool:
+        """Whether any row has a group."""
+        return any(group for _, group in self._groups)
+
     def lines(self) -> list[str]:
-        """An aligned table: metric, group, n, failed, and per dimension the mean with its 95% interval."""
-        grouped = any(group for _, group in self._groups)
+        """The scale, and an aligned table: metric, group, n, failed, and per dimension the mean with its 95% interval.
+
+        The groups of a metric are sorted by their mean of the first dimension, the best first.
+        """
+        grouped = self.is_grouped
         header = ("metric", *(["group"] if grouped else []), "n", "failed", *(f"{d} (95% CI)" for d in self.dimensions))
         by_size = sorted(self._groups, key=lambda key: len(self._groups[key].prompts))  # equal sizes share resamples
         means = {key: self._groups[key].means(self.dimensions) for key in by_size}
+        metrics = list(dict.fromkeys(metric for metric, _ in self._groups))
+
+        def rank(key: tuple[str, str]) -> tuple[int, float]:
+            mean = means[key][0].value
+            return metrics.index(key[0]), math.inf if math.isnan(mean) else -mean
+
         rows = tuple(
             (
-                metric, *([name or "-"] if grouped else []), str(len(group.prompts)), str(group.failed),
-                *map(_cell, means[metric, name]),
+                metric, *([name or "-"] if grouped else []), str(len(self._groups[metric, name].prompts)),
+                str(self._groups[metric, name].failed), *map(_cell, means[metric, name]),
             )
-            for (metric, name), group in self._groups.items()
+            for metric, name in sorted(self._groups, key=rank)
         )  # fmt: skip
-        return TextTable("Summary", header, rows, left=2 if grouped else 1).aligned().split("\n")
+        table = TextTable("Summary", header, rows, left=2 if grouped else 1).aligned()
+        return [f"{self._scales()}, higher is better", *table.split("\n")]
+
+    def _scales(self) -> str:
+        """What range each dimension has: those with the same one together."""
+        scales = list(dict.fromkeys(self.score_ranges.values()))
+        named = {scale: [name for name in self.dimensions if self.score_ranges[name] == scale] for scale in scales}
+        return "; ".join(f"{', '.join(names)}: {low:g} to {high:g}" for (low, high), names in named.items())
 
 
 def _cell(mean: Interval) -> str:

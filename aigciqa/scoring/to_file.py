@@ -116,8 +116,8 @@ def score_to_file(
     format_of(output)
     if not (resume or overwrite) and begun(output) is not None:
         raise OutputExistsError(
-            f"{output!r} is there already: pass resume=True to go on with it, overwrite=True to replace it, or another "
-            "output"
+            f"{output!r} is there already: pass `resume=True` to go on with it, `overwrite=True` to replace it, or "
+            "another output"
         )
     metrics = as_metrics(metric, device=device, dtype=dtype)
     dimensions = dimensions_of(metrics, dimension)

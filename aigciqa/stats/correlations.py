@@ -20,10 +20,14 @@ from aigciqa.stats.bootstrap import Interval
 Array = NDArray[np.float64]
 
 MIN_SAMPLES = 3
+#: Correlations of fewer samples say next to nothing: the 95% interval of 0.6 among nine is -0.1 to 0.9.
+MIN_TELLING = 10
 #: Samples of one prompt that can be ranked.
 MIN_GROUP = 2
 #: Widths to start from, in standard deviations of the scores: a quarter, as is customary, steeper and gentler.
 _WIDTHS = (0.25, 0.05, 1.0, 4.0)
+#: A logistic that is narrower, in standard deviations of the scores, is a step between two of them.
+_NARROWEST = 1e-2
 _TOLERANCE = 1e-12
 _EVALUATIONS = 200
 
@@ -68,7 +72,8 @@ class Agreement:
         plcc_fitted: Pearson's correlation after the logistic of the VQEG.
         krcc: Kendall's rank correlation, tau-b.
         rmse: root mean square error after the logistic, in MOS; the division is by n.
-        mapping: the logistic; None where scores or MOS are constant, or there are fewer than four images.
+        mapping: the logistic; None where scores or MOS are constant, there are fewer than four images, or the search
+            for it did not converge.
 
     Example:
         >>> from aigciqa.stats.correlations import agreement
@@ -129,10 +134,11 @@ def fit_logistic(scores: ArrayLike, mos: ArrayLike) -> Logistic | None:
     It starts with the MOS's largest and smallest value (swapped where scores fall with MOS), the mean score, and a
     width of 0.25, 0.05, 1 and 4 standard deviations of the scores in turn, and takes the best of the four fits. Data
     without a bend, or with one only, are fitted best by a parameter at infinity: the search then stops after 200
-    steps, where the figures have settled to about 1e-5.
+    steps, where the figures have settled to about 1e-5. Where people and scores do not agree, the width goes to zero:
+    the best curve is a step between two scores, which is no mapping, and the search does not converge.
 
     Returns:
-        The mapping; None where either is constant or there are fewer than four samples.
+        The mapping; None where either is constant, there are fewer than four samples, or it does not converge.
 
     Raises:
         InputError: as `srcc`.
@@ -143,6 +149,8 @@ def fit_logistic(scores: ArrayLike, mos: ArrayLike) -> Logistic | None:
     mean, scale = float(x.mean()), float(x.std())
     offset, height = float(y.mean()), float(y.std())
     high, low, centre, width = _fit((x - mean) / scale, (y - offset) / height).tolist()
+    if abs(width) < _NARROWEST:
+        return None
     return Logistic(offset + height * high, offset + height * low, mean + scale * centre, scale * abs(width))
 
 

@@ -14,7 +14,7 @@ from aigciqa.errors import InputError
 from aigciqa.images import parquet as parquet_images
 from aigciqa.images.names import is_image_name
 from aigciqa.tables.columns import finite
-from aigciqa.tables.csv_text import CsvError, from_windows, read_csv
+from aigciqa.tables.csv_text import CsvError, delimiter_of, from_windows, read_csv
 from aigciqa.tables.formats import read_rows
 from aigciqa.tables.parquet import import_parquet, parts_of
 from aigciqa.utils.extras import needs_extra
@@ -42,11 +42,13 @@ class ColumnTable:
         columns: their names, in order, stripped; numbers from 1 where the file has no header.
         rows: cells of each row, as many as `columns`; None where a cell is empty.
         first: number of the first row, as a spreadsheet counts.
+        has_semicolons: whether semicolons stand between the cells of its file, so that a comma is a decimal one.
     """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
     first: int
+    has_semicolons: bool = False
 
     def column(self, name: str) -> list[Any]:
         """The cells of one column."""
@@ -60,7 +62,7 @@ class ColumnTable:
     def numbers(self, name: str) -> list[float]:
         """A column of numbers; NaN where a cell holds none that is finite."""
         cells = self.column(name)
-        if _has_decimal_commas(cells):
+        if _has_decimal_commas(cells, self.has_semicolons):
             cells = [cell and cell.replace(",", ".") for cell in cells]
         return list(map(finite, cells))
 
@@ -104,7 +106,8 @@ def read_columns(path: Path, columns: Sequence[str] = (), header: bool = True) -
     if wide:
         raise TableError(f"{counted(wide, 'row')} with more cells than columns: {shown(wide)}")
     rows = tuple(tuple(map(_cell, (row + (None,) * len(names))[: len(names)])) for row in cells)
-    return ColumnTable(tuple(names), rows, first)
+    is_csv = suffix not in (".xlsx", parquet_images.SUFFIX) and not is_json
+    return ColumnTable(tuple(names), rows, first, is_csv and delimiter_of(path, columns[0]) == ";")
 
 
 def _spreadsheet(path: Path) -> list[tuple[Any, ...]]:
@@ -202,8 +205,9 @@ def _is_empty(row: Iterable[Any]) -> bool:
     return all(_cell(cell) is None for cell in row)
 
 
-def _has_decimal_commas(cells: Sequence[Any]) -> bool:
+def _has_decimal_commas(cells: Sequence[Any], sure: bool) -> bool:
+    """Whether all numbers can have decimal commas, and unless that is `sure`, can't have commas between thousands."""
     given = [cell for cell in cells if cell is not None]
-    return all(isinstance(cell, str) and _DECIMAL_COMMA.fullmatch(cell) for cell in given) and not all(
-        map(_THOUSANDS.fullmatch, given)
+    return all(isinstance(cell, str) and _DECIMAL_COMMA.fullmatch(cell) for cell in given) and (
+        sure or not all(map(_THOUSANDS.fullmatch, given))
     )

@@ -77,12 +77,9 @@ def read_csv(
     Raises:
         CsvError: a quotation mark that is never closed or stands within a cell; a cell that holds other rows; NUL.
     """
+    delimiter = delimiter_of(path, column)
     with open(path, newline="", encoding=encoding_of(path), errors="surrogateescape") as stream:
-        try:
-            first = stream.readline()
-        except UnicodeError as error:  # UTF-16 that is cut
-            raise CsvError(f"{os.fspath(path)}: line 1: {_reason(error)}") from None
-        delimiter = next((each for each in _DELIMITERS if column in _stripped(first, each)), ",")
+        first = stream.readline()
         lines = _without_nul(itertools.chain([first] if first else [], stream))
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
         header: list[str] = []
@@ -102,6 +99,16 @@ def read_csv(
                 start = reader.line_num + 1
         except (csv.Error, UnicodeError) as error:
             raise CsvError(f"{os.fspath(path)}: line {start}: {_reason(error)}") from None
+
+
+def delimiter_of(path: str | os.PathLike[str], column: str) -> str:
+    """What stands between cells: a comma, a semicolon or a tab, whichever the header has beside `column`."""
+    with open(path, newline="", encoding=encoding_of(path), errors="surrogateescape") as stream:
+        try:
+            first = stream.readline()
+        except UnicodeError as error:  # UTF-16 that is cut
+            raise CsvError(f"{os.fspath(path)}: line 1: {_reason(error)}") from None
+    return next((each for each in _DELIMITERS if column in _stripped(first, each)), ",")
 
 
 def read_records(path: str | os.PathLike[str], column: str) -> Iterator[dict[str, str]]:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from aigciqa.errors import InputError
+from aigciqa.errors import InputError, shortened
 from aigciqa.utils.files import write_file
 
 Writer = TypeVar("Writer")
 
+#: Between two columns.
+_GAP = "  "
+#: Characters that a name keeps at least.
+_SHORTEST = 12
 #: Decimals in tables to be read.
 DECIMALS = 3
 _LATEX = str.maketrans(
@@ -47,13 +52,25 @@ class TextTable:
     rows: tuple[tuple[str, ...], ...]
     left: int
 
-    def aligned(self) -> str:
-        """Columns of equal width, for a terminal."""
+    def aligned(self, width: int | None = None) -> str:
+        """Columns of equal width, for a terminal of so many characters; of the one that there is, if absent.
+
+        Numbers that do not fit stand in blocks below each other, each beside the names, of which too long ones lose
+        their middle.
+        """
+        width = width or shutil.get_terminal_size().columns
         lines = [[printable(cell) for cell in line] for line in (self.header, *self.rows)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        pads = [str.ljust if column < self.left else str.rjust for column in range(len(widths))]
-        padded = ([pad(cell, width) for pad, cell, width in zip(pads, line, widths, strict=True)] for line in lines)
-        return "\n".join("  ".join(line).rstrip() for line in padded)
+        columns = [[cell.ljust(max(map(len, cells))) for cell in cells] for cells in zip(*lines, strict=True)]
+        widest = max((len(column[0]) + len(_GAP) for column in columns[self.left :]), default=0)
+        names = _shortened(columns[: self.left], width - widest)
+        numbers = [[cell.rstrip().rjust(len(cell)) for cell in cells] for cells in columns[self.left :]]
+        blocks = [names]
+        for column in numbers:
+            if _width(blocks[-1]) + len(_GAP) + len(column[0]) > width and len(blocks[-1]) > self.left:
+                blocks.append(names)
+            blocks[-1] = [*blocks[-1], column]
+        texts = ("\n".join(_GAP.join(line).rstrip() for line in zip(*block, strict=True)) for block in blocks)
+        return "\n\n".join(texts)
 
     def markdown(self) -> str:
         """GitHub's Markdown."""
@@ -68,6 +85,22 @@ class TextTable:
         header, *rows = (" & ".join(line) + r" \\" for line in lines)
         begin, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
         return "\n".join((begin, r"\hline", header, r"\hline", *rows, r"\hline", end))
+
+
+def _width(columns: Sequence[Sequence[str]]) -> int:
+    return sum(len(column[0]) + len(_GAP) for column in columns) - len(_GAP)
+
+
+def _shortened(names: list[list[str]], width: int) -> list[list[str]]:
+    """Columns of names that fit, if their longest cells without their middle do; cells that differ still do."""
+    if not names or (too_long := _width(names) - width) <= 0:
+        return names
+    index = max(range(len(names)), key=lambda column: len(names[column][0]))
+    most = max(_SHORTEST, len(names[index][0]) - too_long)
+    shorter = [shortened(cell.rstrip(), most).ljust(most) for cell in names[index]]
+    if len(set(shorter)) < len(set(names[index])):
+        return names
+    return [*names[:index], shorter, *names[index + 1 :]]
 
 
 def markdown_text(text: str) -> str:

@@ -54,7 +54,7 @@ class RunFolder:
             raise InputError(f"nothing to resume in {self.path}: it holds no {what}; train anew in another folder")
         if self.state_file.exists() or has_checkpoint:
             raise OutputExistsError(
-                f"{self.path} holds a run or a checkpoint already: resume it, or name another folder"
+                f"{self.path} holds a run or a checkpoint already: pass `resume=True` to go on with it, or name another"
             )
         for name in (CARD_FILE, WEIGHTS_FILE):
             if (self.path / name).exists():

@@ -29,6 +29,7 @@ from aigciqa.training.settings import PRECISIONS
 from aigciqa.training.settings import Settings as Settings
 from aigciqa.utils.extras import needs_extra
 from aigciqa.utils.files import locked
+from aigciqa.utils.hardware import check_device
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -147,7 +148,7 @@ def _starting_metric(
 
 
 def _with_start(metric: Metric, start: str, samples: Sequence[Sample]) -> Metric:
-    """A metric with the weights to start from; from a checkpoint of the same kind and dimensions, the head's too."""
+    """A metric with the weights to start from; with a trained head, too, of a checkpoint of its kind and dimensions."""
     config = metric.config
     if start == "imagenet":
         return load_imagenet(metric)
@@ -162,7 +163,8 @@ def _with_start(metric: Metric, start: str, samples: Sequence[Sample]) -> Metric
     started = Metric(replace(config, options=given.config.options))
     started.backbone.load_state_dict(given.backbone.state_dict())
     started.head.load_state_dict(metric.head.state_dict())
-    if given.config.kind == config.kind and given.dimensions == config.dimensions:
+    is_trained = bool(given.config.training)  # else its head is random, and so is the scale of what it gives
+    if is_trained and given.config.kind == config.kind and given.dimensions == config.dimensions:
         ranges = [[each.score_ranges[name] for name in config.dimensions] for each in (given.config, config)]
         started.load_state_dict(Targets.of(samples, metric).from_scores(given.state_dict(), *ranges))
     return started
@@ -192,10 +194,12 @@ def _launched(settings: Settings, device: str, devices: int) -> Fabric:
     with needs_extra("train", "training needs lightning-fabric"):
         from lightning_fabric import Fabric
 
+    if device != "auto":
+        check_device(device)
     try:
         fabric = Fabric(accelerator=device, devices=devices, precision=PRECISIONS[settings.dtype])  # type: ignore[arg-type]
-    except (RuntimeError, ValueError, ImportError) as error:  # none here, no such kind, no driver's package
-        raise InputError(f"device {device}: {error}") from None
+    except (RuntimeError, ValueError, ImportError) as error:  # so many are not here, or no driver's package
+        raise InputError(f"`device={device!r}`, `devices={devices}`: {error}") from None
     fabric.launch()
     if settings.batch_size % fabric.world_size:
         raise InputError(f"batches of {settings.batch_size} images can't be shared by {fabric.world_size} devices")

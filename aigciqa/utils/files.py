@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aigciqa.errors import LockedError
-from aigciqa.utils.object_stores import is_url, resolve
+from aigciqa.utils.object_stores import is_folder, is_url, names_in, resolve
 from aigciqa.utils.paths import absolute, real
 
 #: What killed processes left behind goes when its folder is written to again, if it is older than this.
@@ -35,11 +35,29 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(unfinished, path)
 
 
+def is_there(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a file, or something in a folder, that writing would replace, by its path or URL.
+
+    In an empty file, a pipe and a device there is nothing.
+    """
+    if is_url(os.fspath(path)):
+        filesystem, name = resolve(os.fspath(path))
+        return bool(names_in(os.fspath(path)) if is_folder(os.fspath(path)) else filesystem.get_file_info(name).size)
+    if os.path.isdir(path):
+        with os.scandir(path) as entries:
+            return any(entries)
+    return not _is_stream(path) and os.path.exists(path) and os.path.getsize(path) > 0
+
+
 def write_file(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file, by its path or URL, whole or not at all."""
+    """Write a file, by its path or URL, whole or not at all; or into a pipe or device such as /dev/stdout."""
     if is_url(os.fspath(path)):
         filesystem, name = resolve(os.fspath(path))
         with filesystem.open_output_stream(name) as stream:
+            stream.write(data)
+        return
+    if _is_stream(path):
+        with open(path, "wb") as stream:
             stream.write(data)
         return
     with replacing(path) as unfinished:
@@ -91,6 +109,11 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
         with contextlib.suppress(OSError):  # Windows keeps a file that is open
             os.unlink(lock.lock_file)  # whoever waits for a lock that is no file any more makes a new one
         lock.release()
+
+
+def _is_stream(path: str | os.PathLike[str]) -> bool:
+    """Whether what is written goes elsewhere: a pipe, a device, or a file that a name in /dev stands for."""
+    return os.path.dirname(absolute(path)) in ("/dev", "/dev/fd") or (os.path.exists(path) and not os.path.isfile(path))
 
 
 def _prefix(path: Path) -> str:

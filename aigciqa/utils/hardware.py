@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import difflib
 import functools
 import os
 import re
@@ -18,6 +19,8 @@ import torch
 from aigciqa.errors import InputError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+#: Where the library computes.
+_DEVICES = ("cpu", "cuda", "mps")
 _DEFAULT_DTYPE = threading.RLock()  # it is one for all threads
 #: Options of glibc's `mallopt` (malloc.h). Never trim, never map a large block, one arena for all threads; or map every
 #: block of 1 MiB and more, so that it goes back when it is freed.
@@ -39,6 +42,26 @@ def fast_dtype(device: str | torch.device | None) -> torch.dtype:
         checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
         is_good = kind == "cpu" and any(getattr(torch.cpu, check, bool)() for check in checks)
     return torch.bfloat16 if is_good else torch.float32
+
+
+def check_device(device: str, *, is_here: bool = True) -> None:
+    """Raise InputError for a device that torch does not know or, unless other machines compute, that is not here."""
+    kind, _, number = device.partition(":")
+    if kind not in _DEVICES or (number and not number.isdecimal()):
+        near = "cuda" if kind.lower() == "gpu" else next(iter(difflib.get_close_matches(kind.lower(), _DEVICES)), None)
+        hint = f" Did you mean {near}?" if near and near != kind else ""
+        raise InputError(f"`device={device!r}`: expected cpu, cuda, cuda:1 or mps.{hint}")
+    if not is_here:
+        return
+    if kind == "cuda":
+        count = torch.cuda.device_count()
+        if not count:
+            why = "torch finds no GPU here" if torch.version.cuda or torch.version.hip else "this torch has no CUDA"
+            raise InputError(f"`device={device!r}`: {why}: take cpu")
+        if int(number or 0) >= count:
+            raise InputError(f"`device={device!r}`: the last GPU here is cuda:{count - 1}")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise InputError(f"`device={device!r}`: no mps here, which only Macs with Apple silicon have: take cpu")
 
 
 def autocast_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:

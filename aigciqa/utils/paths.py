@@ -76,6 +76,7 @@ def shown(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def counted(things: Sequence[object], noun: str) -> str:
+def counted(things: Sequence[object] | int, noun: str) -> str:
     """How many there are, in words."""
-    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
+    number = things if isinstance(things, int) else len(things)
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 import aigciqa
 from aigciqa.databases import Sample, load_database
+from aigciqa.errors import InputError, MissingExtraError, WeightsError
 from aigciqa.evaluation import Predictions, Setting, evaluate, predict, text
 
 DATABASE = "pku-i2iqa"
@@ -29,7 +30,14 @@ def main(protocol: str, description: str) -> None:
         protocol: of the library.
         description: what the table shows; the help text.
     """
-    options = arguments(description)
+    try:
+        reproduce(protocol, arguments(description))
+    except (InputError, MissingExtraError, WeightsError, OSError) as error:  # what the library refuses
+        raise SystemExit(f"error: {error}") from None
+
+
+def reproduce(protocol: str, options: argparse.Namespace) -> None:
+    """Train what is missing, evaluate, print."""
     database = load_database(DATABASE, options.root)
     split = database.split(protocol)
     predictions = []

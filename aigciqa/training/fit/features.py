@@ -95,7 +95,7 @@ def frozen_metric(metric: str | Metric | None, score_ranges: dict[str, tuple[flo
         try:
             metric = create_metric(spec.name, weights=weights)
         except MissingExtraError as error:
-            raise MissingExtraError(f"{error}; or take metric='nr-lite' (-m nr-lite), which needs nothing") from None
+            raise MissingExtraError(f"{error}; or take `metric='nr-lite'`, which needs nothing") from None
     else:
         metric = copy.deepcopy(metric)  # the caller's stays as it is
     config, trunk = metric.config, metric.backbone

@@ -99,7 +99,7 @@ def fit_head(
         raise InputError(f"{folder} is not a folder: name one for the checkpoint")
     check_readme(folder)
     if (folder / CONFIG_FILE).exists() and not overwrite:
-        raise OutputExistsError(f"{folder} holds a checkpoint already: pass overwrite=True to replace it")
+        raise OutputExistsError(f"{folder} holds a checkpoint already: pass `overwrite=True` to replace it")
     with locked(folder):
         rated = read_ratings(ratings, dimensions, score_ranges, references)
         frozen, reader = prepared(metric, dict(rated.score_ranges), device, workers, cache_dir)
@@ -250,7 +250,7 @@ def _differences(
     if alone := [item.image for item in items if item.reference is None]:
         raise InputError(
             f"{counted(alone, 'image')} without a reference, and {frozen.name} needs one: {shown(alone)}. Add a column "
-            "'reference', or pass references=FOLDER (-r)"
+            "'reference', or pass `references=FOLDER`"
         )
     found = dict(zip(references, succeeded(reader.read(list(references), progress)), strict=True))
     of_references = blocks_of(frozen, [found[item.reference] for item in items if item.reference is not None])

@@ -117,7 +117,7 @@ def _found(table: ColumnTable, called: Mapping[str, str], stated: Collection[str
         not_taken = f"; columns of numbers that are not: {shown(left_out)}" if left_out else ""
         warnings.warn(
             f"columns taken as ratings: {shown([*sure, *others])}{not_taken}. If these are others than you mean, name "
-            "yours with dimensions= (-d)",
+            "yours with `dimensions=`",
             stacklevel=5,
         )
     return [name for name in left if name in {*sure, *others}]
@@ -156,6 +156,6 @@ def _nothing(table: ColumnTable, is_scores: bool) -> str:
     if is_scores:
         return (
             "a table of a metric's scores, and no column of people's ratings behind 'error'; found: "
-            f"{found}. Add a column of ratings, or name one with dimensions= (-d)"
+            f"{found}. Add a column of ratings, or name one with `dimensions=`"
         )
-    return f"no column of ratings, which are numbers; found: {found}. Name one with dimensions= (-d)"
+    return f"no column of ratings, which are numbers; found: {found}. Name one with `dimensions=`"

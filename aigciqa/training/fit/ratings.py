@@ -98,8 +98,9 @@ def read_ratings(
 
     Rules: an empty cell, or NaN, is no rating; a row without any is left out, with a warning. A column whose numbers
     all have decimal commas is read so; commas and points in one column are an error, and so are three digits behind
-    each comma. Rows that repeat an image are one if they agree, with a warning; if not, they are an error, except of a
-    database, where they are averaged. If all images are of one group, or two, each becomes its own, with a warning.
+    each comma, unless semicolons stand between cells. Rows that repeat an image are one if they agree, with a warning;
+    if not, they are an error, except of a database, where they are averaged. If all images are of one group, or two,
+    each becomes its own, with a warning.
 
     Weights: a rating's variance is `std ** 2 / votes`. What the table does not have is 1, and what one of its cells
     does not have is the column's mean. Where there are votes, the mean of `std ** 2` counts as one more vote, since

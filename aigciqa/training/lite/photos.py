@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from aigciqa.errors import InputError
 from aigciqa.training.lite.degradations import Step, degrade_chain, names
 from aigciqa.training.lite.image_filters import from_pil
 
@@ -87,6 +88,8 @@ def find_photos(folder: Path) -> list[Photo]:
     """
     found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     paths = sorted(path for path in found if not path.name.startswith("._"))  # what macOS leaves beside files
+    if not paths:
+        raise InputError(f"{folder}: no photographs there, or no such folder")
     siblings = Counter(path.parent for path in paths)
     photos = []
     for path in paths:
