@@ -152,6 +152,8 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=tuple(PARTS))
     options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("torch sees no GPU; --device cpu --tiny tests this script without one")
     if not options.tiny:
         faulthandler.dump_traceback_later(LIMIT, exit=True)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS does not repeat itself
@@ -190,7 +192,7 @@ def correct(bench: Bench) -> dict[str, Check]:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     names = ["nr-resnet18", "nr-lite", "fr-lite"]
     if not bench.tiny:
-        names += [name for name in ("fr-resnet18", "nr-resnet50", "fr-resnet50") if name not in names]
+        names += ["fr-resnet18", "nr-resnet50", "fr-resnet50"]
         names += [name for name in aigciqa.list_metrics() if name not in names]
     checks: dict[str, Check] = {
         "lite at native size": native, "resized tensors": resized, "quality maps": maps, "gradients": gradients,
@@ -326,6 +328,7 @@ def nvjpeg(bench: Bench) -> Iterator[Row]:
         return found
 
     for name in ("nr-resnet18", "nr-lite"):
+        done.clear()
         metric = bench.pair(name)[1]
         exact = scoring.scores(metric, bench.items)
         with mock.patch.object(decoding, "_preprocess_on", counted):
@@ -384,12 +387,14 @@ def train(bench: Bench) -> Iterator[Row]:
         outputs = [bench.folder / f"{dtype}-{way}" for way in ("whole", "again", "stopped")]
         calls = [[*common, "--dtype", dtype, "-o", str(output)] for output in outputs]
         torch.use_deterministic_algorithms(True, warn_only=True)  # as far as there are any
-        run_command(calls[0])
-        run_command(calls[1])
-        with mock.patch.object(RunFolder, "write_log", side_effect=KeyboardInterrupt):
-            run_command(calls[2], status=130)
-        run_command([*calls[2], "--resume"])
-        torch.use_deterministic_algorithms(False)
+        try:
+            run_command(calls[0])
+            run_command(calls[1])
+            with mock.patch.object(RunFolder, "write_log", side_effect=KeyboardInterrupt):
+                run_command(calls[2], status=130)
+            run_command([*calls[2], "--resume"])
+        finally:
+            torch.use_deterministic_algorithms(False)
         whole, *others = (weights_of(output) for output in outputs)
         noise, off = (max(float((whole[key] - other[key]).abs().max()) for key in whole) for other in others)
         wanted = f"weights off by {2 * noise:.1e} at most, twice what a repetition is off by"
