@@ -23,8 +23,9 @@ from aigciqa.checkpoints.imagenet import imagenet_part
 from aigciqa.checkpoints.repo import or_cached
 from aigciqa.errors import InputError
 from aigciqa.heads import build_head
+from aigciqa.heads.base import head_input, unequal
 from aigciqa.images.preprocess import Preprocessor, on_device, recordable
-from aigciqa.tables.columns import std_columns
+from aigciqa.tables.columns import percentile_columns, std_columns
 from aigciqa.utils.hardware import autocast_dtype, settle_threads, undisturbed
 
 
@@ -224,26 +225,39 @@ class Metric(nn.Module):
             return -scores.mean() if self.as_loss else scores
 
     def predict(
-        self, images: Any, reference: Any = None, *, reference_features: Tensor | None = None, uncertainty: bool = False
+        self,
+        images: Any,
+        reference: Any = None,
+        *,
+        reference_features: Tensor | None = None,
+        uncertainty: bool = False,
+        percentiles: bool = False,
     ) -> dict[str, Tensor]:
         """Score images on every dimension in one pass; arguments as for calling the metric.
 
         Args:
             uncertainty: give the standard deviations of people's ratings about the scores, too. A head from
                 `aigciqa.fit_head` knows them: images unlike those that were rated are the uncertain ones.
+            percentiles: give the shares, 0 to 100, of a reference set that score lower, too: of
+                `config.reference_set()`, such as AI-generated images. Only some weights know one.
 
         Returns:
-            Dimension -> float32 (B,); with `uncertainty` also `<dimension>_std` -> float32 (B,).
+            Dimension -> float32 (B,); with `uncertainty` also `<dimension>_std`, with `percentiles` also
+            `<dimension>_percentile`, float32 (B,) each.
 
         Raises:
-            InputError: as calling the metric; `uncertainty` of a head that does not know.
+            InputError: as calling the metric; `uncertainty` of a head, or `percentiles` of weights, that don't know.
         """
         with self._alone():
             features, references = self._encoded(images, reference, reference_features)
-            scores = dict(zip(self.dimensions, self.regress(features, references).unbind(1), strict=True))
+            values = self.regress(features, references)
+            scores = dict(zip(self.dimensions, values.unbind(1), strict=True))
             if uncertainty:
                 deviations = self.deviations(features, references).unbind(1)
                 scores |= zip(std_columns(self.dimensions), deviations, strict=True)
+            if percentiles:
+                ranks = torch.from_numpy(self.config.percentiles(values.numpy(force=True))).to(values)
+                scores |= zip(percentile_columns(self.dimensions), ranks.unbind(1), strict=True)
             return scores
 
     def encode(self, images: Any) -> Tensor:
@@ -300,14 +314,14 @@ class Metric(nn.Module):
             reference_features: FR: of their references, (B, D) or (1, D).
         """
         with self._alone():
-            joined = self._joined(features, reference_features)
+            joined = head_input(features, reference_features)
             local = self.backbone.local_features(maps).to(joined.dtype)
             return self.head.score_map(local, joined, self.dimensions.index(self.dimension)).float()
 
     def regress(self, features: Tensor, reference_features: Tensor | None = None) -> Tensor:
         """Scores (B, n) of features (B, D); FR: with the references' features, (B, D) or (1, D)."""
         with self._alone():
-            scores: Tensor = self.head(self._joined(features, reference_features))
+            scores: Tensor = self.head(head_input(features, reference_features))
             return scores.float()
 
     def deviations(self, features: Tensor, reference_features: Tensor | None = None) -> Tensor:
@@ -317,7 +331,7 @@ class Metric(nn.Module):
             InputError: the head does not know.
         """
         with self._alone():
-            return self.head.deviations(self._joined(features, reference_features)).float()
+            return self.head.deviations(head_input(features, reference_features)).float()
 
     def train(self, mode: bool = True) -> Metric:
         """Does nothing: scores never depend on the mode. See the class for fine-tuning."""
@@ -373,16 +387,8 @@ class Metric(nn.Module):
             return None
         features = self.encode(reference)
         if features.shape[0] != images:
-            raise _unequal(images, features.shape[0])
+            raise unequal(images, features.shape[0])
         return features
-
-    def _joined(self, features: Tensor, references: Tensor | None) -> Tensor:
-        """The head's input: features, or [generated, reference] features."""
-        if references is None:
-            return features
-        if references.shape[0] not in (1, features.shape[0]):
-            raise _unequal(features.shape[0], references.shape[0])
-        return torch.cat([features, references.expand_as(features)], dim=1)
 
     def _features(self, pixels: Tensor) -> Tensor:
         return self.backbone.pool(self._maps(pixels))
@@ -392,7 +398,3 @@ class Metric(nn.Module):
         with self.autocast(self.autocast_dtype):
             maps: Tensor = read(pixels.to(self._weight.dtype))
         return maps.to(self._weight.dtype)
-
-
-def _unequal(images: int, references: int) -> InputError:
-    return InputError(f"{images} images but {references} references: pass one reference for each image")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image
 
 from aigciqa.errors import InputError
-from aigciqa.images.colour_maps import overlay, palette
+from aigciqa.images.colour_maps import COLOURS, colour_map, overlay
 from aigciqa.images.decode import load_image
 from aigciqa.utils.extras import needs_extra
 
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
 
 
 def plot_quality_map(image: Any, metric: str | Metric, reference: Any = None, *, ax: Axes | None = None) -> Axes:
-    """Plot an image under its quality map, with a colour bar, the score in the title.
+    """Plot an image under its quality map, the score in the title: what lies below that score is coloured.
 
     The map lies over the part of the image that the metric sees: the centre crop of the paper's metrics, the whole
-    image for `nr-lite` and `fr-lite`. Colours span the score's range, so that plots can be compared.
+    image for `nr-lite` and `fr-lite`. The colour bar spans the scale, with a mark at the score; a bar that ends in a
+    point says that the map goes below the scale.
 
     Args:
         image: one image, in any form a `Metric` takes.
@@ -37,7 +39,7 @@ def plot_quality_map(image: Any, metric: str | Metric, reference: Any = None, *,
         TypeError, InputError: as calling the metric; several images.
     """
     require_matplotlib()
-    from matplotlib import pyplot
+    from matplotlib import pyplot, rcParams
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, Normalize
 
@@ -53,14 +55,16 @@ def plot_quality_map(image: Any, metric: str | Metric, reference: Any = None, *,
         _, ax = pyplot.subplots(layout="constrained")
     ax.imshow(overlay(_image(image), quality_map, metric.config.preprocess, low, high))
     ax.set_axis_off()
-    ax.set_title(f"{metric.name}: {metric.dimension} {quality_map.mean():.2f}")
-    extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}
-    ax.figure.colorbar(
-        ScalarMappable(Normalize(low, high), ListedColormap(palette() / 255)),
+    score = float(quality_map.mean())
+    ax.set_title(f"{metric.name}: {metric.dimension} {score:.2f}")
+    colours = colour_map(np.linspace(low, high, COLOURS)[None], score, low, high)[0]
+    bar = ax.figure.colorbar(
+        ScalarMappable(Normalize(low, high), ListedColormap(colours / 255)),
         ax=ax,
-        extend=extend[bool(quality_map.min() < low), bool(quality_map.max() > high)],
+        extend="min" if quality_map.min() < low else "neither",
         label=f"{metric.dimension}: opinion score from {low:g} (bad) to {high:g} (excellent)",
     )
+    bar.ax.axhline(min(max(score, low), high), color=rcParams["text.color"], linewidth=2)
     return ax
 
 

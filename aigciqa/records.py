@@ -61,7 +61,8 @@ class Record:
         reference: path of its image prompt, if it has one.
         group: the group it was given.
         metric: name of the metric.
-        scores: dimension -> score, and where asked for `<dimension>_std`, its uncertainty; empty if `error` is set.
+        scores: dimension -> score; where asked for also `<dimension>_std`, its uncertainty, and
+            `<dimension>_percentile`, where it stands in the metric's reference set; empty if `error` is set.
         error: why the image could not be scored, at most 500 characters; None if it was.
         quality_map: where maps were asked for, the score map of the metric's main dimension, float32 (h, w),
             whose mean is the score.

@@ -66,6 +66,11 @@ class Preprocess:
     eight_bit: bool = False
     interpolation: Interpolation = "bilinear"
 
+    @property
+    def seen(self) -> float | None:
+        """Side of the square in the middle that is seen, as a share of the short side; None if all is seen."""
+        return None if self.resize is None or self.crop is None else self.crop / self.resize
+
 
 @dataclass(frozen=True)
 class MetricSpec:

@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageFilter
 
 import aigciqa
-from aigciqa.images.colour_maps import colour_map
+from aigciqa.images.colour_maps import overlay
 from docs import diagrams
 
 if TYPE_CHECKING:
@@ -30,15 +30,16 @@ STRIP = ("faithful", "jpeg10", "blurred")
 
 
 def output_and_map(generator: str) -> Image.Image:
-    """A generator's output for the image prompt `chelsea`, above the quality map of `fr-lite`."""
+    """A generator's output for the image prompt `chelsea`, above itself under its map by `fr-lite`."""
     metric = aigciqa.create_metric("fr-lite")
     paths = str(IMAGES / f"generated/{generator}/chelsea.jpg"), str(IMAGES / "prompts/chelsea.jpg")
-    image = Image.open(paths[0])
-    colours = Image.fromarray(colour_map(metric.quality_map(*paths)[0].numpy(), *metric.score_range))
+    image = Image.open(paths[0]).convert("RGB")
+    quality = metric.quality_map(*paths)[0].numpy()
+    coloured = overlay(image, quality, metric.config.preprocess, *metric.score_range)
     size = (SIDE, round(SIDE * image.height / image.width))
     both = Image.new("RGBA", (SIDE, 2 * size[1] + 8))
     both.paste(image.resize(size, Image.Resampling.LANCZOS), (0, 0))
-    both.paste(colours.resize(size, Image.Resampling.NEAREST), (0, size[1] + 8))
+    both.paste(coloured.resize(size, Image.Resampling.LANCZOS), (0, size[1] + 8))
     return both
 
 

@@ -18,11 +18,13 @@ import torch
 from tqdm import tqdm
 
 from aigciqa.errors import InputError, MissingExtraError, WeightsError
+from aigciqa.metric import Metric
 from aigciqa.registry import metric_info
 from aigciqa.training.lite import recipe, taught, training_data
 from aigciqa.training.lite.cards import card, results
 from aigciqa.training.lite.choices import read_choices
 from aigciqa.training.lite.held_out import draw_held_out
+from aigciqa.training.lite.known_images import reference_sets
 from aigciqa.training.lite.photos import find_photos, split_photos
 from aigciqa.training.lite.validation import Validation
 
@@ -37,6 +39,7 @@ def main() -> None:
     training, held_out = split_photos(find_photos(options.photos))
     data = training_data.training_data(training, settings, cache, options.workers, "photos to train on")
     validation = Validation(draw_held_out(held_out, settings, cache, options.workers), options.validation)
+    realness = None if options.validation is None else options.validation / "realness"
     choices = None if options.human is None else read_choices(options.human)
     tasks = [(data, replace(settings, seed=seed), choices) for seed in range(options.seeds)]
     fits = training_data.in_processes(recipe.fit_all, tasks, "fits, one per seed", options.workers, "seed")
@@ -49,16 +52,18 @@ def main() -> None:
         tables, made_from = validation.tables[variant], dict(metadata)
         if variant == "nr-lite" and choices is not None:
             made_from |= choices.metadata(fits[0].agreement)
-        text = card(variant, tables, made_from)
-        digest = recipe.write_variant(options.out, variant, fits[0], made_from, results(tables), text)
+        sets = reference_sets(Metric.from_pretrained(cache / "seed-0" / variant), held_out, realness)
+        text = card(variant, tables, made_from, sets)
+        digest = recipe.write_variant(options.out, variant, fits[0], made_from, results(tables), text, sets)
         print(f"{options.out / variant}: sha256 {digest}")
     if choices is not None and metric_info(taught.VARIANT).is_installed:
         fitted_head = taught.fit_taught(fits[0], choices, training)
         taught.write_taught(cache, fitted_head)
         validation.measure_taught(fitted_head, cache, held_out)
         tables, made_from = validation.tables[taught.VARIANT], metadata | choices.metadata(fitted_head.agreement)
-        text = card(taught.VARIANT, tables, made_from)
-        digest = taught.write_taught(options.out, fitted_head, made_from, results(tables), text)
+        sets = reference_sets(Metric.from_pretrained(cache / taught.VARIANT), held_out, realness)
+        text = card(taught.VARIANT, tables, made_from, sets)
+        digest = taught.write_taught(options.out, fitted_head, made_from, results(tables), text, sets)
         print(f"{options.out / taught.VARIANT}: sha256 {digest}")
 
 

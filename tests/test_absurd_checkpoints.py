@@ -84,7 +84,9 @@ def nested(depth: int) -> Any:
         (lambda c: c.update(dimensions=[["quality"]]), "'dimensions' is"),
         (lambda c: c.update(dimensions=[{}]), "'dimensions' is"),
         (
-            lambda c: c.update(dimensions=["quality", "mine"], score_range={"quality": [0, 5], "mine": [0, 5]}),
+            lambda c: c.update(
+                dimensions=["quality", "mine"], score_range={"quality": [0, 5], "mine": [0, 5]}, reference_sets=[]
+            ),
             "'dimensions': a lite head predicts one dimension; got 2",
         ),
         (lambda c: c["backbone"]["options"].update(presentation=10**400), "'backbone.options.presentation' is 1000"),

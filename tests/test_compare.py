@@ -23,10 +23,11 @@ from aigciqa.records import Record
 from aigciqa.scoring import decoding
 from aigciqa.scoring.sinks import FileSink
 from aigciqa.stats.groups import MIN_PROVING
+from aigciqa.tables import provenance
 from aigciqa.tables.columns import columns_of, to_row
 from aigciqa.tables.text import probability, rounded
 from tests.conftest import Watch
-from tests.test_report import cells_of, thumbnails_of
+from tests.test_report import cells_of, data_of, thumbnails_of
 
 DIMENSIONS = ("quality", "authenticity")
 
@@ -86,6 +87,14 @@ class TestMatching:
         one = [row(f"a/{n}.png", 1, reference=f"prompts/{9 - n}.png") for n in range(4)]
         other = [row(f"b/{n}.png", 1, reference=f"prompts/{n}.png" if n else None) for n in range(4)]
         assert match([Group.of_rows("a", one), Group.of_rows("b", other)]).rule == "relative path"
+
+    def test_by_the_prompts_text(self) -> None:
+        one = [{**row(f"a/{n}.png", 1, reference="p.png"), "prompt": f"caf\u00e9 {n // 2}"} for n in range(4)]
+        other = [{**row(f"b/{9 - n}.png", 1), "prompt": f"cafe\u0301 {n // 2}"} for n in range(4)]
+        found = match([Group.of_rows("a", one), Group.of_rows("b", other)])
+        assert found.rule == "prompt"
+        assert found.keys["a"] == found.keys["b"]
+        assert len(set(found.keys["a"])) == 2
 
     @pytest.mark.parametrize(
         ("one", "other", "rule"),
@@ -265,6 +274,7 @@ class TestTables:
         else:
             assert "passed: nr-lite · quality: new is 1." in done.stdout
             assert done.stderr == ""
+        assert "over the 20 prompts that both have); needed:" in done.stdout
 
     def test_the_gate_says_when_noise_could_turn_it(self, tmp_path: Path) -> None:
         path = table(tmp_path / "near.csv", rows("a", 3.0, group="a"), rows("b", 3.0, group="b"))
@@ -289,6 +299,8 @@ class TestTables:
         done = run(path)
         assert "Images are not matched" in done.stdout
         assert "20 unmatched" in done.stdout
+        gate = run(path, "--baseline", "a", "--fail-below", "0.5")
+        assert "over all scores, no prompts in common); needed: 0.5" in gate.stdout
 
     def test_m_takes_the_rows_of_that_metric(self, tmp_path: Path) -> None:
         parts = [rows(name, 3, metric=metric, group=name) for name in "ab" for metric in ("nr-lite", "clip")]
@@ -328,6 +340,30 @@ class TestTables:
             for each in block["differences"]
         ]  # fmt: skip
         assert [[html.unescape(cell) for cell in line] for line in cells_of(page, "Every pair")[1:]] == expected
+
+    def test_the_report_says_what_tables_know_of_their_metric(self, tmp_path: Path) -> None:
+        preprocess = {"resize": 480, "crop": 320, "mean": [0, 0, 0]}
+        made_by = {
+            "format": 1,
+            "dimensions": {"quality": [1, 7]},
+            "metrics": [{"name": "nr-lite", "preprocess": preprocess}],
+        }
+        paths, page = [], tmp_path / "report.html"
+        for name in ("a", "b"):
+            lines = [f"{name}/{n}.png,nr-lite,{2 + n},0.{n + 1}" for n in range(3)]
+            (tmp_path / f"{name}.csv").write_text("\n".join(["image,metric,quality,quality_std", *lines]) + "\n")
+            provenance.write(str(tmp_path / f"{name}.csv"), made_by)
+            paths.append(str(tmp_path / f"{name}.csv"))
+        assert run(*paths, "--report", str(page)).exit_code == 0
+        (column,) = data_of(page)["columns"]
+        assert (column["values"], column["std"]) == ([2, 3, 4] * 2, [0.1, 0.2, 0.3] * 2)
+        assert "Scores are on a scale of 1 to 7" in page.read_text()
+        assert "67% of its short side" in page.read_text()
+        # Tables by other weights: what holds of one does not of all.
+        provenance.write(paths[1], {**made_by, "dimensions": {"quality": [0, 5]}})
+        assert run(*paths, "--report", str(page)).exit_code == 0
+        assert "on a scale of" not in page.read_text()
+        assert "67% of its short side" not in page.read_text()
 
     def test_the_report_matches_nothing_that_the_terminal_does_not(self, tmp_path: Path) -> None:
         one = [row(f"a/{n}-x.png", n % 5, reference="prompts/p.png" if n else None, group="a") for n in range(9)]

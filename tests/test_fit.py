@@ -27,6 +27,7 @@ from aigciqa.training.fit.regression import fit
 from aigciqa.utils.files import locked
 from tests.conftest import Watch, draw, untrained
 from tests.hub_server import Hub
+from tests.test_report import data_of
 
 N = 20
 BLURS = np.random.default_rng(0).permutation(np.linspace(0, 5, N))
@@ -214,7 +215,7 @@ def test_uncertainty_on_a_terminal_and_where_it_is_refused(
     assert "--uncertainty go with --engine local" in " ".join(ray.stderr.split())
 
 
-def test_what_reads_tables_leaves_uncertainty_out(light: Path, rated: Path, tmp_path: Path) -> None:
+def test_of_what_reads_tables_the_report_alone_shows_uncertainty(light: Path, rated: Path, tmp_path: Path) -> None:
     scores, page = str(tmp_path / "scores.csv"), str(tmp_path / "report.html")
     scored = run(
         "score", *paths(rated), "-m", "nr-lite", "--weights", str(light), "-o", scores, "--uncertainty",
@@ -222,7 +223,12 @@ def test_what_reads_tables_leaves_uncertainty_out(light: Path, rated: Path, tmp_
     )  # fmt: skip
     assert scored.exit_code == 0, scored.stderr
     assert "quality_std" not in scored.stderr
-    assert "quality_std" not in Path(page).read_text()
+    (column,) = data_of(Path(page))["columns"]
+    assert column["dimension"] == "quality"
+    rows = list(aigciqa.tables.formats.read_rows(Path(scores)))
+    assert column["std"] == [float(each["quality_std"]) for each in rows]
+    low, high = aigciqa.Metric.from_pretrained(light).score_range
+    assert f"Scores are on a scale of {low:g} to {high:g}: higher is better." in Path(page).read_text()
     compared = run("compare", scores)
     assert compared.exit_code == 0, compared.stderr
     assert "quality_std" not in compared.stdout

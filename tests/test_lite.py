@@ -257,6 +257,18 @@ def test_maps_average_to_the_score_and_mark_what_is_degraded(variant: str) -> No
     assert float(quality[..., : half - 1].mean()) > float(quality[..., half + 1 :].mean()) + 0.5
 
 
+def test_what_is_flat_has_the_score_of_the_whole() -> None:
+    sky = Image.new("RGB", (512, 512), (120, 170, 230))
+    sky.paste(photo(0, 512).crop((0, 256, 512, 512)), (0, 256))
+    quality = shipped("nr-lite").quality_map(tensor(sky))[0]
+    expected = score("nr-lite", tensor(sky), tensor(sky))
+    assert float((quality[:3] - expected).abs().max()) < 1e-4  # blocks there see nothing but sky
+    assert float((quality[4:] - expected).abs().max()) > 0.1
+    assert float(quality.mean()) == pytest.approx(expected, abs=1e-4)
+    empty = tensor(Image.new("RGB", (256, 256), "grey"))
+    assert float(shipped("nr-lite").quality_map(empty).std()) < 1e-5
+
+
 # The backbone's parts
 
 
@@ -355,3 +367,12 @@ def test_orders_follow_ladders_before_labels() -> None:
     assert not bool(order[2, 1])
     assert bool(order[0, 3])
     assert not bool(order.diagonal().any())
+
+
+@pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee"])
+def test_half_a_photograph_blurred_scores_lower_beside_the_original(name: str) -> None:
+    photograph = Image.open(ROOT / "examples" / "images" / "prompts" / f"{name}.jpg")
+    blurred, half = photograph.copy(), (photograph.width // 2, 0, photograph.width, photograph.height)
+    blurred.paste(blurred.crop(half).filter(ImageFilter.GaussianBlur(4)), half)
+    metric = aigciqa.create_metric("fr-lite")
+    assert metric(blurred, photograph) < metric(photograph, photograph) - 1

@@ -140,7 +140,7 @@ def test_terminal_report_and_comparison_give_the_same_interval(tmp_path: Path) -
     assert len(set(terminal.values())) == 3
 
     page = write_report(tmp_path / "report.html", rows, COLUMNS)
-    cells = {line[2]: line for line in cells_of(page, 'id="summary"')[1:-1]}
+    cells = {line[0]: line for line in cells_of(page, 'id="summary"')[1:-1]}
     assert {name: f"{line[5]} [{line[6].replace(' to ', ', ')}]" for name, line in cells.items()} == terminal
 
     sink = FileSink(str(tmp_path / "scores.csv"), COLUMNS)
@@ -152,7 +152,7 @@ def test_terminal_report_and_comparison_give_the_same_interval(tmp_path: Path) -
     assert {
         each["name"]: f"{each['mean']:.3f} [{each['low']:.3f}, {each['high']:.3f}]" for each in block["standings"]
     } == terminal
-    cells = {line[2]: line for line in cells_of(tmp_path / "comparison.html", 'id="summary"')[1:-1]}
+    cells = {line[0]: line for line in cells_of(tmp_path / "comparison.html", 'id="summary"')[1:-1]}
     assert {name: f"{line[5]} [{line[6].replace(' to ', ', ')}]" for name, line in cells.items()} == terminal
 
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter
 
 import aigciqa
 from aigciqa.errors import MissingExtraError
-from aigciqa.images.colour_maps import COLOURS, colour_map, overlay
+from aigciqa.images.colour_maps import colour_map, overlay
 from aigciqa.images.decode import load_image
 from aigciqa.images.preprocess import Preprocessor
 from aigciqa.registry import METRICS
@@ -25,10 +25,13 @@ PROMPTS = Path(__file__).parent.parent / "examples" / "images" / "prompts"
 QUARTERS = ((1, 0), (0, 1))
 
 
+FAR = 64  # of 255 steps down the scale, by which the colours end
+
+
 @pytest.fixture(scope="module")
 def colours() -> np.ndarray:
-    """Linear RGB (COLOURS, 3) of all colours, from the worst score to the best."""
-    rgb = colour_map(np.arange(COLOURS)[None], 0, COLOURS - 1)[0] / 255
+    """Linear RGB (FAR, 3) of all colours without their opacity, from just below the image's score to far below it."""
+    rgb = colour_map(np.arange(255, 255 - FAR, -1)[None], 255, 0, 255)[0, :, :3] / 255
     return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
 
 
@@ -40,12 +43,12 @@ def cielab(linear: np.ndarray) -> np.ndarray:
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
 
 
-def test_colours_run_from_bright_for_the_worst_to_dark_for_the_best_in_even_steps(colours: np.ndarray) -> None:
-    lightness = cielab(colours[::15])[:, 0]
+def test_colours_run_from_bright_to_dark_in_even_steps(colours: np.ndarray) -> None:
+    lightness = cielab(colours[::4])[:, 0]
     steps = -np.diff(lightness)
     assert lightness[0] > 85
-    assert lightness[-1] < 20
-    assert steps.min() > 0.6 * steps.max()
+    assert lightness[-1] < 45
+    assert steps.min() > 0.5 * steps.max()
 
 
 @pytest.mark.parametrize(
@@ -58,17 +61,27 @@ def test_colours_run_from_bright_for_the_worst_to_dark_for_the_best_in_even_step
     ids=["protanopia", "deuteranopia", "tritanopia"],
 )
 def test_colours_stay_apart_for_the_colour_blind(colours: np.ndarray, seen: list[tuple[float, ...]]) -> None:
-    lab = cielab((colours[::15] @ np.array(seen).T).clip(0, 1))
+    lab = cielab((colours[::4] @ np.array(seen).T).clip(0, 1))
     assert np.linalg.norm(np.diff(lab, axis=0), axis=1).min() > 2.3  # the least difference that is noticed
     assert np.diff(lab[:, 0]).max() < 0
 
 
-def test_scores_outside_the_range_look_like_its_ends() -> None:
-    inside = colour_map(np.array([[1.0, 4.0]]), 1.0, 4.0)
-    outside = colour_map(np.array([[-7.0, 99.0]], dtype=np.float32), 1.0, 4.0)
+def test_only_what_lies_below_the_score_is_coloured() -> None:
+    quality_map = np.array([[4.5, 4.0, 3.99, 3.5, 2.75, 1.0]])
+    opacity = colour_map(quality_map, 4.0, 0.0, 5.0)[0, :, 3].tolist()
+    assert opacity[:2] == [0, 0]
+    assert opacity == sorted(opacity)
+    assert opacity[2] < 5
+    assert opacity[-2:] == [217, 217]  # a quarter of the scale below, the last colour is reached
+
+
+def test_scores_outside_the_scale_look_like_its_ends() -> None:
+    inside = colour_map(np.array([[1.0, 1.5]]), 1.9, 1.0, 4.0)
+    outside = colour_map(np.array([[-7.0, 1.5]], dtype=np.float32), 1.9, 1.0, 4.0)
     assert inside.dtype == np.uint8
-    assert inside.shape == (1, 2, 3)
+    assert inside.shape == (1, 2, 4)
     assert (inside == outside).all()
+    assert (colour_map(np.array([[3.0]]), 99.0, 1.0, 4.0) == colour_map(np.array([[3.0]]), 4.0, 1.0, 4.0)).all()
 
 
 def jpeg(image: Image.Image) -> Image.Image:
@@ -127,12 +140,14 @@ def sum_of_features(metric: aigciqa.Metric) -> dict[str, torch.Tensor]:
 def test_the_overlay_lies_over_what_the_metric_sees(name: str, size: tuple[int, int]) -> None:
     preprocess = METRICS[name].preprocess
     image = Image.fromarray(draw(*size))
-    worst_to_the_left = np.linspace(0, 5, 8, dtype=np.float32)[None].repeat(8, axis=0)
-    shown = overlay(image, worst_to_the_left, preprocess, 0, 5)
+    good_in_the_middle = np.zeros((8, 8), np.float32)
+    good_in_the_middle[3:5, 3:5] = 5
+    shown = overlay(image, good_in_the_middle, preprocess, 0, 5)
     assert shown.size == image.size
     changed = (np.asarray(shown) != np.asarray(image)).any(axis=2)
     rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
-    assert changed[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].mean() > 0.99
+    assert changed[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].mean() > 0.85
+    assert not changed[size[0] // 2, size[1] // 2]  # what is not below the score is as it was
 
     marked = np.zeros((*size, 3), np.uint8)
     marked[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = 255
@@ -141,9 +156,6 @@ def test_the_overlay_lies_over_what_the_metric_sees(name: str, size: tuple[int, 
     marked[rows[0] + 1 : rows[-1], columns[0] + 1 : columns[-1]] = 0
     seen = Preprocessor(preprocess).image(Image.fromarray(marked))
     assert all(edge.float().mean() > 40 for edge in (seen[:, 0], seen[:, -1], seen[..., 0], seen[..., -1]))  # ... just
-
-    luma = np.asarray(shown.convert("L"))[rows[0] : rows[-1] + 1, columns]
-    assert luma[:, : len(columns) // 4].mean() > luma[:, -len(columns) // 4 :].mean() + 50
 
 
 @pytest.fixture
@@ -170,6 +182,10 @@ def test_the_plot_shows_the_image_its_score_and_a_colour_bar(form: str) -> None:
     _, bar = ax.figure.axes
     assert bar.get_ylabel() == "quality: opinion score from 0 (bad) to 5 (excellent)"
     assert bar.get_ylim() == (0, 5)
+    assert [line.get_ydata()[0] for line in bar.get_lines()][-1:] == [pytest.approx(score, abs=1e-3)]
+    colours = ax.figure.axes[1].collections[-1].cmap(np.linspace(0, 1, 256))
+    assert (colours[np.linspace(0, 5, 256) > score, 3] == 0).all()  # as in the picture: clear above the score
+    assert colours[0, 3] == pytest.approx(217 / 255)
 
 
 @pytest.mark.usefixtures("clean")

@@ -469,6 +469,12 @@ def test_everybody_can_use_the_pages(
     admin = site.open(f"/admin/{site.study.admin_secret}", **options)
     issues += serious_issues(admin)
     assert admin.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    for table in admin.locator(".scroll").all():
+        table.evaluate("scroll => { scroll.scrollLeft = 10000; }")
+        name = table.locator("tbody th").first.bounding_box()
+        assert name is not None
+        assert 0 <= name["x"] < 60  # the name of a row stays in view
+        assert name["width"] < width * 0.7
     issues += serious_issues(site.open("/", **options))
     assert issues == []
     assert len(site.complaints) == 1  # 403: a page without its link

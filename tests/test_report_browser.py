@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
+import json
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Locator, Page, Request, expect
 
 from aigciqa.report import thumbnails, write_report
 from tests.browser import Open, chromium, open_page, serious_issues  # noqa: F401
@@ -78,7 +82,7 @@ def test_sorting(page: Page) -> None:
     page.select_option("#sort", label="nr-lite · authenticity")
     assert scores(page)[0] == pytest.approx(4 - 3.977 / 2, abs=1e-3)
     page.select_option("#sort", label="File name")
-    assert shown(page, ".card bdi:first-child")[:3] == ["0.jpg", "1.jpg", "10.jpg"]
+    assert shown(page, ".card bdi:first-child")[:3] == ["0.jpg", "1.jpg", "2.jpg"]
     page.select_option("#sort", label="Order of the run")
     assert shown(page, ".card bdi:first-child")[:3] == ["0.jpg", "1.jpg", "2.jpg"]
     page.select_option("#sort", label="fr-lite · quality")
@@ -183,10 +187,16 @@ def test_quality_map(page: Page) -> None:
     page.get_by_label("Quality map").check()
     expect(page.locator("#overlay")).to_be_visible()
     corners = page.locator("#overlay").evaluate(
-        "canvas => [0, 3].map(at => [...canvas.getContext('2d').getImageData(at, at, 1, 1).data].slice(0, 3))"
+        "canvas => [0, 3].map(at => [...canvas.getContext('2d').getImageData(at, at, 1, 1).data])"
     )
-    assert sum(corners[0]) > 500  # the worst is bright
-    assert sum(corners[1]) < 200
+    assert corners[0][3] == 217  # far below the image's own score
+    assert corners[1][3] == 0  # above it: the image as it is
+    expect(page.locator("#map-low")).to_have_text("≤ 0.000")
+    expect(page.locator("#map-high")).to_have_text("5.000")
+    ramp = page.locator("#ramp").evaluate("canvas => [...canvas.getContext('2d').getImageData(0, 0, 256, 1).data]")
+    assert ramp[3] == 217
+    assert ramp[-1] == 0
+    expect(page.locator("#map-note")).to_contain_text("below this image’s own score, ")
     image, overlay = (page.locator(name).bounding_box() for name in ("#viewer-image", "#overlay"))
     assert image == overlay  # lite sees all of the image
     page.keyboard.press("m")
@@ -198,13 +208,77 @@ def test_quality_map(page: Page) -> None:
     expect(page.locator("#map-note")).to_have_text("No map of this image by this metric.")
 
 
-def test_full_size_from_disk(page: Page) -> None:
+def note(page: Page, image: str = "#viewer-image") -> Locator:
+    """What is said of an enlarged image."""
+    return page.locator("figure", has=page.locator(image)).get_by_role("status")
+
+
+def test_enlarging_shows_the_file(page: Page) -> None:
     page.locator(".card button").first.click()
-    width = "image => image.decode().then(() => image.naturalWidth)"
-    assert page.locator("#viewer-image").evaluate(width) == 256
-    page.keyboard.press("f")
-    assert page.locator("#viewer-image").evaluate(width) == 450
-    expect(page.locator("#full-note")).to_be_empty()
+    expect(note(page)).to_have_text("· 450 × 300 pixels")
+    expect(note(page, "#viewer-reference")).to_have_text("· 90 × 60 pixels")
+    assert page.locator("#viewer-image").evaluate("image => image.naturalWidth") == 450
+    for path, url in (
+        ("/a b/c#1.png", "file:///a%20b/c%231.png"),
+        ("C:\\a b\\c.png", "file:///C:/a%20b/c.png"),
+        ("c:/x/é.png", "file:///c:/x/%C3%A9.png"),
+        ("//host/share/x.png", None),
+        ("\\\\host\\share\\x.png", None),
+        ("/\\host\\share\\x.png", None),
+        ("s3://bucket/x.png", None),
+        ("https://host/x.png", None),
+        ("gen/x.png", None),
+        ("/caf\udce9.png", None),
+    ):
+        assert page.evaluate(f"fileUrl({json.dumps(path)})") == url, path
+
+
+def test_a_file_out_of_reach_leaves_the_thumbnail(
+    chromium: Browser,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From disk and from a server: the file where it was; where its whole path leads; else the thumbnail, as it is."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("beside.png", "gone.png", "whole.png", "evil.png"):
+        Image.fromarray(draw(400, 600)).save(name)
+    rows = [row(name, 1.0) for name in ("beside.png", "gone.png", str(tmp_path / "whole.png"), "evil.png")]
+    page_path = write_report("report.html", rows, COLUMNS)
+    Path("gone.png").unlink()
+    text = page_path.read_text()
+    # A stranger's page: what its data says leads nowhere but to files, and its policy lets nothing else through.
+    page_path.write_text(text.replace('"evil.png"]', '"https://127.0.0.1:1/evil.png"]'))
+    Path("moved").mkdir()
+    Path("moved/report.html").write_text(page_path.read_text())
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        served = f"http://127.0.0.1:{server.server_port}/"
+        full, thumbnail = "· 600 × 400 pixels", "· only the thumbnail: this page can’t load the file"
+        for url, expected in (
+            (page_path.resolve().as_uri(), [full, thumbnail, full, thumbnail]),
+            (Path("moved/report.html").resolve().as_uri(), [thumbnail, thumbnail, full, thumbnail]),
+            (f"{served}report.html", [full, thumbnail, full, thumbnail]),
+            (f"{served}moved/report.html", [thumbnail] * 4),
+        ):
+            page = chromium.new_page()
+            sent: list[Request] = []
+            page.on("request", lambda request, sent=sent: sent.append(request))
+            page.goto(url)
+            page.select_option("#sort", "order")
+            page.select_option("#direction", "up")
+            page.locator(".card button").first.click()
+            for text in expected:
+                expect(note(page)).to_have_text(text)
+                small = page.locator("#frame").evaluate("frame => frame.clientWidth <= 256")
+                assert small == (text == thumbnail)
+                page.keyboard.press("ArrowRight")
+            allowed = ("data:", served) if url.startswith("http:") else ("data:", "file:///")
+            beyond = [(each.url, each.failure) for each in sent if not each.url.startswith(allowed)]
+            assert beyond == [("https://127.0.0.1:1/evil.png", "csp")]  # the policy stopped it
+            page.close()
+        server.shutdown()
 
 
 def test_dark_and_light(report: Path, open_page: Open) -> None:  # noqa: F811
@@ -253,26 +327,48 @@ def test_failures_are_listed(page: Page) -> None:
     assert lines == ["broken.png\tflux\tnr-lite\tbroken.png: broken", "gone.png\tsdxl\tnr-lite\tgone.png: broken"]
 
 
+def test_distribution(page: Page) -> None:
+    strips = page.locator("[data-distribution='0'] .strip")
+    assert strips.count() == 4  # three groups and all
+    dots = "strips => strips.map(strip => strip.querySelector('path').getAttribute('d').split('M').length - 1)"
+    assert strips.evaluate_all(dots) == [40, 40, 40, 120]
+    page.select_option("#distribution-column", label="fr-lite · quality")
+    expect(strips.first).to_be_hidden()
+    assert page.locator("[data-distribution='2'] .strip").evaluate_all(dots) == [20, 20, 20, 60]
+    page.select_option("#distribution-column", label="nr-lite · quality")
+    strips.nth(3).scroll_into_view_if_needed()
+    # The best image's score is 3.977 of an axis from 1 to 3.977, with 2% of room at both ends.
+    box = strips.nth(3).bounding_box()
+    assert box is not None
+    x = box["x"] + box["width"] * 1.02 / 1.04
+    for step in range(12):  # its dot is somewhere on this line
+        page.mouse.move(x, box["y"] + box["height"] * (0.1 + 0.07 * step))
+        if "119.jpg" in (strips.nth(3).get_attribute("title") or ""):
+            break
+    assert strips.nth(3).get_attribute("title") == "119.jpg: 3.977"
+    page.mouse.click(x, box["y"] + box["height"] * (0.1 + 0.07 * step))
+    expect(page.locator("#viewer-name")).to_have_text("119.jpg")
+
+
 def test_charts(page: Page) -> None:
-    for place in ("#histogram", "#scatter-chart"):
-        expect(page.locator(f"{place} canvas").first).to_be_attached()
+    expect(page.locator("#scatter-chart canvas").first).to_be_attached()
     expect(page.locator("#scatter-note")).to_contain_text("120 images with both scores")
-    before = page.locator("#histogram").screenshot()
+    before = page.locator("#scatter-chart").screenshot()
     page.get_by_role("button", name="sd15", exact=True).click()
     page.wait_for_timeout(300)
-    assert page.locator("#histogram").screenshot() != before
+    assert page.locator("#scatter-chart").screenshot() != before
     page.select_option("#scatter-y", label="fr-lite · quality")
     expect(page.locator("#scatter-note")).to_contain_text("60 images with both scores")
 
 
 def test_charts_drawn_in_quick_succession_leave_one(page: Page) -> None:
-    count = "() => [Bokeh.documents.length, document.querySelectorAll('#histogram > *, #scatter-chart > *').length]"
+    count = "() => [Bokeh.documents.length, document.querySelectorAll('#scatter-chart > *').length]"
     expect(page.locator("#scatter-chart canvas").first).to_be_attached()
     before = page.evaluate(count)
     page.evaluate("for (let n = 0; n < 5; n++) document.querySelector('#legend button').click()")
     page.wait_for_timeout(500)
     assert page.evaluate(count) == before
-    expect(page.locator("#histogram canvas").first).to_be_attached()
+    expect(page.locator("#scatter-chart canvas").first).to_be_attached()
 
 
 def test_a_point_of_the_scatter_plot_opens_its_image(report: Path, open_page: Open) -> None:  # noqa: F811
@@ -306,14 +402,66 @@ def test_accessibility(report: Path, open_page: Open, scheme: Any, width: int) -
     assert serious_issues(page) == []
 
 
-def test_printing_shows_all_leaderboards_and_the_first_images(page: Page) -> None:
+def test_printing_shows_all_panels_and_the_best_and_the_worst(page: Page) -> None:
     page.emulate_media(media="print")
-    assert all(panel.is_visible() for panel in page.locator("[data-leaderboard]").all())
+    for section in ("leaderboard", "distribution"):
+        assert all(panel.is_visible() for panel in page.locator(f"[data-{section}]").all())
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert page.locator(".card").count() == 48
+    assert page.locator(".strip path").count() == 3 * 4
+    expect(page.locator("#print-note")).to_have_text(
+        "48 of 120 images: the 24 highest and the 24 lowest nr-lite · quality."
+    )
+    titles = ["The 24 highest nr-lite · quality", "The 24 lowest nr-lite · quality"]
+    assert page.locator(".cards .end").all_inner_texts() == titles
+    assert scores(page) == sorted(scores(page), reverse=True)
+    assert (len(scores(page)), scores(page)[0], scores(page)[-1]) == (48, 3.977, 1.0)
     assert page.locator("#controls").is_hidden()
+    breaks = "elements => elements.map(element => getComputedStyle(element).breakInside)"
+    assert set(page.locator("table:visible").evaluate_all(breaks)) == {"avoid"}
+    assert page.locator(".scroll").evaluate_all("all => all.every(each => each.scrollWidth <= each.clientWidth + 1)")
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.locator(".card").count() < 48
+    expect(page.locator("#print-note")).to_be_hidden()
+    page.emulate_media(media="screen")
+    # By a score that half of them lack: the lowest are those that have it.
+    page.select_option("#sort", label="fr-lite · quality")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert len(scores(page)) == 48
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    page.select_option("#sort", label="File name")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    expect(page.locator("#print-note")).to_have_text("48 of 120 images: the 24 first and the 24 last.")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    page.fill("#search", "prompt3")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    expect(page.locator("#print-note")).to_have_text("All 15 images.")
+    assert page.locator(".cards .end").count() == 0
+
+
+def test_names_of_rows_on_a_phone(tmp_path: Path, open_page: Open) -> None:  # noqa: F811
+    """They stay in view, in one line if they fit into half of it, and never break after a letter."""
+    names = ("flux.1-dev-fp8", "stable diffusion", "a-name/that-is-longer-than/half/a/phone/is-wide")
+    rows = [
+        row(f"{name}/{number}.png", 1.0 + number, group=name, metric=metric, authenticity=2.0)
+        for name in names
+        for number in range(3)
+        for metric in ("nr-lite", "fr-lite")
+    ]
+    rows.append(row(f"{'folder/' * 12}x.png"))
+    page = open_page(write_report(tmp_path / "report.html", rows, COLUMNS), viewport={"width": 390, "height": 844})
+    for details in page.locator("details:visible").all():
+        details.locator("summary").click()
+    tables = page.locator("table:visible:not(#viewer table)")
+    assert tables.count() == 6  # summary, leaderboard, differences, pairs, distribution, failures
+    for table in tables.all():
+        table.locator("xpath=..").evaluate("scroll => { scroll.scrollLeft = 10000; }")
+        for cell in table.locator("tbody th").all():
+            box, name = cell.bounding_box(), cell.locator(".name").bounding_box()
+            assert box is not None
+            assert name is not None
+            assert 0 <= box["x"] < 30  # where the table begins
+            assert name["height"] < 30 or 150 < name["width"] < 200
+    assert serious_issues(page) == []
 
 
 def test_hostile_names_are_text(tmp_path: Path, open_page: Open) -> None:  # noqa: F811
@@ -329,7 +477,7 @@ def test_hostile_names_are_text(tmp_path: Path, open_page: Open) -> None:  # noq
     page.locator("#gallery").scroll_into_view_if_needed()
     titles = page.locator(".card button").evaluate_all("cards => cards.map(card => card.title)")
     # A driver can't pass on what is no Unicode, and the browser takes U+0000 as it is in scripts.
-    assert [title for title in reversed(titles) if "caf" not in title] == [
+    assert [title.rpartition("\n")[0] for title in reversed(titles) if "caf" not in title] == [
         name for name in HOSTILE if "caf" not in name
     ]
     page.locator(".card button").first.click()
@@ -337,7 +485,7 @@ def test_hostile_names_are_text(tmp_path: Path, open_page: Open) -> None:  # noq
         assert page.locator("#viewer-metadata dd").first.inner_text()
         page.keyboard.press("ArrowRight")
     page.keyboard.press("Escape")
-    expect(page.locator("#histogram canvas").first).to_be_attached()
+    assert page.locator(".strip path").count() == len(HOSTILE) + 1
     assert page.locator("img[onerror]").count() == 0
     assert page.evaluate("document.documentElement.scrollWidth") <= 1280
     with page.expect_download() as download:
@@ -354,7 +502,10 @@ def test_a_large_report_keeps_thumbnails_beside_it(
 ) -> None:
     monkeypatch.setattr(thumbnails, "INLINE_BYTES", 1000)
     Image.fromarray(draw(60, 90)).save(tmp_path / "a.jpg")
-    rows = [row(str(tmp_path / "a.jpg"), float(number)) for number in range(10_000)]
+    rows = [
+        row(str(tmp_path / "a.jpg"), float(number), group=f"g{number % 5}", reference=f"p{number // 5}")
+        for number in range(10_000)
+    ]
     page = open_page(write_report(tmp_path / "100% report.html", rows, COLUMNS))
     expect(page.locator("#status")).to_have_text("10,000 of 10,000 images")
     page.locator("#gallery").scroll_into_view_if_needed()
@@ -363,3 +514,32 @@ def test_a_large_report_keeps_thumbnails_beside_it(
     expect(card).to_be_in_viewport()
     assert card.locator("img").evaluate("image => image.decode().then(() => image.naturalWidth)") == 90
     assert page.locator(".card").count() < 100
+    check_prompts_of_a_large_report(page)
+
+
+def check_prompts_of_a_large_report(page: Page) -> None:
+    """Few of its rows are in the document, wherever one is; the first thirty are printed."""
+    rows = page.locator(".grid-body .grid-row")
+    expect(page.locator("#grid-status")).to_have_text("2,000 of 2,000 prompts, 5 groups")
+    page.select_option("#grid-sort", "name")
+    assert 0 < rows.count() < 15
+    page.locator("#grid").scroll_into_view_if_needed()
+    page.locator("#grid").evaluate("grid => grid.scrollTo(0, grid.scrollHeight)")
+    last = page.locator(".grid-row[aria-rowindex='2001']")
+    expect(last).to_be_in_viewport()
+    assert last.locator(".words").inner_text() == "p1999"
+    assert rows.count() < 15
+    last.locator(".tile").last.focus()
+    page.keyboard.press("Control+Home")
+    expect(page.locator(".grid-row[aria-rowindex='2'] .tile").first).to_be_focused()
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert rows.count() == 30
+    expect(page.locator("#grid-printed")).to_have_text("30 of 2,000 prompts, sorted by prompt.")
+    expect(page.locator("#grid-controls")).to_be_hidden()
+    box = page.locator("#grid").bounding_box()
+    assert box is not None
+    assert box["height"] > 30 * 100
+    page.emulate_media(media="screen")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert rows.count() < 15

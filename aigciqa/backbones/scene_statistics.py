@@ -23,8 +23,9 @@ BANDS_SKIPPED = 5
 STATISTICS = 144
 #: Variance of an 8-bit image's rounding and a little more: what is below it is not seen.
 FLOOR = 0.25
-#: Positions among the statistics of the mean log contrast and of the ratio of second differences to gradients.
-TEXTURE, SHARPNESS = 0, 30
+#: Positions among the statistics of the mean log contrast, of the ratio of second differences to gradients, and of the
+#: share of flat positions.
+TEXTURE, SHARPNESS, FLATNESS = 0, 30, 143
 
 
 def block_statistics(blocks: Tensor) -> Tensor:

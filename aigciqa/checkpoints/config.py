@@ -10,6 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from aigciqa.backbones import backbone_names
 from aigciqa.errors import CheckpointError, InputError, WrongMetricError, shortened
 from aigciqa.heads import head_names
@@ -25,6 +28,9 @@ from aigciqa.registry import (
     known_metric,
     metric_info,
 )
+from aigciqa.stats.bootstrap import Array
+from aigciqa.stats.reference_sets import ReferenceSet
+from aigciqa.tables.provenance import MetricFacts
 
 FORMAT = 1
 #: Bytes a `config.json` may have.
@@ -78,6 +84,7 @@ class MetricConfig:
         license: SPDX identifier of the weights' license; None where none was stated.
         training: database, protocol, split seed, hyper-parameters.
         results: correlations with confidence intervals.
+        reference_sets: scores of known images, for percentiles; the first is the one that tables of scores tell.
 
     Example:
         >>> import aigciqa
@@ -97,11 +104,31 @@ class MetricConfig:
     license: str | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     results: Mapping[str, Any] = field(default_factory=dict)
+    reference_sets: tuple[ReferenceSet, ...] = ()
 
     @property
     def dimensions(self) -> tuple[str, ...]:
         """What the head predicts, in the order of its outputs."""
         return tuple(self.score_ranges)
+
+    @property
+    def facts(self) -> MetricFacts:
+        """What a report says of the metric."""
+        return MetricFacts(self.score_ranges, self.preprocess.seen, self.reference_sets)
+
+    def reference_set(self) -> ReferenceSet:
+        """The set whose percentiles tables of scores tell, the first; InputError where there is none."""
+        if not self.reference_sets:
+            raise InputError(
+                f"{self.metric}: no scores of a reference set are known of its weights, to take percentiles in; leave "
+                "percentiles out. Those of nr-lite and nr-efficientnet-lite2 have one, and heads from aigciqa fit"
+            )
+        return self.reference_sets[0]
+
+    def percentiles(self, scores: ArrayLike) -> Array:
+        """Percentiles (B, n) of scores (B, n) in the `reference_set`."""
+        known, columns = self.reference_set(), np.asarray(scores).T
+        return np.stack([known.percentiles(*each) for each in zip(self.dimensions, columns, strict=True)], axis=1)
 
     @classmethod
     def from_spec(cls, spec: MetricSpec) -> MetricConfig:
@@ -135,12 +162,13 @@ class MetricConfig:
             license=reader.license(),
             training=reader.free("training"),
             results=reader.free("results"),
+            reference_sets=reader.reference_sets(),
         )
 
     def to_dict(self) -> dict[str, Any]:
         """As `config.json` holds it, size and hash of the weights aside."""
         preprocess = self.preprocess
-        return {
+        data = {
             "format": FORMAT,
             "metric": self.metric,
             "kind": self.kind,
@@ -154,6 +182,7 @@ class MetricConfig:
             "training": dict(self.training),
             "results": dict(self.results),
         }
+        return data | ({"reference_sets": list(map(asdict, self.reference_sets))} if self.reference_sets else {})
 
 
 def read_config(path: Path) -> tuple[MetricConfig, WeightsFile]:
@@ -276,6 +305,16 @@ class _Reader:
         if value is not None and not re.fullmatch(r"[A-Za-z0-9][\w.+-]{0,99}", value, re.ASCII):
             raise self.error("license", "an SPDX identifier such as Apache-2.0, or null")
         return cast("str | None", value)
+
+    def reference_sets(self) -> tuple[ReferenceSet, ...]:
+        listed, dimensions = self.get("reference_sets", list, []), {*self.score_ranges()}
+        try:
+            found = tuple(map(ReferenceSet.from_dict, listed))
+        except InputError as error:
+            raise CheckpointError(f"config.json: '{self.prefix}reference_sets': {error}") from error
+        if any(each.quantiles.keys() != dimensions for each in found):
+            raise self.error("reference_sets", "quantiles of every dimension, and no others")
+        return found
 
     def triple(self, key: str, low: float, high: float) -> tuple[float, float, float]:
         value = self.get(key, list)

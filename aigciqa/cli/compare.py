@@ -41,6 +41,8 @@ from aigciqa.utils.paths import absolute, counted
 
 if TYPE_CHECKING:
     from aigciqa.compare.groups import Group, Result
+    from aigciqa.metric import Metric
+    from aigciqa.tables.provenance import MetricFacts
 
 #: More groups are counted, not named, in a report's title.
 _TITLE_NAMES = 4
@@ -120,10 +122,12 @@ def main(
         check_names(list(titles.values()), baseline)
     groups = {argument: _table_group(titles[argument], table, names) for argument, table in tables.items()}
     dimensions = dict.fromkeys(name for table in tables.values() for name in table.dimensions)
+    known: list[Mapping[str, MetricFacts]] = [table.metrics for table in tables.values()]
     if folders:
         names = names or _named_in(groups.values())
-        scored, predicted = _score_folders(folders, titles, names, reference, weights, dimension, quiet, **computing)
-        dimensions |= dict.fromkeys(predicted)
+        scored, metrics = _score_folders(folders, titles, names, reference, weights, dimension, quiet, **computing)
+        dimensions |= dict.fromkeys(dimensions_of(metrics, dimension))
+        known.append({metric.name: metric.config.facts for metric in metrics})
         if tables:  # of which only the images are known, not the folder that was scored
             scored = {argument: Group.of_rows(each.name, each.rows) for argument, each in scored.items()}
         groups |= scored
@@ -138,7 +142,7 @@ def main(
         if output is not None:
             text.write_result(result, output)
         if report is not None:
-            _write_report(report, result, compared)
+            _write_report(report, result, compared, _agreeing(known))
     sys.exit(_status(result))
 
 
@@ -155,8 +159,8 @@ def _score_folders(
     dtype: str,
     batch_size: int | None,
     workers: int | None,
-) -> tuple[dict[str, Group], list[str]]:
-    """The scores of the images in each folder, and their dimensions; references are encoded once for all folders."""
+) -> tuple[dict[str, Group], list[Metric]]:
+    """The scores of the images in each folder, and the metrics; references are encoded once for all folders."""
     from tqdm import tqdm
 
     from aigciqa.compare.groups import Group
@@ -177,8 +181,7 @@ def _score_folders(
     names = names or (unnamed_metric("nr" if reference is None else "fr", weights, quiet),)
     check_references(names, reference, Item(""), folders)
     metrics = load_metrics(names, weights, device, dtype, dimension)
-    dimensions = dimensions_of(metrics, dimension)
-    columns = columns_of(dimensions)
+    columns = columns_of(dimensions_of(metrics, dimension))
 
     def items(folder: str, relatives: list[str]) -> Iterator[Item]:
         """The items of a folder; notes where below it they lie."""
@@ -195,7 +198,7 @@ def _score_folders(
             with tqdm(records, printable(name), total, leave=False, disable=quiet or None, unit="score") as bar:
                 rows = [to_row(record, columns) for record in bar]
             groups[folder] = Group(name, rows, [relative for relative in relatives for _ in metrics])
-    return groups, dimensions
+    return groups, metrics
 
 
 def _titles(arguments: Sequence[str]) -> dict[str, str]:
@@ -238,11 +241,24 @@ def _divided(whole: Group) -> list[Group]:
     return [Group.of_rows(name, each, whole.table) for name, each in rows.items()]
 
 
-def _write_report(path: str, result: Result, dimensions: Sequence[str]) -> None:
+def _agreeing(known: Sequence[Mapping[str, MetricFacts]]) -> dict[str, MetricFacts]:
+    """Metric -> what is known of it, where all that scored by it agree; else it had several weights."""
+    from aigciqa.tables.provenance import MetricFacts
+
+    names = dict.fromkeys(itertools.chain.from_iterable(known))
+    found = {name: [each[name] for each in known if name in each] for name in names}
+    return {
+        name: first if all(each == first for each in others) else MetricFacts({})
+        for name, (first, *others) in found.items()
+    }
+
+
+def _write_report(path: str, result: Result, dimensions: Sequence[str], known: Mapping[str, MetricFacts]) -> None:
     """A report of all rows, grouped as they were compared."""
     from aigciqa.report import write_report
 
-    columns = columns_of(dimensions)
+    carried = dict.fromkeys(name for group in result.groups if group.table is not None for name in group.table.others)
+    columns = columns_of(dimensions, carried)
     blank = dict.fromkeys(columns)
     rows = (
         {**blank, **(group.table.located(row) if group.table is not None else row), "group": group.name}
@@ -252,7 +268,15 @@ def _write_report(path: str, result: Result, dimensions: Sequence[str]) -> None:
     matches = (key for group in result.groups for key in result.matching.keys.get(group.name, [""] * len(group.rows)))
     names = [group.name for group in result.groups]
     title = ", ".join(names) if len(names) <= _TITLE_NAMES else f"{len(names)} groups"
-    write_report(path, rows, columns, matches=matches, title=f"Comparison of {title}", baseline=result.baseline)
+    write_report(
+        path,
+        rows,
+        columns,
+        matches=matches,
+        title=f"Comparison of {title}",
+        baseline=result.baseline,
+        metrics=known,
+    )
 
 
 def _status(result: Result) -> int:

@@ -41,7 +41,7 @@ from aigciqa.registry import SCORE_RANGES
 from aigciqa.scoring.parts import Parts
 from aigciqa.scoring.resume import refuse_changed
 from aigciqa.scoring.sinks import LostError, begun, journal_of
-from aigciqa.tables.columns import columns_of, dimensions_of, std_columns, to_row
+from aigciqa.tables.columns import columns_of, dimensions_of, scored_columns, to_row
 from aigciqa.tables.text import printable
 from aigciqa.utils.files import locked
 from aigciqa.utils.object_stores import may_exist
@@ -90,6 +90,10 @@ if TYPE_CHECKING:
 @weights_option
 @click.option("--dimension", metavar="D", help=f"Write this dimension only, such as {', '.join(SCORE_RANGES)}.")
 @click.option("--uncertainty", is_flag=True, help="Write how sure the scores are, too: heads of aigciqa fit know it.")
+@click.option(
+    "--percentiles", is_flag=True,
+    help="Write where the scores stand among those of known images, too: the share that scores lower.",
+)  # fmt: skip
 @click.option("--quiet", is_flag=True, help="No progress and no summary.")
 @click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=show_metrics, help="List metrics.")
 def main(
@@ -113,6 +117,7 @@ def main(
     weights: str,
     dimension: str | None,
     uncertainty: bool,
+    percentiles: bool,
     quiet: bool,
 ) -> None:
     """Score the quality of AI-generated images.
@@ -127,6 +132,7 @@ def main(
     from aigciqa.cli.inputs import Inputs
     from aigciqa.scoring.maps import MapFolder, lies_in
     from aigciqa.scoring.sources import describe_skipped
+    from aigciqa.scoring.summary import percentile_lines
 
     if not images:
         raise click.UsageError("nothing to score: name at least one image, folder, pattern, manifest or -")
@@ -137,8 +143,8 @@ def main(
         raise click.UsageError("--resume goes on with a file: name it with -o")
     if engine == "ray" and output is None:
         raise click.UsageError("--engine ray writes a folder of parts: name it with -o, as in -o scores.parquet")
-    if engine == "ray" and (maps is not None or decoder != "pillow" or uncertainty):
-        raise click.UsageError("--maps, --decoder and --uncertainty go with --engine local")
+    if engine == "ray" and (maps is not None or decoder != "pillow" or uncertainty or percentiles):
+        raise click.UsageError("--maps, --decoder, --uncertainty and --percentiles go with --engine local")
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite: give one of them")
     check_output("-o", output, [*images, reference], is_folder=engine == "ray")
@@ -164,7 +170,7 @@ def main(
         metrics = load_metrics(names, weights, device, dtype, dimension)
     dimensions = dimensions_of(metrics, dimension)
     folder = MapFolder(maps, metrics) if maps is not None else None
-    scored = [*dimensions, *std_columns(dimensions if uncertainty else ())]
+    scored = scored_columns(dimensions, uncertainty, percentiles)
     carried = inputs.carry(columns_of(scored))
     columns = columns_of(scored, carried)
     kept = output if engine == "ray" or output is None else journal_of(output)
@@ -172,7 +178,8 @@ def main(
     if report is not None:
         from aigciqa.report import Report
 
-        page = Report(report, columns_of(dimensions, carried))
+        known = {metric.name: metric.config.facts for metric in metrics}
+        page = Report(report, columns_of(scored_columns(dimensions, uncertainty, False), carried), metrics=known)
     score_ranges = {name: each.config.score_ranges[name] for each in metrics for name in each.dimensions}
     score_ranges = {name: score_ranges[name] for name in dimensions}
     run = _Run([metric.name for metric in metrics], score_ranges, columns, output, kept, page, folder, group_by, quiet)
@@ -184,7 +191,8 @@ def main(
     items = inputs.items() if folder is None else folder.watch(inputs.items())
     scoring: dict[str, Any] = {
         "metric": metrics, "batch_size": batch_size, "workers": workers, "strict": strict, "decoder": decoder,
-        "uncertainty": uncertainty, "maps": "dense" if maps is not None else "coarse" if report is not None else None,
+        "uncertainty": uncertainty, "percentiles": percentiles,
+        "maps": "dense" if maps is not None else "coarse" if report is not None else None,
     }  # fmt: skip
     if output is None:
         score: Callable[[], object] = partial(_print_scores, run, items, scoring)
@@ -204,7 +212,8 @@ def main(
     signal.signal(signal.SIGTERM, terminate)
     if inputs.can_be_listed_again:
         run.count_ahead(inputs.listed)
-    sys.exit(run.carry_out(score, lambda: describe_skipped(inputs.skipped)))
+    said = percentile_lines(metrics, dimensions) if percentiles else []
+    sys.exit(run.carry_out(score, lambda: [*said, *describe_skipped(inputs.skipped)]))
 
 
 def _print_scores(run: _Run, items: Iterator[Item], scoring: dict[str, Any]) -> None:
@@ -299,7 +308,7 @@ class _Run:
             self._say(f"{counted(self.taken, 'row')} in {self.output}")
         failed = self.summary.failed
         if self.maps is not None:
-            self._say(f"maps in {self.maps.folder}")
+            self._say(f"maps in {self.maps.folder}" + (f", such as {self.maps.example}" if self.maps.example else ""))
             failed += self.maps.failed
             if count := self.maps.failed:
                 why = self.maps.first_failure

@@ -6,6 +6,7 @@ import itertools
 import math
 import os
 import posixpath
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -162,11 +163,11 @@ def match(groups: Sequence[Group]) -> Matching:
     """Find what tells the images of one prompt.
 
     By their reference if all that have scores have one and groups share some: by its path, or, where no two groups
-    share a path, by its file name. Otherwise by the image's relative path, with or without its suffix, whichever
-    matches more, or, where no two groups share a path, by its stem. Never by what two images of a group have in common.
-    NFC and NFD make no difference.
+    share a path, by its file name. Likewise by the text in their cell `prompt`. Otherwise by the image's relative path,
+    with or without its suffix, whichever matches more, or, where no two groups share a path, by its stem; never by what
+    two images of a group have in common. NFC and NFD make no difference.
     """
-    for by_path, by_name in ((_REFERENCE_PATHS, _REFERENCE_NAMES), (_IMAGE_PATHS, _IMAGE_NAMES)):
+    for by_path, by_name in ((_REFERENCE_PATHS, _REFERENCE_NAMES), (_PROMPTS, ()), (_IMAGE_PATHS, _IMAGE_NAMES)):
         rules = by_path if any(_have_common_keys(groups, rule) for rule in by_path) else by_name
         candidates = [Matching(rule.name, keys) for rule in rules if (keys := _keys(groups, rule)) is not None]
         best = max(candidates, key=_matched, default=None)  # the first of equals
@@ -179,25 +180,36 @@ class _Rule(NamedTuple):
     """How to tell the prompt of a row."""
 
     name: str
-    is_of_reference: bool  # or of the image
-    key: Callable[[str], str]  # of a path
+    identity: Callable[[Row, str], str | None]  # of a row and its relative path: what identifies its group's prompt
+    key: Callable[[str], str]  # of an identity: what groups are matched by
 
     def __call__(self, row: Row, relative_path: str) -> tuple[str | None, str | None]:
-        """What identifies the prompt in its group, and the key to match by; None for a reference that is missing."""
-        if self.is_of_reference and row["reference"] is None:
-            return None, None
-        path = name_key(absolute(row["reference"]) if self.is_of_reference else relative_path)
-        return path, self.key(path)
+        """What identifies the prompt in its group, and the key to match by; None where the row does not say."""
+        identity = self.identity(row, relative_path)
+        return identity, None if identity is None else self.key(identity)
+
+
+def _reference(row: Row, _: str) -> str | None:
+    return None if row["reference"] is None else name_key(absolute(row["reference"]))
+
+
+def _prompt(row: Row, _: str) -> str | None:
+    return unicodedata.normalize("NFC", str(row["prompt"])) if row.get("prompt") else None
+
+
+def _image(_: Row, relative_path: str) -> str:
+    return name_key(relative_path)
 
 
 def _without_suffix(path: str) -> str:
     return os.path.splitext(path)[0]
 
 
-_REFERENCE_PATHS = (_Rule("reference", True, str),)
-_REFERENCE_NAMES = (_Rule("name of the reference", True, posixpath.basename),)
-_IMAGE_PATHS = (_Rule("relative path", False, str), _Rule("relative path without its suffix", False, _without_suffix))
-_IMAGE_NAMES = (_Rule("stem", False, lambda path: posixpath.basename(_without_suffix(path))),)
+_REFERENCE_PATHS = (_Rule("reference", _reference, str),)
+_REFERENCE_NAMES = (_Rule("name of the reference", _reference, posixpath.basename),)
+_PROMPTS = (_Rule("prompt", _prompt, str),)
+_IMAGE_PATHS = (_Rule("relative path", _image, str), _Rule("relative path without its suffix", _image, _without_suffix))
+_IMAGE_NAMES = (_Rule("stem", _image, lambda path: posixpath.basename(_without_suffix(path))),)
 
 
 def _have_common_keys(groups: Sequence[Group], rule: _Rule) -> bool:

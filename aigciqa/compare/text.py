@@ -189,7 +189,8 @@ def _verdict(result: Result, comparison: Comparison, found: NonInferiority) -> s
     if found.n == 0:
         return f"FAILED: {name} has no scores of {label}."
     ratio = f"{found.mean / found.baseline_mean:.3f} of {printable(str(result.baseline))}'s"
-    means = f"{rounded(found.mean)} against {rounded(found.baseline_mean)}"
+    over = f"over the {found.n} prompts that both have" if found.matched else "over all scores, no prompts in common"
+    means = f"{rounded(found.mean)} against {rounded(found.baseline_mean)}, {over}"
     verdict = "FAILED" if found in comparison.below else "passed"
     unsure = "; noise alone could turn it" if found.low <= 0 <= found.high else ""
     return f"{verdict}: {label}: {name} is {ratio} ({means}); needed: {result.share:g}{unsure}."

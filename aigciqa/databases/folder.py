@@ -20,8 +20,8 @@ from aigciqa.utils.paths import absolute, shown
 MANIFEST = "manifest.csv"
 #: Columns of a manifest that say something else than a score.
 METADATA = ("image", "reference", "prompt", "generator", "group")
-#: What `aigciqa mos` writes beside a column of scores: their spread and the ends of their intervals.
-OF_SCORES = ("_std", "_low", "_high")
+#: What `aigciqa mos` and `score` write beside a column of scores: their spread, ends of intervals, percentiles.
+OF_SCORES = ("_std", "_low", "_high", "_percentile")
 #: Of scores in a table, at most.
 ROUNDING = 0.02
 SPEC = DatabaseSpec(

@@ -71,3 +71,17 @@ class Head(nn.Module):
         contribution: Tensor = torch.einsum("bc,bchw->bhw", slope[:, : maps.shape[1]], maps)
         rest: Tensor = self(features)[:, index] - contribution.mean(dim=(1, 2))
         return contribution + rest[:, None, None]
+
+
+def head_input(features: Tensor, references: Tensor | None) -> Tensor:
+    """What a head reads: features (B, D); with those of references, (B, D) or (1, D): [generated, reference]."""
+    if references is None:
+        return features
+    if references.shape[0] not in (1, features.shape[0]):
+        raise unequal(features.shape[0], references.shape[0])
+    return torch.cat([features, references.expand_as(features)], dim=1)
+
+
+def unequal(images: int, references: int) -> InputError:
+    """The error of images that have not a reference each."""
+    return InputError(f"{images} images but {references} references: pass one reference for each image")

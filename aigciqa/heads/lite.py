@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from aigciqa.backbones.lite import THUMBNAIL, squash
+from aigciqa.backbones.scene_statistics import FLATNESS
 from aigciqa.errors import InputError
 from aigciqa.heads.base import Head
 
@@ -34,6 +35,8 @@ TREES, DEPTH = 480, 3
 #: Shallow trees add up what single statistics say; on images unlike the training ones they err less than deep ones.
 ALIGNED_TREES, ALIGNED_DEPTH = 3200, 2
 CORRECTION_HIDDEN = (24, 12)
+#: Shares of flat positions from which a block counts in a map as wholly flat, and up to which as wholly textured.
+FLAT, TEXTURED = 0.95, 0.7
 #: Distance of textured statistics below which two images are as good as the same.
 NEAR = 0.02
 
@@ -130,7 +133,11 @@ class BlockScores(nn.Module):
 
 
 class LiteHead(Head):
-    """What both heads share: a number of statistics per block, and maps from a head on single blocks."""
+    """What both heads share: a number of statistics per block, and maps from a head on single blocks.
+
+    A block counts by how textured it is: a clear sky has the score of the whole image, since there is nothing in it to
+    be good or bad.
+    """
 
     def __init__(self, statistics: int) -> None:
         super().__init__()
@@ -149,9 +156,12 @@ class LiteHead(Head):
 
     def score_map(self, maps: Tensor, features: Tensor, index: int) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):
-            cells: Tensor = self.blocks(maps[:, : self.statistics].float())
+            statistics = maps[:, : self.statistics].float()
+            cells: Tensor = self.blocks(statistics)
+            weights = ((FLAT - statistics[:, FLATNESS]) / (FLAT - TEXTURED)).clamp(0, 1)
+            typical = (weights * cells).sum(dim=(1, 2)) / weights.sum(dim=(1, 2)).clamp(min=1e-6)
             score: Tensor = self(features)[:, index]
-            return cells + (score - cells.mean(dim=(1, 2)))[:, None, None]
+            return score[:, None, None] + weights * (cells - typical[:, None, None])
 
 
 class Quality(nn.Module):

@@ -12,14 +12,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from aigciqa.registry import known_metric
 from aigciqa.stats.means import prompt_of
-from aigciqa.tables.columns import scores_of
+from aigciqa.tables.columns import finite, scores_of, uncertainty_columns
+from aigciqa.tables.provenance import MetricFacts
 
 #: Failures that are kept with their reason; the others are counted.
 FAILURE_LIMIT = 1000
 #: Longest side of a map that is kept; larger ones are averaged down.
 MAP_SIDE = 32
 LEVELS = 255
+#: What the report calls people's ratings, where it calls others by their metric.
+PEOPLE = "people"
 
 
 class Image(NamedTuple):
@@ -29,7 +33,8 @@ class Image(NamedTuple):
     reference: str | None  # its path
     group: str  # empty if there is none
     prompt: str  # by which it is resampled
-    match: str | None  # what it shares with the images of other groups that it is compared with; None if unknown
+    text: str | None  # of its prompt
+    match: str | None  # as `Report.add` was given it
 
 
 class Failure(NamedTuple):
@@ -48,6 +53,8 @@ class Column:
     metric: str
     dimension: str
     values: NDArray[np.float64]  # (images,), NaN where an image has no such score
+    deviations: NDArray[np.float64]  # (images,), of the scores; NaN where none is known
+    score_range: tuple[float, float] | None  # lowest and highest; None if unknown
 
     @property
     def label(self) -> str:
@@ -81,13 +88,15 @@ class SmallMap:
 class Collection:
     """What a report shows, gathered while rows come, in less than a kilobyte for an image with its map."""
 
-    def __init__(self, columns: Sequence[str]) -> None:
-        self.dimensions = scores_of(columns)
+    def __init__(self, columns: Sequence[str], metrics: Mapping[str, MetricFacts]) -> None:
+        self.uncertainty = uncertainty_columns(columns)
+        self.dimensions = tuple(name for name in scores_of(columns) if name not in self.uncertainty.values())
         self.images: list[Image] = []
         self.failures: list[Failure] = []
         self.failed: Counter[tuple[str, str]] = Counter()  # by metric and group
         self.maps: dict[tuple[int, str], SmallMap] = {}
-        self._values: dict[tuple[str, str], array[float]] = {}
+        self._metrics = metrics
+        self._values: dict[tuple[str, str], array[float]] = {}  # by metric and column
         self._scored: set[tuple[int, str]] = set()  # index of an image, and metric
         self._indices: dict[Image, int] = {}
 
@@ -99,15 +108,13 @@ class Collection:
             if len(self.failures) < FAILURE_LIMIT:
                 self.failures.append(Failure(row["image"], group, metric, row["error"]))
             return
-        reference, prompt = row["reference"] or None, prompt_of(row)
-        if match is None and (reference or row.get("prompt")):
-            match = prompt
-        index = self._index(Image(row["image"], reference, group, prompt, match or None), metric)
-        for dimension in self.dimensions:
-            if row.get(dimension) is not None and math.isfinite(row[dimension]):
-                values = self._values.setdefault((metric, dimension), array("d"))
+        text = str(row["prompt"]) if row.get("prompt") else None
+        index = self._index(Image(row["image"], row["reference"] or None, group, prompt_of(row), text, match), metric)
+        for name in (*self.dimensions, *self.uncertainty.values()):
+            if not math.isnan(value := finite(row.get(name))):
+                values = self._values.setdefault((metric, name), array("d"))
                 values.extend([math.nan] * (index + 1 - len(values)))
-                values[index] = row[dimension]
+                values[index] = value
         if quality_map is not None and np.isfinite(quality_map).all():
             self.maps[index, metric] = SmallMap.of(quality_map)
 
@@ -121,11 +128,29 @@ class Collection:
     def columns(self) -> list[Column]:
         """The columns of scores, in order of their metrics' first rows."""
         found = []
-        for (metric, dimension), values in self._values.items():
-            whole = np.full(len(self.images), math.nan)
-            whole[: len(values)] = values
-            found.append(Column(metric, dimension, whole))
+        for metric, dimension in self._values:
+            if dimension in self.dimensions:
+                deviations = self._whole(metric, self.uncertainty.get(dimension))
+                score_range = self.facts_of(metric).score_ranges.get(dimension)
+                found.append(Column(metric, dimension, self._whole(metric, dimension), deviations, score_range))
         return found
+
+    def facts_of(self, metric: str) -> MetricFacts:
+        """What is known of a metric: what the report was told, else what the table of metrics says."""
+        if metric in self._metrics:
+            return self._metrics[metric]
+        spec = known_metric(metric)
+        if spec is None:
+            return MetricFacts({})
+        return MetricFacts(spec.score_ranges, None if spec.embedded else spec.preprocess.seen)  # ours see whole images
+
+    def _whole(self, metric: str, name: str | None) -> NDArray[np.float64]:
+        """What a metric's rows have in a column, for every image."""
+        whole = np.full(len(self.images), math.nan)
+        if name is not None:
+            values = self._values.get((metric, name), ())
+            whole[: len(values)] = values
+        return whole
 
     def _index(self, image: Image, metric: str) -> int:
         """The index of an image; one that a metric has scored before is listed again."""

@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 import aigciqa
 from aigciqa.errors import InputError
 from aigciqa.report import sections
-from aigciqa.report.collection import FAILURE_LIMIT, Collection
+from aigciqa.report.collection import FAILURE_LIMIT, PEOPLE, Collection
 from aigciqa.report.payload import payload, select_gallery
+from aigciqa.report.prompts import matches_of, shared_prompts
 from aigciqa.report.thumbnails import Thumbnails
 from aigciqa.tables.columns import finite, human_columns
+from aigciqa.tables.provenance import MetricFacts
 from aigciqa.tables.text import percent, probability, rounded
 from aigciqa.utils.extras import needs_extra
 from aigciqa.utils.files import write_file
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 DEFAULT_TITLE = "Image quality"
-#: What the report calls people's ratings, where it calls others by their metric.
-PEOPLE = "people"
 _BOKEH = ("bokeh.min.js", "bokeh-api.min.js")
 
 
@@ -46,6 +46,7 @@ def write_report(
     matches: Iterable[str | None] | None = None,
     title: str = DEFAULT_TITLE,
     baseline: str | None = None,
+    metrics: Mapping[str, MetricFacts] | None = None,
 ) -> Path:
     """Write a report of rows of scores.
 
@@ -58,10 +59,12 @@ def write_report(
             finite counts as none.
         columns: of the rows.
         maps: the quality map (h, w) of each row, or None.
-        matches: of each row what it has in common with rows of other groups; empty: nothing. None: its reference, else
-            its cell `prompt`.
+        matches: of each row what it has in common with rows of other groups; empty: nothing. None: as
+            `aigciqa.compare` finds it.
         title: of the page.
         baseline: the group that others are compared with; None: the best groups, pair by pair.
+        metrics: name -> what is known of it: `ScoreTable.metrics`, or `{metric.name: metric.config.facts}`. Of others
+            the page says what `aigciqa.metric_info` does, without percentiles.
 
     Returns:
         The path.
@@ -79,7 +82,7 @@ def write_report(
         >>> write_report(f"{tempfile.mkdtemp()}/report.html", rows, columns).name
         'report.html'
     """
-    report = Report(path, columns, title=title, baseline=baseline)
+    report = Report(path, columns, title=title, baseline=baseline, metrics=metrics)
     maps = iter(maps) if maps is not None else itertools.repeat(None)
     matches = iter(matches) if matches is not None else itertools.repeat(None)
     for row in rows:
@@ -100,12 +103,13 @@ class Report:
         *,
         title: str = DEFAULT_TITLE,
         baseline: str | None = None,
+        metrics: Mapping[str, MetricFacts] | None = None,
     ) -> None:
         check_target(path)
         self.path = Path(path)
         self.title = title
         self.baseline = baseline
-        self.collection = Collection(columns)
+        self.collection = Collection(columns, metrics or {})
         self.human = human_columns(columns)
         self.first_metric: str | None = None
 
@@ -152,27 +156,37 @@ def _render(report: Report, thumbnails: Thumbnails) -> str:
     collection = report.collection
     columns = collection.columns()
     members = sections.members_of(collection)
-    gallery = select_gallery(collection, columns)
+    matches = matches_of(collection, members)
+    gallery = select_gallery(collection, columns, matches)
+    grid = shared_prompts(collection, gallery, matches)
     images = [collection.images[index].path for index in gallery.indices]
     thumbnails.make([*images, *gallery.references])
-    data = payload(collection, columns, members, gallery, report.path.parent) | {"inline": thumbnails.is_inline}
-    script = _in_script(_read("report.js"))
-    bokeh = _in_script(_bokeh())
+    data = payload(collection, columns, members, gallery, report.path.parent)
+    data |= {"grid": grid, "inline": thumbnails.is_inline}
+    panels = sections.panels(collection, columns, members, matches, report.baseline)
+    script = _in_script(_read("report.js") + _read("grid.js"))
+    bokeh = _in_script(_bokeh()) if len(panels) > 1 else ""  # for the scatter plot
+    metrics = list(dict.fromkeys([*(column.metric for column in columns), *(key[0] for key in collection.failed)]))
     template = _environment().get_template("report.html.j2")
     return template.render(
         title=report.title,
         version=aigciqa.__version__,
         made=datetime.now().astimezone(),
         collection=collection,
-        metrics=list(dict.fromkeys([*(column.metric for column in columns), *(key[0] for key in collection.failed)])),
+        metrics=metrics,
+        seen={metric: collection.facts_of(metric).seen for metric in metrics},
         members=members,
         group_count=len(collection.sizes()),
         baseline=report.baseline,
-        panels=sections.panels(collection, columns, members, report.baseline),
+        panels=panels,
+        agreements=sections.agreements(collection, columns),
+        min_rated=sections.MIN_RATED,
         gallery=gallery,
+        grid=grid,
+        groups={group: index for index, group in enumerate(data["groups"])},
         shown={index: position for position, index in enumerate(gallery.indices)},
         failure_limit=FAILURE_LIMIT,
-        style=_read("report.css"),
+        style=_read("report.css") + _read("grid.css"),
         data=json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         thumbnails="\n".join(thumbnails.sources),
         script=script,
@@ -197,7 +211,7 @@ def _environment() -> Environment:
 
 
 def _bokeh() -> str:
-    """The script of Bokeh: it draws the charts in the browser."""
+    """The script of Bokeh: it draws the scatter plot in the browser."""
     with needs_extra("report", "a report needs bokeh"):
         from bokeh.util.paths import bokehjs_path
     return "\n".join((Path(bokehjs_path()) / "js" / name).read_text(encoding="utf-8") for name in _BOKEH)

@@ -1,32 +1,31 @@
-"""What the page's script reads: the gallery, its maps, the charts' numbers."""
+"""What the page's script reads: the gallery with its scores and maps."""
 
 from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+from numpy.typing import NDArray
 
-from aigciqa.images.colour_maps import COLOURS, colour_map
-from aigciqa.registry import known_metric
-from aigciqa.report.collection import LEVELS, Collection, Column, SmallMap
+from aigciqa.images.colour_maps import levels_below, palette
+from aigciqa.report.collection import PEOPLE, Collection, Column, SmallMap
+from aigciqa.report.prompts import distinct_names
 from aigciqa.report.sections import Members
+from aigciqa.stats.reference_sets import ReferenceSet
 from aigciqa.tables.text import without_nan
 from aigciqa.utils import object_stores
 
 #: Images in the gallery. With more, a third are the lowest of the first column, a third the highest, and a third are
-#: drawn at random from all.
+#: drawn at random from all, prompt by prompt.
 GALLERY_LIMIT = 10_000
 #: Groups that charts show in a colour of their own: the largest. The others share one.
 COLOURED_LIMIT = 7
-BINS = 40
-#: Percentiles of the maps' lowest and highest scores that the colours span: an outlier would take the contrast away.
-_SPAN = (5, 95)
 _SEED = 0
 
 
@@ -39,20 +38,34 @@ class Gallery:
     references: list[str]  # distinct
 
 
-def select_gallery(collection: Collection, columns: Sequence[Column]) -> Gallery:
+def select_gallery(collection: Collection, columns: Sequence[Column], matches: Sequence[str | None]) -> Gallery:
     """All images, or of very many a part."""
     count = len(collection.images)
     if count <= GALLERY_LIMIT or not columns:
         indices, drawn = list(range(count)), list(range(count))
     else:
         third = GALLERY_LIMIT // 3
-        drawn = np.random.default_rng(_SEED).choice(count, third, replace=False).tolist()
+        drawn = _draw(matches, third)
         ordered = np.argsort(columns[0].values)  # NaN comes last
         ordered = ordered[: np.count_nonzero(np.isfinite(columns[0].values))]
         indices = sorted({*drawn, *ordered[:third].tolist(), *ordered[-third:].tolist()})
     sample = np.flatnonzero(np.isin(indices, drawn)).tolist()
     references = dict.fromkeys(collection.images[index].reference for index in indices)
     return Gallery(indices, sample, [each for each in references if each is not None])
+
+
+def _draw(matches: Sequence[str | None], limit: int) -> list[int]:
+    """Indices of images drawn at random, those that share a match together."""
+    together: dict[str | int, list[int]] = {}
+    for index, match in enumerate(matches):
+        together.setdefault(index if match is None else match, []).append(index)
+    drawn: list[int] = []
+    sets = list(together.values())
+    for number in np.random.default_rng(_SEED).permutation(len(sets)):
+        if len(drawn) + len(sets[number]) > limit:
+            break
+        drawn += sets[number]
+    return drawn
 
 
 def payload(
@@ -70,32 +83,56 @@ def payload(
             {
                 "label": column.label,
                 "metric": column.metric,
+                "isPeople": column.metric == PEOPLE,
                 "dimension": column.dimension,
                 "values": without_nan(column.values[gallery.indices].tolist()),
-                "histogram": _histogram(column, members, coloured),
+                "means": [_mean(column, members.get(group)) for group in groups],
+                "std": _known(column.deviations[gallery.indices]),
+                "percentiles": _percentiles(column, gallery, collection.facts_of(column.metric).reference_sets),
             }
             for column in columns
         ],
         "groups": groups,
         "coloured": coloured,
         "images": [image.path for image in images],
+        "names": distinct_names([image.path for image in images]),
+        "texts": [image.text for image in images],
         "links": [_link(image.path, folder) for image in images],
         "group": [group_index[image.group] for image in images],
         "reference": [None if image.reference is None else reference_index[image.reference] for image in images],
         "references": gallery.references,
         "referenceLinks": [_link(reference, folder) for reference in gallery.references],
         "sample": gallery.sample,
-        "maps": _maps(collection, gallery),
-        "palette": base64.b64encode(colour_map(np.linspace(0, 1, COLOURS)[None], 0, 1).tobytes()).decode(),
+        "maps": _maps(collection, columns, gallery),
+        "palette": base64.b64encode(palette().tobytes()).decode(),
     }
 
 
-def _histogram(column: Column, members: Members, coloured: Sequence[str]) -> dict[str, Any]:
-    """Edges of the bins, and the images in each: of every coloured group, then of the others."""
-    edges = np.histogram_bin_edges(column.values[np.isfinite(column.values)], BINS)
-    counts = [np.histogram(column.values[members[group]], edges)[0] for group in coloured]
-    rest = np.histogram(column.values, edges)[0] - sum(counts)
-    return {"edges": edges.round(6).tolist(), "counts": [each.tolist() for each in [*counts, rest]]}
+def _mean(column: Column, indices: NDArray[np.intp] | None) -> float | None:
+    """Of a group's images; None without scores, and of a group that is not listed."""
+    values = column.values[indices] if indices is not None else np.empty(0)
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if len(values) else None
+
+
+def _known(values: NDArray[np.float64]) -> list[float | None] | None:
+    """Numbers with gaps; None if there is none."""
+    return without_nan(values.tolist()) if np.isfinite(values).any() else None
+
+
+def _percentiles(column: Column, gallery: Gallery, known: Sequence[ReferenceSet]) -> list[dict[str, Any]]:
+    """Where the gallery's scores stand in each reference set: whole percentages, null where there is no score.
+
+    0 and 100 are below all of the set and above all of it.
+    """
+    scores = column.values[gallery.indices]
+    found = {
+        each.label: each.percentiles(column.dimension, scores) for each in known if column.dimension in each.quantiles
+    }
+    return [
+        {"of": label, "values": without_nan(np.where(each % 100 == 0, each, each.round().clip(1, 99)).tolist())}
+        for label, each in found.items()
+    ]
 
 
 def _link(path: str, folder: Path) -> str | None:
@@ -106,41 +143,37 @@ def _link(path: str, folder: Path) -> str | None:
         return quote(os.fsencode(os.path.relpath(path, folder)).replace(os.fsencode(os.sep), b"/"))
     except UnicodeEncodeError:
         return None
-    except ValueError:  # on another drive
-        return Path(path).absolute().as_uri()
+    except ValueError:  # on another drive, or another machine's share, which a stranger's table may name
+        address = Path(path).absolute().as_uri()
+        return address if address.startswith("file:///") else None
 
 
-def _maps(collection: Collection, gallery: Gallery) -> dict[str, Any]:
-    """Metric -> its maps, all in one scale of colours, and the part of an image that they cover."""
+def _maps(collection: Collection, columns: Sequence[Column], gallery: Gallery) -> dict[str, Any]:
+    """Metric -> its maps and their scale, and the part of an image that they cover."""
+    main = {column.metric: column for column in reversed(columns)}  # a map is of the first dimension
     positions = {index: position for position, index in enumerate(gallery.indices)}
     found: dict[str, dict[int, SmallMap]] = {}
     for (index, metric), small in collection.maps.items():
         if index in positions:
-            found.setdefault(metric, {})[positions[index]] = small
-    return {metric: _scaled(metric, maps) for metric, maps in found.items()}
+            found.setdefault(metric, {})[index] = small
+    return {metric: _drawn(collection, main[metric], positions, maps) for metric, maps in found.items()}
 
 
-def _scaled(metric: str, maps: dict[int, SmallMap]) -> dict[str, Any]:
-    low = float(np.percentile([each.low for each in maps.values()], _SPAN[0]))
-    high = float(np.percentile([each.high for each in maps.values()], _SPAN[1]))
-    high = max(high, low + 1e-6)
+def _drawn(
+    collection: Collection, column: Column, positions: Mapping[int, int], maps: Mapping[int, SmallMap]
+) -> dict[str, Any]:
+    """Maps of one metric by position, as levels of the palette; without a known scale, what they span is the scale."""
+    facts = collection.facts_of(column.metric)
+    spanned = (min(each.low for each in maps.values()), max(each.high for each in maps.values()) + 1e-6)
+    low, high = facts.score_ranges.get(column.dimension, spanned)
+    levels = {
+        index: levels_below(small.scores(), column.values[index], low, high).tobytes() for index, small in maps.items()
+    }
     return {
         "low": low,
         "high": high,
-        "crop": _seen(metric),
-        "shapes": {position: each.shape for position, each in maps.items()},
-        "levels": {position: _levels(each, low, high) for position, each in maps.items()},
+        "crop": facts.seen,
+        "shapes": {positions[index]: small.shape for index, small in maps.items()},
+        "levels": {positions[index]: base64.b64encode(each).decode() for index, each in levels.items()},
+        "scores": {positions[index]: float(column.values[index]) for index in maps},
     }
-
-
-def _seen(metric: str) -> float | None:
-    """Side of the centre square that a metric sees, as a share of the short side; None if it sees all."""
-    spec = known_metric(metric)
-    if spec is None or spec.preprocess.crop is None or spec.preprocess.resize is None:
-        return None
-    return spec.preprocess.crop / spec.preprocess.resize
-
-
-def _levels(small: SmallMap, low: float, high: float) -> str:
-    share = ((small.scores() - low) / (high - low)).clip(0, 1)
-    return base64.b64encode(np.rint(share * LEVELS).astype(np.uint8).tobytes()).decode()

@@ -23,7 +23,7 @@ from aigciqa.scoring.decoding import DECODERS, Decoder, DecoderPool, Decoding, P
 from aigciqa.scoring.encoder import BatchEncoder, Encoded, Encoder, Maps, encoders
 from aigciqa.scoring.items import PathLike, items_of
 from aigciqa.scoring.reference_cache import Reference, ReferenceCache
-from aigciqa.tables.columns import std_columns
+from aigciqa.tables.columns import percentile_columns, std_columns
 from aigciqa.utils.hardware import check_huge_pages, settle_threads
 from aigciqa.utils.lookahead import look_ahead, map_ahead
 
@@ -58,6 +58,7 @@ def score_files(
     maps: Maps | None = None,
     decoder: Decoder = "pillow",
     uncertainty: bool = False,
+    percentiles: bool = False,
 ) -> Generator[Record, None, None]:
     """Score files, lazily.
 
@@ -84,6 +85,7 @@ def score_files(
             1/2, 1/4 or 1/8 of the size where the metrics see no more than that, faster for large images; `"nvjpeg"`:
             on the GPU, which then also resizes. The latter two move scores (docs: speed and memory).
         uncertainty: give each record's `scores` a `<dimension>_std`, too, as `Metric.predict` does.
+        percentiles: give them a `<dimension>_percentile`, too, in the same way.
 
     Yields:
         A `Record` per image and metric, in input order. A file that can't be scored is a record with `error` set.
@@ -117,10 +119,16 @@ def score_files(
         )
     if uncertainty:
         check_uncertainty(metrics)
+    if percentiles:
+        for each in metrics:
+            each.config.reference_set()  # or an error
     items = items_of(images, references, metrics)
 
     def records() -> Generator[Record, None, None]:
-        engine = Engine(metrics, batch_size, workers, strict, maps=maps, decoder=decoder, uncertainty=uncertainty)
+        engine = Engine(
+            metrics, batch_size, workers, strict,
+            maps=maps, decoder=decoder, uncertainty=uncertainty, percentiles=percentiles,
+        )  # fmt: skip
         with closing(engine):
             yield from engine.run(items)
 
@@ -154,6 +162,7 @@ class Engine:
         maps: Maps | None = None,
         decoder: Decoder = "pillow",
         uncertainty: bool = False,
+        percentiles: bool = False,
     ) -> None:
         settle_threads()
         batch_size = batch_size or default_batch(metrics)
@@ -165,6 +174,7 @@ class Engine:
         self.strict = strict
         self.maps = maps
         self.uncertainty = uncertainty
+        self.percentiles = percentiles
         is_on_cpu = all(each.device.type == "cpu" for each in metrics)
         if is_on_cpu and any(each.network is not None for each in self.encoders.values()):
             check_huge_pages()
@@ -267,7 +277,12 @@ class Engine:
         if self.uncertainty:
             names += std_columns(metric.dimensions)
             values = torch.cat([values, metric.deviations(features, references)], dim=1)
-        for entry, scores in zip(entries, values.tolist(), strict=True):
+        rows = values.tolist()
+        if self.percentiles:
+            names += percentile_columns(metric.dimensions)
+            ranks = metric.config.percentiles(values[:, : len(metric.dimensions)].numpy(force=True))
+            rows = [row + rank for row, rank in zip(rows, ranks.tolist(), strict=True)]
+        for entry, scores in zip(entries, rows, strict=True):
             if all(map(math.isfinite, scores)):
                 entry.scores[metric] = dict(zip(names, scores, strict=True))
             else:

@@ -1,4 +1,4 @@
-"""Quality maps as files: of every image an overlay to look at, and the map itself."""
+"""Quality maps as files: of every image a picture to look at, the same without its legend, and the map itself."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from aigciqa.errors import ImageError, SourceError
+from aigciqa.images.annotated import annotated
 from aigciqa.images.colour_maps import overlay
 from aigciqa.images.decode import load_content, load_image
 from aigciqa.utils import memory, object_stores
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
 
 #: Longest side of an overlay in pixels: a map is far coarser.
 MAX_SIDE = 1024
-#: What an overlay's text about its reference is called.
-_REFERENCE = "aigciqa-reference"
+#: Names of an overlay's texts: of what image it is, and compared with what.
+_IMAGE, _REFERENCE = "aigciqa-image", "aigciqa-reference"
+#: Effort of PNG's compression: the default takes four times as long and saves a tenth.
+_COMPRESSION = 1
 
 
 def lies_in(image: str, folder: str) -> bool:
@@ -50,10 +53,15 @@ def _is_below(below: str, folder: str) -> bool:
 class MapFolder:
     """A folder of quality maps.
 
-    Of the image `a/b.jpg` by `nr-lite` it holds `a/b.jpg.nr-lite.png`, the overlay, and `a/b.jpg.nr-lite.npy`, the
-    scores (h, w), each whole or not there. With a second reference, they are `a/b.jpg.2.nr-lite.png` and so on: of what
-    reference an overlay is, it says itself. A map that can't be written is counted (`failed`, `first_failure`) and
-    never ends the run.
+    Of the image `a/b.jpg` by `nr-lite` it holds, each whole or not there:
+
+    - `a/b.jpg.nr-lite.annotated.png`, the overlay with its score and a colour bar;
+    - `a/b.jpg.nr-lite.png`, the overlay alone, as large as the image, at most `MAX_SIDE`;
+    - `a/b.jpg.nr-lite.npy`, the scores (h, w).
+
+    Where that place is taken, by another reference or by an image of the same name in another folder, they are
+    `a/b.jpg.2.nr-lite.png` and so on: of what an overlay is, it says itself. A map that can't be written is counted
+    (`failed`, `first_failure`) and never ends the run.
 
     Args:
         folder: made if absent; files in it are replaced where the names are equal.
@@ -66,6 +74,7 @@ class MapFolder:
         self.contents: dict[str, bytes] = {}  # of images on their way that are no files
         self.failed = 0
         self.first_failure = ""
+        self.example = ""  # the first annotated picture
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
@@ -94,51 +103,53 @@ class MapFolder:
             self.contents.pop(record.image, None)
 
     def _write(self, image: str, reference: str | None, name: str, quality_map: np.ndarray) -> None:
-        text = (reference or "").encode("utf-8", "backslashreplace").decode()
+        of = tuple(text.encode("utf-8", "backslashreplace").decode() for text in (image, reference or ""))
         paths = (self._path(image, number, name) for number in itertools.count(1))
-        target = next(path for path in paths if _reference_of(path) in (None, text))
+        target = next(path for path in paths if _subject_of(path) in (None, of))
         check_inside(self.folder, target)
-        array = target.with_name(f"{target.name.removesuffix('.png')}.npy")
-        array.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(array) as partial, open(partial, "wb") as stream:
+        stem = target.name.removesuffix(".png")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(target.with_name(f"{stem}.npy")) as partial, open(partial, "wb") as stream:
             np.save(stream, quality_map)
         metric = self.metrics[name]
         content = self.contents.get(image)
         decoded = load_image(image) if content is None else load_content(content, image)
         decoded.thumbnail((MAX_SIDE, MAX_SIDE))
-        shown = overlay(decoded, quality_map, metric.config.preprocess, *metric.score_range)
+        low, high = metric.score_range
+        shown = overlay(decoded, quality_map, metric.config.preprocess, low, high)
+        labelled = annotated(shown, quality_map, low, high, dimension=metric.dimension, metric=name)
         chunks = PngInfo()
-        chunks.add_itxt(_REFERENCE, text)
-        with replacing(target) as partial:
-            shown.save(partial, "PNG", pnginfo=chunks)
+        for key, text in zip((_IMAGE, _REFERENCE), of, strict=True):
+            chunks.add_itxt(key, text)
+        for path, picture in ((target.with_name(f"{stem}.annotated.png"), labelled), (target, shown)):
+            with replacing(path) as partial:
+                picture.save(partial, "PNG", pnginfo=chunks, compress_level=_COMPRESSION)
+        self.example = self.example or str(target.with_name(f"{stem}.annotated.png"))
 
     def _path(self, image: str, number: int, metric: str) -> Path:
-        """An overlay's: below the folder as the image lies below the current one; each image has one of its own.
+        """Where an overlay goes: below the folder as its image lies below the current one or the root.
 
-        The root and `..` can't lead out of the folder: they become `_root` and `_`, `s3://` becomes `_url/s3`, and a
-        folder `_...` `__...`.
+        What leads out of the folder is left out: the root, a drive, `..`, and the `://` of a URL.
         """
         path = PurePath(image.replace("://", "/", 1) if object_stores.is_url(image) else image)
-        names = {path.anchor: "_root", "..": "_"}
-        parents = [names.get(part, f"_{part}" if part.startswith("_") else part) for part in path.parent.parts]
-        above = ["_url"] if object_stores.is_url(image) else []
+        parents = [part for part in path.parent.parts if part not in (path.anchor, "..")]
         numbered = f"{path.name}.{number}" if number > 1 else path.name
-        parts = (*above, *parents, f"{numbered}.{metric.replace('/', '-')}.png")
+        parts = [*parents, f"{numbered}.{metric.replace('/', '-')}.png"]
         if isinstance(path, PureWindowsPath):  # `C:`, of a member of an archive, would lead to another drive
-            parts = tuple(part.replace(":", "_") for part in parts)
+            parts = [part.replace(":", "_") for part in parts]
         return self.folder.joinpath(*parts)
 
 
-def _reference_of(overlay: Path) -> str | None:
-    """The reference an overlay is of, "" if there was none; None if there is no overlay that says so."""
+def _subject_of(overlay: Path) -> tuple[str, str] | None:
+    """The image and the reference an overlay is of, "" if there was none; None if there is no overlay that says so."""
     if not overlay.is_file():
         return None
     try:
         with Image.open(overlay, formats=["PNG"]) as image:
-            text = image.info.get(_REFERENCE)
-            return None if text is None else str(text)
+            texts = tuple(image.info.get(key) for key in (_IMAGE, _REFERENCE))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
+    return None if None in texts else (str(texts[0]), str(texts[1]))
 
 
 def _reduced(content: bytes) -> bytes:

@@ -6,13 +6,17 @@ import math
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aigciqa.stats.bootstrap import Interval
 from aigciqa.stats.means import ScoresByPrompt, mean_intervals, prompt_of
+from aigciqa.tables.columns import percentile_columns
 from aigciqa.tables.text import TextTable, with_interval
+
+if TYPE_CHECKING:
+    from aigciqa.metric import Metric
 
 
 @dataclass
@@ -91,6 +95,14 @@ class Summary:
         scales = list(dict.fromkeys(self.score_ranges.values()))
         named = {scale: [name for name in self.dimensions if self.score_ranges[name] == scale] for scale in scales}
         return "; ".join(f"{', '.join(names)}: {low:g} to {high:g}" for (low, high), names in named.items())
+
+
+def percentile_lines(metrics: Iterable[Metric], dimensions: Iterable[str]) -> list[str]:
+    """What the percentiles beside scores are percentiles of, a line for each metric."""
+    columns = ", ".join(percentile_columns(dimensions))
+    return [
+        f"{columns} by {metric.name}: % of {metric.config.reference_set().label} that score lower" for metric in metrics
+    ]
 
 
 def _cell(mean: Interval) -> str:

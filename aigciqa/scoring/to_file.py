@@ -23,7 +23,7 @@ from aigciqa.scoring.encoder import Maps
 from aigciqa.scoring.engine import score_files
 from aigciqa.scoring.items import PathLike, items_of
 from aigciqa.scoring.sinks import FileSink, begun
-from aigciqa.tables.columns import Row, columns_of, dimensions_of, rows_ahead, std_columns, to_record, to_row
+from aigciqa.tables.columns import Row, columns_of, dimensions_of, rows_ahead, scored_columns, to_record, to_row
 from aigciqa.tables.formats import format_of
 from aigciqa.tables.provenance import FORMAT
 from aigciqa.utils.files import locked
@@ -70,6 +70,7 @@ def score_to_file(
     maps: Maps | None = None,
     decoder: Decoder = "pillow",
     uncertainty: bool = False,
+    percentiles: bool = False,
     extra_columns: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
     on_record: Callable[[Record, bool], None] | None = None,
@@ -82,8 +83,8 @@ def score_to_file(
     at the end. `FILE.meta.json` says what made the table; no other run can write it meanwhile.
 
     Args:
-        images, metric, references, batch_size, workers, dtype, device, strict, maps, decoder, uncertainty: as
-            `score_files` takes them; `<dimension>_std` are columns after the scores.
+        images, metric, references, batch_size, workers, dtype, device, strict, maps, decoder, uncertainty, percentiles:
+            as `score_files` takes them; `<dimension>_std` and `<dimension>_percentile` are columns after the scores.
         output: the table; its suffix, `.csv`, `.json`, `.jsonl` or `.parquet`, is its format.
         dimension: the only one to write; all of the metrics' if absent.
         resume: go on with what an earlier run of the same call left in `output`; the table is then that of a run that
@@ -121,7 +122,7 @@ def score_to_file(
         )
     metrics = as_metrics(metric, device=device, dtype=dtype)
     dimensions = dimensions_of(metrics, dimension)
-    columns = columns_of([*dimensions, *std_columns(dimensions if uncertainty else ())], extra_columns)
+    columns = columns_of(scored_columns(dimensions, uncertainty, percentiles), extra_columns)
     if len(set(columns)) < len(columns):
         twice = next(name for name in columns if columns.count(name) > 1)
         raise InputError(f"extra_columns: the table would have two columns {twice!r}; rename one")
@@ -142,6 +143,7 @@ def score_to_file(
         maps=maps,
         decoder=decoder,
         uncertainty=uncertainty,
+        percentiles=percentiles,
     )
     rows = failed = resumed = 0
     with locked(output), closing(records), ExitStack() as last:
@@ -178,6 +180,8 @@ def describe(
 ) -> dict[str, Any]:
     """What makes a table: version, metrics with the sha256 of their weights, options that change its rows.
 
+    It has the metrics' reference sets, too, so that whoever reads the table can tell percentiles.
+
     `dtype` is what the metrics compute in, where it is not up to each of them.
     """
     ranges = {name: list(metric.config.score_ranges[name]) for metric in metrics for name in metric.dimensions}
@@ -192,6 +196,7 @@ def describe(
                 "dtype": dtype or str(metric.autocast_dtype or torch.float32).removeprefix("torch."),
                 "backbone": {"name": metric.config.backbone, **metric.config.options},
                 "preprocess": asdict(metric.config.preprocess),
+                "reference_sets": list(map(asdict, metric.config.reference_sets)),
             }
             for metric in metrics
         ],

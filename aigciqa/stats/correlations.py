@@ -166,10 +166,12 @@ def rmse_fitted(scores: ArrayLike, mos: ArrayLike) -> float:
     return math.nan if mapping is None else _rmse(mapping(scores), np.asarray(mos, dtype=np.float64))
 
 
-def srcc_interval(scores: ArrayLike, mos: ArrayLike) -> Interval:
-    """`srcc` with its interval, by resampling images; arguments, NaN and errors as for `srcc`."""
-    x, y = _checked(scores, mos)
-    return bootstrap.interval(lambda weight: bootstrap.spearman(weight, x, y), range(len(x)))
+def srcc_interval(scores: ArrayLike, mos: ArrayLike, groups: Sequence[Hashable] | None = None) -> Interval:
+    """`srcc` with its interval, by resampling images, or whole groups; NaN and errors as for `agreement`."""
+    x, y = _checked(scores, mos, groups)
+    return bootstrap.interval(
+        lambda weight: bootstrap.spearman(weight, x, y), range(len(x)) if groups is None else groups
+    )
 
 
 def srcc_within(

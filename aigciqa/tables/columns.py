@@ -32,6 +32,20 @@ def std_columns(dimensions: Iterable[str]) -> list[str]:
     return [f"{name}_std" for name in dimensions]
 
 
+def percentile_columns(dimensions: Iterable[str]) -> list[str]:
+    """The columns of where the scores of some dimensions stand in a reference set."""
+    return [f"{name}_percentile" for name in dimensions]
+
+
+def scored_columns(dimensions: Sequence[str], uncertainty: bool, percentiles: bool) -> list[str]:
+    """The columns of scores, and of what is asked for beside them."""
+    beside = [
+        *(std_columns(dimensions) if uncertainty else ()),
+        *(percentile_columns(dimensions) if percentiles else ()),
+    ]
+    return [*dimensions, *beside]
+
+
 def scores_of(columns: Sequence[str]) -> tuple[str, ...]:
     """The columns of a table that hold scores."""
     return tuple(columns[len(LEADING_COLUMNS) : columns.index("error")])
@@ -53,6 +67,16 @@ def human_columns(columns: Sequence[str]) -> dict[str, str]:
     """Dimension -> the carried column of people's ratings of it: a manifest's `quality` is `quality_given`."""
     given = {name: f"{name}_given" for name in scores_of(columns)}
     return {name: column for name, column in given.items() if column in columns}
+
+
+def uncertainty_columns(columns: Sequence[str]) -> dict[str, str]:
+    """Dimension -> the column of how uncertain its scores are.
+
+    Where a manifest brought people's ratings, a column of that name behind the scores is the ratings'.
+    """
+    scored, human = scores_of(columns), human_columns(columns)
+    found = dict(zip(scored, std_columns(scored), strict=True))
+    return {name: std for name, std in found.items() if std in (columns if name not in human else scored)}
 
 
 def dimensions_of(metrics: Sequence[Metric], only: str | None = None) -> list[str]:

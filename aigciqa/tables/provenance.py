@@ -6,9 +6,12 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from aigciqa.errors import SourceError
+from aigciqa.errors import InputError, SourceError
+from aigciqa.registry import Preprocess
+from aigciqa.stats.reference_sets import ReferenceSet
 from aigciqa.utils import object_stores
 from aigciqa.utils.files import write_file
 
@@ -59,6 +62,27 @@ def read(table: str) -> dict[str, Any] | None:
     return found
 
 
+@dataclass(frozen=True)
+class MetricFacts:
+    """What is known of a metric that made scores.
+
+    Attributes:
+        score_ranges: dimension -> (lowest, highest) score.
+        seen: side of the square in the middle of an image that it sees, as a share of the short side; None: it sees
+            all.
+        reference_sets: sets of images that it has scored, for percentiles; the first is the one that tables tell.
+
+    Example:
+        >>> from aigciqa.tables.provenance import MetricFacts
+        >>> MetricFacts({"quality": (1, 7)}, seen=320 / 480).score_ranges["quality"]
+        (1, 7)
+    """
+
+    score_ranges: Mapping[str, tuple[float, float]]
+    seen: float | None = None
+    reference_sets: tuple[ReferenceSet, ...] = ()
+
+
 def declared_ranges(table: str) -> dict[str, tuple[float, float]]:
     """Dimension -> (lowest, highest) score of a table, a path or URL, as far as what made it is known."""
     try:
@@ -66,6 +90,25 @@ def declared_ranges(table: str) -> dict[str, tuple[float, float]]:
         return {name: (float(low), float(high)) for name, (low, high) in declared.items()} if declared else {}
     except (SourceError, AttributeError, TypeError, ValueError):  # of another program
         return {}
+
+
+def metric_facts(table: str) -> dict[str, MetricFacts]:
+    """Metric -> what is known of it, of those that made a table, a path or URL; none where nothing says so."""
+    ranges = declared_ranges(table)
+    try:
+        metrics = (read(table) or {})["metrics"]
+        return {each["name"]: MetricFacts(ranges, _seen(each), _reference_sets(each)) for each in metrics}
+    except (SourceError, InputError, KeyError, TypeError):  # of another program
+        return {}
+
+
+def _seen(metric: Mapping[str, Any]) -> float | None:
+    preprocess = metric["preprocess"]
+    return Preprocess(preprocess["resize"], preprocess["crop"]).seen
+
+
+def _reference_sets(metric: Mapping[str, Any]) -> tuple[ReferenceSet, ...]:
+    return tuple(map(ReferenceSet.from_dict, metric.get("reference_sets", ())))  # earlier versions wrote none
 
 
 def check_same(table: str, made_by: Mapping[str, Any]) -> None:

@@ -46,6 +46,11 @@ class ScoreTable:
         return (*columns_of(self.dimensions), *self.others)
 
     @property
+    def metrics(self) -> dict[str, provenance.MetricFacts]:
+        """Metric -> what is known of it, as far as `FILE.meta.json` says."""
+        return provenance.metric_facts(str(self.path))
+
+    @property
     def rows(self) -> Iterator[dict[str, Any]]:
         """Its rows, as `columns.to_row` makes them, read from the file anew; only JSON is held in memory.
 

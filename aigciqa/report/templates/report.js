@@ -6,10 +6,15 @@ const thumbnails = byId("thumbnails").textContent.split("\n");
 
 const MIN_CARD = 190; // pixels; a card with an image prompt is wider by half
 const TEXT_HEIGHT = 64; // of a card, below the image
+const STANDING_HEIGHT = 34; // of two lines that say where its score stands in a reference set
 const GAP = 14;
 const OVERSCAN_ROWS = 2;
-const PRINTED_CARDS = 48;
+const PRINTED_CARDS = 48; // half from the top of the order, half from its end
 const OTHERS = 7; // the colour of groups that have none of their own
+const MARKERS = ["circle", "square", "triangle", "diamond", "inverted_triangle", "hex", "star", "circle"]; // Bokeh's
+const REACH = 9; // pixels from a dot within which a click is meant for it
+const GOLDEN = 0.618034; // multiples of it fall evenly between 0 and 1: dots of a strip do not hide each other
+const SVG = "http://www.w3.org/2000/svg";
 const FONT = "system-ui, sans-serif";
 
 // ---- what all parts need
@@ -30,14 +35,16 @@ function groupName(index) {
   return name ? bdi(name) : element("span", { className: "none", textContent: "no group" });
 }
 
-function groupColour(index) {
-  const colour = data.coloured.indexOf(data.groups[index]);
-  return `var(--group-${colour < 0 ? OTHERS : colour})`;
+/** The number of a group's colour. */
+function colourOf(group) {
+  const colour = data.coloured.indexOf(data.groups[group]);
+  return colour < 0 ? OTHERS : colour;
 }
 
+/** The mark of groups of a colour: in its shape, which is that of their points in the scatter plot. */
 function dot(colour) {
-  const made = element("span", { className: "dot" });
-  made.style.background = colour;
+  const made = element("span", { className: `dot ${MARKERS[colour]}` });
+  made.style.background = `var(--group-${colour})`;
   return made;
 }
 
@@ -49,7 +56,32 @@ function thumbnail(index) {
 
 const referenceThumbnail = (index) => thumbnail(data.images.length + data.reference[index]);
 
+/** A score, and how sure it is: "4.100 ± 0.300". */
+function scoreText(column, index) {
+  const value = column.values[index];
+  if (value === null) return "\u2013";
+  const std = column.std?.[index] ?? null;
+  return std === null ? format(value) : `${format(value)} \u00b1 ${format(std)}`;
+}
+
 const fileName = (path) => path.slice(Math.max(path.lastIndexOf("/"), path.lastIndexOf("\\")) + 1) || path;
+
+const inOrder = new Intl.Collator("en", { numeric: true }).compare;
+
+/** What the prompt of an image is called: by its text, else by its file. */
+function promptName(index) {
+  const row = data.grid?.rows[data.grid.row[index]];
+  return row ? row.text || row.name : data.names[index];
+}
+
+/** Where an image's score stands in each of a column's reference sets: "above 63% of 160 photographs". */
+function standings(column, index) {
+  return column.percentiles
+    .filter(({ values }) => values[index] !== null)
+    .map(({ of, values }) =>
+      values[index] === 0 ? `below all ${of}` : values[index] === 100 ? `above all ${of}` : `above ${values[index]}% of ${of}`,
+    );
+}
 
 /** The smallest and the largest number of a list with gaps. */
 function extent(values) {
@@ -87,6 +119,8 @@ class Gallery {
     this.open = open;
     this.form = byId("controls");
     this.list = byId("cards");
+    this.textHeight = TEXT_HEIGHT + (data.columns.some((column) => column.percentiles.length) ? STANDING_HEIGHT : 0);
+    this.list.style.setProperty("--text-height", `${this.textHeight}px`);
     this.order = [];
     this.cards = new Map(); // position in the order -> its element
     this.active = 0; // the position that Tab reaches
@@ -117,12 +151,16 @@ class Gallery {
     this.form.addEventListener("submit", (event) => event.preventDefault());
     this.form.addEventListener("input", (event) => {
       if (event.target.id === "metric") this.followMetric();
-      if (event.target.id === "metric" || event.target.id === "sort") this.resetThreshold();
+      if (event.target.id === "metric" || event.target.id === "sort") {
+        this.resetThreshold();
+        this.nameDirections();
+      }
       this.apply();
     });
     this.form.addEventListener("reset", () =>
       setTimeout(() => {
         this.resetThreshold();
+        this.nameDirections();
         this.apply();
       }),
     );
@@ -145,12 +183,14 @@ class Gallery {
     };
     addEventListener("scroll", soon, { passive: true });
     new ResizeObserver(() => this.layOut()).observe(this.list);
-    for (const when of ["before", "after"]) {
-      addEventListener(`${when}print`, () => {
-        this.isPrinting = when === "before";
-        this.draw();
-      });
-    }
+    addEventListener("beforeprint", () => this.print());
+    addEventListener("afterprint", () => {
+      this.isPrinting = false;
+      byId("print-note").hidden = true;
+      this.list.replaceChildren();
+      this.cards.clear();
+      this.draw();
+    });
   }
 
   /** The column whose scores are shown and bounded: the one sorted by, else the first of the metric. */
@@ -166,6 +206,21 @@ class Gallery {
     const sorted = data.columns[byId("sort").value];
     const first = data.columns.findIndex((column) => column.metric === metric);
     if (sorted && first >= 0 && sorted.metric !== metric) byId("sort").value = String(first);
+  }
+
+  /** Say what the orders are of what is sorted by, and take the usual one. */
+  nameDirections() {
+    const by = byId("sort").value;
+    const names = ["Z to A", "A to Z"];
+    const orders = { order: ["Last to first", "First to last"], name: names, prompt: names };
+    const [down, up] = orders[by] ?? ["Highest first", "Lowest first"];
+    const direction = byId("direction");
+    const isScore = by in data.columns;
+    const wasScore = direction.options[0].textContent === "Highest first";
+    if (isScore !== wasScore) direction.value = isScore ? "down" : "up";
+    for (const [option, text] of [["down", down], ["up", up]]) {
+      direction.querySelector(`[value=${option}]`).textContent = text;
+    }
   }
 
   resetThreshold() {
@@ -220,7 +275,8 @@ class Gallery {
     const sign = byId("direction").value === "up" ? 1 : -1;
     const compare = {
       order: (one, other) => one - other,
-      name: (one, other) => (data.images[one] < data.images[other] ? -1 : 1),
+      name: (one, other) => inOrder(fileName(data.images[one]), fileName(data.images[other])) || one - other,
+      prompt: (one, other) => inOrder(promptName(one), promptName(other)) || data.group[one] - data.group[other],
     }[by];
     if (compare) {
       this.order.sort((one, other) => sign * compare(one, other));
@@ -237,19 +293,49 @@ class Gallery {
     const least = Math.min(width, MIN_CARD * (this.hasReferences ? 1.5 : 1));
     this.across = Math.max(1, Math.floor((width + GAP) / (least + GAP)));
     this.width = (width - GAP * (this.across - 1)) / this.across;
-    this.height = Math.round((this.hasReferences ? this.width / 2 : this.width) + TEXT_HEIGHT);
+    this.height = Math.round((this.hasReferences ? this.width / 2 : this.width) + this.textHeight);
     const rows = Math.ceil(this.order.length / this.across);
     this.list.style.height = rows ? `${rows * (this.height + GAP)}px` : "auto";
     for (const [position, card] of this.cards) this.place(card, position);
     this.draw();
   }
 
-  /** Keep a screenful of cards in the document: those in view, or the first or last, and the one with the focus. */
-  draw() {
-    if (this.isPrinting) {
-      this.show(0, PRINTED_CARDS);
+  /** Cards for paper: all, or as many from the top of the order as from its end, and what they are. */
+  print() {
+    this.isPrinting = true;
+    const { values, label } = this.column;
+    const isScored = data.columns[byId("sort").value] !== undefined;
+    const scored = this.order.filter((index) => !isScored || values[index] !== null).length;
+    const count = Math.min(PRINTED_CARDS / 2, Math.floor(scored / 2));
+    const isCut = this.order.length > PRINTED_CARDS;
+    const ends = isScored && byId("direction").value === "down" ? ["highest", "lowest"] : ["lowest", "highest"];
+    const [first, last] = isScored ? ends : ["first", "last"];
+    const what = isScored ? ` ${label}` : "";
+    byId("print-note").hidden = false;
+    byId("print-note").textContent = isCut
+      ? `${2 * count} of ${this.order.length.toLocaleString("en")} images: the ${count} ${first} and the ${count} ${last}${what}.`
+      : `All ${this.order.length} images.`;
+    this.list.replaceChildren();
+    this.cards.clear();
+    const title = (end) => element("li", { className: "end", textContent: `The ${count} ${end}${what}` });
+    const add = (from, to) => this.list.append(...this.cardsOf(from, to));
+    if (!isCut) {
+      add(0, this.order.length);
       return;
     }
+    this.list.append(title(first));
+    add(0, count);
+    this.list.append(title(last));
+    add(scored - count, scored);
+  }
+
+  cardsOf(from, to) {
+    return Array.from({ length: to - from }, (_, step) => this.card(from + step));
+  }
+
+  /** Keep a screenful of cards in the document: those in view, or the first or last, and the one with the focus. */
+  draw() {
+    if (this.isPrinting) return;
     const step = this.height + GAP;
     const top = -this.list.getBoundingClientRect().top;
     const rows = Math.ceil(innerHeight / step) + 2 * OVERSCAN_ROWS;
@@ -296,25 +382,33 @@ class Gallery {
 
   card(position) {
     const index = this.order[position];
-    const { values, label, dimension } = this.column;
-    const score = values[index] === null ? "\u2013" : format(values[index]);
-    const name = fileName(data.images[index]);
+    const { column } = this;
+    const [score, std] = scoreText(column, index).split(" \u00b1 ");
+    const name = data.names[index];
     const pair = element("span", { className: "pair" }, small(thumbnail(index)));
     if (this.hasReferences) {
       pair.append(data.reference[index] === null ? blank("no prompt") : small(referenceThumbnail(index)));
     }
     const group = element("span", { className: "group" });
-    if (data.groups.length > 1) group.append(dot(groupColour(data.group[index])), groupName(data.group[index]));
+    if (data.groups.length > 1) group.append(dot(colourOf(data.group[index])), groupName(data.group[index]));
+    const standing = standings(column, index)[0] ?? "";
     const text = element(
       "span",
       { className: "text" },
       bdi(name),
-      element("span", { className: "score", textContent: score }),
+      element(
+        "span",
+        { className: "score", textContent: score },
+        ...(std ? [element("small", { textContent: ` \u00b1 ${std}` })] : []),
+      ),
       group,
-      element("span", { className: "dimension", textContent: dimension }),
+      element("span", { className: "dimension", textContent: column.dimension }),
+      element("span", { className: "standing", textContent: standing }),
     );
-    const button = element("button", { type: "button", tabIndex: -1, title: data.images[index] }, pair, text);
-    button.setAttribute("aria-label", `${name}, ${data.groups[data.group[index]]}, ${label} ${score}`);
+    const sentence = [`${column.label} ${scoreText(column, index)}`, standing].filter(Boolean).join(", ");
+    const title = `${data.images[index]}\n${sentence}`;
+    const button = element("button", { type: "button", tabIndex: -1, title }, pair, text);
+    button.setAttribute("aria-label", `${name}, ${data.groups[data.group[index]]}, ${sentence}`);
     const item = element("li", { className: "card" }, button);
     item.dataset.position = position;
     item.setAttribute("aria-setsize", this.order.length);
@@ -405,12 +499,9 @@ class Viewer {
     byId("map-toggle").addEventListener("change", () => this.drawMap());
     byId("map-metric").addEventListener("change", () => this.drawMap());
     byId("opacity").addEventListener("input", () => this.drawMap());
-    byId("full-toggle").addEventListener("change", () => this.drawImages());
     for (const id of ["viewer-image", "viewer-reference"]) {
       byId(id).addEventListener("load", (event) => fit(event.target));
-      byId(id).addEventListener("error", (event) => this.onMissing(event.target));
     }
-    this.drawRamp();
     const metrics = Object.keys(data.maps);
     byId("map-metric").append(...metrics.map((metric) => element("option", { value: metric, textContent: metric })));
     byId("map-metric").closest("[data-if]").hidden = metrics.length < 2;
@@ -437,7 +528,6 @@ class Viewer {
       ArrowLeft: inField ? null : () => this.move(-1),
       ArrowRight: inField ? null : () => this.move(1),
       m: () => byId("map-toggle").click(),
-      f: () => byId("full-toggle").click(),
     };
     const action = actions[event.key];
     if (!action) return;
@@ -451,24 +541,28 @@ class Viewer {
 
   draw() {
     const { index } = this;
-    byId("viewer-name").textContent = fileName(data.images[index]);
+    byId("viewer-name").textContent = data.names[index];
     byId("viewer-where").textContent =
       `${(this.position + 1).toLocaleString("en")} of ${this.order.length.toLocaleString("en")}`;
     byId("previous").disabled = this.position === 0;
     byId("next").disabled = this.position === this.order.length - 1;
     const rows = data.columns
       .filter((column) => column.values[index] !== null)
-      .map((column) =>
+      .flatMap((column) => [
         element(
           "tr",
           {},
           element("th", { scope: "row", textContent: column.label }),
-          element("td", { className: "n", textContent: format(column.values[index]) }),
+          element("td", { className: "n", textContent: scoreText(column, index) }),
         ),
-      );
+        ...standings(column, index).map((textContent) =>
+          element("tr", { className: "standing" }, element("td", { colSpan: 2, textContent })),
+        ),
+      ]);
     byId("viewer-scores").tBodies[0].replaceChildren(...rows);
     const metadata = [["File", bdi(data.images[index])]];
     if (data.groups.length > 1) metadata.push(["Group", groupName(data.group[index])]);
+    if (data.texts[index]) metadata.push(["Prompt", bdi(data.texts[index])]);
     if (data.reference[index] !== null) metadata.push(["Image prompt", bdi(data.references[data.reference[index]])]);
     byId("viewer-metadata").replaceChildren(
       ...metadata.flatMap(([name, value]) => [
@@ -480,25 +574,16 @@ class Viewer {
     this.drawMap();
   }
 
-  /** The previews; where asked for, the files themselves in their stead. */
   drawImages() {
     const { index } = this;
     const reference = data.reference[index];
-    const full = byId("full-toggle").checked;
-    byId("full-note").textContent = full ? "" : "Shown: the preview in this report, at most 256 pixels wide or high.";
-    show(byId("viewer-image"), thumbnail(index), full ? data.links[index] : null);
-    byId("viewer-image").alt = `Generated image ${fileName(data.images[index])}`;
+    byId("viewer-image").alt = `Generated image ${data.names[index]}`;
+    enlarge(byId("viewer-image"), thumbnail(index), addresses(data.images[index], data.links[index]));
     byId("reference-figure").hidden = reference === null;
     if (reference === null) return;
-    show(byId("viewer-reference"), referenceThumbnail(index), full ? data.referenceLinks[reference] : null);
     byId("viewer-reference").alt = `Image prompt ${fileName(data.references[reference])}`;
-  }
-
-  onMissing(image) {
-    if (image.dataset.preview && image.getAttribute("src") !== image.dataset.preview) {
-      image.src = image.dataset.preview;
-      byId("full-note").textContent = "The file is no longer there, or not one that browsers show: this is the preview.";
-    }
+    const files = addresses(data.references[reference], data.referenceLinks[reference]);
+    enlarge(byId("viewer-reference"), referenceThumbnail(index), files);
   }
 
   drawMap() {
@@ -519,8 +604,11 @@ class Viewer {
     if (!isShown) return;
     this.paint(byId("overlay"), shape, atob(maps.levels[this.index]));
     byId("overlay").style.opacity = byId("opacity").value;
-    byId("map-low").textContent = format(maps.low);
-    byId("map-high").textContent = format(maps.high);
+    const score = maps.scores[this.index];
+    this.drawRamp(maps, score);
+    byId("map-note").textContent =
+      `Coloured: what lies below this image\u2019s own score, ${format(score)}. A map knows no anatomy, meaning or prompt.` +
+      (maps.crop === null ? "" : " The metric sees the centre square only: the rest has no say in the score.");
     cover(byId("overlay"), maps.crop, byId("viewer-image"));
   }
 
@@ -530,26 +618,65 @@ class Viewer {
     const context = canvas.getContext("2d");
     const image = context.createImageData(width, height);
     for (let cell = 0; cell < width * height; cell++) {
-      const colour = 3 * levels.charCodeAt(cell);
-      image.data.set([...this.palette.subarray(colour, colour + 3), 255], 4 * cell);
+      const colour = 4 * levels.charCodeAt(cell);
+      image.data.set(this.palette.subarray(colour, colour + 4), 4 * cell);
     }
     context.putImageData(image, 0, 0);
   }
 
-  drawRamp() {
-    this.paint(byId("ramp"), [1, 256], String.fromCharCode(...Array(256).keys()));
+  /** The legend: the whole scale, coloured below the picture's own score; what lies beyond the scale looks like its ends. */
+  drawRamp({ low, high }, score) {
+    const below = (at) => Math.min(Math.max(255 * ((score - low) / (high - low)) - at, 0), 255);
+    this.paint(byId("ramp"), [1, 256], String.fromCharCode(...Array.from({ length: 256 }, (_, at) => below(at))));
+    byId("map-low").textContent = `\u2264 ${format(low)}`;
+    byId("map-high").textContent = format(high);
   }
 }
 
-function show(image, preview, link) {
-  image.dataset.preview = preview;
-  image.hidden = !preview && !link;
-  image.src = link ?? preview;
+/**
+ * Where the file of an image may be: where it was, seen from the page, or where its whole path leads. Never on another
+ * host: links are relative or of this machine, and from a web server only those below it are asked for.
+ */
+function addresses(path, link) {
+  const isLocal = location.protocol === "file:";
+  return [link, isLocal ? fileUrl(path) : null].filter((address) => address && (isLocal || !address.startsWith("file:")));
 }
 
-/** Give the frame the image's shape; a small preview fills it. */
+/** The URL of a path from the root of this machine, or of a drive; null of others, and where a name is no Unicode. */
+function fileUrl(path) {
+  const [, drive, rest] = /^([A-Za-z]:(?=[\\/])|(?=\/[^/\\]))[\\/](.*)$/s.exec(path) ?? [];
+  if (rest === undefined || !rest.isWellFormed()) return null;
+  const parts = rest.split(drive ? /[\\/]/ : "/").map(encodeURIComponent);
+  return ["file://", ...(drive ? [drive] : []), ...parts].join("/");
+}
+
+/** Show an image at once as its thumbnail, then as the file itself from the first address that has it. */
+async function enlarge(image, preview, files) {
+  const note = image.closest("figure").querySelector("[role=status]");
+  const frame = image.parentElement;
+  const turn = (image.turn ?? 0) + 1;
+  Object.assign(image, { turn, hidden: !preview, src: preview });
+  note.textContent = "";
+  frame.classList.remove("small");
+  if (!preview) return; // nor could the file be read when the page was made
+  for (const address of files) {
+    const file = element("img", { src: address });
+    const found = await file.decode().then(() => true, () => false);
+    if (image.turn !== turn) return; // another image is shown by now
+    if (found) {
+      image.src = address;
+      note.textContent = `\u00b7 ${file.naturalWidth} \u00d7 ${file.naturalHeight} pixels`;
+      return;
+    }
+  }
+  frame.classList.add("small");
+  note.textContent = "\u00b7 only the thumbnail: this page can\u2019t load the file";
+}
+
+/** Give the frame the image's shape. */
 function fit(image) {
   image.parentElement.style.setProperty("--ratio", image.naturalWidth / image.naturalHeight);
+  image.parentElement.style.setProperty("--width", `${image.naturalWidth}px`);
   const maps = data.maps[byId("map-metric").value];
   if (image.id === "viewer-image" && maps) cover(byId("overlay"), maps.crop, image);
 }
@@ -567,20 +694,86 @@ function cover(canvas, crop, image) {
   });
 }
 
-// ---- charts
+// ---- distribution
 
-/** Histogram and scatter plot, by Bokeh. They are drawn after the page is there, and drawn anew when something changes. */
-class Charts {
+/** The images as dots in the rows of one column, each row a strip of the column's axis; a click opens an image. */
+class Strips {
+  constructor(panel, openImage) {
+    this.panel = panel;
+    this.openImage = openImage;
+    this.column = data.columns[panel.dataset.distribution];
+    this.dots = new Map(); // strip -> [index of an image, share of the width, share of the height]
+    panel.addEventListener("click", (event) => {
+      const found = this.nearest(event);
+      if (found !== undefined) this.openImage(found);
+    });
+    panel.addEventListener("mousemove", (event) => this.onMove(event));
+  }
+
+  draw() {
+    if (this.dots.size) return;
+    for (const strip of this.panel.querySelectorAll("[data-group]")) this.fill(strip, strip.dataset.group);
+  }
+
+  fill(strip, group) {
+    const { values } = this.column;
+    const [low, high] = [Number(this.panel.dataset.low), Number(this.panel.dataset.high)];
+    const dots = data.sample
+      .filter((index) => values[index] !== null && (group === "" || data.group[index] === Number(group)))
+      .map((index, number) => [index, (values[index] - low) / (high - low), 0.14 + 0.72 * ((number * GOLDEN) % 1)]);
+    const path = document.createElementNS(SVG, "path");
+    path.setAttribute("d", dots.map(([, x, y]) => `M${(1000 * x).toFixed(1)} ${(100 * y).toFixed(0)}h0`).join(""));
+    path.style.strokeWidth = `${Math.max(2.5, Math.min(6, 40 / Math.sqrt(dots.length)))}px`;
+    path.style.stroke = group === "" ? "var(--soft)" : `var(--group-${colourOf(Number(group))})`;
+    const drawn = document.createElementNS(SVG, "svg");
+    for (const [name, value] of [["viewBox", "0 0 1000 100"], ["preserveAspectRatio", "none"], ["aria-hidden", "true"]]) {
+      drawn.setAttribute(name, value);
+    }
+    drawn.append(path);
+    strip.prepend(drawn);
+    this.dots.set(strip, dots);
+  }
+
+  /** The image whose dot is under the pointer. */
+  nearest(event) {
+    const strip = event.target.closest(".strip");
+    const box = strip?.getBoundingClientRect();
+    let [found, least] = [undefined, REACH];
+    for (const [index, x, y] of this.dots.get(strip) ?? []) {
+      const away = Math.hypot(x * box.width + box.left - event.clientX, y * box.height + box.top - event.clientY);
+      if (away <= least) [found, least] = [index, away];
+    }
+    return found;
+  }
+
+  onMove(event) {
+    const strip = event.target.closest(".strip");
+    if (!strip) return;
+    const found = this.nearest(event);
+    strip.classList.toggle("over", found !== undefined);
+    strip.title = found === undefined ? "" : `${data.names[found]}: ${scoreText(this.column, found)}`;
+  }
+}
+
+function startDistribution(openImage) {
+  const panels = [...document.querySelectorAll("[data-distribution]")].map((panel) => new Strips(panel, openImage));
+  const draw = () => panels.filter((strips) => !strips.panel.hidden).forEach((strips) => strips.draw());
+  byId("distribution-column")?.addEventListener("change", draw);
+  addEventListener("beforeprint", () => panels.forEach((strips) => strips.draw()));
+  draw();
+}
+
+// ---- scatter plot
+
+/** By Bokeh. It is drawn after the page is there, and drawn anew when something changes. */
+class Scatter {
   constructor(openImage) {
     this.openImage = openImage;
     this.hidden = new Set(); // groups, as indices of `names`
     this.names = [...data.coloured];
-    const hasOthers = data.columns.some((column) => column.histogram.counts.at(-1).some(Boolean));
-    if (hasOthers) this.names.push("other groups");
+    if (data.groups.some((name) => !data.coloured.includes(name))) this.names.push("other groups");
     if (this.names.length > 1) this.fillLegend();
-    for (const id of ["histogram-column", "scatter-x", "scatter-y"]) {
-      byId(id)?.addEventListener("change", () => this.draw());
-    }
+    for (const id of ["scatter-x", "scatter-y"]) byId(id).addEventListener("change", () => this.draw());
   }
 
   start() {
@@ -592,7 +785,7 @@ class Charts {
 
   fillLegend() {
     for (const [group, name] of this.names.entries()) {
-      const button = element("button", { type: "button" }, dot(`var(--group-${this.colour(group)})`), bdi(name || "no group"));
+      const button = element("button", { type: "button" }, dot(this.colour(group)), bdi(name || "no group"));
       button.setAttribute("aria-pressed", "true");
       button.addEventListener("click", () => {
         this.hidden[this.hidden.has(group) ? "delete" : "add"](group);
@@ -603,39 +796,8 @@ class Charts {
     }
   }
 
-  colour(group) {
-    return group < data.coloured.length ? group : OTHERS;
-  }
-
   draw() {
     if (!this.isReady) return;
-    this.drawHistogram();
-    if (byId("scatter-chart")) this.drawScatter();
-  }
-
-  drawHistogram() {
-    const column = data.columns[byId("histogram-column")?.value ?? 0];
-    const { edges, counts } = column.histogram;
-    const figure = this.figure(column.label, "Share of the group\u2019s images");
-    for (const [group] of this.names.entries()) {
-      if (this.hidden.has(group)) continue;
-      const bins = counts[group];
-      const total = bins.reduce((sum, bin) => sum + bin, 0);
-      if (!total) continue;
-      const colour = resolved(`--group-${this.colour(group)}`);
-      const top = bins.map((bin) => (100 * bin) / total);
-      const [left, right] = [edges.slice(0, -1), edges.slice(1)];
-      figure.quad({ left, right, top, bottom: 0, fill_color: colour, fill_alpha: 0.16, line_color: null });
-      const x = edges.flatMap((edge) => [edge, edge]);
-      const y = [0, ...top.flatMap((share) => [share, share]), 0];
-      figure.line({ x, y, line_color: colour, line_width: 1.75 });
-    }
-    figure.y_range.start = 0;
-    figure.yaxis.formatter = new Bokeh.PrintfTickFormatter({ format: "%g%%" });
-    this.histogram = render(figure, byId("histogram"), this.histogram);
-  }
-
-  drawScatter() {
     const [across, up] = ["x", "y"].map((axis) => data.columns[byId(`scatter-${axis}`).value]);
     const figure = this.figure(across.label, up.label);
     const both = data.sample.filter((index) => across.values[index] !== null && up.values[index] !== null);
@@ -646,12 +808,16 @@ class Charts {
     for (const index of both) byGroup.get(this.groupOf(index)).push(index);
     for (const [group, indices] of byGroup) {
       if (this.hidden.has(group) || !indices.length) continue;
-      this.points(figure, indices, across, up, resolved(`--group-${this.colour(group)}`));
+      this.points(figure, indices, across, up, this.colour(group));
     }
     byId("scatter-note").textContent = both.length
       ? `${both.length.toLocaleString("en")} images with both scores; a click on a point shows its image.`
       : "No image has both scores.";
-    this.scatter = render(figure, byId("scatter-chart"), this.scatter);
+    this.drawn = render(figure, byId("scatter-chart"), this.drawn);
+  }
+
+  colour(group) {
+    return group < data.coloured.length ? group : OTHERS;
   }
 
   groupOf(index) {
@@ -660,11 +826,12 @@ class Charts {
   }
 
   points(figure, indices, across, up, colour) {
+    const fill = resolved(`--group-${colour}`);
     const source = new Bokeh.ColumnDataSource({
       data: {
         x: indices.map((index) => across.values[index]),
         y: indices.map((index) => up.values[index]),
-        name: indices.map((index) => fileName(data.images[index])),
+        name: indices.map((index) => data.names[index]),
       },
     });
     const alpha = Math.max(0.25, Math.min(0.85, 20 / Math.sqrt(indices.length)));
@@ -672,8 +839,9 @@ class Charts {
       x: { field: "x" },
       y: { field: "y" },
       source,
-      size: 7,
-      fill_color: colour,
+      marker: MARKERS[colour],
+      size: ["diamond", "star"].includes(MARKERS[colour]) ? 12 : 8, // these fill less of their square
+      fill_color: fill,
       fill_alpha: alpha,
       line_color: null,
       nonselection_fill_alpha: alpha,
@@ -734,30 +902,36 @@ async function render(figure, place, before) {
 
 // ---- everything together
 
-function startLeaderboard() {
-  byId("leaderboard-column")?.addEventListener("change", (event) => {
-    for (const panel of document.querySelectorAll("[data-leaderboard]")) {
-      panel.hidden = panel.dataset.leaderboard !== event.target.value;
+/** Of a section's panels, one for each column of scores, show the one that is chosen. */
+function startChoice(section) {
+  byId(`${section}-column`)?.addEventListener("change", (event) => {
+    for (const panel of document.querySelectorAll(`[data-${section}]`)) {
+      panel.hidden = panel.dataset[section] !== event.target.value;
     }
   });
 }
 
 function start() {
-  let charts = null;
-  startTheme(() => charts?.draw());
+  let scatter = null;
+  startTheme(() => scatter?.draw());
   if (!data.columns.length) return;
-  startLeaderboard();
+  for (const section of ["leaderboard", "distribution"]) startChoice(section);
   const viewer = new Viewer();
   const gallery = new Gallery((position) =>
     viewer.open(gallery.order, position, (last) => gallery.focus(last)),
   );
+  if (data.grid) {
+    new Grid((...chosen) => viewer.open(...chosen));
+  }
   const openAlone = (index) => viewer.open([index], 0, null);
   for (const button of document.querySelectorAll("[data-image]")) {
     button.addEventListener("click", () => openAlone(Number(button.dataset.image)));
   }
-  charts = new Charts(openAlone);
+  startDistribution(openAlone);
+  if (!byId("scatter-chart")) return;
+  scatter = new Scatter(openAlone);
   const idle = window.requestIdleCallback ?? ((call) => setTimeout(call, 200));
-  idle(() => charts.start());
+  idle(() => scatter.start());
 }
 
 requestAnimationFrame(() => setTimeout(start)); // after the first paint

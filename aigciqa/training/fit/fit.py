@@ -20,6 +20,7 @@ from aigciqa.errors import ImageError, InputError, OutputExistsError
 from aigciqa.heads.linear import LinearHead
 from aigciqa.metric import Metric
 from aigciqa.records import Item
+from aigciqa.stats.reference_sets import ReferenceSet
 from aigciqa.training.fit.crossvalidation import cross_validate
 from aigciqa.training.fit.features import FeatureReader, Measured, frozen_metric, listed, succeeded
 from aigciqa.training.fit.kernels import Array
@@ -115,7 +116,10 @@ def fit_head(
             "seed": seed,
         }
         results = {name: each.to_json() for name, each in figures.items()}
-        fitted = _fitted(frozen, fit(task), training, results)
+        found = fit(task)
+        scores = dict(zip(found.dimensions, found.predict(task.features).T, strict=True))
+        known = ReferenceSet.of("rated images", scores, rated.score_ranges)
+        fitted = _fitted(frozen, found, training, results, known)
         fitted.save_pretrained(folder)
     return fitted
 
@@ -266,7 +270,9 @@ def _controls(measured: Sequence[Measured]) -> dict[str, Array]:
     }
 
 
-def _fitted(frozen: Metric, found: LinearFit, training: dict[str, Any], results: dict[str, Any]) -> Metric:
+def _fitted(
+    frozen: Metric, found: LinearFit, training: dict[str, Any], results: dict[str, Any], known: ReferenceSet
+) -> Metric:
     """The metric with its head."""
     head = frozen.head
     assert isinstance(head, LinearHead)
@@ -280,7 +286,7 @@ def _fitted(frozen: Metric, found: LinearFit, training: dict[str, Any], results:
         state[name].copy_(torch.from_numpy(value))
     state["basis"][:rows] = torch.from_numpy(found.basis)
     state["shrink"][:columns, :rows] = torch.from_numpy(found.shrink)
-    frozen.config = replace(frozen.config, training=training, results=results)
+    frozen.config = replace(frozen.config, training=training, results=results, reference_sets=(known,))
     return frozen
 
 

@@ -27,7 +27,7 @@ _SETTINGS = frozenset(
     """.split()  # noqa: SIM905
 )
 #: What stands beside a column of ratings, and is named after it.
-_COMPANIONS = ("_std", "_low", "_high", "_votes")
+_COMPANIONS = ("_std", "_low", "_high", "_votes", "_percentile")
 
 
 @dataclass(frozen=True)

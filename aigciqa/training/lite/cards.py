@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aigciqa.stats.bootstrap import Interval
+from aigciqa.stats.reference_sets import ReferenceSet
 from aigciqa.training.lite.degradations import SUMMARIES
 
 #: A control that comes this close is said to do as well.
@@ -78,11 +79,17 @@ def results(tables: Mapping[str, Table]) -> dict[str, object]:
     }
 
 
-def card(variant: str, tables: Mapping[str, Table], metadata: Mapping[str, object]) -> str:
+def card(
+    variant: str,
+    tables: Mapping[str, Table],
+    metadata: Mapping[str, object],
+    reference_sets: Sequence[ReferenceSet] = (),
+) -> str:
     """The card of a variant; `metadata` is what `training_data.metadata` says of the data."""
     taught = [_taught(metadata)] if "choices" in metadata else []
     parts = [_front(variant), _data(variant, metadata), *taught, _scope(variant, tables), _validation()]
     parts += [_table(table) for table in tables.values()]
+    parts += [reference_sets_section(reference_sets)] if reference_sets else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -193,6 +200,21 @@ def _table(table: Table) -> str:
     lines += [f"| control: {name} | {figure} | |" for name, figure in table.controls.items()]
     remarks = " ".join([*_verdict(table), *_remarks(table)])
     return "\n".join([*lines, "", _wrapped(remarks)] if remarks else lines)
+
+
+def reference_sets_section(reference_sets: Sequence[ReferenceSet]) -> str:
+    """What a card says of the reference sets."""
+    text = _wrapped("""
+Scores of images that are known. Percentiles (`aigciqa score --percentiles`, and in the report) say where a score stands
+among them; tables tell the first set. The AI-generated images are those of `realness`, by several generators, which are
+not told. They have 512 x 384 pixels: scaled up to a short side of 512 they are a little soft, and larger images easily
+stand above most of them. The photographs are pristine, of subjects that were not trained on.""")
+    lines = ["| | n | 5% | 25% | 50% | 75% | 95% |", "|---|---|---|---|---|---|---|"]
+    for each in reference_sets:
+        quantiles = each.quantiles["quality"]
+        cells = (f"{quantiles[share * (len(quantiles) - 1) // 100]:.3f}" for share in (5, 25, 50, 75, 95))
+        lines.append(f"| {each.name} | {each.n} | {' | '.join(cells)} |")
+    return "\n".join([f"## Reference sets\n\n{text}\n", *lines])
 
 
 def _verdict(table: Table) -> list[str]:

@@ -20,6 +20,7 @@ from aigciqa.checkpoints.config import MetricConfig
 from aigciqa.checkpoints.format import write_checkpoint
 from aigciqa.heads.lite import NEAR, FullReferenceHead, LiteHead, NoReferenceHead, Quality
 from aigciqa.registry import metric_info
+from aigciqa.stats.reference_sets import ReferenceSet
 from aigciqa.training.lite import fitting
 from aigciqa.training.lite.choices import Choices, agreement, encode_choices, fit_shares
 from aigciqa.training.lite.training_data import Settings, TrainingData, pool_blocks
@@ -229,6 +230,7 @@ def write_variant(
     training: Mapping[str, Any] | None = None,
     results: Mapping[str, Any] | None = None,
     card: str | None = None,
+    reference_sets: tuple[ReferenceSet, ...] = (),
 ) -> str:
     """Write a variant's folder: `config.json`, `model.safetensors` and the card. Returns the sha256 of the weights."""
     spec = metric_info(variant.removesuffix("-native"))
@@ -240,6 +242,7 @@ def write_variant(
         license="Apache-2.0",
         training=training or {},
         results=results or {},
+        reference_sets=reference_sets,
     )
     tensors = {f"backbone.{name}": value for name, value in fitted.backbone.state_dict().items()}
     tensors |= {f"head.{name}": value for name, value in fitted.heads[variant].state_dict().items()}

@@ -21,6 +21,7 @@ from aigciqa.checkpoints.imagenet import imagenet_weights
 from aigciqa.heads.lite import NoReferenceHead
 from aigciqa.heads.taught import TaughtHead
 from aigciqa.registry import metric_info
+from aigciqa.stats.reference_sets import ReferenceSet
 from aigciqa.training.lite import fitting
 from aigciqa.training.lite.choices import Choices, agreement, encode_choices, fit_shares
 from aigciqa.training.lite.degradations import degrade, names
@@ -97,6 +98,7 @@ def write_taught(
     training: Mapping[str, Any] | None = None,
     results: Mapping[str, Any] | None = None,
     card: str | None = None,
+    reference_sets: tuple[ReferenceSet, ...] = (),
 ) -> str:
     """Write the metric's folder, without the weights of the trunk. Returns the sha256 of the weights."""
     config = replace(
@@ -109,6 +111,7 @@ def write_taught(
         license="Apache-2.0",
         training=training or {},
         results=results or {},
+        reference_sets=reference_sets,
     )
     tensors = {f"backbone.lite.{name}": value for name, value in taught.backbone.lite.state_dict().items()}
     tensors |= {f"head.{name}": value for name, value in taught.head.state_dict().items()}
