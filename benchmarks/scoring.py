@@ -173,10 +173,14 @@ class Loop:
             self.metric.head(torch.cat(features, dim=1))
 
 
-def engine(metric: Metric, items: Sequence[aigciqa.Item], decoder: str) -> float:
+def engine(
+    metric: Metric, items: Sequence[aigciqa.Item], decoder: str, batch: int = BATCH, workers: int | None = None
+) -> float:
     """Seconds in which the engine scores so many images once it runs."""
-    records = aigciqa.score_files(items, metric=metric, batch_size=BATCH, decoder=decoder)  # type: ignore[arg-type]
-    started = [next(records) for _ in range(BATCH)]
+    records = aigciqa.score_files(
+        items, metric=metric, batch_size=batch, workers=workers, decoder=decoder  # type: ignore[arg-type]
+    )  # fmt: skip
+    started = [next(records) for _ in range(batch)]
     start = time.perf_counter()
     rest = list(records)
     seconds = time.perf_counter() - start
@@ -314,11 +318,13 @@ def compare_deviation(options: argparse.Namespace, folder: Path) -> None:
         pairs = [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
         plain = torch.cat([metric(*columns(metric, part)) for part in pairs]).numpy()
         lines = [f"folded {deviation(plain, scores(metric, items))}"]
-        lines.append(f"bfloat16 {deviation(plain, scores(in_bfloat16(metric), items))}")
+        lines.append(f"bfloat16 {deviation(plain, scores(converted(metric), items))}")
         print(f"{name} on {len(items)} images: {'; '.join(lines)}", flush=True)
 
 
-def trained(name: str, folder: Path) -> Metric:
+def trained(
+    name: str, folder: Path, device: str = "cpu", images: int = TRAINING_IMAGES, epochs: int = EPOCHS
+) -> Metric:
     """A metric that has learnt from random weights how strong the noise in some images is.
 
     `lite` is as it ships, and VGG random. With batch normalisation random weights would not do: a deep network rounds
@@ -328,18 +334,18 @@ def trained(name: str, folder: Path) -> Metric:
     metric = aigciqa.create_metric(name, weights="default" if name.endswith("lite") else None)
     if not any(isinstance(module, nn.BatchNorm2d) for module in metric.modules()):
         return metric
-    draw(folder, TRAINING_IMAGES, seed=1)
+    draw(folder, images, seed=1)
     samples = [
         Sample(item.image, item.reference, None, None, "", dict.fromkeys(metric.dimensions, 5 - noise(item) / 5), "")
         for item in items_of(folder)
     ]
     settings = Settings(name, metric.dimensions, dtype="bfloat16", start="none")
     paths = [path for item in items_of(folder) for path in (item.image, str(item.reference))]
-    images = build_cache(paths, metric.config.preprocess, folder, workers=2, progress=False)
-    fabric = Fabric(accelerator="cpu", precision="bf16-mixed")
-    learner = Learner(fabric, metric, settings, samples, images)
-    for epoch in range(1, EPOCHS + 1):
-        if epoch == EPOCHS:
+    cache = build_cache(paths, metric.config.preprocess, folder, workers=2, progress=False)
+    fabric = Fabric(accelerator=device, devices=1, precision="bf16-mixed")
+    learner = Learner(fabric, metric, settings, samples, cache)
+    for epoch in range(1, epochs + 1):
+        if epoch == epochs:
             learner.optimizer.param_groups[0]["lr"] /= 10
         for _ in learner.steps(epoch):
             pass
@@ -348,9 +354,9 @@ def trained(name: str, folder: Path) -> Metric:
     return metric
 
 
-def in_bfloat16(metric: Metric) -> Metric:
-    """The same metric, computing in bfloat16."""
-    other = aigciqa.create_metric(metric.name, weights=None, dtype="bfloat16")
+def converted(metric: Metric, dtype: str = "bfloat16", device: str = "cpu", *, as_loss: bool = False) -> Metric:
+    """The same metric, computing in another dtype or elsewhere."""
+    other = aigciqa.create_metric(metric.name, weights=None, dtype=dtype, device=device, as_loss=as_loss)
     other.load_state_dict(metric.state_dict())
     return other
 
@@ -369,8 +375,13 @@ def scores(metric: Metric, items: Sequence[aigciqa.Item], decoder: str = "pillow
 
 def deviation(plain: np.ndarray, other: np.ndarray) -> str:
     """Rank correlation, and the largest difference as a share of the range."""
-    share = np.abs(plain - other).max() / np.ptp(plain)
-    return f"SRCC {spearmanr(plain, other)[0]:.5f}, largest difference {share:.1e} of the scores' range"
+    srcc, share = deviations(plain, other)
+    return f"SRCC {srcc:.5f}, largest difference {share:.1e} of the scores' range"
+
+
+def deviations(plain: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """The two figures."""
+    return float(spearmanr(plain, other)[0]), float(np.abs(plain - other).max() / np.ptp(plain))
 
 
 if __name__ == "__main__":

@@ -99,8 +99,8 @@ def draw_database(folder: Path, images: int) -> list[Sample]:
 class Loop:
     """Training as the paper authors' script does it: one metric on one target."""
 
-    def __init__(self, metric: str, samples: list[Sample]) -> None:
-        self.model = aigciqa.create_metric(metric, weights=None)
+    def __init__(self, metric: str, samples: list[Sample], device: str = "cpu") -> None:
+        self.model = aigciqa.create_metric(metric, weights=None, device=device)
         spec = self.model.config.preprocess
         assert spec.resize is not None
         assert spec.crop is not None
@@ -124,8 +124,9 @@ class Loop:
     def batch(self, start: int) -> tuple[Tensor, Tensor, Tensor]:
         """Images, prompts and targets."""
         chosen = [number % len(self.pairs) for number in range(start, start + BATCH)]
-        images, prompts = (torch.stack([self.transform(self.pairs[i][side]) for i in chosen]) for side in (0, 1))
-        return images, prompts, self.targets[chosen]
+        parts = [torch.stack([self.transform(self.pairs[i][side]) for i in chosen]) for side in (0, 1)]
+        images, prompts, targets = (part.to(self.model.device) for part in (*parts, self.targets[chosen]))
+        return images, prompts, targets
 
     def scores(self, images: Tensor, prompts: Tensor) -> Tensor:
         """One target's scores (B,)."""
@@ -154,15 +155,17 @@ class Loop:
             self.scores(images, prompts)
 
 
-def ours(options: argparse.Namespace, samples: list[Sample], folder: Path, count: int = 1, **settings: Any) -> Learner:
+def ours(
+    name: str, samples: list[Sample], folder: Path, count: int = 1, device: str = "cpu", **settings: Any
+) -> Learner:
     """This library's training on the first `count` targets, its cache of images filled."""
-    chosen = Settings(options.metric, DIMENSIONS[:count], batch_size=BATCH, **settings)
-    given = aigciqa.create_metric(options.metric, weights=None)
+    chosen = Settings(name, DIMENSIONS[:count], batch_size=BATCH, **settings)
+    given = aigciqa.create_metric(name, weights=None)
     ranges = {name: given.config.score_ranges[name] for name in chosen.dimensions}
     metric = Metric(dataclasses.replace(given.config, score_ranges=ranges))
     paths = [path for sample in samples for path in (sample.image, str(sample.reference))]
     images = build_cache(paths, metric.config.preprocess, folder / "cache", workers=2, progress=False)
-    fabric = Fabric(accelerator="cpu", devices=1, precision=PRECISIONS[chosen.dtype])  # type: ignore[arg-type]
+    fabric = Fabric(accelerator=device, devices=1, precision=PRECISIONS[chosen.dtype])  # type: ignore[arg-type]
     return Learner(fabric, metric, chosen, samples, images)
 
 
@@ -174,7 +177,7 @@ def endless(learner: Learner) -> Iterator[object]:
 
 def compare_steps(options: argparse.Namespace, samples: list[Sample], folder: Path) -> str:
     """Steps a second, each way in a process of its own."""
-    ours(options, samples, folder)  # fills the cache of images
+    ours(options.metric, samples, folder)  # fills the cache of images
     ways = ("loop", "float32", "bfloat16")
     calls = {way: arguments_of(options, folder, way) for way in ways}
     found = medians_of_processes(__file__, calls, ways, options.steps)
@@ -184,7 +187,7 @@ def compare_steps(options: argparse.Namespace, samples: list[Sample], folder: Pa
 
 def compare_targets(options: argparse.Namespace, samples: list[Sample], folder: Path) -> str:
     """Four targets at once against one."""
-    one, four = (endless(ours(options, samples, folder, count)) for count in (1, 4))
+    one, four = (endless(ours(options.metric, samples, folder, count)) for count in (1, 4))
     found = medians({"one": one.__next__, "four": four.__next__}, options.steps)
     return f"training four targets jointly costs {found['four'] / found['one']:.2f}x that of one (wanted at most 1.1x)"
 
@@ -206,7 +209,7 @@ def compare_evaluation(options: argparse.Namespace, samples: list[Sample], folde
 
 def compare_frozen(options: argparse.Namespace, samples: list[Sample], folder: Path) -> str:
     """An epoch after the first with a frozen backbone, against the loop's epoch."""
-    learner = ours(options, samples, folder, frozen=True)
+    learner = ours(options.metric, samples, folder, frozen=True)
     list(learner.steps(1))
     start = time.perf_counter()
     list(learner.steps(2))
@@ -218,7 +221,7 @@ def compare_frozen(options: argparse.Namespace, samples: list[Sample], folder: P
 
 def compare_memory(options: argparse.Namespace, samples: list[Sample], folder: Path) -> str:
     """Peak memory of a process with its images, after five steps."""
-    ours(options, samples, folder)  # fills the cache of images
+    ours(options.metric, samples, folder)  # fills the cache of images
     peaks = {}
     for way in ("loop", *WAYS):
         with CaseProcess(__file__, arguments_of(options, folder, way), is_plain=True) as process:
@@ -249,7 +252,7 @@ def stepping(options: argparse.Namespace) -> Case:
     if options.way == "loop":
         return Loop(options.metric, samples).steps().__next__
     keep_memory("activation_checkpointing" not in WAYS[options.way])  # as `aigciqa train` does
-    return endless(ours(options, samples, options.folder, **WAYS[options.way])).__next__
+    return endless(ours(options.metric, samples, options.folder, **WAYS[options.way])).__next__
 
 
 if __name__ == "__main__":

@@ -361,7 +361,7 @@ class TestTables:
         assert "67% of its short side" in page.read_text()
         # Tables by other weights: what holds of one does not of all.
         provenance.write(paths[1], {**made_by, "dimensions": {"quality": [0, 5]}})
-        assert run(*paths, "--report", str(page)).exit_code == 0
+        assert run(*paths, "--report", str(page), "--overwrite").exit_code == 0
         assert "on a scale of" not in page.read_text()
         assert "67% of its short side" not in page.read_text()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import shutil
@@ -22,7 +23,7 @@ import aigciqa
 from aigciqa.images.decode import load_image
 from aigciqa.images.preprocess import Preprocessor
 from aigciqa.scoring import decoding, engine, reference_cache
-from aigciqa.scoring.encoder import Encoder
+from aigciqa.scoring.encoder import BatchEncoder, Encoder
 from aigciqa.scoring.engine import InferenceThreads
 from tests.conftest import Watch, draw, untrained
 
@@ -248,10 +249,17 @@ def test_strict_raises_at_the_first_bad_file(mixed: list[str]) -> None:
 
 
 class TestMemory:
-    @pytest.fixture(params=["CUDA out of memory. Tried to allocate", "DefaultCPUAllocator: can't allocate memory: you"])
+    @pytest.fixture(
+        params=[
+            "CUDA out of memory. Tried to allocate",
+            "DefaultCPUAllocator: can't allocate memory: you",
+            "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+            "GET was unable to find an engine to execute this computation",  # cuDNN's, none of which had room
+        ]
+    )
     def no_memory(self, request: pytest.FixtureRequest) -> RuntimeError:
         """What torch raises."""
-        kind = torch.cuda.OutOfMemoryError if "CUDA" in request.param else RuntimeError
+        kind = torch.cuda.OutOfMemoryError if request.param.startswith("CUDA") else RuntimeError
         return kind(request.param)
 
     def test_batches_shrink(self, write_images: Write, watch: Watch, no_memory: RuntimeError) -> None:
@@ -267,6 +275,21 @@ class TestMemory:
         found = scores_of(aigciqa.score_files(images, metric=metric, batch_size=8))
         assert found == pytest.approx(expected, abs=1e-5)
         assert [len(call.args[1]) for call in encodes] == [8, 4, 2, 2, 2, 2, 2, 1]
+
+    def test_batches_shrink_where_decoded_images_are_on_the_gpu(self, write_images: Write, watch: Watch) -> None:
+        """There, putting them together takes memory, too."""
+        metric = untrained("nr-resnet18")
+        images = [
+            metric.preprocessor.image(load_image(path)) for path in write_images("gen", "a.png", "b.png", "c.png")
+        ]
+
+        def small_memory(parts: list[torch.Tensor]) -> None:
+            if len(parts) > 2:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+        watch(torch, "stack", small_memory)
+        encoded = BatchEncoder(3).encode(Encoder(metric), images)
+        assert all(each is not None for each in encoded)
 
     def test_only_of_the_shape_that_does_not_fit(self, write_images: Write, watch: Watch) -> None:
         native = aigciqa.create_metric("nr-lite", weights="native")
@@ -307,14 +330,17 @@ class TestMemory:
         ]  # fmt: skip
         assert [bool(record.scores) for record in records] == [record.error is None for record in records]
 
-    @pytest.mark.parametrize(("free", "size"), [(80e9, 64), (4e9, 19), (1e6, 1)])
+    @pytest.mark.parametrize(("free", "kept", "size"), [(80e9, 0, 64), (4e9, 0, 19), (1e9, 3e9, 19), (1e6, 0, 1)])
     def test_the_default_batch_fits_the_free_memory_of_a_gpu(
-        self, free: float, size: int, monkeypatch: pytest.MonkeyPatch
+        self, free: float, kept: float, size: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """What torch keeps of tensors that are gone is free, too."""
         metric = untrained("nr-resnet18")
         assert engine.default_batch([metric]) == 8
         monkeypatch.setattr(type(metric), "device", torch.device("cuda"))
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free), int(80e9)))
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: int(kept + 1e9))
+        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: int(1e9))
         assert engine.default_batch([metric]) == size
 
 
@@ -506,6 +532,22 @@ class TestDecoders:
         )
         with pytest.raises(aigciqa.ImageError, match="decompression bomb"):
             pool.result(pool.submit("bomb.jpg", bomb, (spec,)))
+
+    def test_nvjpeg_works_in_the_stream_of_its_caller(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A thread's own stream would not be waited for. Stand-ins for streams, and the CPU for the GPU."""
+        import torchvision.io
+
+        Image.fromarray(draw(300, 340)).save(tmp_path / "plain.jpg")
+        entered: list[object] = []
+        decode_jpeg = torchvision.io.decode_jpeg
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: threading.current_thread())
+        monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext(entered.append(stream)))
+        monkeypatch.setattr(torchvision.io, "decode_jpeg", lambda data, mode, device: decode_jpeg(data, mode))
+        pool = decoding.DecoderPool(1, "nvjpeg", torch.device("cuda"))
+        spec = aigciqa.metric_info("nr-resnet18").preprocess
+        assert list(pool.result(pool.submit(str(tmp_path / "plain.jpg"), None, (spec,)))) == [spec]
+        pool.close()
+        assert entered == [threading.current_thread()]
 
     def test_unusable_ones_are_refused(self) -> None:
         with pytest.raises(ValueError, match="decoder is one of pillow, draft, nvjpeg; got 'opencv'"):

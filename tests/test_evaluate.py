@@ -43,6 +43,11 @@ def text_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return lookalikes.write_agiqa_3k(tmp_path_factory.mktemp("agiqa-3k"))
 
 
+def warnings_of(done: Result) -> list[str]:
+    """Lines of standard error, but those on figures that are left out."""
+    return [line for line in done.stderr.splitlines() if "are left out" not in line]
+
+
 def run(*arguments: object) -> Result:
     """The command in this process; standard error in `stderr`."""
     return CliRunner().invoke(evaluate.main, [str(each) for each in arguments], prog_name="aigciqa evaluate")
@@ -68,7 +73,7 @@ def test_report_plots_and_predictions(root: Path, tmp_path: Path, monkeypatch: p
     assert done.exit_code == 0, done.stderr
     assert done.stdout.startswith("pku-i2iqa, protocol paper, test part")
     assert "Differences between metrics" in done.stdout
-    assert done.stderr == ""
+    assert warnings_of(done) == []
     report = json.loads((tmp_path / "new" / "report.json").read_text())
     rows = rows_of(tmp_path / "predictions.csv")
     assert len(rows) == 2 * 16
@@ -172,7 +177,7 @@ def test_the_head_decides_the_split(root: Path, database: Database, tmp_path: Pa
     weights = head(tmp_path / "a", database="pku-i2iqa", protocol="prompt-disjoint", seed=3, split=split.digest)
     done = run("pku-i2iqa", root, "-m", "nr-resnet18", "--weights", weights, "-o", tmp_path / "r.json")
     assert done.exit_code == 0, done.stderr
-    assert done.stderr == ""
+    assert warnings_of(done) == []
     report = json.loads((tmp_path / "r.json").read_text())
     assert (report["protocol"], report["seed"], report["split"]) == ("prompt-disjoint", 3, split.digest)
     other = run("pku-i2iqa", root, "-m", "nr-resnet18", "--weights", weights, "--seed", 0, "--dimension", "quality")
@@ -199,7 +204,7 @@ def test_images_a_head_has_seen_are_warned_of(
     done = run("pku-i2iqa", root, "-m", "nr-resnet18", "--weights", weights, "--dimension", "quality", *arguments)
     assert done.exit_code == 0, done.stderr
     assert warning in done.stderr
-    assert ("WARNING" in done.stderr) == bool(warning)
+    assert bool(warnings_of(done)) == bool(warning)
     if training.get("database") == "agiqa-3k":
         assert "protocol prompt-disjoint" in done.stdout
 
@@ -222,7 +227,7 @@ def test_parts_and_folds(root: Path, database: Database, tmp_path: Path) -> None
     ):
         done = run("pku-i2iqa", root, "-m", "nr-lite", *arguments, "-o", report, "--quiet", "--overwrite")
         assert done.exit_code == 0, done.stderr
-        assert done.stdout == done.stderr == ""
+        assert (done.stdout, warnings_of(done)) == ("", [])
         assert json.loads(report.read_text())["samples"] == len(expected)
 
 

@@ -172,7 +172,7 @@ def test_usage_errors(fitting: Fitting, arguments: list[str], problem: str) -> N
         ),
         (OutputExistsError("out is there: pass `overwrite=True`"), 2, "out is there: pass --overwrite"),
         (HubError("no network"), 1, "Error: no network"),
-        (OSError(28, "No space left on device"), 1, "No space left on device"),
+        (OSError(28, "No space left on device"), 1, "the disk is full: make room, and run"),
         (KeyboardInterrupt(), 130, "aigciqa fit: interrupted"),
     ],
 )

@@ -239,7 +239,7 @@ def check_failure(fetch: Callable[..., aigciqa.Metric], weights: str, kind: type
         fetch(weights)
     assert type(caught.value) is kind
     message = str(caught.value)
-    for part in (f"'{weights}", os.environ["HF_ENDPOINT"], "create_metric('nr-lite')", "weights='./folder'"):
+    for part in (f"'{weights}", os.environ["HF_ENDPOINT"], "the metric nr-lite", "weights='./folder'"):
         assert part in message
 
 

@@ -68,7 +68,7 @@ class TestText:
         self, cells: tuple[str, str], wrong: str, tmp_path: Path
     ) -> None:
         folder(tmp_path, "a.png", "b.png")
-        (tmp_path / "manifest.csv").write_text(f"image;quality\na.png;{cells[0]}\nb.png;{cells[1]}\n")
+        (tmp_path / "manifest.csv").write_text(f"image\tquality\na.png\t{cells[0]}\nb.png\t{cells[1]}\n")
         with pytest.raises(aigciqa.DatabaseError, match=f"manifest.csv: {wrong}"):
             load_database("folder", tmp_path)
 

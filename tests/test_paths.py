@@ -343,9 +343,10 @@ class TestLinksThatLeadOut:
     def test_an_output_behind_one_is_one_output(self, tmp_path: Path) -> None:
         (tmp_path / "link.csv").symlink_to("real.csv")
         (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+        Image.fromarray(draw(64, 64)).save(tmp_path / "a.png")
         with locked(tmp_path / "real.csv"):
             for name in ("link.csv", "link/real.csv", "link/link.csv"):
-                done = call_command("absent.png", "-m", "nr-lite", "-o", name, cwd=tmp_path)
+                done = call_command("a.png", "-m", "nr-lite", "-o", name, cwd=tmp_path)
                 assert (done.returncode, "is being written by another run" in " ".join(done.stderr.split())) == (
                     2,
                     True,

@@ -481,7 +481,7 @@ def test_scores_outlive_a_report_that_fails(write_images: Write, tmp_path: Path)
     assert done.returncode == 1
     assert "no report, but all scores have been written" in done.stderr
     assert [each["image"] for each in json.loads((tmp_path / "scores.json").read_text())] == ["gen/a.jpg"]
-    refused = call_command("gen", "-o", "scores.json", "--report", "report.txt", cwd=tmp_path)
+    refused = call_command("gen", "-o", "others.json", "--report", "report.txt", cwd=tmp_path)
     assert refused.returncode == 2
     assert "a report ends in .html" in refused.stderr
 

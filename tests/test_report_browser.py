@@ -107,6 +107,10 @@ def test_filters_and_search(page: Page) -> None:
 
 
 def test_threshold(page: Page) -> None:
+    page.set_viewport_size({"width": 1200, "height": 900})
+    tops = "fields => new Set(fields.map(field => field.getBoundingClientRect().top)).size"
+    assert page.locator("#controls .field").evaluate_all(tops) == 1  # all controls in one line, none of two
+    assert page.locator(".field.range span").evaluate_all("spans => spans.every(each => each.clientHeight < 25)")
     drag(page, "#low", 3.5)
     assert page.locator("#low-text").inner_text() == "3.500"
     expect(page.locator("#status")).to_have_text("20 of 120 images")

@@ -111,7 +111,7 @@ def test_so_is_a_table_of_another_metric(paths: list[str], lite: Metric) -> None
 
 def test_a_table_that_is_there_is_not_replaced_unasked(paths: list[str], lite: Metric) -> None:
     Path("t.csv").write_text("mine")
-    with pytest.raises(InputError, match=r"'t\.csv' is there already: pass resume=True to go on with it, overwrite"):
+    with pytest.raises(InputError, match=r"'t\.csv' is there already: pass `resume=True` to go on with it, `overwrite"):
         score_to_file(paths, "t.csv", metric=lite)
     assert Path("t.csv").read_text() == "mine"
     score_to_file(paths, "t.csv", metric=lite, overwrite=True)

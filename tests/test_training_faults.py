@@ -22,6 +22,8 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import MixedPrecision
 from PIL import Image
 from scipy.stats import spearmanr
 
@@ -31,7 +33,7 @@ from aigciqa.cli.train import main as command
 from aigciqa.errors import InputError
 from aigciqa.heads import Head, register_head
 from aigciqa.registry import register_metric
-from aigciqa.training import loop
+from aigciqa.training import loop, trainer
 from aigciqa.training.learner import Learner
 from aigciqa.training.run_folder import RunFolder
 from aigciqa.training.trainer import Settings, train
@@ -311,7 +313,9 @@ def test_its_figures_on_the_test_part_are_printed(root: Path, tmp_path: Path) ->
     done = call(root, tmp_path / "head")
     assert done.exit_code == 0, done.output
     title, header, row = done.stdout.rstrip().rsplit("\n", 2)
-    assert title.startswith("Agreement with people on the 12 images of the test part, which were not trained on.")
+    assert " ".join(title.split()) == (
+        "Agreement with people on the 12 images of the test part, which were not trained on. In brackets: 95% interval."
+    )
     assert header.split() == ["dimension", "SRCC", "PLCC", "KRCC", "RMSE"]
     srcc = config(tmp_path / "head")["results"]["quality"]["srcc"]
     assert row.split()[:2] == ["quality", f"{srcc[0]:.3f}".replace("-", "−")]
@@ -411,6 +415,26 @@ def test_a_run_goes_on_wherever_it_was_killed(
     assert [[row[k] for k in keep] for row in log(tmp_path / "head")] == [
         [row[k] for k in keep] for row in log(tmp_path / "whole")
     ]
+
+
+def test_a_run_in_float16_goes_on_with_its_scale(monkeypatch: pytest.MonkeyPatch, root: Path, tmp_path: Path) -> None:
+    """Gradients are scaled so that float16 holds them, by less where they overflow. The CPU stands in for a GPU."""
+
+    def launched(*_: Any) -> Fabric:
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+        return Fabric(accelerator="cpu", devices=1, plugins=MixedPrecision("16-mixed", "cpu", scaler))
+
+    monkeypatch.setattr(trainer, "_launched", launched)
+    run(root, tmp_path / "whole", epochs=3, dtype="float16", frozen=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_log", lambda *_: (_ for _ in ()).throw(KilledError))
+        with pytest.raises(KilledError):
+            run(root, tmp_path / "head", epochs=3, dtype="float16", frozen=False)
+    run(root, tmp_path / "head", resume=True, epochs=3, dtype="float16", frozen=False)
+    states = [torch.load(tmp_path / name / "training" / "state.pt", weights_only=True) for name in ("whole", "head")]
+    assert states[0]["precision"]["scale"] < 2.0**40
+    assert states[0]["precision"] == states[1]["precision"]
+    assert all(torch.equal(value, states[1]["model"][name]) for name, value in states[0]["model"].items())
 
 
 def test_a_file_given_for_the_folder_is_a_usage_error(root: Path, tmp_path: Path) -> None:

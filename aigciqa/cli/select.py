@@ -28,7 +28,7 @@ from aigciqa.errors import InputError
 from aigciqa.tables.provenance import path_of
 from aigciqa.tables.scores import read_table
 from aigciqa.tables.text import DECIMALS, printable
-from aigciqa.utils.object_stores import is_url
+from aigciqa.utils.object_stores import scheme_of
 from aigciqa.utils.paths import counted
 from aigciqa.utils.place_files import LASTING
 
@@ -143,7 +143,7 @@ def main(
     named = [name for name in (dimension, *dict(minimum), *dict(maximum)) if name]
     table = read_table(path, named)
     rows = selection.rows_by(table, metric)
-    if folder is not None and any(is_url(row["image"]) for row in rows):
+    if folder is not None and any(scheme_of(row["image"]) for row in rows):
         raise click.UsageError(f"{path} has images in an object store: leave --to out for a list of them")
     dimension = dimension or selection.first_scored(table, rows)
     lowest, highest = _by_dimension("--min", minimum, dimension), _by_dimension("--max", maximum, dimension)

@@ -152,17 +152,23 @@ def _figures(metric: Metric, tested: int) -> str:
     if not results or tested < MIN_TELLING:
         return f"The test part has {counted(tested, 'image')}: correlations of fewer than {MIN_TELLING} say nothing."
     columns = {"srcc": "SRCC", "plcc": "PLCC", "krcc": "KRCC", "rmse": "RMSE"}
-    rows = tuple((name, *(_figure(figures.get(each)) for each in columns)) for name, figures in results.items())
+    rows = tuple(
+        (name, *(_figure(figures.get(each), with_bounds=each == "srcc") for each in columns))
+        for name, figures in results.items()
+    )
     table = TextTable("Test", ("dimension", *columns.values()), rows, left=1).aligned()
-    title = f"Agreement with people on the {counted(tested, 'image')} of the test part, which were not trained on."
-    return "\n".join([*wrap(f"{title} In brackets: 95% intervals.", _WIDTH), table])
+    is_unseen = not metric.config.training["selected_on_test"]
+    unseen = "which were not trained on" if is_unseen else "on which the epoch was chosen"
+    title = f"Agreement with people on the {counted(tested, 'image')} of the test part, {unseen}."
+    return "\n".join([*wrap(f"{title} In brackets: 95% interval.", _WIDTH), table])
 
 
-def _figure(given: float | list[float] | None) -> str:
-    """A figure as `config.json` keeps it."""
+def _figure(given: float | list[float] | None, with_bounds: bool) -> str:
+    """A figure as `config.json` keeps it: [value, low, high], the value alone, or none."""
     if given is None:
         return "n/a"
-    return with_interval(*given) if isinstance(given, list) else rounded(given)
+    values = given if isinstance(given, list) else [given]
+    return with_interval(*values) if with_bounds and len(values) > 1 else rounded(values[0])
 
 
 def _kept(output: Path) -> str:

@@ -14,7 +14,16 @@ from aigciqa.evaluation.results import Comparison, Evaluation, Published, Result
 from aigciqa.stats.bootstrap import Interval
 from aigciqa.stats.correlations import MIN_TELLING, Agreement
 from aigciqa.tables.csv_text import csv_lines
-from aigciqa.tables.text import TextTable, probability, rounded, with_interval, without_nan, write_text, writer_of
+from aigciqa.tables.text import (
+    TextTable,
+    printable,
+    probability,
+    rounded,
+    with_interval,
+    without_nan,
+    write_text,
+    writer_of,
+)
 from aigciqa.utils.paths import counted
 
 _NOTHING = Interval(math.nan, math.nan, math.nan)
@@ -101,7 +110,7 @@ def caption(evaluation: Evaluation) -> str:
     ]
     count = f"{counted(evaluation.samples, 'image')} of {counted(len(groups), 'prompt')}"
     what = ": ".join(filter(None, (", ".join(filter(None, where)), count)))
-    notes = "".join(f" Note: {note}." for note in evaluation.notes)
+    notes = "".join(f" Note: {printable(note)}." for note in evaluation.notes)
     return f"{what}. In brackets: 95% intervals, by resampling prompts.{notes}"
 
 

@@ -55,16 +55,15 @@ def select_gallery(collection: Collection, columns: Sequence[Column], matches: S
 
 
 def _draw(matches: Sequence[str | None], limit: int) -> list[int]:
-    """Indices of images drawn at random, those that share a match together."""
+    """Indices of images drawn at random, those that share a match together: all of them, unless they are too many."""
     together: dict[str | int, list[int]] = {}
     for index, match in enumerate(matches):
         together.setdefault(index if match is None else match, []).append(index)
     drawn: list[int] = []
     sets = list(together.values())
     for number in np.random.default_rng(_SEED).permutation(len(sets)):
-        if len(drawn) + len(sets[number]) > limit:
-            break
-        drawn += sets[number]
+        if not drawn or len(drawn) + len(sets[number]) <= limit:
+            drawn += sets[number][:limit]
     return drawn
 
 
@@ -137,7 +136,7 @@ def _percentiles(column: Column, gallery: Gallery, known: Sequence[ReferenceSet]
 
 def _link(path: str, folder: Path) -> str | None:
     """URL of a file, relative to the page where it can be; None where it is not on this machine, or no file's name."""
-    if object_stores.is_url(path):
+    if object_stores.scheme_of(path):
         return None
     try:
         return quote(os.fsencode(os.path.relpath(path, folder)).replace(os.fsencode(os.sep), b"/"))

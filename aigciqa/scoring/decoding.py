@@ -142,7 +142,10 @@ class DecoderPool:
 
     def __init__(self, workers: int, decoder: Decoder, device: torch.device) -> None:
         self.workers = workers
-        self.preprocess = partial(_preprocess, decoder=decoder, device=device)
+        is_on_gpu = decoder == "nvjpeg" and device.type == "cuda"
+        # The caller's: what threads do in their own ones, it would not wait for.
+        stream = torch.cuda.current_stream(device) if is_on_gpu else None
+        self.preprocess = partial(_preprocess, decoder=decoder, device=device, stream=stream)
         self.budget = Budget(memory.CONTENT_BYTES)
         self.queue: queue.SimpleQueue[Decoding | None] = queue.SimpleQueue()
         self.unfinished: set[Decoding] = set()
@@ -219,13 +222,14 @@ def _preprocess(
     *,
     decoder: Decoder,
     device: torch.device,
+    stream: torch.cuda.Stream | None,
 ) -> Preprocessed:
     """An image preprocessed in each way."""
     if content is None:
         content = read_content(name, read.take)
     if isinstance(content, np.ndarray):
         image = load_image(content)
-    elif decoder == "nvjpeg" and (preprocessed := _preprocess_on(device, content, specs)) is not None:
+    elif decoder == "nvjpeg" and (preprocessed := _preprocess_on(device, stream, content, specs)) is not None:
         return preprocessed
     else:
         sides = [spec.resize for spec in specs if spec.resize is not None]
@@ -237,7 +241,9 @@ def _preprocess(
         raise ImageError(f"{name}: {error}") from None
 
 
-def _preprocess_on(device: torch.device, content: bytes, specs: tuple[Preprocess, ...]) -> Preprocessed | None:
+def _preprocess_on(
+    device: torch.device, stream: torch.cuda.Stream | None, content: bytes, specs: tuple[Preprocess, ...]
+) -> Preprocessed | None:
     """A JPEG file decoded by nvJPEG and preprocessed on the device; None for what is Pillow's to judge."""
     from torchvision.io import ImageReadMode, decode_jpeg
 
@@ -249,9 +255,10 @@ def _preprocess_on(device: torch.device, content: bytes, specs: tuple[Preprocess
         if not is_plain:
             return None
         data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-        levels: Tensor = decode_jpeg(data, mode=ImageReadMode.RGB, device=device)
-        pixels = levels[None].float() / 255
-        images = {spec: Preprocessor(spec).tensor(pixels)[0] for spec in specs}
-        return {spec: (image * 255 + 0.5).to(torch.uint8) for spec, image in images.items()}
+        with torch.cuda.stream(stream):
+            levels: Tensor = decode_jpeg(data, mode=ImageReadMode.RGB, device=device)
+            pixels = levels[None].float() / 255
+            images = {spec: Preprocessor(spec).tensor(pixels)[0] for spec in specs}
+            return {spec: (image * 255 + 0.5).to(torch.uint8) for spec, image in images.items()}
     except Exception:  # broken data, no memory left on the device, a shape that can't be preprocessed
         return None

@@ -29,6 +29,9 @@ _PROBES = 2
 #: How far its feature maps may be from the plain network's, as a share of their norm: what rounding explains in float32
 #: on a CPU, in a GPU's TF32, and in bfloat16 and float16.
 _TOLERANCE, _TOLERANCE_TF32, _TOLERANCE_HALF = 1e-3, 1e-2, 0.1
+#: What errors say where memory is short: a GPU's allocator; the CPU's; cuBLAS and cuDNN; torch, where none of cuDNN's
+#: algorithms finds room to work in.
+_NO_MEMORY = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED", "unable to find an engine to execute")
 
 
 class Encoder:
@@ -56,7 +59,10 @@ class Encoder:
 
         The second result is feature maps, float32 (B, C, h, w), as `Metric.score_map` takes them, if asked for.
         """
+        device = self.metric.device
         with torch.inference_mode(), self.metric.autocast(None):
+            if device.type == "cuda" and pixels.device.type == "cpu":
+                pixels = pixels.pin_memory().to(device, non_blocking=True)
             read = self._maps(pixels)
             features = self.metric.backbone.pool(read)
             if maps is None:
@@ -68,9 +74,6 @@ class Encoder:
     def _maps(self, pixels: Tensor) -> Tensor:
         if self.network is None:
             return self.metric.feature_maps(pixels)
-        device = self.metric.device
-        if device.type == "cuda" and pixels.device.type == "cpu":
-            pixels = pixels.pin_memory().to(device, non_blocking=True)
         maps: Tensor = self.network(self._normalized(pixels).to(self.dtype))
         return maps.float()
 
@@ -174,11 +177,11 @@ class BatchEncoder:
 
 def _encode_batch(encoder: Encoder, images: list[Tensor], maps: Maps | None) -> list[Encoded] | None:
     """The images of a batch; None if they take more memory than there is."""
-    pixels = torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)  # channels last, as they are
-    try:
+    try:  # the images may be on the GPU, too; they are channels last in memory
+        pixels = torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
         features, feature_maps = encoder.encode(pixels, maps)
-    except RuntimeError as error:  # of a GPU, of the CPU
-        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+    except RuntimeError as error:
+        if not any(words in str(error) for words in _NO_MEMORY):
             raise
         return None
     each_map = [None] * len(images) if feature_maps is None else feature_maps

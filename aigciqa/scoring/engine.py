@@ -367,6 +367,7 @@ def default_batch(metrics: Sequence[Metric]) -> int:
     if device.type != "cuda":
         return size
     free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # kept for torch's next tensors
     sides = [each.config.preprocess.crop or each.config.preprocess.resize or 0 for each in metrics]
     return max(1, min(size, int(MEMORY_SHARE * free) // (BYTES_PER_PIXEL * max(sides) ** 2)))
 

@@ -19,7 +19,7 @@ from aigciqa.errors import ImageError, SourceError
 from aigciqa.images.annotated import annotated
 from aigciqa.images.colour_maps import overlay
 from aigciqa.images.decode import load_content, load_image
-from aigciqa.utils import memory, object_stores
+from aigciqa.utils import memory
 from aigciqa.utils.files import replacing
 from aigciqa.utils.paths import absolute, check_inside, real
 
@@ -131,7 +131,7 @@ class MapFolder:
 
         What leads out of the folder is left out: the root, a drive, `..`, and the `://` of a URL.
         """
-        path = PurePath(image.replace("://", "/", 1) if object_stores.is_url(image) else image)
+        path = PurePath(image.replace("://", "/", 1))
         parents = [part for part in path.parent.parts if part not in (path.anchor, "..")]
         numbered = f"{path.name}.{number}" if number > 1 else path.name
         parts = [*parents, f"{numbered}.{metric.replace('/', '-')}.png"]

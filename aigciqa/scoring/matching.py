@@ -44,7 +44,7 @@ class _ReferenceFolder:
         self.by_path: defaultdict[str, list[str]] = defaultdict(list)  # without suffix
         self.by_stem: defaultdict[str, list[str]] = defaultdict(list)
         self.is_whole = True
-        for found in walk(folder, "", {}):
+        for found in walk(folder, {}):
             if found.item.error is not None:
                 self.is_whole = False
                 continue

@@ -6,7 +6,7 @@ import glob
 import os
 import posixpath
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO, TypeAlias
@@ -144,7 +144,7 @@ def _open_source(argument: str, stdin: BinaryIO, skipped: Skipped) -> Source:
     if parquet.is_folder_of_parts(argument):
         return _open_manifest(os.path.normpath(argument))
     if is_folder(argument):
-        return Source(argument, lambda: walk(argument, "", skipped))
+        return Source(argument, lambda: walk(argument, skipped))
     if os.path.splitext(argument)[1].lower() in MANIFEST_SUFFIXES:
         return _open_manifest(argument)
     if glob.has_magic(argument) and not object_stores.may_exist(argument):
@@ -185,7 +185,7 @@ def _glob(pattern: str) -> list[str]:
 
 
 def _matched(path: str, skipped: Skipped) -> Iterator[Found]:
-    return walk(path, "", skipped) if os.path.isdir(path) else iter([_file(path)])
+    return walk(path, skipped) if os.path.isdir(path) else iter([_file(path)])
 
 
 def _from_lines(stream: BinaryIO) -> Iterator[Found]:
@@ -198,33 +198,15 @@ def _from_lines(stream: BinaryIO) -> Iterator[Found]:
             yield _file(path) if problem is None else Found(Item(path, error=problem), "")
 
 
-def walk(folder: str, below: str, skipped: Skipped) -> Iterator[Found]:
+def walk(folder: str, skipped: Skipped) -> Iterator[Found]:
     """Images of a folder and the folders in it, sorted by name; links to folders are not followed."""
-    if object_stores.is_url(folder):
-        yield from _walk_url(folder, skipped)
-        return
-    try:
-        with os.scandir(folder) as listing:
-            entries = sorted(listing, key=lambda entry: entry.name)
-    except OSError as error:
-        yield Found(Item(folder, error=f"{folder}: {error.strerror}"), below)
-        return
-    counts: Counter[str] = Counter()
-    for entry in entries:
-        relative = os.path.join(below, entry.name)
-        if entry.is_dir(follow_symlinks=False):
-            yield from walk(entry.path, relative, skipped)
-        elif _is_listed(entry.name, counts) and not os.path.isdir(entry.path):
-            yield Found(Item(entry.path), relative)
-    skipped[folder] = counts
-
-
-def _walk_url(folder: str, skipped: Skipped) -> Iterator[Found]:
-    counts: Counter[str] = Counter()
-    for relative in object_stores.files_below(folder):
-        if _is_listed(posixpath.basename(relative), counts):
-            yield Found(Item(posixpath.join(folder, relative)), relative)
-    skipped[folder] = counts
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for path, relative, error in object_stores.files_below(folder):
+        if error is not None:
+            yield Found(Item(path, error=f"{path}: {error}"), relative)
+        elif _is_listed(os.path.basename(path), counts[os.path.dirname(path)]):
+            yield Found(Item(path), relative)
+    skipped.update(counts)
 
 
 def _is_listed(name: str, counts: Counter[str]) -> bool:

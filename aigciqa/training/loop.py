@@ -69,6 +69,8 @@ class Run:
         """Take up the state of the last whole epoch."""
         self.learner.trainee.load_state_dict(state["model"])
         self.learner.optimizer.load_state_dict(state["optimizer"])
+        if scaling := state.get("precision"):
+            self.fabric.strategy.precision.load_state_dict(scaling)
         self.progress = Progress(**state["progress"])
         if self.fabric.is_global_zero:
             self._write_outcome()  # it may be what the run was killed in
@@ -150,6 +152,7 @@ class Run:
         return {
             "model": self.learner.trainee.state_dict(),
             "optimizer": self.learner.optimizer.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),  # by how much float16 scales the loss
             "progress": asdict(self.progress),
             "settings": self.settings.to_dict(),
             "options": dict(self.config.options),

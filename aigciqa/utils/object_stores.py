@@ -10,6 +10,7 @@ import contextlib
 import functools
 import io
 import os
+import posixpath
 import re
 import stat
 from collections.abc import Iterator
@@ -103,8 +104,31 @@ def is_folder(path: str) -> bool:
     return bool(filesystem.get_file_info(name).type == _import_fs().FileType.Directory)
 
 
-def files_below(url: str) -> list[str]:
-    """Paths of the files below a folder, relative to it and sorted, folder by folder."""
+def files_below(folder: str, below: str = "") -> Iterator[tuple[str, str, str | None]]:
+    """The files below a folder, a path or URL, by name: path, path from the folder, and no error.
+
+    Links to folders are not followed. A folder of this machine that can't be listed comes with the error; what can't be
+    listed of a store raises OSError.
+    """
+    if is_url(folder):
+        for relative in _keys_below(folder):
+            yield posixpath.join(folder, relative), relative, None
+        return
+    try:
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+    except OSError as error:
+        yield folder, below, error.strerror
+        return
+    for entry in entries:
+        relative = os.path.join(below, entry.name)
+        if entry.is_dir(follow_symlinks=False):
+            yield from files_below(entry.path, relative)
+        elif not entry.is_dir():
+            yield entry.path, relative, None
+
+
+def _keys_below(url: str) -> list[str]:
     filesystem, name = resolve(url)
     infos = filesystem.get_file_info(_import_fs().FileSelector(name, recursive=True))
     relatives = (info.path.removeprefix(name.rstrip("/") + "/") for info in infos if info.is_file)

@@ -133,10 +133,7 @@ class Grid {
 
   fillHead() {
     const { means } = this.column;
-    const title = (text, ...more) => {
-      const made = element("div", { role: "columnheader", className: "grid-title" }, text, ...more);
-      return made;
-    };
+    const title = (...parts) => element("div", { role: "columnheader", className: "grid-title" }, ...parts);
     const compared = this.rows.filter(({ standing: { winners } }) => winners.length);
     const groups = this.groups.map((group) => {
       const won = compared.filter(({ standing: { winners } }) => winners.length === 1 && winners[0] === group).length;
@@ -201,11 +198,9 @@ class Grid {
     const sizes = {
       "--port": `${width}px`,
       "--prompt": `${isNarrow ? 0 : prompt}px`,
-      "--cell": `${cell}px`,
       "--row": `${this.height}px`,
       "--columns": columns.map((size) => `${size}px`).join(" "),
       "--total": `${columns.reduce((sum, size) => sum + size, 0)}px`,
-      "--count": this.groups.length,
     };
     for (const [name, size] of Object.entries(sizes)) this.place.style.setProperty(name, size);
     this.body.style.height = `${this.height * this.shown.length}px`;
@@ -335,14 +330,16 @@ class Grid {
   /** A line for each group: its best and its worst images. */
   fillEnds() {
     const { values } = this.column;
-    const lines = this.groups.map((group) => {
+    const lines = this.groups.flatMap((group) => {
       const scored = data.images.map((_, index) => index).filter((index) => data.group[index] === group && values[index] !== null);
+      if (!scored.length) return [];
       scored.sort((one, other) => values[other] - values[one]);
       const half = Math.min(ENDS, Math.ceil(scored.length / 2));
       const ends = { Best: scored.slice(0, half), Worst: scored.slice(Math.max(half, scored.length - half)) };
       const line = element("div", { className: "ends" });
       line.append(element("h4", {}, dot(colourOf(group)), groupName(group)));
       for (const [end, images] of Object.entries(ends)) {
+        if (!images.length) continue;
         const list = element("ul", {}, ...images.map((index) => this.endImage(index, end)));
         list.setAttribute("aria-label", `${end} of ${data.groups[group] || "no group"}`);
         line.append(element("div", {}, element("span", { className: "title", textContent: end }), list));

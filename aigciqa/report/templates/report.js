@@ -139,7 +139,7 @@ class Gallery {
       byId("group").append(element("option", { value: index, textContent: name || "no group" }));
     }
     const metrics = new Set(data.columns.map((column) => column.metric));
-    const present = { groups: data.groups.length > 1, metrics: metrics.size > 1, threshold: true };
+    const present = { groups: data.groups.length > 1, metrics: metrics.size > 1 };
     for (const field of this.form.querySelectorAll("[data-if]")) {
       field.hidden = !present[field.dataset.if];
     }
