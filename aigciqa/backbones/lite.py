@@ -71,7 +71,7 @@ class LiteBackbone(Backbone):
         return 0
 
     def dense(self, images: Tensor) -> Tensor:
-        """Statistics (B, statistics, h, w) of one block around each cell of about 72 pixels (larger in large images)."""
+        """Statistics (B, statistics, h, w) of a block around each cell of about 72 pixels, larger in large images."""
         with torch.autocast(images.device.type, enabled=False):
             images = images.float()
             rows, columns = (cell_origins(length) for length in images.shape[-2:])
