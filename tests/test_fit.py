@@ -212,7 +212,7 @@ def test_uncertainty_on_a_terminal_and_where_it_is_refused(
     assert (refused.exit_code, refused.stdout) == (2, "")
     assert "only a head from `aigciqa fit` knows" in refused.stderr
     ray = run(*command, "--weights", str(light), "--engine", "ray", "-o", str(tmp_path / "out.parquet"))
-    assert "--uncertainty go with --engine local" in " ".join(ray.stderr.split())
+    assert "--uncertainty and --percentiles go with --engine local" in " ".join(ray.stderr.split())
 
 
 def test_of_what_reads_tables_the_report_alone_shows_uncertainty(light: Path, rated: Path, tmp_path: Path) -> None:
