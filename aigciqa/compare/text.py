@@ -177,7 +177,7 @@ def _tables(result: Result, comparison: Comparison) -> tuple[TextTable, TextTabl
         )
         for each in comparison.differences
     )  # fmt: skip
-    compared = ("first", "second", "prompts", "first − second", "first wins", "p", "significant")
+    compared = ("first", "second", "prompts", "first − second", "wins", "p", "significant")
     return (
         TextTable("Means", ("group", "n", "failed", "mean", "median", "worst"), means, left=1),
         TextTable("Differences", compared, differences, left=2),
