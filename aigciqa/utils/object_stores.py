@@ -124,7 +124,7 @@ def files_below(folder: str, below: str = "") -> Iterator[tuple[str, str, str | 
         relative = os.path.join(below, entry.name)
         if entry.is_dir(follow_symlinks=False):
             yield from files_below(entry.path, relative)
-        elif not entry.is_dir():
+        elif not (entry.is_symlink() and os.path.isdir(entry.path)):  # which a link to itself is not
             yield entry.path, relative, None
 
 
