@@ -267,7 +267,7 @@ class TestTwoRuns:
             while not (journal.exists() and b"gen/0.png" in journal.read_bytes()) and time.monotonic() < deadline:
                 assert first.poll() is None
                 time.sleep(0.01)
-            for more in ([], ["--resume"]):
+            for more in (["--overwrite"], ["--resume"]):
                 second = call_command("gen", "-m", "nr-lite", "-o", name, *more, cwd=folder)
                 assert second.returncode == 2
                 assert "is being written by another run: wait for its end" in " ".join(second.stderr.split())
