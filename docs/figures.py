@@ -74,11 +74,11 @@ def drawn() -> Mapping[str, Callable[[], Image.Image | str]]:
     return {**strip, **plots, **models}
 
 
-def save(picture: Image.Image | str, path: Path) -> None:
+def save(picture: Image.Image | str, path: Path, quality: int = 80) -> None:
     if isinstance(picture, str):
         path.write_text(picture, encoding="utf-8")
     else:
-        picture.save(path, quality=80, method=6)
+        picture.save(path, quality=quality, method=6)
 
 
 def main() -> None:
@@ -92,7 +92,7 @@ def main() -> None:
         options = ["--report", str(path), "--quiet", "-o", f"{folder}/scores.csv"]
         subprocess.run([*score, *options], cwd=IMAGES, check=True)
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        save(report(browser, path), FOLDER / "report.webp")
+        save(report(browser, path), FOLDER / "report.webp", quality=38)
 
 
 if __name__ == "__main__":

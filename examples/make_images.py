@@ -13,7 +13,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFilter
-from skimage import data
+
+try:
+    from skimage import data
+except ImportError:
+    raise SystemExit("the photographs need scikit-image: pip install scikit-image") from None
 
 FOLDER = Path(__file__).parent / "images"
 SHORT_SIDE = 384

@@ -315,7 +315,6 @@ def test_convert_and_save_keep_a_readme_that_is_no_card(
     arguments = [str(tmp_path / "best.pt"), "-m", "nr-resnet18", "-d", "quality", "-o", str(folder)]
     done = CliRunner().invoke(convert_command, arguments)
     assert (done.exit_code, "has a README.md that is not a model card" in done.output) == (2, True)
-    assert "--overwrite" in done.output
     with pytest.raises(errors.OutputExistsError, match=r"has a README.md that is not a model card: name another"):
         aigciqa.create_metric("nr-lite").save_pretrained(folder)
     assert [path.read_text() for path in folder.iterdir()] == ["# My project\n"]

@@ -411,7 +411,7 @@ class TestNames:
         new = {path for path in tmp_path.rglob("*") if path.is_file()} - before
         assert all(path.is_relative_to(here) for path in new)
         assert {path.relative_to(here).parts[0] for path in new} == {"maps", "t.csv", "t.csv.meta.json", "t.html"}
-        assert len([path for path in new if path.is_relative_to(here / "maps")]) == 2 * len(staying)
+        assert len([path for path in new if path.is_relative_to(here / "maps")]) == 3 * len(staying)
         assert (here.parent / "up.png").read_bytes() == b"keep"
 
     @pytest.mark.parametrize("image", ["a.tar/C:/x.png", "a.tar/C:x.png", "C:x.png", "C:/x.png", "//host/share/x.png"])

@@ -203,8 +203,14 @@ class TestTables:
         assert "2 groups.\nImages are matched by their relative path: 20 prompts in common." in done.stdout
         for words in ("nr-lite · quality", "nr-lite · authenticity", "significant", "100%", "yes", "< 0.001"):
             assert words in done.stdout
+        assert "(Holm)" not in done.stdout  # a single pair has nothing to correct
         lines = done.stdout.splitlines()
         assert [line.split()[0] for line in lines if line.startswith(("old", "new"))][:2] == ["new", "old"]
+
+    def test_corrected_p_values_are_said_to_be(self, folder: Path) -> None:
+        (folder / "torn.csv").write_text((folder / "old.csv").read_text().replace("/old/", "/third/"))
+        done = run(*(str(folder / name) for name in ("old.csv", "new.jsonl", "torn.csv")))
+        assert "p is corrected for the number of pairs (Holm): below 0.05 it is significant." in done.stdout
 
     def test_one_table_with_groups_says_the_same(self, folder: Path) -> None:
         apart = run(str(folder / "old.csv"), str(folder / "new.jsonl"), "--format", "json")

@@ -315,7 +315,7 @@ def test_the_command(small: Path, tmp_path: Path) -> None:
     arguments = [str(small), "-m", "fr-resnet18", "-d", "quality", "-o", str(tmp_path / "checkpoint")]
     done = CliRunner().invoke(convert_command, arguments)
     assert (done.exit_code, done.stdout.strip()) == (0, str(tmp_path / "checkpoint")), done.stderr
-    assert "create_metric('fr-resnet18', weights=" in done.stderr
+    assert f"-m fr-resnet18 --weights {tmp_path / 'checkpoint'}" in done.stderr
     again = CliRunner().invoke(convert_command, arguments)
     assert (again.exit_code, "--overwrite" in again.output) == (2, True)
     assert CliRunner().invoke(convert_command, [*arguments, "--overwrite"]).exit_code == 0

@@ -85,6 +85,8 @@ class TestTable:
     def test_an_unknown_name_suggests_a_near_one(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"'agiqa3k'; did you mean 'agiqa-3k'.*Known databases: pku-i2iqa"):
             load_database("agiqa3k", tmp_path)
+        with pytest.raises(ValueError, match=r"^unknown database 'tables'\. Known databases: pku-i2iqa"):
+            load_database("tables", tmp_path)
 
     def test_an_unknown_option_names_those_there_are(self, originals: dict[str, Path]) -> None:
         with pytest.raises(ValueError, match="'pku-i2iqa' has no option 'subset'; it has none"):

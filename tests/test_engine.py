@@ -237,7 +237,7 @@ def test_every_error_says_which_image(write_images: Write, tmp_path: Path, watch
         f"{strip}: {too_long}", f"reference {strip}: {too_long}", f"{odd}: KeyError: 'what nobody expects'",
     ]  # fmt: skip
     assert [(record.error or "")[:30] for record in records[3:]] == [
-        "bytes: not an image in a forma", "reference a\0b.png: embedded nu", ".: not a regular file",
+        "bytes: not an image in a forma", "reference a\0b.png: embedded nu", "'': No such file or directory",
     ]  # fmt: skip
 
 

@@ -375,4 +375,4 @@ def test_scores_that_are_all_equal_are_called_so(root: Path, database: Database,
     assert "good gives" not in done.stderr
     step, good = json.loads((tmp_path / "report.json").read_text())["results"]
     assert (step["srcc"]["value"], good["srcc"]["value"]) == (None, pytest.approx(1))
-    assert "Note: step gives all 64 images" in run("pku-i2iqa", root, "--scores", table, *arguments).stdout
+    assert "\nNote: step gives all 64 images" in run("pku-i2iqa", root, "--scores", table, *arguments).stdout

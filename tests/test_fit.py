@@ -439,7 +439,7 @@ def test_without_the_extra(ratings: str, tmp_path: Path, monkeypatch: pytest.Mon
     assert done.exit_code == 2
     said = " ".join(done.stderr.split())
     assert "pip install 'aigciqa[fit]'" in said
-    assert "-m nr-lite" in said
+    assert "--metric nr-lite" in said
     with pytest.raises(MissingExtraError):
         aigciqa.fit_head(ratings, output=tmp_path / "out")
 

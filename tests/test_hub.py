@@ -315,7 +315,7 @@ def test_the_publish_command(hub: Hub, tiny: Path, fetch: Callable[..., aigciqa.
     assert done.exit_code == 0, done.output
     commit = hub.commit_of("org/checkpoint")
     assert done.stdout == f"{os.environ['HF_ENDPOINT']}/org/checkpoint/commit/{commit}\n"
-    assert f"weights='org/checkpoint@{commit}'" in done.stderr
+    assert f"--weights org/checkpoint@{commit}" in done.stderr
     assert set(hub.repos["org/checkpoint"]["main"]) == {"README.md", "config.json", "model.safetensors"}
     assert "org/checkpoint" in hub.private
     assert torch.equal(fetch(f"org/checkpoint@{commit}")(IMAGES), expected())

@@ -185,9 +185,3 @@ def test_folders_may_be_nested_deeper_than_python_recurses(tmp_path: Path) -> No
     finally:
         sys.setrecursionlimit(limit)
     assert found == [(str(deep / "a.png"), str(deep.relative_to(tmp_path) / "a.png"), None)]
-
-
-def test_a_link_to_itself_ends_no_walk(tmp_path: Path) -> None:
-    (tmp_path / "a").symlink_to("a")
-    (tmp_path / "b.png").touch()
-    assert [relative for _, relative, error in files_below(str(tmp_path)) if error is None] == ["a", "b.png"]

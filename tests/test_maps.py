@@ -155,10 +155,11 @@ def test_a_folder_with_files_in_it_is_left_alone_unless_resumed(write_images: Wr
 def test_what_is_no_folder_to_write_in_ends_before_anything_is_scored(write_images: Write, here: Path) -> None:
     write_images("gen", "a.png")
     (here / "file").write_text("")
-    for folder in ("file", "file/below"):
+    words = {"file": "--maps file is a file; name a folder", "file/below": "maps can't be written in 'file/below'"}
+    for folder, text in words.items():
         done = run("-m", "nr-lite", "gen", "--maps", folder, "-o", "t.csv")
         assert done.exit_code == 2
-        assert f"maps can't be written in '{folder}'" in done.stderr
+        assert text in done.stderr
         assert not (here / "t.csv").exists()
     assert "--engine local" in run("gen", "--maps", "out", "--engine", "ray", "-o", "t.parquet").stderr
 

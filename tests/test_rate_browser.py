@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -139,6 +140,9 @@ def test_the_keyboard_alone_suffices(serve: Serve) -> None:
     ready(page)
     page.keyboard.press("5")
     expect(page.locator("#notice-title")).to_have_text("All done. Thank you!")
+    mos, fit = page.locator("#notice-next code").all_inner_texts()  # this machine serves: its person runs the study
+    assert mos == f"aigciqa mos {os.path.relpath(site.study.path).replace(os.sep, '/')} -o ratings.csv"
+    assert fit == "aigciqa fit ratings.csv -o my-metric"
     assert site.votes() == [5, 2, 3, 4, 5]
     page.keyboard.press("u")
     ready(page)

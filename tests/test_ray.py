@@ -189,7 +189,7 @@ class TestCommand:
             (["-o", "scores.csv"], "'scores.csv': --engine ray writes a folder of Parquet files"),
             (["-o", "file.parquet"], "-o file.parquet is a file; name a folder"),
             (["-o", "other.parquet", "--overwrite"], "other.parquet' is a folder that holds 'notes.txt'"),
-            (["-o", "scores.parquet", "--device", "cuda"], "no node of the Ray cluster has a GPU"),
+            (["-o", "scores.parquet", "--overwrite", "--device", "cuda"], "no node of the Ray cluster has a GPU"),
         ],
     )
     def test_usage_errors(self, cluster: None, folder: Path, arguments: list[str], text: str) -> None:

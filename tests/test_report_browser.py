@@ -322,7 +322,7 @@ def test_leaderboard_and_worst_images(page: Page) -> None:
     expect(panels.nth(0)).to_be_hidden()
     expect(panels.nth(2)).to_contain_text("fr-lite · quality")
     page.get_by_role("button", name="Show the lowest").first.click()
-    expect(page.locator("#viewer-name")).to_have_text("0.jpg")
+    expect(page.locator("#viewer-name")).to_have_text("2.jpg")
     expect(page.locator("#viewer-where")).to_have_text("1 of 1")
 
 

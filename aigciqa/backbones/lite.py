@@ -21,7 +21,7 @@ GRID, MOST_BLOCKS_A_SIDE = 4, 16
 #: Blocks start at multiples of 8 pixels, so that the grid of JPEG keeps its place in every block.
 ALIGNMENT = 8
 #: Cells of a quality map: their side in pixels, and the most of them along a side.
-CELL, MOST_CELLS = 72, 32
+CELL, MOST_CELLS = 64, 32
 #: Side of the luma thumbnail by which a full-reference head sees whether two images are aligned.
 THUMBNAIL = 16
 
@@ -71,7 +71,7 @@ class LiteBackbone(Backbone):
         return 0
 
     def dense(self, images: Tensor) -> Tensor:
-        """Statistics (B, statistics, h, w) of a block around each cell of about 72 pixels, larger in large images."""
+        """Statistics (B, statistics, h, w) of a block around each cell of 64 pixels, larger in large images."""
         with torch.autocast(images.device.type, enabled=False):
             images = images.float()
             rows, columns = (cell_origins(length) for length in images.shape[-2:])

@@ -21,7 +21,7 @@ def metric_list() -> str:
         f"Ready to use, without a download; they score quality:\n{_table(embedded)}\n\n"
         "To train, or with weights of yours or somebody's (--weights DIR or ORG/NAME);\n"
         f"they score {', '.join(SCORE_RANGES)}:\n{_table(others)}\n\n"
-        "nr-timm/MODEL and fr-timm/MODEL are the same on any model of timm."
+        "nr-timm/MODEL and fr-timm/MODEL are the same on any model of timm (extra timm)."
     )
 
 
@@ -36,7 +36,8 @@ def _table(specs: Sequence[MetricSpec]) -> str:
     rows = []
     for spec in specs:
         reference = "needed" if spec.requires_reference else "none"
-        part = "crops of" if spec.embedded else "the centre,"
-        sees = "the whole image" if spec.input_size is None else f"{part} {spec.input_size} x {spec.input_size}"
+        sees = "the whole image"
+        if spec.input_size is not None:
+            sees = "nine crops" if spec.embedded else f"the centre, {spec.input_size} x {spec.input_size}"
         rows.append((spec.name, reference, sees, "fit" if spec.package is not None else "-"))
     return TextTable("Metrics", _HEADER, tuple(rows), left=len(_HEADER)).aligned()

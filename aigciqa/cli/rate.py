@@ -155,7 +155,10 @@ def main(
                 if not no_browser:
                     threading.Thread(target=webbrowser.open, args=[page], daemon=True).start()
                 serve(app, listening)
-            say(f"stopped; every vote is in {path}: aigciqa rate --study {path} goes on")
+            say(
+                f"stopped; every vote is in {path}: aigciqa rate --study {path} goes on,"
+                f" aigciqa mos {path} -o ratings.csv makes scores of them"
+            )
 
 
 def _announce(study: Study, base: str, invite: int, for_others: bool) -> str:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from types import MappingProxyType
 
 from aigciqa.compare.groups import Comparison, Result
-from aigciqa.stats.groups import MIN_MATCHED, MIN_PROVING, NonInferiority
+from aigciqa.stats.groups import MIN_MATCHED, MIN_PROVING, SIGNIFICANCE, NonInferiority
 from aigciqa.tables.csv_text import csv_lines
 from aigciqa.tables.text import (
     TextTable,
@@ -113,7 +113,10 @@ def write_result(result: Result, path: str | os.PathLike[str]) -> None:
 
 def _heading(result: Result) -> str:
     """What was compared and how images were matched, in a few lines."""
-    return f"{len(result.groups)} groups.\n{_matched(result)}\nIn brackets: 95% intervals, by resampling prompts."
+    lines = [f"{len(result.groups)} groups.", _matched(result), "In brackets: 95% intervals, by resampling prompts."]
+    if any(len(comparison.differences) > 1 for comparison in result.comparisons):
+        lines.append(f"p is corrected for the number of pairs (Holm): below {SIGNIFICANCE} it is significant.")
+    return "\n".join(lines)
 
 
 def _notes(result: Result) -> Iterator[str]:
@@ -177,7 +180,7 @@ def _tables(result: Result, comparison: Comparison) -> tuple[TextTable, TextTabl
         )
         for each in comparison.differences
     )  # fmt: skip
-    compared = ("first", "second", "prompts", "first − second", "first wins", "p", "significant")
+    compared = ("first", "second", "prompts", "first − second", "wins", "p", "significant")
     return (
         TextTable("Means", ("group", "n", "failed", "mean", "median", "worst"), means, left=1),
         TextTable("Differences", compared, differences, left=2),

@@ -84,6 +84,6 @@ def load_database(name: str, root: str | os.PathLike[str], **options: Any) -> Da
 def _module(name: str) -> Any:
     if name not in _NAMES:
         near = difflib.get_close_matches(str(name).lower(), _NAMES, n=2)
-        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
         raise InputError(f"unknown database {name!r}{hint} Known databases: {', '.join(_NAMES)}.")
     return importlib.import_module(f"aigciqa.databases.{name.replace('-', '_')}")

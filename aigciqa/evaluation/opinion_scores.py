@@ -92,7 +92,7 @@ class OpinionScores:
             )
             for each in self.agreement
         )  # fmt: skip
-        header = ("question", "images", "raters", "votes", "ICC", "ICC of the mean", "Krippendorff's α", "split-half")
+        header = ("question", "images", "raters", "votes", "ICC", "ICC mean", "Krippendorff", "split-half")
         odd = tuple(
             (row["question"], row["rater"], row["rejected"], row["why"], str(row["votes"]))
             for row in self.raters

@@ -98,7 +98,11 @@ def sections(evaluation: Evaluation, *, intervals: bool = True) -> list[TextTabl
 
 
 def caption(evaluation: Evaluation) -> str:
-    """What was evaluated, in a sentence or two."""
+    """What was evaluated, in a few sentences."""
+    return " ".join(_sentences(evaluation))
+
+
+def _sentences(evaluation: Evaluation) -> list[str]:
     setting = evaluation.setting
     groups = {sample.group for sample in evaluation.samples}
     where = [
@@ -110,14 +114,15 @@ def caption(evaluation: Evaluation) -> str:
     ]
     count = f"{counted(evaluation.samples, 'image')} of {counted(len(groups), 'prompt')}"
     what = ": ".join(filter(None, (", ".join(filter(None, where)), count)))
-    notes = "".join(f" Note: {printable(note)}." for note in evaluation.notes)
-    return f"{what}. In brackets: 95% intervals, by resampling prompts.{notes}"
+    notes = (f"Note: {printable(note)}." for note in evaluation.notes)
+    return [f"{what}.", "In brackets: 95% intervals, by resampling prompts.", *notes]
 
 
 def to_terminal(evaluation: Evaluation) -> str:
     """Aligned text, with the intervals of SRCC only."""
     tables = sections(evaluation, intervals=False)
-    return "\n\n".join([caption(evaluation), *(f"{table.title}\n{table.aligned()}" for table in tables)]) + "\n"
+    heading = "\n".join(_sentences(evaluation))
+    return "\n\n".join([heading, *(f"{table.title}\n{table.aligned()}" for table in tables)]) + "\n"
 
 
 def to_markdown(evaluation: Evaluation) -> str:

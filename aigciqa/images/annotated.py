@@ -33,7 +33,7 @@ def annotated(
     if quality_map.min() < low:
         note += f" Some lie below {low:g}."
     width = max(shown.width, _LEAST_WIDTH)
-    rows = [_MARGIN, _LARGE + 8, _BAR + 6, _SMALL + 8, _SMALL + _MARGIN]
+    rows = [_MARGIN, _LARGE + 12, _BAR + 6, _SMALL + 8, _SMALL + _MARGIN]
     title, bar, ends, last, bottom = (shown.height + offset for offset in np.cumsum(rows).tolist())
     picture = Image.new("RGB", (width, bottom), _PAPER)
     picture.paste(shown, ((width - shown.width) // 2, 0))

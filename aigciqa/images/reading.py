@@ -40,7 +40,7 @@ def read_content(source: str | os.PathLike[str], reserve: Callable[[int], object
     except ImageError:
         raise
     except (MissingExtraError, OSError, ValueError) as error:  # ValueError: a NUL byte in the name, too
-        raise ImageError(f"{name}: {getattr(error, 'strerror', None) or error}") from error
+        raise ImageError(f"{name or repr(name)}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def may_be_image(path: str) -> bool:

@@ -128,7 +128,7 @@ def files_below(folder: str) -> Iterator[tuple[str, str, str | None]]:
             continue
         for entry in entries:
             is_real_folder = entry.is_dir(follow_symlinks=False)
-            if is_real_folder or not os.path.isdir(entry.path):  # of a link to itself, `entry.is_dir` raises OSError
+            if is_real_folder or not (entry.is_symlink() and os.path.isdir(entry.path)):  # as one to itself is not
                 waiting.append((entry.path, os.path.join(relative, entry.name), is_real_folder))
 
 

@@ -7,6 +7,8 @@ that page as well. Of files, only the study's pictures are served, by their ids.
 from __future__ import annotations
 
 import importlib.resources
+import os
+import shlex
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -20,6 +22,7 @@ from aigciqa.evaluation.study.store import Study
 from aigciqa.evaluation.study.votes import votes_csv
 from aigciqa.evaluation.study.web import HEADERS, SafeHeaders, is_same, json_of, number_of, text_of
 from aigciqa.utils.extras import needs_extra
+from aigciqa.utils.paths import relative
 
 with needs_extra("rate", "rating pages need starlette and jinja2"):
     import jinja2
@@ -33,6 +36,7 @@ with needs_extra("rate", "rating pages need starlette and jinja2"):
 _STATIC = {"study.css": "text/css", "study.js": "text/javascript", "icon.svg": "image/svg+xml"}
 _COOKIE_SECONDS = 180 * 86_400
 _PICTURE_SECONDS = 86_400
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def make_app(study: Study, url: str | None = None) -> Starlette:
@@ -117,7 +121,16 @@ class _Pages:
         rater = self._rater(request)
         if rater is None:
             return self._message(*_NO_LINK)
-        return self._page("rate.html.j2", rater=rater, token=self._token(rater), settings=self.study.settings)
+        # Who rates on the machine that serves is most likely who runs the study, and is told what to do with the votes.
+        is_own = request.url.hostname in _LOOPBACK
+        own_study = shlex.quote(relative(self.study.path, os.curdir)) if is_own else None
+        return self._page(
+            "rate.html.j2",
+            rater=rater,
+            token=self._token(rater),
+            settings=self.study.settings,
+            own_study=own_study,
+        )
 
     def step(self, request: Request) -> Response:
         rater = self._rater(request)

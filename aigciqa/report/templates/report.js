@@ -395,7 +395,7 @@ class Gallery {
     const text = element(
       "span",
       { className: "text" },
-      bdi(name),
+      element("span", { className: "path" }, bdi(name)),
       element(
         "span",
         { className: "score", textContent: score },

@@ -252,6 +252,7 @@ function startRating() {
     byId("notice-text").hidden = byId("notice-text").textContent === "";
     byId("notice-instructions").hidden = kind !== "begin";
     byId("go").hidden = status !== "rate";
+    if (byId("notice-next")) byId("notice-next").hidden = status === "rate";
     byId("go").textContent = kind === "begin" ? "Begin" : "Continue";
     byId("go").onclick = () => {
       noticed = notice;
