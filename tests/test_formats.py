@@ -177,3 +177,20 @@ class TestHeif:
         image = Image.fromarray(PIXELS).resize((400, 240))
         data = saved("a.heic", image, thumbnails=[100])
         assert load_content(data, "a.heic", at_least=32).size == (400, 240)
+
+
+def test_fit_reads_them_and_says_of_others_what_score_does(tmp_path: Path) -> None:
+    code = """if True:
+    import sys
+    from aigciqa.training.fit.features import FeatureReader, frozen_metric
+    reader = FeatureReader(frozen_metric("nr-lite", {"quality": (0.0, 5.0)}), False, 1)
+    for found in reader.read(sys.argv[1:]):
+        print(getattr(found, "pixels", found))
+    """
+    for name in FORMATS:
+        (tmp_path / name).write_bytes(saved(name))
+    (tmp_path / "a.png").write_bytes(b"no image")
+    command = [sys.executable, "-c", code, *FORMATS, "a.png"]  # where Pillow has no plugins
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert found[:2] == ["960", "960"]
+    assert found[2].startswith("a.png: not an image in a format that can be read (")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import io
+import sys
 import tarfile
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import aigciqa
 from aigciqa.cli.score import main
 from aigciqa.images.decode import load_image
 from aigciqa.scoring.sources import open_sources
+from aigciqa.utils.object_stores import files_below
 from tests.conftest import draw
 
 IMAGE = Image.fromarray(draw(70, 80))
@@ -169,3 +172,16 @@ class TestFileObjects:
             load_image(text)
         with pytest.raises(TypeError, match="file object"):
             load_image(7)
+
+
+def test_folders_may_be_nested_deeper_than_python_recurses(tmp_path: Path) -> None:
+    deep = Path(tmp_path, *"d" * 60)
+    deep.mkdir(parents=True)
+    (deep / "a.png").touch()
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 50)
+    try:
+        found = list(files_below(str(tmp_path)))
+    finally:
+        sys.setrecursionlimit(limit)
+    assert found == [(str(deep / "a.png"), str(deep.relative_to(tmp_path) / "a.png"), None)]

@@ -106,6 +106,13 @@ def test_a_fit_and_a_conversion_say_the_same(here: Path) -> None:
         assert (done.exit_code, "--overwrite to replace it" in done.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("option", ["-o", "--report", "--maps"])
+def test_an_empty_name_is_refused(here: Path, option: str) -> None:
+    found = run("score", "gen", "-m", "nr-lite", option, "")
+    assert found.exit_code == 2
+    assert f"{option} is empty: name a f" in found.output
+
+
 def test_what_a_killed_run_left_is_not_lost(here: Path) -> None:
     left = b'{"image": "gen/a/0.png", "reference": null, "group": null, "metric": "nr-lite", "quality": 1.0}\n'
     Path("out.json.partial").write_bytes(left)

@@ -238,6 +238,8 @@ def check_output(
 
     A folder for what is a file, or a file for what is a folder, is refused in any case.
     """
+    if output == "":
+        raise click.UsageError(f"{option} is empty: name a {'folder' if is_folder else 'file'}")
     if output is not None and os.path.isdir(output) and not is_folder:
         raise click.UsageError(f"{option} {output} is a folder; name a file")
     if output is not None and os.path.isfile(output) and is_folder:

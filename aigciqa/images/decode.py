@@ -132,6 +132,16 @@ def _from_bytes(data: bytes, name: str, at_least: int | None, share: Share) -> I
         return decoded
 
 
+def size_of(data: bytes, name: str) -> tuple[int, int]:
+    """Width and height as the header of a file says, before it is turned; errors as of `load_content`."""
+    with _named_errors(name):
+        size = plugins.size_of(data)
+        if size is None:
+            with _opened(data) as image:
+                size = image.size
+        return size
+
+
 def _opened(data: bytes) -> Image.Image:
     """The image of a file, of which no more than its header is decoded, unless it is a JPEG XL."""
     if plugins.format_of(data) is not None:

@@ -104,7 +104,7 @@ def is_folder(path: str) -> bool:
     return bool(filesystem.get_file_info(name).type == _import_fs().FileType.Directory)
 
 
-def files_below(folder: str, below: str = "") -> Iterator[tuple[str, str, str | None]]:
+def files_below(folder: str) -> Iterator[tuple[str, str, str | None]]:
     """The files below a folder, a path or URL, by name: path, path from the folder, and no error.
 
     Links to folders are not followed. A folder of this machine that can't be listed comes with the error; what can't be
@@ -114,18 +114,22 @@ def files_below(folder: str, below: str = "") -> Iterator[tuple[str, str, str | 
         for relative in _keys_below(folder):
             yield posixpath.join(folder, relative), relative, None
         return
-    try:
-        with os.scandir(folder) as listing:
-            entries = sorted(listing, key=lambda entry: entry.name)
-    except OSError as error:
-        yield folder, below, error.strerror
-        return
-    for entry in entries:
-        relative = os.path.join(below, entry.name)
-        if entry.is_dir(follow_symlinks=False):
-            yield from files_below(entry.path, relative)
-        elif not (entry.is_symlink() and os.path.isdir(entry.path)):  # which a link to itself is not
-            yield entry.path, relative, None
+    waiting = [(folder, "", True)]  # the next one last, without recursion: folders may be nested as deep as paths are
+    while waiting:
+        path, relative, is_listed = waiting.pop()
+        if not is_listed:
+            yield path, relative, None
+            continue
+        try:
+            with os.scandir(path) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name, reverse=True)
+        except OSError as error:
+            yield path, relative, error.strerror
+            continue
+        for entry in entries:
+            is_real_folder = entry.is_dir(follow_symlinks=False)
+            if is_real_folder or not (entry.is_symlink() and os.path.isdir(entry.path)):  # as one to itself is not
+                waiting.append((entry.path, os.path.join(relative, entry.name), is_real_folder))
 
 
 def _keys_below(url: str) -> list[str]:

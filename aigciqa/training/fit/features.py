@@ -15,7 +15,6 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from aigciqa.backbones.crops import CropsBackbone
@@ -25,6 +24,7 @@ from aigciqa.checkpoints.format import state_sha256
 from aigciqa.create import create_metric
 from aigciqa.errors import ImageError, MissingExtraError
 from aigciqa.heads import build_head
+from aigciqa.images.decode import size_of
 from aigciqa.images.preprocess import Preprocessor
 from aigciqa.images.reading import read_content
 from aigciqa.metric import Metric
@@ -181,12 +181,9 @@ class FeatureReader:
         name, content = (image, None) if isinstance(image, str) else (image.image, image.content)
         try:
             data = content if isinstance(content, bytes) else read_content(name)
-            with Image.open(io.BytesIO(data)) as header:
-                pixels = header.width * header.height
+            width, height = size_of(data, name)
         except ImageError as error:
             return error
-        except Exception as error:
-            return ImageError(f"{name}: {error}")
         digest = hashlib.sha256(data).hexdigest()
         file = None
         if self.folder is not None:
@@ -194,7 +191,7 @@ class FeatureReader:
             kept = _kept(file, digest, self.width)
             if kept is not None:
                 return kept
-        return _Started(self.encoders, pool.submit(name, data, self.specs), digest, pixels, len(data), file)
+        return _Started(self.encoders, pool.submit(name, data, self.specs), digest, width * height, len(data), file)
 
     @torch.no_grad()
     def _finish(self, pool: DecoderPool, started: Measured | ImageError | _Started) -> Measured | ImageError:
