@@ -404,6 +404,8 @@ class TestFolder:
         assert load_database("folder", originals["folder"], score_range=own).score_range["overall"] == (0.0, 100.0)
         with pytest.raises(ValueError, match="score range of 'quality' is 0 to 1, but scores are in"):
             load_database("folder", originals["folder"], score_range={"quality": (0, 1)})
+        with pytest.raises(ValueError, match=r"score range of 'quality' is \(0, inf\); expected"):
+            load_database("folder", originals["folder"], score_range={"quality": (0, float("inf"))})
         with pytest.raises(ValueError, match="a score range of 'beauty', which is not rated; rated: quality"):
             load_database("folder", originals["folder"], score_range={"beauty": (0, 1)})
 

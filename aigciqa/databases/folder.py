@@ -13,7 +13,7 @@ from aigciqa.databases.labels import Labels, read_samples
 from aigciqa.databases.sample import SUMMED, Sample, as_group, below, with_overall
 from aigciqa.errors import InputError
 from aigciqa.images import parquet
-from aigciqa.registry import SCORE_RANGES, known_dimensions
+from aigciqa.registry import SCORE_RANGES, check_score_ranges, known_dimensions
 from aigciqa.scoring.manifests import path_on_disk
 from aigciqa.utils.paths import absolute, shown
 
@@ -145,6 +145,8 @@ def _is_summed(sample: Sample) -> bool:
 def _ranges(samples: tuple[Sample, ...], given: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
     columns = {dimension: [sample.scores[dimension] for sample in samples] for dimension in samples[0].scores}
     ranges = {dimension: (min(scores), max(scores)) for dimension, scores in columns.items()}
+    if given:
+        check_score_ranges(given)
     for dimension, (low, high) in given.items():
         if dimension not in ranges:
             raise InputError(f"a score range of {dimension!r}, which is not rated; rated: {', '.join(ranges)}")
