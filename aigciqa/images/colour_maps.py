@@ -47,7 +47,7 @@ def colour_map(quality_map: NDArray[Any], score: float, low: float, high: float)
         >>> import numpy as np
         >>> from aigciqa.images.colour_maps import colour_map
         >>> colour_map(np.array([[4.0, 3.0, 1.0]]), 4.0, 0, 5)[0, :, 3].tolist()
-        [0, 174, 217]
+        [0, 173, 217]
     """
     colours: NDArray[np.uint8] = palette()[levels_below(quality_map, score, low, high)]
     return colours
