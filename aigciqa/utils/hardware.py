@@ -19,7 +19,7 @@ import torch
 from aigciqa.errors import InputError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-#: Where the library computes.
+#: Where most people compute.
 _DEVICES = ("cpu", "cuda", "mps")
 _DEFAULT_DTYPE = threading.RLock()  # it is one for all threads
 #: Options of glibc's `mallopt` (malloc.h). Never trim, never map a large block, one arena for all threads; or map every
@@ -47,10 +47,12 @@ def fast_dtype(device: str | torch.device | None) -> torch.dtype:
 def check_device(device: str, *, is_here: bool = True) -> None:
     """Raise InputError for a device that torch does not know or, unless other machines compute, that is not here."""
     kind, _, number = device.partition(":")
-    if kind not in _DEVICES or (number and not number.isdecimal()):
+    try:
+        torch.device(device)
+    except RuntimeError:
         near = "cuda" if kind.lower() == "gpu" else next(iter(difflib.get_close_matches(kind.lower(), _DEVICES)), None)
         hint = f" Did you mean {near}?" if near and near != kind else ""
-        raise InputError(f"`device={device!r}`: expected cpu, cuda, cuda:1 or mps.{hint}")
+        raise InputError(f"`device={device!r}`: expected cpu, cuda, cuda:1 or mps.{hint}") from None
     if not is_here:
         return
     if kind == "cuda":
