@@ -109,7 +109,7 @@ class TestCommand:
         out = folder / "scores.parquet"
         out.mkdir()
         (out / "part-00000007.parquet").write_bytes(b"of an earlier run")
-        self.on_ray(*arguments)
+        self.on_ray(*arguments, "--overwrite")
         before = table(out)
         times = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
         assert sorted(times) == [f"part-{number:08}.parquet" for number in range(4)]
