@@ -29,7 +29,7 @@ def annotated(
         metric: name of the metric.
     """
     score = float(quality_map.mean())
-    note = "Coloured: places below the picture's own score, the mark."
+    note = "Coloured: below its score, the mark."
     if quality_map.min() < low:
         note += f" Some lie below {low:g}."
     width = max(shown.width, _LEAST_WIDTH)
