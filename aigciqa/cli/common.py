@@ -22,15 +22,13 @@ from aigciqa.registry import METRICS, TIMM, Kind, default_metric, metric_info
 from aigciqa.tables.text import printable
 from aigciqa.utils.files import is_there
 from aigciqa.utils.object_stores import may_exist
-from aigciqa.utils.paths import at_home
+from aigciqa.utils.paths import at_home, shown
 
 if TYPE_CHECKING:
     from aigciqa.metric import Metric
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-#: Of many arguments, an error names these first ones.
-_SHOWN = 5
 #: All done; done, with errors. Usage errors are 2, as click has it.
 EXIT_DONE, EXIT_ERRORS = 0, 1
 EXIT_INTERRUPTED = 130
@@ -279,7 +277,7 @@ def check_there(images: Sequence[str]) -> None:
         is_path = image != "-" and not glob.has_magic(image) and place_of(image) is None
         if not is_path or may_exist(image) or os.path.splitext(image)[1].lower() in MANIFEST_SUFFIXES:
             return
-    raise click.UsageError(f"{', '.join(images[:_SHOWN])}: no such file or folder")
+    raise click.UsageError(f"{shown(images)}: no such file or folder")
 
 
 def check_metrics(names: Sequence[str], weights: str) -> None:
