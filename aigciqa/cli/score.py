@@ -5,26 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from aigciqa.cli.common import (
-    EXIT_DONE,
-    EXIT_ERRORS,
-    STOPS,
     check_metrics,
     check_output,
     check_references,
     check_report,
     check_there,
     command,
-    complain,
     computing_options,
     load_metrics,
     overwrite_option,
@@ -36,24 +30,19 @@ from aigciqa.cli.common import (
 )
 from aigciqa.cli.metric_list import show_metrics
 from aigciqa.cli.row_printer import row_printer
-from aigciqa.errors import ImageError, InputError, LockedError
 from aigciqa.registry import SCORE_RANGES
 from aigciqa.scoring.parts import Parts
 from aigciqa.scoring.resume import refuse_changed
-from aigciqa.scoring.sinks import LostError, begun, journal_of
+from aigciqa.scoring.sinks import begun, journal_of
 from aigciqa.tables.columns import columns_of, dimensions_of, scored_columns, to_row
-from aigciqa.tables.text import printable
 from aigciqa.utils.files import locked
-from aigciqa.utils.object_stores import may_exist
-from aigciqa.utils.paths import counted
 
 if TYPE_CHECKING:
     from aigciqa.cli.inputs import Inputs
+    from aigciqa.cli.score_run import ScoreRun
     from aigciqa.integrations.ray import Setup
-    from aigciqa.records import Item, Record
-    from aigciqa.report import Report
+    from aigciqa.records import Item
     from aigciqa.scoring.decoding import Decoder
-    from aigciqa.scoring.maps import MapFolder
 
 
 @command("score")
@@ -130,6 +119,7 @@ def main(
     becomes a row with its error. Exit status: 0 all scored, 1 some have errors, 2 usage error or nothing to do.
     """
     from aigciqa.cli.inputs import Inputs
+    from aigciqa.cli.score_run import ScoreRun
     from aigciqa.scoring.maps import MapFolder, lies_in
     from aigciqa.scoring.sources import describe_skipped
     from aigciqa.scoring.summary import percentile_lines
@@ -182,7 +172,9 @@ def main(
         page = Report(report, columns_of(scored_columns(dimensions, uncertainty, False), carried), metrics=known)
     score_ranges = {name: each.config.score_ranges[name] for each in metrics for name in each.dimensions}
     score_ranges = {name: score_ranges[name] for name in dimensions}
-    run = _Run([metric.name for metric in metrics], score_ranges, columns, output, kept, page, folder, group_by, quiet)
+    run = ScoreRun(
+        [metric.name for metric in metrics], score_ranges, columns, output, kept, page, folder, group_by, quiet
+    )
     options = {"reference": reference, "group-by": group_by}
     if output is not None:
         from aigciqa.scoring.to_file import folder_of_paths
@@ -216,7 +208,7 @@ def main(
     sys.exit(run.carry_out(score, lambda: [*said, *describe_skipped(inputs.skipped)]))
 
 
-def _print_scores(run: _Run, items: Iterator[Item], scoring: dict[str, Any]) -> None:
+def _print_scores(run: ScoreRun, items: Iterator[Item], scoring: dict[str, Any]) -> None:
     from aigciqa.scoring.engine import score_files
 
     with closing(score_files(items, **scoring)) as records:
@@ -228,7 +220,7 @@ def _print_scores(run: _Run, items: Iterator[Item], scoring: dict[str, Any]) -> 
 
 
 def _score_on_ray(
-    run: _Run, inputs: Inputs, setup: Setup, output: str, options: Mapping[str, Any], part_size: int, resume: bool
+    run: ScoreRun, inputs: Inputs, setup: Setup, output: str, options: Mapping[str, Any], part_size: int, resume: bool
 ) -> None:
     from aigciqa.integrations.shards import score_shards
     from aigciqa.scoring.to_file import describe
@@ -240,116 +232,3 @@ def _score_on_ray(
     with locked(output), closing(records):
         for record in records:
             run.take(record)
-
-
-@dataclass
-class _Run:
-    """One run of the command: from records to a summary, a report, maps and an exit status."""
-
-    names: Sequence[str]  # of the metrics
-    score_ranges: Mapping[str, tuple[float, float]]  # of the dimensions
-    columns: Sequence[str]
-    output: str | None  # the table; None: standard output
-    kept: str | os.PathLike[str] | None  # where its rows are if the run is stopped
-    report: Report | None
-    maps: MapFolder | None
-    group_by: str | None
-    quiet: bool
-    taken: int = 0
-    resumed: int = 0
-
-    def __post_init__(self) -> None:
-        from tqdm import tqdm
-
-        from aigciqa.scoring.summary import Summary
-
-        self.summary = Summary(self.score_ranges)
-        self.bar = tqdm(unit="score", disable=self.quiet or None, dynamic_ncols=True, leave=False)
-
-    def take(self, record: Record, is_new: bool = True) -> None:
-        """Take a record before its row is written; those of an earlier run come first and are not new."""
-        if is_new and self.taken == self.resumed > 0:
-            self._say_resumed()
-        self.taken += 1
-        self.resumed += not is_new
-        if self.maps is not None:  # first: a row that is written is never scored again
-            self.maps.write(record)
-        row = to_row(record, self.columns)
-        self.summary.add([row])
-        if self.report is not None:
-            self.report.add(row, record.quality_map)
-        self.bar.update()
-
-    def carry_out(self, score: Callable[[], object], notes: Callable[[], Iterable[str]]) -> int:
-        """Score, and say what came of it, with notes; returns the exit status."""
-        try:
-            score()
-        except BrokenPipeError:  # whoever read our output has enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return self._stopped("the output was closed", EXIT_ERRORS)
-        except ImageError as error:
-            return self._stopped(f"--strict: {error}", EXIT_ERRORS)
-        except (InputError, LockedError):
-            raise
-        except OSError as error:
-            if isinstance(error, LostError):
-                self.kept = None
-            return self._stopped(f"can't write the scores: {error}", EXIT_ERRORS)
-        except tuple(STOPS) as stop:
-            return self._stopped(*STOPS[type(stop)])
-        finally:
-            self.bar.close()
-        if self.taken == self.resumed > 0:
-            self._say_resumed()
-        self._say(*self.summary.lines(), *notes())
-        if self.group_by is not None and not self.summary.is_grouped:
-            complain(f"--group-by {self.group_by} matches none of the images' paths: there are no groups")
-        if self.output is not None:
-            self._say(f"{counted(self.taken, 'row')} in {self.output}")
-        failed = self.summary.failed
-        if self.maps is not None:
-            self._say(f"maps in {self.maps.folder}" + (f", such as {self.maps.example}" if self.maps.example else ""))
-            failed += self.maps.failed
-            if count := self.maps.failed:
-                why = self.maps.first_failure
-                complain(f"{counted(count, 'map')} could not be written, but all scores have been; the first: {why}")
-        return self._write_report() or (EXIT_ERRORS if failed else EXIT_DONE)
-
-    def count_ahead(self, listed: Callable[[], Iterable[Any]]) -> None:
-        """Find the progress bar's total without holding up the scoring."""
-        if self.bar.disable:
-            return
-
-        def count() -> None:
-            self.bar.total = len(self.names) * sum(1 for _ in listed())
-
-        threading.Thread(target=count, daemon=True).start()
-
-    def _write_report(self) -> int:
-        """Write the report, if one is asked for; returns the exit status."""
-        try:
-            if self.report is not None:
-                self.report.write()
-                self._say(f"report in {self.report.path}")
-            return EXIT_DONE
-        except OSError as error:
-            why, status = str(error), EXIT_ERRORS
-        except tuple(STOPS) as stop:
-            why, status = STOPS[type(stop)]
-        complain(f"no report, but all scores have been written: {why}")
-        return status
-
-    def _stopped(self, why: str, status: int) -> int:
-        hint = ""
-        if self.taken and self.kept is not None and may_exist(os.fspath(self.kept)):
-            hint = f"; the rows so far are in {self.kept}, and --resume goes on from there"
-        complain(f"{why}{hint}")
-        return status
-
-    def _say_resumed(self) -> None:
-        self._say(f"resuming after {counted(self.resumed, 'row')} in {self.output}")
-
-    def _say(self, *lines: str) -> None:
-        if not self.quiet:
-            for line in lines:
-                self.bar.write(printable(line), file=sys.stderr)

@@ -1,0 +1,135 @@
+"""One run of `aigciqa score`: what is done with its records, and what it says and returns at the end."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from aigciqa.cli.common import EXIT_DONE, EXIT_ERRORS, STOPS, complain
+from aigciqa.errors import ImageError, InputError, LockedError
+from aigciqa.scoring.sinks import LostError
+from aigciqa.scoring.summary import Summary
+from aigciqa.tables.columns import to_row
+from aigciqa.tables.text import printable
+from aigciqa.utils.object_stores import may_exist
+from aigciqa.utils.paths import counted
+
+if TYPE_CHECKING:
+    from aigciqa.records import Record
+    from aigciqa.report import Report
+    from aigciqa.scoring.maps import MapFolder
+
+
+@dataclass
+class ScoreRun:
+    """One run of the command: from records to a summary, a report, maps and an exit status."""
+
+    names: Sequence[str]  # of the metrics
+    score_ranges: Mapping[str, tuple[float, float]]  # of the dimensions
+    columns: Sequence[str]
+    output: str | None  # the table; None: standard output
+    kept: str | os.PathLike[str] | None  # where its rows are if the run is stopped
+    report: Report | None
+    maps: MapFolder | None
+    group_by: str | None
+    quiet: bool
+    taken: int = 0
+    resumed: int = 0
+
+    def __post_init__(self) -> None:
+        self.summary = Summary(self.score_ranges)
+        self.bar = tqdm(unit="score", disable=self.quiet or None, dynamic_ncols=True, leave=False)
+
+    def take(self, record: Record, is_new: bool = True) -> None:
+        """Take a record before its row is written; those of an earlier run come first and are not new."""
+        if is_new and self.taken == self.resumed > 0:
+            self._say_resumed()
+        self.taken += 1
+        self.resumed += not is_new
+        if self.maps is not None:  # first: a row that is written is never scored again
+            self.maps.write(record)
+        row = to_row(record, self.columns)
+        self.summary.add([row])
+        if self.report is not None:
+            self.report.add(row, record.quality_map)
+        self.bar.update()
+
+    def carry_out(self, score: Callable[[], object], notes: Callable[[], Iterable[str]]) -> int:
+        """Score, and say what came of it, with notes; returns the exit status."""
+        try:
+            score()
+        except BrokenPipeError:  # whoever read our output has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return self._stopped("the output was closed", EXIT_ERRORS)
+        except ImageError as error:
+            return self._stopped(f"--strict: {error}", EXIT_ERRORS)
+        except (InputError, LockedError):
+            raise
+        except OSError as error:
+            if isinstance(error, LostError):
+                self.kept = None
+            return self._stopped(f"can't write the scores: {error}", EXIT_ERRORS)
+        except tuple(STOPS) as stop:
+            return self._stopped(*STOPS[type(stop)])
+        finally:
+            self.bar.close()
+        if self.taken == self.resumed > 0:
+            self._say_resumed()
+        self._say(*self.summary.lines(), *notes())
+        if self.group_by is not None and not self.summary.is_grouped:
+            complain(f"--group-by {self.group_by} matches none of the images' paths: there are no groups")
+        if self.output is not None:
+            self._say(f"{counted(self.taken, 'row')} in {self.output}")
+        failed = self.summary.failed
+        if self.maps is not None:
+            self._say(f"maps in {self.maps.folder}" + (f", such as {self.maps.example}" if self.maps.example else ""))
+            failed += self.maps.failed
+            if count := self.maps.failed:
+                why = self.maps.first_failure
+                complain(f"{counted(count, 'map')} could not be written, but all scores have been; the first: {why}")
+        return self._write_report() or (EXIT_ERRORS if failed else EXIT_DONE)
+
+    def count_ahead(self, listed: Callable[[], Iterable[Any]]) -> None:
+        """Find the progress bar's total without holding up the scoring."""
+        if self.bar.disable:
+            return
+
+        def count() -> None:
+            self.bar.total = len(self.names) * sum(1 for _ in listed())
+
+        threading.Thread(target=count, daemon=True).start()
+
+    def _write_report(self) -> int:
+        """Write the report, if one is asked for; returns the exit status."""
+        try:
+            if self.report is not None:
+                self.report.write()
+                self._say(f"report in {self.report.path}")
+            return EXIT_DONE
+        except OSError as error:
+            why, status = str(error), EXIT_ERRORS
+        except tuple(STOPS) as stop:
+            why, status = STOPS[type(stop)]
+        complain(f"no report, but all scores have been written: {why}")
+        return status
+
+    def _stopped(self, why: str, status: int) -> int:
+        hint = ""
+        if self.taken and self.kept is not None and may_exist(os.fspath(self.kept)):
+            hint = f"; the rows so far are in {self.kept}, and --resume goes on from there"
+        complain(f"{why}{hint}")
+        return status
+
+    def _say_resumed(self) -> None:
+        self._say(f"resuming after {counted(self.resumed, 'row')} in {self.output}")
+
+    def _say(self, *lines: str) -> None:
+        if not self.quiet:
+            for line in lines:
+                self.bar.write(printable(line), file=sys.stderr)
