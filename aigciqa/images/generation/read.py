@@ -65,7 +65,7 @@ def read_generation(image: str | os.PathLike[str] | bytes) -> GenerationParamete
         return generation_of(read_content(path))
     try:
         with object_stores.open_regular(path) as (stream, size):
-            return generation_of(FileBytes(stream, size), path)
+            return generation_of(FileBytes(stream.raw, size), path)
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
         raise ImageError(f"{path or repr(path)}: {getattr(error, 'strerror', None) or error}") from error
 
