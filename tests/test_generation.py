@@ -532,7 +532,7 @@ class TestComfyUI:
             assert graph_read(graph).generator == "ComfyUI"
 
     @pytest.mark.parametrize(
-        ("along", "length"), [("model", 10_000), ("conditioning", 10_000), ("image", 10_000), ("value", 50)]
+        ("along", "length"), [("model", 10_000), ("conditioning", 10_000), ("image", 10_000), ("value", 15)]
     )
     def test_long_chains(self, along: str, length: int) -> None:
         chain = {str(100 + number): node("Reroute", **{along: [str(101 + number), 0]}) for number in range(length)}

@@ -57,7 +57,7 @@ _NO_TEXTS = frozenset(
 #: Samplers behind each other that are followed to the first one.
 _MAX_CHAIN = 10
 #: Nodes behind each other through which a value is handed on.
-_MAX_HOPS = 100
+_MAX_HOPS = 20
 
 
 def is_graph(graph: Mapping[str, Any]) -> bool:
