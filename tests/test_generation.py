@@ -827,7 +827,10 @@ class TestOtherTools:
     def test_iptc(self) -> None:
         packet = xmp("<iptc:AIPromptInformation>{}</iptc:AIPromptInformation>", "a red fox")
         packet = packet.replace(b' rdf:about=""', b' rdf:about="" iptc:AISystemUsed="Imagen 4"')
-        assert read_generation(saved("WEBP", xmp=packet)) == GenerationParameters("a red fox", generator="Imagen 4")
+        exif = Image.Exif()
+        exif[0x0110], exif[0x0131] = "Camera 5", "Editor 3"
+        found = read_generation(saved("WEBP", xmp=packet, exif=exif))
+        assert found == GenerationParameters("a red fox", generator="Imagen 4")
 
 
 def manifest(claim: bytes) -> bytes:

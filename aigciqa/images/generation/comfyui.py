@@ -27,7 +27,7 @@ _PICTURES = ("latent_image", "latent", "latents", "samples", "image", "images", 
 _OTHERS = frozenset(
     """
     model clip vae positive negative conditioning control_net controlnet guider noise sampler sigmas seed noise_seed
-    text prompt clip_vision style_model upscale_model mask
+    text prompt clip_vision style_model upscale_model mask filename filename_prefix path caption metadata
     """.split()  # noqa: SIM905
 )
 _POSITIVE = ("positive", "positive_prompt", "text_positive", "positive_text")

@@ -10,11 +10,11 @@ from aigciqa.images.generation.parameters import MAX_TEXT
 
 TIFF_SIGNATURES = {b"II*\0": "<", b"MM\0*": ">"}
 _EXIF_DIRECTORY, _USER_COMMENT, _XMP = 0x8769, 0x9286, 0x02BC
-#: What ComfyUI writes is looked for in all of them; some tools count down from the last one.
+#: ComfyUI writes into `Make` and `Model`; the names of other texts of a PNG are other ones.
 _NAMES = {
     0x010E: "imagedescription",
-    0x010F: "make",
-    0x0110: "model",
+    0x010F: "exif:make",
+    0x0110: "exif:model",
     0x0131: "software",
     _XMP: "xmp",
     _USER_COMMENT: "usercomment",

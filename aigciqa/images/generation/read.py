@@ -27,7 +27,7 @@ _XMP_TEXTS = {
     ("http://ns.adobe.com/exif/1.0/", "UserComment"): "usercomment",
     ("http://purl.org/dc/elements/1.1/", "description"): "dc:description",
     (_IPTC, "AIPromptInformation"): "prompt",
-    (_IPTC, "AISystemUsed"): "software",
+    (_IPTC, "AISystemUsed"): "aisystemused",
 }
 _SIDECARS = (".txt", ".json")
 _DALL_E = re.compile(r"DALL.{1,3}E \d{4}-\d\d-\d\d \d\d\.\d\d\.\d\d - (.+)\.\w+")
