@@ -228,6 +228,20 @@ class TestWhereTextsAre:
             data = saved(image_format, xmp=packet)
         assert read_generation(data) == FOX
 
+    def test_boxes_of_jpeg_xl(self) -> None:
+        tiff = exif_comment(A1111)[6:]
+        packet = xmp("<exif:UserComment>{}</exif:UserComment>", A1111)
+        for kind, content in ((b"Exif", bytes(4) + tiff), (b"Exif", tiff), (b"xml ", packet)):
+            box = struct.pack(">I", len(content) + 8) + kind + content
+            assert read_generation(b"\0\0\0\x0cJXL \r\n\x87\n" + box) == FOX
+            assert read_generation(b"\0\0\0\x0cJXL \r\n\x87\n" + box[:-40]).model is None
+
+    def test_an_item_in_any_number_of_empty_pieces(self) -> None:
+        places = b"\0" * 4 + b"\0\0" + b"\xff\xff" + b"\0\1\0\0\xff\xff" * 60_000
+        table = struct.pack(">I", len(places) + 8) + b"iloc" + places
+        meta = struct.pack(">I", len(table) + 12) + b"meta" + bytes(4) + table
+        assert read_generation(saved("AVIF")[:32] + meta) == GenerationParameters()
+
     @pytest.mark.parametrize("name", ["fox.txt", "fox.json", "fox.png.txt", "fox.png.json"])
     def test_sidecars(self, tmp_path: Path, name: str) -> None:
         (tmp_path / "fox.png").write_bytes(png())

@@ -182,8 +182,9 @@ def _of_boxes(data: Data, found: Embedded) -> None:
 
 
 def _add_tiff(content: bytes, found: Embedded) -> None:
-    """Add EXIF data behind the four bytes that say where its TIFF header is."""
-    found.add_exif(content[4 + int.from_bytes(content[:4], "big") :])
+    """Add EXIF data behind the four bytes that say where its TIFF header is, which some writers leave out."""
+    is_bare = content[:4] in exif.TIFF_SIGNATURES
+    found.add_exif(content if is_bare else content[4 + int.from_bytes(content[:4], "big") :])
 
 
 def _items(meta: bytes) -> Iterator[tuple[bytes, int, int]]:
