@@ -54,7 +54,9 @@ def _values(data: Data) -> Iterator[tuple[int, bytes, str]]:
                 directories.append(where)
             elif tag in _NAMES and tag not in seen and kind in _TEXT_TYPES and 4 < length <= MAX_TEXT:
                 seen.add(tag)
-                yield tag, data[where : where + length], order
+                value = data[where : where + length]
+                if len(value) == length:
+                    yield tag, value, order
 
 
 def _comment(value: bytes, order: str) -> str:
