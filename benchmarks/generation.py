@@ -24,20 +24,31 @@ SETTINGS = "a red fox\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a, CFG
 
 
 def graph_text() -> str:
-    """A graph of 100 nodes, 20 kB as JSON, of which the picture's sampler is the last."""
+    """A graph of 100 nodes, 20 kB as JSON: four LoRAs, and 90 nodes that a picture goes through after it is made."""
     graph = {
         str(number): {
             "class_type": "LoraLoaderModelOnly",
             "inputs": {"lora_name": f"lora-{number}.safetensors", "strength_model": 0.5, "model": [str(number + 1), 0]},
-            "_meta": {"title": "a LoRA, and what its user calls it"},
         }
-        for number in range(100)
+        for number in range(96, 100)
     }
     graph["100"] = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "sdxl.safetensors"}}
+    for number in range(90):
+        after = "sampler" if number == 89 else str(number + 1)
+        inputs = {"image": [after, 0], "strength": 0.5, "mode": "a mode with a name", "size": 512, "is_on": True}
+        title = {"title": "a node, and what its user calls it, which may be longer than its name"}
+        graph[str(number)] = {"class_type": "ImageFilter", "inputs": inputs, "_meta": title}
     graph["text"] = {"class_type": "CLIPTextEncode", "inputs": {"text": "a red fox", "clip": ["100", 1]}}
-    sampler = {"seed": 42, "steps": 20, "cfg": 7.0, "sampler_name": "euler", "model": ["0", 0], "positive": ["text", 0]}
+    sampler = {
+        "seed": 42,
+        "steps": 20,
+        "cfg": 7.0,
+        "sampler_name": "euler",
+        "model": ["96", 0],
+        "positive": ["text", 0],
+    }
     graph["sampler"] = {"class_type": "KSampler", "inputs": sampler}
-    graph["save"] = {"class_type": "SaveImage", "inputs": {"images": ["sampler", 0]}}
+    graph["save"] = {"class_type": "SaveImage", "inputs": {"images": ["0", 0]}}
     return json.dumps(graph)
 
 
@@ -45,7 +56,7 @@ def write_images(folder: Path, count: int) -> list[str]:
     """Write noise over gradients, which is as hard to decode as a picture."""
     rng = np.random.default_rng(0)
     graph = graph_text()
-    texts = ({"prompt": graph, "workflow": graph}, {"parameters": SETTINGS}, {})
+    texts: tuple[dict[str, str], ...] = ({"prompt": graph, "workflow": graph}, {"parameters": SETTINGS}, {})
     paths = []
     for number in range(count):
         levels = np.linspace(40, 200, 1024)[:, None, None] + rng.integers(0, 16, (1024, 1024, 3))

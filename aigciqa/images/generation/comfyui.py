@@ -44,7 +44,6 @@ _LOADED = (
     "checkpoint_name",
     "model_name",
     "checkpoint",
-    "model",
 )
 _MODEL_LINKS = ("model", "model1", "model_a", "unet", "base_model", "basic_pipe", "pipe")
 #: Links of a text or conditioning that lead to no text.
@@ -148,7 +147,8 @@ class _Graph:
             if key not in seen:
                 seen.add(key)
                 yield key
-                waiting.extend(link for value in inputs(key) if (link := self._link(value)))
+                values = [value for value in inputs(key) if type(value) is list]  # most are not
+                waiting.extend(link for value in values if (link := self._link(value)))
 
     def _link(self, value: object) -> str | None:
         """The node from which an input comes, if there is one."""
@@ -196,8 +196,9 @@ class _Graph:
         for key in self._backwards(starts, before, set()):
             of_node = self.inputs[key]
             loras[:0] = _loras(of_node)
-            named = (self._value({**of_node, "model": None}, name) for name in _LOADED)
-            model = model or next((name for name in (*named, of_node.get("model")) if isinstance(name, str)), None)
+            if model is None:
+                named = [of_node.get("model"), *(self._value(of_node, name) for name in _LOADED if name in of_node)]
+                model = next((name for name in named if isinstance(name, str)), None)
         return model, loras
 
     def _text(self, start: object, role: tuple[str, ...]) -> str | None:

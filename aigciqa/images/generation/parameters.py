@@ -8,7 +8,6 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 FIELDS = (
@@ -35,7 +34,7 @@ _MAX_STEPS = 10**6
 #: A longer number is none, and to read it would take time that grows with the square of its digits.
 _MAX_DIGITS = 25
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
-_WEIGHTS_SUFFIXES = frozenset({".safetensors", ".ckpt", ".gguf", ".pt", ".pth", ".bin", ".sft"})
+_WEIGHTS_SUFFIXES = (".safetensors", ".ckpt", ".gguf", ".pt", ".pth", ".bin", ".sft")
 
 
 @dataclass(frozen=True)
@@ -133,13 +132,13 @@ def file_stem(value: object) -> str | None:
     name = _line(value)
     if name is None:
         return None
-    path = PurePosixPath(name.replace("\\", "/"))
-    return (path.stem if path.suffix.lower() in _WEIGHTS_SUFFIXES else path.name) or None
+    name = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    return (name.rpartition(".")[0] if is_weights(name) else name) or None
 
 
 def is_weights(name: str) -> bool:
     """Whether it is the name of a file of weights."""
-    return name[-MAX_NAME:].lower().endswith(tuple(_WEIGHTS_SUFFIXES))
+    return name[-MAX_NAME:].lower().endswith(_WEIGHTS_SUFFIXES)
 
 
 def load_object(source: str) -> dict[str, Any] | None:
