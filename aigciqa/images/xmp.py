@@ -119,11 +119,12 @@ def _rdf_of(packet: bytes) -> _Element:
             raise InputError("its XMP is nested too deeply")
         start = parser.CurrentByteIndex
         tag = _START_TAG.match(packet, start)
-        if tag is None:
+        spelled = _ATTRIBUTE.finditer(packet, start, tag.end()) if tag is not None else ()
+        places = [each.span() for each in spelled if not _declares(each[1])]
+        if tag is None or len(places) != len(attributes) // 2:
             raise InputError("its XMP is damaged")
-        spelled = [each for each in _ATTRIBUTE.finditer(packet, start, tag.end()) if not _declares(each[1])]
-        pairs = zip(map(_split, attributes[::2]), attributes[1::2], spelled, strict=True)
-        placed = [(key, value, at.start(), at.end()) for key, value, at in pairs]
+        pairs = zip(map(_split, attributes[::2]), attributes[1::2], places, strict=True)
+        placed = [(key, value, *place) for key, value, place in pairs]
         element = _Element(_split(name), placed, start, tag.end(), bool(tag[1]))
         opened[-1].children.append(element)
         opened.append(element)
