@@ -25,11 +25,12 @@ MAX_PACKET = 2**20
 #: What is nested deeper is no packet.
 _MAX_DEPTH = 100
 _XML = "http://www.w3.org/XML/1998/namespace"
-_EMPTY_PACKET = (
-    b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
-    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="' + RDF.encode() + b'"></rdf:RDF></x:xmpmeta>\n'
-    b'<?xpacket end="r"?>'
-)
+_EMPTY_PACKET = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/">
+<rdf:RDF xmlns:rdf="{RDF}">
+</rdf:RDF>
+</x:xmpmeta>
+<?xpacket end="r"?>""".encode()
 _START_TAG = re.compile(rb"""<[^\s/>]+(?:\s+[^\s=]+\s*=\s*(?:"[^"]*"|'[^']*'))*\s*(/?)>""")
 _ATTRIBUTE = re.compile(rb"""\s+([^\s=]+)\s*=\s*(?:"[^"]*"|'[^']*')""")
 
@@ -85,9 +86,10 @@ def set_properties(packet: bytes | None, values: Mapping[Property, str], prefixe
     subjects = (value for each in descriptions for name, value, _, _ in each.attributes if name == (RDF, "about"))
     about = next(subjects, "")
     cuts = sorted(cut for each in descriptions for cut in _places(each, values))
-    spaces = "".join(f" xmlns:{prefixes[space]}={quoteattr(space)}" for space in {space: 0 for space, _ in values})
-    set_to = "".join(f" {prefixes[space]}:{name}={quoteattr(text)}" for (space, name), text in values.items())
-    added = f'<rdf:Description xmlns:rdf="{RDF}" rdf:about={quoteattr(about)}{spaces}{set_to}/>'.encode()
+    lines = [f'<rdf:Description xmlns:rdf="{RDF}" rdf:about={quoteattr(about)}']
+    lines += [f"xmlns:{prefixes[space]}={quoteattr(space)}" for space in dict.fromkeys(space for space, _ in values)]
+    lines += [f"{prefixes[space]}:{name}={quoteattr(text)}" for (space, name), text in values.items()]
+    added = ("\n  ".join(lines) + "/>").encode()
     parts, start = [], 0
     for first, last in cuts:
         parts.append(packet[start:first])
