@@ -38,6 +38,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         images = draw(Path(folder), options.images)
         megabytes = sum(map(len, images.values())) / len(images) / 1e6
+        count = len(images)
         for name in options.metrics:
             metric = aigciqa.create_metric(name)
             cases = {
@@ -46,9 +47,9 @@ def main() -> None:
             }
             spent = medians(cases, options.rounds)
             added = spent["written"] / spent["scored"] - 1
-            each = 1000 * spent["scored"] / len(images)
+            each = 1000 * spent["scored"] / count
             print(
-                f"{name}, {len(images)} PNGs of {megabytes:.2f} MB: scored {spent['scored']:.2f} s ({each:.1f} ms each), "
+                f"{name}, {count} PNGs of {megabytes:.2f} MB: scored {spent['scored']:.2f} s ({each:.1f} ms each), "
                 f"scored and written into {spent['written']:.2f} s; {added:+.1%} (at most {MOST:.0%})",
                 flush=True,
             )
@@ -71,7 +72,7 @@ def score(images: dict[Path, bytes], metric: aigciqa.Metric, *, write: bool) -> 
     items = (aigciqa.Item(str(path)) for path in images)
     start = time.perf_counter()
     writer = ScoresInFiles([metric], metric.dimensions, into_files=True, sidecars=False)
-    for record in aigciqa.score_files(writer.watch(items) if write else items, metric=metric):
+    for record in aigciqa.score_files(map(writer.note, items) if write else items, metric=metric):
         if write:
             writer.take(record, is_new=True)
     spent = time.perf_counter() - start

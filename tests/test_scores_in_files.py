@@ -24,7 +24,7 @@ from PIL.PngImagePlugin import PngInfo
 
 import aigciqa
 from aigciqa.cli import score
-from aigciqa.errors import ImageError
+from aigciqa.errors import ImageError, InputError
 from aigciqa.images.chunks import jpeg_segments, png_chunks, webp_chunks
 from aigciqa.images.decode import load_content
 from aigciqa.images.xmp import XMP, read_properties
@@ -466,6 +466,9 @@ class TestFunction:
             aigciqa.write_scores("x.gif", {"nr-lite": 1.0})
         with pytest.raises(FileNotFoundError):
             aigciqa.write_scores("gone.png", {"nr-lite": 1.0})
+        for scores in ({}, {"nr-lite": float("nan")}):
+            with pytest.raises(InputError, match="finite numbers by name"):
+                aigciqa.write_scores("x.gif", scores, sidecar=True)
         aigciqa.write_scores("x.gif", {"nr-lite": 7.0}, score_range=(0, 10), sidecar=True)
         assert properties("x.gif.xmp") == {LITE: "7.0", RATING: "4", STARS: "4"}
 

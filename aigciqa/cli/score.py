@@ -203,7 +203,7 @@ def main(
 
         options["folder"] = folder_of_paths([*images, reference], output)  # any of them may be relative
     items = inputs.items() if folder is None else folder.watch(inputs.items())
-    items = items if in_files is None else in_files.watch(items)
+    items = items if in_files is None else map(in_files.note, items)
     scoring: dict[str, Any] = {
         "metric": metrics, "batch_size": batch_size, "workers": workers, "strict": strict, "decoder": decoder,
         "uncertainty": uncertainty, "percentiles": percentiles,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import re
 import shutil
 import sys
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,7 @@ def write_scores(
         sidecar: write `cat.png.xmp` beside `cat.png`, of any format.
 
     Raises:
+        InputError: there are no scores, or one is not finite.
         ImageError: the file is none of these formats, is damaged, has content credentials (C2PA) or hard links.
         OSError: it can't be read or written.
 
@@ -83,6 +85,8 @@ def write_scores(
         >>> 'xmp:Rating="4"' in xmp, 'aigciqa:nr-lite="3.25"' in xmp
         (True, True)
     """
+    if not scores or not all(map(math.isfinite, scores.values())):
+        raise InputError(f"scores are one or more finite numbers by name; got {dict(scores)}")
     name = at_home(os.fspath(image))
     stars = None if score_range is None else stars_of(next(iter(scores.values())), *score_range)
     (_write_beside if sidecar else _write_into)(name, _state_of(name), scores, stars)
@@ -110,16 +114,10 @@ class ScoresInFiles:
     ) -> None:
         self.into_files = into_files
         self.sidecars = sidecars
-        self.names = [
-            {
-                each: metric.name if len(metric.dimensions) == 1 else f"{metric.name}-{each}"
-                for each in metric.dimensions
-            }
-            for metric in metrics
-        ]
+        self.names = list(map(_names_of, metrics))
         self.dimensions = frozenset(dimensions)
         self.rated, self.score_range = self.names[0][metrics[0].dimension], metrics[0].score_range
-        self.waiting: deque[tuple[str, _State | None]] = deque()  # images on their way, and their files then
+        self.states: dict[str, list[_State]] = {}  # image on its way -> its file then, for each time it is named
         self.scores: dict[str, float] = {}  # of the image whose records come
         self.records = 0
         self.written: Counter[str] = Counter()  # where to
@@ -128,16 +126,12 @@ class ScoresInFiles:
         self.failed = 0
         self.first_failure = ""
 
-    def watch(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items on their way to being scored; what their files are then is kept until they are written into."""
-        for item in items:
-            name = at_home(item.image)
-            state = None
-            if item.content is None:
-                with contextlib.suppress(OSError, ValueError):  # no file, or no file's name
-                    state = _state_of(name)
-            self.waiting.append((name, state))
-            yield item
+    def note(self, item: Item) -> Item:
+        """Note what an image's file is before it is scored; returns the item."""
+        if item.content is None:
+            with contextlib.suppress(OSError, ValueError):  # no file, or no file's name
+                self.states.setdefault(item.image, []).append(_state_of(at_home(item.image)))
+        return item
 
     def take(self, record: Record, is_new: bool) -> None:
         """Take a record of the run; with that of the last metric, the image is written into."""
@@ -146,11 +140,15 @@ class ScoresInFiles:
         if is_new:
             named = self.names[number]
             self.scores.update((named[name], score) for name, score in record.scores.items() if name in self.dimensions)
-        if number + 1 == len(self.names):
-            image, state = self.waiting.popleft()
-            scores, self.scores = self.scores, {}
-            if scores:
-                self._write(image, state, scores)
+        if number + 1 < len(self.names):
+            return
+        states = self.states.get(record.image, [])
+        state = states.pop() if states else None  # the latest: a file that is watched may be tried twice
+        if not states:
+            self.states.pop(record.image, None)
+        scores, self.scores = self.scores, {}
+        if scores:
+            self._write(record.image, state, scores)
 
     def lines(self) -> list[str]:
         """What came of it, for the summary."""
@@ -167,31 +165,30 @@ class ScoresInFiles:
 
     def _write(self, image: str, state: _State | None, scores: Mapping[str, float]) -> None:
         stars = stars_of(scores[self.rated], *self.score_range) if self.rated in scores else None
+        path = at_home(image)
+        noun, write = ("file", _write_into) if self.into_files else ("sidecar", _write_beside)
         try:
             if state is None:
                 raise _LeftAloneError(image, _NO_FILE)
-            noun = "file" if self.into_files else "sidecar"
             try:
-                keeps = (_write_into if self.into_files else _write_beside)(image, state, scores, stars)
+                keeps = write(path, state, scores, stars)
             except _LeftAloneError:
                 if not (self.into_files and self.sidecars):
                     raise
-                noun, keeps = "sidecar", _write_beside(image, state, scores, stars)
+                noun, keeps = "sidecar", _write_beside(path, state, scores, stars)
             self.written[noun] += 1
             self.kept_stars += keeps
-            self._note_written(image, state)
+            self._renew(state, _state_of(path))
         except _LeftAloneError as error:
             self.left_alone[error.reason] += 1
         except (OSError, InputError) as error:
             self.failed += 1
             self.first_failure = self.first_failure or str(error)
 
-    def _note_written(self, image: str, state: _State) -> None:
+    def _renew(self, old: _State, new: _State) -> None:
         """The same file may be on its way once more, under this or another name."""
-        now = _state_of(image)
-        for place, (other, known) in enumerate(self.waiting):
-            if known == state:
-                self.waiting[place] = other, now
+        for states in self.states.values():
+            states[:] = [new if state == old else state for state in states]
 
 
 def _names_of(metric: Metric) -> dict[str, str]:
@@ -220,9 +217,8 @@ def _write_into(image: str, state: _State, scores: Mapping[str, float], stars: i
 
     data = Path(path).read_bytes()
     if not can_hold_xmp(data):
-        raise _LeftAloneError(
-            image, f"that are no PNG, JPEG or WebP ({os.path.splitext(path)[1].lower() or 'no suffix'})"
-        )
+        suffix = os.path.splitext(path)[1].lower() or "no suffix"
+        raise _LeftAloneError(image, f"that are no PNG, JPEG or WebP ({suffix})")
     if has_credentials(data):
         raise _LeftAloneError(image, _SIGNED)
     if os.stat(path).st_nlink > 1:
@@ -234,7 +230,7 @@ def _write_into(image: str, state: _State, scores: Mapping[str, float], stars: i
     except InputError as error:
         raise ImageError(f"{image}: {error}: no scores are written into it") from None
     if new != data:
-        _replace(path, new, image, state)
+        _replace(path, new, shutil.copystat, image, state)
     return keeps
 
 
@@ -247,7 +243,7 @@ def _write_beside(image: str, state: _State, scores: Mapping[str, float], stars:
     except InputError as error:
         raise ImageError(f"{image}.xmp: {error}: no scores are written into it") from None
     if new != packet:
-        _replace(path, new, image, state)
+        _replace(path, new, shutil.copymode, image, state)
     return keeps
 
 
@@ -267,10 +263,10 @@ def _xml_name(name: str) -> str:
     return re.sub(r"^(?=[^A-Za-z_])|[^A-Za-z0-9_.-]", "_", name)
 
 
-def _replace(path: str, data: bytes, image: str, state: _State) -> None:
+def _replace(path: str, data: bytes, like: Callable[[str, Path], None], image: str, state: _State) -> None:
     """Put a file in the place of one, or where there is none, unless the image is not what it was when it was scored.
 
-    It gets the permissions, the times and, as far as the system allows, the owner of the file that it replaces.
+    What `like` copies from the file that it replaces stays, and so does the owner where the system allows it.
     """
     there = os.stat(path) if os.path.exists(path) else None
     if there is not None and not (there.st_mode & 0o222 and os.access(path, os.W_OK)):  # root may write all
@@ -285,6 +281,6 @@ def _replace(path: str, data: bytes, image: str, state: _State) -> None:
                 for owner in ((-1, there.st_gid), (there.st_uid, -1)):
                     with contextlib.suppress(OSError):
                         os.chown(unfinished, *owner)
-            shutil.copystat(path, unfinished)
+            like(path, unfinished)
         if _state_of(image) != state:
             raise ImageError(f"{image}: it was changed since it was scored: no scores are written")
