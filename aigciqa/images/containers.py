@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -15,6 +15,7 @@ from aigciqa.images.chunks import (
     JPEG_SIGNATURE,
     PNG_SIGNATURE,
     WEBP_HEADER,
+    boxes,
     is_webp,
     jpeg_segments,
     png_chunks,
@@ -174,9 +175,9 @@ def _image_of_jpeg2000(data: bytes) -> bytes:
     In its header, boxes of the resolution and those too short to name a colour space are of no known kind.
     """
     view, changed = memoryview(data), None
-    data = _joined([view[start:end] for kind, start, end in _jpeg2000_boxes(data) if kind in _BOXES], data)
-    for header, first, last in _jpeg2000_boxes(data):
-        for kind, start, end in _jpeg2000_boxes(data, first + 8, last) if header == b"jp2h" else ():
+    data = _joined([view[start:end] for kind, start, _, end in boxes(data) if kind in _BOXES], data)
+    for header, _, first, last in boxes(data):
+        for kind, start, _, end in boxes(data, first, last) if header == b"jp2h" else ():
             if kind == b"res " or (kind == b"colr" and end - start < _COLOUR_BOX):
                 changed = changed or bytearray(data)
                 changed[start + 4 : start + 8] = b"free"
@@ -208,21 +209,6 @@ def _image_of_webp(data: bytes) -> bytes:
     return data[:4] + (len(data) - 8).to_bytes(4, "little") + data[8:]
 
 
-def _jpeg2000_boxes(data: bytes, start: int = 0, last: int | None = None) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, start and end of each box of a JPEG 2000 file (ISO/IEC 15444-1, annex I); the last one may be cut."""
-    last = len(data) if last is None else last
-    while start + 8 <= last:
-        length, kind = struct.unpack_from(">I4s", data, start)
-        if length == 1:
-            length = int.from_bytes(data[start + 8 : start + 16], "big")
-        elif length == 0:
-            length = last - start
-        if length < 8:
-            return
-        yield kind, start, min(start + length, last)
-        start += length
-
-
 def _has_all_rows(data: bytes) -> bool:
     """Whether a PNG's pixel data is as long as its header says (the CRCs have been checked)."""
     width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, len(PNG_SIGNATURE) + 8)
@@ -245,4 +231,4 @@ def _codestream(data: bytes) -> bytes:
     """The JPEG 2000 codestream of a file, which may lie in a box."""
     if data.startswith(b"\xff\x4f"):
         return data
-    return next((data[start:end] for kind, start, end in _jpeg2000_boxes(data) if kind == b"jp2c"), b"")
+    return next((data[start:end] for kind, start, _, end in boxes(data) if kind == b"jp2c"), b"")
