@@ -93,7 +93,7 @@ class ScoreRun:
             self.bar.close()
         self.say_resumed()
         self.say(*self.summary.lines(), *notes())
-        if self.group_by is not None and not self.summary.is_grouped:
+        if self.group_by is not None and self.taken and not self.summary.is_grouped:
             complain(f"--group-by {self.group_by} matches none of the images' paths: there are no groups")
         if self.output is not None:
             self.say(f"{counted(self.taken, 'row')} in {self.output}")

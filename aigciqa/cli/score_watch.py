@@ -48,7 +48,7 @@ class WatchRun:
         self.watch = watch
         self.written = 0.0  # when the table that it goes on with was, in seconds since 1970
         self.last = ""  # what was scored last
-        self.status = ""
+        self.shown = ""
         self.folders = printable(shown(watch.folders))
         run.bar.bar_format = "{desc}{bar}"  # the bar is blank; with it, the line is cut to the terminal's width
 
@@ -81,7 +81,7 @@ class WatchRun:
         name = next((each for each in scores_of(self.run.columns) if each in record.scores), None)
         score = "error" if name is None else f"{record.scores[name]:.1f}"
         self.last = f", last {score} {printable(os.path.basename(record.image))}"
-        self._show(refresh=False)
+        self.run.bar.set_description_str(self._status(), refresh=False)
 
     def notes(self) -> Iterator[str]:
         """What is said at the end."""
@@ -96,17 +96,19 @@ class WatchRun:
     def _records(self, engine: Engine) -> Generator[Record, None, None]:
         self.run.say_resumed()
         self.run.say(f"watching {self.folders} for images; Ctrl-C ends it")
-        with contextlib.closing(self.watch.records(engine, self._show)) as records:
+        with contextlib.closing(self.watch.records(engine, self._refresh)) as records:
             yield from records
 
-    def _show(self, refresh: bool = True) -> None:
+    def _refresh(self) -> None:
+        if (status := self._status()) != self.shown:
+            self.run.bar.set_description_str(status)
+            self.shown = status
+
+    def _status(self) -> str:
         arrivals = self.watch.arrivals
         failed, waiting = len(arrivals.failed), len(arrivals.waiting)
         scored = len(arrivals.scored) - failed
-        status = f"watching {self.folders}: {scored} scored, {counted(failed, 'error')}, {waiting} waiting{self.last}"
-        if status != self.status:
-            self.status = status
-            self.run.bar.set_description_str(status, refresh)
+        return f"watching {self.folders}: {scored} scored, {counted(failed, 'error')}, {waiting} waiting{self.last}"
 
 
 @contextlib.contextmanager
