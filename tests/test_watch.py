@@ -16,20 +16,28 @@ from pathlib import Path
 import pytest
 import watchfiles
 
+from aigciqa.cli.score_watch import ending
 from aigciqa.records import Record
 from aigciqa.scoring import watching
 from aigciqa.scoring.sinks import FileSink
 from aigciqa.scoring.sources import walk
-from aigciqa.scoring.watching import Arrivals, Watch
+from aigciqa.scoring.watching import Arrivals, Stop, Watch
 from aigciqa.tables.columns import columns_of, to_row
 from aigciqa.tables.formats import read_rows
-from tests.conftest import COMMAND, call_command, png
+from tests.conftest import call_command, png
 
 #: What a script waits for, checked several times a second.
 Condition = Callable[[], object]
 Script = Callable[[Watch], Iterator[Condition]]
 LIMIT = 120.0
-WATCH = [*COMMAND, "outputs", "--watch", "-m", "nr-lite"]
+#: The command with `nr-tiny`.
+COMMAND = """
+from tests.conftest import register_tiny
+from aigciqa.cli.score import main
+register_tiny()
+main(prog_name="aigciqa score")
+"""
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "HF_HUB_OFFLINE": "1"}
 #: A process that does with files what generators, downloads, archivers and people do.
 WRITER = """
 import os, pathlib, time
@@ -184,7 +192,7 @@ def test_rows_of_an_earlier_run_are_not_scored_again(folder: Folder) -> None:
     for name, modified in (("a.png", 1), ("b.png", 3), ("c.png", 1)):
         folder.write(name, modified=modified * 10**9)
     path = str(folder.path)
-    watch = Watch([path], list, lambda found: found.item, arrivals=folder.arrivals)
+    watch = Watch([path], list, lambda found: [], arrivals=folder.arrivals)
     other_spelling = os.path.join(path, os.pardir, folder.path.name)
     for name in ("a.png", "b.png", "gone.png"):
         watch.take_earlier(Record(os.path.join(other_spelling, name), None, None, "m"), written=2.0)
@@ -308,6 +316,25 @@ def test_resume_takes_the_rows_as_they_are(
     assert "scored once, and changed since: 1 image; --overwrite" in done.stderr
 
 
+def test_a_table_of_a_run_that_did_not_watch_is_gone_on_with(
+    run: Callable[[Script], None], outputs: Path, tiny: Path
+) -> None:
+    plain = ("-m", "nr-tiny", "--weights", str(tiny), "-o", "scores.csv")
+    assert call_command("outputs", *plain).returncode == 0
+    outputs.joinpath("0.png").write_bytes(png(0))
+    run(lambda watch: iter([taken(watch, 3)]))
+    done = call_command("./outputs/", "--watch", "--resume", *plain)
+    assert done.returncode == 0
+    assert [row["image"] for row in rows_of(Path("scores.csv"))] == [
+        "outputs/1.png",
+        "outputs/2.png",
+        "./outputs/0.png",
+    ]
+    refused = call_command("outputs", "--resume", *plain)
+    assert refused.returncode == 2
+    assert "is of another run" in refused.stderr
+
+
 def test_a_table_of_other_options_is_not_resumed(run: Callable[[Script], None], outputs: Path, tiny: Path) -> None:
     run(lambda watch: iter([taken(watch, 2)]))
     score(tiny, "-o", "scores.csv")
@@ -408,6 +435,16 @@ def test_references_and_several_metrics_go_with_it(run: Callable[[Script], None]
     assert found == [(f"outputs/{index}.png", metric) for index in (1, 2) for metric in ("fr-lite", "nr-lite")]
 
 
+def test_the_first_signal_ends_the_watching_the_second_the_run() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        stop = Stop()
+        with pytest.raises(KeyboardInterrupt), ending(stop):
+            signal.raise_signal(number)
+            assert stop.is_set()
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
@@ -440,6 +477,11 @@ def rows_of(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
 
 
+def start(folder: Path, tiny: Path, *options: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", COMMAND, "outputs", "--watch", "-m", "nr-tiny", "--weights", str(tiny), *options]
+    return subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stderr=subprocess.PIPE)
+
+
 def wait_for(condition: Callable[[], object], process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + LIMIT
     while not condition():
@@ -457,7 +499,7 @@ def tiny_files(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_whole_files_only_whatever_other_processes_do(tiny_files: Path) -> None:
+def test_whole_files_only_whatever_other_processes_do(tiny_files: Path, tiny: Path) -> None:
     expected = {"slow", "replaced", *(f"renamed{index}" for index in range(50)), *(f"{n:04}" for n in range(1000))}
     expected |= {f"moved/deep/{index}" for index in range(10)}
     journal = tiny_files / "outputs" / "scores.json.partial"
@@ -467,8 +509,7 @@ def test_whole_files_only_whatever_other_processes_do(tiny_files: Path) -> None:
         rows = [json.loads(line) for line in lines if line.endswith(b"\n")]
         return [row["image"].removeprefix("outputs/").removesuffix(".png") for row in rows]
 
-    command = [*WATCH, "-o", "outputs/scores.json"]
-    with subprocess.Popen(command, cwd=tiny_files, stderr=subprocess.PIPE) as process:
+    with start(tiny_files, tiny, "-o", "outputs/scores.json") as process:
         wait_for(journal.exists, process)
         subprocess.run([sys.executable, "-c", WRITER], cwd=tiny_files, check=True, timeout=LIMIT)
         wait_for(lambda: expected <= set(scored()), process)
@@ -486,16 +527,15 @@ def test_whole_files_only_whatever_other_processes_do(tiny_files: Path) -> None:
 
 
 @pytest.mark.slow
-def test_no_row_is_lost_or_there_twice_however_often_it_is_killed(tiny_files: Path) -> None:
+def test_no_row_is_lost_or_there_twice_however_often_it_is_killed(tiny_files: Path, tiny: Path) -> None:
     table = tiny_files / "scores.csv"
     data = tiny_files.joinpath("tiny.png").read_bytes()
-    command = [*WATCH, "-o", "scores.csv", "--resume", "--batch-size", "2"]
     before: list[dict[str, str]] = []
     for begun in range(3):
-        for index in range(60):  # the later ones come before those that are there by name
+        for index in range(200):  # the later ones come before those that are there by name
             tiny_files.joinpath("outputs", f"{2 - begun}-{index:03}.png").write_bytes(data)
-        with subprocess.Popen(command, cwd=tiny_files, stderr=subprocess.PIPE) as process:
-            enough = 180 if begun == 2 else len(before) + 20
+        with start(tiny_files, tiny, "-o", "scores.csv", "--resume", "--batch-size", "2") as process:
+            enough = 600 if begun == 2 else len(before) + 60
             wait_for(lambda enough=enough: len(rows_of(table)) >= enough, process)  # type: ignore[misc]
             process.send_signal(signal.SIGINT if begun == 2 else signal.SIGKILL)
             said = process.stderr.read().decode() if process.stderr else ""
@@ -503,6 +543,6 @@ def test_no_row_is_lost_or_there_twice_however_often_it_is_killed(tiny_files: Pa
         rows = rows_of(table)
         assert rows[: len(before)] == before
         before = rows
-    assert len({row["image"] for row in before}) == len(before) == 180
+    assert len({row["image"] for row in before}) == len(before) == 600
     assert "Traceback" not in said
-    assert "180 rows in scores.csv" in said
+    assert "600 rows in scores.csv" in said

@@ -197,7 +197,7 @@ def main(
         "maps": "dense" if maps is not None else "coarse" if report is not None else None,
     }  # fmt: skip
     if watch:
-        watched = WatchRun(run, Watch(images, inputs.listed, inputs.to_item, strict))
+        watched = WatchRun(run, Watch(images, inputs.listed, partial(map, inputs.to_item), strict))
         notes.append(watched.notes)
         score: Callable[[], object] = partial(watched.score, metrics, scoring, options, resume)
     elif output is None:

@@ -62,7 +62,7 @@ class WatchRun:
 
         check_metrics(metrics, scoring["decoder"], scoring["uncertainty"], scoring["percentiles"])
         output, columns = self.run.output, self.run.columns
-        with contextlib.closing(Engine(metrics, **scoring)) as engine, _ending(self.watch.stop):
+        with contextlib.closing(Engine(metrics, **scoring)) as engine, ending(self.watch.stop):
             records = self._records(engine)
             if output is None:
                 self.run.print_scores(records, self.take)
@@ -112,7 +112,7 @@ class WatchRun:
 
 
 @contextlib.contextmanager
-def _ending(stop: Stop) -> Iterator[None]:
+def ending(stop: Stop) -> Iterator[None]:
     """Have the first signal end the watching after the image that is being scored; the next one acts as ever."""
     earlier = {each: signal.getsignal(each) for each in (getattr(signal, name, None) for name in _SIGNALS) if each}
 
