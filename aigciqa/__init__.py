@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from aigciqa.errors import WeightsError as WeightsError
     from aigciqa.evaluation.opinion_scores import OpinionScores as OpinionScores
     from aigciqa.evaluation.opinion_scores import mean_opinion_scores as mean_opinion_scores
+    from aigciqa.images.generation.parameters import GenerationParameters as GenerationParameters
+    from aigciqa.images.generation.read import read_generation as read_generation
     from aigciqa.metric import Metric as Metric
     from aigciqa.plotting import plot_quality_map as plot_quality_map
     from aigciqa.records import Item as Item
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from aigciqa.registry import list_metrics as list_metrics
     from aigciqa.registry import metric_info as metric_info
     from aigciqa.scoring.engine import score_files as score_files
+    from aigciqa.scoring.scores_in_files import write_scores as write_scores
     from aigciqa.scoring.to_file import ScoredFile as ScoredFile
     from aigciqa.scoring.to_file import score_to_file as score_to_file
     from aigciqa.training.fit.fit import fit_head as fit_head
@@ -56,11 +59,14 @@ _NAMES = {
     "aigciqa.databases": ("Database", "Sample", "Split", "database_info", "list_databases", "load_database"),
     "aigciqa.errors": ("CheckpointError", "DatabaseError", "HubError", "ImageError", "WeightsError"),
     "aigciqa.evaluation.opinion_scores": ("OpinionScores", "mean_opinion_scores"),
+    "aigciqa.images.generation.parameters": ("GenerationParameters",),
+    "aigciqa.images.generation.read": ("read_generation",),
     "aigciqa.metric": ("Metric",),
     "aigciqa.plotting": ("plot_quality_map",),
     "aigciqa.records": ("Item", "Record"),
     "aigciqa.registry": ("MetricSpec", "list_metrics", "metric_info"),
     "aigciqa.scoring.engine": ("score_files",),
+    "aigciqa.scoring.scores_in_files": ("write_scores",),
     "aigciqa.scoring.to_file": ("ScoredFile", "score_to_file"),
     "aigciqa.training.fit.fit": ("fit_head", "suggest_ratings"),
 }

@@ -105,19 +105,19 @@ class Arrivals:
         return sum(stamp is not None and stamp[1] != modified for stamp, modified in stamps)
 
     def score(
-        self, engine: Engine, to_items: Callable[[Iterable[Found]], Iterable[Item]], is_stopped: Callable[[], bool]
+        self, engine: Engine, to_item: Callable[[Found], Item], is_stopped: Callable[[], bool]
     ) -> Iterator[list[Record]]:
         """Score what is due; gives the records of an image by all metrics together."""
         tried: deque[_Waiting] = deque()
 
-        def found() -> Iterator[Found]:
+        def items() -> Iterator[Item]:
             for each in self.due():
                 if is_stopped():
                     return
                 tried.append(each)
-                yield each.found
+                yield to_item(each.found)
 
-        with closing(engine.run(to_items(found()))) as records:
+        with closing(engine.run(items())) as records:
             while not is_stopped() and (block := list(islice(records, len(engine.metrics)))):
                 if self.take(tried.popleft(), block):
                     yield block
@@ -141,13 +141,13 @@ class Watch:
     Args:
         folders: as the listing begins its paths.
         listed: lists their images.
-        to_items: makes items of them, one by one.
+        to_item: makes an item of one.
         strict: raise at the first image that can't be scored.
     """
 
     folders: Sequence[str]
     listed: Callable[[], Iterable[Found]]
-    to_items: Callable[[Iterable[Found]], Iterable[Item]]
+    to_item: Callable[[Found], Item]
     strict: bool = False
     arrivals: Arrivals = field(default_factory=Arrivals)
     stop: Stop = field(default_factory=Stop)
@@ -167,7 +167,7 @@ class Watch:
                 has_changed, start = False, now
                 self.arrivals.update(self.listed())
                 end = time.monotonic()
-            for block in self.arrivals.score(engine, self.to_items, self.stop.is_set):
+            for block in self.arrivals.score(engine, self.to_item, self.stop.is_set):
                 if self.strict and (error := next((each.error for each in block if each.error is not None), None)):
                     raise ImageError(error)
                 yield from block
