@@ -210,7 +210,8 @@ def main(
 
         options["folder"] = folder_of_paths([*images, reference], output)  # any of them may be relative
     items = inputs.items() if folder is None else folder.watch(inputs.items())
-    items = items if in_files is None else map(in_files.note, items)
+    note = in_files.note if in_files is not None else lambda item: item
+    items = map(note, items)
     notes: list[Callable[[], Iterable[str]]] = [lambda: describe_skipped(inputs.skipped)]
     if percentiles:
         notes.insert(0, lambda: percentile_lines(metrics, dimensions))
@@ -220,7 +221,6 @@ def main(
         "maps": "dense" if maps is not None else "coarse" if report is not None else None,
     }  # fmt: skip
     if watch:
-        note = in_files.note if in_files is not None else lambda item: item
         watched = WatchRun(run, Watch(images, inputs.listed, lambda found: note(inputs.to_item(found)), strict))
         notes.append(watched.notes)
         score: Callable[[], object] = partial(watched.score, metrics, scoring, options, resume)
