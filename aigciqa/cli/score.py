@@ -210,8 +210,8 @@ def main(
 
         options["folder"] = folder_of_paths([*images, reference], output)  # any of them may be relative
     items = inputs.items() if folder is None else folder.watch(inputs.items())
-    note = in_files.note if in_files is not None else lambda item: item
-    items = map(note, items)
+    note_file = in_files.note if in_files is not None else lambda item: item
+    items = map(note_file, items)
     notes: list[Callable[[], Iterable[str]]] = [lambda: describe_skipped(inputs.skipped)]
     if percentiles:
         notes.insert(0, lambda: percentile_lines(metrics, dimensions))
@@ -221,7 +221,7 @@ def main(
         "maps": "dense" if maps is not None else "coarse" if report is not None else None,
     }  # fmt: skip
     if watch:
-        watched = WatchRun(run, Watch(images, inputs.listed, lambda found: note(inputs.to_item(found)), strict))
+        watched = WatchRun(run, Watch(images, inputs.listed, lambda found: note_file(inputs.to_item(found)), strict))
         notes.append(watched.notes)
         score: Callable[[], object] = partial(watched.score, metrics, scoring, options, resume)
     elif output is None:
@@ -242,7 +242,7 @@ def main(
     signal.signal(signal.SIGTERM, terminate)
     if inputs.are_known_ahead:
         run.count_ahead(inputs.listed)
-    sys.exit(run.carry_out(score, lambda: chain.from_iterable(note() for note in notes)))
+    sys.exit(run.carry_out(score, lambda: chain.from_iterable(each() for each in notes)))
 
 
 def _print_scores(
