@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from aigciqa.cli.common import EXIT_DONE, EXIT_ERRORS, STOPS, complain
+from aigciqa.cli.row_printer import row_printer
 from aigciqa.errors import ImageError, InputError, LockedError
 from aigciqa.scoring.sinks import LostError
 from aigciqa.scoring.summary import Summary
@@ -43,6 +45,7 @@ class ScoreRun:
     quiet: bool
     taken: int = 0
     resumed: int = 0
+    has_said_resumed: bool = False
 
     def __post_init__(self) -> None:
         self.summary = Summary(self.score_ranges)
@@ -50,8 +53,8 @@ class ScoreRun:
 
     def take(self, record: Record, is_new: bool = True) -> None:
         """Take a record before its row is written; those of an earlier run come first and are not new."""
-        if is_new and self.taken == self.resumed > 0:
-            self._say_resumed()
+        if is_new:
+            self.say_resumed()
         self.taken += 1
         self.resumed += not is_new
         if self.maps is not None:  # first: a row that is written is never scored again
@@ -63,6 +66,15 @@ class ScoreRun:
         if self.report is not None:
             self.report.add(row, record.quality_map)
         self.bar.update()
+
+    def print_scores(self, records: Generator[Record, None, None], on_record: Callable[[Record], None]) -> None:
+        """Put the rows of records on standard output; `on_record` is called just before."""
+        with closing(records):
+            print_row = row_printer(self.columns, self.names)
+            for record in records:
+                on_record(record)
+                with self.bar.external_write_mode():
+                    print_row(to_row(record, self.columns))
 
     def carry_out(self, score: Callable[[], object], notes: Callable[[], Iterable[str]]) -> int:
         """Score, and say what came of it, with notes; returns the exit status."""
@@ -83,22 +95,21 @@ class ScoreRun:
             return self._stopped(*STOPS[type(stop)])
         finally:
             self.bar.close()
-        if self.taken == self.resumed > 0:
-            self._say_resumed()
-        self._say(*self.summary.lines(), *notes())
-        if self.group_by is not None and not self.summary.is_grouped:
+        self.say_resumed()
+        self.say(*self.summary.lines(), *notes())
+        if self.group_by is not None and self.taken and not self.summary.is_grouped:
             complain(f"--group-by {self.group_by} matches none of the images' paths: there are no groups")
         if self.output is not None:
-            self._say(f"{counted(self.taken, 'row')} in {self.output}")
+            self.say(f"{counted(self.taken, 'row')} in {self.output}")
         failed = self.summary.failed
         if self.maps is not None:
-            self._say(f"maps in {self.maps.folder}" + (f", such as {self.maps.example}" if self.maps.example else ""))
+            self.say(f"maps in {self.maps.folder}" + (f", such as {self.maps.example}" if self.maps.example else ""))
             failed += self.maps.failed
             if count := self.maps.failed:
                 why = self.maps.first_failure
                 complain(f"{counted(count, 'map')} could not be written, but all scores have been; the first: {why}")
         if self.in_files is not None:
-            self._say(*self.in_files.lines())
+            self.say(*self.in_files.lines())
             failed += self.in_files.failed
             if count := self.in_files.failed:
                 why = self.in_files.first_failure
@@ -115,12 +126,24 @@ class ScoreRun:
 
         threading.Thread(target=count, daemon=True).start()
 
+    def say(self, *lines: str) -> None:
+        """Put lines on standard error, unless it is to be quiet."""
+        if not self.quiet:
+            for line in lines:
+                self.bar.write(printable(line), file=sys.stderr)
+
+    def say_resumed(self) -> None:
+        """Say once after how many rows of an earlier run this one goes on, if there are any."""
+        if self.resumed and not self.has_said_resumed:
+            self.has_said_resumed = True
+            self.say(f"resuming after {counted(self.resumed, 'row')} in {self.output}")
+
     def _write_report(self) -> int:
         """Write the report, if one is asked for; returns the exit status."""
         try:
             if self.report is not None:
                 self.report.write()
-                self._say(f"report in {self.report.path}")
+                self.say(f"report in {self.report.path}")
             return EXIT_DONE
         except OSError as error:
             why, status = str(error), EXIT_ERRORS
@@ -135,11 +158,3 @@ class ScoreRun:
             hint = f"; the rows so far are in {self.kept}, and --resume goes on from there"
         complain(f"{why}{hint}")
         return status
-
-    def _say_resumed(self) -> None:
-        self._say(f"resuming after {counted(self.resumed, 'row')} in {self.output}")
-
-    def _say(self, *lines: str) -> None:
-        if not self.quiet:
-            for line in lines:
-                self.bar.write(printable(line), file=sys.stderr)
