@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 #: More groups are counted, not named, in a report's title.
 _TITLE_NAMES = 4
+#: Generation parameters by which images are matched.
+_MATCHED_BY = ("prompt", "seed")
 
 
 @command("compare")
@@ -166,6 +168,7 @@ def _score_folders(
     from aigciqa.compare.groups import Group
     from aigciqa.scoring import matching, sources
     from aigciqa.scoring.engine import Engine
+    from aigciqa.scoring.generation import Wanted
 
     check_metrics(names, weights)
     skipped: sources.Skipped = {}
@@ -181,7 +184,7 @@ def _score_folders(
     names = names or (unnamed_metric("nr" if reference is None else "fr", weights, quiet),)
     check_references(names, reference, Item(""), folders)
     metrics = load_metrics(names, weights, device, dtype, dimension)
-    columns = columns_of(dimensions_of(metrics, dimension))
+    columns = columns_of(dimensions_of(metrics, dimension), _MATCHED_BY)
 
     def items(folder: str, relatives: list[str]) -> Iterator[Item]:
         """The items of a folder; notes where below it they lie."""
@@ -190,7 +193,7 @@ def _score_folders(
             yield pairs[folder](each) if pairs else each.item
 
     groups = {}
-    with contextlib.closing(Engine(metrics, batch_size, workers)) as engine:
+    with contextlib.closing(Engine(metrics, batch_size, workers, generation=Wanted(_MATCHED_BY))) as engine:
         for folder in folders:
             name, relatives = titles[folder], list[str]()
             records = engine.run(items(folder, relatives))
