@@ -189,9 +189,10 @@ def have_prompts(groups: Sequence[Group]) -> bool:
 
 def _by_seed(groups: Sequence[Group], by_prompt: Matching) -> Matching:
     """Matched by prompt and seed where this leaves out no prompt that two groups share; else as it was."""
-    seeds = {group.name: [str(row.get("seed") or "") for row in group.rows] for group in groups}
+    matched = [group for group in groups if group.name in by_prompt.keys]
+    seeds = {group.name: [str(row.get("seed") or "") for row in group.rows] for group in matched}
     found = []
-    for group in groups:
+    for group in matched:
         rows = zip(group.rows, by_prompt.keys[group.name], seeds[group.name], strict=True)
         pairs = {(key, seed) for row, key, seed in rows if row["error"] is None}
         if not all(seed for _, seed in pairs):
@@ -252,12 +253,17 @@ def _have_common_keys(groups: Sequence[Group], rule: _Rule) -> bool:
 
 
 def _keys(groups: Sequence[Group], rule: _Rule) -> dict[str, Sequence[str]] | None:
-    """The key of each row by a rule; None if a scored row has none, or two prompts of a group have the same."""
+    """The key of each row by a rule; None if a scored row has none, or two prompts of a group have the same.
+
+    A group of which no prompt's text is known is left out, and matched with no other.
+    """
     found: dict[str, Sequence[str]] = {}
     for group in groups:
         pairs = [rule(row, relative_path) for row, relative_path in zip(group.rows, group.relative_paths, strict=True)]
         scored = {pair for pair, row in zip(pairs, group.rows, strict=True) if row["error"] is None}
         keys = {key for _, key in scored}
+        if rule in _PROMPTS and keys <= {None}:
+            continue
         if None in keys or len(keys) < len({identity for identity, _ in scored}):
             return None
         found[group.name] = [key or _NO_KEY for _, key in pairs]
