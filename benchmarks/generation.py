@@ -45,7 +45,7 @@ def write_images(folder: Path, count: int) -> list[str]:
     """Write noise over gradients, which is as hard to decode as a picture."""
     rng = np.random.default_rng(0)
     graph = graph_text()
-    texts = ({"prompt": graph, "workflow": graph}, {"parameters": SETTINGS}, {})
+    texts: tuple[dict[str, str], ...] = ({"prompt": graph, "workflow": graph}, {"parameters": SETTINGS}, {})
     paths = []
     for number in range(count):
         levels = np.linspace(40, 200, 1024)[:, None, None] + rng.integers(0, 16, (1024, 1024, 3))

@@ -165,13 +165,18 @@ class Tiny(backbones.Backbone):
         return maps
 
 
-@pytest.fixture
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Registers a metric of a few kilobytes, `nr-tiny`, for one test; the folder of its untrained checkpoint."""
+def register_tiny() -> None:
+    """Register a metric of a few kilobytes, `nr-tiny`."""
     backbones.register_backbone("tiny", Tiny)
     spec = aigciqa.metric_info("nr-resnet18")
     small = dataclasses.replace(spec.preprocess, resize=16, crop=16)
     registry.register_metric(dataclasses.replace(spec, name="nr-tiny", backbone="tiny", preprocess=small))
+
+
+@pytest.fixture
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Registers `nr-tiny` for one test; the folder of its untrained checkpoint."""
+    register_tiny()
     folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
     untrained("nr-tiny").save_pretrained(folder)
     return folder

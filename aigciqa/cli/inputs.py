@@ -31,30 +31,40 @@ class ToItem:
 
 
 class Inputs:
-    """The images that the arguments name, in order, but for those that `is_left_out` picks by their paths."""
+    """The images that the arguments name, in order, but for those that `is_left_out` picks by their paths.
+
+    Where folders are watched, more come later.
+    """
 
     def __init__(
-        self, arguments: Sequence[str], reference: str | None, group_by: str | None, is_left_out: Callable[[str], bool]
+        self,
+        arguments: Sequence[str],
+        reference: str | None,
+        group_by: str | None,
+        is_left_out: Callable[[str], bool],
+        is_watched: bool = False,
     ) -> None:
+        self.is_left_out = is_left_out
         self.skipped: sources.Skipped = {}  # what walks of folders have skipped so far
         self.sources: list[Source] = sources.open_sources(arguments, sys.stdin.buffer, self.skipped)
         references = matching.references_from(reference) if reference is not None else None
         self.columns = tuple(dict.fromkeys(name for source in self.sources for name in source.columns))
-        self.can_be_listed_again = "-" not in arguments  # standard input can't
+        self.are_known_ahead = "-" not in arguments and not is_watched  # standard input can't be listed again
         self.to_item = ToItem(
-            pair=references(self.listed() if self.can_be_listed_again else None)
+            pair=references(self.listed() if self.are_known_ahead else None)
             if references
             else operator.attrgetter("item"),
             group=sources.group_by(group_by, self.columns) if group_by is not None else lambda item: item,
         )
-        listed = (each for each in self.listed() if not is_left_out(each.item.image))
+        listed = self.listed()
         self._taken: list[Found] = []
         self.first = self._first(listed)  # the first image that can be scored, else the first
         self.found = itertools.chain(self._taken, listed)  # to be read once
 
     def listed(self) -> Iterator[Found]:
         """What the sources list, from the start."""
-        return itertools.chain.from_iterable(source() for source in self.sources)
+        found = itertools.chain.from_iterable(source() for source in self.sources)
+        return (each for each in found if not self.is_left_out(each.item.image))
 
     def items(self) -> Iterator[Item]:
         """The images; to be read once."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -29,19 +30,20 @@ from aigciqa.cli.common import (
     weights_option,
 )
 from aigciqa.cli.metric_list import show_metrics
-from aigciqa.cli.row_printer import row_printer
+from aigciqa.cli.score_watch import WatchRun, check_watched
+from aigciqa.records import Item
 from aigciqa.registry import SCORE_RANGES
 from aigciqa.scoring.parts import Parts
 from aigciqa.scoring.resume import refuse_changed
 from aigciqa.scoring.sinks import begun, journal_of
-from aigciqa.tables.columns import columns_of, dimensions_of, scored_columns, to_row
+from aigciqa.tables.columns import columns_of, dimensions_of, scored_columns
 from aigciqa.utils.files import locked
 
 if TYPE_CHECKING:
     from aigciqa.cli.inputs import Inputs
     from aigciqa.cli.score_run import ScoreRun
     from aigciqa.integrations.ray import Setup
-    from aigciqa.records import Item
+    from aigciqa.metric import Metric
     from aigciqa.scoring.decoding import Decoder
 
 
@@ -56,6 +58,11 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", metavar="FILE", help="Write a table: .csv, .json, .jsonl or .parquet.")
 @report_option
 @click.option("--maps", metavar="DIR", help="Write quality maps: where in each image the score comes from.")
+@click.option(
+    "--write-metadata", is_flag=True,
+    help="Write stars (xmp:Rating) and scores into the images: PNG, JPEG and WebP, whose pixels stay as they are.",
+)  # fmt: skip
+@click.option("--write-sidecars", is_flag=True, help="Write them into IMAGE.xmp beside each image instead.")
 @computing_options
 @click.option(
     "--decoder", type=click.Choice(["pillow", "draft", "nvjpeg"]), default="pillow",
@@ -63,6 +70,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on with what an interrupted run of the same command left in FILE.")
 @overwrite_option
+@click.option("--watch", is_flag=True, help="Go on with what comes into the folders, until Ctrl-C or SIGTERM.")
 @click.option("--strict", is_flag=True, help="Stop at the first image that can't be scored.")
 @click.option(
     "--group-by", metavar="parent|FIELD|REGEX",
@@ -97,6 +105,8 @@ def main(
     output: str | None,
     report: str | None,
     maps: str | None,
+    write_metadata: bool,
+    write_sidecars: bool,
     device: str | None,
     dtype: str,
     batch_size: int | None,
@@ -104,6 +114,7 @@ def main(
     decoder: Decoder,
     resume: bool,
     overwrite: bool,
+    watch: bool,
     strict: bool,
     group_by: str | None,
     columns: str | None,
@@ -128,11 +139,15 @@ def main(
     from aigciqa.cli.inputs import Inputs
     from aigciqa.cli.score_run import ScoreRun
     from aigciqa.scoring.maps import MapFolder, lies_in
+    from aigciqa.scoring.scores_in_files import ScoresInFiles
     from aigciqa.scoring.sources import describe_skipped
     from aigciqa.scoring.summary import percentile_lines
+    from aigciqa.scoring.watching import Watch
 
     if not images:
         raise click.UsageError("nothing to score: name at least one image, folder, pattern, manifest or -")
+    if watch:
+        check_watched(images, engine)
     check_there(images)
     if output is None and report is None and maps is None and sys.stdout.name == os.devnull:
         raise click.UsageError("standard output is closed: name a file with -o")
@@ -142,6 +157,8 @@ def main(
         raise click.UsageError("--engine ray writes a folder of parts: name it with -o, as in -o scores.parquet")
     if engine == "ray" and (maps is not None or decoder != "pillow" or uncertainty or percentiles):
         raise click.UsageError("--maps, --decoder, --uncertainty and --percentiles go with --engine local")
+    if engine == "ray" and (write_metadata or write_sidecars):
+        raise click.UsageError("--write-metadata and --write-sidecars go with --engine local")
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite: give one of them")
     check_output("-o", output, [*images, reference], is_folder=engine == "ray")
@@ -152,11 +169,11 @@ def main(
     check_metrics(names, weights)
     fields = fields_of(columns)
     is_a_map = partial(lies_in, folder=maps) if maps is not None else lambda _: False
-    inputs = Inputs(images, reference, group_by, is_a_map)
-    if inputs.first is None:
+    inputs = Inputs(images, reference, group_by, is_a_map, watch)
+    if inputs.first is None and not watch:
         raise click.UsageError("; ".join([f"no images in {', '.join(images)}", *describe_skipped(inputs.skipped)]))
     names = names or (unnamed_metric("fr" if inputs.bring_references(reference) else "nr", weights, quiet),)
-    check_references(names, reference, inputs.first, images)
+    check_references(names, reference, inputs.first or Item(""), images)
 
     if quiet:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of downloads
@@ -168,6 +185,9 @@ def main(
         metrics = load_metrics(names, weights, device, dtype, dimension)
     dimensions = dimensions_of(metrics, dimension)
     folder = MapFolder(maps, metrics) if maps is not None else None
+    in_files = None
+    if write_metadata or write_sidecars:
+        in_files = ScoresInFiles(metrics, dimensions, into_files=write_metadata, sidecars=write_sidecars)
     scored = scored_columns(dimensions, uncertainty, percentiles)
     carried = inputs.carry(columns_of(scored))
     carried += [name for name in fields if name not in carried]
@@ -184,22 +204,40 @@ def main(
     score_ranges = {name: score_ranges[name] for name in dimensions}
     note = partial(ungrouped_note, group_by, inputs.columns) if group_by is not None else lambda *_: None
     run = ScoreRun(
-        [metric.name for metric in metrics], score_ranges, table_columns, output, kept, page, folder, note, quiet
+        [metric.name for metric in metrics],
+        score_ranges,
+        table_columns,
+        output,
+        kept,
+        page,
+        folder,
+        in_files,
+        note,
+        quiet,
     )
-    options = {"reference": reference, "group-by": group_by}
+    options = {**(wanted.options() if wanted is not None else {}), "reference": reference, "group-by": group_by}
     if output is not None:
         from aigciqa.scoring.to_file import folder_of_paths
 
         options["folder"] = folder_of_paths([*images, reference], output)  # any of them may be relative
     items = inputs.items() if folder is None else folder.watch(inputs.items())
+    note_file = in_files.note if in_files is not None else lambda item: item
+    items = map(note_file, items)
+    notes: list[Callable[[], Iterable[str]]] = [lambda: describe_skipped(inputs.skipped)]
+    if percentiles:
+        notes.insert(0, lambda: percentile_lines(metrics, dimensions))
     scoring: dict[str, Any] = {
-        "metric": metrics, "batch_size": batch_size, "workers": workers, "strict": strict, "decoder": decoder,
+        "batch_size": batch_size, "workers": workers, "decoder": decoder,
         "uncertainty": uncertainty, "percentiles": percentiles,
         "generation": wanted and wanted.columns, "group_by": wanted and wanted.group_by,
         "maps": "dense" if maps is not None else "coarse" if report is not None else None,
     }  # fmt: skip
-    if output is None:
-        score: Callable[[], object] = partial(_print_scores, run, items, scoring)
+    if watch:
+        watched = WatchRun(run, Watch(images, inputs.listed, lambda found: note_file(inputs.to_item(found)), strict))
+        notes.append(watched.notes)
+        score: Callable[[], object] = partial(watched.score, metrics, scoring, options, resume)
+    elif output is None:
+        score = partial(_print_scores, run, items, metrics, strict, scoring)
     elif engine == "ray":
         setup = Setup(metrics, dtype == "auto", device, batch_size, workers, strict=strict, generation=wanted)
         score = partial(_score_on_ray, run, inputs, setup, output, options, part_size, resume)
@@ -211,24 +249,20 @@ def main(
             refuse_changed(output, files, left.stat().st_mtime)
         score = partial(
             score_to_file, items, output, dimension=dimension, resume=resume, overwrite=True, extra_columns=carried,
-            options=options, on_record=run.take, **scoring,
+            options=options, on_record=run.take, metric=metrics, strict=strict, **scoring,
         )  # fmt: skip
     signal.signal(signal.SIGTERM, terminate)
-    if inputs.can_be_listed_again:
+    if inputs.are_known_ahead:
         run.count_ahead(inputs.listed)
-    said = percentile_lines(metrics, dimensions) if percentiles else []
-    sys.exit(run.carry_out(score, lambda: [*said, *describe_skipped(inputs.skipped)]))
+    sys.exit(run.carry_out(score, lambda: chain.from_iterable(each() for each in notes)))
 
 
-def _print_scores(run: ScoreRun, items: Iterator[Item], scoring: dict[str, Any]) -> None:
+def _print_scores(
+    run: ScoreRun, items: Iterator[Item], metrics: Sequence[Metric], strict: bool, scoring: dict[str, Any]
+) -> None:
     from aigciqa.scoring.engine import score_files
 
-    with closing(score_files(items, **scoring)) as records:
-        print_row = row_printer(run.columns, run.names)
-        for record in records:
-            run.take(record)
-            with run.bar.external_write_mode():
-                print_row(to_row(record, run.columns))
+    run.print_scores(score_files(items, metric=metrics, strict=strict, **scoring), run.take)
 
 
 def _score_on_ray(
@@ -237,7 +271,7 @@ def _score_on_ray(
     from aigciqa.integrations.shards import score_shards
     from aigciqa.scoring.to_file import describe
 
-    options = {**(setup.generation.options() if setup.generation else {}), **options, "decoder": "pillow"}
+    options = {**options, "decoder": "pillow"}
     made_by = describe(setup.metrics, tuple(run.score_ranges), "auto" if setup.fast else None, options)
     parts = Parts(output, run.columns, made_by)
     records = score_shards(inputs.found, inputs.to_item, setup, parts, part_size, resume)

@@ -122,15 +122,7 @@ def score_files(
         raise InputError(f"maps is None, 'coarse' or 'dense'; got {maps!r}")
     if decoder not in DECODERS:
         raise InputError(f"decoder is one of {', '.join(DECODERS)}; got {decoder!r}")
-    if decoder == "nvjpeg" and any(each.device.type != "cuda" for each in metrics):
-        raise InputError(
-            f"decoder 'nvjpeg' needs metrics on a CUDA device; {metrics[0].name} is on {metrics[0].device}"
-        )
-    if uncertainty:
-        check_uncertainty(metrics)
-    if percentiles:
-        for each in metrics:
-            each.config.reference_set()  # or an error
+    check_metrics(metrics, decoder, uncertainty, percentiles)
     items = items_of(images, references, metrics)
     wanted(generation, group_by)  # or an error
 
@@ -146,14 +138,18 @@ def score_files(
     return records()  # arguments are checked before the first record is asked for
 
 
-def check_uncertainty(metrics: Sequence[Metric]) -> None:
-    """Raise InputError unless the heads of all metrics know how uncertain their scores are."""
+def check_metrics(metrics: Sequence[Metric], decoder: Decoder, uncertainty: bool, percentiles: bool) -> None:
+    """Raise InputError unless all metrics can do what `score_files` is asked for."""
     for metric in metrics:
-        if type(metric.head).deviations is Head.deviations:
+        if decoder == "nvjpeg" and metric.device.type != "cuda":
+            raise InputError(f"decoder 'nvjpeg' needs metrics on a CUDA device; {metric.name} is on {metric.device}")
+        if uncertainty and type(metric.head).deviations is Head.deviations:
             raise InputError(
                 f"{metric.name}: how uncertain its scores are, only a head from `aigciqa fit` knows; leave "
                 "uncertainty out"
             )
+        if percentiles:
+            metric.config.reference_set()  # or an error
 
 
 class Engine:

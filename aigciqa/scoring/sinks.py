@@ -68,11 +68,12 @@ class FileSink:
             provenance.write(str(self.path), self.made_by)
         self._append(header(self.columns, self.suffix))
 
-    def recover(self, expected: Iterator[Row], block: int) -> Iterator[Row]:
+    def recover(self, expected: Iterator[Row] | None, block: int) -> Iterator[Row]:
         """Go on with an earlier run's file: yields its rows, then is ready for `write`.
 
         Args:
             expected: every row the whole run will write, but for scores and errors; as many are taken as the file has.
+                None: its images are taken as they are, in any order and whether or not they were changed since.
             block: rows that belong together (one image by every metric): a block that is torn is written again.
 
         Raises:
@@ -146,7 +147,9 @@ class FileSink:
                     return
         raise SourceError(f"{self.journal} is no table of aigciqa, and rows are kept there until the end: move it away")
 
-    def _recovered(self, expected: Iterator[Row], block: int, written: float) -> Generator[Row, None, int | None]:
+    def _recovered(
+        self, expected: Iterator[Row] | None, block: int, written: float
+    ) -> Generator[Row, None, int | None]:
         """The journal's whole blocks; returns the offset of their end, or None if not even the header is whole."""
         name = str(self.journal)
         is_csv = self.suffix == ".csv"
@@ -158,8 +161,10 @@ class FileSink:
             kept = first[1]
             while len(part := list(itertools.islice(rows, block))) == block:
                 for row, _ in part:
-                    self._check(row, next(expected, None))
-                    resume.refuse_changed(str(self.path), (row["image"], row["reference"]), written)
+                    wanted = {**row, "image": part[0][0]["image"]} if expected is None else next(expected, None)
+                    self._check(row, wanted)
+                    if expected is not None:
+                        resume.refuse_changed(str(self.path), (row["image"], row["reference"]), written)
                     yield row
                 kept = part[-1][1]
             return kept

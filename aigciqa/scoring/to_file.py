@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from itertools import chain, repeat
@@ -155,34 +155,38 @@ def score_to_file(
         generation=generation,
         group_by=group_by,
     )
+    sink = FileSink(output, columns, made_by)
+    names = [each.name for each in metrics]
+    expected = (row for item in items for row in rows_ahead(to_read.complete(item), names, columns, to_read.filled))
+    return write_records(records, sink, sink.recover(expected, len(metrics)) if resume else None, on_record)
+
+
+def write_records(
+    records: Generator[Record, None, None],
+    sink: FileSink,
+    earlier: Iterable[Row] | None,
+    on_record: Callable[[Record, bool], None] | None,
+) -> ScoredFile:
+    """Write a table of records behind its `earlier` rows, as `FileSink.recover` gives them; without these, begin it.
+
+    `on_record` and errors are those of `score_to_file`. The first record is asked for when all earlier rows are read.
+    """
     rows = failed = resumed = 0
-    with locked(output), closing(records), ExitStack() as last:
-        sink = FileSink(output, columns, made_by)
+    with locked(sink.path), closing(records), ExitStack() as last:
         last.callback(sink.abandon)
-        names = [each.name for each in metrics]
-        ahead = (row for item in items for row in rows_ahead(to_read.complete(item), names, columns, to_read.filled))
-        for record, is_new in _with_earlier(sink, ahead if resume else None, records, len(metrics)):
+        if earlier is None:
+            sink.start()
+        old = (to_record(row, sink.columns) for row in earlier or ())
+        for record, is_new in chain(zip(old, repeat(False)), zip(records, repeat(True))):
             if on_record is not None:
                 on_record(record, is_new)
             if is_new:
-                sink.write([to_row(record, columns)])
+                sink.write([to_row(record, sink.columns)])
             rows += 1
             failed += record.error is not None
             resumed += not is_new
         sink.close()
-    return ScoredFile(Path(output), rows, failed, resumed)
-
-
-def _with_earlier(
-    sink: FileSink, expected: Iterator[Row] | None, records: Iterator[Record], block: int
-) -> Iterator[tuple[Record, bool]]:
-    """The records of an earlier run, if its rows are expected, then those of the items that are left, which are new."""
-    if expected is None:
-        sink.start()
-    else:
-        for row in sink.recover(expected, block):
-            yield to_record(row, sink.columns), False
-    yield from zip(records, repeat(True))
+    return ScoredFile(sink.path, rows, failed, resumed)
 
 
 def describe(
