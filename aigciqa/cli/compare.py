@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 #: More groups are counted, not named, in a report's title.
 _TITLE_NAMES = 4
+#: Generation parameters by which images are matched.
+_MATCHED_BY = ("prompt", "seed")
 
 
 @command("compare")
@@ -181,7 +183,7 @@ def _score_folders(
     names = names or (unnamed_metric("nr" if reference is None else "fr", weights, quiet),)
     check_references(names, reference, Item(""), folders)
     metrics = load_metrics(names, weights, device, dtype, dimension)
-    columns = columns_of(dimensions_of(metrics, dimension))
+    columns = columns_of(dimensions_of(metrics, dimension), _MATCHED_BY)
 
     def items(folder: str, relatives: list[str]) -> Iterator[Item]:
         """The items of a folder; notes where below it they lie."""
@@ -190,7 +192,7 @@ def _score_folders(
             yield pairs[folder](each) if pairs else each.item
 
     groups = {}
-    with contextlib.closing(Engine(metrics, batch_size, workers)) as engine:
+    with contextlib.closing(Engine(metrics, batch_size, workers, generation=_MATCHED_BY)) as engine:
         for folder in folders:
             name, relatives = titles[folder], list[str]()
             records = engine.run(items(folder, relatives))
@@ -257,7 +259,8 @@ def _write_report(path: str, result: Result, dimensions: Sequence[str], known: M
     """A report of all rows, grouped as they were compared."""
     from aigciqa.report import write_report
 
-    carried = dict.fromkeys(name for group in result.groups if group.table is not None for name in group.table.others)
+    others = (name for group in result.groups if group.table is not None for name in group.table.others)
+    carried = dict.fromkeys([*_MATCHED_BY, *others])
     columns = columns_of(dimensions, carried)
     blank = dict.fromkeys(columns)
     rows = (
@@ -273,6 +276,7 @@ def _write_report(path: str, result: Result, dimensions: Sequence[str], known: M
         rows,
         columns,
         matches=matches,
+        by_seed=result.matching.seeds is not None,
         title=f"Comparison of {title}",
         baseline=result.baseline,
         metrics=known,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from aigciqa.cli.common import EXIT_DONE, EXIT_ERRORS, STOPS, complain
 from aigciqa.cli.row_printer import row_printer
 from aigciqa.errors import ImageError, InputError, LockedError
+from aigciqa.images.generation.read import read_generation
 from aigciqa.scoring.sinks import LostError
 from aigciqa.scoring.summary import Summary
 from aigciqa.tables.columns import to_row
@@ -41,8 +43,9 @@ class ScoreRun:
     report: Report | None
     maps: MapFolder | None
     in_files: ScoresInFiles | None
-    group_by: str | None
+    ungrouped_note: Callable[[int, int], str | None]  # of images without a group, and of all
     quiet: bool
+    ungrouped: int = 0  # rows without a group
     taken: int = 0
     resumed: int = 0
     has_said_resumed: bool = False
@@ -61,7 +64,8 @@ class ScoreRun:
             self.maps.write(record)
         if self.in_files is not None:
             self.in_files.take(record, is_new)
-        row = to_row(record, self.columns)
+        row = self._with_generation(to_row(record, self.columns), record)
+        self.ungrouped += row["group"] is None
         self.summary.add([row])
         if self.report is not None:
             self.report.add(row, record.quality_map)
@@ -97,8 +101,9 @@ class ScoreRun:
             self.bar.close()
         self.say_resumed()
         self.say(*self.summary.lines(), *notes())
-        if self.group_by is not None and self.taken and not self.summary.is_grouped:
-            complain(f"--group-by {self.group_by} matches none of the images' paths: there are no groups")
+        note = self.ungrouped_note(self.ungrouped // len(self.names), self.taken // len(self.names))
+        if note is not None and self.taken:
+            complain(note)
         if self.output is not None:
             self.say(f"{counted(self.taken, 'row')} in {self.output}")
         failed = self.summary.failed
@@ -125,6 +130,15 @@ class ScoreRun:
             self.bar.total = len(self.names) * sum(1 for _ in listed())
 
         threading.Thread(target=count, daemon=True).start()
+
+    def _with_generation(self, row: dict[str, Any], record: Record) -> dict[str, Any]:
+        """A row as a report shows it: with the parameters of its file where its cells are empty or not asked for."""
+        found = record.generation
+        if found is None and self.report is not None:  # of an earlier run
+            with contextlib.suppress(ImageError):
+                found = read_generation(record.image)
+        cells = found.cells() if found is not None else {}
+        return {**row, **{name: cell for name, cell in cells.items() if not row.get(name)}}
 
     def say(self, *lines: str) -> None:
         """Put lines on standard error, unless it is to be quiet."""

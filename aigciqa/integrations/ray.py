@@ -20,6 +20,7 @@ from aigciqa.errors import InputError
 from aigciqa.images.names import IMAGE_SUFFIXES, is_image_name
 from aigciqa.records import Item
 from aigciqa.scoring import archives
+from aigciqa.scoring.generation import Wanted
 from aigciqa.scoring.manifests import beside
 from aigciqa.tables.columns import MANIFEST_COLUMNS, columns_of, dimensions_of, to_row
 from aigciqa.tables.csv_text import SWALLOWED, plain, swallows
@@ -147,6 +148,7 @@ class Setup:
     workers: int | None = None  # None: as many as CPUs
     cpus: float = 1
     strict: bool = False
+    generation: Wanted | None = None
     folder: str = field(default_factory=os.getcwd)  # relative paths begin there, if the actor has such a folder
 
     def engine(self) -> Engine:
@@ -164,7 +166,10 @@ class Setup:
         for metric in metrics if self.fast else ():
             dtype = fast_dtype(metric.device)
             metric.autocast_dtype = None if dtype is torch.float32 else dtype
-        return Engine(metrics, self.batch_size, self.workers if self.workers is not None else threads, self.strict)
+        workers = self.workers if self.workers is not None else threads
+        read = self.generation or Wanted()
+        columns = read.columns if self.generation is not None else None
+        return Engine(metrics, self.batch_size, workers, self.strict, generation=columns, group_by=read.group_by)
 
 
 class _BatchScorer:
