@@ -61,8 +61,8 @@ _CHECKPOINT = "checkpoint"
 @reference_option
 @click.option(
     "--by", metavar="checkpoint|COLUMN",
-    help="checkpoint: A, B and so on are checkpoints, named by what tells their paths apart; pick the best. Else divide "
-    "one folder or table by this, such as model.",
+    help="checkpoint: A, B and so on are checkpoints, named by what tells their paths apart; pick the best. Else "
+    "divide one folder or table by this, such as model.",
 )  # fmt: skip
 @click.option("--baseline", metavar="NAME", help="Compare the others with this one. [default: all pairs]")
 @click.option(

@@ -34,8 +34,8 @@ _CSV_COLUMNS = (
 #: Of the images that could not be scored, these many are named.
 _SHOWN = 10
 _LUCK = (
-    "The best of several is picked with some luck, so that its mean is too high an estimate: confirm it on prompts that "
-    "it was not picked by."
+    "The best of several is picked with some luck, so that its mean is too high an estimate: confirm it on prompts "
+    "that it was not picked by."
 )
 #: Relative difference from their mean that equal scores can have.
 _ROUNDING = 1e-12

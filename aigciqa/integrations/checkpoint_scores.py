@@ -64,9 +64,10 @@ class ScoredCheckpoint:
     @property
     def captions(self) -> list[str]:
         """Of each picture that was kept: score, seed, prompt."""
+        dimension, records = self.scores.dimension, self.scores.records[: len(self.scores.pictures)]
         return [
-            f"{record.scores.get(self.scores.dimension, math.nan):.3f} · seed {record.extra['seed']} · {record.extra['prompt']}"
-            for record in self.scores.records[: len(self.scores.pictures)]
+            f"{each.scores.get(dimension, math.nan):.3f} · seed {each.extra['seed']} · {each.extra['prompt']}"
+            for each in records
         ]
 
 

@@ -45,8 +45,8 @@ class ValidationScores:
 
     Attributes:
         dimension: the metric's main dimension.
-        records: of each picture, its scores by dimension, with `prompt` and `seed` in `extra`; those that the pipeline's
-            safety checker made black have an `error` instead of scores. All prompts by the first seed come first.
+        records: of each picture, its scores by dimension, with `prompt` and `seed` in `extra`. Those that the safety
+            checker made black have an `error` instead of scores. All prompts by the first seed come first.
         pictures: the pictures of the first records, as many as were to be kept.
 
     Example:
@@ -212,7 +212,7 @@ class Validation:
         scheduler = getattr(pipeline, "scheduler", None)
         settings = {
             "Steps": self.pipeline_arguments.get("num_inference_steps"),
-            "Sampler": None if scheduler is None else type(scheduler).__name__,
+            "Sampler": None if scheduler is None else type(scheduler).__name__.removesuffix("Scheduler"),
             "CFG scale": self.pipeline_arguments.get("guidance_scale"),
             "Seed": record.extra["seed"],
             "Size": f"{picture.width}x{picture.height}",

@@ -34,8 +34,8 @@ class QualityCallback(TrainerCallback):
         trainer: the `Trainer`, whose `add_callback` then takes this callback.
         pipeline: makes a pipeline, or a function that is called like one, of the model.
         prompts, seeds, metric, references, batch_size, to, **pipeline_arguments: as for
-            `aigciqa.integrations.diffusers.validation_scores`; `to` gets a folder `step-<step>` for each checkpoint, which
-            `aigciqa compare --by checkpoint` compares.
+            `aigciqa.integrations.diffusers.validation_scores`; `to` gets a folder `step-<step>` for each checkpoint,
+            which `aigciqa compare --by checkpoint` compares.
         every_n_steps: how often, in steps of the optimizer; or
         every_n_epochs: in epochs. Each epoch if neither is given.
         log_pictures: so many pictures go to TensorBoard and W&B.
