@@ -104,8 +104,10 @@ class TestSurroundings:
                 self.components = {"trained": self.trained, "tokenizer": None}
 
             def forward(self, **arguments: Any) -> list[Image.Image]:
-                assert not (torch.is_grad_enabled() or self.training or self.trained.training)
-                torch.rand(1), np.random.rand(), random.random()
+                assert [torch.is_grad_enabled(), self.training, self.trained.training] == [False] * 3
+                torch.rand(1)
+                np.random.rand()
+                random.random()
                 return drawn(**arguments)
 
         pipeline = Pipeline()

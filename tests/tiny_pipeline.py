@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 
-
 def tiny_pipeline(folder: Path, seed: int = 0) -> Any:
     """The pipeline; the tokenizer's vocabulary is written into a folder."""
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -27,8 +26,14 @@ def tiny_pipeline(folder: Path, seed: int = 0) -> Any:
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         )
-        vae = AutoencoderKL(block_out_channels=(8, 16), norm_num_groups=4, layers_per_block=1, latent_channels=4,
-                            down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2)  # fmt: skip
+        vae = AutoencoderKL(
+            block_out_channels=(8, 16),
+            norm_num_groups=4,
+            layers_per_block=1,
+            latent_channels=4,
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+        )
         tokenizer = _tokenizer(folder)
         config = CLIPTextConfig(
             vocab_size=len(tokenizer),

@@ -22,6 +22,7 @@ from aigciqa.stats.groups import Difference, Scores, differences
 
 #: What trackers of experiments file the numbers and the pictures under.
 _PREFIX = "aigciqa"
+PICTURES = f"{_PREFIX}/pictures"
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,20 @@ class ScoredCheckpoint:
             f"{each.scores.get(dimension, math.nan):.3f} · seed {each.extra['seed']} · {each.extra['prompt']}"
             for each in records
         ]
+
+    def pictures_to_tensorboard(self, writer: Any) -> None:
+        """Give the pictures to a `SummaryWriter`: each prompt and seed has a tag, along which the steps go."""
+        for record, picture in zip(self.scores.records, self.scores.pictures, strict=False):
+            pixels = np.asarray(picture.convert("RGB"))
+            writer.add_image(f"{_PREFIX}/{record.image}", pixels, self.step, dataformats="HWC")
+
+    def pictures_to_wandb(self) -> None:
+        """Give the pictures to the W&B run that is under way, if there is one."""
+        wandb = sys.modules.get("wandb")
+        if wandb is not None and getattr(wandb, "run", None) is not None and self.scores.pictures:
+            pairs = zip(self.scores.pictures, self.captions, strict=True)
+            pictures = [wandb.Image(picture, caption=caption) for picture, caption in pairs]
+            wandb.log({PICTURES: pictures, "train/global_step": self.step})
 
 
 class CheckpointScores:
@@ -189,19 +204,3 @@ class TrainingScores:
             message = f"step {step} could not be scored, and training goes on: {type(error).__name__}: {error}"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
             return None
-
-
-def add_images(writer: Any, found: ScoredCheckpoint) -> None:
-    """Pictures to a TensorBoard `SummaryWriter`; a tag for each prompt and seed, which the steps go along."""
-    for record, picture in zip(found.scores.records, found.scores.pictures, strict=False):
-        pixels = np.asarray(picture.convert("RGB"))
-        writer.add_image(f"{_PREFIX}/{record.image}", pixels, found.step, dataformats="HWC")
-
-
-def wandb_images(found: ScoredCheckpoint) -> dict[str, Any]:
-    """Pictures for `wandb.log`, which must be imported; nothing where no W&B run is under way."""
-    wandb = sys.modules.get("wandb")
-    if wandb is None or getattr(wandb, "run", None) is None:
-        return {}
-    pairs = zip(found.scores.pictures, found.captions, strict=True)
-    return {f"{_PREFIX}/pictures": [wandb.Image(picture, caption=caption) for picture, caption in pairs]}

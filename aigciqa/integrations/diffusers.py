@@ -308,7 +308,7 @@ def _undisturbed(pipeline: Any) -> Iterator[None]:
     parts = [pipeline, *getattr(pipeline, "components", {}).values()]
     progress = getattr(pipeline, "_progress_bar_config", {})
     python, numpy = random.getstate(), np.random.get_state()
-    gpus = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    gpus = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     with (
         torch.no_grad(),
         torch.random.fork_rng(gpus),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from aigciqa.integrations.checkpoint_scores import CheckpointScores, ScoredCheckpoint, TrainingScores, add_images
+from aigciqa.integrations.checkpoint_scores import PICTURES, CheckpointScores, ScoredCheckpoint, TrainingScores
 from aigciqa.metric import Metric
 from aigciqa.utils.extras import needs_extra
 
@@ -75,11 +75,13 @@ class QualityCallback(Callback):
 
 
 def _log(trainer: Any, found: ScoredCheckpoint | None) -> None:
-    for logger in trainer.loggers if found is not None else ():
+    if found is None:
+        return
+    for logger in trainer.loggers:
         logger.log_metrics(found.numbers, step=found.step)
         if not found.scores.pictures:
             continue
         if hasattr(logger, "log_image"):  # W&B's
-            logger.log_image("aigciqa/pictures", list(found.scores.pictures), step=found.step, caption=found.captions)
+            logger.log_image(PICTURES, list(found.scores.pictures), step=found.step, caption=found.captions)
         elif hasattr(logger.experiment, "add_image"):  # TensorBoard's
-            add_images(logger.experiment, found)
+            found.pictures_to_tensorboard(logger.experiment)

@@ -5,13 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from aigciqa.integrations.checkpoint_scores import (
-    CheckpointScores,
-    ScoredCheckpoint,
-    TrainingScores,
-    add_images,
-    wandb_images,
-)
+from aigciqa.integrations.checkpoint_scores import CheckpointScores, ScoredCheckpoint, TrainingScores
 from aigciqa.metric import Metric
 from aigciqa.utils.extras import needs_extra
 
@@ -91,12 +85,7 @@ class QualityCallback(TrainerCallback):
         due = control.should_log
         self.trainer.log(found.numbers)
         control.should_log = due  # the trainer's own numbers, which logging ours would have put off
-        if not found.scores.pictures:
-            return
         for callback in self.trainer.callback_handler.callbacks:
             if getattr(callback, "tb_writer", None) is not None:
-                add_images(callback.tb_writer, found)
-        if pictures := wandb_images(found):
-            import wandb
-
-            wandb.log({**pictures, "train/global_step": found.step})
+                found.pictures_to_tensorboard(callback.tb_writer)
+        found.pictures_to_wandb()
