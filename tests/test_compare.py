@@ -23,7 +23,7 @@ from aigciqa.compare.picking import by_step, checkpoint_names
 from aigciqa.records import Record
 from aigciqa.scoring import decoding
 from aigciqa.scoring.sinks import FileSink
-from aigciqa.stats.groups import MIN_PROVING
+from aigciqa.stats.groups import proving_prompts
 from aigciqa.tables import provenance
 from aigciqa.tables.columns import columns_of, to_row
 from aigciqa.tables.text import probability, rounded
@@ -293,9 +293,9 @@ class TestTables:
         assert "noise alone could turn it" in done.stdout
 
     def test_few_prompts_are_said_to_prove_nothing(self, tmp_path: Path) -> None:
-        count = MIN_PROVING - 1
+        count = proving_prompts(1) - 1
         path = table(tmp_path / "few.csv", rows("a", 3, count, group="a"), rows("b", 4, count, group="b"))
-        assert f"Fewer than {MIN_PROVING} prompts prove nothing" in run(path).stdout
+        assert f"Fewer than {proving_prompts(1)} prompts prove nothing" in run(path).stdout
 
     def test_unmatched_groups_are_said_to_be(self, tmp_path: Path) -> None:
         path = table(

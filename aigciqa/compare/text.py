@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from aigciqa.compare.groups import Comparison, Result
 from aigciqa.compare.picking import Pick
-from aigciqa.stats.groups import MIN_MATCHED, MIN_PROVING, SIGNIFICANCE, NonInferiority
+from aigciqa.stats.groups import MIN_MATCHED, SIGNIFICANCE, NonInferiority, proving_prompts
 from aigciqa.tables.csv_text import csv_lines
 from aigciqa.tables.text import (
     TextTable,
@@ -180,7 +180,7 @@ def _too_little(comparison: Comparison) -> Iterator[str]:
     if single:
         yield (
             f"{label}: one score only of {shown(single)}: no interval, no test. Two images or more of each group "
-            f"give them, and {MIN_PROVING} prompts or more can prove a difference."
+            f"give them, and {proving_prompts(max(1, len(comparison.differences)))} prompts or more can prove a difference."
         )
     value = scored[0].worst
     if all(each.worst == value and math.isclose(each.mean, value, rel_tol=_ROUNDING) for each in scored):
@@ -198,7 +198,8 @@ def _matched(result: Result) -> str:
     least, most = min(counts), max(counts)
     number = str(most) if least == most else f"{least} to {most}"
     rest = f"; {len(found) - len(counts)} of {len(found)} pairs can't be" if len(counts) < len(found) else ""
-    few = f" Fewer than {MIN_PROVING} prompts prove nothing." if most < MIN_PROVING else ""
+    needed = proving_prompts(max(len(comparison.differences) for comparison in result.comparisons))
+    few = f" Fewer than {needed} prompts prove nothing." if most < needed else ""
     return f"Images are matched by their {result.matching.rule}: {number} prompts in common{rest}.{few}"
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from torch import nn
 
 from aigciqa.errors import InputError
-from aigciqa.integrations.diffusers import Validation, ValidationScores, evaluating
+from aigciqa.integrations.diffusers import PictureScorer, ValidationScores, evaluating
 from aigciqa.metric import Metric
 from aigciqa.records import Record
 from aigciqa.stats.groups import Difference, Scores, differences
@@ -122,7 +122,7 @@ class CheckpointScores:
         log_pictures: int = 4,
         **pipeline_arguments: Any,
     ) -> None:
-        self.validation = Validation(
+        self.scorer = PictureScorer(
             prompts, seeds, metric, references=references, batch_size=batch_size, **pipeline_arguments
         )
         self.to = None if to is None else Path(to)
@@ -132,7 +132,7 @@ class CheckpointScores:
     def score(self, pipeline: Callable[..., Any], step: int) -> ScoredCheckpoint:
         """Make pictures and score them; raises as `validation_scores` does."""
         folder = None if self.to is None else self.to / f"step-{step}"
-        scores = self.validation.run(pipeline, to=folder, overwrite=True, keep_pictures=self.log_pictures)
+        scores = self.scorer.run(pipeline, to=folder, overwrite=True, keep_pictures=self.log_pictures)
         found = ScoredCheckpoint(step, scores, self._drift(scores) if self.checkpoints else None)
         self.checkpoints.append(replace(found, scores=replace(scores, pictures=())))
         return found

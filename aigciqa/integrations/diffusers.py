@@ -90,7 +90,7 @@ class ValidationScores:
         return f"{self.records[0].metric} · {self.dimension}: {self.mean}, {number}{black}"
 
 
-class Validation:
+class PictureScorer:
     """Prompts, seeds and a metric: what `validation_scores` does with one pipeline, for any number of them.
 
     The arguments are those of `validation_scores`, and are checked here.
@@ -272,8 +272,8 @@ def validation_scores(
         >>> 0 <= found.mean.low <= found.mean.value <= found.mean.high <= 5
         True
     """
-    validation = Validation(prompts, seeds, metric, references=references, batch_size=batch_size, **pipeline_arguments)
-    return validation.run(pipeline, to=to, overwrite=overwrite, keep_pictures=keep_pictures)
+    scorer = PictureScorer(prompts, seeds, metric, references=references, batch_size=batch_size, **pipeline_arguments)
+    return scorer.run(pipeline, to=to, overwrite=overwrite, keep_pictures=keep_pictures)
 
 
 @contextlib.contextmanager
