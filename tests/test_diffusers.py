@@ -152,6 +152,9 @@ class TestFolder:
             )
             score = float(aigciqa.create_metric("nr-lite")(picture))
         assert score == pytest.approx(found.records[1].scores["quality"])
+        read = aigciqa.read_generation(tmp_path / "samples" / "0001-seed-3.png")
+        assert (read.prompt, read.negative_prompt, read.seed) == ("ein Schloß, 城", "blurry", 3)
+        assert (read.steps, read.guidance) == (20, 7.5)
         with open(tmp_path / "samples" / "scores.csv", newline="", encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream))
         assert [(row["image"], row["prompt"], row["seed"]) for row in rows] == [
