@@ -163,6 +163,15 @@ class TestFolder:
         ]
         assert float(rows[1]["quality"]) == pytest.approx(score, abs=1e-5)
 
+    def test_the_defaults_of_the_pipeline_are_known_and_without_steps_the_seed_is_read(self, tmp_path: Path) -> None:
+        def with_defaults(prompt: Any, generator: Any, output_type: str, num_inference_steps: int = 50) -> Any:
+            return drawn(prompt, generator, output_type)
+
+        for number, (pipeline, steps) in enumerate(((with_defaults, 50), (drawn, None))):
+            validation_scores(pipeline, PROMPTS, [3], "nr-lite", to=tmp_path / str(number))
+            read = aigciqa.read_generation(tmp_path / str(number) / "0001-seed-3.png")
+            assert (read.prompt, read.seed, read.steps) == ("a dog", 3, steps)
+
     def test_an_earlier_table_is_kept_unless_it_is_to_be_replaced(self, tmp_path: Path) -> None:
         validation_scores(drawn, PROMPTS, [3], "nr-lite", to=tmp_path)
         with pytest.raises(OutputExistsError, match="overwrite=True"):
@@ -224,7 +233,7 @@ class TestStableDiffusion:
         difference = np.abs(np.asarray(found.pictures[5], np.int16) - np.asarray(expected, np.int16))
         assert difference.max() <= 1  # one picture in a batch of two or alone: rounding
         with Image.open(tmp_path / "samples" / "0002-seed-5.png") as picture:
-            assert "Sampler: DDIM, CFG scale: 2.0, Seed: 5" in picture.text["parameters"]  # type: ignore[attr-defined]
+            assert "Steps: 2, Sampler: DDIM, CFG scale: 2.0, Seed: 5" in picture.text["parameters"]  # type: ignore[attr-defined]
 
     def test_another_unet_makes_other_pictures(self, tmp_path: Path) -> None:
         one, other = (

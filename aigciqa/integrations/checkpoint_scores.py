@@ -90,11 +90,12 @@ class CheckpointScores:
     """Scores the pictures of a model, again and again while it is trained, and knows how it drifts.
 
     Args:
-        prompts, seeds, metric, references, batch_size, **pipeline_arguments: as for `validation_scores`. They are
-            checked, and the metric is loaded, at once.
+        prompts, seeds, metric, references, batch_size: as for `validation_scores`. They are checked, and the metric is
+            loaded, at once.
         to: a folder; the pictures and scores of each checkpoint are written into its folder `step-<step>`. What an
             earlier run left there is replaced.
         log_pictures: so many of the first pictures are kept of the last checkpoint, for trackers.
+        **pipeline_arguments: as for `validation_scores`.
 
     Attributes:
         checkpoints: what was scored so far, in order.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import math
 import os
@@ -207,18 +208,20 @@ class PictureScorer:
         return describe([self.metric], self.metric.dimensions, None, {"folder": ".", **simple})
 
     def _parameters(self, pipeline: Callable[..., Any], record: Record, picture: Image) -> str:
-        """What made a picture, as AUTOMATIC1111 writes it."""
-        negative = self.pipeline_arguments.get("negative_prompt")
+        """What made a picture, as AUTOMATIC1111 writes it: its line of settings begins with the steps."""
+        defaults = {name: each.default for name, each in inspect.signature(pipeline).parameters.items()}
+        given = {name: value for name, value in {**defaults, **self.pipeline_arguments}.items() if _is_simple(value)}
         scheduler = getattr(pipeline, "scheduler", None)
         settings = {
-            "Steps": self.pipeline_arguments.get("num_inference_steps"),
+            "Steps": given.get("num_inference_steps", "unknown"),
             "Sampler": None if scheduler is None else type(scheduler).__name__.removesuffix("Scheduler"),
-            "CFG scale": self.pipeline_arguments.get("guidance_scale"),
+            "CFG scale": given.get("guidance_scale"),
             "Seed": record.extra["seed"],
             "Size": f"{picture.width}x{picture.height}",
+            "Version": "diffusers" if type(pipeline).__module__.startswith("diffusers.") else None,
         }
         lines = [str(record.extra["prompt"])]
-        lines += [f"Negative prompt: {negative}"] if isinstance(negative, str) and negative else []
+        lines += [f"Negative prompt: {given['negative_prompt']}"] if given.get("negative_prompt") else []
         lines.append(", ".join(f"{name}: {value}" for name, value in settings.items() if value is not None))
         return "\n".join(lines)
 
@@ -287,6 +290,10 @@ def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
     finally:
         for part, mode in modes:
             part.training = mode
+
+
+def _is_simple(value: Any) -> bool:
+    return isinstance(value, (str, int, float))
 
 
 def _prompt(record: Record) -> str:

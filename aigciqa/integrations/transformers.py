@@ -27,12 +27,12 @@ class QualityCallback(TrainerCallback):
     Args:
         trainer: the `Trainer`, whose `add_callback` then takes this callback.
         pipeline: makes a pipeline, or a function that is called like one, of the model.
-        prompts, seeds, metric, references, batch_size, to, **pipeline_arguments: as for
-            `aigciqa.integrations.diffusers.validation_scores`; `to` gets a folder `step-<step>` for each checkpoint,
-            which `aigciqa compare --by checkpoint` compares.
+        prompts, seeds, metric: as for `aigciqa.integrations.diffusers.validation_scores`.
         every_n_steps: how often, in steps of the optimizer; or
         every_n_epochs: in epochs. Each epoch if neither is given.
-        log_pictures: so many pictures go to TensorBoard and W&B.
+        **options: the others of `CheckpointScores`: `references`, `batch_size`, `to`, `log_pictures` and arguments of
+            the pipeline. `to` gets a folder `step-<step>` for each checkpoint, which `aigciqa compare --by checkpoint`
+            compares.
 
     Attributes:
         scores: the `CheckpointScores`; its `checkpoints` are the results so far.
