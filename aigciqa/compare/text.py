@@ -178,9 +178,10 @@ def _too_little(comparison: Comparison) -> Iterator[str]:
     label = printable(comparison.label)
     single = [printable(each.name) for each in scored if each.n == 1]
     if single:
+        needed = proving_prompts(len(comparison.differences))
         yield (
             f"{label}: one score only of {shown(single)}: no interval, no test. Two images or more of each group "
-            f"give them, and {proving_prompts(max(1, len(comparison.differences)))} prompts or more can prove a difference."
+            f"give them, and {needed} prompts or more can prove a difference."
         )
     value = scored[0].worst
     if all(each.worst == value and math.isclose(each.mean, value, rel_tol=_ROUNDING) for each in scored):
@@ -198,7 +199,7 @@ def _matched(result: Result) -> str:
     least, most = min(counts), max(counts)
     number = str(most) if least == most else f"{least} to {most}"
     rest = f"; {len(found) - len(counts)} of {len(found)} pairs can't be" if len(counts) < len(found) else ""
-    needed = proving_prompts(max(len(comparison.differences) for comparison in result.comparisons))
+    needed = proving_prompts(max(len(each.differences) for each in result.comparisons))
     few = f" Fewer than {needed} prompts prove nothing." if most < needed else ""
     return f"Images are matched by their {result.matching.rule}: {number} prompts in common{rest}.{few}"
 
