@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from aigciqa.images.generation.parameters import GenerationParameters
+
     #: An image in memory: the bytes of its file, or its pixels, uint8 (H, W, 3) or (H, W).
     Content: TypeAlias = "bytes | np.ndarray"
 
@@ -66,7 +68,8 @@ class Record:
         error: why the image could not be scored, at most 500 characters; None if it was.
         quality_map: where maps were asked for, the score map of the metric's main dimension, float32 (h, w),
             whose mean is the score.
-        extra: the item's.
+        extra: the item's, and where `generation` is given to `score_files`, the fields that it names.
+        generation: how the image was generated, as its file says, where that was asked for.
 
     Example:
         >>> from aigciqa import Record
@@ -83,6 +86,7 @@ class Record:
     error: str | None = None
     quality_map: np.ndarray | None = field(default=None, repr=False, compare=False)
     extra: Mapping[str, str | None] = field(default_factory=dict)
+    generation: GenerationParameters | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.error is not None:

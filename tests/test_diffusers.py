@@ -25,7 +25,9 @@ from tests.tiny_pipeline import tiny_pipeline
 PROMPTS = ["a cat", "a dog", "a boat"]
 
 
-def drawn(prompt: list[str], generator: list[torch.Generator], output_type: str, noise: float = 0) -> list[Image.Image]:
+def drawn(
+    prompt: list[str], generator: list[torch.Generator], output_type: str, noise: float = 0, **_: Any
+) -> list[Image.Image]:
     """A picture for each prompt and seed; noise makes it worse."""
     assert output_type == "pil"
     pictures = []
@@ -188,6 +190,20 @@ class TestFolder:
                        "--by", "checkpoint", "-m", "nr-lite", "--quiet")  # fmt: skip
             assert done.exit_code == 0, done.output
             assert "step-1000 is best of 3 checkpoints" in done.output
+            assert "matched by their prompt and seed: 8 prompts, 16 pairs in common" in done.output
+
+    def test_compare_divides_a_folder_by_what_made_its_pictures(self, tmp_path: Path) -> None:
+        for steps, noise in ((20, 60), (50, 20)):
+            validation_scores(
+                drawn, PROMPTS, [3], "nr-lite", to=tmp_path / f"with-{steps}", noise=noise, num_inference_steps=steps
+            )
+        done = run(str(tmp_path), "--by", "steps", "-m", "nr-lite", "--quiet")
+        assert done.exit_code == 0, done.output
+        assert "matched by their prompt and seed: 3 prompts, 3 pairs in common" in done.output
+        assert {line.split()[0] for line in done.output.splitlines() if line[:2] in ("20", "50")} == {"20", "50"}
+        done = run(str(tmp_path), "--by", "step", "-m", "nr-lite")
+        assert done.exit_code == 2
+        assert "did you mean steps?" in done.output
 
 
 @pytest.mark.parametrize(

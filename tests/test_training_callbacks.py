@@ -71,7 +71,10 @@ class TestCheckpoints:
         assert first.drift is None
         values = [np.array([each.scores["quality"] for each in found.scores.records]) for found in (second, first)]
         (expected,) = differences(
-            {"now": Scores(values[0], tuple(PROMPTS * 2)), "first": Scores(values[1], tuple(PROMPTS * 2))}
+            {
+                name: Scores(each, tuple(PROMPTS * 2), ("3",) * 8 + ("5",) * 8)
+                for name, each in zip(("now", "first"), values, strict=True)
+            }
         )
         assert second.drift == expected
         assert second.drift.n == 8

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 _TITLE_NAMES = 4
 #: Value of --by that picks one.
 _CHECKPOINT = "checkpoint"
+#: Generation parameters by which images are matched.
+_MATCHED_BY = ("prompt", "seed")
 
 
 @command("compare")
@@ -109,6 +111,7 @@ def main(
     """
     from aigciqa.compare import text
     from aigciqa.compare.groups import Group, check_names, compare
+    from aigciqa.scoring.generation import check_fields
 
     if not arguments:
         raise click.UsageError("nothing to compare: name folders of images or tables of scores")
@@ -129,6 +132,8 @@ def main(
         raise click.UsageError(f"{arguments[0]} is one group: name several folders, such as {arguments[0]}/*")
     if by is not None and not (is_one or picks):
         raise click.UsageError(f"--by {by} divides one folder or table; got {counted(arguments, 'argument')}")
+    if is_one and folders and by is not None:
+        check_fields((by,), "--by")
     if reference is not None and not folders:
         raise click.UsageError("-r goes with images that are to be scored; tables name their references themselves")
     titles = _titles(arguments, picks)
@@ -142,7 +147,10 @@ def main(
     known: list[Mapping[str, MetricFacts]] = [table.metrics for table in tables.values()]
     if folders:
         names = names or _named_in(groups.values())
-        scored, metrics = _score_folders(folders, titles, names, reference, weights, dimension, quiet, **computing)
+        fields = dict.fromkeys((*_MATCHED_BY, *((by,) if by is not None and not picks else ())))
+        scored, metrics = _score_folders(
+            folders, titles, names, reference, weights, dimension, tuple(fields), quiet, **computing
+        )
         dimensions |= dict.fromkeys(dimensions_of(metrics, dimension))
         known.append({metric.name: metric.config.facts for metric in metrics})
         if tables:  # of which only the images are known, not the folder that was scored
@@ -170,6 +178,7 @@ def _score_folders(
     reference: str | None,
     weights: str,
     dimension: str | None,
+    fields: Sequence[str],
     quiet: bool,
     *,
     device: str | None,
@@ -183,6 +192,7 @@ def _score_folders(
     from aigciqa.compare.groups import Group
     from aigciqa.scoring import matching, sources
     from aigciqa.scoring.engine import Engine
+    from aigciqa.scoring.generation import Wanted
 
     check_metrics(names, weights)
     skipped: sources.Skipped = {}
@@ -198,7 +208,7 @@ def _score_folders(
     names = names or (unnamed_metric("nr" if reference is None else "fr", weights, quiet),)
     check_references(names, reference, Item(""), folders)
     metrics = load_metrics(names, weights, device, dtype, dimension)
-    columns = columns_of(dimensions_of(metrics, dimension))
+    columns = columns_of(dimensions_of(metrics, dimension), fields)
 
     def items(folder: str, relatives: list[str]) -> Iterator[Item]:
         """The items of a folder; notes where below it they lie."""
@@ -207,7 +217,7 @@ def _score_folders(
             yield pairs[folder](each) if pairs else each.item
 
     groups = {}
-    with contextlib.closing(Engine(metrics, batch_size, workers)) as engine:
+    with contextlib.closing(Engine(metrics, batch_size, workers, generation=Wanted(fields))) as engine:
         for folder in folders:
             name, relatives = titles[folder], list[str]()
             records = engine.run(items(folder, relatives))

@@ -39,12 +39,13 @@ class Inputs:
         self.skipped: sources.Skipped = {}  # what walks of folders have skipped so far
         self.sources: list[Source] = sources.open_sources(arguments, sys.stdin.buffer, self.skipped)
         references = matching.references_from(reference) if reference is not None else None
+        self.columns = tuple(dict.fromkeys(name for source in self.sources for name in source.columns))
         self.can_be_listed_again = "-" not in arguments  # standard input can't
         self.to_item = ToItem(
             pair=references(self.listed() if self.can_be_listed_again else None)
             if references
             else operator.attrgetter("item"),
-            group=sources.group_by(group_by) if group_by is not None else lambda item: item,
+            group=sources.group_by(group_by, self.columns) if group_by is not None else lambda item: item,
         )
         listed = (each for each in self.listed() if not is_left_out(each.item.image))
         self._taken: list[Found] = []
@@ -68,7 +69,7 @@ class Inputs:
 
     def carry(self, columns: Sequence[str]) -> list[str]:
         """The manifests' columns in a table that has other columns, too; items call them so from now on."""
-        names = carried_names((name for source in self.sources for name in source.columns), columns)
+        names = carried_names(self.columns, columns)
         self.to_item.renamed.update(names)
         return list(names.values())
 

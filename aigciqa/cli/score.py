@@ -65,8 +65,13 @@ if TYPE_CHECKING:
 @overwrite_option
 @click.option("--strict", is_flag=True, help="Stop at the first image that can't be scored.")
 @click.option(
-    "--group-by", metavar="parent|REGEX",
-    help="Group of an image: its folder's name, or what the expression finds in its path.",
+    "--group-by", metavar="parent|FIELD|REGEX",
+    help="Group of an image: its folder's name; a generation parameter, as for --columns, or a manifest's column; or "
+    "what the expression finds in its path.",
+)  # fmt: skip
+@click.option(
+    "--columns", metavar="FIELD,...",
+    help="Generation parameters to write, as the images' files say them: prompt, seed, model and others, or all.",
 )  # fmt: skip
 @click.option(
     "--engine", type=click.Choice(["local", "ray"]), default="local",
@@ -101,6 +106,7 @@ def main(
     overwrite: bool,
     strict: bool,
     group_by: str | None,
+    columns: str | None,
     engine: str,
     part_size: int,
     weights: str,
@@ -118,6 +124,7 @@ def main(
     A table goes to FILE or to standard output, progress and a summary to standard error. An image that can't be scored
     becomes a row with its error. Exit status: 0 all scored, 1 some have errors, 2 usage error or nothing to do.
     """
+    from aigciqa.cli.generation import fields_of, ungrouped_note, wanted_of
     from aigciqa.cli.inputs import Inputs
     from aigciqa.cli.score_run import ScoreRun
     from aigciqa.scoring.maps import MapFolder, lies_in
@@ -143,6 +150,7 @@ def main(
     check_output("--maps", maps, is_folder=True)
     check_report(report, [*images, reference])
     check_metrics(names, weights)
+    fields = fields_of(columns)
     is_a_map = partial(lies_in, folder=maps) if maps is not None else lambda _: False
     inputs = Inputs(images, reference, group_by, is_a_map)
     if inputs.first is None:
@@ -162,7 +170,9 @@ def main(
     folder = MapFolder(maps, metrics) if maps is not None else None
     scored = scored_columns(dimensions, uncertainty, percentiles)
     carried = inputs.carry(columns_of(scored))
-    columns = columns_of(scored, carried)
+    carried += [name for name in fields if name not in carried]
+    table_columns = columns_of(scored, carried)
+    wanted = wanted_of(fields, group_by, report is not None)
     kept = output if engine == "ray" or output is None else journal_of(output)
     page = None
     if report is not None:
@@ -172,8 +182,9 @@ def main(
         page = Report(report, columns_of(scored_columns(dimensions, uncertainty, False), carried), metrics=known)
     score_ranges = {name: each.config.score_ranges[name] for each in metrics for name in each.dimensions}
     score_ranges = {name: score_ranges[name] for name in dimensions}
+    note = partial(ungrouped_note, group_by, inputs.columns) if group_by is not None else lambda *_: None
     run = ScoreRun(
-        [metric.name for metric in metrics], score_ranges, columns, output, kept, page, folder, group_by, quiet
+        [metric.name for metric in metrics], score_ranges, table_columns, output, kept, page, folder, note, quiet
     )
     options = {"reference": reference, "group-by": group_by}
     if output is not None:
@@ -184,12 +195,13 @@ def main(
     scoring: dict[str, Any] = {
         "metric": metrics, "batch_size": batch_size, "workers": workers, "strict": strict, "decoder": decoder,
         "uncertainty": uncertainty, "percentiles": percentiles,
+        "generation": wanted and wanted.columns, "group_by": wanted and wanted.group_by,
         "maps": "dense" if maps is not None else "coarse" if report is not None else None,
     }  # fmt: skip
     if output is None:
         score: Callable[[], object] = partial(_print_scores, run, items, scoring)
     elif engine == "ray":
-        setup = Setup(metrics, dtype == "auto", device, batch_size, workers, strict=strict)
+        setup = Setup(metrics, dtype == "auto", device, batch_size, workers, strict=strict, generation=wanted)
         score = partial(_score_on_ray, run, inputs, setup, output, options, part_size, resume)
     else:
         from aigciqa.scoring.to_file import score_to_file
@@ -225,7 +237,7 @@ def _score_on_ray(
     from aigciqa.integrations.shards import score_shards
     from aigciqa.scoring.to_file import describe
 
-    options = {**options, "decoder": "pillow"}
+    options = {**(setup.generation.options() if setup.generation else {}), **options, "decoder": "pillow"}
     made_by = describe(setup.metrics, tuple(run.score_ranges), "auto" if setup.fast else None, options)
     parts = Parts(output, run.columns, made_by)
     records = score_shards(inputs.found, inputs.to_item, setup, parts, part_size, resume)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 from aigciqa.cli.common import EXIT_DONE, EXIT_ERRORS, STOPS, complain
 from aigciqa.errors import ImageError, InputError, LockedError
+from aigciqa.images.generation.read import read_generation
 from aigciqa.scoring.sinks import LostError
 from aigciqa.scoring.summary import Summary
 from aigciqa.tables.columns import to_row
@@ -37,8 +39,9 @@ class ScoreRun:
     kept: str | os.PathLike[str] | None  # where its rows are if the run is stopped
     report: Report | None
     maps: MapFolder | None
-    group_by: str | None
+    ungrouped_note: Callable[[int, int], str | None]  # of images without a group, and of all
     quiet: bool
+    ungrouped: int = 0  # rows without a group
     taken: int = 0
     resumed: int = 0
 
@@ -54,7 +57,8 @@ class ScoreRun:
         self.resumed += not is_new
         if self.maps is not None:  # first: a row that is written is never scored again
             self.maps.write(record)
-        row = to_row(record, self.columns)
+        row = self._with_generation(to_row(record, self.columns), record)
+        self.ungrouped += row["group"] is None
         self.summary.add([row])
         if self.report is not None:
             self.report.add(row, record.quality_map)
@@ -82,8 +86,9 @@ class ScoreRun:
         if self.taken == self.resumed > 0:
             self._say_resumed()
         self._say(*self.summary.lines(), *notes())
-        if self.group_by is not None and not self.summary.is_grouped:
-            complain(f"--group-by {self.group_by} matches none of the images' paths: there are no groups")
+        note = self.ungrouped_note(self.ungrouped // len(self.names), self.taken // len(self.names))
+        if note is not None:
+            complain(note)
         if self.output is not None:
             self._say(f"{counted(self.taken, 'row')} in {self.output}")
         failed = self.summary.failed
@@ -104,6 +109,15 @@ class ScoreRun:
             self.bar.total = len(self.names) * sum(1 for _ in listed())
 
         threading.Thread(target=count, daemon=True).start()
+
+    def _with_generation(self, row: dict[str, Any], record: Record) -> dict[str, Any]:
+        """A row as a report shows it: with the parameters of its file where its cells are empty or not asked for."""
+        found = record.generation
+        if found is None and self.report is not None:  # of an earlier run
+            with contextlib.suppress(ImageError):
+                found = read_generation(record.image)
+        cells = found.cells() if found is not None else {}
+        return {**row, **{name: cell for name, cell in cells.items() if not row.get(name)}}
 
     def _write_report(self) -> int:
         """Write the report, if one is asked for; returns the exit status."""

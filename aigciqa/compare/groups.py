@@ -64,6 +64,7 @@ class Matching:
 
     rule: str | None  # what two images of one prompt have in common; None if groups can't be matched
     keys: Mapping[str, Sequence[str]]  # group -> the prompt of each of its rows; empty without a rule
+    seeds: Mapping[str, Sequence[str]] | None = None  # group -> the seed of each of its rows, if these are matched, too
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def compare(
         by_prompt = {group.name: _scores(group, prompts, metric, dimension) for group in groups}
         scored = [name for name, each in by_prompt.items() if np.isfinite(each.values).any()]
         if len(scored) > 1:
-            matched = {group.name: _scores(group, matching.keys, metric, dimension) for group in groups}
+            matched = {group.name: _scores(group, matching.keys, metric, dimension, matching.seeds) for group in groups}
             comparisons.append(_comparison(metric, dimension, by_prompt, matched, baseline, share, pick_best))
         elif scored:
             uncompared.append((metric, dimension, scored[0]))
@@ -171,17 +172,43 @@ def match(groups: Sequence[Group]) -> Matching:
     """Find what tells the images of one prompt.
 
     By their reference if all that have scores have one and groups share some: by its path, or, where no two groups
-    share a path, by its file name. Likewise by the text in their cell `prompt`. Otherwise by the image's relative path,
-    with or without its suffix, whichever matches more, or, where no two groups share a path, by its stem; never by what
-    two images of a group have in common. NFC and NFD make no difference.
+    share a path, by its file name. Likewise by the text in their cell `prompt`, and only the same `seed`, too, where
+    that matches every prompt that the text alone does. Where all have a prompt and no two groups share any, by nothing:
+    what else they have in common, such as numbers in their names, are different prompts. Otherwise by the image's
+    relative path, with or without its suffix, whichever matches more, or, where no two groups share a path, by its
+    stem; never by what two images of a group have in common. NFC and NFD make no difference.
     """
     for by_path, by_name in ((_REFERENCE_PATHS, _REFERENCE_NAMES), (_PROMPTS, ()), (_IMAGE_PATHS, _IMAGE_NAMES)):
         rules = by_path if any(_have_common_keys(groups, rule) for rule in by_path) else by_name
         candidates = [Matching(rule.name, keys) for rule in rules if (keys := _keys(groups, rule)) is not None]
         best = max(candidates, key=_matched, default=None)  # the first of equals
         if best is not None and _matched(best):
-            return best
+            return _by_seed(groups, best) if by_path is _PROMPTS else best
+        if by_path is _PROMPTS and have_prompts(groups):
+            break
     return Matching(None, {})
+
+
+def have_prompts(groups: Sequence[Group]) -> bool:
+    """Whether the text of the prompt is known of all images with scores."""
+    scored = [row for group in groups for row in group.rows if row["error"] is None]
+    return bool(scored) and all(row.get("prompt") for row in scored)
+
+
+def _by_seed(groups: Sequence[Group], by_prompt: Matching) -> Matching:
+    """Matched by prompt and seed where this leaves out no prompt that two groups share; else as it was."""
+    seeds = {group.name: [str(row.get("seed") or "") for row in group.rows] for group in groups}
+    found = []
+    for group in groups:
+        rows = zip(group.rows, by_prompt.keys[group.name], seeds[group.name], strict=True)
+        pairs = {(key, seed) for row, key, seed in rows if row["error"] is None}
+        if not all(seed for _, seed in pairs):
+            return by_prompt
+        found.append(pairs)
+    for one, other in itertools.combinations(found, 2):
+        if {key for key, _ in one & other} != {key for key, _ in one} & {key for key, _ in other}:
+            return by_prompt
+    return Matching("prompt and seed", by_prompt.keys, seeds)
 
 
 class _Rule(NamedTuple):
@@ -252,12 +279,22 @@ def _matched(matching: Matching) -> int:
     return sum(count for count in shared if count >= MIN_MATCHED)
 
 
-def _scores(group: Group, keys_of: Mapping[str, Sequence[str]], metric: str, dimension: str) -> Scores:
-    """A group's scores of a dimension, with their keys; `keys_of`: group -> the key of each of its rows."""
+def _scores(
+    group: Group,
+    keys_of: Mapping[str, Sequence[str]],
+    metric: str,
+    dimension: str,
+    seeds_of: Mapping[str, Sequence[str]] | None = None,
+) -> Scores:
+    """A group's scores of a dimension, with their keys and seeds; `keys_of`: group -> the key of each of its rows."""
     indices = [index for index, row in enumerate(group.rows) if row["metric"] == metric]
     values = np.array([group.rows[index].get(dimension) for index in indices], dtype=np.float64)  # None becomes NaN
-    keys = keys_of.get(group.name)
-    return Scores(values, tuple(keys[index] for index in indices) if keys is not None else None)
+    keys, seeds = keys_of.get(group.name), (seeds_of or {}).get(group.name)
+    return Scores(
+        values,
+        tuple(keys[index] for index in indices) if keys is not None else None,
+        tuple(seeds[index] for index in indices) if seeds is not None else None,
+    )
 
 
 def _comparison(

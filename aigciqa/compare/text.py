@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from types import MappingProxyType
 
-from aigciqa.compare.groups import Comparison, Result
+from aigciqa.compare.groups import Comparison, Result, have_prompts
 from aigciqa.compare.picking import Pick
 from aigciqa.stats.groups import MIN_MATCHED, SIGNIFICANCE, NonInferiority, proving_prompts
 from aigciqa.tables.csv_text import csv_lines
@@ -190,18 +190,34 @@ def _too_little(comparison: Comparison) -> Iterator[str]:
 
 def _matched(result: Result) -> str:
     found = [each for comparison in result.comparisons for each in comparison.differences]
-    counts = [each.n for each in found if each.matched]
-    if not counts:
+    matched = [each for each in found if each.matched]
+    if not matched:
+        if have_prompts(result.groups):
+            return (
+                f"Images are not matched: no two groups have {MIN_MATCHED} prompts or more in common. Scores of different "
+                "prompts are compared: differences may be those of the prompts."
+            )
         return (
-            f"Images are not matched: no two groups have {MIN_MATCHED} prompts or more in common that their paths or "
-            "references show."
+            f"Images are not matched: no two groups have {MIN_MATCHED} prompts or more in common that their paths, "
+            "references or generation parameters show."
         )
-    least, most = min(counts), max(counts)
-    number = str(most) if least == most else f"{least} to {most}"
-    rest = f"; {len(found) - len(counts)} of {len(found)} pairs can't be" if len(counts) < len(found) else ""
+    numbers = [f"{_span([each.n for each in matched])} prompts"]
+    if result.matching.seeds is not None:
+        numbers.append(f"{_span([each.pairs or 0 for each in matched])} pairs")
+    rest = (
+        f"; {len(found) - len(matched)} of {len(found)} pairs of groups can't be" if len(matched) < len(found) else ""
+    )
+    sizes = {name: len(set(keys) - {""}) for name, keys in result.matching.keys.items()}
+    is_part = any(each.n < max(sizes[each.first], sizes[each.second]) for each in matched)
+    part = " Differences leave out prompts that only one of two groups has; means don't." if is_part else ""
     needed = proving_prompts(max(len(each.differences) for each in result.comparisons))
-    few = f" Fewer than {needed} prompts prove nothing." if most < needed else ""
-    return f"Images are matched by their {result.matching.rule}: {number} prompts in common{rest}.{few}"
+    few = f" Fewer than {needed} prompts prove nothing." if max(each.n for each in matched) < needed else ""
+    return f"Images are matched by their {result.matching.rule}: {', '.join(numbers)} in common{rest}.{part}{few}"
+
+
+def _span(counts: Sequence[int]) -> str:
+    """The least and the most of some counts."""
+    return str(max(counts)) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
 
 
 def _tables(result: Result, comparison: Comparison) -> tuple[TextTable, TextTable]:

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from torch import nn
 from aigciqa.errors import InputError
 from aigciqa.integrations.diffusers import PictureScorer, ValidationScores, evaluating
 from aigciqa.metric import Metric
-from aigciqa.records import Record
 from aigciqa.stats.groups import Difference, Scores, differences
 
 #: What trackers of experiments file the numbers and the pictures under.
@@ -139,18 +138,16 @@ class CheckpointScores:
         return found
 
     def _drift(self, scores: ValidationScores) -> Difference:
-        """The difference of scores from the first ones, over what both have."""
+        """The difference of scores from the first ones, over the prompts and seeds that both have scores of."""
         now, first = (
-            {(each.extra["prompt"], each.extra["seed"]): each for each in found.records if each.error is None}
+            Scores(
+                np.array([each.scores.get(scores.dimension, math.nan) for each in found.records]),
+                tuple(str(each.extra["prompt"]) for each in found.records),
+                tuple(str(each.extra["seed"]) for each in found.records),
+            )
             for found in (scores, self.checkpoints[0].scores)
         )
-        common = [key for key in now if key in first]
-
-        def of(records: Mapping[tuple[str | None, str | None], Record]) -> Scores:
-            values = [records[key].scores[scores.dimension] for key in common]
-            return Scores(np.array(values, dtype=np.float64), tuple(str(prompt) for prompt, _ in common))
-
-        (found,) = differences({"now": of(now), "first": of(first)})
+        (found,) = differences({"now": now, "first": first})
         return found
 
 

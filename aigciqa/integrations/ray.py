@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from aigciqa.metric import Metric
     from aigciqa.records import Content
     from aigciqa.scoring.engine import Engine
+    from aigciqa.scoring.generation import Wanted
 
 Kind = Literal["images", "webdataset", "csv", "jsonl", "parquet"]
 _KINDS: dict[str, Kind] = {".tar": "webdataset", ".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
@@ -147,6 +148,7 @@ class Setup:
     workers: int | None = None  # None: as many as CPUs
     cpus: float = 1
     strict: bool = False
+    generation: Wanted | None = None
     folder: str = field(default_factory=os.getcwd)  # relative paths begin there, if the actor has such a folder
 
     def engine(self) -> Engine:
@@ -164,7 +166,8 @@ class Setup:
         for metric in metrics if self.fast else ():
             dtype = fast_dtype(metric.device)
             metric.autocast_dtype = None if dtype is torch.float32 else dtype
-        return Engine(metrics, self.batch_size, self.workers if self.workers is not None else threads, self.strict)
+        workers = self.workers if self.workers is not None else threads
+        return Engine(metrics, self.batch_size, workers, self.strict, generation=self.generation)
 
 
 class _BatchScorer:

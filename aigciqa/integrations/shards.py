@@ -21,6 +21,7 @@ from aigciqa.errors import ImageError, SourceError
 from aigciqa.integrations.ray import Setup
 from aigciqa.records import Item, Record
 from aigciqa.scoring import archives
+from aigciqa.scoring.generation import Wanted
 from aigciqa.scoring.items import Found
 from aigciqa.scoring.parts import Parts
 from aigciqa.scoring.resume import is_same, of_another_run, refuse_changed
@@ -141,6 +142,7 @@ class _ShardScorer:
         self.engine = setup.engine()
         self.names = [metric.name for metric in setup.metrics]
         self.parts = parts
+        self.read = setup.generation or Wanted()
         self.give: Callable[[Found], Item] = ray.cloudpickle.loads(give)
 
     def __call__(self, shard: pyarrow.Table) -> pyarrow.Table:
@@ -173,7 +175,8 @@ class _ShardScorer:
             wanted = [{**row, "metric": name} for row in wanted for name in self.names]
         else:
             items = (self.give(item) for each in found for item in opened(each))
-            wanted = [row for item in items for row in rows_ahead(item, self.names, columns)]
+            items = (self.read.complete(item) for item in items)
+            wanted = [row for item in items for row in rows_ahead(item, self.names, columns, self.read.filled)]
         if len(rows) > len(wanted) or not all(map(partial(is_same, columns=columns), rows, wanted)):
             raise of_another_run(self.parts.path, f"part {number} holds other images or metrics, references or groups")
         written = self.parts.written(number)

@@ -42,6 +42,8 @@ _END_OF_IMAGE = b"\xff\xd9"
 Preprocessed: TypeAlias = "dict[Preprocess, Tensor]"
 #: Decodes an image; called with its shares of the encoded images that are held and of the memory for decoding.
 _Work: TypeAlias = "Callable[[Share, Share], Preprocessed]"
+#: Looks at the bytes of an image's file.
+Look: TypeAlias = "Callable[[bytes], None]"
 
 
 class _Clock:
@@ -153,13 +155,18 @@ class DecoderPool:
         for _ in range(workers):
             self._start_thread()
 
-    def submit(self, name: str, content: Content | None, specs: tuple[Preprocess, ...]) -> Decoding:
-        """Have an image decoded and preprocessed in each of some ways; a content waits for room in the budget."""
+    def submit(
+        self, name: str, content: Content | None, specs: tuple[Preprocess, ...], look: Look | None = None
+    ) -> Decoding:
+        """Have an image decoded and preprocessed in each of some ways; a content waits for room in the budget.
+
+        `look` is called with the bytes of its file before they are decoded, in the thread that decodes them.
+        """
         size = 0 if content is None else len(content) if isinstance(content, bytes) else content.nbytes
         given, read = Share(self.budget, "given"), Share(self.budget, "read")
         while size and not given.take(size, min(TICK_SECONDS, DECODE_SECONDS)):
             self._time_out_overdue()
-        decoding = Decoding(name, partial(self.preprocess, name, content, specs), given, read)
+        decoding = Decoding(name, partial(self.preprocess, name, content, specs, look), given, read)
         if self.workers:
             self.unfinished.add(decoding)
             self.queue.put(decoding)
@@ -217,6 +224,7 @@ def _preprocess(
     name: str,
     content: Content | None,
     specs: tuple[Preprocess, ...],
+    look: Look | None,
     read: Share,
     decoding: Share,
     *,
@@ -227,6 +235,8 @@ def _preprocess(
     """An image preprocessed in each way."""
     if content is None:
         content = read_content(name, read.take)
+    if look is not None and isinstance(content, bytes):
+        look(content)
     if isinstance(content, np.ndarray):
         image = load_image(content)
     elif decoder == "nvjpeg" and (preprocessed := _preprocess_on(device, stream, content, specs)) is not None:

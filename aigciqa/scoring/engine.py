@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,17 +21,18 @@ from aigciqa.metric import Metric
 from aigciqa.records import Item, Record
 from aigciqa.scoring.decoding import DECODERS, Decoder, DecoderPool, Decoding, Preprocessed
 from aigciqa.scoring.encoder import BatchEncoder, Encoded, Encoder, Maps, encoders
+from aigciqa.scoring.generation import Wanted, generation_of, wanted
+from aigciqa.scoring.inference_threads import InferenceThreads
 from aigciqa.scoring.items import PathLike, items_of
 from aigciqa.scoring.reference_cache import Reference, ReferenceCache
 from aigciqa.tables.columns import percentile_columns, std_columns
 from aigciqa.utils.hardware import check_huge_pages, settle_threads
-from aigciqa.utils.lookahead import look_ahead, map_ahead
+from aigciqa.utils.lookahead import look_ahead
 
 if TYPE_CHECKING:
     import numpy as np
 
-T = TypeVar("T")
-R = TypeVar("R")
+    from aigciqa.images.generation.parameters import GenerationParameters
 
 DEFAULT_BATCH = {"cpu": 8, "cuda": 64}
 #: Metrics that see whole images at their own size hold few of them in memory at once.
@@ -59,6 +60,8 @@ def score_files(
     decoder: Decoder = "pillow",
     uncertainty: bool = False,
     percentiles: bool = False,
+    generation: Sequence[str] | None = None,
+    group_by: str | None = None,
 ) -> Generator[Record, None, None]:
     """Score files, lazily.
 
@@ -86,6 +89,9 @@ def score_files(
             on the GPU, which then also resizes. The latter two move scores (docs: speed and memory).
         uncertainty: give each record's `scores` a `<dimension>_std`, too, as `Metric.predict` does.
         percentiles: give them a `<dimension>_percentile`, too, in the same way.
+        generation: read how images were generated, as `read_generation` does; each record then has `generation`. The
+            fields named here are text in its `extra`, unless the `Item` has text of that name.
+        group_by: a field of generation parameters, or a key of `Item.extra`: what it says is the record's `group`.
 
     Yields:
         A `Record` per image and metric, in input order. A file that can't be scored is a record with `error` set.
@@ -123,11 +129,13 @@ def score_files(
         for each in metrics:
             each.config.reference_set()  # or an error
     items = items_of(images, references, metrics)
+    to_read = wanted(generation, group_by)
 
     def records() -> Generator[Record, None, None]:
         engine = Engine(
             metrics, batch_size, workers, strict,
             maps=maps, decoder=decoder, uncertainty=uncertainty, percentiles=percentiles,
+            generation=to_read,
         )  # fmt: skip
         with closing(engine):
             yield from engine.run(items)
@@ -163,6 +171,7 @@ class Engine:
         decoder: Decoder = "pillow",
         uncertainty: bool = False,
         percentiles: bool = False,
+        generation: Wanted | None = None,
     ) -> None:
         settle_threads()
         batch_size = batch_size or default_batch(metrics)
@@ -175,6 +184,7 @@ class Engine:
         self.maps = maps
         self.uncertainty = uncertainty
         self.percentiles = percentiles
+        self.generation = generation
         is_on_cpu = all(each.device.type == "cpu" for each in metrics)
         if is_on_cpu and any(each.network is not None for each in self.encoders.values()):
             check_huge_pages()
@@ -210,19 +220,22 @@ class Engine:
 
     def _start(self, item: Item) -> Entry:
         """Begin to decode an item's images."""
-        image = reference = None
+        entry = Entry(item)
         if item.error is None:
             name = item.image or ("" if item.content is None else "bytes")
-            image = self.pool.submit(name, item.content, self.specs)
-            reference = self.references.find(item)
+            look = partial(entry.look, item) if self.generation is not None else None
+            entry.image = self.pool.submit(name, item.content, self.specs, look)
+            entry.reference = self.references.find(item)
         if item.content is not None or item.reference_content is not None:  # they are decoded long before it is scored
-            item = replace(item, content=None, reference_content=None)
-        return Entry(item, image, reference)
+            entry.item = replace(item, content=None, reference_content=None)
+        return entry
 
     @torch.no_grad()  # a metric made as a loss would keep a graph
     def _score(self, entries: list[Entry]) -> list[Record]:
         for entry in entries:
             self._wait(entry)
+            if self.generation is not None:
+                entry.item = self.generation.complete(entry.item, entry.generation)
         for encoder in dict.fromkeys(self.encoders.values()):
             self._encode(encoder, entries)
         for metric in self.metrics:
@@ -308,13 +321,18 @@ class Entry:
     """An item on its way to the records: what has been made of it so far, and why a metric can't score it."""
 
     item: Item  # without the content of its images
-    image: Decoding | None  # None if the item has an error
-    reference: Reference | None  # if it has one and a metric needs it
+    image: Decoding | None = None  # None if the item has an error
+    reference: Reference | None = None  # if it has one and a metric needs it
+    generation: GenerationParameters | None = None  # if it is to be read
     preprocessed: Preprocessed = field(default_factory=dict)
     encoded: dict[Encoder, Encoded] = field(default_factory=dict)
     scores: dict[Metric, dict[str, float]] = field(default_factory=dict)
     quality_maps: dict[Metric, np.ndarray] = field(default_factory=dict)
     failures: dict[Metric, str] = field(default_factory=dict)
+
+    def look(self, item: Item, content: bytes) -> None:
+        """Note how the image was generated."""
+        self.generation = generation_of(item, content)
 
     def fail(self, metrics: Iterable[Metric], reason: str) -> None:
         """Note why metrics can't score it; what was noted first stays."""
@@ -325,37 +343,9 @@ class Entry:
         """What came of it by one metric."""
         item, scores = self.item, self.scores.get(metric, {})
         error, quality_map = self.failures.get(metric), self.quality_maps.get(metric)
-        return Record(item.image, item.reference, item.group, metric.name, scores, error, quality_map, item.extra)
-
-
-class InferenceThreads:
-    """Threads that each run a network on their part of the images, with their share of torch's threads.
-
-    They need not wait for one another, and decoding fits in between, where the threads of one network would all wait
-    for the one that a decoder holds up. With a `count` of 1, everything runs in the caller's thread.
-    """
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.torch_threads = torch.get_num_threads()
-        share, rest = divmod(self.torch_threads, count)
-        shares = iter([share + 1] * rest + [share] * (count - rest))
-
-        def start() -> None:
-            torch.get_num_threads()  # torch sets a thread's number when it is first asked, and would overwrite ours
-            torch.set_num_threads(next(shares))
-
-        self.pool = ThreadPoolExecutor(count, "aigciqa-inference", start) if count > 1 else None
-
-    def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """Results in order; one item is prepared while each thread has one."""
-        return map(function, items) if self.pool is None else map_ahead(self.pool, function, items, self.count)
-
-    def close(self) -> None:
-        """Wait for what is running, and drop what is queued."""
-        if self.pool is not None:
-            self.pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(self.torch_threads)  # which was set for threads that are started after them, too
+        return Record(
+            item.image, item.reference, item.group, metric.name, scores, error, quality_map, item.extra, self.generation
+        )
 
 
 def default_batch(metrics: Sequence[Metric]) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from aigciqa.errors import InputError, SourceError
-from aigciqa.tables.columns import Row, scores_of, to_score
+from aigciqa.tables.columns import UNKNOWN, Row, scores_of, to_score
 from aigciqa.tables.csv_text import plain
 from aigciqa.tables.formats import header
 from aigciqa.tables.parquet import utf8
@@ -20,9 +20,12 @@ FIRST_KEY = b'{"image": '
 
 
 def is_same(row: Row, other: Row, columns: Sequence[str]) -> bool:
-    """Whether two rows are of one image, with one reference, group and metric, and say the same of it but scores."""
-    scored = {*scores_of(columns), "error"}
-    return all(name in scored or (utf8(row.get(name)) or None) == (utf8(other.get(name)) or None) for name in columns)
+    """Whether two rows are of one image, with one reference, group and metric, and say the same of it but scores.
+
+    What of the other is UNKNOWN counts as the same.
+    """
+    left_out = {*scores_of(columns), "error", *(name for name in columns if other.get(name) is UNKNOWN)}
+    return all(name in left_out or (utf8(row.get(name)) or None) == (utf8(other.get(name)) or None) for name in columns)
 
 
 def refuse_changed(table: str, paths: Sequence[str | None], written: float) -> None:

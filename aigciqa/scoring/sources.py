@@ -7,11 +7,12 @@ import os
 import posixpath
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO, TypeAlias
 
 from aigciqa.errors import SourceError
+from aigciqa.images.generation.parameters import FIELDS
 from aigciqa.images.names import IMAGE_SUFFIXES, SKIPPED_SUFFIXES
 from aigciqa.images.plugins import PLUGINS
 from aigciqa.records import Item
@@ -111,18 +112,26 @@ def _of_archive(path: str, image: archives.ArchiveImage) -> Found:
     return Found(item, posixpath.normpath(image.name))
 
 
-def group_by(rule: str) -> Callable[[Item], Item]:
-    """What gives items their group: `parent`, the name of the image's folder, or a regular expression.
+def group_by(rule: str, columns: Collection[str] = ()) -> Callable[[Item], Item]:
+    """What gives items their group.
 
-    The group is the expression's first capture group, else its whole match, anywhere in the path; none where it does
-    not match.
+    `parent` is the name of the image's folder. A field of generation parameters is left to who reads the file
+    (`generation.Wanted`). One of the manifests' columns is its cell. Anything else is a regular expression: the group
+    is its first capture group, else its whole match, anywhere in the path; none where it does not match.
     """
     if rule == "parent":
         return lambda item: replace(item, group=os.path.basename(os.path.dirname(absolute(item.image))))
+    if rule in FIELDS:
+        return lambda item: item
+    if rule in columns:
+        return lambda item: replace(item, group=item.extra.get(rule))
     try:
         pattern = re.compile(rule)
     except re.error as error:
-        raise SourceError(f"--group-by {rule!r} is neither 'parent' nor a regular expression: {error}") from None
+        raise SourceError(
+            f"--group-by {rule!r} is neither 'parent' nor a field of generation parameters ({', '.join(FIELDS)}) nor a "
+            f"column of a manifest nor a regular expression: {error}"
+        ) from None
 
     def by_pattern(item: Item) -> Item:
         match = pattern.search(item.image)

@@ -21,6 +21,7 @@ from aigciqa.records import Item, Record
 from aigciqa.scoring.decoding import Decoder
 from aigciqa.scoring.encoder import Maps
 from aigciqa.scoring.engine import score_files
+from aigciqa.scoring.generation import Wanted, wanted
 from aigciqa.scoring.items import PathLike, items_of
 from aigciqa.scoring.sinks import FileSink, begun
 from aigciqa.tables.columns import Row, columns_of, dimensions_of, rows_ahead, scored_columns, to_record, to_row
@@ -72,15 +73,18 @@ def score_to_file(
     uncertainty: bool = False,
     percentiles: bool = False,
     extra_columns: Sequence[str] = (),
+    generation: Sequence[str] | None = None,
+    group_by: str | None = None,
     options: Mapping[str, Any] | None = None,
     on_record: Callable[[Record, bool], None] | None = None,
 ) -> ScoredFile:
     """Score files into a table, which an interrupted run goes on with.
 
     The table has a row per image and metric, in input order: `image`, `reference`, `group`, `metric`, a column per
-    dimension, `error`, and the `extra_columns`. `aigciqa score -o` is this function. Each row is on disk before the
-    next image is waited for: in the file itself for CSV and JSON lines, else in `FILE.partial`, which becomes the file
-    at the end. `FILE.meta.json` says what made the table; no other run can write it meanwhile.
+    dimension, `error`, the `extra_columns`, and the fields of `generation`. `aigciqa score -o` is this function. Each
+    row is on disk before the next image is waited for: in the file itself for CSV and JSON lines, else in
+    `FILE.partial`, which becomes the file at the end. `FILE.meta.json` says what made the table; no other run can write
+    it meanwhile.
 
     Args:
         images, metric, references, batch_size, workers, dtype, device, strict, maps, decoder, uncertainty, percentiles:
@@ -91,6 +95,8 @@ def score_to_file(
             nothing interrupted. A table that is not there is begun.
         overwrite: replace a table that is there.
         extra_columns: keys of `Item.extra` that are columns, too.
+        generation, group_by: as `score_files` takes them; the fields named are columns after these. In rows of an
+            earlier run they stay as they are.
         options: what else the rows depend on, such as how images were grouped: kept in `FILE.meta.json`. A run with
             others is refused when it is to be resumed.
         on_record: called with each record and whether it is new, just before its row is written. Those of an earlier
@@ -123,6 +129,8 @@ def score_to_file(
     metrics = as_metrics(metric, device=device, dtype=dtype)
     dimensions = dimensions_of(metrics, dimension)
     columns = columns_of(scored_columns(dimensions, uncertainty, percentiles), extra_columns)
+    to_read = wanted(generation, group_by) or Wanted()
+    columns += tuple(name for name in to_read.columns if name not in extra_columns)
     if len(set(columns)) < len(columns):
         twice = next(name for name in columns if columns.count(name) > 1)
         raise InputError(f"extra_columns: the table would have two columns {twice!r}; rename one")
@@ -133,7 +141,7 @@ def score_to_file(
     listed = items_of(images, references, metrics) if isinstance(images, Sequence) else [first] if first else []
     paths = (path for item in listed for path in (item.image, item.reference))  # of a stream, the first stand for all
     known = {"reference": shared, "decoder": decoder, "folder": folder_of_paths(paths, output)}
-    made_by = describe(metrics, dimensions, None, known | dict(options or {}))
+    made_by = describe(metrics, dimensions, None, known | to_read.options() | dict(options or {}))
     records = score_files(
         items,
         metric=metrics,
@@ -144,14 +152,16 @@ def score_to_file(
         decoder=decoder,
         uncertainty=uncertainty,
         percentiles=percentiles,
+        generation=generation,
+        group_by=group_by,
     )
     rows = failed = resumed = 0
     with locked(output), closing(records), ExitStack() as last:
         sink = FileSink(output, columns, made_by)
         last.callback(sink.abandon)
         names = [each.name for each in metrics]
-        expected = (row for item in items for row in rows_ahead(item, names, columns)) if resume else None
-        for record, is_new in _with_earlier(sink, expected, records, len(metrics)):
+        ahead = (row for item in items for row in rows_ahead(to_read.complete(item), names, columns, to_read.filled))
+        for record, is_new in _with_earlier(sink, ahead if resume else None, records, len(metrics)):
             if on_record is not None:
                 on_record(record, is_new)
             if is_new:

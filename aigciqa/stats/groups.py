@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,8 @@ MIN_MATCHED = 2
 _ROUNDING = 1e-12
 #: Pairs of groups that are resampled at once: many thousands would take gigabytes.
 _PAIRS = 200
+#: Between a prompt and its seed, which has no such character.
+_BETWEEN = "\0"
 #: Of the resamples of the first group and of the second, which are independent.
 _SEEDS = 0, 1
 
@@ -46,9 +48,11 @@ class Scores:
     Attributes:
         values: (n,); what is not finite counts as not scored and is left out everywhere.
         keys: the prompt of each value; None if unknown, and each value then counts as a prompt of its own.
+        seeds: the seed of each value, where only scores of the same prompt and seed are to be compared; their
+            differences are averaged within prompts, since the seeds of one prompt are not independent.
 
     Raises:
-        InputError: values that are not one-dimensional, or another number of keys.
+        InputError: values that are not one-dimensional, or another number of keys or seeds.
 
     Example:
         >>> import numpy as np
@@ -59,12 +63,17 @@ class Scores:
 
     values: NDArray[Any]
     keys: tuple[str, ...] | None = None
+    seeds: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if np.ndim(self.values) != 1:
             raise InputError(f"scores are a one-dimensional array; got one of shape {np.shape(self.values)}")
         if self.keys is not None and len(self.keys) != len(self.values):
             raise InputError(f"{len(self.values)} scores but {len(self.keys)} keys: give each score its prompt")
+        if self.seeds is not None and (self.keys is None or len(self.seeds) != len(self.values)):
+            raise InputError(
+                f"{len(self.values)} scores but {len(self.seeds)} seeds: give each its prompt and its seed"
+            )
 
 
 @dataclass(frozen=True)
@@ -116,6 +125,7 @@ class Difference:
             would come out at by chance. Corrected for all pairs compared (Holm 1979). 1 where a group has a single
             prompt.
         is_significant: whether it is below 5%.
+        pairs: pairs of prompt and seed in common, where these are matched; else None.
 
     Example:
         >>> import numpy as np
@@ -137,6 +147,7 @@ class Difference:
     win_rate: float
     p_value: float
     is_significant: bool
+    pairs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -212,7 +223,7 @@ def differences(groups: Mapping[str, Scores], *, baseline: str | None = None) ->
 def non_inferiority(groups: Mapping[str, Scores], baseline: str, share: float) -> list[NonInferiority]:
     """How far each group but the baseline lies above `share` of the baseline; errors as for `differences`."""
     shared = {
-        name: Scores(np.asarray(scores.values) * share, scores.keys) if name == baseline else scores
+        name: replace(scores, values=np.asarray(scores.values) * share) if name == baseline else scores
         for name, scores in groups.items()
     }
     samples = _by_prompt(groups)
@@ -225,7 +236,15 @@ def non_inferiority(groups: Mapping[str, Scores], baseline: str, share: float) -
 
 
 def _by_prompt(groups: Mapping[str, Scores]) -> dict[str, ScoresByPrompt]:
-    return {name: ScoresByPrompt.of(scores.values, scores.keys) for name, scores in groups.items()}
+    return {name: _sample(scores) for name, scores in groups.items()}
+
+
+def _sample(scores: Scores) -> ScoresByPrompt:
+    sample = ScoresByPrompt.of(scores.values, scores.keys)
+    if scores.seeds is None:
+        return sample
+    both = [f"{key}{_BETWEEN}{seed}" for key, seed in zip(scores.keys or (), scores.seeds, strict=True)]
+    return replace(sample, by_seed=ScoresByPrompt.of(scores.values, both))
 
 
 def _summary(name: str, sample: ScoresByPrompt, mean: Interval) -> GroupSummary:
@@ -237,32 +256,64 @@ def _summary(name: str, sample: ScoresByPrompt, mean: Interval) -> GroupSummary:
 def _compared_means(first: ScoresByPrompt, second: ScoresByPrompt) -> tuple[float, float]:
     """The means of two groups, over the prompts in common if they can be matched."""
     matched = _matched_means(first, second)
-    return (first.mean, second.mean) if matched is None else (float(matched[0].mean()), float(matched[1].mean()))
+    return (first.mean, second.mean) if matched is None else (float(matched.first.mean()), float(matched.second.mean()))
 
 
-def _matched_means(first: ScoresByPrompt, second: ScoresByPrompt) -> tuple[Array, Array] | None:
-    """The means (m,) of the prompts that both have; None if they are too few."""
+class _Matched(NamedTuple):
+    """The means (m,) of the prompts that two groups have in common, over the seeds in common where these are matched."""
+
+    first: Array
+    second: Array
+    pairs: int | None  # of prompt and seed
+
+
+def _matched_means(first: ScoresByPrompt, second: ScoresByPrompt) -> _Matched | None:
+    """What two groups have in common; None if that are too few prompts."""
+    if first.by_seed is not None and second.by_seed is not None:
+        return _means_over_seeds(first.by_seed, second.by_seed)
+    common = _common_means(first, second)
+    return None if common is None or len(common[0]) < MIN_MATCHED else _Matched(*common[1:], None)
+
+
+def _means_over_seeds(first: ScoresByPrompt, second: ScoresByPrompt) -> _Matched | None:
+    common = _common_means(first, second)
+    if common is None:
+        return None
+    keys, *means = common
+    prompts, index, counts = np.unique(
+        np.array([key.rpartition(_BETWEEN)[0] for key in keys], dtype=object), return_inverse=True, return_counts=True
+    )
+    if len(prompts) < MIN_MATCHED:
+        return None
+    one, other = (np.bincount(index, each, len(prompts)) / counts for each in means)
+    return _Matched(one, other, len(keys))
+
+
+def _common_means(first: ScoresByPrompt, second: ScoresByPrompt) -> tuple[NDArray[Any], Array, Array] | None:
+    """The keys (m,) that both have, and the means of their scores."""
     if first.prompts is None or second.prompts is None:
         return None
     common, mine, theirs = np.intersect1d(first.prompts, second.prompts, assume_unique=True, return_indices=True)
-    if len(common) < MIN_MATCHED:
-        return None
-    return first.sums[mine] / first.counts[mine], second.sums[theirs] / second.counts[theirs]
+    return common, first.sums[mine] / first.counts[mine], second.sums[theirs] / second.counts[theirs]
 
 
 def _uncorrected(samples: Mapping[str, ScoresByPrompt], pairs: Sequence[Pair]) -> list[Difference]:
     """The differences of pairs of groups, each as if it were the only one."""
-    inside = {pair: _differences_within(samples[pair[0]], samples[pair[1]]) for pair in pairs}
-    totals = {pair: (values, np.ones(len(values))) for pair, values in inside.items() if values is not None}
+    matched = {pair: _matched_means(samples[pair[0]], samples[pair[1]]) for pair in pairs}
+    inside = {pair: _differences_within(means) for pair, means in matched.items() if means is not None}
+    totals = {pair: (values, np.ones(len(values))) for pair, values in inside.items()}
     draws = dict(zip(totals, resampled_ratios(list(totals.values())), strict=True))
     draws |= _independent_draws(samples, [pair for pair in pairs if pair not in totals])
-    return [_difference(pair, samples, inside[pair], draws[pair]) for pair in pairs]
+    found = [_difference(pair, samples, inside.get(pair), draws[pair]) for pair in pairs]
+    return [
+        replace(each, pairs=means.pairs) if means else each for each, means in zip(found, matched.values(), strict=True)
+    ]
 
 
-def _differences_within(first: ScoresByPrompt, second: ScoresByPrompt) -> Array | None:
-    """The differences (m,) within the prompts that both have; None if they can't be matched."""
-    means = _matched_means(first, second)
-    return None if means is None else np.where(np.isclose(*means, rtol=_ROUNDING, atol=0), 0.0, means[0] - means[1])
+def _differences_within(means: _Matched) -> Array:
+    """The differences (m,) within the prompts that both groups have."""
+    first, second, _ = means
+    return np.where(np.isclose(first, second, rtol=_ROUNDING, atol=0), 0.0, first - second)
 
 
 def _independent_draws(samples: Mapping[str, ScoresByPrompt], pairs: Sequence[Pair]) -> dict[Pair, Array]:

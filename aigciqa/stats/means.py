@@ -62,6 +62,7 @@ class ScoresByPrompt:
     sums: Array  # (m,), of each prompt's scores
     counts: Array  # (m,), how many it has
     prompts: NDArray[Any] | None = None  # (m,), sorted; None if each score is of a prompt of its own
+    by_seed: ScoresByPrompt | None = None  # the same by (prompt, seed), if only the same seeds are compared
 
     @classmethod
     def of(cls, scores: ArrayLike, prompts: Sequence[Any] | NDArray[Any] | None = None) -> ScoresByPrompt:

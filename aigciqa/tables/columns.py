@@ -19,6 +19,9 @@ LEADING_COLUMNS = (*MANIFEST_COLUMNS, "metric")
 #: Decimals of a score in a file: finer than float32 resolves a score.
 DECIMALS = 6
 
+#: A cell that is not known yet.
+UNKNOWN: Any = object()
+
 Row = Mapping[str, Any]
 
 
@@ -121,9 +124,14 @@ def to_record(row: Row, columns: Sequence[str]) -> Record:
     return Record(row["image"], row["reference"], row["group"], row["metric"], scores, row["error"], extra=extra)
 
 
-def rows_ahead(item: Item, metrics: Iterable[str], columns: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows that an item will have, but for scores and errors."""
-    return [to_row(Record(item.image, item.reference, item.group, name, extra=item.extra), columns) for name in metrics]
+def rows_ahead(
+    item: Item, metrics: Iterable[str], columns: Sequence[str], filled: Iterable[str] = ()
+) -> list[dict[str, Any]]:
+    """The rows that an item will have, but for scores, errors, and what is filled once its file is read (UNKNOWN)."""
+    rows = [to_row(Record(item.image, item.reference, item.group, name, extra=item.extra), columns) for name in metrics]
+    for row in rows:
+        row.update((name, UNKNOWN) for name in filled if row[name] is None)
+    return rows
 
 
 def to_score(cell: Any) -> float | None:

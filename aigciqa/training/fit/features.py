@@ -32,7 +32,7 @@ from aigciqa.records import Item
 from aigciqa.registry import METRICS, Preprocess, metric_info
 from aigciqa.scoring.decoding import DecoderPool, Decoding
 from aigciqa.scoring.encoder import BatchEncoder, Encoder
-from aigciqa.scoring.engine import InferenceThreads
+from aigciqa.scoring.inference_threads import InferenceThreads
 from aigciqa.training.image_cache import default_folder
 from aigciqa.utils.files import write_file
 from aigciqa.utils.lookahead import look_ahead
