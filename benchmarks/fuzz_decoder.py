@@ -108,10 +108,10 @@ def _bmp_rle() -> bytes:
 
 def _interlaced_png() -> bytes:
     chunks = ((b"IHDR", struct.pack(">IIBBBBB", 2, 2, 8, 0, 0, 0, 1)), (b"IDAT", zlib.compress(b"\0\1\0\2\0\3\4")))
-    return _png((*chunks, (b"IEND", b"")))
+    return png_of((*chunks, (b"IEND", b"")))
 
 
-def _png(chunks: tuple[tuple[bytes, bytes], ...] | list[tuple[bytes, bytes]]) -> bytes:
+def png_of(chunks: tuple[tuple[bytes, bytes], ...] | list[tuple[bytes, bytes]]) -> bytes:
     parts = (
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )

@@ -21,12 +21,12 @@ WEBP_HEADER = 12
 
 
 class FileBytes:
-    """An open file that is sliced like its bytes; what no slice asks for is not read, but for its start."""
+    """An open file, without a buffer, that is sliced like its bytes: its start, and what slices ask for, is read."""
 
     _START = 2**16
 
-    def __init__(self, file: io.BufferedReader, size: int) -> None:
-        self.file, self.size = file.raw, size  # its buffer would be filled for the head of each chunk
+    def __init__(self, file: io.FileIO, size: int) -> None:
+        self.file, self.size = file, size
         self.start = self.file.read(self._START)
 
     def __len__(self) -> int:

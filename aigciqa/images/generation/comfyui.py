@@ -27,7 +27,7 @@ _PICTURES = ("latent_image", "latent", "latents", "samples", "image", "images", 
 _OTHERS = frozenset(
     """
     model clip vae positive negative conditioning control_net controlnet guider noise sampler sigmas seed noise_seed
-    text prompt clip_vision style_model upscale_model mask
+    text prompt clip_vision style_model upscale_model mask filename filename_prefix path caption metadata
     """.split()  # noqa: SIM905
 )
 _POSITIVE = ("positive", "positive_prompt", "text_positive", "positive_text")
@@ -55,7 +55,9 @@ _NO_TEXTS = frozenset(
     """.split()  # noqa: SIM905
 )
 #: Samplers behind each other that are followed to the first one.
-_MAX_CHAIN = 50
+_MAX_CHAIN = 10
+#: Nodes behind each other through which a value is handed on.
+_MAX_HOPS = 20
 
 
 def is_graph(graph: Mapping[str, Any]) -> bool:
@@ -159,15 +161,18 @@ class _Graph:
         """The inputs of a sampler, and of the nodes that hold its guider, noise and sigmas; its own come first."""
         found: dict[str, Any] = {}
         for key in self._backwards([sampler], lambda key: [self.inputs[key].get(part) for part in _PARTS], set()):
-            found = {**self.inputs[key], **found}
+            for name, value in self.inputs[key].items():
+                found.setdefault(name, value)
         return found
 
     def _value(self, inputs: Inputs, *names: str) -> object:
         """The value of the first input of some names that has one, here or in the node that it is linked to."""
         for name in names:
-            value, seen = inputs.get(name), set[str]()
-            while (link := self._link(value)) and link not in seen:
-                seen.add(link)
+            value = inputs.get(name)
+            for _ in range(_MAX_HOPS):
+                link = self._link(value)
+                if link is None:
+                    break
                 of_node = self.inputs[link]
                 value = next((of_node[each] for each in (name, *names, *_VALUES) if each in of_node), None)
                 if value is None and len(of_node) == 1:  # a node that hands on

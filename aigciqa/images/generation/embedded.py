@@ -27,9 +27,11 @@ _XMP_KEYWORD = "xml:com.adobe.xmp"
 _TEXT_CHUNKS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 _APP1, _APP11, _COMMENT = 0xE1, 0xEB, 0xFE
 _EXIF_NAME, _XMP_NAME = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
-#: Of a file, together; and how many of its parts are looked at.
+#: Of a PNG, together, so that many that inflate to much do no harm; and how many parts of a file are looked at.
 _MAX_TEXTS = 4 * MAX_TEXT
 _MAX_PARTS = 100_000
+#: AVIF and HEIF have one item with EXIF and one with XMP.
+_MAX_ITEMS = 4
 #: Of content credentials, which hold thumbnails, so much is looked into.
 _MAX_CREDENTIALS = 2**20
 #: The uuid of the box that holds content credentials in AVIF and HEIF (C2PA specification, A.5).
@@ -55,18 +57,11 @@ class Embedded:
     xmp: bytes | None = None
     has_credentials: bool = False
     claimed: str | None = None
-    length: int = 0
-
-    def add(self, name: str, text: str | None) -> None:
-        """Add a text, unless there is one of its name, or there is too much already."""
-        if text is not None and self.length + len(text) <= _MAX_TEXTS:
-            self.length += len(text)
-            self.texts.setdefault(name, text)
 
     def add_exif(self, data: Data) -> None:
         """Add the texts of EXIF data."""
         for name, text in exif.texts(data.removeprefix(_EXIF_NAME) if isinstance(data, bytes) else data):
-            self.add(name, text)
+            self.texts.setdefault(name, text)
 
     def add_credentials(self, content: bytes) -> None:
         """Note that there are content credentials, and by whom."""
@@ -88,7 +83,7 @@ def collect(data: Data) -> Embedded:
             _of_webp(data, found)
         elif head[:4] in exif.TIFF_SIGNATURES:
             found.add_exif(data)
-            found.xmp = exif.xmp_packet(data)
+            found.xmp = found.texts.pop("xmp", "").encode() or None
         elif head[4:8] in (b"ftyp", b"JXL "):
             _of_boxes(data, found)
     except (InputError, struct.error):  # where it is truncated, or gets shorter while it is read
@@ -97,9 +92,10 @@ def collect(data: Data) -> Embedded:
 
 
 def _of_png(data: Data, found: Embedded) -> None:
+    left = _MAX_TEXTS
     for kind, start, end in itertools.islice(png_chunks(data), _MAX_PARTS):
         if kind in _TEXT_CHUNKS or kind == b"eXIf":
-            if end - start - 12 > MAX_TEXT:
+            if end - start - 12 > MAX_TEXT or left < 0:
                 continue
             chunk = data[start + 4 : end]
             if zlib.crc32(chunk[:-4]) != int.from_bytes(chunk[-4:], "big"):
@@ -108,12 +104,11 @@ def _of_png(data: Data, found: Embedded) -> None:
                 found.add_exif(chunk[4:-4])
                 continue
             keyword, content = _text_chunk(kind, chunk[4:-4])
-            if content is None:
-                continue
+            left -= MAX_TEXT if content is None else len(content)
             if keyword == _XMP_KEYWORD:
                 found.xmp = found.xmp or content
-            else:
-                found.add(keyword, exif.decoded(content))
+            elif content is not None:
+                found.texts.setdefault(keyword, exif.decoded(content))
         elif kind == b"caBX":
             found.add_credentials(data[start + 8 : min(end - 4, start + _MAX_CREDENTIALS)])
 
@@ -145,7 +140,7 @@ def _of_jpeg(data: Data, found: Embedded) -> None:
             continue
         content = data[start + 4 : end]
         if marker == _COMMENT:
-            found.add("comment", exif.decoded(content))
+            found.texts.setdefault("comment", exif.decoded(content))
         elif marker == _APP11:
             if content.startswith(b"JP") and (found.has_credentials or b"c2pa" in content):
                 found.add_credentials(content)
@@ -168,6 +163,7 @@ def _of_webp(data: Data, found: Embedded) -> None:
 
 def _of_boxes(data: Data, found: Embedded) -> None:
     """AVIF and HEIF keep EXIF and XMP as items, which the box `meta` has a table of; JPEG XL has a box for each."""
+    has_table = False
     for kind, _, start, end in itertools.islice(boxes(data), _MAX_PARTS):
         content = slice(start, min(end, start + MAX_TEXT))
         if kind == b"Exif":
@@ -176,8 +172,9 @@ def _of_boxes(data: Data, found: Embedded) -> None:
             found.xmp = found.xmp or data[content]
         elif kind == b"jumb" or (kind == b"uuid" and data[start : start + 16] == _C2PA_UUID):
             found.add_credentials(data[start : min(end, start + _MAX_CREDENTIALS)])
-        elif kind == b"meta":
-            for item, where, length in _items(data[content]):
+        elif kind == b"meta" and not has_table:
+            has_table = True
+            for item, where, length in itertools.islice(_items(data[content]), _MAX_ITEMS):
                 if item == b"Exif":
                     _add_tiff(data[where : where + min(length, MAX_TEXT)], found)
                 else:
@@ -185,8 +182,9 @@ def _of_boxes(data: Data, found: Embedded) -> None:
 
 
 def _add_tiff(content: bytes, found: Embedded) -> None:
-    """Add EXIF data behind the four bytes that say where its TIFF header is."""
-    found.add_exif(content[4 + int.from_bytes(content[:4], "big") :])
+    """Add EXIF data behind the four bytes that say where its TIFF header is, which some writers leave out."""
+    is_bare = content[:4] in exif.TIFF_SIGNATURES
+    found.add_exif(content if is_bare else content[4 + int.from_bytes(content[:4], "big") :])
 
 
 def _items(meta: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -194,7 +192,7 @@ def _items(meta: bytes) -> Iterator[tuple[bytes, int, int]]:
     kinds: dict[int, bytes] = {}
     for kind, _, start, end in boxes(meta, 4):
         if kind == b"iinf":
-            first = start + (6 if meta[start] == 0 else 8)
+            first = start + (6 if meta[start : start + 1] == b"\0" else 8)
             for entry, _, at, last in itertools.islice(boxes(meta, first, end), _MAX_PARTS):
                 if entry == b"infe" and at + 12 <= last and meta[at] in (2, 3):
                     size = 2 if meta[at] == 2 else 4
@@ -229,11 +227,13 @@ def _places(box: bytes) -> Iterator[tuple[int, int, int]]:
         read(2)
         base = read(base_size)
         extents = read(2)
-        for _ in range(extents):
-            read(index_size)
-            where, length = base + read(offset_size), read(length_size)
-            if extents == 1 and method == 0:
-                yield number, where, length
+        if extents != 1:
+            read(extents * (index_size + offset_size + length_size))
+            continue
+        read(index_size)
+        where, length = base + read(offset_size), read(length_size)
+        if method == 0:
+            yield number, where, length
 
 
 def _claimed(content: bytes) -> str | None:

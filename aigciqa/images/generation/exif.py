@@ -9,13 +9,14 @@ from aigciqa.images.chunks import Data
 from aigciqa.images.generation.parameters import MAX_TEXT
 
 TIFF_SIGNATURES = {b"II*\0": "<", b"MM\0*": ">"}
-_EXIF_DIRECTORY, _USER_COMMENT, XMP = 0x8769, 0x9286, 0x02BC
-#: What ComfyUI writes is looked for in all of them; some tools count down from the last one.
+_EXIF_DIRECTORY, _USER_COMMENT, _XMP = 0x8769, 0x9286, 0x02BC
+#: ComfyUI writes into `Make` and `Model`; the names of other texts of a PNG are other ones.
 _NAMES = {
     0x010E: "imagedescription",
-    0x010F: "make",
-    0x0110: "model",
+    0x010F: "exif:make",
+    0x0110: "exif:model",
     0x0131: "software",
+    _XMP: "xmp",
     _USER_COMMENT: "usercomment",
 }
 #: Directories have a few dozen entries.
@@ -25,15 +26,9 @@ _TEXT_TYPES = frozenset({1, 2, 7, 129})
 
 
 def texts(data: Data) -> Iterator[tuple[str, str]]:
-    """The names and texts of the tags in which tools write."""
+    """The names and texts of the tags in which tools write; a TIFF file's `xmp` is its packet."""
     for tag, value, order in _values(data):
-        if tag in _NAMES:
-            yield _NAMES[tag], _comment(value, order) if tag == _USER_COMMENT else decoded(value)
-
-
-def xmp_packet(data: Data) -> bytes | None:
-    """The XMP packet of a TIFF file."""
-    return next((value for tag, value, _ in _values(data) if tag == XMP), None)
+        yield _NAMES[tag], _comment(value, order) if tag == _USER_COMMENT else decoded(value)
 
 
 def decoded(value: bytes) -> str:
@@ -50,15 +45,18 @@ def _values(data: Data) -> Iterator[tuple[int, bytes, str]]:
     order = TIFF_SIGNATURES.get(data[:4])
     if order is None or len(data) < 8:
         return
-    directories = list(struct.unpack(order + "I", data[4:8]))
+    directories, seen = list(struct.unpack(order + "I", data[4:8])), set[int]()
     for start in directories:
         count = int.from_bytes(data[start : start + 2], "little" if order == "<" else "big")
         entries = data[start + 2 : start + 2 + 12 * min(count, _MAX_ENTRIES)]
         for tag, kind, length, where in struct.iter_unpack(order + "HHII", entries[: len(entries) // 12 * 12]):
             if tag == _EXIF_DIRECTORY and len(directories) == 1:
                 directories.append(where)
-            elif (tag in _NAMES or tag == XMP) and kind in _TEXT_TYPES and 4 < length <= MAX_TEXT:
-                yield tag, data[where : where + length], order
+            elif tag in _NAMES and tag not in seen and kind in _TEXT_TYPES and 4 < length <= MAX_TEXT:
+                seen.add(tag)
+                value = data[where : where + length]
+                if len(value) == length:
+                    yield tag, value, order
 
 
 def _comment(value: bytes, order: str) -> str:

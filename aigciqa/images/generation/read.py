@@ -27,7 +27,7 @@ _XMP_TEXTS = {
     ("http://ns.adobe.com/exif/1.0/", "UserComment"): "usercomment",
     ("http://purl.org/dc/elements/1.1/", "description"): "dc:description",
     (_IPTC, "AIPromptInformation"): "prompt",
-    (_IPTC, "AISystemUsed"): "software",
+    (_IPTC, "AISystemUsed"): "aisystemused",
 }
 _SIDECARS = (".txt", ".json")
 _DALL_E = re.compile(r"DALL.{1,3}E \d{4}-\d\d-\d\d \d\d\.\d\d\.\d\d - (.+)\.\w+")
@@ -65,7 +65,7 @@ def read_generation(image: str | os.PathLike[str] | bytes) -> GenerationParamete
         return generation_of(read_content(path))
     try:
         with object_stores.open_regular(path) as (stream, size):
-            return generation_of(FileBytes(stream, size), path)
+            return generation_of(FileBytes(stream.raw, size), path)
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
         raise ImageError(f"{path or repr(path)}: {getattr(error, 'strerror', None) or error}") from error
 

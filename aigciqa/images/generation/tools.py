@@ -22,8 +22,8 @@ _NAMES = (
     "usercomment",
     "prompt",
     "workflow",
-    "model",
-    "make",
+    "exif:model",
+    "exif:make",
     "imagedescription",
     "comment",
     "dc:description",
@@ -97,7 +97,7 @@ def _candidates(texts: Texts) -> Iterator[GenerationParameters]:
         if found is not None:
             yield found
     if "prompt" in texts and not graphs:  # a text for each parameter, as Easy Diffusion and scripts write them
-        yield _of_keys(texts, texts.get("software"))
+        yield _of_keys(texts, texts.get("aisystemused") or texts.get("software"))
 
 
 def _of_object(found: Mapping[str, Any]) -> GenerationParameters | None:
