@@ -244,7 +244,7 @@ def test_several_metrics_make_a_row_each(write_images: Write, tmp_path: Path) ->
         (["gen", "--dimension", "overall"], "dimension is one of quality"),
         (["gen", "--device", "warp"], "--device warp"),
         (["gen", "--device", "cuda:99"], "--device cuda:99"),
-        (["gen", "--group-by", "("], "neither 'parent' nor a regular expression"),
+        (["gen", "--group-by", "("], "neither 'parent', a generation parameter"),
         (["gen", "--batch-size", "0"], "0 is not in the range x>=1"),
         (["gen", "--no-such-flag"], "No such option"),
     ],

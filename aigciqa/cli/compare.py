@@ -192,7 +192,6 @@ def _score_folders(
     from aigciqa.compare.groups import Group
     from aigciqa.scoring import matching, sources
     from aigciqa.scoring.engine import Engine
-    from aigciqa.scoring.generation import Wanted
 
     check_metrics(names, weights)
     skipped: sources.Skipped = {}
@@ -217,7 +216,7 @@ def _score_folders(
             yield pairs[folder](each) if pairs else each.item
 
     groups = {}
-    with contextlib.closing(Engine(metrics, batch_size, workers, generation=Wanted(fields))) as engine:
+    with contextlib.closing(Engine(metrics, batch_size, workers, generation=fields)) as engine:
         for folder in folders:
             name, relatives = titles[folder], list[str]()
             records = engine.run(items(folder, relatives))
@@ -296,7 +295,8 @@ def _write_report(path: str, result: Result, dimensions: Sequence[str], known: M
     """A report of all rows, grouped as they were compared."""
     from aigciqa.report import write_report
 
-    carried = dict.fromkeys(name for group in result.groups if group.table is not None for name in group.table.others)
+    others = (name for group in result.groups if group.table is not None for name in group.table.others)
+    carried = dict.fromkeys([*_MATCHED_BY, *others])
     columns = columns_of(dimensions, carried)
     blank = dict.fromkeys(columns)
     rows = (
@@ -312,6 +312,7 @@ def _write_report(path: str, result: Result, dimensions: Sequence[str], known: M
         rows,
         columns,
         matches=matches,
+        by_seed=result.matching.seeds is not None,
         title=f"Comparison of {title}",
         baseline=result.baseline,
         metrics=known,

@@ -194,8 +194,8 @@ def _matched(result: Result) -> str:
     if not matched:
         if have_prompts(result.groups):
             return (
-                f"Images are not matched: no two groups have {MIN_MATCHED} prompts or more in common. Scores of different "
-                "prompts are compared: differences may be those of the prompts."
+                f"Images are not matched: no two groups have {MIN_MATCHED} prompts or more in common. Scores of "
+                "different prompts are compared: differences may be those of the prompts."
             )
         return (
             f"Images are not matched: no two groups have {MIN_MATCHED} prompts or more in common that their paths, "

@@ -20,6 +20,7 @@ from aigciqa.errors import InputError
 from aigciqa.images.names import IMAGE_SUFFIXES, is_image_name
 from aigciqa.records import Item
 from aigciqa.scoring import archives
+from aigciqa.scoring.generation import Wanted
 from aigciqa.scoring.manifests import beside
 from aigciqa.tables.columns import MANIFEST_COLUMNS, columns_of, dimensions_of, to_row
 from aigciqa.tables.csv_text import SWALLOWED, plain, swallows
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from aigciqa.metric import Metric
     from aigciqa.records import Content
     from aigciqa.scoring.engine import Engine
-    from aigciqa.scoring.generation import Wanted
 
 Kind = Literal["images", "webdataset", "csv", "jsonl", "parquet"]
 _KINDS: dict[str, Kind] = {".tar": "webdataset", ".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
@@ -167,7 +167,9 @@ class Setup:
             dtype = fast_dtype(metric.device)
             metric.autocast_dtype = None if dtype is torch.float32 else dtype
         workers = self.workers if self.workers is not None else threads
-        return Engine(metrics, self.batch_size, workers, self.strict, generation=self.generation)
+        read = self.generation or Wanted()
+        columns = read.columns if self.generation is not None else None
+        return Engine(metrics, self.batch_size, workers, self.strict, generation=columns, group_by=read.group_by)
 
 
 class _BatchScorer:

@@ -35,6 +35,8 @@ class Image(NamedTuple):
     prompt: str  # by which it is resampled
     text: str | None  # of its prompt
     match: str | None  # as `Report.add` was given it
+    seed: str | None
+    model: str | None
 
 
 class Failure(NamedTuple):
@@ -99,6 +101,7 @@ class Collection:
         self._values: dict[tuple[str, str], array[float]] = {}  # by metric and column
         self._scored: set[tuple[int, str]] = set()  # index of an image, and metric
         self._indices: dict[Image, int] = {}
+        self._texts: dict[str, str] = {}
 
     def add(self, row: Mapping[str, Any], quality_map: NDArray[Any] | None, match: str | None) -> None:
         """Take a row, its map and its match as `Report.add` does."""
@@ -108,8 +111,10 @@ class Collection:
             if len(self.failures) < FAILURE_LIMIT:
                 self.failures.append(Failure(row["image"], group, metric, row["error"]))
             return
-        text = str(row["prompt"]) if row.get("prompt") else None
-        index = self._index(Image(row["image"], row["reference"] or None, group, prompt_of(row), text, match), metric)
+        text, seed, model = (str(row[name]) if row.get(name) else None for name in ("prompt", "seed", "model"))
+        text = text and self._texts.setdefault(text, text)  # several images have it
+        image = Image(row["image"], row["reference"] or None, group, prompt_of(row), text, match, seed, model)
+        index = self._index(image, metric)
         for name in (*self.dimensions, *self.uncertainty.values()):
             if not math.isnan(value := finite(row.get(name))):
                 values = self._values.setdefault((metric, name), array("d"))

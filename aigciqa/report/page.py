@@ -44,6 +44,7 @@ def write_report(
     *,
     maps: Iterable[NDArray[Any] | None] | None = None,
     matches: Iterable[str | None] | None = None,
+    by_seed: bool = False,
     title: str = DEFAULT_TITLE,
     baseline: str | None = None,
     metrics: Mapping[str, MetricFacts] | None = None,
@@ -61,6 +62,7 @@ def write_report(
         maps: the quality map (h, w) of each row, or None.
         matches: of each row what it has in common with rows of other groups; empty: nothing. None: as
             `aigciqa.compare` finds it.
+        by_seed: compare only rows of the same match and the same cell `seed`, which all of them have.
         title: of the page.
         baseline: the group that others are compared with; None: the best groups, pair by pair.
         metrics: name -> what is known of it: `ScoreTable.metrics`, or `{metric.name: metric.config.facts}`. Of others
@@ -82,7 +84,7 @@ def write_report(
         >>> write_report(f"{tempfile.mkdtemp()}/report.html", rows, columns).name
         'report.html'
     """
-    report = Report(path, columns, title=title, baseline=baseline, metrics=metrics)
+    report = Report(path, columns, by_seed=by_seed, title=title, baseline=baseline, metrics=metrics)
     maps = iter(maps) if maps is not None else itertools.repeat(None)
     matches = iter(matches) if matches is not None else itertools.repeat(None)
     for row in rows:
@@ -101,12 +103,14 @@ class Report:
         path: str | os.PathLike[str],
         columns: Sequence[str],
         *,
+        by_seed: bool = False,
         title: str = DEFAULT_TITLE,
         baseline: str | None = None,
         metrics: Mapping[str, MetricFacts] | None = None,
     ) -> None:
         check_target(path)
         self.path = Path(path)
+        self.by_seed = by_seed
         self.title = title
         self.baseline = baseline
         self.collection = Collection(columns, metrics or {})
@@ -156,9 +160,9 @@ def _render(report: Report, thumbnails: Thumbnails) -> str:
     collection = report.collection
     columns = collection.columns()
     members = sections.members_of(collection)
-    matches = matches_of(collection, members)
-    gallery = select_gallery(collection, columns, matches)
-    grid = shared_prompts(collection, gallery, matches)
+    matches = matches_of(collection, members, report.by_seed)
+    gallery = select_gallery(collection, columns, matches.keys)
+    grid = shared_prompts(collection, gallery, matches.keys)
     images = [collection.images[index].path for index in gallery.indices]
     thumbnails.make([*images, *gallery.references])
     data = payload(collection, columns, members, gallery, report.path.parent)

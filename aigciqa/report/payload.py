@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from aigciqa.images.colour_maps import levels_below, palette
 from aigciqa.report.collection import PEOPLE, Collection, Column, SmallMap
-from aigciqa.report.prompts import distinct_names
+from aigciqa.report.prompts import clipped, distinct_names
 from aigciqa.report.sections import Members
 from aigciqa.stats.reference_sets import ReferenceSet
 from aigciqa.tables.text import without_nan
@@ -76,6 +76,7 @@ def payload(
     largest = sorted(members, key=lambda group: -len(members[group]))[:COLOURED_LIMIT]
     coloured = [group for group in members if group in largest]
     group_index = {group: index for index, group in enumerate(groups)}
+    texts = {text: index for index, text in enumerate(dict.fromkeys(image.text for image in images if image.text))}
     reference_index = {reference: index for index, reference in enumerate(gallery.references)}
     return {
         "columns": [
@@ -95,7 +96,10 @@ def payload(
         "coloured": coloured,
         "images": [image.path for image in images],
         "names": distinct_names([image.path for image in images]),
-        "texts": [image.text for image in images],
+        "prompts": [clipped(text) for text in texts],
+        "prompt": [None if image.text is None else texts[image.text] for image in images],
+        "seeds": [image.seed for image in images],
+        "models": [image.model for image in images],
         "links": [_link(image.path, folder) for image in images],
         "group": [group_index[image.group] for image in images],
         "reference": [None if image.reference is None else reference_index[image.reference] for image in images],

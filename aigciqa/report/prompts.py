@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aigciqa.compare.groups import Group, match
 from aigciqa.report.collection import Collection
@@ -14,28 +14,47 @@ if TYPE_CHECKING:
     from aigciqa.report.payload import Gallery
     from aigciqa.report.sections import Members
 
+#: Characters of a prompt on the page.
+TEXT_LIMIT = 2000
 
-def matches_of(collection: Collection, members: Members) -> list[str | None]:
-    """What each image has in common with those of other groups; None: nothing.
 
-    As the rows were given it, if any was, else as `aigciqa.compare` finds it for the listed groups.
+class Matches(NamedTuple):
+    """What each image has in common with those of other groups; None: nothing."""
+
+    keys: list[str | None]  # its prompt
+    seeds: list[str | None]  # of its prompt, if only the same seeds are compared
+
+
+def matches_of(collection: Collection, members: Members, by_seed: bool | None = None) -> Matches:
+    """What images have in common.
+
+    As the rows were given it, if any was, and by seed if that is given, too; else as `aigciqa.compare` finds it for the
+    listed groups.
     """
     images = collection.images
+    nothing: list[str | None] = [None] * len(images)
     if any(image.match is not None for image in images):
-        return [image.match or None for image in images]
-    matches: list[str | None] = [None] * len(images)
+        return Matches(
+            [image.match or None for image in images], [each.seed for each in images] if by_seed else nothing
+        )
+    matches = Matches(nothing, nothing.copy())
     if len(members) < 2:
         return matches
     groups = []
     for group, indices in members.items():
         rows = [
-            {"image": image.path, "reference": image.reference, "prompt": image.text, "error": None}
+            {
+                "image": image.path, "reference": image.reference, "prompt": image.text, "seed": image.seed,
+                "error": None,
+            }
             for image in map(images.__getitem__, indices)
-        ]
+        ]  # fmt: skip
         groups.append(Group.of_rows(group, rows))
-    for group, keys in match(groups).keys.items():
-        for index, key in zip(members[group], keys, strict=True):
-            matches[index] = key
+    found = match(groups)
+    for known, by_group in zip(matches, (found.keys, found.seeds or {}), strict=True):
+        for group, values in by_group.items():
+            for index, value in zip(members[group], values, strict=True):
+                known[index] = value
     return matches
 
 
@@ -69,12 +88,17 @@ def shared_prompts(
         "rows": [
             {
                 "name": file_name(row["reference"] or row["key"]),
-                "text": " / ".join(row["texts"]),
+                "text": clipped(" / ".join(row["texts"])),
                 "reference": references.get(row["reference"]),
             }
             for row in rows
         ],
     }
+
+
+def clipped(text: str) -> str:
+    """A text as the page has it: a long one loses its end."""
+    return text if len(text) <= TEXT_LIMIT else f"{text[: TEXT_LIMIT - 1]}…"
 
 
 def distinct_names(paths: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aigciqa.report.collection import PEOPLE, Collection, Column
+from aigciqa.report.prompts import Matches
 from aigciqa.stats.bootstrap import Interval
 from aigciqa.stats.correlations import srcc_interval
 from aigciqa.stats.groups import Difference, GroupSummary, Scores, differences, summaries
@@ -118,12 +119,12 @@ def panels(
     collection: Collection,
     columns: Sequence[Column],
     members: Members,
-    matches: Sequence[str | None],
+    matches: Matches,
     baseline: str | None = None,
 ) -> list[Panel]:
     """What there is to say of each column; all groups are compared with the baseline, or the best with each other."""
     prompts = np.array([image.prompt for image in collection.images], dtype=object)
-    by_group = {group: _known(matches, indices) for group, indices in members.items()}
+    keys, seeds = ({group: _known(each, indices) for group, indices in members.items()} for each in matches)
     found = []
     for column in columns:
         values, failed = column.values, collection.failed
@@ -135,7 +136,7 @@ def panels(
         all_failed = sum(count for (metric, _), count in failed.items() if metric == column.metric)
         total = _line(whole, all_failed, column, np.arange(len(values)))
         scored = [line.summary.name for line in lines if line.summary.n]
-        pairs = _pairs({group: Scores(values[members[group]], by_group[group]) for group in scored}, baseline)
+        pairs = _pairs({group: Scores(values[members[group]], keys[group], seeds[group]) for group in scored}, baseline)
         extent = float(np.nanmin(values)), float(np.nanmax(values))
         found.append(Panel(column, lines, total, pairs, _both_ways(pairs), *extent, Axis.over(*extent)))
     return found

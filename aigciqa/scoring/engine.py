@@ -17,17 +17,20 @@ from torch import Tensor
 from aigciqa.create import as_metrics
 from aigciqa.errors import ImageError, InputError
 from aigciqa.heads import Head
+from aigciqa.images.generation.read import generation_of
 from aigciqa.metric import Metric
 from aigciqa.records import Item, Record
 from aigciqa.scoring.decoding import DECODERS, Decoder, DecoderPool, Decoding, Preprocessed
 from aigciqa.scoring.encoder import BatchEncoder, Encoded, Encoder, Maps, encoders
-from aigciqa.scoring.generation import Wanted, generation_of, wanted
+from aigciqa.scoring.generation import wanted
 from aigciqa.scoring.inference_threads import InferenceThreads
 from aigciqa.scoring.items import PathLike, items_of
 from aigciqa.scoring.reference_cache import Reference, ReferenceCache
 from aigciqa.tables.columns import percentile_columns, std_columns
+from aigciqa.utils import object_stores
 from aigciqa.utils.hardware import check_huge_pages, settle_threads
 from aigciqa.utils.lookahead import look_ahead
+from aigciqa.utils.paths import at_home
 
 if TYPE_CHECKING:
     import numpy as np
@@ -129,13 +132,13 @@ def score_files(
         for each in metrics:
             each.config.reference_set()  # or an error
     items = items_of(images, references, metrics)
-    to_read = wanted(generation, group_by)
+    wanted(generation, group_by)  # or an error
 
     def records() -> Generator[Record, None, None]:
         engine = Engine(
             metrics, batch_size, workers, strict,
             maps=maps, decoder=decoder, uncertainty=uncertainty, percentiles=percentiles,
-            generation=to_read,
+            generation=generation, group_by=group_by,
         )  # fmt: skip
         with closing(engine):
             yield from engine.run(items)
@@ -171,7 +174,8 @@ class Engine:
         decoder: Decoder = "pillow",
         uncertainty: bool = False,
         percentiles: bool = False,
-        generation: Wanted | None = None,
+        generation: Sequence[str] | None = None,
+        group_by: str | None = None,
     ) -> None:
         settle_threads()
         batch_size = batch_size or default_batch(metrics)
@@ -184,7 +188,7 @@ class Engine:
         self.maps = maps
         self.uncertainty = uncertainty
         self.percentiles = percentiles
-        self.generation = generation
+        self.generation = wanted(generation, group_by)
         is_on_cpu = all(each.device.type == "cpu" for each in metrics)
         if is_on_cpu and any(each.network is not None for each in self.encoders.values()):
             check_huge_pages()
@@ -332,7 +336,8 @@ class Entry:
 
     def look(self, item: Item, content: bytes) -> None:
         """Note how the image was generated."""
-        self.generation = generation_of(item, content)
+        is_file = item.content is None and not object_stores.is_url(item.image)
+        self.generation = generation_of(content, at_home(item.image) if is_file else None)
 
     def fail(self, metrics: Iterable[Metric], reason: str) -> None:
         """Note why metrics can't score it; what was noted first stays."""

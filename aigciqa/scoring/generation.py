@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from aigciqa.errors import ImageError, InputError
-from aigciqa.images import parquet
+from aigciqa.errors import InputError
 from aigciqa.images.generation.parameters import FIELDS, GenerationParameters
-from aigciqa.images.generation.read import read_generation
 from aigciqa.records import Item
-from aigciqa.utils import object_stores
 
 
 @dataclass(frozen=True)
@@ -69,14 +65,3 @@ def check_fields(names: Sequence[str], what: str) -> None:
             raise InputError(
                 f"{what}: {name!r} is no field of generation parameters; {hint}they are {', '.join(FIELDS)}"
             )
-
-
-def generation_of(item: Item, content: bytes) -> GenerationParameters | None:
-    """The parameters of an image whose file has been read; None if it is gone by now.
-
-    For a file of its own on this machine, files beside it count, too.
-    """
-    is_file = item.content is None and not object_stores.is_url(item.image) and parquet.place_of(item.image) is None
-    with contextlib.suppress(ImageError):
-        return read_generation(item.image if is_file else content)
-    return None

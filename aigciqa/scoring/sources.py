@@ -129,8 +129,8 @@ def group_by(rule: str, columns: Collection[str] = ()) -> Callable[[Item], Item]
         pattern = re.compile(rule)
     except re.error as error:
         raise SourceError(
-            f"--group-by {rule!r} is neither 'parent' nor a field of generation parameters ({', '.join(FIELDS)}) nor a "
-            f"column of a manifest nor a regular expression: {error}"
+            f"--group-by {rule!r} is neither 'parent', a generation parameter ({', '.join(FIELDS)}), a column of a "
+            f"manifest nor a regular expression: {error}"
         ) from None
 
     def by_pattern(item: Item) -> Item:

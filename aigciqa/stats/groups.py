@@ -260,7 +260,7 @@ def _compared_means(first: ScoresByPrompt, second: ScoresByPrompt) -> tuple[floa
 
 
 class _Matched(NamedTuple):
-    """The means (m,) of the prompts that two groups have in common, over the seeds in common where these are matched."""
+    """The means (m,) of the prompts that two groups have in common, over common seeds where these are matched."""
 
     first: Array
     second: Array

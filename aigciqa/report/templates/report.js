@@ -7,6 +7,7 @@ const thumbnails = byId("thumbnails").textContent.split("\n");
 const MIN_CARD = 190; // pixels; a card with an image prompt is wider by half
 const TEXT_HEIGHT = 64; // of a card, below the image
 const STANDING_HEIGHT = 34; // of two lines that say where its score stands in a reference set
+const PROMPT_HEIGHT = 36; // of two lines of its prompt
 const GAP = 14;
 const OVERSCAN_ROWS = 2;
 const PRINTED_CARDS = 48; // half from the top of the order, half from its end
@@ -68,6 +69,8 @@ const fileName = (path) => path.slice(Math.max(path.lastIndexOf("/"), path.lastI
 
 const inOrder = new Intl.Collator("en", { numeric: true }).compare;
 
+const promptText = (index) => data.prompts[data.prompt[index]] ?? "";
+
 /** What the prompt of an image is called: by its text, else by its file. */
 function promptName(index) {
   const row = data.grid?.rows[data.grid.row[index]];
@@ -120,12 +123,15 @@ class Gallery {
     this.form = byId("controls");
     this.list = byId("cards");
     this.textHeight = TEXT_HEIGHT + (data.columns.some((column) => column.percentiles.length) ? STANDING_HEIGHT : 0);
+    if (data.prompts.length) this.textHeight += PROMPT_HEIGHT;
     this.list.style.setProperty("--text-height", `${this.textHeight}px`);
     this.order = [];
     this.cards = new Map(); // position in the order -> its element
     this.active = 0; // the position that Tab reaches
     this.texts = data.images.map((image, index) =>
-      [image, data.references[data.reference[index]] ?? "", data.groups[data.group[index]]].join("\n").toLowerCase(),
+      [image, data.references[data.reference[index]] ?? "", data.groups[data.group[index]], promptText(index)]
+        .join("\n")
+        .toLowerCase(),
     );
     this.hasReferences = data.references.length > 0;
     this.fillControls();
@@ -405,8 +411,9 @@ class Gallery {
       element("span", { className: "dimension", textContent: column.dimension }),
       element("span", { className: "standing", textContent: standing }),
     );
+    if (promptText(index)) text.append(element("span", { className: "prompt" }, bdi(promptText(index))));
     const sentence = [`${column.label} ${scoreText(column, index)}`, standing].filter(Boolean).join(", ");
-    const title = `${data.images[index]}\n${sentence}`;
+    const title = [data.images[index], sentence, promptText(index)].filter(Boolean).join("\n");
     const button = element("button", { type: "button", tabIndex: -1, title }, pair, text);
     button.setAttribute("aria-label", `${name}, ${data.groups[data.group[index]]}, ${sentence}`);
     const item = element("li", { className: "card" }, button);
@@ -562,7 +569,8 @@ class Viewer {
     byId("viewer-scores").tBodies[0].replaceChildren(...rows);
     const metadata = [["File", bdi(data.images[index])]];
     if (data.groups.length > 1) metadata.push(["Group", groupName(data.group[index])]);
-    if (data.texts[index]) metadata.push(["Prompt", bdi(data.texts[index])]);
+    const known = [["Prompt", promptText(index)], ["Seed", data.seeds[index]], ["Model", data.models[index]]];
+    metadata.push(...known.filter(([, value]) => value).map(([name, value]) => [name, bdi(value)]));
     if (data.reference[index] !== null) metadata.push(["Image prompt", bdi(data.references[data.reference[index]])]);
     byId("viewer-metadata").replaceChildren(
       ...metadata.flatMap(([name, value]) => [
