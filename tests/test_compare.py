@@ -19,10 +19,11 @@ from click.testing import CliRunner, Result
 
 from aigciqa.cli.compare import main
 from aigciqa.compare.groups import GROUP_LIMIT, Group, compare, match
+from aigciqa.compare.picking import by_step, checkpoint_names
 from aigciqa.records import Record
 from aigciqa.scoring import decoding
 from aigciqa.scoring.sinks import FileSink
-from aigciqa.stats.groups import MIN_PROVING
+from aigciqa.stats.groups import proving_prompts
 from aigciqa.tables import provenance
 from aigciqa.tables.columns import columns_of, to_row
 from aigciqa.tables.text import probability, rounded
@@ -292,9 +293,9 @@ class TestTables:
         assert "noise alone could turn it" in done.stdout
 
     def test_few_prompts_are_said_to_prove_nothing(self, tmp_path: Path) -> None:
-        count = MIN_PROVING - 1
+        count = proving_prompts(1) - 1
         path = table(tmp_path / "few.csv", rows("a", 3, count, group="a"), rows("b", 4, count, group="b"))
-        assert f"Fewer than {MIN_PROVING} prompts prove nothing" in run(path).stdout
+        assert f"Fewer than {proving_prompts(1)} prompts prove nothing" in run(path).stdout
 
     def test_unmatched_groups_are_said_to_be(self, tmp_path: Path) -> None:
         path = table(
@@ -516,3 +517,133 @@ class TestFolders:
         done = run(*arguments)
         assert done.exit_code == 2
         assert complaint in " ".join(done.stderr.split())
+
+
+class TestCheckpoints:
+    """`--by checkpoint`, and one table divided by a column."""
+
+    @pytest.mark.parametrize(
+        ("paths", "names"),
+        [
+            (["runs/step-500/samples", "runs/step-1000/samples"], ["step-500", "step-1000"]),
+            (["out/checkpoint-1000/", "out/checkpoint-2000"], ["checkpoint-1000", "checkpoint-2000"]),
+            (["epoch=3-step=900/x", "epoch=4-step=1200/x"], ["epoch=3-step=900", "epoch=4-step=1200"]),
+            (["a/step-1/x", "b/step-1/x", "b/step-2/x"], ["a/step-1", "b/step-1", "b/step-2"]),
+            (["runs/samples", "runs/samples/last"], ["samples", "samples/last"]),
+            (["s3://bucket/step-1/x", "s3://bucket/step-2/x"], ["step-1", "step-2"]),
+        ],
+    )
+    def test_names_are_what_tells_paths_apart(self, paths: list[str], names: list[str]) -> None:
+        assert checkpoint_names(paths) == names
+
+    def test_order_is_that_of_training(self) -> None:
+        names = ["final", "Step-1500", "step-1000", "base", "step-500"]
+        assert sorted(names, key=by_step) == ["base", "step-500", "step-1000", "Step-1500", "final"]
+        epochs = ["epoch=10-step=3000", "epoch=3-step=900"]
+        assert sorted(epochs, key=by_step) == ["epoch=3-step=900", "epoch=10-step=3000"]
+
+    def test_the_pick_is_what_the_pairs_say(self) -> None:
+        means = {"step-1": 3.0, "step-2": 3.58, "step-3": 3.6, "step-4": 3.57}
+        groups = [Group.of_rows(name, rows(name, mean)) for name, mean in means.items()]
+        (found,) = compare(groups, ["quality"], pick_best=True).comparisons
+        pick = found.pick
+        assert pick is not None
+        assert pick.order == tuple(means)
+        assert (pick.best, pick.runner_up) == (found.summaries[0], found.summaries[1].name)
+        pairs = {each.second: each for each in found.differences if each.first == pick.best.name}
+        assert {lead.second: lead for lead in pick.leads} == pairs
+        assert [lead.second for lead in pick.leads] == [name for name in means if name != pick.best.name]
+        assert pick.as_good == tuple(name for name in means if name not in pairs or not pairs[name].is_significant)
+        assert 1 < len(pick.as_good) < 4
+        (with_baseline,) = compare(groups, ["quality"], pick_best=True, baseline="step-1").comparisons
+        assert with_baseline.pick == pick
+        assert len(with_baseline.differences) == 3
+
+    def test_a_checkpoint_without_scores_is_not_among_them(self) -> None:
+        groups = [Group.of_rows(name, rows(name, 3.0)) for name in ("step-1", "step-2")]
+        groups.append(Group.of_rows("step-3", [row(f"step-3/{n}.png", None) for n in range(20)]))
+        (found,) = compare(groups, ["quality"], pick_best=True).comparisons
+        assert found.pick is not None
+        assert found.pick.order == ("step-1", "step-2")
+
+    def checkpoints(self, folder: Path, means: Mapping[str, float]) -> list[str]:
+        found = []
+        for name, mean in means.items():
+            (folder / name).mkdir()
+            found.append(table(folder / name / "scores.csv", rows(name, mean)))
+        return found
+
+    @pytest.mark.parametrize(
+        ("means", "words"),
+        [
+            ({"step-500": 3, "step-1000": 5, "step-1500": 4}, "It is significantly better than each of the others."),
+            ({"step-500": 3, "step-1000": 3, "step-1500": 3}, "Any of them may be as good."),
+            (
+                {"step-500": 1, "step-1000": 3, "step-1500": 3, "step-2000": 3, "step-2500": 2},
+                "Any of step-1000 to step-2000 may be as good.",
+            ),
+            ({"step-500": 3, "step-1000": 1, "step-1500": 3}, "Any of step-500, step-1500 may be as good."),
+        ],
+    )
+    def test_what_may_be_as_good_is_said(self, tmp_path: Path, means: Mapping[str, float], words: str) -> None:
+        paths = self.checkpoints(tmp_path, {name: float(mean) for name, mean in means.items()})
+        done = run(*sorted(paths), "--by", "checkpoint", "--dimension", "quality")
+        assert done.exit_code == 0
+        assert words in done.stdout
+        assert f"is best of {len(means)} checkpoints, with a mean of" in done.stdout
+        assert done.stdout.count("confirm it on prompts that it was not picked by") == 1
+
+    def test_each_dimension_picks_its_own_and_json_has_it_all(self, tmp_path: Path) -> None:
+        paths = self.checkpoints(tmp_path, {"step-500": 3.0, "step-1000": 5.0, "step-1500": 4.0})
+        assert run(*paths, "--by", "checkpoint").stdout.count("step-1000 is best of 3 checkpoints") == 2
+        found = json.loads(run(*paths, "--by", "checkpoint", "--format", "json").stdout)
+        assert [each["name"] for each in found["groups"]] == ["step-500", "step-1000", "step-1500"]
+        for block in found["blocks"]:
+            pick = block["pick"]
+            assert (pick["best"]["name"], pick["runner_up"], pick["as_good"]) == (
+                "step-1000",
+                "step-1500",
+                ["step-1000"],
+            )
+            assert [lead["second"] for lead in pick["leads"]] == ["step-500", "step-1500"]
+
+    def test_a_baseline_has_its_short_name(self, tmp_path: Path) -> None:
+        paths = self.checkpoints(tmp_path, {"step-500": 3.0, "step-1000": 5.0})
+        done = run(*paths, "--by", "checkpoint", "--baseline", "step-500", "--fail-below", "0.9")
+        assert done.exit_code == 0
+        assert "step-1000 is best of 2 checkpoints" in done.stdout
+        assert "passed: nr-lite · quality: step-1000" in done.stdout
+
+    def test_folders_of_pictures(self, tmp_path: Path, write_images: Callable[..., list[str]]) -> None:
+        for step in (500, 1000):
+            write_images(f"runs/step-{step}/samples", "1.png", "2.png")
+        done = run(*(str(tmp_path / f"runs/step-{step}/samples") for step in (1000, 500)), "--by", "checkpoint",
+                   "-m", "nr-lite", "--quiet")  # fmt: skip
+        assert done.exit_code == 0
+        assert "step-500" in done.stdout
+        assert "best of 2 checkpoints" in done.stdout
+
+    def test_one_table_is_divided_by_a_column(self, tmp_path: Path) -> None:
+        parts = {"sdxl": rows("a", 3), "flux": rows("b", 4)}
+        columns = (*columns_of(DIMENSIONS), "model", "checkpoint")
+        sink = FileSink(str(tmp_path / "all.csv"), columns)
+        sink.start()
+        for number, (model, part) in enumerate(parts.items()):
+            sink.write([{**each, "model": model, "checkpoint": f"step-{10 - number}"} for each in part])
+        sink.close()
+        path = str(tmp_path / "all.csv")
+        by_model = json.loads(run(path, "--by", "model", "--format", "json").stdout)
+        assert [each["name"] for each in by_model["groups"]] == ["sdxl", "flux"]
+        assert by_model["blocks"][0]["pick"] is None
+        by_checkpoint = run(path, "--by", "checkpoint", "--dimension", "quality").stdout
+        assert "step-9 is best of 2 checkpoints" in by_checkpoint
+        assert "Its lead over step-10 (runner-up, last)" in by_checkpoint
+        for arguments, complaint in (
+            ([path, "--by", "modle"], "has no column 'modle'; it has"),
+            ([path, str(tmp_path), "--by", "model"], "--by model divides one folder or table; got 2 arguments"),
+            ([str(tmp_path), "--by", "checkpoint"], "is one group: name several folders"),
+            ([path, "--by", "metric"], "are of one metric: name another column"),
+        ):
+            done = run(*arguments)
+            assert done.exit_code == 2
+            assert complaint in " ".join(done.stderr.split())

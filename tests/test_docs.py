@@ -35,7 +35,14 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 REFERENCE = sorted((ROOT / "docs/reference").glob("*.rst"))
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
 #: Between the command and Ray; not for others.
-INTERNAL = ("aigciqa.errors.shortened", "aigciqa.integrations.ray.Setup", "aigciqa.integrations.shards.")
+INTERNAL = (
+    "aigciqa.errors.shortened",
+    "aigciqa.integrations.checkpoint_scores.TrainingScores",
+    "aigciqa.integrations.diffusers.PictureScorer",
+    "aigciqa.integrations.diffusers.evaluating",
+    "aigciqa.integrations.ray.Setup",
+    "aigciqa.integrations.shards.",
+)
 FENCE = re.compile(r"^ *```(bash|python)(?: run)?\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 
 

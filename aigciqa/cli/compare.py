@@ -31,6 +31,7 @@ from aigciqa.cli.common import (
     weights_option,
     writing,
 )
+from aigciqa.compare.picking import by_step, checkpoint_names
 from aigciqa.records import Item
 from aigciqa.registry import SCORE_RANGES, known_metric
 from aigciqa.tables.columns import columns_of, dimensions_of, to_row
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
 #: More groups are counted, not named, in a report's title.
 _TITLE_NAMES = 4
+#: Value of --by that picks one.
+_CHECKPOINT = "checkpoint"
 #: Generation parameters by which images are matched.
 _MATCHED_BY = ("prompt", "seed")
 
@@ -58,6 +61,11 @@ _MATCHED_BY = ("prompt", "seed")
     "[default: those of the tables; else as for aigciqa score]",
 )  # fmt: skip
 @reference_option
+@click.option(
+    "--by", metavar="checkpoint|COLUMN",
+    help="checkpoint: A, B and so on are checkpoints, named by what tells their paths apart; pick the best. Else "
+    "divide one folder or table by this, such as model.",
+)  # fmt: skip
 @click.option("--baseline", metavar="NAME", help="Compare the others with this one. [default: all pairs]")
 @click.option(
     "--fail-below", type=click.FloatRange(min=0, min_open=True), metavar="SHARE",
@@ -78,6 +86,7 @@ def main(
     arguments: tuple[str, ...],
     names: tuple[str, ...],
     reference: str | None,
+    by: str | None,
     baseline: str | None,
     fail_below: float | None,
     output: str | None,
@@ -94,11 +103,15 @@ def main(
     A, B and so on are folders of images, which are scored, or tables that aigciqa score -o wrote (.csv, .json, .jsonl,
     .parquet): each is a group. A single table is divided by its column group.
 
+    With --by checkpoint, these are checkpoints of a model, such as runs/*/samples: the best is picked, and those that
+    may be as good are named.
+
     The comparison goes to standard output, progress to standard error. Exit status: 0 compared, 1 images could not
     be scored or a group is below --fail-below, 2 usage error.
     """
     from aigciqa.compare import text
     from aigciqa.compare.groups import Group, check_names, compare
+    from aigciqa.scoring.generation import check_fields
 
     if not arguments:
         raise click.UsageError("nothing to compare: name folders of images or tables of scores")
@@ -114,20 +127,30 @@ def main(
     for folder in folders:
         if not (folder == "-" or glob.has_magic(folder) or may_exist(folder)):
             raise click.UsageError(f"{folder}: no such file or folder")
-    if len(arguments) == 1 and folders:
+    is_one, picks = len(arguments) == 1, by == _CHECKPOINT
+    if is_one and folders and (by is None or picks):
         raise click.UsageError(f"{arguments[0]} is one group: name several folders, such as {arguments[0]}/*")
+    if by is not None and not (is_one or picks):
+        raise click.UsageError(f"--by {by} divides one folder or table; got {counted(arguments, 'argument')}")
+    if is_one and folders and by is not None:
+        check_fields((by,), "--by")
     if reference is not None and not folders:
         raise click.UsageError("-r goes with images that are to be scored; tables name their references themselves")
-    titles = _titles(arguments)
+    titles = _titles(arguments, picks)
+    if picks:
+        arguments = tuple(sorted(arguments, key=lambda argument: by_step(titles[argument])))
     baseline = titles.get(baseline, baseline) if baseline is not None else None
-    if len(arguments) > 1:
+    if not is_one:
         check_names(list(titles.values()), baseline)
     groups = {argument: _table_group(titles[argument], table, names) for argument, table in tables.items()}
     dimensions = dict.fromkeys(name for table in tables.values() for name in table.dimensions)
     known: list[Mapping[str, MetricFacts]] = [table.metrics for table in tables.values()]
     if folders:
         names = names or _named_in(groups.values())
-        scored, metrics = _score_folders(folders, titles, names, reference, weights, dimension, quiet, **computing)
+        fields = dict.fromkeys((*_MATCHED_BY, *((by,) if by is not None and not picks else ())))
+        scored, metrics = _score_folders(
+            folders, titles, names, reference, weights, dimension, tuple(fields), quiet, **computing
+        )
         dimensions |= dict.fromkeys(dimensions_of(metrics, dimension))
         known.append({metric.name: metric.config.facts for metric in metrics})
         if tables:  # of which only the images are known, not the folder that was scored
@@ -136,8 +159,8 @@ def main(
     if dimension and dimension not in dimensions:
         raise click.UsageError(f"no scores of {dimension!r}; there are {', '.join(dimensions)}")
     compared = [dimension] if dimension else list(dimensions)
-    given = [groups[argument] for argument in arguments] if len(arguments) > 1 else _divided(groups[arguments[0]])
-    result = compare(given, compared, baseline=baseline, share=fail_below)
+    given = _divided(groups[arguments[0]], by) if is_one else [groups[argument] for argument in arguments]
+    result = compare(given, compared, baseline=baseline, share=fail_below, pick_best=picks)
     with writing(), contextlib.ExitStack() as last:  # a closed pipe costs no file, a full disk no output
         if output is None or not quiet:
             last.callback(click.echo, encoded(text.WRITERS[form](result)), nl=False)
@@ -155,6 +178,7 @@ def _score_folders(
     reference: str | None,
     weights: str,
     dimension: str | None,
+    fields: Sequence[str],
     quiet: bool,
     *,
     device: str | None,
@@ -183,7 +207,7 @@ def _score_folders(
     names = names or (unnamed_metric("nr" if reference is None else "fr", weights, quiet),)
     check_references(names, reference, Item(""), folders)
     metrics = load_metrics(names, weights, device, dtype, dimension)
-    columns = columns_of(dimensions_of(metrics, dimension), _MATCHED_BY)
+    columns = columns_of(dimensions_of(metrics, dimension), fields)
 
     def items(folder: str, relatives: list[str]) -> Iterator[Item]:
         """The items of a folder; notes where below it they lie."""
@@ -192,7 +216,7 @@ def _score_folders(
             yield pairs[folder](each) if pairs else each.item
 
     groups = {}
-    with contextlib.closing(Engine(metrics, batch_size, workers, generation=_MATCHED_BY)) as engine:
+    with contextlib.closing(Engine(metrics, batch_size, workers, generation=fields)) as engine:
         for folder in folders:
             name, relatives = titles[folder], list[str]()
             records = engine.run(items(folder, relatives))
@@ -203,13 +227,18 @@ def _score_folders(
     return groups, metrics
 
 
-def _titles(arguments: Sequence[str]) -> dict[str, str]:
-    """Argument -> name of its group: the last part of its path, or all of it where two would be called the same."""
+def _titles(arguments: Sequence[str], are_checkpoints: bool) -> dict[str, str]:
+    """Argument -> name of its group: the last part of its path, or all of it where two would be called the same.
+
+    Of several checkpoints, the part that tells their paths apart.
+    """
     paths = {argument: argument if argument == "-" else absolute(argument) for argument in arguments}
     if len(set(paths.values())) < len(arguments):
         raise click.UsageError("the same folder or table is named twice")
+    paths |= {argument: os.path.splitext(path)[0] for argument, path in paths.items() if is_table(argument)}
+    if are_checkpoints and len(arguments) > 1:
+        return dict(zip(arguments, checkpoint_names(list(paths.values())), strict=True))
     names = {argument: os.path.basename(path) for argument, path in paths.items()}
-    names |= {argument: os.path.splitext(name)[0] for argument, name in names.items() if is_table(argument)}
     times = Counter(names.values())
     return {argument: name if times[name] == 1 else argument for argument, name in names.items()}
 
@@ -231,16 +260,23 @@ def _named_in(groups: Iterable[Group]) -> tuple[str, ...]:
     return names if all(known_metric(name) is not None for name in names) else ()
 
 
-def _divided(whole: Group) -> list[Group]:
-    """The groups of a table's column group."""
+def _divided(whole: Group, by: str | None) -> list[Group]:
+    """The groups of a table by one of its columns; checkpoints in order."""
     from aigciqa.compare.groups import Group
 
+    column = by or "group"
+    if whole.table is not None and column not in whole.table.columns:
+        if by != _CHECKPOINT:
+            raise click.UsageError(f"{whole.name} has no column {by!r}; it has {', '.join(whole.table.columns)}")
+        column = "group"
     rows: dict[str, list[Any]] = {}
     for row in whole.rows:
-        rows.setdefault(row["group"] or "(no group)", []).append(row)
+        rows.setdefault(row[column] or f"(no {column})", []).append(row)
     if len(rows) == 1:
-        raise click.UsageError(f"all rows of {whole.name} are of one group: score with --group-by, or name more tables")
-    return [Group.of_rows(name, each, whole.table) for name, each in rows.items()]
+        hint = "score with --group-by, or name more tables" if by is None else "name another column"
+        raise click.UsageError(f"all rows of {whole.name} are of one {column}: {hint}")
+    names = sorted(rows, key=by_step) if by == _CHECKPOINT else list(rows)
+    return [Group.of_rows(name, rows[name], whole.table) for name in names]
 
 
 def _agreeing(known: Sequence[Mapping[str, MetricFacts]]) -> dict[str, MetricFacts]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from aigciqa.compare.picking import Pick, pick
 from aigciqa.errors import InputError
 from aigciqa.stats.groups import (
     MIN_MATCHED,
@@ -75,6 +76,7 @@ class Comparison:
     summaries: tuple[GroupSummary, ...]  # best mean first
     differences: tuple[Difference, ...]  # of all pairs, or of each group from the baseline
     non_inferiority: tuple[NonInferiority, ...] = ()  # to the baseline; empty if no share of it has to be reached
+    pick: Pick | None = None  # the best checkpoint, if one was to be picked
 
     @property
     def label(self) -> str:
@@ -110,7 +112,12 @@ class Result:
 
 
 def compare(
-    groups: Sequence[Group], dimensions: Sequence[str], *, baseline: str | None = None, share: float | None = None
+    groups: Sequence[Group],
+    dimensions: Sequence[str],
+    *,
+    baseline: str | None = None,
+    share: float | None = None,
+    pick_best: bool = False,
 ) -> Result:
     """Compare groups by every metric and dimension.
 
@@ -123,6 +130,7 @@ def compare(
         baseline: name of the group that others are compared with; None: all pairs.
         share: of the baseline's mean, > 0, that each other group's mean should reach. It is the means over the prompts
             compared that decide, not their intervals.
+        pick_best: the groups are checkpoints, in order: pick one by each metric and dimension.
 
     Raises:
         InputError: as `check_names`; a share without a baseline, or of a mean that is missing or not positive; nothing
@@ -142,7 +150,7 @@ def compare(
         scored = [name for name, each in by_prompt.items() if np.isfinite(each.values).any()]
         if len(scored) > 1:
             matched = {group.name: _scores(group, matching.keys, metric, dimension, matching.seeds) for group in groups}
-            comparisons.append(_comparison(metric, dimension, by_prompt, matched, baseline, share))
+            comparisons.append(_comparison(metric, dimension, by_prompt, matched, baseline, share, pick_best))
         elif scored:
             uncompared.append((metric, dimension, scored[0]))
     if not comparisons:
@@ -302,11 +310,16 @@ def _comparison(
     matched: Mapping[str, Scores],
     baseline: str | None,
     share: float | None,
+    pick_best: bool,
 ) -> Comparison:
     ordered = summaries(by_prompt)
-    pairs = differences({each.name: matched[each.name] for each in ordered}, baseline=baseline)
+    best_first = {each.name: matched[each.name] for each in ordered}
+    pairs = differences(best_first, baseline=baseline)
     reached = non_inferiority(matched, baseline, share) if share is not None and baseline is not None else []
-    comparison = Comparison(metric, dimension, tuple(ordered), tuple(pairs), tuple(reached))
+    picked = None
+    if pick_best:
+        picked = pick(ordered, pairs if baseline is None else differences(best_first), list(by_prompt))
+    comparison = Comparison(metric, dimension, tuple(ordered), tuple(pairs), tuple(reached), picked)
     _check_share(comparison, baseline)
     return comparison
 

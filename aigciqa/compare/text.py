@@ -10,7 +10,8 @@ from dataclasses import asdict
 from types import MappingProxyType
 
 from aigciqa.compare.groups import Comparison, Result, have_prompts
-from aigciqa.stats.groups import MIN_MATCHED, MIN_PROVING, SIGNIFICANCE, NonInferiority
+from aigciqa.compare.picking import Pick
+from aigciqa.stats.groups import MIN_MATCHED, SIGNIFICANCE, NonInferiority, proving_prompts
 from aigciqa.tables.csv_text import csv_lines
 from aigciqa.tables.text import (
     TextTable,
@@ -32,6 +33,10 @@ _CSV_COLUMNS = (
 )  # fmt: skip
 #: Of the images that could not be scored, these many are named.
 _SHOWN = 10
+_LUCK = (
+    "The best of several is picked with some luck, so that its mean is too high an estimate: confirm it on prompts "
+    "that it was not picked by."
+)
 #: Relative difference from their mean that equal scores can have.
 _ROUNDING = 1e-12
 
@@ -83,6 +88,7 @@ def to_json(result: Result) -> str:
                 "standings": list(map(asdict, each.summaries)),
                 "differences": list(map(asdict, each.differences)),
                 "margins": list(map(asdict, each.non_inferiority)),
+                "pick": None if each.pick is None else {**asdict(each.pick), "as_good": each.pick.as_good},
             }
             for each in result.comparisons
         ],
@@ -123,6 +129,11 @@ def _notes(result: Result) -> Iterator[str]:
     """The verdicts, and what could not be scored or compared."""
     for comparison in result.comparisons:
         yield from (_verdict(result, comparison, each) for each in comparison.non_inferiority)
+    picks = [(comparison, comparison.pick) for comparison in result.comparisons if comparison.pick is not None]
+    for comparison, pick in picks:
+        yield f"{printable(comparison.label)}: {_picked(pick)}"
+    if picks:
+        yield _LUCK
     for comparison in result.comparisons:
         yield from _too_little(comparison)
     for metric, dimension, name in result.uncompared:
@@ -133,15 +144,44 @@ def _notes(result: Result) -> Iterator[str]:
         yield "\n".join([f"{counted(failures, 'score')} missing and left out:", *reasons, *more])
 
 
+def _picked(pick: Pick) -> str:
+    """The best checkpoint, its leads over those that matter, and which others may be as good."""
+    best, names = pick.best, {name: printable(name) for name in pick.order}
+    mean = with_interval(best.mean, best.low, best.high)
+    lines = [f"{names[best.name]} is best of {counted(pick.order, 'checkpoint')}, with a mean of {mean}."]
+    roles = {"runner-up": pick.runner_up, "last": pick.order[-1], "first": pick.order[0]}
+    for lead in sorted(pick.leads, key=lambda lead: lead.second != pick.runner_up):
+        if found := [role for role, name in roles.items() if name == lead.second]:
+            difference = with_interval(lead.difference, lead.low, lead.high, signed=True)
+            verdict = "significant" if lead.is_significant else "not significant"
+            p = probability(lead.p_value).removeprefix("< ")
+            sign = "=" if p == probability(lead.p_value) else "<"
+            lines.append(
+                f"Its lead over {names[lead.second]} ({', '.join(found)}): {difference}, p {sign} {p}: {verdict}."
+            )
+    others = [names[name] for name in pick.as_good]
+    first, last = (pick.order.index(pick.as_good[place]) for place in (0, -1))
+    if len(others) == 1:
+        lines.append("It is significantly better than each of the others.")
+    elif len(others) == len(pick.order):
+        lines.append("Any of them may be as good.")
+    elif len(others) > 2 and last - first + 1 == len(others):
+        lines.append(f"Any of {others[0]} to {others[-1]} may be as good.")
+    else:
+        lines.append(f"Any of {', '.join(others)} may be as good.")
+    return "\n".join(lines)
+
+
 def _too_little(comparison: Comparison) -> Iterator[str]:
     """Warnings of figures that say nothing: of one score, or of equal scores."""
     scored = [each for each in comparison.summaries if each.n]
     label = printable(comparison.label)
     single = [printable(each.name) for each in scored if each.n == 1]
     if single:
+        needed = proving_prompts(len(comparison.differences))
         yield (
             f"{label}: one score only of {shown(single)}: no interval, no test. Two images or more of each group "
-            f"give them, and {MIN_PROVING} prompts or more can prove a difference."
+            f"give them, and {needed} prompts or more can prove a difference."
         )
     value = scored[0].worst
     if all(each.worst == value and math.isclose(each.mean, value, rel_tol=_ROUNDING) for each in scored):
@@ -170,7 +210,8 @@ def _matched(result: Result) -> str:
     sizes = {name: len(set(keys) - {""}) for name, keys in result.matching.keys.items()}
     is_part = any(each.n < max(sizes[each.first], sizes[each.second]) for each in matched)
     part = " Differences leave out prompts that only one of two groups has; means don't." if is_part else ""
-    few = f" Fewer than {MIN_PROVING} prompts prove nothing." if max(each.n for each in matched) < MIN_PROVING else ""
+    needed = proving_prompts(max(len(each.differences) for each in result.comparisons))
+    few = f" Fewer than {needed} prompts prove nothing." if max(each.n for each in matched) < needed else ""
     return f"Images are matched by their {result.matching.rule}: {', '.join(numbers)} in common{rest}.{part}{few}"
 
 

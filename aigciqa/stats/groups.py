@@ -24,8 +24,6 @@ from aigciqa.stats.significance import holm, paired_t_test, welch_test
 SIGNIFICANCE = 0.05
 #: Fewer prompts in common are no ground for a matched comparison.
 MIN_MATCHED = 2
-#: Fewer can't differ significantly: all on one side, five come out at 2 / 2**5 > 5%.
-MIN_PROVING = 6
 #: Relative difference of means that summing in another order can make.
 _ROUNDING = 1e-12
 #: Pairs of groups that are resampled at once: many thousands would take gigabytes.
@@ -36,6 +34,11 @@ _BETWEEN = "\0"
 _SEEDS = 0, 1
 
 Pair = tuple[str, str]
+
+
+def proving_prompts(pairs: int) -> int:
+    """How many prompts it takes at least for one of so many pairs of groups to differ significantly."""
+    return math.floor(math.log2(2 * pairs / SIGNIFICANCE)) + 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,364 @@
+"""`validation_scores`: a pipeline's pictures of some prompts and seeds, scored; the validation step of a training."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import math
+import os
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from aigciqa.create import create_metric
+from aigciqa.errors import InputError, OutputExistsError
+from aigciqa.metric import Metric
+from aigciqa.records import Record
+from aigciqa.scoring.sinks import FileSink, begun
+from aigciqa.scoring.to_file import describe
+from aigciqa.stats.bootstrap import Interval
+from aigciqa.stats.means import mean_interval, prompt_of
+from aigciqa.tables.columns import columns_of, to_row
+from aigciqa.utils.files import locked, write_file
+from aigciqa.utils.paths import counted
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+TABLE = "scores.csv"
+_COLUMNS = ("prompt", "seed")
+#: Arguments of a pipeline that say what is made, and in which form.
+_OWN = ("prompt", "generator", "output_type", "return_dict", "num_images_per_prompt")
+_UNSAFE = "left out: the pipeline's safety checker made it black"
+
+
+@dataclass(frozen=True)
+class ValidationScores:
+    """What `validation_scores` found.
+
+    Attributes:
+        dimension: the metric's main dimension.
+        records: of each picture, its scores by dimension, with `prompt` and `seed` in `extra`. Those that the safety
+            checker made black have an `error` instead of scores. All prompts by the first seed come first.
+        pictures: the pictures of the first records, as many as were to be kept.
+
+    Example:
+        >>> from aigciqa import Record
+        >>> from aigciqa.integrations.diffusers import ValidationScores
+        >>> prompts = {"a cat": 3.0, "a dog": 4.0, "a boat": 3.5}
+        >>> records = [
+        ...     Record("", None, None, "nr-lite", {"quality": score}, extra={"prompt": prompt, "seed": "1"})
+        ...     for prompt, score in prompts.items()
+        ... ]
+        >>> print(ValidationScores("quality", tuple(records)))
+        nr-lite · quality: 3.500 [3.000, 4.000], 3 pictures of 3 prompts
+    """
+
+    dimension: str
+    records: tuple[Record, ...]
+    pictures: tuple[Image, ...] = field(default=(), repr=False)
+
+    @property
+    def mean(self) -> Interval:
+        """The mean of the main dimension, with its 95% interval."""
+        return self.mean_of(self.dimension)
+
+    @property
+    def left_out(self) -> int:
+        """How many pictures the safety checker made black."""
+        return sum(record.error is not None for record in self.records)
+
+    def mean_of(self, dimension: str) -> Interval:
+        """The mean of a dimension and its 95% interval, by resampling prompts with all their seeds.
+
+        It is that of `aigciqa compare`. The ends are NaN for a single prompt.
+        """
+        scores = [record.scores.get(dimension, math.nan) for record in self.records]
+        return mean_interval(scores, [_prompt(record) for record in self.records])
+
+    def __str__(self) -> str:
+        prompts = {record.extra["prompt"] for record in self.records}
+        number = f"{counted(self.records, 'picture')} of {counted(len(prompts), 'prompt')}"
+        black = f"; {self.left_out} left out, which the safety checker made black" if self.left_out else ""
+        return f"{self.records[0].metric} · {self.dimension}: {self.mean}, {number}{black}"
+
+
+class PictureScorer:
+    """Prompts, seeds and a metric: what `validation_scores` does with one pipeline, for any number of them.
+
+    The arguments are those of `validation_scores`, and are checked here.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        metric: str | Metric,
+        *,
+        references: Sequence[Any] | None = None,
+        batch_size: int = 1,
+        **pipeline_arguments: Any,
+    ) -> None:
+        _check_list("prompts", prompts, str)
+        _check_list("seeds", seeds, int)
+        if batch_size < 1:
+            raise InputError(f"`batch_size` is at least 1; got {batch_size}")
+        for name in _OWN:
+            if name in pipeline_arguments:
+                raise InputError(f"`{name}`: validation_scores says that to the pipeline itself: leave it out")
+        self.prompts, self.seeds, self.batch_size = tuple(prompts), tuple(seeds), batch_size
+        self.pipeline_arguments = pipeline_arguments
+        self.metric = create_metric(metric) if isinstance(metric, str) else metric
+        if self.metric.requires_reference and references is None:
+            raise InputError(f"{self.metric.name} compares with image prompts: pass `references`, one for each prompt")
+        if references is not None:
+            if not self.metric.requires_reference:
+                raise InputError(f"{self.metric.name} takes no references; a metric that does: fr-lite")
+            if len(references) != len(prompts):
+                raise InputError(f"{len(prompts)} prompts but {len(references)} references: give each prompt one")
+        self.references = references
+        self.reference_features = None if references is None else self.metric.encode(list(references))
+
+    def run(
+        self,
+        pipeline: Callable[..., Any],
+        *,
+        to: str | os.PathLike[str] | None = None,
+        overwrite: bool = False,
+        keep_pictures: int | None = 0,
+    ) -> ValidationScores:
+        """Make the pictures and score them; see `validation_scores`."""
+        columns = columns_of(self.metric.dimensions, _COLUMNS)
+        kept: list[Image] = []
+        records: list[Record] = []
+        with contextlib.ExitStack() as stack:
+            write = stack.enter_context(_folder(Path(to), overwrite, columns, self._made_by())) if to else None
+            stack.enter_context(_undisturbed(pipeline))
+            for start in range(0, len(self.prompts) * len(self.seeds), self.batch_size):
+                pictures, batch = self._batch(pipeline, start)
+                for picture, record in zip(pictures, batch, strict=True):
+                    if write is not None:
+                        write(picture, self._parameters(pipeline, record, picture), record)
+                    if keep_pictures is None or len(kept) < keep_pictures:
+                        kept.append(picture)
+                records += batch
+        return ValidationScores(self.metric.dimension, tuple(records), tuple(kept))
+
+    def _batch(self, pipeline: Callable[..., Any], start: int) -> tuple[list[Image], list[Record]]:
+        """Some pictures, by the number of the first, and their records. The prompts by the first seed come first."""
+        count = len(self.prompts)
+        numbers = range(start, min(start + self.batch_size, count * len(self.seeds)))
+        indices = [number % count for number in numbers]
+        seeds = [self.seeds[number // count] for number in numbers]
+        made = pipeline(
+            prompt=[self.prompts[index] for index in indices],
+            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+            output_type="pil",
+            **self.pipeline_arguments,
+        )
+        pictures = list(getattr(made, "images", made))
+        if len(pictures) != len(indices):
+            raise InputError(
+                f"the pipeline made {len(pictures)} pictures of {len(indices)} prompts; expected one of each"
+            )
+        black = getattr(made, "nsfw_content_detected", None) or [False] * len(pictures)
+        good = [place for place, is_black in enumerate(black) if not is_black]
+        scores = self._scores([pictures[place] for place in good], [indices[place] for place in good])
+        found = dict(zip(good, scores, strict=True))
+        records = [
+            Record(
+                f"{index:04d}-seed-{seed}.png",
+                self._reference(index),
+                None,
+                self.metric.name,
+                found.get(place, {}),
+                None if place in found else _UNSAFE,
+                extra={"prompt": self.prompts[index], "seed": str(seed)},
+            )
+            for place, (index, seed) in enumerate(zip(indices, seeds, strict=True))
+        ]
+        return pictures, records
+
+    def _scores(self, pictures: list[Image], indices: list[int]) -> list[dict[str, float]]:
+        if not pictures:
+            return []
+        features = None if self.reference_features is None else self.reference_features[indices]
+        found = self.metric.predict(pictures, reference_features=features)
+        return [
+            dict(zip(found, each, strict=True)) for each in zip(*(found[name].tolist() for name in found), strict=True)
+        ]
+
+    def _reference(self, index: int) -> str | None:
+        """The path of a prompt's image prompt, if it is a file."""
+        reference = self.references[index] if self.references is not None else None
+        return os.fspath(reference) if isinstance(reference, (str, os.PathLike)) else None
+
+    def _made_by(self) -> dict[str, Any]:
+        simple = {
+            name: value for name, value in self.pipeline_arguments.items() if isinstance(value, (str, int, float))
+        }
+        return describe([self.metric], self.metric.dimensions, None, {"folder": ".", **simple})
+
+    def _parameters(self, pipeline: Callable[..., Any], record: Record, picture: Image) -> str:
+        """What made a picture, as AUTOMATIC1111 writes it: its line of settings begins with the steps."""
+        defaults = {name: each.default for name, each in inspect.signature(pipeline).parameters.items()}
+        given = {name: value for name, value in {**defaults, **self.pipeline_arguments}.items() if _is_simple(value)}
+        scheduler = getattr(pipeline, "scheduler", None)
+        settings = {
+            "Steps": given.get("num_inference_steps", "unknown"),
+            "Sampler": None if scheduler is None else type(scheduler).__name__.removesuffix("Scheduler"),
+            "CFG scale": given.get("guidance_scale"),
+            "Seed": record.extra["seed"],
+            "Size": f"{picture.width}x{picture.height}",
+            "Version": "diffusers" if type(pipeline).__module__.startswith("diffusers.") else None,
+        }
+        lines = [str(record.extra["prompt"])]
+        lines += [f"Negative prompt: {given['negative_prompt']}"] if given.get("negative_prompt") else []
+        lines.append(", ".join(f"{name}: {value}" for name, value in settings.items() if value is not None))
+        return "\n".join(lines)
+
+
+def validation_scores(
+    pipeline: Callable[..., Any],
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    metric: str | Metric,
+    *,
+    references: Sequence[Any] | None = None,
+    batch_size: int = 1,
+    to: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    keep_pictures: int | None = 0,
+    **pipeline_arguments: Any,
+) -> ValidationScores:
+    """Make a picture for each prompt and seed, and score it.
+
+    It leaves training as it was: no gradients; the pipeline's modules in evaluation mode, and back in their modes
+    afterwards; the global random numbers of Python, NumPy and torch as before. Each picture has a generator of its own
+    on the CPU, seeded with its seed, so that the noise it starts from is the same everywhere.
+
+    Args:
+        pipeline: of diffusers, or a function that is called like one, `pipeline(prompt=[...], generator=[...],
+            output_type="pil", **pipeline_arguments)`, and returns a list of PIL images or has them as `images`.
+        prompts: different texts.
+        seeds: different whole numbers; each prompt is made with each of them.
+        metric: a `Metric`, or what `create_metric` takes as a name.
+        references: for FR, the image prompt of each prompt, as calling a metric takes them.
+        batch_size: pictures that are made at once.
+        to: a folder for the pictures, as PNG with prompt and seed inside, and the table `scores.csv`, so that
+            `aigciqa compare` matches them. It is made if absent.
+        overwrite: write into a folder that has such a table.
+        keep_pictures: so many of the first pictures are kept in the result; None: all. The others are let go.
+        **pipeline_arguments: such as `num_inference_steps`, `guidance_scale`, `negative_prompt`; the same for all.
+
+    Raises:
+        InputError: unusable arguments; another number of pictures than of prompts.
+        OutputExistsError: `to` has scores already.
+        WeightsError, ImageError: as `create_metric`, and of references.
+
+    Example:
+        >>> from PIL import Image
+        >>> from aigciqa.integrations.diffusers import validation_scores
+        >>> def grey(prompt, generator, output_type):
+        ...     return [Image.new("RGB", (64, 64), (9 * len(each),) * 3) for each in prompt]
+        >>> found = validation_scores(grey, ["a cat", "a boat"], seeds=[1, 2], metric="nr-lite", batch_size=2)
+        >>> [(record.extra["prompt"], record.extra["seed"]) for record in found.records][:3]
+        [('a cat', '1'), ('a boat', '1'), ('a cat', '2')]
+        >>> 0 <= found.mean.low <= found.mean.value <= found.mean.high <= 5
+        True
+    """
+    scorer = PictureScorer(prompts, seeds, metric, references=references, batch_size=batch_size, **pipeline_arguments)
+    return scorer.run(pipeline, to=to, overwrite=overwrite, keep_pictures=keep_pictures)
+
+
+@contextlib.contextmanager
+def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Modules in evaluation mode; afterwards each part is in its own mode again."""
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def _is_simple(value: Any) -> bool:
+    return isinstance(value, (str, int, float))
+
+
+def _prompt(record: Record) -> str:
+    return prompt_of({"reference": record.reference, "prompt": record.extra["prompt"], "image": record.image})
+
+
+def _check_list(name: str, values: Sequence[Any], kind: type) -> None:
+    """Raise InputError unless these are different values of a kind, and at least one."""
+    if isinstance(values, str) or not values or not all(isinstance(each, kind) for each in values):
+        raise InputError(f"`{name}` is a list of {'texts' if kind is str else 'whole numbers'}; got {values!r}")
+    twice = next((each for each, times in Counter(values).items() if times > 1), None)
+    if twice is not None:
+        raise InputError(f"`{name}` has {twice!r} twice: its pictures would be the same")
+
+
+@contextlib.contextmanager
+def _undisturbed(pipeline: Any) -> Iterator[None]:
+    """A pipeline makes pictures without a trace: of gradients, modes, random numbers, its progress bar."""
+    parts = [pipeline, *getattr(pipeline, "components", {}).values()]
+    progress = getattr(pipeline, "_progress_bar_config", {})
+    python, numpy = random.getstate(), np.random.get_state()
+    gpus = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    with (
+        torch.no_grad(),
+        torch.random.fork_rng(gpus),
+        evaluating([part for part in parts if isinstance(part, nn.Module)]),
+    ):
+        if hasattr(pipeline, "set_progress_bar_config"):
+            pipeline.set_progress_bar_config(**{**progress, "disable": True})
+        try:
+            yield
+        finally:
+            if hasattr(pipeline, "set_progress_bar_config"):
+                pipeline.set_progress_bar_config(**progress)
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+@contextlib.contextmanager
+def _folder(
+    folder: Path, overwrite: bool, columns: Sequence[str], made_by: Mapping[str, Any]
+) -> Iterator[Callable[[Image, str, Record], None]]:
+    """What writes a picture, with a text, and its record into a folder."""
+    table = folder / TABLE
+    if begun(table) and not overwrite:
+        raise OutputExistsError(f"{str(table)!r} is there already: pass `overwrite=True`, or another folder as `to`")
+
+    def write(picture: Image, parameters: str, record: Record) -> None:
+        if record.error is None:
+            write_file(folder / record.image, _png(picture, parameters))
+        sink.write([to_row(record, columns)])
+
+    with locked(table), contextlib.ExitStack() as last:
+        sink = FileSink(str(table), columns, made_by)
+        last.callback(sink.abandon)
+        sink.start()
+        yield write
+        sink.close()
+
+
+def _png(picture: Image, parameters: str) -> bytes:
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_text("parameters", parameters)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", pnginfo=info)
+    return buffer.getvalue()

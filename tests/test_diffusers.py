@@ -1,0 +1,259 @@
+"""Pictures of a pipeline, scored: of a function, and of a tiny Stable Diffusion with random weights."""
+
+from __future__ import annotations
+
+import csv
+import random
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import aigciqa
+from aigciqa.errors import InputError, OutputExistsError
+from aigciqa.integrations.diffusers import validation_scores
+from aigciqa.stats.means import mean_interval
+from aigciqa.tables.scores import read_table
+from tests.conftest import draw
+from tests.test_compare import run
+from tests.tiny_pipeline import tiny_pipeline
+
+PROMPTS = ["a cat", "a dog", "a boat"]
+
+
+def drawn(
+    prompt: list[str], generator: list[torch.Generator], output_type: str, noise: float = 0, **_: Any
+) -> list[Image.Image]:
+    """A picture for each prompt and seed; noise makes it worse."""
+    assert output_type == "pil"
+    pictures = []
+    for text, each in zip(prompt, generator, strict=True):
+        pixels = draw(64, 64, seed=sum(text.encode())) + noise * torch.randn(64, 64, 3, generator=each).numpy()
+        pictures.append(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
+    return pictures
+
+
+def scores_of(found: Any) -> list[float]:
+    return [record.scores["quality"] for record in found.records]
+
+
+class TestScores:
+    def test_each_picture_is_the_metrics_score_of_its_prompt_and_seed(self) -> None:
+        metric = aigciqa.create_metric("nr-lite")
+        found = validation_scores(drawn, PROMPTS, [3, 5], metric, keep_pictures=None, noise=20)
+        assert [(each.extra["prompt"], each.extra["seed"]) for each in found.records] == [
+            (prompt, seed) for seed in ("3", "5") for prompt in PROMPTS
+        ]
+        alone = drawn(["a boat"], [torch.Generator().manual_seed(5)], "pil", noise=20)
+        assert scores_of(found)[5] == pytest.approx(float(metric(alone)))
+        assert scores_of(found) == pytest.approx(metric(list(found.pictures)).tolist())
+
+    def test_the_mean_resamples_prompts_with_all_their_seeds(self) -> None:
+        found = validation_scores(drawn, PROMPTS, [3, 5], "nr-lite", noise=20)
+        expected = mean_interval(scores_of(found), PROMPTS * 2)
+        assert found.mean == expected
+        assert found.mean.value == pytest.approx(np.mean(scores_of(found)))
+        assert str(found) == f"nr-lite · quality: {expected}, 6 pictures of 3 prompts"
+        averaged = mean_interval(np.mean(np.reshape(scores_of(found), (2, 3)), axis=0))
+        assert (found.mean.low, found.mean.high) == pytest.approx((averaged.low, averaged.high))
+
+    def test_the_batch_size_does_not_matter_and_pictures_are_let_go(self) -> None:
+        sizes = []
+
+        def watched(prompt: list[str], **arguments: Any) -> list[Image.Image]:
+            sizes.append(len(prompt))
+            return drawn(prompt, **arguments)
+
+        one = validation_scores(drawn, PROMPTS, [3, 5], "nr-lite", noise=20)
+        other = validation_scores(watched, PROMPTS, [3, 5], "nr-lite", noise=20, batch_size=4, keep_pictures=2)
+        assert sizes == [4, 2]
+        assert scores_of(other) == pytest.approx(scores_of(one), abs=1e-5)
+        assert (len(one.pictures), len(other.pictures)) == (0, 2)
+
+    def test_references_are_the_prompts(self, tmp_path: Path) -> None:
+        files = [tmp_path / f"{number}.png" for number in range(3)]
+        for number, file in enumerate(files):
+            Image.fromarray(draw(64, 64, seed=number)).save(file)
+        found = validation_scores(drawn, PROMPTS, [3, 5], "fr-lite", references=files, batch_size=2, keep_pictures=None)
+        metric = aigciqa.create_metric("fr-lite")
+        assert scores_of(found) == pytest.approx(metric(list(found.pictures), files * 2).tolist(), abs=1e-5)
+        assert [each.reference for each in found.records] == [str(file) for file in files] * 2
+
+    def test_what_the_safety_checker_made_black_is_left_out(self, tmp_path: Path) -> None:
+        def checked(prompt: list[str], **arguments: Any) -> Any:
+            black = [text == "a dog" for text in prompt]
+            return SimpleNamespace(images=drawn(prompt, **arguments), nsfw_content_detected=black)
+
+        found = validation_scores(checked, PROMPTS, [3], "nr-lite", batch_size=2, to=tmp_path)
+        assert found.left_out == 1
+        assert "safety checker" in str(found.records[1].error)
+        assert found.mean.value == pytest.approx(np.mean([found.records[place].scores["quality"] for place in (0, 2)]))
+        assert "1 left out" in str(found)
+        assert sorted(path.name for path in tmp_path.glob("*.png")) == ["0000-seed-3.png", "0002-seed-3.png"]
+        assert [row["error"] is None for row in read_table(tmp_path / "scores.csv").rows] == [True, False, True]
+
+
+class TestSurroundings:
+    def test_random_numbers_gradients_and_modes_are_as_before(self) -> None:
+        class Pipeline(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.frozen, self.trained = torch.nn.Dropout().eval(), torch.nn.Dropout()
+                self.components = {"trained": self.trained, "tokenizer": None}
+
+            def forward(self, **arguments: Any) -> list[Image.Image]:
+                assert [torch.is_grad_enabled(), self.training, self.trained.training] == [False] * 3
+                torch.rand(1)
+                np.random.rand()
+                random.random()
+                return drawn(**arguments)
+
+        pipeline = Pipeline()
+        states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+        validation_scores(pipeline, PROMPTS, [3], "nr-lite")
+        assert torch.equal(torch.get_rng_state(), states[0])
+        assert np.array_equal(np.random.get_state()[1], states[1])
+        assert random.getstate() == states[2]
+        assert (pipeline.training, pipeline.trained.training, pipeline.frozen.training) == (True, True, False)
+        assert torch.is_grad_enabled()
+
+    def test_they_are_so_after_an_error(self) -> None:
+        model = torch.nn.Dropout()
+
+        def torn(**_: Any) -> Any:
+            torch.rand(1)
+            raise ZeroDivisionError
+
+        torn.components = {"model": model}  # type: ignore[attr-defined]
+        state = torch.get_rng_state()
+        with pytest.raises(ZeroDivisionError):
+            validation_scores(torn, PROMPTS, [3], "nr-lite")
+        assert torch.equal(torch.get_rng_state(), state)
+        assert model.training
+
+
+class TestFolder:
+    def test_pictures_know_what_made_them(self, tmp_path: Path) -> None:
+        found = validation_scores(
+            lambda **given: drawn(given["prompt"], given["generator"], given["output_type"]),
+            ["a cat", "ein Schloß, 城"],
+            [3],
+            "nr-lite",
+            to=tmp_path / "samples",
+            negative_prompt="blurry",
+            num_inference_steps=20,
+            guidance_scale=7.5,
+        )
+        with Image.open(tmp_path / "samples" / "0001-seed-3.png") as picture:
+            assert picture.text["parameters"] == (  # type: ignore[attr-defined]
+                "ein Schloß, 城\nNegative prompt: blurry\nSteps: 20, CFG scale: 7.5, Seed: 3, Size: 64x64"
+            )
+            score = float(aigciqa.create_metric("nr-lite")(picture))
+        assert score == pytest.approx(found.records[1].scores["quality"])
+        read = aigciqa.read_generation(tmp_path / "samples" / "0001-seed-3.png")
+        assert (read.prompt, read.negative_prompt, read.seed) == ("ein Schloß, 城", "blurry", 3)
+        assert (read.steps, read.guidance) == (20, 7.5)
+        with open(tmp_path / "samples" / "scores.csv", newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        assert [(row["image"], row["prompt"], row["seed"]) for row in rows] == [
+            ("0000-seed-3.png", "a cat", "3"),
+            ("0001-seed-3.png", "ein Schloß, 城", "3"),
+        ]
+        assert float(rows[1]["quality"]) == pytest.approx(score, abs=1e-5)
+
+    def test_the_defaults_of_the_pipeline_are_known_and_without_steps_the_seed_is_read(self, tmp_path: Path) -> None:
+        def with_defaults(prompt: Any, generator: Any, output_type: str, num_inference_steps: int = 50) -> Any:
+            return drawn(prompt, generator, output_type)
+
+        for number, (pipeline, steps) in enumerate(((with_defaults, 50), (drawn, None))):
+            validation_scores(pipeline, PROMPTS, [3], "nr-lite", to=tmp_path / str(number))
+            read = aigciqa.read_generation(tmp_path / str(number) / "0001-seed-3.png")
+            assert (read.prompt, read.seed, read.steps) == ("a dog", 3, steps)
+
+    def test_an_earlier_table_is_kept_unless_it_is_to_be_replaced(self, tmp_path: Path) -> None:
+        validation_scores(drawn, PROMPTS, [3], "nr-lite", to=tmp_path)
+        with pytest.raises(OutputExistsError, match="overwrite=True"):
+            validation_scores(drawn, PROMPTS, [3], "nr-lite", to=tmp_path)
+        validation_scores(drawn, PROMPTS[:2], [3], "nr-lite", to=tmp_path, overwrite=True)
+        assert len(list(read_table(tmp_path / "scores.csv").rows)) == 2
+
+    def test_compare_matches_the_folders_and_the_tables(self, tmp_path: Path) -> None:
+        prompts = [f"a {thing}" for thing in ("cat", "dog", "boat", "house", "tree", "road", "hill", "lake")]
+        for step, noise in ((500, 60), (1000, 20), (1500, 40)):
+            validation_scores(drawn, prompts, [3, 5], "nr-lite", to=tmp_path / f"step-{step}", noise=noise)
+        for names in (["scores.csv"], []):
+            done = run(*(str(tmp_path.joinpath(f"step-{step}", *names)) for step in (1500, 500, 1000)),
+                       "--by", "checkpoint", "-m", "nr-lite", "--quiet")  # fmt: skip
+            assert done.exit_code == 0, done.output
+            assert "step-1000 is best of 3 checkpoints" in done.output
+            assert "matched by their prompt and seed: 8 prompts, 16 pairs in common" in done.output
+
+    def test_compare_divides_a_folder_by_what_made_its_pictures(self, tmp_path: Path) -> None:
+        for steps, noise in ((20, 60), (50, 20)):
+            validation_scores(
+                drawn, PROMPTS, [3], "nr-lite", to=tmp_path / f"with-{steps}", noise=noise, num_inference_steps=steps
+            )
+        done = run(str(tmp_path), "--by", "steps", "-m", "nr-lite", "--quiet")
+        assert done.exit_code == 0, done.output
+        assert "matched by their prompt and seed: 3 prompts, 3 pairs in common" in done.output
+        assert {line.split()[0] for line in done.output.splitlines() if line[:2] in ("20", "50")} == {"20", "50"}
+        done = run(str(tmp_path), "--by", "step", "-m", "nr-lite")
+        assert done.exit_code == 2
+        assert "did you mean steps?" in done.output
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"prompts": "a cat"}, "`prompts` is a list of texts"),
+        ({"prompts": ["a", "a"]}, "`prompts` has 'a' twice"),
+        ({"seeds": []}, "`seeds` is a list of whole numbers"),
+        ({"seeds": [1.5]}, "`seeds` is a list of whole numbers"),
+        ({"seeds": [1, 1]}, "`seeds` has 1 twice"),
+        ({"batch_size": 0}, "`batch_size` is at least 1"),
+        ({"generator": None}, "`generator`: validation_scores says that"),
+        ({"metric": "nr-lit"}, "nr-lite"),
+        ({"metric": "fr-lite"}, "pass `references`"),
+        ({"references": ["a.png"]}, "takes no references"),
+        ({"metric": "fr-lite", "references": ["a.png"]}, "3 prompts but 1 references"),
+        ({"pipeline": lambda **_: []}, "0 pictures of 1 prompts"),
+    ],
+)
+def test_what_can_not_be(change: dict[str, Any], text: str) -> None:
+    given = {"pipeline": drawn, "prompts": PROMPTS, "seeds": [3], "metric": "nr-lite", **change}
+    with pytest.raises(InputError, match=text):
+        validation_scores(**given)
+
+
+@pytest.mark.slow
+class TestStableDiffusion:
+    def test_a_pipeline_of_diffusers(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        pipeline = tiny_pipeline(tmp_path)
+        pipeline.unet.train()
+        capfd.readouterr()
+        arguments: dict[str, Any] = {"num_inference_steps": 2, "guidance_scale": 2.0}
+        found = validation_scores(
+            pipeline, PROMPTS, [3, 5], "nr-lite", batch_size=4, to=tmp_path / "samples", keep_pictures=None, **arguments
+        )
+        assert "it/s" not in capfd.readouterr().err
+        assert pipeline.unet.training
+        assert not getattr(pipeline, "_progress_bar_config", {})
+        assert {picture.size for picture in found.pictures} == {(32, 32)}
+        again = validation_scores(pipeline, PROMPTS[::-1], [5], "nr-lite", **arguments)
+        assert scores_of(again) == pytest.approx(scores_of(found)[:2:-1], abs=1e-3)
+        expected = pipeline("a boat", generator=torch.Generator().manual_seed(5), **arguments).images[0]
+        difference = np.abs(np.asarray(found.pictures[5], np.int16) - np.asarray(expected, np.int16))
+        assert difference.max() <= 1  # one picture in a batch of two or alone: rounding
+        with Image.open(tmp_path / "samples" / "0002-seed-5.png") as picture:
+            assert "Steps: 2, Sampler: DDIM, CFG scale: 2.0, Seed: 5" in picture.text["parameters"]  # type: ignore[attr-defined]
+
+    def test_another_unet_makes_other_pictures(self, tmp_path: Path) -> None:
+        one, other = (
+            validation_scores(tiny_pipeline(tmp_path, seed), PROMPTS, [3], "nr-lite", num_inference_steps=2)
+            for seed in (0, 1)
+        )
+        assert scores_of(one) != scores_of(other)
