@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from aigciqa.errors import WeightsError as WeightsError
     from aigciqa.evaluation.opinion_scores import OpinionScores as OpinionScores
     from aigciqa.evaluation.opinion_scores import mean_opinion_scores as mean_opinion_scores
+    from aigciqa.images.generation.parameters import GenerationParameters as GenerationParameters
+    from aigciqa.images.generation.read import read_generation as read_generation
     from aigciqa.metric import Metric as Metric
     from aigciqa.plotting import plot_quality_map as plot_quality_map
     from aigciqa.records import Item as Item
@@ -56,6 +58,8 @@ _NAMES = {
     "aigciqa.databases": ("Database", "Sample", "Split", "database_info", "list_databases", "load_database"),
     "aigciqa.errors": ("CheckpointError", "DatabaseError", "HubError", "ImageError", "WeightsError"),
     "aigciqa.evaluation.opinion_scores": ("OpinionScores", "mean_opinion_scores"),
+    "aigciqa.images.generation.parameters": ("GenerationParameters",),
+    "aigciqa.images.generation.read": ("read_generation",),
     "aigciqa.metric": ("Metric",),
     "aigciqa.plotting": ("plot_quality_map",),
     "aigciqa.records": ("Item", "Record"),

@@ -5,16 +5,24 @@ from __future__ import annotations
 import contextlib
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
 from aigciqa.errors import InputError
+from aigciqa.images.chunks import (
+    JPEG_SIGNATURE,
+    PNG_SIGNATURE,
+    WEBP_HEADER,
+    boxes,
+    is_webp,
+    jpeg_segments,
+    png_chunks,
+    webp_chunks,
+)
 from aigciqa.images.colour import MAX_PROFILE
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_JPEG_SIGNATURE = b"\xff\xd8\xff"
 #: Chunks of a PNG on which its image depends: pixels, transparency, orientation.
 _IMAGE = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"eXIf", b"IEND"})
 #: Chunks that name its colours, and how long they are at least; a damaged one is as good as none.
@@ -61,15 +69,15 @@ def without_metadata(data: bytes) -> tuple[bytes, bytes | None]:
     Returns:
         The file, and the ICC profile of a PNG. One that is truncated, or damaged where it matters, is an InputError.
     """
-    if data.startswith(_PNG_SIGNATURE):
+    if data.startswith(PNG_SIGNATURE):
         return _image_of_png(data)
-    if data.startswith(_JPEG_SIGNATURE):
+    if data.startswith(JPEG_SIGNATURE):
         return _image_of_jpeg(data), None
     if data.startswith(_JPEG2000_SIGNATURE):
         return _image_of_jpeg2000(data), None
     if data.startswith(_GIF_SIGNATURES):
         return _image_of_gif(data), None
-    if data.startswith(b"RIFF") and data.startswith(b"WEBP", 8):
+    if is_webp(data):
         return _image_of_webp(data), None
     return _image_of_tiff(data) if data[:4] in _TIFF_SIGNATURES else data, None
 
@@ -89,8 +97,8 @@ def is_whole(image: Image.Image, data: bytes) -> bool:
 
 def _image_of_png(data: bytes) -> tuple[bytes, bytes | None]:
     view = memoryview(data)
-    parts, profile = [view[: len(_PNG_SIGNATURE)]], None
-    for kind, start, end in _png_chunks(data):
+    parts, profile = [view[: len(PNG_SIGNATURE)]], None
+    for kind, start, end in png_chunks(data):
         if kind in _OTHERS and not _may_turn(kind, data[start + 8 : start + 8 + 32], end - start):
             continue
         is_sound = zlib.crc32(view[start + 4 : end - 4]) == int.from_bytes(view[end - 4 : end], "big")
@@ -115,22 +123,6 @@ def _joined(parts: Sequence[memoryview], data: bytes) -> bytes:
     return data if sum(map(len, parts)) == len(data) else b"".join(parts)
 
 
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, start and end of each chunk of a PNG: length, kind, content, checksum."""
-    start, kind = len(_PNG_SIGNATURE), b""
-    while kind != b"IEND":
-        if start + 12 > len(data):
-            raise InputError("truncated PNG: its data end early")
-        length, kind = struct.unpack_from(">I4s", data, start)
-        if not kind.isalpha():
-            raise InputError(f"broken PNG: no chunk is of the kind {kind!r}")
-        end = start + 12 + length
-        if end > len(data):
-            raise InputError("truncated PNG: its data end early")
-        yield kind, start, end
-        start = end
-
-
 def _may_turn(kind: bytes, content: bytes, length: int) -> bool:
     """Whether a chunk is a text in which there may be an orientation, by its start."""
     return kind in _TURNING and content.startswith(_TURNING[kind]) and length <= _MAX_TEXT
@@ -149,22 +141,15 @@ def _inflated(content: bytes, longest: int) -> bytes | None:
 def _image_of_jpeg(data: bytes) -> bytes:
     """A JPEG without comments and application segments that don't matter or are too short for what they are."""
     view = memoryview(data)
-    parts, start = [view[:2]], 2
-    while start + 4 <= len(data) and data[start] == 0xFF:
-        marker, length = data[start + 1], int.from_bytes(view[start + 2 : start + 4], "big")
-        end = start + 2 + length
-        if not 0xC0 <= marker <= 0xFE or 0xD0 <= marker <= 0xD9 or length < 2 or end > len(data):
-            break  # segments that don't follow each other are left to Pillow
+    parts, rest = [view[:2]], 2
+    for marker, start, rest in jpeg_segments(data):
         is_application = 0xE0 <= marker <= 0xEF
         if (not is_application and marker != 0xFE) or any(
-            marker == known and data.startswith(name, start + 4) and length - 2 >= shortest
+            marker == known and data.startswith(name, start + 4) and rest - start - 4 >= shortest
             for (known, name), shortest in _SEGMENTS.items()
         ):
-            parts.append(view[start:end])
-        start = end
-        if marker == 0xDA:  # the pixels follow
-            break
-    return _joined((*parts, view[start:]), data)
+            parts.append(view[start:rest])
+    return _joined((*parts, view[rest:]), data)  # pixels, or segments that don't follow each other: left to Pillow
 
 
 def _image_of_tiff(data: bytes) -> bytes:
@@ -190,9 +175,9 @@ def _image_of_jpeg2000(data: bytes) -> bytes:
     In its header, boxes of the resolution and those too short to name a colour space are of no known kind.
     """
     view, changed = memoryview(data), None
-    data = _joined([view[start:end] for kind, start, end in _jpeg2000_boxes(data) if kind in _BOXES], data)
-    for header, first, last in _jpeg2000_boxes(data):
-        for kind, start, end in _jpeg2000_boxes(data, first + 8, last) if header == b"jp2h" else ():
+    data = _joined([view[start:end] for kind, start, _, end in boxes(data) if kind in _BOXES], data)
+    for header, _, first, last in boxes(data):
+        for kind, start, _, end in boxes(data, first, last) if header == b"jp2h" else ():
             if kind == b"res " or (kind == b"colr" and end - start < _COLOUR_BOX):
                 changed = changed or bytearray(data)
                 changed[start + 4 : start + 8] = b"free"
@@ -218,40 +203,22 @@ def _image_of_gif(data: bytes) -> bytes:
 
 def _image_of_webp(data: bytes) -> bytes:
     """A WebP with the length of its file where it names a longer one, though all its chunks are whole."""
-    start = 12
-    while start + 8 <= len(data):
-        length = int.from_bytes(data[start + 4 : start + 8], "little")
-        start += 8 + length + length % 2
-    if start != len(data) or int.from_bytes(data[4:8], "little") + 8 <= len(data):
+    end = max((end for _, _, end in webp_chunks(data)), default=WEBP_HEADER)
+    if end != len(data) or int.from_bytes(data[4:8], "little") + 8 <= len(data):
         return data
     return data[:4] + (len(data) - 8).to_bytes(4, "little") + data[8:]
 
 
-def _jpeg2000_boxes(data: bytes, start: int = 0, last: int | None = None) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, start and end of each box of a JPEG 2000 file (ISO/IEC 15444-1, annex I); the last one may be cut."""
-    last = len(data) if last is None else last
-    while start + 8 <= last:
-        length, kind = struct.unpack_from(">I4s", data, start)
-        if length == 1:
-            length = int.from_bytes(data[start + 8 : start + 16], "big")
-        elif length == 0:
-            length = last - start
-        if length < 8:
-            return
-        yield kind, start, min(start + length, last)
-        start += length
-
-
 def _has_all_rows(data: bytes) -> bool:
     """Whether a PNG's pixel data is as long as its header says (the CRCs have been checked)."""
-    width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, len(_PNG_SIGNATURE) + 8)
+    width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, len(PNG_SIGNATURE) + 8)
     bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
     expected = 0
     for left, top, across, down in _ADAM7 if interlaced else ((0, 0, 1, 1),):
         columns, rows = -((left - width) // across), -((top - height) // down)
         expected += rows * (1 + (columns * bits + 7) // 8) if columns > 0 else 0
     inflate = zlib.decompressobj()
-    for kind, start, end in _png_chunks(data):
+    for kind, start, end in png_chunks(data):
         for piece in range(start + 8, end - 4, _PIECE) if kind == b"IDAT" else ():
             pixels = data[piece : min(piece + _PIECE, end - 4)]
             while pixels and expected > 0:
@@ -264,4 +231,4 @@ def _codestream(data: bytes) -> bytes:
     """The JPEG 2000 codestream of a file, which may lie in a box."""
     if data.startswith(b"\xff\x4f"):
         return data
-    return next((data[start:end] for kind, start, end in _jpeg2000_boxes(data) if kind == b"jp2c"), b"")
+    return next((data[start:end] for kind, start, _, end in boxes(data) if kind == b"jp2c"), b"")

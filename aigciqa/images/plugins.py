@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import struct
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from aigciqa.errors import InputError
+from aigciqa.images.chunks import boxes
 from aigciqa.utils.extras import needs_extra
 
 if TYPE_CHECKING:
@@ -94,16 +94,9 @@ def _jxl_size(data: bytes) -> tuple[int, int]:
 
 def _jxl_codestream(data: bytes) -> bytes:
     """The start of the codestream in a container's boxes, of which one may hold all or each a part."""
-    start, found = 0, b""
-    while start + 8 <= len(data) and len(found) < 16:
-        length, kind = struct.unpack_from(">I4s", data, start)
-        header = 16 if length == 1 else 8
-        end = start + (int.from_bytes(data[start + 8 : start + 16], "big") if length == 1 else length)
-        end = len(data) if length == 0 else end
-        if end < start + header:
-            break
-        if kind in (b"jxlc", b"jxlp"):
-            content = start + header + (4 if kind == b"jxlp" else 0)
+    found = b""
+    for kind, _, content, end in boxes(data):
+        if kind in (b"jxlc", b"jxlp") and len(found) < 16:
+            content += 4 if kind == b"jxlp" else 0
             found += data[content : min(end, content + 16)]
-        start = end
     return found
