@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image, PngImagePlugin
 
 from aigciqa.cli.select import main
 from aigciqa.compare.buckets import Buckets
@@ -226,7 +227,7 @@ class TestWhich:
                 ["scores.csv", "--top", "1", "--per", "mood"],
                 "no column 'mood' to rank within; it has group, reference.",
             ),
-            (["scores.csv", "--top", "1", "--per", "mood"], "aigciqa score --columns mood"),
+            (["scores.csv", "--top", "1", "--per", "mood"], "Images can tell prompt, negative_prompt, seed,"),
             (["scores.csv", "--apply"], "name it with --to"),
             (["scores.csv", "--min", "beauty=1"], "no scores of 'beauty'; it has quality, authenticity"),
             (["scores.csv", "--min", "quality=good"], "'quality=good': expected DIMENSION=SCORE"),
@@ -495,6 +496,28 @@ class TestPer:
         assert [(each["image"], each["parent"]) for each in read_table("best.csv").rows] == [
             ("out/a/1.png", "a"), ("out/b/1.png", "b")
         ]  # fmt: skip
+
+    def test_images_tell_what_the_table_does_not(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        rows = []
+        for name, quality, prompt in (("1", 2.0, "a fox"), ("2", 3.0, "a cat"), ("3", 4.0, "a fox"), ("4", 5.0, None)):
+            texts = PngImagePlugin.PngInfo()
+            if prompt is not None:
+                texts.add_text("parameters", f"{prompt}\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: {name}")
+            Image.new("RGB", (8, 8)).save(f"{name}.png", pnginfo=texts)
+            rows.append(row(f"{name}.png", quality))
+        path = write(tmp_path / "scores.csv", [*rows, row("gone.png", 1.0), row("torn.png", None)])
+        done = run(path, "--top", "1", "--per", "prompt", "-o", "best.csv")
+        assert done.stderr == (
+            "2 of 6 images selected: the best 1 for each prompt (2 of them)\n"
+            "1 have no such score and are left out\n2 have no prompt and are left out\n"
+        )
+        best = list(read_table("best.csv").rows)
+        assert [(each["image"], each["prompt"], each["rank"]) for each in best] == [
+            ("3.png", "a fox", "1"), ("2.png", "a cat", "1")
+        ]  # fmt: skip
+        assert run(path, "--bottom", "1", "--per", "steps").stdout == "1.png\n"
+        assert run("best.csv", "--top", "1", "--per", "prompt").stdout == "3.png\n2.png\n"
 
 
 def test_a_row_of_the_new_table_is_that_of_the_old(scores: str) -> None:

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aigciqa.compare.buckets import Buckets
-from aigciqa.errors import InputError, SourceError
+from aigciqa.errors import ImageError, InputError, SourceError
+from aigciqa.images.generation.parameters import FIELDS
+from aigciqa.images.generation.read import read_generation
 from aigciqa.tables import provenance
 from aigciqa.tables.columns import Row
 from aigciqa.tables.formats import TABLE_SUFFIXES, read_rows, write_rows
@@ -81,16 +83,26 @@ def read_list(path: str, table: ScoreTable) -> frozenset[str]:
 
 
 def with_column(rows: list[Row], table: ScoreTable, name: str) -> list[Row]:
-    """Rows with a column to rank within: one of the table, or `parent`, the name of each image's folder."""
+    """Rows with a column to rank within: the table's, else from the images' metadata or, as `parent`, their folders."""
     there = ("group", "reference", *table.others)
     if name in there:
         return rows
     if name == PARENT:
         return [{**row, name: os.path.basename(os.path.dirname(absolute(row["image"])))} for row in rows]
+    if name in FIELDS:
+        return [{**row, name: _generation(row["image"])[name]} for row in rows]
     raise InputError(
-        f"{table.path} has no column {name!r} to rank within; it has {', '.join(there)}. `aigciqa score --columns "
-        f"{name}` takes it from the images' metadata; {PARENT} is the images' folder"
+        f"{table.path} has no column {name!r} to rank within; it has {', '.join(there)}. Images can tell "
+        f"{', '.join(FIELDS)}; {PARENT} is their folder"
     )
+
+
+def _generation(image: str) -> dict[str, str | None]:
+    """What an image tells of how it was generated; of one that can't be read, nothing is known."""
+    try:
+        return read_generation(image).cells()
+    except ImageError:
+        return dict.fromkeys(FIELDS)
 
 
 def select(rows: Sequence[Row], criteria: Criteria) -> Selection:
