@@ -465,9 +465,10 @@ class TestPer:
             assert ranked.others == ("prompt", "seed", "rank")
             assert {each["image"]: int(each["rank"]) for each in ranked.rows} == expected
 
-    def test_the_tables_of_a_list_rank_what_is_listed(self, prompts: str) -> None:
+    def test_a_list_is_ranked_alone(self, prompts: str) -> None:
         Path("list.csv").write_text("image\n1.png\n7.png\n")
-        run(prompts, "--per", "prompt", "--list", "list.csv", "-o", "ranked.csv")
+        done = run(prompts, "--per", "prompt", "--list", "list.csv", "-o", "ranked.csv")
+        assert done.stderr == "2 of 2 images selected: ranked for each prompt (1 of them)\n"
         assert [each["rank"] for each in read_table("ranked.csv").rows] == ["2", "1"]
 
     def test_a_bucket_is_a_column(self, prompts: str) -> None:

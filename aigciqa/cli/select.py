@@ -194,9 +194,10 @@ def _say_what(
 ) -> None:
     per, keep = criteria.per, criteria.keep
     found = len({row[per] for row in chosen.rows}) if per is not None else 1
+    how = "ranked" if keep is None else f"the {'best' if criteria.best else 'worst'} {keep}"
     of_each = f" for each {per} ({found} of them)" if per is not None else ""
-    kept = f": the {'best' if criteria.best else 'worst'} {keep}{of_each}" if keep is not None else ""
-    say(f"{len(chosen.rows)} of {counted(chosen.offered, 'image')} selected{kept}")
+    ranked = f": {how}{of_each}" if keep is not None or per is not None else ""
+    say(f"{len(chosen.rows)} of {counted(chosen.offered, 'image')} selected{ranked}")
     if per is not None and found < chosen.values:
         say(f"of {chosen.values} different values of {per}, {chosen.values - found} have no image selected")
     if buckets is not None:
