@@ -88,8 +88,9 @@ def _finite(text: str) -> float:
 @click.option("--top", callback=_count, metavar="N", help="The N best.")
 @click.option("--bottom", callback=_count, metavar="N", help="The N worst.")
 @click.option(
-    "--per", metavar="COLUMN", help="Rank within each value of a column, such as prompt: so many of each. Or parent."
-)
+    "--per", metavar="COLUMN",
+    help="So many of each prompt, seed, model, group, parent (the folder), or value of another column.",
+)  # fmt: skip
 @click.option(
     "--list", "listed", metavar="FILE.csv", help="Only images of this list, such as a report's gallery exports."
 )
