@@ -481,7 +481,7 @@ class TestPer:
     def test_a_column_that_the_table_has_is_replaced(self, prompts: str) -> None:
         run(prompts, "--per", "prompt", "-o", "ranked.csv")
         done = run("ranked.csv", "--top", "2", "-o", "best.csv")
-        assert "rank of ranked.csv: in best.csv, this selection's\n" in done.stderr
+        assert "best.csv has a rank of its own, in place of those in ranked.csv\n" in done.stderr
         assert read_table("best.csv").others == ("prompt", "seed", "rank")
         assert [each["rank"] for each in read_table("best.csv").rows] == ["1", "1"]  # 6.png was left out
 

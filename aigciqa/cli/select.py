@@ -225,7 +225,7 @@ def _write(
     added = [] if criteria.per in (None, *table.columns) else [str(criteria.per)]
     added += [selection.RANK, *([selection.BUCKET] if buckets is not None else [])]
     if replaced := [name for name in added if name in table.others]:
-        say(f"{' and '.join(replaced)} of {table.path}: in {output}, this selection's")
+        say(f"{output} has a {' and a '.join(replaced)} of its own, in place of those in {table.path}")
     rows = [
         {**row, selection.RANK: str(rank)}
         | ({selection.BUCKET: buckets.of(row[criteria.dimension])} if buckets is not None else {})
