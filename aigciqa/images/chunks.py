@@ -5,9 +5,10 @@ A walk reads the heads of the parts only, by slices: of the bytes of a file, or 
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator
-from typing import BinaryIO, TypeAlias
+from typing import TypeAlias
 
 from aigciqa.errors import InputError
 
@@ -24,9 +25,9 @@ class FileBytes:
 
     _START = 2**16
 
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self.file, self.size = file, size
-        self.start = file.read(self._START)
+    def __init__(self, file: io.BufferedReader, size: int) -> None:
+        self.file, self.size = file.raw, size  # its buffer would be filled for the head of each chunk
+        self.start = self.file.read(self._START)
 
     def __len__(self) -> int:
         return self.size

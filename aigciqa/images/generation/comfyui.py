@@ -108,7 +108,8 @@ class _Graph:
 
         What samples it again, to enlarge it or to draw its faces, comes later.
         """
-        linked = {link for inputs in self.inputs.values() for value in inputs.values() if (link := self._link(value))}
+        values = (value for inputs in self.inputs.values() for value in inputs.values() if type(value) is list)
+        linked = {link for value in values if (link := self._link(value))}
         ends = sorted((key for key in self.inputs if key not in linked), key=self._is_shown, reverse=True)
         seen: set[str] = set()
         found = next((key for end in ends if (key := self._sampler_behind([end], seen))), None)

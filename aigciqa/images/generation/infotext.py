@@ -18,7 +18,6 @@ _LORA_TAG = re.compile(r"<(?:lora|lyco):([^:<>\n]{1,200})[:>]")
 #: A line of settings has some of these: one that begins with `Steps:` may also be part of a description.
 _ALWAYS = frozenset({"Sampler", "Seed", "CFG scale", "Size", "Model", "Model hash"})
 _MAX_SETTINGS = 300
-_MAX_KEY = 60
 _DECODER = json.JSONDecoder(strict=False)
 
 
@@ -58,7 +57,7 @@ def _settings(line: str) -> dict[str, str]:
     found: dict[str, str] = {}
     start = 0
     while len(found) < _MAX_SETTINGS and (colon := line.find(":", start)) >= 0:
-        key = line[start:colon].strip(" ,")[-_MAX_KEY:]
+        key = line[start:colon].rpartition(",")[2].strip()
         start = colon + 1
         while line[start : start + 1] == " ":
             start += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from dataclasses import replace
 
 from aigciqa.errors import ImageError
 from aigciqa.images import parquet
-from aigciqa.images.chunks import FileBytes
+from aigciqa.images.chunks import Data, FileBytes
 from aigciqa.images.generation.embedded import Embedded, collect
 from aigciqa.images.generation.exif import decoded
 from aigciqa.images.generation.parameters import MAX_TEXT, GenerationParameters, cleaned
@@ -58,24 +59,25 @@ def read_generation(image: str | os.PathLike[str] | bytes) -> GenerationParamete
         ('a red fox', 42, 'sdxl', 'AUTOMATIC1111')
     """
     if isinstance(image, bytes):
-        return _of_embedded(collect(image))
+        return generation_of(image)
     path = at_home(os.fspath(image))
-    embedded = _collected(path)
-    found = _of_embedded(embedded)
-    if not found.tells() and not object_stores.is_url(path):
-        candidates = (*_beside(path), _by_name(path))
-        found = next((each for each in candidates if each is not None and each.tells()), found)
-    return replace(found, c2pa=embedded.has_credentials)
-
-
-def _collected(path: str) -> Embedded:
     if object_stores.is_url(path) or parquet.place_of(path) is not None:
-        return collect(read_content(path))
+        return generation_of(read_content(path))
     try:
         with object_stores.open_regular(path) as (stream, size):
-            return collect(FileBytes(stream, size))
+            return generation_of(FileBytes(stream, size), path)
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
         raise ImageError(f"{path or repr(path)}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def generation_of(content: Data, path: str | None = None) -> GenerationParameters:
+    """Parameters from the content of a file; with its path, on this machine, also from the files beside it."""
+    embedded = collect(content)
+    found = _of_embedded(embedded)
+    if path is not None and not found.tells():
+        candidates = itertools.chain(_beside(path), [_by_name(path)])
+        found = next((each for each in candidates if each is not None and each.tells()), found)
+    return replace(found, c2pa=embedded.has_credentials)
 
 
 def _of_embedded(embedded: Embedded) -> GenerationParameters:
@@ -86,7 +88,7 @@ def _of_embedded(embedded: Embedded) -> GenerationParameters:
     found = read_texts(texts)
     if found.generator is None:
         found = replace(found, generator=cleaned(embedded.claimed).generator)
-    return replace(found, c2pa=embedded.has_credentials)
+    return found
 
 
 def _beside(path: str) -> Iterator[GenerationParameters | None]:

@@ -75,9 +75,8 @@ def read_text(source: str, generator: str = "AUTOMATIC1111") -> GenerationParame
     """
     head = source[:20].lstrip().lower()
     for name in ("prompt:", "workflow:"):  # as ComfyUI marks what it writes into EXIF
-        if head.startswith(name):
-            found = load_object(source.lstrip()[len(name) :])
-            return None if found is None else _of_object(found)
+        if head.startswith(name) and (found := load_object(source.lstrip()[len(name) :])) is not None:
+            return _of_object(found)
     found = load_object(source)
     return read_infotext(source, generator) if found is None else _of_object(found)
 
