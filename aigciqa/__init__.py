@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from aigciqa.registry import list_metrics as list_metrics
     from aigciqa.registry import metric_info as metric_info
     from aigciqa.scoring.engine import score_files as score_files
+    from aigciqa.scoring.scores_in_files import write_scores as write_scores
     from aigciqa.scoring.to_file import ScoredFile as ScoredFile
     from aigciqa.scoring.to_file import score_to_file as score_to_file
     from aigciqa.training.fit.fit import fit_head as fit_head
@@ -65,6 +66,7 @@ _NAMES = {
     "aigciqa.records": ("Item", "Record"),
     "aigciqa.registry": ("MetricSpec", "list_metrics", "metric_info"),
     "aigciqa.scoring.engine": ("score_files",),
+    "aigciqa.scoring.scores_in_files": ("write_scores",),
     "aigciqa.scoring.to_file": ("ScoredFile", "score_to_file"),
     "aigciqa.training.fit.fit": ("fit_head", "suggest_ratings"),
 }

@@ -56,6 +56,11 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", metavar="FILE", help="Write a table: .csv, .json, .jsonl or .parquet.")
 @report_option
 @click.option("--maps", metavar="DIR", help="Write quality maps: where in each image the score comes from.")
+@click.option(
+    "--write-metadata", is_flag=True,
+    help="Write stars (xmp:Rating) and scores into the images: PNG, JPEG and WebP, whose pixels stay as they are.",
+)  # fmt: skip
+@click.option("--write-sidecars", is_flag=True, help="Write them into IMAGE.xmp beside each image instead.")
 @computing_options
 @click.option(
     "--decoder", type=click.Choice(["pillow", "draft", "nvjpeg"]), default="pillow",
@@ -92,6 +97,8 @@ def main(
     output: str | None,
     report: str | None,
     maps: str | None,
+    write_metadata: bool,
+    write_sidecars: bool,
     device: str | None,
     dtype: str,
     batch_size: int | None,
@@ -121,6 +128,7 @@ def main(
     from aigciqa.cli.inputs import Inputs
     from aigciqa.cli.score_run import ScoreRun
     from aigciqa.scoring.maps import MapFolder, lies_in
+    from aigciqa.scoring.scores_in_files import ScoresInFiles
     from aigciqa.scoring.sources import describe_skipped
     from aigciqa.scoring.summary import percentile_lines
 
@@ -135,6 +143,8 @@ def main(
         raise click.UsageError("--engine ray writes a folder of parts: name it with -o, as in -o scores.parquet")
     if engine == "ray" and (maps is not None or decoder != "pillow" or uncertainty or percentiles):
         raise click.UsageError("--maps, --decoder, --uncertainty and --percentiles go with --engine local")
+    if engine == "ray" and (write_metadata or write_sidecars):
+        raise click.UsageError("--write-metadata and --write-sidecars go with --engine local")
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite: give one of them")
     check_output("-o", output, [*images, reference], is_folder=engine == "ray")
@@ -160,6 +170,9 @@ def main(
         metrics = load_metrics(names, weights, device, dtype, dimension)
     dimensions = dimensions_of(metrics, dimension)
     folder = MapFolder(maps, metrics) if maps is not None else None
+    in_files = None
+    if write_metadata or write_sidecars:
+        in_files = ScoresInFiles(metrics, dimensions, into_files=write_metadata, sidecars=write_sidecars)
     scored = scored_columns(dimensions, uncertainty, percentiles)
     carried = inputs.carry(columns_of(scored))
     columns = columns_of(scored, carried)
@@ -173,7 +186,16 @@ def main(
     score_ranges = {name: each.config.score_ranges[name] for each in metrics for name in each.dimensions}
     score_ranges = {name: score_ranges[name] for name in dimensions}
     run = ScoreRun(
-        [metric.name for metric in metrics], score_ranges, columns, output, kept, page, folder, group_by, quiet
+        [metric.name for metric in metrics],
+        score_ranges,
+        columns,
+        output,
+        kept,
+        page,
+        folder,
+        in_files,
+        group_by,
+        quiet,
     )
     options = {"reference": reference, "group-by": group_by}
     if output is not None:
@@ -181,6 +203,7 @@ def main(
 
         options["folder"] = folder_of_paths([*images, reference], output)  # any of them may be relative
     items = inputs.items() if folder is None else folder.watch(inputs.items())
+    items = items if in_files is None else in_files.watch(items)
     scoring: dict[str, Any] = {
         "metric": metrics, "batch_size": batch_size, "workers": workers, "strict": strict, "decoder": decoder,
         "uncertainty": uncertainty, "percentiles": percentiles,

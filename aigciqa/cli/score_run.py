@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from aigciqa.records import Record
     from aigciqa.report import Report
     from aigciqa.scoring.maps import MapFolder
+    from aigciqa.scoring.scores_in_files import ScoresInFiles
 
 
 @dataclass
@@ -37,6 +38,7 @@ class ScoreRun:
     kept: str | os.PathLike[str] | None  # where its rows are if the run is stopped
     report: Report | None
     maps: MapFolder | None
+    in_files: ScoresInFiles | None
     group_by: str | None
     quiet: bool
     taken: int = 0
@@ -54,6 +56,8 @@ class ScoreRun:
         self.resumed += not is_new
         if self.maps is not None:  # first: a row that is written is never scored again
             self.maps.write(record)
+        if self.in_files is not None:
+            self.in_files.take(record, is_new)
         row = to_row(record, self.columns)
         self.summary.add([row])
         if self.report is not None:
@@ -93,6 +97,12 @@ class ScoreRun:
             if count := self.maps.failed:
                 why = self.maps.first_failure
                 complain(f"{counted(count, 'map')} could not be written, but all scores have been; the first: {why}")
+        if self.in_files is not None:
+            self._say(*self.in_files.lines())
+            failed += self.in_files.failed
+            if count := self.in_files.failed:
+                why = self.in_files.first_failure
+                complain(f"{counted(count, 'image')} could not be given scores, which the table has; the first: {why}")
         return self._write_report() or (EXIT_ERRORS if failed else EXIT_DONE)
 
     def count_ahead(self, listed: Callable[[], Iterable[Any]]) -> None:

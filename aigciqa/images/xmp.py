@@ -25,11 +25,12 @@ MAX_PACKET = 2**20
 #: What is nested deeper is no packet.
 _MAX_DEPTH = 100
 _XML = "http://www.w3.org/XML/1998/namespace"
-_EMPTY_PACKET = (
-    b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
-    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="' + RDF.encode() + b'"></rdf:RDF></x:xmpmeta>\n'
-    b'<?xpacket end="r"?>'
-)
+_EMPTY_PACKET = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/">
+<rdf:RDF xmlns:rdf="{RDF}">
+</rdf:RDF>
+</x:xmpmeta>
+<?xpacket end="r"?>""".encode()
 _START_TAG = re.compile(rb"""<[^\s/>]+(?:\s+[^\s=]+\s*=\s*(?:"[^"]*"|'[^']*'))*\s*(/?)>""")
 _ATTRIBUTE = re.compile(rb"""\s+([^\s=]+)\s*=\s*(?:"[^"]*"|'[^']*')""")
 
@@ -85,9 +86,10 @@ def set_properties(packet: bytes | None, values: Mapping[Property, str], prefixe
     subjects = (value for each in descriptions for name, value, _, _ in each.attributes if name == (RDF, "about"))
     about = next(subjects, "")
     cuts = sorted(cut for each in descriptions for cut in _places(each, values))
-    spaces = "".join(f" xmlns:{prefixes[space]}={quoteattr(space)}" for space in {space: 0 for space, _ in values})
-    set_to = "".join(f" {prefixes[space]}:{name}={quoteattr(text)}" for (space, name), text in values.items())
-    added = f'<rdf:Description xmlns:rdf="{RDF}" rdf:about={quoteattr(about)}{spaces}{set_to}/>'.encode()
+    lines = [f'<rdf:Description xmlns:rdf="{RDF}" rdf:about={quoteattr(about)}']
+    lines += [f"xmlns:{prefixes[space]}={quoteattr(space)}" for space in dict.fromkeys(space for space, _ in values)]
+    lines += [f"{prefixes[space]}:{name}={quoteattr(text)}" for (space, name), text in values.items()]
+    added = ("\n  ".join(lines) + "/>").encode()
     parts, start = [], 0
     for first, last in cuts:
         parts.append(packet[start:first])
@@ -119,11 +121,12 @@ def _rdf_of(packet: bytes) -> _Element:
             raise InputError("its XMP is nested too deeply")
         start = parser.CurrentByteIndex
         tag = _START_TAG.match(packet, start)
-        if tag is None:
+        spelled = _ATTRIBUTE.finditer(packet, start, tag.end()) if tag is not None else ()
+        places = [each.span() for each in spelled if not _declares(each[1])]
+        if tag is None or len(places) != len(attributes) // 2:
             raise InputError("its XMP is damaged")
-        spelled = [each for each in _ATTRIBUTE.finditer(packet, start, tag.end()) if not _declares(each[1])]
-        pairs = zip(map(_split, attributes[::2]), attributes[1::2], spelled, strict=True)
-        placed = [(key, value, at.start(), at.end()) for key, value, at in pairs]
+        pairs = zip(map(_split, attributes[::2]), attributes[1::2], places, strict=True)
+        placed = [(key, value, *place) for key, value, place in pairs]
         element = _Element(_split(name), placed, start, tag.end(), bool(tag[1]))
         opened[-1].children.append(element)
         opened.append(element)

@@ -1,4 +1,4 @@
-"""Where an XMP packet lies in a PNG, a JPEG and a WebP: found there, and put there, with not a byte of pixels changed.
+"""Where an XMP packet lies in a PNG, a JPEG and a WebP: another is put there, and not a byte of the pixels changes.
 
 XMP specification, part 3 (2020), "Storage in files".
 """
@@ -34,14 +34,6 @@ _HAS_XMP, _HAS_ALPHA = 0x04, 0x10
 def can_hold_xmp(data: bytes) -> bool:
     """Whether a file is of a format in which XMP can be found and put."""
     return data.startswith((PNG_SIGNATURE, JPEG_SIGNATURE)) or is_webp(data)
-
-
-def find_xmp(data: bytes) -> bytes | None:
-    """The XMP packet in a PNG, JPEG or WebP; None if there is none, or none that can be read."""
-    with contextlib.suppress(InputError):
-        for start, end in _places(data):
-            return _packet(data, start, end)
-    return None
 
 
 def has_credentials(data: bytes) -> bool:

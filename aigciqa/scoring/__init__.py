@@ -6,7 +6,7 @@
 3. `encoder` is the network as it runs fastest, in batches; `reference_cache` encodes each reference once.
 4. `engine` scores their features, and makes of each image a `Record` for every metric.
 5. `to_file` writes the records to `sinks` (`parts` on a cluster), which `resume` goes on with; `maps` draws the
-   quality maps, `summary` sums up.
+   quality maps, `scores_in_files` writes into the images, `summary` sums up.
 
 Nothing is imported here: the command line reads `sources` without torch, which `engine` needs.
 """

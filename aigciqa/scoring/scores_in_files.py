@@ -1,0 +1,290 @@
+"""Scores in the files that were scored: as stars and numbers in XMP, in the file itself or in a sidecar beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import sys
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aigciqa.errors import ImageError, InputError
+from aigciqa.images.xmp import XMP, read_properties, set_properties
+from aigciqa.images.xmp_in_files import can_hold_xmp, change_xmp, has_credentials
+from aigciqa.tables.columns import DECIMALS
+from aigciqa.utils.files import replacing
+from aigciqa.utils.paths import at_home, counted, real
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from aigciqa.metric import Metric
+    from aigciqa.records import Item, Record
+
+    #: Device, inode, size and time of the last change of a file.
+    _State: TypeAlias = "tuple[int, int, int, int]"
+
+#: Of the properties `aigciqa:nr-lite` and so on.
+NAMESPACE = "urn:aigciqa:scores/1.0/"
+MOST_STARS = 5
+_PREFIXES = {XMP: "xmp", NAMESPACE: "aigciqa"}
+_RATING = (XMP, "Rating")
+#: The stars as they were written here, which tells them from those that someone gives later.
+_STARS = (NAMESPACE, "stars")
+#: Where a file's content credentials are, if they are not in it; they sign its bytes all the same.
+_REMOTE_CREDENTIALS = ("http://purl.org/dc/terms/", "provenance")
+_SIGNED = "with content credentials (C2PA), which an edit would break"
+_NO_FILE = "that are no files (in archives, Parquet files or object stores)"
+
+
+class _LeftAloneError(ImageError):
+    """An image that is not written into; `reason` is what all such images have in common."""
+
+    def __init__(self, image: str, reason: str) -> None:
+        super().__init__(f"{image}: no scores are written into files {reason}")
+        self.reason = reason
+
+
+def write_scores(
+    image: str | os.PathLike[str],
+    scores: Mapping[str, float],
+    *,
+    score_range: tuple[float, float] | None = None,
+    sidecar: bool = False,
+) -> None:
+    """Write scores into an image's file, a PNG, JPEG or WebP, or into a sidecar beside it, as XMP.
+
+    The pixels, all other metadata and the time of the last change stay as they are. Stars that someone else gave stay.
+
+    Args:
+        image: path of the file. A link is followed.
+        scores: name -> score; `nr-lite` becomes the property `aigciqa:nr-lite`.
+        score_range: (lowest, highest) score; the first of the scores then becomes one to five stars, `xmp:Rating`.
+        sidecar: write `cat.png.xmp` beside `cat.png`, of any format.
+
+    Raises:
+        ImageError: the file is none of these formats, is damaged, has content credentials (C2PA) or hard links.
+        OSError: it can't be read or written.
+
+    Example:
+        >>> import aigciqa, tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "cat.png")
+        ...     Image.new("RGB", (64, 64)).save(path)
+        ...     aigciqa.write_scores(path, {"nr-lite": 3.25}, score_range=(0, 5))
+        ...     xmp = Image.open(path).info["XML:com.adobe.xmp"]
+        >>> 'xmp:Rating="4"' in xmp, 'aigciqa:nr-lite="3.25"' in xmp
+        (True, True)
+    """
+    name = at_home(os.fspath(image))
+    stars = None if score_range is None else stars_of(next(iter(scores.values())), *score_range)
+    (_write_beside if sidecar else _write_into)(name, _state_of(name), scores, stars)
+
+
+def stars_of(score: float, low: float, high: float) -> int:
+    """One to five stars: the fifth of its range that a score lies in."""
+    return max(1, min(MOST_STARS, 1 + int(MOST_STARS * (score - low) / (high - low))))
+
+
+class ScoresInFiles:
+    """Writes the scores of a run into the images, or into sidecars, and counts what came of it.
+
+    An image that can't be written never ends the run: it is counted (`failed`, `first_failure`).
+
+    Args:
+        metrics: of the first one's main dimension are the stars.
+        dimensions: those to write.
+        into_files: write into the files that can hold scores.
+        sidecars: write sidecars, of those files only that can't if `into_files` is set.
+    """
+
+    def __init__(
+        self, metrics: Sequence[Metric], dimensions: Iterable[str], *, into_files: bool, sidecars: bool
+    ) -> None:
+        self.into_files = into_files
+        self.sidecars = sidecars
+        self.names = [
+            {
+                each: metric.name if len(metric.dimensions) == 1 else f"{metric.name}-{each}"
+                for each in metric.dimensions
+            }
+            for metric in metrics
+        ]
+        self.dimensions = frozenset(dimensions)
+        self.rated, self.score_range = self.names[0][metrics[0].dimension], metrics[0].score_range
+        self.waiting: deque[tuple[str, _State | None]] = deque()  # images on their way, and their files then
+        self.scores: dict[str, float] = {}  # of the image whose records come
+        self.records = 0
+        self.written: Counter[str] = Counter()  # where to
+        self.left_alone: Counter[str] = Counter()  # why
+        self.kept_stars = 0
+        self.failed = 0
+        self.first_failure = ""
+
+    def watch(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items on their way to being scored; what their files are then is kept until they are written into."""
+        for item in items:
+            name = at_home(item.image)
+            state = None
+            if item.content is None:
+                with contextlib.suppress(OSError, ValueError):  # no file, or no file's name
+                    state = _state_of(name)
+            self.waiting.append((name, state))
+            yield item
+
+    def take(self, record: Record, is_new: bool) -> None:
+        """Take a record of the run; with that of the last metric, the image is written into."""
+        number = self.records % len(self.names)
+        self.records += 1
+        if is_new:
+            named = self.names[number]
+            self.scores.update((named[name], score) for name, score in record.scores.items() if name in self.dimensions)
+        if number + 1 == len(self.names):
+            image, state = self.waiting.popleft()
+            scores, self.scores = self.scores, {}
+            if scores:
+                self._write(image, state, scores)
+
+    def lines(self) -> list[str]:
+        """What came of it, for the summary."""
+        wanted = [noun for noun, is_wanted in (("file", self.into_files), ("sidecar", self.sidecars)) if is_wanted]
+        lines = [f"scores written into {' and '.join(counted(self.written[noun], noun) for noun in wanted)}"]
+        if self.left_alone:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in self.left_alone.most_common())
+            has_files = any(reason != _NO_FILE for reason in self.left_alone)
+            hint = "; --write-sidecars writes beside files" if has_files else ""  # with it, none would be left
+            lines.append(f"left alone: {reasons}{hint}")
+        if self.kept_stars:
+            lines.append(f"{counted(self.kept_stars, 'image')} had stars that were not given here, which stay")
+        return lines
+
+    def _write(self, image: str, state: _State | None, scores: Mapping[str, float]) -> None:
+        stars = stars_of(scores[self.rated], *self.score_range) if self.rated in scores else None
+        try:
+            if state is None:
+                raise _LeftAloneError(image, _NO_FILE)
+            noun = "file" if self.into_files else "sidecar"
+            try:
+                keeps = (_write_into if self.into_files else _write_beside)(image, state, scores, stars)
+            except _LeftAloneError:
+                if not (self.into_files and self.sidecars):
+                    raise
+                noun, keeps = "sidecar", _write_beside(image, state, scores, stars)
+            self.written[noun] += 1
+            self.kept_stars += keeps
+            self._note_written(image, state)
+        except _LeftAloneError as error:
+            self.left_alone[error.reason] += 1
+        except (OSError, InputError) as error:
+            self.failed += 1
+            self.first_failure = self.first_failure or str(error)
+
+    def _note_written(self, image: str, state: _State) -> None:
+        """The same file may be on its way once more, under this or another name."""
+        now = _state_of(image)
+        for place, (other, known) in enumerate(self.waiting):
+            if known == state:
+                self.waiting[place] = other, now
+
+
+def _names_of(metric: Metric) -> dict[str, str]:
+    """What a metric's scores are called: by its name, and by the dimension if it has several."""
+    only = len(metric.dimensions) == 1
+    return {dimension: metric.name if only else f"{metric.name}-{dimension}" for dimension in metric.dimensions}
+
+
+def _state_of(path: str) -> _State:
+    """What tells a file from the same file changed."""
+    found = os.stat(path)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _write_into(image: str, state: _State, scores: Mapping[str, float], stars: int | None) -> bool:
+    """Write into an image's file; returns whether it has stars of someone else, which stay."""
+    path = real(image)
+    keeps = False
+
+    def changed(packet: bytes | None) -> bytes:
+        nonlocal keeps
+        if packet is not None and _REMOTE_CREDENTIALS in (read_properties(packet) or {}):
+            raise _LeftAloneError(image, _SIGNED)
+        new, keeps = _with_scores(packet, scores, stars)
+        return new
+
+    data = Path(path).read_bytes()
+    if not can_hold_xmp(data):
+        raise _LeftAloneError(
+            image, f"that are no PNG, JPEG or WebP ({os.path.splitext(path)[1].lower() or 'no suffix'})"
+        )
+    if has_credentials(data):
+        raise _LeftAloneError(image, _SIGNED)
+    if os.stat(path).st_nlink > 1:
+        raise _LeftAloneError(image, "with other names (hard links), which would keep the old file")
+    try:
+        new = change_xmp(data, changed)
+    except _LeftAloneError:
+        raise
+    except InputError as error:
+        raise ImageError(f"{image}: {error}: no scores are written into it") from None
+    if new != data:
+        _replace(path, new, image, state)
+    return keeps
+
+
+def _write_beside(image: str, state: _State, scores: Mapping[str, float], stars: int | None) -> bool:
+    """Write into an image's sidecar; returns whether it has stars of someone else, which stay."""
+    path = real(f"{image}.xmp")
+    try:
+        packet = Path(path).read_bytes() if os.path.exists(path) else None
+        new, keeps = _with_scores(packet, scores, stars)
+    except InputError as error:
+        raise ImageError(f"{image}.xmp: {error}: no scores are written into it") from None
+    if new != packet:
+        _replace(path, new, image, state)
+    return keeps
+
+
+def _with_scores(packet: bytes | None, scores: Mapping[str, float], stars: int | None) -> tuple[bytes, bool]:
+    """A packet with scores and stars, and whether it has stars of someone else, which stay."""
+    values = {(NAMESPACE, _xml_name(name)): str(round(score, DECIMALS)) for name, score in scores.items()}
+    present = (read_properties(packet) if packet is not None else None) or {}
+    there, ours = (present.get(name, ("",))[0].strip() for name in (_RATING, _STARS))
+    keeps = stars is not None and there not in ("", "0", ours)
+    if stars is not None and not keeps:
+        values[_RATING] = values[_STARS] = str(stars)
+    return set_properties(packet, values, _PREFIXES), keeps
+
+
+def _xml_name(name: str) -> str:
+    """What a score is called in XML, where a name has no `/`, and begins with a letter."""
+    return re.sub(r"^(?=[^A-Za-z_])|[^A-Za-z0-9_.-]", "_", name)
+
+
+def _replace(path: str, data: bytes, image: str, state: _State) -> None:
+    """Put a file in the place of one, or where there is none, unless the image is not what it was when it was scored.
+
+    It gets the permissions, the times and, as far as the system allows, the owner of the file that it replaces.
+    """
+    there = os.stat(path) if os.path.exists(path) else None
+    if there is not None and not (there.st_mode & 0o222 and os.access(path, os.W_OK)):  # root may write all
+        raise PermissionError(errno.EACCES, "it is read-only", path)
+    with replacing(path) as unfinished:
+        with open(unfinished, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())  # the picture may be the only copy
+        if there is not None:
+            if sys.platform != "win32":
+                for owner in ((-1, there.st_gid), (there.st_uid, -1)):
+                    with contextlib.suppress(OSError):
+                        os.chown(unfinished, *owner)
+            shutil.copystat(path, unfinished)
+        if _state_of(image) != state:
+            raise ImageError(f"{image}: it was changed since it was scored: no scores are written")

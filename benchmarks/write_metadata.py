@@ -1,0 +1,84 @@
+"""What `--write-metadata` costs: images scored, and scored and written into, interleaved.
+
+    python benchmarks/write_metadata.py [--images 48] [--rounds 5] [--folder DIR] [METRIC ...]
+
+METRIC is nr-lite or another with weights. Images are crops of scikit-image's photographs with a little noise, PNG, of
+about a megabyte. They lie in DIR, whose disk is the one that counts; each round begins with images without scores.
+Printed are the medians of the seconds and what writing adds to them, which is to stay below 3%.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from interleaved import medians
+from PIL import Image
+from skimage import data
+
+import aigciqa
+from aigciqa.scoring.scores_in_files import ScoresInFiles
+
+SIZE = (896, 640)
+PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "rocket", "retina")
+MOST = 0.03
+
+
+def main() -> None:
+    """Print a line for each metric."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("metrics", nargs="*", default=("nr-lite",), metavar="METRIC")
+    parser.add_argument("--images", type=int, default=48)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--folder", help="where the images lie; the system's folder for such files if absent")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        images = draw(Path(folder), options.images)
+        megabytes = sum(map(len, images.values())) / len(images) / 1e6
+        for name in options.metrics:
+            metric = aigciqa.create_metric(name)
+            cases = {
+                "scored": lambda metric=metric: score(images, metric, write=False),
+                "written": lambda metric=metric: score(images, metric, write=True),
+            }
+            spent = medians(cases, options.rounds)
+            added = spent["written"] / spent["scored"] - 1
+            each = 1000 * spent["scored"] / len(images)
+            print(
+                f"{name}, {len(images)} PNGs of {megabytes:.2f} MB: scored {spent['scored']:.2f} s ({each:.1f} ms each), "
+                f"scored and written into {spent['written']:.2f} s; {added:+.1%} (at most {MOST:.0%})",
+                flush=True,
+            )
+
+
+def draw(folder: Path, count: int) -> dict[Path, bytes]:
+    """Files and what is in them."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        whole = Image.fromarray(getattr(data, PHOTOGRAPHS[number % len(PHOTOGRAPHS)])())
+        pixels = np.asarray(whole.resize(SIZE, Image.Resampling.BICUBIC)) + rng.normal(0, 2, (*SIZE[::-1], 3))
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{number:04}.png")
+    return {path: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def score(images: dict[Path, bytes], metric: aigciqa.Metric, *, write: bool) -> float:
+    """Seconds to score them, and to write into them."""
+    for path, content in images.items():
+        path.write_bytes(content)
+    items = (aigciqa.Item(str(path)) for path in images)
+    start = time.perf_counter()
+    writer = ScoresInFiles([metric], metric.dimensions, into_files=True, sidecars=False)
+    for record in aigciqa.score_files(writer.watch(items) if write else items, metric=metric):
+        if write:
+            writer.take(record, is_new=True)
+    spent = time.perf_counter() - start
+    if write and writer.written["file"] != len(images):
+        raise SystemExit(f"not all were written into: {writer.first_failure or writer.left_alone}")
+    return spent
+
+
+if __name__ == "__main__":
+    main()
