@@ -56,7 +56,7 @@ def test_other_columns_are_carried_into_a_selection(tmp_path: Path) -> None:
         assert selected(path, "--top", "1", "-o", str(tmp_path / f"best{suffix}")) == []
         best = read_table(tmp_path / f"best{suffix}")
         (row,) = best.rows
-        assert best.columns == ("image", "reference", "group", "metric", "quality", "error", "seed", "prompt")
+        assert best.columns == ("image", "reference", "group", "metric", "quality", "error", "seed", "prompt", "rank")
         assert (row["image"], row["quality"], row["seed"], row["prompt"]) == ("a/2.png", 3.5, "12", "a cat, asleep")
 
 

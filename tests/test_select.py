@@ -13,9 +13,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image, PngImagePlugin
 
 from aigciqa.cli.select import main
-from aigciqa.compare.selection import Criteria, bucket, select
+from aigciqa.compare.buckets import Buckets
+from aigciqa.compare.selection import Criteria, select
+from aigciqa.errors import InputError
 from aigciqa.records import Record
 from aigciqa.scoring.sinks import FileSink
 from aigciqa.tables.columns import columns_of, to_row
@@ -79,8 +82,9 @@ class TestWhich:
             (["--min", "3.5", "--dimension", "authenticity"], "a/3"),
             (["--top", "2"], "a/1 a/2"),  # of equals, the earlier
             (["--bottom", "2"], "a/3 b/2"),
-            (["--top", "1", "--per-group"], "a/1 b/1"),
-            (["--bottom", "1", "--per-group", "--min", "2"], "a/2 b/2"),
+            (["--top", "1", "--per", "group"], "a/1 b/1"),
+            (["--bottom", "1", "--per", "group", "--min", "2"], "a/2 b/2"),
+            (["--top", "1", "--per", "parent"], "a/1 b/1"),
             (["--top", "1", "--dimension", "authenticity"], "a/3"),
             (["--min", "5"], ""),
         ],
@@ -89,7 +93,8 @@ class TestWhich:
         done = run(scores, *arguments)
         assert done.exit_code == 0
         assert done.stdout.split() == [f"out/{name}.png" for name in expected.split()]
-        assert f"{len(expected.split())} of 6 images selected\n1 have no such score and are left out" in done.stderr
+        assert done.stderr.startswith(f"{len(expected.split())} of 6 images selected")
+        assert done.stderr.endswith("\n1 have no such score and are left out\n")
 
     def test_a_list_such_as_the_gallerys(self, scores: str, tmp_path: Path) -> None:
         listed = tmp_path / "selection.csv"
@@ -101,13 +106,63 @@ class TestWhich:
         assert (done.exit_code, done.stdout.split()) == (1, ["out/a/3.png"])
         assert "not in the table: 1 image of" in done.stderr
 
-    def test_buckets(self, scores: str) -> None:
-        assert [bucket(score, (2, 3.5)) for score in (1.9, 2, 3.4, 3.5, 9)] == [
+    @pytest.mark.parametrize("text", ["2,3.5", "3.5,2"])
+    def test_buckets_that_scores_name(self, scores: str, text: str) -> None:
+        buckets = Buckets.parse(text)
+        assert [buckets.of(score) for score in (1.9, 2, 3.4, 3.5, 9)] == [
             "below-2", "2-to-3.5", "2-to-3.5", "3.5-up", "3.5-up"
         ]  # fmt: skip
-        assert bucket(3.12345675, (3.1234567, 3.1234568)) == "3.1234567-to-3.1234568"
-        done = run(scores, "--edges", "2,3.5")
+        assert Buckets.parse("3.1234567,3.1234568").of(3.12345675) == "3.1234567-to-3.1234568"
+        done = run(scores, "--buckets", text)
         assert done.stdout.splitlines()[::2] == ["3.5-up\tout/a/1.png", "below-2\tout/a/3.png", "2-to-3.5\tout/b/2.png"]
+
+    @pytest.mark.parametrize(
+        ("text", "names"),
+        [
+            ("great=4,ok=3", ["rest", "rest", "ok", "ok", "great", "great"]),
+            (" ok = 3 , great = 4 ", ["rest", "rest", "ok", "ok", "great", "great"]),
+            ("great=4,ok=3,bad", ["bad", "bad", "ok", "ok", "great", "great"]),
+            ("very good=4.5", ["rest"] * 5 + ["very good"]),
+            ("zero=-1.5,a+=4", ["rest", "zero", "zero", "zero", "a+", "a+"]),
+        ],
+    )
+    def test_buckets_with_names(self, text: str, names: list[str]) -> None:
+        buckets = Buckets.parse(text)
+        assert [buckets.of(score) for score in (-2, 2.999, 3, 3.999, 4, 4.5)] == names
+
+    def test_buckets_are_counted_and_stand_before_the_paths(self, scores: str) -> None:
+        done = run(scores, "--buckets", "great=4,ok=3,unseen=5", "--top", "3")
+        assert done.stdout == "great\tout/a/1.png\nok\tout/a/2.png\nok\tout/b/1.png\n"
+        assert "3 of 6 images selected: the best 3\nunseen 0, great 1, ok 2, rest 0\n" in done.stderr
+
+    @pytest.mark.parametrize(
+        ("text", "complaint"),
+        [
+            ("great=4,great=3", "two buckets have one name: great, great, rest"),
+            ("OK=4,ok=3", "two buckets have one name"),
+            ("rest=4", "two buckets have one name"),
+            ("a=4,b=4.0", "begin at one score"),
+            ("4,4", "begin at one score"),
+            ("great=4,ok,bad", "ok and bad have no lowest score"),
+            ("great=4,3", "'3' is no name"),
+            ("../x=4", "'../x' is no name"),
+            ("..=4", "'..' is no name"),
+            ("a\\b=4", "is no name"),
+            (".hidden=4", "is no name"),
+            ("a.=4", "is no name"),
+            ("a\n=4,b\nc=3", "is no name"),
+            ("=4", "'' is no name"),
+            ("great=4,", "'' is no name"),
+            ("great=high", "'high' is no score"),
+            ("great=nan", "'nan' is no score"),
+            ("great", "'great' is no score: expected NAME=SCORE, such as great=4,ok=3"),
+            ("", "'' is no score"),
+        ],
+    )
+    def test_buckets_that_can_not_be(self, text: str, complaint: str) -> None:
+        with pytest.raises(InputError) as refused:
+            Buckets.parse(text)
+        assert complaint in str(refused.value)
 
     def test_a_new_table_is_a_table(self, scores: str) -> None:
         for suffix in (".csv", ".json", ".jsonl", ".parquet"):
@@ -167,17 +222,20 @@ class TestWhich:
         [
             (["absent.csv"], "no such file"),
             (["scores.csv", "--top", "1", "--bottom", "1"], "give one of them"),
-            (["scores.csv", "--per-group"], "--top or --bottom"),
+            (["scores.csv", "--per", "group"], "--top or --bottom takes so many, and within what -o ranks"),
+            (
+                ["scores.csv", "--top", "1", "--per", "mood"],
+                "no column 'mood' to rank within; it has group, reference.",
+            ),
+            (["scores.csv", "--top", "1", "--per", "mood"], "Images can tell prompt, negative_prompt, seed,"),
             (["scores.csv", "--apply"], "name it with --to"),
             (["scores.csv", "--min", "beauty=1"], "no scores of 'beauty'; it has quality, authenticity"),
             (["scores.csv", "--min", "quality=good"], "'quality=good': expected DIMENSION=SCORE"),
             (["scores.csv", "--min", "nan"], "'nan': expected DIMENSION=SCORE"),
             (["scores.csv", "--max", "quality=inf"], "'quality=inf': expected DIMENSION=SCORE"),
             (["scores.csv", "--min", "4", "--min", "quality=3"], "--min is given twice for quality"),
-            (["scores.csv", "--edges", "3,2"], "expected ascending scores"),
-            (["scores.csv", "--edges", "1,nan"], "with commas between"),
+            (["scores.csv", "--buckets", "great=good"], "Invalid value for '--buckets': 'good' is no score"),
             (["scores.csv", "-o", "best.txt"], "-o best.txt: a table of scores ends in one of .csv"),
-            (["scores.csv", "--edges", "a"], "with commas between"),
             (["scores.csv", "--list", "absent.csv"], "expected a .csv file with a column image"),
             (["scores.csv", "--list", "no-images.csv"], "no column 'image'"),
             (["scores.csv", "--to", "scores.csv"], "is no folder"),
@@ -215,10 +273,13 @@ class TestInto:
         assert (again.exit_code, "3 already there" in again.stderr) == (0, True)
 
     def test_buckets_are_folders(self, scores: str) -> None:
-        run(scores, "--edges", "2,3", "--to", "sorted", "--apply")
+        run(scores, "--buckets", "2,3", "--to", "sorted", "--apply")
         assert list(files("sorted")) == [
             "2-to-3/b/2.png", "3-up/a/1.png", "3-up/a/2.png", "3-up/b/1.png", "below-2/a/3.png"
         ]  # fmt: skip
+
+        run(scores, "--buckets", "great=4,ok=3", "--to", "named", "--apply")
+        assert list(files("named")) == ["great/a/1.png", "ok/a/2.png", "ok/b/1.png", "rest/a/3.png", "rest/b/2.png"]
 
     def test_nothing_is_overwritten(self, scores: str) -> None:
         Path("best/a").mkdir(parents=True)
@@ -345,7 +406,122 @@ class TestInto:
         assert os.fsencode(name) in run(path).stdout_bytes
 
 
+#: Image -> quality, prompt; two prompts' best are equal or worse than another's worst.
+PROMPTS = {
+    "1.png": (3.0, "a cat"),
+    "2.png": (1.5, "a dog, asleep"),
+    "3.png": (4.0, "a cat"),
+    "4.png": (4.0, "a cat"),
+    "5.png": (2.0, "a dog, asleep"),
+    "6.png": (5.0, None),
+    "7.png": (3.5, "a cat"),
+}
+
+
+@pytest.fixture
+def prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A table with a column of prompts."""
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        {"image": image, "metric": "nr-lite", "quality": quality, "error": None, "prompt": prompt, "seed": "7"}
+        for image, (quality, prompt) in PROMPTS.items()
+    ]
+    with open("prompts.csv", "w", newline="") as table:
+        writer = csv.DictWriter(table, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return "prompts.csv"
+
+
+class TestPer:
+    def test_the_best_of_each(self, prompts: str) -> None:
+        done = run(prompts, "--top", "1", "--per", "prompt")
+        assert (done.exit_code, done.stdout.split()) == (0, ["3.png", "5.png"])
+        assert done.stderr == (
+            "2 of 7 images selected: the best 1 for each prompt (2 of them)\n1 have no prompt and are left out\n"
+        )
+        assert run(prompts, "--bottom", "2", "--per", "prompt").stdout.split() == ["1.png", "7.png", "2.png", "5.png"]
+        assert run(prompts, "--top", "1", "--per", "seed").stdout.split() == ["6.png"]
+
+    def test_values_of_which_no_image_was_selected(self, prompts: str) -> None:
+        done = run(prompts, "--top", "1", "--per", "prompt", "--min", "3")
+        assert done.stdout == "3.png\n"
+        assert "1 of 7 images selected: the best 1 for each prompt (1 of them)\n" in done.stderr
+        assert "of 2 different values of prompt, 1 have no image selected\n" in done.stderr
+
+    @pytest.mark.parametrize(
+        ("arguments", "expected"),
+        [
+            (["--per", "prompt"], {"1.png": 4, "2.png": 2, "3.png": 1, "4.png": 1, "5.png": 1, "7.png": 3}),
+            ([], {"1.png": 5, "2.png": 7, "3.png": 2, "4.png": 2, "5.png": 6, "6.png": 1, "7.png": 4}),
+            (["--per", "prompt", "--bottom", "1"], {"1.png": 4, "2.png": 2}),
+            (["--per", "prompt", "--max", "3.9"], {"1.png": 4, "2.png": 2, "5.png": 1, "7.png": 3}),
+        ],
+    )
+    def test_ranks(self, prompts: str, arguments: list[str], expected: dict[str, int]) -> None:
+        for suffix in (".csv", ".jsonl", ".parquet"):
+            run(prompts, *arguments, "-o", f"ranked{suffix}")
+            ranked = read_table(f"ranked{suffix}")
+            assert ranked.others == ("prompt", "seed", "rank")
+            assert {each["image"]: int(each["rank"]) for each in ranked.rows} == expected
+
+    def test_a_list_is_ranked_alone(self, prompts: str) -> None:
+        Path("list.csv").write_text("image\n1.png\n7.png\n")
+        done = run(prompts, "--per", "prompt", "--list", "list.csv", "-o", "ranked.csv")
+        assert done.stderr == "2 of 2 images selected: ranked for each prompt (1 of them)\n"
+        assert [each["rank"] for each in read_table("ranked.csv").rows] == ["2", "1"]
+
+    def test_a_bucket_is_a_column(self, prompts: str) -> None:
+        run(prompts, "--buckets", "great=4,ok=3", "--top", "1", "--per", "prompt", "-o", "best.csv")
+        best = list(read_table("best.csv").rows)
+        assert [(each["image"], each["rank"], each["bucket"]) for each in best] == [
+            ("3.png", "1", "great"), ("5.png", "1", "rest")
+        ]  # fmt: skip
+
+    def test_a_column_that_the_table_has_is_replaced(self, prompts: str) -> None:
+        run(prompts, "--per", "prompt", "-o", "ranked.csv")
+        done = run("ranked.csv", "--top", "2", "-o", "best.csv")
+        assert "best.csv has a rank of its own, in place of those in ranked.csv\n" in done.stderr
+        assert read_table("best.csv").others == ("prompt", "seed", "rank")
+        assert [each["rank"] for each in read_table("best.csv").rows] == ["1", "1"]  # 6.png was left out
+
+    def test_scores_are_never_replaced(self, prompts: str) -> None:
+        table = Path(prompts).read_text().replace("seed", "rank")
+        Path(prompts).write_text(table)
+        done = run(prompts, "--dimension", "rank", "-o", "best.csv")
+        assert (done.exit_code, "has scores of that name: rename it" in " ".join(done.stderr.split())) == (2, True)
+        assert not Path("best.csv").exists()
+
+    def test_a_folder_as_a_column(self, scores: str) -> None:
+        run(scores, "--top", "1", "--per", "parent", "-o", "best.csv")
+        assert [(each["image"], each["parent"]) for each in read_table("best.csv").rows] == [
+            ("out/a/1.png", "a"), ("out/b/1.png", "b")
+        ]  # fmt: skip
+
+    def test_images_tell_what_the_table_does_not(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        rows = []
+        for name, quality, prompt in (("1", 2.0, "a fox"), ("2", 3.0, "a cat"), ("3", 4.0, "a fox"), ("4", 5.0, None)):
+            texts = PngImagePlugin.PngInfo()
+            if prompt is not None:
+                texts.add_text("parameters", f"{prompt}\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: {name}")
+            Image.new("RGB", (8, 8)).save(f"{name}.png", pnginfo=texts)
+            rows.append(row(f"{name}.png", quality))
+        path = write(tmp_path / "scores.csv", [*rows, row("gone.png", 1.0), row("torn.png", None)])
+        done = run(path, "--top", "1", "--per", "prompt", "-o", "best.csv")
+        assert done.stderr == (
+            "2 of 6 images selected: the best 1 for each prompt (2 of them)\n"
+            "1 have no such score and are left out\n2 have no prompt and are left out\n"
+        )
+        best = list(read_table("best.csv").rows)
+        assert [(each["image"], each["prompt"], each["rank"]) for each in best] == [
+            ("3.png", "a fox", "1"), ("2.png", "a cat", "1")
+        ]  # fmt: skip
+        assert run(path, "--bottom", "1", "--per", "steps").stdout == "1.png\n"
+        assert run("best.csv", "--top", "1", "--per", "prompt").stdout == "3.png\n2.png\n"
+
+
 def test_a_row_of_the_new_table_is_that_of_the_old(scores: str) -> None:
     run(scores, "--top", "1", "-o", "best.csv")
     with open(scores) as old, open("best.csv") as new:
-        assert next(csv.DictReader(new)) == next(csv.DictReader(old))
+        assert next(csv.DictReader(new)) == next(csv.DictReader(old)) | {"rank": "1"}

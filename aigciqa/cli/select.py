@@ -24,6 +24,7 @@ from aigciqa.cli.common import (
     say,
 )
 from aigciqa.compare import selection
+from aigciqa.compare.buckets import Buckets
 from aigciqa.errors import InputError
 from aigciqa.tables.provenance import path_of
 from aigciqa.tables.scores import read_table
@@ -34,6 +35,7 @@ from aigciqa.utils.place_files import LASTING
 
 if TYPE_CHECKING:
     from aigciqa.tables.columns import Row
+    from aigciqa.tables.scores import ScoreTable
     from aigciqa.utils.place_files import Method, Step
 
 #: Of the images that could not be put in place, these many are named.
@@ -61,16 +63,11 @@ def _count(_context: click.Context, _parameter: click.Parameter, value: str | No
     return int(value)
 
 
-def _edges(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[float, ...]:
-    if value is None:
-        return ()
+def _buckets(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Buckets | None:
     try:
-        edges = tuple(map(_finite, value.split(",")))
-    except ValueError:
-        raise click.BadParameter(f"{value!r}: expected scores with commas between, such as 2,3,4") from None
-    if sorted(set(edges)) != list(edges):
-        raise click.BadParameter(f"{value!r}: expected ascending scores, such as 2,3,4")
-    return edges
+        return None if value is None else Buckets.parse(value)
+    except InputError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def _finite(text: str) -> float:
@@ -90,18 +87,24 @@ def _finite(text: str) -> float:
 @click.option("--max", "maximum", multiple=True, metavar="D=SCORE", callback=_bounds, help="Highest score, likewise.")
 @click.option("--top", callback=_count, metavar="N", help="The N best.")
 @click.option("--bottom", callback=_count, metavar="N", help="The N worst.")
-@click.option("--per-group", is_flag=True, help="So many of each group.")
+@click.option(
+    "--per", metavar="COLUMN",
+    help="So many of each prompt, seed, model, group, parent (the folder), or value of another column.",
+)  # fmt: skip
 @click.option(
     "--list", "listed", metavar="FILE.csv", help="Only images of this list, such as a report's gallery exports."
 )
-@click.option("--edges", metavar="A,B,...", callback=_edges, help="Divide into buckets by score: a folder for each.")
+@click.option(
+    "--buckets", metavar="NAME=LOWEST,...", callback=_buckets,
+    help="Divide by score, such as great=4,ok=3 or 2,3,4: a folder for each.",
+)  # fmt: skip
 @click.option(
     "--to", "folder", metavar="DIR", help="Put the images into a folder, by their paths below their common one."
 )
 @click.option("--by", type=click.Choice(["copy", "hardlink", "symlink"]), default="copy", help="How, with --to.")
 @click.option("--apply", is_flag=True, help="Do it, with --to: without, what would be done is shown.")
 @click.option("--scores", is_flag=True, help="Put its score and a tab before each path, as on a terminal.")
-@click.option("-o", "--output", metavar="FILE", help="Write the rows as a table: .csv, .json, .jsonl or .parquet.")
+@click.option("-o", "--output", metavar="FILE", help="Write the rows and their ranks: .csv, .json, .jsonl or .parquet.")
 @overwrite_option
 def main(
     path: str,
@@ -111,9 +114,9 @@ def main(
     maximum: list[tuple[str, float]],
     top: int | None,
     bottom: int | None,
-    per_group: bool,
+    per: str | None,
     listed: str | None,
-    edges: tuple[float, ...],
+    buckets: Buckets | None,
     folder: str | None,
     by: Method,
     apply: bool,
@@ -130,8 +133,8 @@ def main(
     """
     if top is not None and bottom is not None:
         raise click.UsageError("--top and --bottom: give one of them")
-    if per_group and top is None and bottom is None:
-        raise click.UsageError("--per-group says of what --top or --bottom takes so many")
+    if per is not None and top is None and bottom is None and output is None:
+        raise click.UsageError("--per says of what --top or --bottom takes so many, and within what -o ranks")
     if apply and folder is None:
         raise click.UsageError("--apply puts images into a folder: name it with --to")
     if output is not None:
@@ -150,14 +153,15 @@ def main(
     for name in (dimension, *lowest, *highest):
         if name not in table.dimensions:
             raise click.UsageError(f"{path} has no scores of {name!r}; it has {', '.join(table.dimensions)}")
-    keep = top if top is not None else bottom
     images = selection.read_list(listed, table) if listed is not None else None
-    criteria = selection.Criteria(dimension, lowest, highest, keep, bottom is None, per_group, images)
+    if per is not None:
+        rows = selection.with_column(rows, table, per)
+    criteria = selection.Criteria(dimension, lowest, highest, top or bottom, bottom is None, per, images)
     chosen = selection.select(rows, criteria)
-    _say_what(chosen, listed)
+    _say_what(chosen, criteria, buckets, listed)
     if output is not None:
         try:
-            selection.write_selection(output, table, chosen.rows)
+            _write(output, table, chosen, criteria, buckets)
         except InputError:
             raise
         except OSError as error:
@@ -165,9 +169,9 @@ def main(
     missing = EXIT_ERRORS if chosen.missing else EXIT_DONE
     if folder is None:
         if output is None:
-            _print_paths(chosen.rows, dimension, edges, scores or sys.stdout.isatty())
+            _print_paths(chosen.rows, dimension, buckets, scores or sys.stdout.isatty())
         sys.exit(missing)
-    steps = selection.steps_into(folder, rows, chosen.rows, dimension, edges)
+    steps = selection.steps_into(folder, rows, chosen.rows, dimension, buckets)
     try:
         found = [row[dimension] for row in chosen.rows]
         sys.exit((_place(steps, by) if apply else _show(steps, found, by)) or missing)
@@ -186,20 +190,54 @@ def _by_dimension(option: str, bounds: Iterable[tuple[str, float]], dimension: s
     return found
 
 
-def _say_what(chosen: selection.Selection, listed: str | None) -> None:
-    say(f"{len(chosen.rows)} of {counted(chosen.offered, 'image')} selected")
+def _say_what(
+    chosen: selection.Selection, criteria: selection.Criteria, buckets: Buckets | None, listed: str | None
+) -> None:
+    per, keep = criteria.per, criteria.keep
+    found = len({row[per] for row in chosen.rows}) if per is not None else 1
+    how = "ranked" if keep is None else f"the {'best' if criteria.best else 'worst'} {keep}"
+    of_each = f" for each {per} ({found} of them)" if per is not None else ""
+    ranked = f": {how}{of_each}" if keep is not None or per is not None else ""
+    say(f"{len(chosen.rows)} of {counted(chosen.offered, 'image')} selected{ranked}")
+    if per is not None and found < chosen.values:
+        say(f"of {chosen.values} different values of {per}, {chosen.values - found} have no image selected")
+    if buckets is not None:
+        held = Counter(buckets.of(row[criteria.dimension]) for row in chosen.rows)
+        say(", ".join(f"{name} {held[name]}" for name in reversed(buckets.names)))
     if chosen.unscored:
         say(f"{chosen.unscored} have no such score and are left out")
+    if chosen.unvalued:
+        say(f"{chosen.unvalued} have no {per} and are left out")
     if chosen.repeated:
         say(f"of an image that is repeated, the first row counts: {counted(chosen.repeated, 'row')} left out")
     if chosen.missing:
         say(f"not in the table: {counted(chosen.missing, 'image')} of {listed}")
 
 
-def _print_paths(rows: Sequence[Row], dimension: str, edges: Sequence[float], with_scores: bool) -> None:
+def _write(
+    output: str,
+    table: ScoreTable,
+    chosen: selection.Selection,
+    criteria: selection.Criteria,
+    buckets: Buckets | None,
+) -> None:
+    """Write the rows with what was found of them: their value if the table lacks it, their rank, their bucket."""
+    added = [] if criteria.per in (None, *table.columns) else [str(criteria.per)]
+    added += [selection.RANK, *([selection.BUCKET] if buckets is not None else [])]
+    if replaced := [name for name in added if name in table.others]:
+        say(f"{output} has a {' and a '.join(replaced)} of its own, in place of those in {table.path}")
+    rows = [
+        {**row, selection.RANK: str(rank)}
+        | ({selection.BUCKET: buckets.of(row[criteria.dimension])} if buckets is not None else {})
+        for row, rank in zip(chosen.rows, chosen.ranks, strict=True)
+    ]
+    selection.write_selection(output, table, rows, added)
+
+
+def _print_paths(rows: Sequence[Row], dimension: str, buckets: Buckets | None, with_scores: bool) -> None:
     """A path a line, after its bucket if there are buckets, and its score if it is asked for, each with a tab."""
     for row in rows:
-        before = f"{selection.bucket(row[dimension], edges)}\t" if edges else ""
+        before = f"{buckets.of(row[dimension])}\t" if buckets is not None else ""
         before += f"{row[dimension]:.{DECIMALS}f}\t" if with_scores else ""
         image = printable(row["image"]) if sys.stdout.isatty() else row["image"]
         click.echo(os.fsencode(f"{before}{image}"))

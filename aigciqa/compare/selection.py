@@ -1,4 +1,4 @@
-"""Which images of a table of scores: thresholds, the best or worst, a list, buckets by score; and where they go."""
+"""Which images of a table of scores: thresholds, the best or worst, also of each prompt, a list; and where they go."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import bisect
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from aigciqa.errors import InputError, SourceError
+from aigciqa.compare.buckets import Buckets
+from aigciqa.errors import ImageError, InputError, SourceError
+from aigciqa.images.generation.parameters import FIELDS
+from aigciqa.images.generation.read import read_generation
 from aigciqa.tables import provenance
 from aigciqa.tables.columns import Row
 from aigciqa.tables.formats import TABLE_SUFFIXES, read_rows, write_rows
@@ -16,17 +20,22 @@ from aigciqa.utils.files import replacing
 from aigciqa.utils.paths import absolute
 from aigciqa.utils.place_files import Step
 
+#: Ranked within the image's folder, where a table has no column of that name.
+PARENT = "parent"
+#: The columns that a table of a selection has besides those of its own.
+RANK, BUCKET = "rank", "bucket"
+
 
 @dataclass(frozen=True)
 class Criteria:
     """What is asked for; an image has to meet all of it."""
 
-    dimension: str  # the score that ranks and divides
+    dimension: str  # the score that ranks
     minimum: Mapping[str, float] = field(default_factory=dict)  # dimension -> lowest score allowed
     maximum: Mapping[str, float] = field(default_factory=dict)  # dimension -> highest score allowed
     keep: int | None = None  # how many are kept, best or worst first; None: all, in the table's order
     best: bool = True  # keep the highest scores, or the lowest
-    per_group: bool = False  # keep so many of each group
+    per: str | None = None  # rank within each value of this column, and keep so many of each; None: of all
     listed: frozenset[str] | None = None  # absolute paths of the only images to choose from; None: all
 
 
@@ -35,8 +44,11 @@ class Selection:
     """What was chosen, and how many images were not."""
 
     rows: tuple[Row, ...]
+    ranks: tuple[int, ...]  # of each row, by its score among all that are offered and have its value of `per`; 1: best
+    values: int  # how many values of `per` there are to choose from
     offered: int  # images to choose from
     unscored: int  # of these, how many lack a score that is asked for; none of them is chosen
+    unvalued: int  # of these, how many have scores and lack a value of `per`; none of them is chosen
     repeated: int  # rows left out because an earlier one is of the same image
     missing: int  # listed images that are not in the table
 
@@ -70,6 +82,29 @@ def read_list(path: str, table: ScoreTable) -> frozenset[str]:
     return frozenset(images)
 
 
+def with_column(rows: list[Row], table: ScoreTable, name: str) -> list[Row]:
+    """Rows with a column to rank within: the table's, else from the images' metadata or, as `parent`, their folders."""
+    there = ("group", "reference", *table.others)
+    if name in there:
+        return rows
+    if name == PARENT:
+        return [{**row, name: os.path.basename(os.path.dirname(absolute(row["image"])))} for row in rows]
+    if name in FIELDS:
+        return [{**row, name: _generation(row["image"])[name]} for row in rows]
+    raise InputError(
+        f"{table.path} has no column {name!r} to rank within; it has {', '.join(there)}. Images can tell "
+        f"{', '.join(FIELDS)}; {PARENT} is their folder"
+    )
+
+
+def _generation(image: str) -> dict[str, str | None]:
+    """What an image tells of how it was generated; of one that can't be read, nothing is known."""
+    try:
+        return read_generation(image).cells()
+    except ImageError:
+        return dict.fromkeys(FIELDS)
+
+
 def select(rows: Sequence[Row], criteria: Criteria) -> Selection:
     """Choose rows of one metric. Of equal scores, the earlier row is chosen."""
     named = [row for row in rows if row["image"]]
@@ -83,46 +118,51 @@ def select(rows: Sequence[Row], criteria: Criteria) -> Selection:
         offered = [row for path, row in images.items() if path in listed]
     wanted = {criteria.dimension, *criteria.minimum, *criteria.maximum}
     scored = [row for row in offered if row["image"] and all(row[name] is not None for name in wanted)]
-    chosen = [row for row in scored if _within(row, criteria)]
+    valued = [row for row in scored if _value(row, criteria) is not None]
+    ranks = _Ranks(valued, criteria)
+    chosen = _kept([row for row in valued if _within(row, criteria)], criteria)
     return Selection(
-        rows=tuple(_ranked(chosen, criteria)),
+        rows=tuple(chosen),
+        ranks=tuple(map(ranks.of, chosen)),
+        values=len(ranks.scores),
         offered=len(offered),
         unscored=len(offered) - len(scored),
+        unvalued=len(scored) - len(valued),
         repeated=len(named) - len(images),
         missing=len(listed - images.keys()) if listed is not None else 0,
     )
 
 
-def bucket(score: float, edges: Sequence[float]) -> str:
-    """Name of a score's bucket between ascending edges; a score on an edge is in the upper one."""
-    above = bisect.bisect_right(edges, score)
-    if above == 0:
-        return f"below-{edges[0]:.15g}"
-    return f"{edges[-1]:.15g}-up" if above == len(edges) else f"{edges[above - 1]:.15g}-to-{edges[above]:.15g}"
+def write_selection(output: str, table: ScoreTable, rows: Sequence[Row], added: Sequence[str]) -> None:
+    """Write a table of some rows, whole or not at all, with the provenance of the whole table.
 
-
-def write_selection(output: str, table: ScoreTable, rows: Sequence[Row]) -> None:
-    """Write a table of some rows, whole or not at all, with the provenance of the whole table."""
+    Args:
+        added: columns of the rows that come last, in place of those that the table has of these names.
+    """
     if not is_table(output):
         raise SourceError(f"-o {output}: a table of scores ends in one of {', '.join(TABLE_SUFFIXES)}")
+    for name in added:
+        if name in table.dimensions:
+            raise InputError(f"-o {output} gets a column {name!r}, and {table.path} has scores of that name: rename it")
+    columns = [*(name for name in table.columns if name not in added), *added]
     os.makedirs(os.path.dirname(absolute(output)), exist_ok=True)
     with replacing(output) as unfinished:
-        write_rows(unfinished, rows, table.columns, os.path.splitext(output)[1].lower())
+        write_rows(unfinished, rows, columns, os.path.splitext(output)[1].lower())
     provenance.copy(str(table.path), output)
 
 
 def steps_into(
-    folder: str, rows: Sequence[Row], chosen: Sequence[Row], dimension: str, edges: Sequence[float]
+    folder: str, rows: Sequence[Row], chosen: Sequence[Row], dimension: str, buckets: Buckets | None
 ) -> list[Step]:
     """Where each chosen image goes: its path below the folder that holds all of the table's, so that no two meet.
 
-    Edges divide the images by a dimension into buckets, each a folder of its own.
+    Each bucket of the dimension's scores is a folder of its own.
     """
     images = list(dict.fromkeys(row["image"] for row in rows if row["image"]))
     relatives = dict(zip(images, below_common_folder(images), strict=True))
 
     def target(row: Row) -> str:
-        return os.path.join(folder, bucket(row[dimension], edges) if edges else "", relatives[row["image"]])
+        return os.path.join(folder, buckets.of(row[dimension]) if buckets else "", relatives[row["image"]])
 
     return [Step(row["image"], target(row), folder) for row in chosen]
 
@@ -133,13 +173,32 @@ def _within(row: Row, criteria: Criteria) -> bool:
     )
 
 
-def _ranked(rows: Sequence[Row], criteria: Criteria) -> list[Row]:
+def _value(row: Row, criteria: Criteria) -> Any:
+    """What a row is ranked within: its cell of that column, or the same for all rows."""
+    return "" if criteria.per is None else row[criteria.per]
+
+
+class _Ranks:
+    """Ranks of rows within their values: one more than there are better scores, so that equal scores share a rank."""
+
+    def __init__(self, rows: Iterable[Row], criteria: Criteria) -> None:
+        self.criteria = criteria
+        self.scores: dict[Any, list[float]] = {}
+        for row in rows:
+            self.scores.setdefault(_value(row, criteria), []).append(row[criteria.dimension])
+        for scores in self.scores.values():
+            scores.sort()
+
+    def of(self, row: Row) -> int:
+        scores = self.scores[_value(row, self.criteria)]
+        return 1 + len(scores) - bisect.bisect_right(scores, row[self.criteria.dimension])
+
+
+def _kept(rows: Sequence[Row], criteria: Criteria) -> Sequence[Row]:
+    """The best or worst so many, of each value in the order of their first rows."""
     if criteria.keep is None:
-        return list(rows)
-    ordered = sorted(rows, key=lambda row: float(row[criteria.dimension]), reverse=criteria.best)
-    if not criteria.per_group:
-        return ordered[: criteria.keep]
-    groups: dict[str | None, list[Row]] = {row["group"]: [] for row in rows}
-    for row in ordered:
-        groups[row["group"]].append(row)
-    return [row for each in groups.values() for row in each[: criteria.keep]]
+        return rows
+    kept: dict[Any, list[Row]] = {_value(row, criteria): [] for row in rows}
+    for row in sorted(rows, key=lambda row: float(row[criteria.dimension]), reverse=criteria.best):
+        kept[_value(row, criteria)].append(row)
+    return [row for each in kept.values() for row in each[: criteria.keep]]
