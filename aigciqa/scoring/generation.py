@@ -61,7 +61,5 @@ def check_fields(names: Sequence[str], what: str) -> None:
     for name in names:
         if name not in FIELDS:
             near = difflib.get_close_matches(name, FIELDS, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise InputError(
-                f"{what}: {name!r} is no field of generation parameters; {hint}they are {', '.join(FIELDS)}"
-            )
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            raise InputError(f"{what}: there is no generation parameter {name!r}{hint} There are {', '.join(FIELDS)}")
