@@ -269,12 +269,13 @@ def _divided(whole: Group, by: str | None) -> list[Group]:
         if by != _CHECKPOINT:
             raise click.UsageError(f"{whole.name} has no column {by!r}; it has {', '.join(whole.table.columns)}")
         column = "group"
+    what = "field" if whole.table is None else "column"
     rows: dict[str, list[Any]] = {}
     for row in whole.rows:
         rows.setdefault(row[column] or f"(no {column})", []).append(row)
     if len(rows) == 1:
-        hint = "score with --group-by, or name more tables" if by is None else "name another column"
-        raise click.UsageError(f"all rows of {whole.name} are of one {column}: {hint}")
+        hint = "score with --group-by, or name more tables" if by is None else f"name another {what}"
+        raise click.UsageError(f"all images of {whole.name} are of one {column}: {hint}")
     names = sorted(rows, key=by_step) if by == _CHECKPOINT else list(rows)
     return [Group.of_rows(name, rows[name], whole.table) for name in names]
 

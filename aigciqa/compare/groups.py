@@ -106,6 +106,14 @@ class Result:
         return [(group.name, row) for group in self.groups for row in group.failures]
 
     @property
+    def strays(self) -> list[str]:
+        """The images without a prompt in groups that are matched by prompts."""
+        if self.matching.rule not in ("prompt", "prompt and seed"):
+            return []
+        rows = [row for group in self.groups if group.name in self.matching.keys for row in group.rows]
+        return list(dict.fromkeys(row["image"] for row in rows if row["error"] is None and not row.get("prompt")))
+
+    @property
     def below(self) -> list[tuple[Comparison, NonInferiority]]:
         """All groups that do not reach the share of the baseline."""
         return [(comparison, each) for comparison in self.comparisons for each in comparison.below]
@@ -173,7 +181,7 @@ def match(groups: Sequence[Group]) -> Matching:
 
     By their reference if all that have scores have one and groups share some: by its path, or, where no two groups
     share a path, by its file name. Likewise by the text in their cell `prompt`, and only the same `seed`, too, where
-    that matches every prompt that the text alone does. Where all have a prompt and no two groups share any, by nothing:
+    that matches every prompt that the text alone does. Where they have prompts and no two groups share any, by nothing:
     what else they have in common, such as numbers in their names, are different prompts. Otherwise by the image's
     relative path, with or without its suffix, whichever matches more, or, where no two groups share a path, by its
     stem; never by what two images of a group have in common. NFC and NFD make no difference.
@@ -190,9 +198,12 @@ def match(groups: Sequence[Group]) -> Matching:
 
 
 def have_prompts(groups: Sequence[Group]) -> bool:
-    """Whether the text of the prompt is known of all images with scores."""
-    scored = [row for group in groups for row in group.rows if row["error"] is None]
-    return bool(scored) and all(row.get("prompt") for row in scored)
+    """Whether the text of the prompt is known of most images with scores, in every group that has some.
+
+    A few strays, such as a screenshot, don't make other images' numbers mean their prompts.
+    """
+    known = [[bool(row.get("prompt")) for row in group.rows if row["error"] is None] for group in groups]
+    return any(known) and all(sum(each) > len(each) / 2 for each in known if each)
 
 
 def _by_seed(groups: Sequence[Group], by_prompt: Matching) -> Matching:
@@ -202,7 +213,7 @@ def _by_seed(groups: Sequence[Group], by_prompt: Matching) -> Matching:
     found = []
     for group in matched:
         rows = zip(group.rows, by_prompt.keys[group.name], seeds[group.name], strict=True)
-        pairs = {(key, seed) for row, key, seed in rows if row["error"] is None}
+        pairs = {(key, seed) for row, key, seed in rows if row["error"] is None and row.get("prompt")}
         if not all(seed for _, seed in pairs):
             return by_prompt
         found.append(pairs)
@@ -263,7 +274,8 @@ def _have_common_keys(groups: Sequence[Group], rule: _Rule) -> bool:
 def _keys(groups: Sequence[Group], rule: _Rule) -> dict[str, Sequence[str]] | None:
     """The key of each row by a rule; None if a scored row has none, or two prompts of a group have the same.
 
-    A group of which no prompt's text is known is left out, and matched with no other.
+    A group of which no prompt's text is known is left out, and matched with no other. Where only some are unknown, such
+    an image has a key of its own.
     """
     found: dict[str, Sequence[str]] = {}
     for group in groups:
@@ -271,6 +283,10 @@ def _keys(groups: Sequence[Group], rule: _Rule) -> dict[str, Sequence[str]] | No
         scored = {pair for pair, row in zip(pairs, group.rows, strict=True) if row["error"] is None}
         keys = {key for _, key in scored}
         if rule in _PROMPTS and keys <= {None}:
+            continue
+        if rule in _PROMPTS and have_prompts([group]):
+            own = [f"{group.name}/{path}" if path else _NO_KEY for path in group.relative_paths]
+            found[group.name] = [key or alone for (_, key), alone in zip(pairs, own, strict=True)]
             continue
         if None in keys or len(keys) < len({identity for identity, _ in scored}):
             return None
