@@ -300,6 +300,7 @@ class TestMatching:
         done = run(compare.main, "flux", "sdxl", "-m", "nr-lite", "--report", "page.html", "-o", "compared.json")
         assert "matched by their prompt and seed: 3 prompts, 6 pairs in common." in done.stdout
         assert "in common. Without a prompt, and matched with none: flux/screenshot.png." in done.stdout
+        Path("flux/screenshot.png").unlink()
         (block,) = json.loads(Path("compared.json").read_text())["blocks"]
         assert (block["differences"][0]["n"], block["differences"][0]["pairs"]) == (3, 6)
         assert [each["text"] for each in data_of(Path("page.html"))["grid"]["rows"]] == ["a fox", "a dog", "a cat"]

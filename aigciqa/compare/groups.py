@@ -32,7 +32,7 @@ from aigciqa.utils.paths import absolute, name_key
 
 #: More groups are compared with a baseline only: the pairs of these are 19,900.
 GROUP_LIMIT = 200
-#: Key of a row without scores, for which it does not matter.
+#: Key of a row that has no scores, or that nothing is matched with.
 _NO_KEY = ""
 
 
@@ -200,7 +200,7 @@ def match(groups: Sequence[Group]) -> Matching:
 def have_prompts(groups: Sequence[Group]) -> bool:
     """Whether the text of the prompt is known of most images with scores, in every group that has some.
 
-    A few strays, such as a screenshot, don't make other images' numbers mean their prompts.
+    A screenshot among them is no reason to match the others by the numbers in their names.
     """
     known = [[bool(row.get("prompt")) for row in group.rows if row["error"] is None] for group in groups]
     return any(known) and all(sum(each) > len(each) / 2 for each in known if each)
@@ -213,7 +213,7 @@ def _by_seed(groups: Sequence[Group], by_prompt: Matching) -> Matching:
     found = []
     for group in matched:
         rows = zip(group.rows, by_prompt.keys[group.name], seeds[group.name], strict=True)
-        pairs = {(key, seed) for row, key, seed in rows if row["error"] is None and row.get("prompt")}
+        pairs = {(key, seed) for row, key, seed in rows if row["error"] is None and key}
         if not all(seed for _, seed in pairs):
             return by_prompt
         found.append(pairs)
@@ -274,8 +274,8 @@ def _have_common_keys(groups: Sequence[Group], rule: _Rule) -> bool:
 def _keys(groups: Sequence[Group], rule: _Rule) -> dict[str, Sequence[str]] | None:
     """The key of each row by a rule; None if a scored row has none, or two prompts of a group have the same.
 
-    A group of which no prompt's text is known is left out, and matched with no other. Where only some are unknown, such
-    an image has a key of its own.
+    A group of which no prompt's text is known is left out, and matched with no other. A few images of which it is not
+    known have no key.
     """
     found: dict[str, Sequence[str]] = {}
     for group in groups:
@@ -284,11 +284,8 @@ def _keys(groups: Sequence[Group], rule: _Rule) -> dict[str, Sequence[str]] | No
         keys = {key for _, key in scored}
         if rule in _PROMPTS and keys <= {None}:
             continue
-        if rule in _PROMPTS and have_prompts([group]):
-            own = [f"{group.name}/{path}" if path else _NO_KEY for path in group.relative_paths]
-            found[group.name] = [key or alone for (_, key), alone in zip(pairs, own, strict=True)]
-            continue
-        if None in keys or len(keys) < len({identity for identity, _ in scored}):
+        is_known = have_prompts([group]) if rule in _PROMPTS else None not in keys
+        if not is_known or len(keys) < len({identity for identity, _ in scored}):
             return None
         found[group.name] = [key or _NO_KEY for _, key in pairs]
     return found
@@ -314,9 +311,14 @@ def _scores(
     keys, seeds = keys_of.get(group.name), (seeds_of or {}).get(group.name)
     return Scores(
         values,
-        tuple(keys[index] for index in indices) if keys is not None else None,
+        tuple(keys[index] or _alone(group, index) for index in indices) if keys is not None else None,
         tuple(seeds[index] for index in indices) if seeds is not None else None,
     )
+
+
+def _alone(group: Group, index: int) -> str:
+    """The key of an image that is a prompt of its own."""
+    return f"{group.name}/{group.rows[index]['image']}"
 
 
 def _comparison(
