@@ -21,7 +21,7 @@ from aigciqa.scoring.sinks import LostError
 from aigciqa.scoring.summary import Summary
 from aigciqa.tables.columns import to_row
 from aigciqa.tables.text import printable
-from aigciqa.utils.object_stores import is_url, may_exist
+from aigciqa.utils.object_stores import may_exist, scheme_of
 from aigciqa.utils.paths import counted
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class ScoreRun:
     def _with_generation(self, row: dict[str, Any], record: Record, is_new: bool) -> dict[str, Any]:
         """A row as a report shows it: with the parameters of its file where its cells are empty or not asked for."""
         found = record.generation
-        if not is_new and self.report is not None and not is_url(record.image):  # a request for each would take long
+        if not is_new and self.report is not None and not scheme_of(record.image):  # a request for each would take long
             with contextlib.suppress(ImageError):
                 found = read_generation(record.image)
         cells = found.cells() if found is not None else {}
