@@ -203,7 +203,7 @@ class TestFolder:
         assert {line.split()[0] for line in done.output.splitlines() if line[:2] in ("20", "50")} == {"20", "50"}
         done = run(str(tmp_path), "--by", "step", "-m", "nr-lite")
         assert done.exit_code == 2
-        assert "did you mean steps?" in done.output
+        assert "did you mean 'steps'?" in done.output
 
 
 @pytest.mark.parametrize(
