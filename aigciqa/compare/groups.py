@@ -172,11 +172,12 @@ def match(groups: Sequence[Group]) -> Matching:
     """Find what tells the images of one prompt.
 
     By their reference if all that have scores have one and groups share some: by its path, or, where no two groups
-    share a path, by its file name. Likewise by the text in their cell `prompt`, and only the same `seed`, too, where
-    that matches every prompt that the text alone does. Where all have a prompt and no two groups share any, by nothing:
-    what else they have in common, such as numbers in their names, are different prompts. Otherwise by the image's
-    relative path, with or without its suffix, whichever matches more, or, where no two groups share a path, by its
-    stem; never by what two images of a group have in common. NFC and NFD make no difference.
+    share a path, by its file name. Likewise, if most of each group have one, by the text in their cell `prompt`, and
+    only the same `seed`, too, where that matches every prompt that the text alone does. Where all have a prompt and no
+    two groups share any, by nothing: what else they have in common, such as numbers in their names, are different
+    prompts. Otherwise by the image's relative path, with or without its suffix, whichever matches more, or, where no
+    two groups share a path, by its stem; never by what two images of a group have in common. NFC and NFD make no
+    difference, nor do blanks and line breaks of a prompt.
     """
     for by_path, by_name in ((_REFERENCE_PATHS, _REFERENCE_NAMES), (_PROMPTS, ()), (_IMAGE_PATHS, _IMAGE_NAMES)):
         rules = by_path if any(_have_common_keys(groups, rule) for rule in by_path) else by_name
@@ -196,20 +197,28 @@ def have_prompts(groups: Sequence[Group]) -> bool:
 
 
 def _by_seed(groups: Sequence[Group], by_prompt: Matching) -> Matching:
-    """Matched by prompt and seed where this leaves out no prompt that two groups share; else as it was."""
+    """Matched by prompt and seed where this leaves out no prompt that two groups share; else as it was.
+
+    Images that failed count as if they had scores: the rule is that of how the images were made.
+    """
     matched = [group for group in groups if group.name in by_prompt.keys]
-    seeds = {group.name: [str(row.get("seed") or "") for row in group.rows] for group in matched}
+    seeds = {group.name: list(map(_seed, group.rows)) for group in matched}
     found = []
     for group in matched:
-        rows = zip(group.rows, by_prompt.keys[group.name], seeds[group.name], strict=True)
-        pairs = {(key, seed) for row, key, seed in rows if row["error"] is None}
-        if not all(seed for _, seed in pairs):
+        rows = list(zip(group.rows, by_prompt.keys[group.name], seeds[group.name], strict=True))
+        if not all(seed for row, _, seed in rows if row["error"] is None and row.get("prompt")):
             return by_prompt
-        found.append(pairs)
+        found.append({(key, seed) for _, key, seed in rows if key and seed})
     for one, other in itertools.combinations(found, 2):
         if {key for key, _ in one & other} != {key for key, _ in one} & {key for key, _ in other}:
             return by_prompt
     return Matching("prompt and seed", by_prompt.keys, seeds)
+
+
+def _seed(row: Row) -> str:
+    """The text of a row's seed; a table that had gaps in its column may say 7.0 for 7."""
+    seed = "" if row.get("seed") is None else str(row["seed"]).strip()
+    return seed.removesuffix(".0")
 
 
 class _Rule(NamedTuple):
@@ -230,7 +239,7 @@ def _reference(row: Row, _: str) -> str | None:
 
 
 def _prompt(row: Row, _: str) -> str | None:
-    return unicodedata.normalize("NFC", str(row["prompt"])) if row.get("prompt") else None
+    return unicodedata.normalize("NFC", " ".join(str(row["prompt"]).split())) if row.get("prompt") else None
 
 
 def _image(_: Row, relative_path: str) -> str:
@@ -263,15 +272,23 @@ def _have_common_keys(groups: Sequence[Group], rule: _Rule) -> bool:
 def _keys(groups: Sequence[Group], rule: _Rule) -> dict[str, Sequence[str]] | None:
     """The key of each row by a rule; None if a scored row has none, or two prompts of a group have the same.
 
-    A group of which no prompt's text is known is left out, and matched with no other.
+    A group of which no prompt's text is known is left out, and matched with no other. Where most images of a group tell
+    their prompt, the others stand for themselves: one file without metadata does not make prompts of all seeds.
     """
     found: dict[str, Sequence[str]] = {}
     for group in groups:
         pairs = [rule(row, relative_path) for row, relative_path in zip(group.rows, group.relative_paths, strict=True)]
+        if rule in _PROMPTS:
+            told = [key is not None for row, (_, key) in zip(group.rows, pairs, strict=True) if row["error"] is None]
+            if not any(told):
+                continue
+            if 2 * sum(told) > len(told):
+                pairs = [
+                    (row["image"],) * 2 if key is None and row["error"] is None else (identity, key)
+                    for row, (identity, key) in zip(group.rows, pairs, strict=True)
+                ]
         scored = {pair for pair, row in zip(pairs, group.rows, strict=True) if row["error"] is None}
         keys = {key for _, key in scored}
-        if rule in _PROMPTS and keys <= {None}:
-            continue
         if None in keys or len(keys) < len({identity for identity, _ in scored}):
             return None
         found[group.name] = [key or _NO_KEY for _, key in pairs]
