@@ -25,7 +25,7 @@ SEEDLESS |= {"webp", "ringing", "quantise", "posterise", "painterly"}
 def leaves(height: int, width: int, seed: int = 0) -> Tensor:
     """Overlapping discs with fine texture, (3, H, W): edges and detail at all sizes, as photographs have them."""
     rng = np.random.default_rng(seed)
-    y, x = np.mgrid[0:height, 0:width]
+    y, x = np.ogrid[0:height, 0:width]
     image = np.full((3, height, width), 0.5)
     for _ in range(300):
         radius = min(height, width) * 0.5 * rng.uniform(0.05, 1) ** 3 + 2
@@ -95,17 +95,19 @@ def test_errors_say_what_was_expected(photo: Tensor) -> None:
         dg.degrade(photo[None], "jpeg", 1, seed=0)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photographs of six subjects, and nine images of as many."""
+    root = tmp_path_factory.mktemp("photos")
     for subject in range(6):
-        (tmp_path / "things" / f"thing{subject}").mkdir(parents=True)
+        (root / "things" / f"thing{subject}").mkdir(parents=True)
         for number in range(2):
-            _save(leaves(520, 540, subject * 7 + number), tmp_path / "things" / f"thing{subject}" / f"{number}.png")
-    (tmp_path / "many").mkdir()
+            _save(leaves(520, 540, subject * 7 + number), root / "things" / f"thing{subject}" / f"{number}.png")
+    (root / "many").mkdir()
     for number in range(9):
-        _save(torch.rand(3, 8, 8), tmp_path / "many" / f"{number}.png")
-    (tmp_path / "many" / "._0.png").write_bytes(b"Mac OS X")
-    return tmp_path
+        _save(torch.rand(3, 8, 8), root / "many" / f"{number}.png")
+    (root / "many" / "._0.png").write_bytes(b"Mac OS X")
+    return root
 
 
 def _save(image: Tensor, path: Path) -> None:

@@ -153,7 +153,7 @@ def test_the_gallerys_orders_say_what_they_do(page: Page) -> None:
 
     def names() -> list[str]:
         page.locator("#cards").scroll_into_view_if_needed()
-        return page.locator(".card bdi:first-child").all_inner_texts()
+        return page.locator(".card .path").all_inner_texts()
 
     assert orders.all_inner_texts() == ["Highest first", "Lowest first"]
     page.select_option("#sort", label="File name")
@@ -182,3 +182,27 @@ def test_phone_and_accessibility(report: Path, open_page: Open) -> None:  # noqa
     assert tile["y"] >= prompt["y"] + prompt["height"]  # the prompt stands above its images
     page.locator("#grid").evaluate("grid => { grid.scrollLeft = 200; }")
     expect(page.locator(".grid-prompt").first).to_be_in_viewport(ratio=0.9)
+
+
+def test_the_gallery_shows_and_finds_prompts(tmp_path: Path, open_page: Open) -> None:  # noqa: F811
+    columns = columns_of(["quality"], ["prompt", "seed", "model"])
+    long = "an astronaut riding a horse, <b>volumetric</b> light, " * 80
+    rows = [
+        {**row(f"{number}.png", 1.0), "prompt": prompt, "seed": str(number), "model": "flux"}
+        for number, prompt in enumerate(["a cat", long, None])
+    ]
+    page = open_page(write_report(tmp_path / "report.html", rows, columns))
+    page.locator("#cards").scroll_into_view_if_needed()
+    expect(page.locator(".card .prompt")).to_have_count(2)
+    page.fill("#search", "volumetric")
+    expect(page.locator(".card")).to_have_count(1)
+    box, text = (page.locator(each).bounding_box() for each in (".card", ".card .prompt"))
+    assert box is not None
+    assert text is not None
+    assert text["height"] < 40  # two lines
+    assert text["y"] + text["height"] <= box["y"] + box["height"]
+    page.locator(".card button").click()
+    said = page.locator("#viewer-metadata").inner_text()
+    assert "<b>volumetric</b> light" in said
+    assert said.splitlines()[-4:] == ["Seed", "1", "Model", "flux"]
+    assert "…" in said

@@ -21,7 +21,7 @@ from aigciqa.scoring.sinks import LostError
 from aigciqa.scoring.summary import Summary
 from aigciqa.tables.columns import to_row
 from aigciqa.tables.text import printable
-from aigciqa.utils.object_stores import may_exist
+from aigciqa.utils.object_stores import may_exist, scheme_of
 from aigciqa.utils.paths import counted
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class ScoreRun:
             self.maps.write(record)
         if self.in_files is not None:
             self.in_files.take(record, is_new)
-        row = self._with_generation(to_row(record, self.columns), record)
+        row = self._with_generation(to_row(record, self.columns), record, is_new)
         self.ungrouped += row["group"] is None
         self.summary.add([row])
         if self.report is not None:
@@ -131,10 +131,10 @@ class ScoreRun:
 
         threading.Thread(target=count, daemon=True).start()
 
-    def _with_generation(self, row: dict[str, Any], record: Record) -> dict[str, Any]:
+    def _with_generation(self, row: dict[str, Any], record: Record, is_new: bool) -> dict[str, Any]:
         """A row as a report shows it: with the parameters of its file where its cells are empty or not asked for."""
         found = record.generation
-        if found is None and self.report is not None:  # of an earlier run
+        if not is_new and self.report is not None and not scheme_of(record.image):  # a request for each would take long
             with contextlib.suppress(ImageError):
                 found = read_generation(record.image)
         cells = found.cells() if found is not None else {}

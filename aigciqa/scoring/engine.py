@@ -27,7 +27,6 @@ from aigciqa.scoring.inference_threads import InferenceThreads
 from aigciqa.scoring.items import PathLike, items_of
 from aigciqa.scoring.reference_cache import Reference, ReferenceCache
 from aigciqa.tables.columns import percentile_columns, std_columns
-from aigciqa.utils import object_stores
 from aigciqa.utils.hardware import check_huge_pages, settle_threads
 from aigciqa.utils.lookahead import look_ahead
 from aigciqa.utils.paths import at_home
@@ -332,8 +331,7 @@ class Entry:
 
     def look(self, item: Item, content: bytes) -> None:
         """Note how the image was generated."""
-        is_file = item.content is None and not object_stores.is_url(item.image)
-        self.generation = generation_of(content, at_home(item.image) if is_file else None)
+        self.generation = generation_of(content, at_home(item.image) if item.content is None else None)
 
     def fail(self, metrics: Iterable[Metric], reason: str) -> None:
         """Note why metrics can't score it; what was noted first stays."""

@@ -61,7 +61,7 @@ def read_generation(image: str | os.PathLike[str] | bytes) -> GenerationParamete
     if isinstance(image, bytes):
         return generation_of(image)
     path = at_home(os.fspath(image))
-    if object_stores.is_url(path) or parquet.place_of(path) is not None:
+    if object_stores.scheme_of(path) or parquet.place_of(path) is not None:
         return generation_of(read_content(path))
     try:
         with object_stores.open_regular(path) as (stream, size):
@@ -71,10 +71,10 @@ def read_generation(image: str | os.PathLike[str] | bytes) -> GenerationParamete
 
 
 def generation_of(content: Data, path: str | None = None) -> GenerationParameters:
-    """Parameters from the content of a file; with its path, on this machine, also from the files beside it."""
+    """Parameters from the content of a file; with its path also from the files beside it, unless that is a URL."""
     embedded = collect(content)
     found = _of_embedded(embedded)
-    if path is not None and not found.tells():
+    if path is not None and not object_stores.scheme_of(path) and not found.tells():
         candidates = itertools.chain(_beside(path), [_by_name(path)])
         found = next((each for each in candidates if each is not None and each.tells()), found)
     return replace(found, c2pa=embedded.has_credentials)
