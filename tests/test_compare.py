@@ -541,6 +541,7 @@ class TestCheckpoints:
         assert sorted(names, key=by_step) == ["base", "step-500", "step-1000", "Step-1500", "final"]
         epochs = ["epoch=10-step=3000", "epoch=3-step=900"]
         assert sorted(epochs, key=by_step) == ["epoch=3-step=900", "epoch=10-step=3000"]
+        assert sorted(["lora_final", "lora-100", "finale-7"], key=by_step) == ["finale-7", "lora-100", "lora_final"]
 
     def test_the_pick_is_what_the_pairs_say(self) -> None:
         means = {"step-1": 3.0, "step-2": 3.58, "step-3": 3.6, "step-4": 3.57}
@@ -558,6 +559,26 @@ class TestCheckpoints:
         (with_baseline,) = compare(groups, ["quality"], pick_best=True, baseline="step-1").comparisons
         assert with_baseline.pick == pick
         assert len(with_baseline.differences) == 3
+
+    def test_easier_prompts_are_no_lead(self) -> None:
+        good, weak = rows("step-1", 3.5), rows("step-2", 3.0)
+        easier = sorted(weak, key=lambda each: float(each["quality"]))[16:]
+        groups = [Group("step-1", good, [str(n) for n in range(20)])]
+        groups.append(Group("step-2", easier, [str(weak.index(each)) for each in easier]))
+        (found,) = compare(groups, ["quality"], pick_best=True).comparisons
+        assert found.summaries[0].name == "step-2"
+        assert found.pick is not None
+        assert (found.pick.best.name, found.pick.runner_up) == ("step-1", "step-2")
+        (lead,), (difference,) = found.pick.leads, found.differences
+        assert (lead.first, lead.difference) == ("step-1", -difference.difference)
+        assert (lead.low, lead.high) == (-difference.high, -difference.low)
+        assert lead.win_rate == 1 - difference.win_rate
+        assert 0 < lead.low < lead.difference < lead.high
+
+    def test_scores_do_not_divide(self, tmp_path: Path) -> None:
+        done = run(table(tmp_path / "scores.csv", rows("one", 3)), "--by", "quality")
+        assert done.exit_code == 2
+        assert "scores, which are compared and do not divide" in " ".join(done.stderr.split())
 
     def test_a_checkpoint_without_scores_is_not_among_them(self) -> None:
         groups = [Group.of_rows(name, rows(name, 3.0)) for name in ("step-1", "step-2")]

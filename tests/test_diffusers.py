@@ -52,6 +52,10 @@ class TestScores:
         assert scores_of(found)[5] == pytest.approx(float(metric(alone)))
         assert scores_of(found) == pytest.approx(metric(list(found.pictures)).tolist())
 
+    def test_prompts_and_seeds_may_be_arrays(self) -> None:
+        found = validation_scores(drawn, np.array(PROMPTS), np.arange(2), "nr-lite")  # type: ignore[arg-type]
+        assert [each.extra["seed"] for each in found.records] == ["0"] * 3 + ["1"] * 3
+
     def test_the_mean_resamples_prompts_with_all_their_seeds(self) -> None:
         found = validation_scores(drawn, PROMPTS, [3, 5], "nr-lite", noise=20)
         expected = mean_interval(scores_of(found), PROMPTS * 2)
@@ -95,6 +99,12 @@ class TestScores:
         assert "1 left out" in str(found)
         assert sorted(path.name for path in tmp_path.glob("*.png")) == ["0000-seed-3.png", "0002-seed-3.png"]
         assert [row["error"] is None for row in read_table(tmp_path / "scores.csv").rows] == [True, False, True]
+
+        def black(prompt: list[str], **arguments: Any) -> Any:
+            return SimpleNamespace(images=drawn(prompt, **arguments), nsfw_content_detected=np.ones(1, bool))
+
+        validation_scores(black, PROMPTS, [3], "nr-lite", to=tmp_path, overwrite=True)
+        assert list(tmp_path.glob("*.png")) == []  # an earlier run's pictures are none of this one's
 
 
 class TestSurroundings:
@@ -214,6 +224,10 @@ class TestFolder:
         ({"seeds": []}, "`seeds` is a list of whole numbers"),
         ({"seeds": [1.5]}, "`seeds` is a list of whole numbers"),
         ({"seeds": [1, 1]}, "`seeds` has 1 twice"),
+        ({"seeds": [True]}, "`seeds` is a list of whole numbers"),
+        ({"seeds": [-1]}, "`seeds` are from 0 to 18446744073709551615; got -1 to -1"),
+        ({"seeds": [2**64]}, "`seeds` are from 0 to"),
+        ({"prompts": ["a cat", " "]}, "`prompts` has an empty one"),
         ({"batch_size": 0}, "`batch_size` is at least 1"),
         ({"generator": None}, "`generator`: validation_scores says that"),
         ({"metric": "nr-lit"}, "nr-lite"),
@@ -221,6 +235,8 @@ class TestFolder:
         ({"references": ["a.png"]}, "takes no references"),
         ({"metric": "fr-lite", "references": ["a.png"]}, "3 prompts but 1 references"),
         ({"pipeline": lambda **_: []}, "0 pictures of 1 prompts"),
+        ({"pipeline": lambda **_: None}, "the pipeline made None; expected a list of PIL images"),
+        ({"pipeline": lambda **_: torch.rand(1, 3, 64, 64)}, "expected a list of PIL images"),
     ],
 )
 def test_what_can_not_be(change: dict[str, Any], text: str) -> None:

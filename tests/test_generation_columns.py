@@ -250,6 +250,7 @@ class TestMatching:
             (ALL, (*ALL[::2], ("cat", "9")), "prompt and seed"),  # a seed of each prompt is enough
             (ALL, (*ALL[:4], ("fox", "9")), "prompt"),  # the fox would be left out
             (ALL, (*ALL[:5], ("fox", None)), "prompt"),
+            (ALL, tuple((f"{prompt}\n", f"{seed}.0") for prompt, seed in ALL), "prompt and seed"),  # of a spreadsheet
             (ALL, tuple((f"a {prompt}", seed) for prompt, seed in ALL), None),  # numbers of other prompts
             (ALL, ((None, "1"), *ALL[1:], (None, None)), "prompt and seed"),  # a screenshot or two
             (ALL, ((None, "1"), *((f"a {prompt}", seed) for prompt, seed in ALL)), None),
@@ -260,6 +261,12 @@ class TestMatching:
         self, one: Sequence[tuple[str, str]], other: Sequence[tuple[str, str]], rule: str | None
     ) -> None:
         assert match(groups_of({"one": one, "other": other})).rule == rule
+
+    def test_what_failed_does_not_change_the_rule(self) -> None:
+        one, other = groups_of({"one": self.ALL, "other": self.ALL})
+        for group, failed in ((one, 4), (other, 5)):  # the fox has no seed that both have a score of
+            group.rows[failed]["error"] = "torn"
+        assert match([one, other]).rule == "prompt and seed"
 
     def test_a_group_without_prompts_is_matched_with_none(self) -> None:
         found = match(groups_of({"one": self.ALL, "other": self.ALL, "photos": [(None, None)] * 6}))

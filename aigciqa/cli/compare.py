@@ -269,6 +269,8 @@ def _divided(whole: Group, by: str | None) -> list[Group]:
         if by != _CHECKPOINT:
             raise click.UsageError(f"{whole.name} has no column {by!r}; it has {', '.join(whole.table.columns)}")
         column = "group"
+    if whole.table is not None and column in whole.table.dimensions:
+        raise click.UsageError(f"--by {column}: these are scores, which are compared and do not divide")
     what = "field" if whole.table is None else "column"
     rows: dict[str, list[Any]] = {}
     for row in whole.rows:

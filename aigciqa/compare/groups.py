@@ -184,7 +184,8 @@ def match(groups: Sequence[Group]) -> Matching:
     that matches every prompt that the text alone does. Where they have prompts and no two groups share any, by nothing:
     what else they have in common, such as numbers in their names, are different prompts. Otherwise by the image's
     relative path, with or without its suffix, whichever matches more, or, where no two groups share a path, by its
-    stem; never by what two images of a group have in common. NFC and NFD make no difference.
+    stem; never by what two images of a group have in common. NFC and NFD make no difference, nor do blanks and line
+    breaks of a prompt.
     """
     for by_path, by_name in ((_REFERENCE_PATHS, _REFERENCE_NAMES), (_PROMPTS, ()), (_IMAGE_PATHS, _IMAGE_NAMES)):
         rules = by_path if any(_have_common_keys(groups, rule) for rule in by_path) else by_name
@@ -207,20 +208,28 @@ def have_prompts(groups: Sequence[Group]) -> bool:
 
 
 def _by_seed(groups: Sequence[Group], by_prompt: Matching) -> Matching:
-    """Matched by prompt and seed where this leaves out no prompt that two groups share; else as it was."""
+    """Matched by prompt and seed where this leaves out no prompt that two groups share; else as it was.
+
+    Images that failed count as if they had scores: the rule is that of how the images were made.
+    """
     matched = [group for group in groups if group.name in by_prompt.keys]
-    seeds = {group.name: [str(row.get("seed") or "") for row in group.rows] for group in matched}
+    seeds = {group.name: list(map(_seed, group.rows)) for group in matched}
     found = []
     for group in matched:
-        rows = zip(group.rows, by_prompt.keys[group.name], seeds[group.name], strict=True)
-        pairs = {(key, seed) for row, key, seed in rows if row["error"] is None and key}
-        if not all(seed for _, seed in pairs):
+        rows = list(zip(group.rows, by_prompt.keys[group.name], seeds[group.name], strict=True))
+        if not all(seed for row, key, seed in rows if row["error"] is None and key):
             return by_prompt
-        found.append(pairs)
+        found.append({(key, seed) for _, key, seed in rows if key and seed})
     for one, other in itertools.combinations(found, 2):
         if {key for key, _ in one & other} != {key for key, _ in one} & {key for key, _ in other}:
             return by_prompt
     return Matching("prompt and seed", by_prompt.keys, seeds)
+
+
+def _seed(row: Row) -> str:
+    """The text of a row's seed; a table that had gaps in its column may say 7.0 for 7."""
+    seed = "" if row.get("seed") is None else str(row["seed"]).strip()
+    return seed.removesuffix(".0")
 
 
 class _Rule(NamedTuple):
@@ -241,7 +250,7 @@ def _reference(row: Row, _: str) -> str | None:
 
 
 def _prompt(row: Row, _: str) -> str | None:
-    return unicodedata.normalize("NFC", str(row["prompt"])) if row.get("prompt") else None
+    return unicodedata.normalize("NFC", " ".join(str(row["prompt"]).split())) if row.get("prompt") else None
 
 
 def _image(_: Row, relative_path: str) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aigciqa.utils.paths import absolute, name_key
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from aigciqa.stats.groups import Difference, GroupSummary
 
 #: Names of what comes after all steps.
-_LAST = re.compile(r"\b(last|final|end)\b", re.IGNORECASE)
+_LAST = re.compile(r"(?<![a-z])(last|final|end)(?![a-z])", re.IGNORECASE)  # also of lora_final
 
 
 @dataclass(frozen=True)
@@ -36,18 +37,33 @@ class Pick:
 
 
 def pick(summaries: Sequence[GroupSummary], differences: Sequence[Difference], names: Sequence[str]) -> Pick:
-    """The best of the checkpoints.
+    """The best of the checkpoints: that whose lead over the others, averaged, is largest.
+
+    Where all have the same prompts, equally often, it is the best mean's; else leads, which are within prompts, are not
+    those of easier prompts.
 
     Args:
-        summaries: of those with scores and without, best mean first.
-        differences: of all pairs, the one with the better mean first.
+        summaries: of those with scores and without.
+        differences: of all pairs.
         names: in the order of training.
     """
-    best = summaries[0]
-    scored = {each.name for each in summaries if each.n}
+    scored = {each.name: each for each in summaries if each.n}
     order = tuple(name for name in names if name in scored)
-    leads = {each.second: each for each in differences if each.first == best.name}
-    return Pick(best, summaries[1].name, tuple(leads[name] for name in order if name != best.name), order)
+    leads: dict[str, dict[str, Difference]] = {name: {} for name in scored}
+    for each in differences:
+        if each.first in scored and each.second in scored:
+            leads[each.first][each.second] = each
+            leads[each.second][each.first] = _turned(each)
+    best, runner_up, *_ = sorted(
+        scored, key=lambda name: math.fsum(lead.difference for lead in leads[name].values()), reverse=True
+    )
+    return Pick(scored[best], runner_up, tuple(leads[best][name] for name in order if name != best), order)
+
+
+def _turned(each: Difference) -> Difference:
+    """The difference of the second from the first."""
+    turned = replace(each, first=each.second, second=each.first, difference=-each.difference)
+    return replace(turned, low=-each.high, high=-each.low, win_rate=1 - each.win_rate)
 
 
 def checkpoint_names(paths: Sequence[str]) -> list[str]:

@@ -212,7 +212,7 @@ def _matched(result: Result) -> str:
     part = " Differences leave out prompts that only one of two groups has; means don't." if is_part else ""
     if strays := result.strays:
         part = f" Without a prompt, and matched with none: {printable(shown(strays))}.{part}"
-    needed = proving_prompts(max(len(each.differences) for each in result.comparisons))
+    needed = proving_prompts(max(sum(pair.n > 1 for pair in each.differences) for each in result.comparisons))
     few = f" Fewer than {needed} prompts prove nothing." if max(each.n for each in matched) < needed else ""
     return f"Images are matched by their {result.matching.rule}: {', '.join(numbers)} in common{rest}.{part}{few}"
 

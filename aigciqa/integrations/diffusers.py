@@ -8,9 +8,11 @@ import io
 import math
 import os
 import random
+import reprlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 TABLE = "scores.csv"
 _COLUMNS = ("prompt", "seed")
+#: Generators of torch, and ComfyUI's seeds, have 64 bits.
+_MAX_SEED = 2**64 - 1
 #: Arguments of a pipeline that say what is made, and in which form.
 _OWN = ("prompt", "generator", "output_type", "return_dict", "num_images_per_prompt")
 _UNSAFE = "left out: the pipeline's safety checker made it black"
@@ -107,8 +111,11 @@ class PictureScorer:
         batch_size: int = 1,
         **pipeline_arguments: Any,
     ) -> None:
-        _check_list("prompts", prompts, str)
-        _check_list("seeds", seeds, int)
+        prompts, seeds = _listed("prompts", prompts, str), list(map(int, _listed("seeds", seeds, Integral)))
+        if not all(map(str.strip, prompts)):
+            raise InputError("`prompts` has an empty one, by which its pictures could not be matched: leave it out")
+        if not (min(seeds) >= 0 and max(seeds) <= _MAX_SEED):
+            raise InputError(f"`seeds` are from 0 to {_MAX_SEED}; got {min(seeds)} to {max(seeds)}")
         if batch_size < 1:
             raise InputError(f"`batch_size` is at least 1; got {batch_size}")
         for name in _OWN:
@@ -158,18 +165,24 @@ class PictureScorer:
         numbers = range(start, min(start + self.batch_size, count * len(self.seeds)))
         indices = [number % count for number in numbers]
         seeds = [self.seeds[number // count] for number in numbers]
+        from PIL.Image import Image
+
         made = pipeline(
             prompt=[self.prompts[index] for index in indices],
             generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
             output_type="pil",
             **self.pipeline_arguments,
         )
-        pictures = list(getattr(made, "images", made))
+        found = getattr(made, "images", made)
+        if not isinstance(found, (list, tuple)) or not all(isinstance(each, Image) for each in found):
+            raise InputError(f"the pipeline made {reprlib.repr(found)}; expected a list of PIL images")
+        pictures = list(found)
         if len(pictures) != len(indices):
             raise InputError(
                 f"the pipeline made {len(pictures)} pictures of {len(indices)} prompts; expected one of each"
             )
-        black = getattr(made, "nsfw_content_detected", None) or [False] * len(pictures)
+        black = getattr(made, "nsfw_content_detected", None)
+        black = [False] * len(pictures) if black is None else black
         good = [place for place, is_black in enumerate(black) if not is_black]
         scores = self._scores([pictures[place] for place in good], [indices[place] for place in good])
         found = dict(zip(good, scores, strict=True))
@@ -300,13 +313,15 @@ def _prompt(record: Record) -> str:
     return prompt_of({"reference": record.reference, "prompt": record.extra["prompt"], "image": record.image})
 
 
-def _check_list(name: str, values: Sequence[Any], kind: type) -> None:
-    """Raise InputError unless these are different values of a kind, and at least one."""
-    if isinstance(values, str) or not values or not all(isinstance(each, kind) for each in values):
+def _listed(name: str, values: Iterable[Any], kind: type) -> list[Any]:
+    """Values as a list; raises InputError unless these are different ones of a kind, and at least one."""
+    listed = [] if isinstance(values, str) else list(values)
+    if not listed or not all(isinstance(each, kind) and not isinstance(each, bool) for each in listed):
         raise InputError(f"`{name}` is a list of {'texts' if kind is str else 'whole numbers'}; got {values!r}")
-    twice = next((each for each, times in Counter(values).items() if times > 1), None)
+    twice = next((each for each, times in Counter(listed).items() if times > 1), None)
     if twice is not None:
         raise InputError(f"`{name}` has {twice!r} twice: its pictures would be the same")
+    return listed
 
 
 @contextlib.contextmanager
@@ -344,6 +359,8 @@ def _folder(
     def write(picture: Image, parameters: str, record: Record) -> None:
         if record.error is None:
             write_file(folder / record.image, _png(picture, parameters))
+        else:
+            (folder / record.image).unlink(missing_ok=True)  # an earlier run's
         sink.write([to_row(record, columns)])
 
     with locked(table), contextlib.ExitStack() as last:

@@ -122,8 +122,8 @@ class Difference:
             of first is higher than one of second (Mann and Whitney 1947).
         p_value: two-sided, of no difference in the means: Student's t test of the prompts' differences if matched, else
             Welch's (1947) with a variance between prompts; never below what complete separation of so few prompts
-            would come out at by chance. Corrected for all pairs compared (Holm 1979). 1 where a group has a single
-            prompt.
+            would come out at by chance. Corrected for all pairs tested (Holm 1979). 1 where a group has a single
+            prompt: such a pair is not tested.
         is_significant: whether it is below 5%.
         pairs: pairs of prompt and seed in common, where these are matched; else None.
 
@@ -213,9 +213,9 @@ def differences(groups: Mapping[str, Scores], *, baseline: str | None = None) ->
         pairs = [(name, baseline) for name in samples if name != baseline]
     parts = [pairs[start : start + _PAIRS] for start in range(0, len(pairs), _PAIRS)]
     found = [each for part in parts for each in _uncorrected(samples, part)]
-    p_values = holm([each.p_value for each in found])
+    p_values = holm([each.p_value if each.n > 1 else math.nan for each in found])
     return [
-        replace(each, p_value=p_value, is_significant=p_value < SIGNIFICANCE)
+        replace(each, p_value=p_value, is_significant=p_value < SIGNIFICANCE) if each.n > 1 else each
         for each, p_value in zip(found, p_values, strict=True)
     ]
 

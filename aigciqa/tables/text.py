@@ -60,7 +60,11 @@ class TextTable:
         """
         width = width or shutil.get_terminal_size().columns
         lines = [[printable(cell) for cell in line] for line in (self.header, *self.rows)]
-        columns = [[cell.ljust(max(map(len, cells))) for cell in cells] for cells in zip(*lines, strict=True)]
+        longest = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+        columns = [
+            [cell.ljust(length) for cell in cells]
+            for cells, length in zip(zip(*lines, strict=True), longest, strict=True)
+        ]
         widest = max((len(column[0]) + len(_GAP) for column in columns[self.left :]), default=0)
         names = _shortened(columns[: self.left], width - widest)
         numbers = [[cell.rstrip().rjust(len(cell)) for cell in cells] for cells in columns[self.left :]]

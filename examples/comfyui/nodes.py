@@ -70,7 +70,7 @@ class ScoreImages:
         unique_id: Sequence[str] = ("",),
     ) -> dict[str, Any]:
         """Score all images of all batches."""
-        scorer = _load(metric[0], weights[0], _device())
+        scorer = _load(metric[0], weights[0].strip() or "default", _device())
         if scorer.requires_reference and not reference:
             raise ValueError(f"{metric[0]} compares with an image prompt: connect it to reference, or choose nr-lite")
         scores = _scores(scorer, _singles(images), _singles(reference))
