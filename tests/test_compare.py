@@ -404,7 +404,7 @@ class TestTables:
         ("arguments", "complaint"),
         [
             ([], "nothing to compare"),
-            (["old.csv"], "all rows of old are of one group"),
+            (["old.csv"], "all images of old are of one group"),
             (["old.csv", "./old.csv"], "named twice"),
             (["old.csv", "absent.csv"], "no such file"),
             (["both.parquet", "--fail-below", "0.9"], "name it with --baseline"),

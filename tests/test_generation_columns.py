@@ -252,8 +252,9 @@ class TestMatching:
             (ALL, (*ALL[:5], ("fox", None)), "prompt"),
             (ALL, tuple((f"{prompt}\n", f"{seed}.0") for prompt, seed in ALL), "prompt and seed"),  # of a spreadsheet
             (ALL, tuple((f"a {prompt}", seed) for prompt, seed in ALL), None),  # numbers of other prompts
-            (ALL, ((None, None), *ALL[1:]), "prompt and seed"),  # a file has lost its metadata
-            (ALL, (*ALL[:3], *[(None, None)] * 3), "relative path"),
+            (ALL, ((None, "1"), *ALL[1:], (None, None)), "prompt and seed"),  # a screenshot or two
+            (ALL, ((None, "1"), *((f"a {prompt}", seed) for prompt, seed in ALL)), None),
+            (ALL, (*[(None, "1")] * 3, *ALL[3:]), "relative path"),  # half of them
         ],
     )
     def test_by_prompt_and_seed_where_no_prompt_is_lost(
@@ -302,8 +303,11 @@ class TestMatching:
             for seed in (1, 2):
                 picture(Path(f"flux/{number}{seed}.png"), prompt, seed, look=number)
                 picture(Path(f"sdxl/x{9 - number}{seed}.png"), prompt, seed, look=number)
+        picture(Path("flux/screenshot.png"))
         done = run(compare.main, "flux", "sdxl", "-m", "nr-lite", "--report", "page.html", "-o", "compared.json")
         assert "matched by their prompt and seed: 3 prompts, 6 pairs in common." in done.stdout
+        assert "in common. Without a prompt, and matched with none: flux/screenshot.png." in done.stdout
+        Path("flux/screenshot.png").unlink()
         (block,) = json.loads(Path("compared.json").read_text())["blocks"]
         assert (block["differences"][0]["n"], block["differences"][0]["pairs"]) == (3, 6)
         assert [each["text"] for each in data_of(Path("page.html"))["grid"]["rows"]] == ["a fox", "a dog", "a cat"]

@@ -94,7 +94,7 @@ class TestWhich:
         assert done.exit_code == 0
         assert done.stdout.split() == [f"out/{name}.png" for name in expected.split()]
         assert done.stderr.startswith(f"{len(expected.split())} of 6 images selected")
-        assert done.stderr.endswith("\n1 have no such score and are left out\n")
+        assert done.stderr.endswith("\nleft out, without such a score: 1 image\n")
 
     def test_a_list_such_as_the_gallerys(self, scores: str, tmp_path: Path) -> None:
         listed = tmp_path / "selection.csv"
@@ -194,7 +194,7 @@ class TestWhich:
             table.write(",,,nr-lite,,,row 7: the column 'image' is empty\n" * 2)
         done = run(scores, "--min", "3.5")
         assert done.stdout.split() == ["out/a/1.png", "out/a/2.png", "out/b/1.png"]
-        assert done.stderr == "3 of 8 images selected\n3 have no such score and are left out\n"
+        assert done.stderr == "3 of 8 images selected\nleft out, without such a score: 3 images\n"
         assert run(scores, "--min", "3.5", "--to", "best", "--apply").exit_code == 0
         assert list(files("best")) == ["a/1.png", "a/2.png", "b/1.png"]
 
@@ -438,7 +438,8 @@ class TestPer:
         done = run(prompts, "--top", "1", "--per", "prompt")
         assert (done.exit_code, done.stdout.split()) == (0, ["3.png", "5.png"])
         assert done.stderr == (
-            "2 of 7 images selected: the best 1 for each prompt (2 of them)\n1 have no prompt and are left out\n"
+            "2 of 7 images selected: the best 1 for each prompt (2 of them)\n"
+            "left out, without a known prompt: 1 image\n"
         )
         assert run(prompts, "--bottom", "2", "--per", "prompt").stdout.split() == ["1.png", "7.png", "2.png", "5.png"]
         assert run(prompts, "--top", "1", "--per", "seed").stdout.split() == ["6.png"]
@@ -447,7 +448,7 @@ class TestPer:
         done = run(prompts, "--top", "1", "--per", "prompt", "--min", "3")
         assert done.stdout == "3.png\n"
         assert "1 of 7 images selected: the best 1 for each prompt (1 of them)\n" in done.stderr
-        assert "of 2 different values of prompt, 1 have no image selected\n" in done.stderr
+        assert "no image selected: 1 of 2 different values of prompt\n" in done.stderr
 
     @pytest.mark.parametrize(
         ("arguments", "expected"),
@@ -511,7 +512,7 @@ class TestPer:
         done = run(path, "--top", "1", "--per", "prompt", "-o", "best.csv")
         assert done.stderr == (
             "2 of 6 images selected: the best 1 for each prompt (2 of them)\n"
-            "1 have no such score and are left out\n2 have no prompt and are left out\n"
+            "left out, without such a score: 1 image\nleft out, without a known prompt: 2 images\n"
         )
         best = list(read_table("best.csv").rows)
         assert [(each["image"], each["prompt"], each["rank"]) for each in best] == [

@@ -40,6 +40,14 @@ def test_properties_in_either_form_and_their_lists() -> None:
     }
 
 
+def test_a_tag_of_blanks_is_read_in_linear_time() -> None:
+    blanks = b" " * (MAX_PACKET // 2)  # in square time, they take an hour
+    packet = PACKET.replace(b"xm:Rating = ", blanks + b"xm:Rating = ")
+    assert read_properties(packet) == read_properties(PACKET)
+    packet = PACKET.replace(b"<dc:source>", b"<dc:source" + blanks + b">")
+    assert read_properties(packet) == read_properties(PACKET)
+
+
 def test_what_is_set_takes_the_place_of_what_was_there_and_all_else_keeps_its_bytes() -> None:
     changed = set_properties(PACKET, VALUES, PREFIXES)
     before, after = read_properties(PACKET), read_properties(changed)

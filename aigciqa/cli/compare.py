@@ -271,12 +271,13 @@ def _divided(whole: Group, by: str | None) -> list[Group]:
         column = "group"
     if whole.table is not None and column in whole.table.dimensions:
         raise click.UsageError(f"--by {column}: these are scores, which are compared and do not divide")
+    what = "field" if whole.table is None else "column"
     rows: dict[str, list[Any]] = {}
     for row in whole.rows:
         rows.setdefault(row[column] or f"(no {column})", []).append(row)
     if len(rows) == 1:
-        hint = "score with --group-by, or name more tables" if by is None else "name another column"
-        raise click.UsageError(f"all rows of {whole.name} are of one {column}: {hint}")
+        hint = "score with --group-by, or name more tables" if by is None else f"name another {what}"
+        raise click.UsageError(f"all images of {whole.name} are of one {column}: {hint}")
     names = sorted(rows, key=by_step) if by == _CHECKPOINT else list(rows)
     return [Group.of_rows(name, rows[name], whole.table) for name in names]
 

@@ -88,7 +88,7 @@ class WatchRun:
         has_table = self.run.output is not None
         if count := len(self.watch.arrivals.waiting):
             what = f"not scored, since not whole or not reached yet: {counted(count, 'image')}"
-            yield f"{what}; --resume goes on with them" if has_table else what
+            yield f"{what}; --resume goes on" if has_table else what
         if count := self.watch.arrivals.changed():
             what = f"scored once, and changed since: {counted(count, 'image')}"
             yield f"{what}; --overwrite in place of --resume scores all anew" if has_table else what

@@ -200,14 +200,14 @@ def _say_what(
     ranked = f": {how}{of_each}" if keep is not None or per is not None else ""
     say(f"{len(chosen.rows)} of {counted(chosen.offered, 'image')} selected{ranked}")
     if per is not None and found < chosen.values:
-        say(f"of {chosen.values} different values of {per}, {chosen.values - found} have no image selected")
+        say(f"no image selected: {chosen.values - found} of {chosen.values} different values of {per}")
     if buckets is not None:
         held = Counter(buckets.of(row[criteria.dimension]) for row in chosen.rows)
         say(", ".join(f"{name} {held[name]}" for name in reversed(buckets.names)))
     if chosen.unscored:
-        say(f"{chosen.unscored} have no such score and are left out")
+        say(f"left out, without such a score: {counted(chosen.unscored, 'image')}")
     if chosen.unvalued:
-        say(f"{chosen.unvalued} have no {per} and are left out")
+        say(f"left out, without a known {per}: {counted(chosen.unvalued, 'image')}")
     if chosen.repeated:
         say(f"of an image that is repeated, the first row counts: {counted(chosen.repeated, 'row')} left out")
     if chosen.missing:

@@ -32,7 +32,7 @@ from aigciqa.utils.paths import absolute, name_key
 
 #: More groups are compared with a baseline only: the pairs of these are 19,900.
 GROUP_LIMIT = 200
-#: Key of a row without scores, for which it does not matter.
+#: Key of a row that has no scores, or that nothing is matched with.
 _NO_KEY = ""
 
 
@@ -106,6 +106,14 @@ class Result:
         return [(group.name, row) for group in self.groups for row in group.failures]
 
     @property
+    def strays(self) -> list[str]:
+        """The images without a prompt in groups that are matched by prompts."""
+        if self.matching.rule not in ("prompt", "prompt and seed"):
+            return []
+        rows = [row for group in self.groups if group.name in self.matching.keys for row in group.rows]
+        return list(dict.fromkeys(row["image"] for row in rows if row["error"] is None and not row.get("prompt")))
+
+    @property
     def below(self) -> list[tuple[Comparison, NonInferiority]]:
         """All groups that do not reach the share of the baseline."""
         return [(comparison, each) for comparison in self.comparisons for each in comparison.below]
@@ -172,12 +180,12 @@ def match(groups: Sequence[Group]) -> Matching:
     """Find what tells the images of one prompt.
 
     By their reference if all that have scores have one and groups share some: by its path, or, where no two groups
-    share a path, by its file name. Likewise, if most of each group have one, by the text in their cell `prompt`, and
-    only the same `seed`, too, where that matches every prompt that the text alone does. Where all have a prompt and no
-    two groups share any, by nothing: what else they have in common, such as numbers in their names, are different
-    prompts. Otherwise by the image's relative path, with or without its suffix, whichever matches more, or, where no
-    two groups share a path, by its stem; never by what two images of a group have in common. NFC and NFD make no
-    difference, nor do blanks and line breaks of a prompt.
+    share a path, by its file name. Likewise by the text in their cell `prompt`, and only the same `seed`, too, where
+    that matches every prompt that the text alone does. Where they have prompts and no two groups share any, by nothing:
+    what else they have in common, such as numbers in their names, are different prompts. Otherwise by the image's
+    relative path, with or without its suffix, whichever matches more, or, where no two groups share a path, by its
+    stem; never by what two images of a group have in common. NFC and NFD make no difference, nor do
+    blanks and line breaks of a prompt.
     """
     for by_path, by_name in ((_REFERENCE_PATHS, _REFERENCE_NAMES), (_PROMPTS, ()), (_IMAGE_PATHS, _IMAGE_NAMES)):
         rules = by_path if any(_have_common_keys(groups, rule) for rule in by_path) else by_name
@@ -191,9 +199,12 @@ def match(groups: Sequence[Group]) -> Matching:
 
 
 def have_prompts(groups: Sequence[Group]) -> bool:
-    """Whether the text of the prompt is known of all images with scores."""
-    scored = [row for group in groups for row in group.rows if row["error"] is None]
-    return bool(scored) and all(row.get("prompt") for row in scored)
+    """Whether the text of the prompt is known of most images with scores, in every group that has some.
+
+    A screenshot among them is no reason to match the others by the numbers in their names.
+    """
+    known = [[bool(row.get("prompt")) for row in group.rows if row["error"] is None] for group in groups]
+    return any(known) and all(sum(each) > len(each) / 2 for each in known if each)
 
 
 def _by_seed(groups: Sequence[Group], by_prompt: Matching) -> Matching:
@@ -206,7 +217,7 @@ def _by_seed(groups: Sequence[Group], by_prompt: Matching) -> Matching:
     found = []
     for group in matched:
         rows = list(zip(group.rows, by_prompt.keys[group.name], seeds[group.name], strict=True))
-        if not all(seed for row, _, seed in rows if row["error"] is None and row.get("prompt")):
+        if not all(seed for row, key, seed in rows if row["error"] is None and key):
             return by_prompt
         found.append({(key, seed) for _, key, seed in rows if key and seed})
     for one, other in itertools.combinations(found, 2):
@@ -272,24 +283,18 @@ def _have_common_keys(groups: Sequence[Group], rule: _Rule) -> bool:
 def _keys(groups: Sequence[Group], rule: _Rule) -> dict[str, Sequence[str]] | None:
     """The key of each row by a rule; None if a scored row has none, or two prompts of a group have the same.
 
-    A group of which no prompt's text is known is left out, and matched with no other. Where most images of a group tell
-    their prompt, the others stand for themselves: one file without metadata does not make prompts of all seeds.
+    A group of which no prompt's text is known is left out, and matched with no other. A few images of which it is not
+    known have no key.
     """
     found: dict[str, Sequence[str]] = {}
     for group in groups:
         pairs = [rule(row, relative_path) for row, relative_path in zip(group.rows, group.relative_paths, strict=True)]
-        if rule in _PROMPTS:
-            told = [key is not None for row, (_, key) in zip(group.rows, pairs, strict=True) if row["error"] is None]
-            if not any(told):
-                continue
-            if 2 * sum(told) > len(told):
-                pairs = [
-                    (row["image"],) * 2 if key is None and row["error"] is None else (identity, key)
-                    for row, (identity, key) in zip(group.rows, pairs, strict=True)
-                ]
         scored = {pair for pair, row in zip(pairs, group.rows, strict=True) if row["error"] is None}
         keys = {key for _, key in scored}
-        if None in keys or len(keys) < len({identity for identity, _ in scored}):
+        if rule in _PROMPTS and keys <= {None}:
+            continue
+        is_known = have_prompts([group]) if rule in _PROMPTS else None not in keys
+        if not is_known or len(keys) < len({identity for identity, _ in scored}):
             return None
         found[group.name] = [key or _NO_KEY for _, key in pairs]
     return found
@@ -315,9 +320,14 @@ def _scores(
     keys, seeds = keys_of.get(group.name), (seeds_of or {}).get(group.name)
     return Scores(
         values,
-        tuple(keys[index] for index in indices) if keys is not None else None,
+        tuple(keys[index] or _alone(group, index) for index in indices) if keys is not None else None,
         tuple(seeds[index] for index in indices) if seeds is not None else None,
     )
+
+
+def _alone(group: Group, index: int) -> str:
+    """The key of an image that is a prompt of its own."""
+    return f"{group.name}/{group.rows[index]['image']}"
 
 
 def _comparison(

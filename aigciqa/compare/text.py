@@ -210,6 +210,8 @@ def _matched(result: Result) -> str:
     sizes = {name: len(set(keys) - {""}) for name, keys in result.matching.keys.items()}
     is_part = any(each.n < max(sizes[each.first], sizes[each.second]) for each in matched)
     part = " Differences leave out prompts that only one of two groups has; means don't." if is_part else ""
+    if strays := result.strays:
+        part = f" Without a prompt, and matched with none: {printable(shown(strays))}.{part}"
     needed = proving_prompts(max(len(each.differences) for each in result.comparisons))
     few = f" Fewer than {needed} prompts prove nothing." if max(each.n for each in matched) < needed else ""
     return f"Images are matched by their {result.matching.rule}: {', '.join(numbers)} in common{rest}.{part}{few}"

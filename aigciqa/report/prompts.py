@@ -54,7 +54,7 @@ def matches_of(collection: Collection, members: Members, by_seed: bool | None = 
     for known, by_group in zip(matches, (found.keys, found.seeds or {}), strict=True):
         for group, values in by_group.items():
             for index, value in zip(members[group], values, strict=True):
-                known[index] = value
+                known[index] = value or None
     return matches
 
 
