@@ -289,3 +289,12 @@ def test_shapes_are_checked() -> None:
         Scores(np.zeros((2, 2)))
     with pytest.raises(ValueError, match="3 scores but 2 keys"):
         Scores(np.zeros(3), ("a", "b"))
+
+
+def test_a_group_of_one_prompt_takes_no_share_of_the_correction() -> None:
+    rng = np.random.default_rng(3)
+    both = {name: Scores(rng.normal(shift, 1, 30)) for name, shift in (("a", 0.0), ("b", 0.6))}
+    (alone,) = differences(both)
+    with_one = differences({**both, "screenshot": Scores(np.array([9.0]))})
+    assert [each.p_value for each in with_one] == [alone.p_value, 1.0, 1.0]
+    assert [each.is_significant for each in with_one[1:]] == [False, False]

@@ -13,7 +13,7 @@ from aigciqa.utils.paths import counted
 def fields_of(columns: str | None) -> tuple[str, ...]:
     """The fields that `--columns` names, separated by commas."""
     names = [name.strip() for name in (columns or "").split(",")]
-    if names == ["all"]:
+    if "all" in names:
         return FIELDS
     found = tuple(dict.fromkeys(filter(None, names)))
     check_fields(found, "--columns")

@@ -49,12 +49,13 @@ def read_generation(image: str | os.PathLike[str] | bytes) -> GenerationParamete
         ImageError: the file can't be read.
 
     Example:
-        >>> import aigciqa
+        >>> import aigciqa, io
         >>> from PIL import Image, PngImagePlugin
         >>> info = PngImagePlugin.PngInfo()
         >>> info.add_text("parameters", "a red fox\\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 42, Model: sdxl")
-        >>> Image.new("RGB", (64, 64)).save("fox.png", pnginfo=info)
-        >>> found = aigciqa.read_generation("fox.png")
+        >>> fox = io.BytesIO()
+        >>> Image.new("RGB", (64, 64)).save(fox, "PNG", pnginfo=info)
+        >>> found = aigciqa.read_generation(fox.getvalue())
         >>> found.prompt, found.seed, found.model, found.generator
         ('a red fox', 42, 'sdxl', 'AUTOMATIC1111')
     """
