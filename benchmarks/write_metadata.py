@@ -11,6 +11,7 @@ time of all processors, which says more on a busy machine.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -71,6 +72,8 @@ def score(images: dict[Path, bytes], metric: aigciqa.Metric, cpu: dict[bool, lis
     """Seconds to score them, and to write into them; those of all processors go into `cpu`."""
     for path, content in images.items():
         path.write_bytes(content)
+    if hasattr(os, "sync"):  # else the first file that is written takes all these to the disk, too
+        os.sync()
     items = (aigciqa.Item(str(path)) for path in images)
     start, start_cpu = time.perf_counter(), time.process_time()
     writer = ScoresInFiles([metric], metric.dimensions, into_files=True, sidecars=False)

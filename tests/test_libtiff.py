@@ -98,7 +98,7 @@ class TestStandardError:
         lines: list[bytes] = []
 
         def print_lines() -> None:
-            while not done.wait(0.0005):
+            while not done.wait(0.002):
                 lines.append(b"line %d\n" % len(lines))
                 os.write(2, lines[-1])
 
