@@ -5,7 +5,6 @@ XMP specification, part 3 (2020), "Storage in files".
 
 from __future__ import annotations
 
-import contextlib
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ from aigciqa.images.xmp import MAX_PACKET
 
 _PNG_KEYWORD = b"XML:com.adobe.xmp\0"
 _JPEG_NAME = b"http://ns.adobe.com/xap/1.0/\0"
-_APP0, _APP1, _APP2, _APP11 = 0xE0, 0xE1, 0xE2, 0xEB
+_APP0, _APP1, _APP2 = 0xE0, 0xE1, 0xE2
 #: The most that fits in a segment of a JPEG, with its length.
 _MAX_SEGMENT = 0xFFFF
 #: Bits of a WebP's flags: it has XMP; it has transparency.
@@ -34,19 +33,6 @@ _HAS_XMP, _HAS_ALPHA = 0x04, 0x10
 def can_hold_xmp(data: bytes) -> bool:
     """Whether a file is of a format in which XMP can be found and put."""
     return data.startswith((PNG_SIGNATURE, JPEG_SIGNATURE)) or is_webp(data)
-
-
-def has_credentials(data: bytes) -> bool:
-    """Whether a PNG, JPEG or WebP holds C2PA content credentials, which sign the bytes of its file."""
-    with contextlib.suppress(InputError):
-        if data.startswith(PNG_SIGNATURE):
-            return any(kind == b"caBX" for kind, _, _ in png_chunks(data))
-        if data.startswith(JPEG_SIGNATURE):
-            segments = jpeg_segments(data)
-            return any(marker == _APP11 and data.find(b"c2pa", start, end) >= 0 for marker, start, end in segments)
-        if is_webp(data):
-            return any(kind == b"C2PA" for kind, _, _ in webp_chunks(data))
-    return False
 
 
 def change_xmp(data: bytes, change: Callable[[bytes | None], bytes]) -> bytes:

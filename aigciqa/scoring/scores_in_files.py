@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aigciqa.errors import ImageError, InputError
+from aigciqa.images.generation.embedded import collect
 from aigciqa.images.xmp import XMP, read_properties, set_properties
-from aigciqa.images.xmp_in_files import can_hold_xmp, change_xmp, has_credentials
+from aigciqa.images.xmp_in_files import can_hold_xmp, change_xmp
 from aigciqa.tables.columns import DECIMALS
 from aigciqa.utils.files import replacing
 from aigciqa.utils.paths import at_home, counted, real
@@ -219,7 +220,7 @@ def _write_into(image: str, state: _State, scores: Mapping[str, float], stars: i
     if not can_hold_xmp(data):
         suffix = os.path.splitext(path)[1].lower() or "no suffix"
         raise _LeftAloneError(image, f"that are no PNG, JPEG or WebP ({suffix})")
-    if has_credentials(data):
+    if collect(data).has_credentials:
         raise _LeftAloneError(image, _SIGNED)
     if os.stat(path).st_nlink > 1:
         raise _LeftAloneError(image, "with other names (hard links), which would keep the old file")
