@@ -234,7 +234,8 @@ class TestInFiles:
 def replaced(data: bytes, packet: bytes) -> bytes:
     from aigciqa.images.xmp_in_files import change_xmp
 
-    return change_xmp(data, lambda _: packet)
+    pieces = change_xmp(data, lambda _: packet)
+    return data if pieces is None else b"".join(pieces)
 
 
 class TestStars:

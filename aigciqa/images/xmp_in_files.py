@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 from aigciqa.errors import InputError
 from aigciqa.images.chunks import (
@@ -20,6 +21,9 @@ from aigciqa.images.chunks import (
     webp_chunks,
 )
 from aigciqa.images.xmp import MAX_PACKET
+
+#: Of a file: what stays is not copied, since it may be long.
+Pieces: TypeAlias = "tuple[bytes | memoryview, ...]"
 
 _PNG_KEYWORD = b"XML:com.adobe.xmp\0"
 _JPEG_NAME = b"http://ns.adobe.com/xap/1.0/\0"
@@ -35,8 +39,10 @@ def can_hold_xmp(data: bytes) -> bool:
     return data.startswith((PNG_SIGNATURE, JPEG_SIGNATURE)) or is_webp(data)
 
 
-def change_xmp(data: bytes, change: Callable[[bytes | None], bytes]) -> bytes:
-    """A PNG, JPEG or WebP with another XMP packet; everything else is copied.
+def change_xmp(data: bytes, change: Callable[[bytes | None], bytes]) -> Pieces | None:
+    """The pieces of a PNG, JPEG or WebP with another XMP packet, in which everything else is as it was.
+
+    None if it is the packet that the file has.
 
     Args:
         data: the file.
@@ -50,7 +56,10 @@ def change_xmp(data: bytes, change: Callable[[bytes | None], bytes]) -> bytes:
     if len(places) > 1:
         raise InputError("it has several XMP packets")
     place = places[0] if places else None
-    packet = change(None if place is None else _packet(data, *place))
+    old = None if place is None else _packet(data, *place)
+    packet = change(old)
+    if packet == old:
+        return None
     put = _put_in_png if data.startswith(PNG_SIGNATURE) else _put_in_webp if is_webp(data) else _put_in_jpeg
     return put(data, packet, place)
 
@@ -89,7 +98,7 @@ def _packet(data: bytes, start: int, end: int) -> bytes:
         raise InputError(f"its XMP is damaged: {error}") from None
 
 
-def _put_in_png(data: bytes, packet: bytes, place: tuple[int, int] | None) -> bytes:
+def _put_in_png(data: bytes, packet: bytes, place: tuple[int, int] | None) -> Pieces:
     """Put the chunk where the old one is, else before the pixels."""
     pixels = None
     for kind, start, _ in png_chunks(data):
@@ -100,10 +109,11 @@ def _put_in_png(data: bytes, packet: bytes, place: tuple[int, int] | None) -> by
     start, end = place or (pixels, pixels)
     content = b"iTXt" + _PNG_KEYWORD + b"\0\0\0\0" + packet
     checksum = struct.pack(">I", zlib.crc32(content))
-    return b"".join((data[:start], struct.pack(">I", len(content) - 4), content, checksum, data[end:]))
+    view = memoryview(data)
+    return view[:start], struct.pack(">I", len(content) - 4), content, checksum, view[end:]
 
 
-def _put_in_jpeg(data: bytes, packet: bytes, place: tuple[int, int] | None) -> bytes:
+def _put_in_jpeg(data: bytes, packet: bytes, place: tuple[int, int] | None) -> Pieces:
     """Put the segment where the old one is, else behind JFIF and EXIF, which come first."""
     segments = list(jpeg_segments(data))
     if not segments or segments[-1][0] != START_OF_SCAN:
@@ -115,10 +125,11 @@ def _put_in_jpeg(data: bytes, packet: bytes, place: tuple[int, int] | None) -> b
         raise InputError(f"its XMP would have {len(packet):,} bytes: more than a JPEG's segment holds")
     behind = next(start for marker, start, _ in segments if marker not in (_APP0, _APP1))
     start, end = place or (behind, behind)
-    return b"".join((data[:start], struct.pack(">BBH", 0xFF, _APP1, length), _JPEG_NAME, packet, data[end:]))
+    view = memoryview(data)
+    return view[:start], struct.pack(">BBH", 0xFF, _APP1, length), _JPEG_NAME, packet, view[end:]
 
 
-def _put_in_webp(data: bytes, packet: bytes, place: tuple[int, int] | None) -> bytes:
+def _put_in_webp(data: bytes, packet: bytes, place: tuple[int, int] | None) -> Pieces:
     """Put the chunk where the old one is, else at the end; what is behind the file's own length stays there."""
     last = 8 + int.from_bytes(data[4:8], "little")
     chunks = [(kind, start, end) for kind, start, end in webp_chunks(data[:last])]
@@ -127,8 +138,9 @@ def _put_in_webp(data: bytes, packet: bytes, place: tuple[int, int] | None) -> b
     header, begins = _extended_header(data, *chunks[0])
     start, end = place or (last, last)
     chunk = b"XMP " + struct.pack("<I", len(packet)) + packet + bytes(len(packet) % 2)
-    body = b"".join((b"WEBP", header, data[begins:start], chunk, data[end:last]))
-    return b"".join((b"RIFF", struct.pack("<I", len(body)), body, data[last:]))
+    view = memoryview(data)
+    body = b"WEBP", header, view[begins:start], chunk, view[end:last]
+    return b"RIFF", struct.pack("<I", sum(map(len, body))), *body, view[last:]
 
 
 def _extended_header(data: bytes, kind: bytes, start: int, end: int) -> tuple[bytes, int]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from aigciqa.errors import ImageError, InputError
 from aigciqa.images.generation.embedded import collect
 from aigciqa.images.xmp import XMP, read_properties, set_properties
-from aigciqa.images.xmp_in_files import can_hold_xmp, change_xmp
+from aigciqa.images.xmp_in_files import Pieces, can_hold_xmp, change_xmp
 from aigciqa.tables.columns import DECIMALS
 from aigciqa.utils.files import replacing
 from aigciqa.utils.paths import at_home, counted, real
@@ -222,7 +222,8 @@ def _write_into(image: str, state: _State, scores: Mapping[str, float], stars: i
         raise _LeftAloneError(image, f"that are no PNG, JPEG or WebP ({suffix})")
     if collect(data).has_credentials:
         raise _LeftAloneError(image, _SIGNED)
-    if os.stat(path).st_nlink > 1:
+    there = os.stat(path)
+    if there.st_nlink > 1:
         raise _LeftAloneError(image, "with other names (hard links), which would keep the old file")
     try:
         new = change_xmp(data, changed)
@@ -230,21 +231,22 @@ def _write_into(image: str, state: _State, scores: Mapping[str, float], stars: i
         raise
     except InputError as error:
         raise ImageError(f"{image}: {error}: no scores are written into it") from None
-    if new != data:
-        _replace(path, new, shutil.copystat, image, state)
+    if new is not None:
+        _replace(path, new, there, shutil.copystat, image, state)
     return keeps
 
 
 def _write_beside(image: str, state: _State, scores: Mapping[str, float], stars: int | None) -> bool:
     """Write into an image's sidecar; returns whether it has stars of someone else, which stay."""
     path = real(f"{image}.xmp")
+    there = os.stat(path) if os.path.exists(path) else None
     try:
-        packet = Path(path).read_bytes() if os.path.exists(path) else None
+        packet = Path(path).read_bytes() if there is not None else None
         new, keeps = _with_scores(packet, scores, stars)
     except InputError as error:
         raise ImageError(f"{image}.xmp: {error}: no scores are written into it") from None
     if new != packet:
-        _replace(path, new, shutil.copymode, image, state)
+        _replace(path, (new,), there, shutil.copymode, image, state)
     return keeps
 
 
@@ -264,21 +266,28 @@ def _xml_name(name: str) -> str:
     return re.sub(r"^(?=[^A-Za-z_])|[^A-Za-z0-9_.-]", "_", name)
 
 
-def _replace(path: str, data: bytes, like: Callable[[str, Path], None], image: str, state: _State) -> None:
-    """Put a file in the place of one, or where there is none, unless the image is not what it was when it was scored.
+def _replace(
+    path: str,
+    pieces: Pieces,
+    there: os.stat_result | None,
+    like: Callable[[str, Path], None],
+    image: str,
+    state: _State,
+) -> None:
+    """Put a file in the place of the one that is there, if any, unless the image is not what it was when it was scored.
 
     What `like` copies from the file that it replaces stays, and so does the owner where the system allows it.
     """
-    there = os.stat(path) if os.path.exists(path) else None
     if there is not None and not (there.st_mode & 0o222 and os.access(path, os.W_OK)):  # root may write all
         raise PermissionError(errno.EACCES, "it is read-only", path)
     with replacing(path) as unfinished:
         with open(unfinished, "wb") as stream:
-            stream.write(data)
+            stream.writelines(pieces)
             stream.flush()
             os.fsync(stream.fileno())  # the picture may be the only copy
+            new = os.fstat(stream.fileno())
         if there is not None:
-            if sys.platform != "win32":
+            if sys.platform != "win32" and (new.st_uid, new.st_gid) != (there.st_uid, there.st_gid):
                 for owner in ((-1, there.st_gid), (there.st_uid, -1)):
                     with contextlib.suppress(OSError):
                         os.chown(unfinished, *owner)
