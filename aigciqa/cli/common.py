@@ -69,7 +69,8 @@ _AT_HOME = re.compile(r"(--[\w-]+=|-\w|)(~.*)", re.DOTALL)
 class Command(click.Command):
     """A command in whose arguments `~` is the home folder, which works with closed standard streams, too.
 
-    Empty arguments are refused: shells make them of variables that are not set. What the library refuses ends it as a usage error; any other exception keeps its traceback.
+    Empty arguments are refused: shells make them of variables that are not set. What the library refuses ends it as a
+    usage error; any other exception keeps its traceback.
     """
 
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:

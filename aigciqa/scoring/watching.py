@@ -189,9 +189,8 @@ class Watch:
         for found in self.listed():
             folder, name = os.path.split(found.item.image)
             first, below = self._holder(folder) or (folder, "")
-            path = os.path.join(first, below, name)
-            is_so = path == found.item.image
-            yield found if is_so else Found(replace(found.item, image=path), os.path.join(below, name))
+            item = replace(found.item, image=os.path.join(first, below, name))
+            yield Found(item, os.path.join(below, name))
 
     def _find_holder(self, folder: str) -> tuple[str, str] | None:
         """The first of the watched folders that holds a folder, however that is spelled, and the way from it."""
