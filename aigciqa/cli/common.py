@@ -250,8 +250,10 @@ def check_output(
 ) -> None:
     """Refuse to write over what is read and, without --overwrite or --resume, over what is there.
 
-    A folder for what is a file, or a file for what is a folder, is refused in any case.
+    A folder for what is a file, a file for what is a folder, and names that are too long are refused in any case.
     """
+    if output is not None and _is_too_long(output):
+        raise click.UsageError(f"{option} {output}: the name is too long for this system; choose a shorter one")
     if output is not None and os.path.isdir(output) and not is_folder:
         raise click.UsageError(f"{option} {output} is a folder; name a file")
     if output is not None and os.path.isfile(output) and is_folder:
@@ -262,6 +264,17 @@ def check_output(
         return
     ways = ["--overwrite replaces it", "--resume goes on with it"][: 1 + ("resume" in context.params)]
     raise click.UsageError(f"{option} {output} is there already: {', '.join(ways)}; or name another")
+
+
+def _is_too_long(output: str | os.PathLike[str]) -> bool:
+    """Whether a file system refuses the name of an output, or of what is written beside it."""
+    try:
+        os.lstat(f"{os.fspath(output)}.meta.json")
+    except OSError as error:
+        return error.errno == errno.ENAMETOOLONG
+    except ValueError:  # no file's name
+        return False
+    return False
 
 
 def check_not_read(option: str, output: str | os.PathLike[str] | None, inputs: Iterable[Any]) -> None:

@@ -178,17 +178,12 @@ def main(
         page = Report(report, columns_of(scored_columns(dimensions, uncertainty, False), carried), metrics=known)
     ranges = {name: each.config.score_ranges[name] for each in metrics for name in each.dimensions}
     run = ScoreRun(
-        names=[metric.name for metric in metrics],
-        score_ranges={name: ranges[name] for name in dimensions},
-        columns=columns_of(scored, carried),
-        output=output,
+        names=[metric.name for metric in metrics], score_ranges={name: ranges[name] for name in dimensions},
+        columns=columns_of(scored, carried), output=output,
         kept=journal_of(output) if output is not None and engine == "local" else output,
-        report=page,
-        maps=folder,
-        in_files=in_files,
-        ungrouped_note=partial(ungrouped_note, group_by, inputs.columns),
-        quiet=quiet,
-    )
+        report=page, maps=folder, in_files=in_files,
+        ungrouped_note=partial(ungrouped_note, group_by, inputs.columns), quiet=quiet,
+    )  # fmt: skip
 
     from aigciqa.scoring.to_file import folder_of_paths, score_to_file
 
