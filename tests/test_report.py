@@ -110,7 +110,7 @@ def test_summary_and_leaderboard_are_the_comparison(page: Path) -> None:
     (found,) = differences({"g1": groups["g1"], "g0": groups["g0"]})
     assert found.matched
     assert found.is_significant
-    assert leaders_of(page) == "The lead of g1 over each of the others is significant."
+    assert leaders_of(page) == "g1 is significantly better than each of the others."
     assert cells_of(page, 'class="matrix"')[1:] == [
         ["g1", "·", f"{found.difference:+.3f}*"],
         ["g0", f"{-found.difference:+.3f}*".replace("-", "−"), "·"],
@@ -125,18 +125,24 @@ def leaders_of(page: Path) -> str:
     return re.sub("<.*?>", "", below[0].split(">", 1)[1]).strip() if below else ""
 
 
-def test_who_may_be_as_good_as_the_first_is_said(page: Path) -> None:
-    scores = {"a": [1, 2, 3, 4, 5, 6, 7, 8], "b": [1, 2, 3, 4, 5, 6, 7, 8.5], "c": [0, 1, 2, 3, 4, 5, 6, 7.1], "": [5]}
+def test_a_leader_is_named_only_if_it_is_proved(page: Path) -> None:
+    first, second = np.arange(8) + 0.01 * np.arange(8) ** 2, np.arange(8.0)
+    scores = {"a": [*first, 90, 90, 90, 90], "b": list(first + 1), "c": list(second)}  # a: by prompts of its own
     rows = [
         row(f"{group}/{i}.png", value, group=group, reference=f"p{i}")
         for group, values in scores.items()
         for i, value in enumerate(values)
     ]
     write_report(page, rows, COLUMNS)
-    assert leaders_of(page) == "No group is proved the best: the lead of no group over b, a, c is not significant."
-    write_report(page, rows[:-1], COLUMNS)
-    assert leaders_of(page) == "No group is proved the best: the lead of b over a is not significant."
-    write_report(page, rows[:-1], COLUMNS, baseline="a")
+    assert cells_of(page, 'class="ranks"')[1][0] == "a"
+    assert leaders_of(page) == "b is significantly better than each of the others."
+    write_report(page, [*rows, row("d.png", group="d")], COLUMNS)
+    assert leaders_of(page) == "b is significantly better than each of the others that are compared."
+    write_report(page, [*rows, row("d.png", 5.0, group="d")], COLUMNS)
+    assert leaders_of(page) == "No group is significantly better than each of the others."
+    write_report(page, rows, COLUMNS, baseline="a")
+    assert leaders_of(page) == ""
+    write_report(page, rows, COLUMNS, findings=["b is best."])
     assert leaders_of(page) == ""
 
 

@@ -252,8 +252,7 @@ def check_output(
 
     A folder for what is a file, a file for what is a folder, and names that are too long are refused in any case.
     """
-    if output is not None and _is_too_long(output):
-        raise click.UsageError(f"{option} {output}: the name is too long for this system; choose a shorter one")
+    check_name(option, output)
     if output is not None and os.path.isdir(output) and not is_folder:
         raise click.UsageError(f"{option} {output} is a folder; name a file")
     if output is not None and os.path.isfile(output) and is_folder:
@@ -266,15 +265,20 @@ def check_output(
     raise click.UsageError(f"{option} {output} is there already: {', '.join(ways)}; or name another")
 
 
-def _is_too_long(output: str | os.PathLike[str]) -> bool:
-    """Whether a file system refuses the name of an output, or of what is written beside it."""
+def check_name(option: str, output: str | os.PathLike[str] | None, behind: str = "") -> None:
+    """Refuse a path that can't be one here; `behind` it stands what the longest file written beside it is called."""
+    folder = Path()
     try:
-        os.lstat(f"{os.fspath(output)}.meta.json")
+        for part in Path(f"{output or ''}{behind}").parts:  # one that is not there is tried in the last folder that is
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                os.lstat(folder / part)
+                folder /= part
     except OSError as error:
-        return error.errno == errno.ENAMETOOLONG
-    except ValueError:  # no file's name
-        return False
-    return False
+        if error.errno == errno.ENAMETOOLONG:
+            message = "the name is too long for this system; choose a shorter one"
+            raise click.UsageError(f"{option} {output}: {message}") from None
+    except ValueError as error:
+        raise click.UsageError(f"{option} {output!r}: no file can have this name: {error}") from None
 
 
 def check_not_read(option: str, output: str | os.PathLike[str] | None, inputs: Iterable[Any]) -> None:

@@ -17,6 +17,7 @@ from aigciqa.cli.common import (
     EXIT_ERRORS,
     EXIT_INTERRUPTED,
     check_not_read,
+    check_name,
     check_output,
     command,
     complain,
@@ -26,7 +27,7 @@ from aigciqa.cli.common import (
 from aigciqa.compare import selection
 from aigciqa.compare.buckets import Buckets
 from aigciqa.errors import InputError
-from aigciqa.tables.provenance import path_of
+from aigciqa.tables.provenance import SUFFIX, path_of
 from aigciqa.tables.scores import read_table
 from aigciqa.tables.text import DECIMALS, printable
 from aigciqa.utils.object_stores import scheme_of
@@ -139,6 +140,7 @@ def main(
         raise click.UsageError("--apply puts images into a folder: name it with --to")
     if output is not None:
         check_output("-o", output, [path])
+        check_name("-o", output, SUFFIX)
         check_output("-o", path_of(output))
     if folder is not None and os.path.lexists(folder) and not os.path.isdir(folder):
         raise click.UsageError(f"--to {folder} is no folder")

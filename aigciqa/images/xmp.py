@@ -6,7 +6,6 @@ properties changes only the bytes that they stand in: what else is in a packet s
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -104,9 +103,8 @@ def set_properties(packet: bytes | None, values: Mapping[Property, str], prefixe
     return b"".join(parts)
 
 
-@functools.lru_cache(maxsize=2)  # a packet that is changed is read first; most begin as the empty one
 def _rdf_of(packet: bytes) -> _Element:
-    """The element rdf:RDF of a packet, parsed; it is not to be changed."""
+    """The element rdf:RDF of a packet, parsed."""
     if len(packet) > MAX_PACKET:
         raise InputError(f"its XMP has {len(packet):,} bytes; more than {MAX_PACKET:,} are not read")
     root = _Element(("", ""), [], 0, 0, False)

@@ -93,11 +93,13 @@ class Panel:
         return list(dict.fromkeys(first for first, _ in self.differences))
 
     @property
-    def as_good(self) -> list[str]:
-        """The groups whose mean is not significantly below the best one's, itself among them; of those compared."""
-        best = self.lines[0].summary.name
-        pairs = ((name, self.differences.get((best, name))) for name in self.paired)
-        return [name for name, each in pairs if each is None or not (each.is_significant and each.difference > 0)]
+    def best(self) -> str | None:
+        """The group that is significantly better than each of the others that are compared; mostly there is none."""
+        for name in self.paired:
+            leads = [each for (first, _), each in self.differences.items() if first == name]
+            if all(lead.is_significant and lead.difference > 0 for lead in leads):
+                return name
+        return None
 
     @property
     def is_beyond_scale(self) -> bool:
