@@ -25,14 +25,17 @@ SEEDLESS |= {"webp", "ringing", "quantise", "posterise", "painterly"}
 def leaves(height: int, width: int, seed: int = 0) -> Tensor:
     """Overlapping discs with fine texture, (3, H, W): edges and detail at all sizes, as photographs have them."""
     rng = np.random.default_rng(seed)
-    y, x = np.ogrid[0:height, 0:width]
     image = np.full((3, height, width), 0.5)
     for _ in range(300):
         radius = min(height, width) * 0.5 * rng.uniform(0.05, 1) ** 3 + 2
         row, column = rng.uniform(0, height), rng.uniform(0, width)
+        top, left = (max(0, int(at - radius)) for at in (row, column))
+        bottom, right = (int(at + radius) + 2 for at in (row, column))
+        y, x = np.ogrid[top : min(bottom, height), left : min(right, width)]
         inside = (y - row) ** 2 + (x - column) ** 2 < radius**2
         colour = rng.uniform(0.1, 0.9, 3)[:, None]
-        image[:, inside] = colour + rng.uniform(0, 0.12) * rng.standard_normal(inside.sum())
+        around = image[:, top:bottom, left:right]
+        around[:, inside] = colour + rng.uniform(0, 0.12) * rng.standard_normal(inside.sum())
     return torch.from_numpy(image).clamp(0, 1).mul(255).round().div(255).float()
 
 

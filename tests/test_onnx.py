@@ -56,8 +56,8 @@ def test_the_file_gives_the_metrics_scores(name: str, tmp_path: Path) -> None:
     assert (json.loads(meta["preprocess"])["resize"], json.loads(meta["preprocess"])["crop"]) == (256, 224)
 
 
-def test_what_surrounds_an_export_is_not_in_the_file(tmp_path: Path) -> None:
-    metric = untrained("nr-resnet18")
+def test_what_surrounds_an_export_is_not_in_the_file(tiny: Path, tmp_path: Path) -> None:
+    metric = untrained("nr-tiny")
     file = tmp_path / "metric.onnx"
     torch.set_default_dtype(torch.float64)
     try:
@@ -139,11 +139,13 @@ def test_what_the_exporter_can_not_express_is_said_and_leaves_no_file(tmp_path: 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_that_computes_something_else_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_computes_something_else_is_not_kept(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "metric.onnx").write_bytes(b"earlier")
     monkeypatch.setattr(onnx, "TOLERANCE", -1)
-    with pytest.raises(RuntimeError, match=r"the ONNX file of nr-resnet18 is off by .* it was not kept"):
-        export_onnx(untrained("nr-resnet18"), tmp_path / "metric.onnx")
+    with pytest.raises(RuntimeError, match=r"the ONNX file of nr-tiny is off by .* it was not kept"):
+        export_onnx(untrained("nr-tiny"), tmp_path / "metric.onnx")
     assert (tmp_path / "metric.onnx").read_bytes() == b"earlier"
     assert len(list(tmp_path.iterdir())) == 1
 

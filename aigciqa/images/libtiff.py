@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import tempfile
 import threading
 from collections.abc import Iterator
 
@@ -13,7 +12,7 @@ from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from aigciqa.errors import InputError
-from aigciqa.utils.standard_error import FILENO, standard_error_to
+from aigciqa.utils.standard_error import FILENO, c_messages
 
 #: Compressions of a TIFF for which libtiff carries on after an error, or Pillow passes over it.
 PRINTED = frozenset({"tiff_ccitt", "group3", "group4", "tiff_jpeg", "jpeg", "lzma"})
@@ -74,9 +73,8 @@ if hasattr(os, "register_at_fork"):  # a child must have the standard error itse
 def load(image: Image.Image) -> None:
     """Decode an image's pixels; data that is damaged by what libtiff prints is an InputError.
 
-    A TIFF whose errors are only printed is decoded while no other TIFF is, so that they are its own. What else is
-    printed to the standard error meanwhile comes after. A program that another thread starts meanwhile, though, prints
-    where nobody reads it.
+    A TIFF whose errors are only printed is decoded while no other TIFF is, so that they are its own. What other C
+    libraries print to the standard error meanwhile comes after.
     """
     if not (isinstance(image, TiffImageFile) and image.tile):
         image.load()
@@ -95,16 +93,14 @@ def _is_converted(image: TiffImageFile) -> bool:
 
 def _load_with_errors(image: Image.Image) -> None:
     # libtiff's handler of errors can't be set from Python: they are read from where it prints them
-    with tempfile.TemporaryFile() as printed:
-        failure: Exception | None = None
+    failure: Exception | None = None
+    with c_messages() as printed:
         try:
-            with standard_error_to(printed):
-                image.load()
+            image.load()
         except Exception as raised:
             failure = raised
-        printed.seek(0)
-        text = printed.read()
-    if others := _ERROR.sub(b"", text):  # what other threads have printed meanwhile
+    text = printed.getvalue()
+    if others := _ERROR.sub(b"", text):  # what other libraries have printed meanwhile
         with contextlib.suppress(OSError), open(FILENO, "wb", closefd=False) as stderr:
             stderr.write(others)
     if found := _ERROR.search(text):
