@@ -30,14 +30,18 @@ def standard_error_to(file: IO[bytes]) -> Iterator[None]:
         os.close(kept)
 
 
+_CAN_SET = sys.platform == "darwin" or "CS_GNU_LIBC_VERSION" in getattr(os, "confstr_names", ())
+
+
 @contextlib.contextmanager
 def c_messages() -> Iterator[io.BytesIO]:
     """Catch what C libraries print to their `stderr`; it is there when the block has ended.
 
-    What Python and other programs print goes where it always does, except on Windows, where it is caught too.
+    What Python and other programs print goes where it always does, except where C's `stderr` is no variable that could
+    be set (Windows, musl): there it is caught too.
     """
     caught = io.BytesIO()
-    if sys.platform == "win32":  # `stderr` is no variable that could be set
+    if not _CAN_SET:
         with tempfile.TemporaryFile() as file:
             try:
                 with standard_error_to(file):
