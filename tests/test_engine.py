@@ -364,6 +364,8 @@ def test_names_create_metrics(write_images: Write) -> None:
     ("arguments", "error", "text"),
     [
         ({"images": "a.png"}, TypeError, r"for one file pass \['a.png'\]"),
+        ({"images": "."}, TypeError, r"list the files of a folder, as in `Path\('.'\).rglob\('\*.png'\)`"),
+        ({"generation": True}, InputError, "generation is 'all' or a sequence of fields.*; got True"),
         ({"metric": "no-such"}, ValueError, "unknown metric 'no-such'"),
         ({"metric": []}, ValueError, "no metric given"),
         ({"batch_size": 0}, ValueError, "batch_size is 1 or more; got 0"),

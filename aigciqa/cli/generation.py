@@ -6,14 +6,14 @@ import difflib
 from collections.abc import Collection, Sequence
 
 from aigciqa.images.generation.parameters import FIELDS
-from aigciqa.scoring.generation import Wanted, check_fields
+from aigciqa.scoring.generation import ALL, Wanted, check_fields
 from aigciqa.utils.paths import counted
 
 
 def fields_of(columns: str | None) -> tuple[str, ...]:
     """The fields that `--columns` names, separated by commas."""
     names = [name.strip() for name in (columns or "").split(",")]
-    if "all" in names:
+    if ALL in names:
         return FIELDS
     found = tuple(dict.fromkeys(filter(None, names)))
     check_fields(found, "--columns")

@@ -92,7 +92,7 @@ def score_files(
         uncertainty: give each record's `scores` a `<dimension>_std`, too, as `Metric.predict` does.
         percentiles: give them a `<dimension>_percentile`, too, in the same way.
         generation: read how images were generated, as `read_generation` does; each record then has `generation`. The
-            fields named here are text in its `extra`, unless the `Item` has text of that name.
+            fields named here, or `"all"`, are text in its `extra`, unless the `Item` has text of that name.
         group_by: a field of generation parameters, or a key of `Item.extra`: what it says is the record's `group`.
 
     Yields:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from aigciqa.errors import InputError
 from aigciqa.images.generation.parameters import FIELDS, GenerationParameters
 from aigciqa.records import Item
+
+#: Stands for all fields.
+ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,10 @@ def wanted(columns: Sequence[str] | None, group_by: str | None) -> Wanted | None
     """What arguments of `score_files` ask for, if anything."""
     if columns is None and group_by is None:
         return None
-    if isinstance(columns, str):
-        raise InputError(f"generation is a sequence of fields; got {columns!r}: pass ({columns!r},)")
+    if columns == ALL:
+        columns = FIELDS
+    if isinstance(columns, str) or not isinstance(columns or (), Iterable):
+        raise InputError(f"generation is {ALL!r} or a sequence of fields, such as ('prompt', 'seed'); got {columns!r}")
     return Wanted(tuple(dict.fromkeys(columns or ())), group_by)
 
 

@@ -36,7 +36,13 @@ def items_of(
 ) -> Iterator[Item]:
     """Items of images and references as `score_files` takes them, lazily."""
     if isinstance(images, (str, os.PathLike)):
-        raise TypeError(f"images is an iterable of paths; for one file pass [{os.fspath(images)!r}]")
+        path = os.fspath(images)
+        one = (
+            f"list the files of a folder, as in `Path({path!r}).rglob('*.png')`"
+            if os.path.isdir(path)
+            else f"for one file pass [{path!r}]"
+        )
+        raise TypeError(f"images is an iterable of paths; {one}")
     needing = [each.name for each in metrics if each.requires_reference]
     if references is None:
         return (_unpaired(image, needing) for image in images)

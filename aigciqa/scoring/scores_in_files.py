@@ -86,8 +86,8 @@ def write_scores(
         >>> 'xmp:Rating="4"' in xmp, 'aigciqa:nr-lite="3.25"' in xmp
         (True, True)
     """
-    if not scores or not all(map(math.isfinite, scores.values())):
-        raise InputError(f"scores are one or more finite numbers by name; got {dict(scores)}")
+    if not isinstance(scores, Mapping) or not scores or not all(map(math.isfinite, scores.values())):
+        raise InputError(f"scores are one or more finite numbers by name, as in {{'nr-lite': 3.2}}; got {scores!r}")
     name = at_home(os.fspath(image))
     stars = None if score_range is None else stars_of(next(iter(scores.values())), *score_range)
     (_write_beside if sidecar else _write_into)(name, _state_of(name), scores, stars)

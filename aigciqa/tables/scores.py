@@ -113,7 +113,8 @@ def read_table(path: str | os.PathLike[str], dimensions: Collection[str] = ()) -
     """
     path = Path(path)
     if not is_table(str(path)):
-        raise SourceError(f"{str(path)!r}: a table of scores ends in one of {', '.join(TABLE_SUFFIXES)}")
+        hint = ", which `aigciqa score -o` makes of a folder of images" if path.is_dir() else ""
+        raise SourceError(f"{str(path)!r}: a table of scores ends in one of {', '.join(TABLE_SUFFIXES)}{hint}")
     if not (path.is_file() or path.is_dir()):
         raise SourceError(f"{str(path)!r}: no such file")
     first = next(read_rows(path), None)
