@@ -124,6 +124,7 @@ class TestWhich:
             ("great=4,ok=3,bad", ["bad", "bad", "ok", "ok", "great", "great"]),
             ("very good=4.5", ["rest"] * 5 + ["very good"]),
             ("zero=-1.5,a+=4", ["rest", "zero", "zero", "zero", "a+", "a+"]),
+            ("convincing=4,com10=3", ["rest", "rest", "com10", "com10", "convincing", "convincing"]),
         ],
     )
     def test_buckets_with_names(self, text: str, names: list[str]) -> None:
@@ -151,6 +152,12 @@ class TestWhich:
             (".hidden=4", "is no name"),
             ("a.=4", "is no name"),
             ("a\n=4,b\nc=3", "is no name"),
+            ("a:b=4", "'a:b' is no name"),
+            ("con=4", "'con' is no name of a bucket: it can be no folder's on Windows"),
+            ("great=4,NUL", "'NUL' is no name of a bucket: it can be no folder's on Windows"),
+            ("Aux .fine=4", "'Aux .fine' is no name of a bucket: it can be no folder's on Windows"),
+            ("lpt\N{SUPERSCRIPT ONE}.x=4", "no folder's on Windows"),
+            (f"{'é' * 128}=4", "éé... is no name of a bucket: it has more than 255 bytes"),
             ("=4", "'' is no name"),
             ("great=4,", "'' is no name"),
             ("great=high", "'high' is no score"),
