@@ -307,7 +307,9 @@ class TestFormulas:
 
     def test_control_characters_come_back_and_nul_is_an_escape(self, tmp_path: Path) -> None:
         """In every table, whatever wrote it: NUL in a file is damage."""
-        texts = [f"{before}{chr(code)}b" for code in (*range(1, 32), 0x7F, 0x85, 0x2028, 0xFEFF) for before in ("", "a")]
+        texts = [
+            f"{before}{chr(code)}b" for code in (*range(1, 32), 0x7F, 0x85, 0x2028, 0xFEFF) for before in ("", "a")
+        ]
         given, expected = [*texts, "a\0b", "\0=1", "=\0"], [*texts, r"a\x00b", r"\x00=1", r"=\x00"]
         path, columns = tmp_path / "t.csv", columns_of(["quality"], ["prompt"])
         rows = [dict.fromkeys(columns) | {"image": "a.png", "metric": "m", "prompt": text} for text in given]

@@ -188,7 +188,14 @@ class TestFolder:
 
     def test_prompts_come_back_from_the_table_and_the_pictures(self, tmp_path: Path) -> None:
         """Blanks around them aside: a list of lines has their ends."""
-        prompts = ["=1+1\n", " a cat,\n\t'asleep'", "a\nNegative: b", "Seed: 1, Size: 2x2", "Steps: one, two", "'\U0001f600"]
+        prompts = [
+            "=1+1\n",
+            " a cat,\n\t'asleep'",
+            "a\nNegative: b",
+            "Seed: 1, Size: 2x2",
+            "Steps: one, two",
+            "'\U0001f600",
+        ]
         found = validation_scores(drawn, prompts, [3], "nr-lite", to=tmp_path)
         expected = ["=1+1", *prompts[1:]]
         expected[1] = expected[1].strip()
