@@ -8,6 +8,7 @@ import html
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,7 @@ class TestTables:
         done = run(str(folder / "both.parquet"), str(folder / "torn.json"), str(folder / "old.csv"), "--format", "csv")
         found = list(csv.DictReader(io.StringIO(done.stdout)))
         assert len(found) == 2 * 3
+        assert {each["pairs"] for each in found} == {""}  # of prompt and seed, which these rows don't have
         assert all(float(each["first_mean"]) >= float(each["second_mean"]) for each in found)
 
     @pytest.mark.parametrize("suffix", [".md", ".json", ".csv"])
@@ -634,6 +636,17 @@ class TestCheckpoints:
         assert done.exit_code == 0
         assert "step-1000 is best of 2 checkpoints" in done.stdout
         assert "passed: nr-lite · quality: step-1000" in done.stdout
+
+    def test_the_report_begins_with_the_pick(self, tmp_path: Path) -> None:
+        paths = self.checkpoints(tmp_path, {"step-a&b": 3.0, "step-1000": 5.0})
+        page = tmp_path / "report.html"
+        done = run(*paths, "--by", "checkpoint", "--dimension", "quality", "--report", str(page))
+        findings = re.findall('<p class="finding">(.*?)</p>', page.read_text(encoding="utf-8"), re.DOTALL)
+        assert len(findings) == 2
+        assert done.stdout.endswith("\n".join(map(html.unescape, findings)) + "\n")
+        assert "Its lead over step-a&amp;b (runner-up, first)" in findings[0]
+        run(*paths, "--report", str(page), "--overwrite")
+        assert 'class="finding"' not in page.read_text(encoding="utf-8")
 
     def test_folders_of_pictures(self, tmp_path: Path, write_images: Callable[..., list[str]]) -> None:
         for step in (500, 1000):

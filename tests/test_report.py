@@ -110,12 +110,34 @@ def test_summary_and_leaderboard_are_the_comparison(page: Path) -> None:
     (found,) = differences({"g1": groups["g1"], "g0": groups["g0"]})
     assert found.matched
     assert found.is_significant
+    assert leaders_of(page) == "The lead of g1 over each of the others is significant."
     assert cells_of(page, 'class="matrix"')[1:] == [
         ["g1", "·", f"{found.difference:+.3f}*"],
         ["g0", f"{-found.difference:+.3f}*".replace("-", "−"), "·"],
     ]
     assert cells_of(page, "Every pair")[1][-1] == "20 prompts"
     assert cells_of(page, 'id="failures"')[1:] == [["g1/bad.png", "g1", "nr-lite", "g1/bad.png: broken"]]
+
+
+def leaders_of(page: Path) -> str:
+    """What is said below the leaderboard of who leads; empty if nothing is."""
+    below = page.read_text("utf-8").split("Bars run from", 1)[1].split("<h3>")[0].split("<p", 2)[1:]
+    return re.sub("<.*?>", "", below[0].split(">", 1)[1]).strip() if below else ""
+
+
+def test_who_may_be_as_good_as_the_first_is_said(page: Path) -> None:
+    scores = {"a": [1, 2, 3, 4, 5, 6, 7, 8], "b": [1, 2, 3, 4, 5, 6, 7, 8.5], "c": [0, 1, 2, 3, 4, 5, 6, 7.1], "": [5]}
+    rows = [
+        row(f"{group}/{i}.png", value, group=group, reference=f"p{i}")
+        for group, values in scores.items()
+        for i, value in enumerate(values)
+    ]
+    write_report(page, rows, COLUMNS)
+    assert leaders_of(page) == "No group is proved the best: the lead of no group over b, a, c is not significant."
+    write_report(page, rows[:-1], COLUMNS)
+    assert leaders_of(page) == "No group is proved the best: the lead of b over a is not significant."
+    write_report(page, rows[:-1], COLUMNS, baseline="a")
+    assert leaders_of(page) == ""
 
 
 def test_data_of_the_gallery_and_the_charts(page: Path) -> None:

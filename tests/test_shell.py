@@ -106,11 +106,46 @@ def test_a_fit_and_a_conversion_say_the_same(here: Path) -> None:
         assert (done.exit_code, "--overwrite to replace it" in done.stderr) == (2, True)
 
 
-@pytest.mark.parametrize("option", ["-o", "--report", "--maps"])
-def test_an_empty_name_is_refused(here: Path, option: str) -> None:
-    found = run("score", "gen", "-m", "nr-lite", option, "")
-    assert found.exit_code == 2
-    assert f"{option} is empty: name a f" in found.output
+#: Command -> what it can't do without.
+REQUIRED = {
+    "evaluate": ("folder", "gen"), "rate": ("--study", "s.db"), "publish": ("gen", "org/name"),
+    "train": ("folder", "gen", "-m", "nr-resnet18", "-o", "out"),
+    "convert": ("t.csv", "-m", "nr-resnet18", "-d", "quality", "-o", "out"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_option_takes_an_empty_text(here: Path, name: str) -> None:
+    before = sorted(os.listdir())
+    for option in command(name).params:
+        if isinstance(option, click.Option) and not option.is_flag:
+            done = run(name, *REQUIRED.get(name, ["t.csv"]), option.opts[0], *[""] * option.nargs)
+            refused = f"Invalid value for {' / '.join(map(repr, option.opts))}: "
+            assert (done.exit_code, refused in done.stderr) == (2, True), done.stderr
+    assert sorted(os.listdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("score", "gen", "--columns", ""), "'--columns': it is empty: expected FIELD,..."),
+        (("score", "gen", "--columns", " , "), "'--columns': it is empty: expected FIELD,..."),
+        (("score", "gen", "--group-by="), "'--group-by': it is empty: expected parent|FIELD|REGEX"),
+        (("score", "gen", "-m", "nr-lite", "-m", ""), "'-m' / '--metric': it is empty: expected METRIC"),
+        (("score", "gen", ""), "'IMAGE...': it is empty: expected IMAGE..."),
+        (("fit", "t.csv", "-o", "new", "-d", ","), "'-d' / '--dimensions': it is empty: expected D[,D...]"),
+        (("select", "t.csv", "--buckets", ""), "expected NAME=SCORE, such as great=4"),
+        (("select", "t.csv", "--top", ""), "expected how many images, such as 100"),
+    ],
+)
+def test_what_an_empty_text_should_have_been(here: Path, arguments: tuple[str, ...], words: str) -> None:
+    done = run(*arguments)
+    assert (done.exit_code, words in " ".join(done.stderr.split())) == (2, True), done.stderr
+
+
+def test_a_comma_is_a_text_where_none_parts_names(here: Path) -> None:
+    done = run("score", "gen/a", "-m", "nr-lite", "--group-by", ",")
+    assert (done.exit_code, "matches none of the images' paths" in done.stderr) == (0, True)
 
 
 def test_what_a_killed_run_left_is_not_lost(here: Path) -> None:

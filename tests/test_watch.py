@@ -202,6 +202,29 @@ def test_rows_of_an_earlier_run_are_not_scored_again(folder: Folder) -> None:
     assert folder.arrivals.changed() == 1
 
 
+def test_a_file_of_several_folders_is_listed_as_the_first_calls_it(folder: Folder) -> None:
+    root = str(folder.path)
+    folder.write("sub/a.png")
+    folder.write("b.png")
+    link = folder.path.parent / "link"
+    link.symlink_to(folder.path)
+
+    def named(*folders: str, missed: int = 0) -> set[str]:
+        """By a listing of folders that the files came too late for the first of."""
+        listed = [found for each in folders[missed:] for found in walk(each, {})]
+        watch = Watch(folders, lambda: listed, lambda found: found.item)
+        folder.arrivals.waiting.clear()
+        folder.arrivals.update(watch._each_once())
+        return {f"{path} {each.found.relative}".replace(os.sep, "/") for path, each in folder.arrivals.waiting.items()}
+
+    first = {f"{root}/b.png b.png", f"{root}/sub/a.png sub/a.png"}
+    for others in ([f"{root}/sub"], [str(link)], [f"{root}/sub/.."], [root, str(link / "sub")]):
+        assert named(root, *others) == first
+    assert named(root, str(link), missed=1) == first
+    assert named(str(link), root) == {f"{link}/b.png b.png", f"{link}/sub/a.png sub/a.png"}
+    assert named(str(link / "sub"), root) == {f"{link}/sub/a.png a.png", f"{root}/b.png b.png"}
+
+
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[Script], None]:
     """Has the next command that watches go through a script; it ends when the script does."""
@@ -330,6 +353,29 @@ def test_a_table_of_a_run_that_did_not_watch_is_gone_on_with(
     refused = call_command("outputs", "--resume", *plain)
     assert refused.returncode == 2
     assert "is of another run" in refused.stderr
+
+
+def test_a_picture_that_several_folders_hold_is_scored_once(
+    run: Callable[[Script], None], outputs: Path, tiny: Path
+) -> None:
+    def script(count: int) -> Callable[[Watch], Iterator[Condition]]:
+        def steps(watch: Watch) -> Iterator[Condition]:
+            yield taken(watch, count - 1)
+            outputs.joinpath("sub", f"{count}.png").write_bytes(png(count))
+            yield taken(watch, count)
+
+        return steps
+
+    outputs.joinpath("sub").mkdir()
+    Path("link").symlink_to(outputs)
+    options = ("--watch", "-m", "nr-tiny", "--weights", str(tiny), "-o", "scores.csv", "--resume")
+    run(script(3))
+    assert call_command("outputs/sub", "outputs", "./outputs", "link", *options).returncode == 0
+    names = ["outputs/1.png", "outputs/2.png", "outputs/sub/3.png"]
+    assert [row["image"] for row in rows_of(Path("scores.csv"))] == names
+    run(script(4))
+    assert call_command("link", "outputs", *options).returncode == 0
+    assert [row["image"] for row in rows_of(Path("scores.csv"))] == [*names, "link/sub/4.png"]
 
 
 def test_a_table_of_other_options_is_not_resumed(run: Callable[[Script], None], outputs: Path, tiny: Path) -> None:

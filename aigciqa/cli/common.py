@@ -69,7 +69,8 @@ _AT_HOME = re.compile(r"(--[\w-]+=|-\w|)(~.*)", re.DOTALL)
 class Command(click.Command):
     """A command in whose arguments `~` is the home folder, which works with closed standard streams, too.
 
-    What the library refuses ends it as a usage error; any other exception keeps its traceback.
+    Empty arguments are refused: shells make them of variables that are not set. What the library refuses ends it as a
+    usage error; any other exception keeps its traceback.
     """
 
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
@@ -77,7 +78,13 @@ class Command(click.Command):
             return super().make_context(*arguments, **options)
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(context, list(map(_with_home, args)))
+        args = list(map(_with_home, args))
+        rest = super().parse_args(context, args.copy())
+        if not context.resilient_parsing:
+            given, _, _ = self.make_parser(context).parse_args(args)  # as texts
+            for each in self.params:
+                _check_not_empty(context, each, given.get(each.name or ""))
+        return rest
 
     def invoke(self, context: click.Context) -> Any:
         for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
@@ -104,6 +111,15 @@ def command(name: str) -> Callable[[Callable[..., None]], click.Command]:
 def _with_home(argument: str) -> str:
     match = _AT_HOME.fullmatch(argument)
     return argument if match is None else match[1] + at_home(match[2])
+
+
+def _check_not_empty(context: click.Context, parameter: click.Parameter, given: object) -> None:
+    """Refuse a text with nothing in it or, where several are given with commas between, with nothing between them."""
+    expected = parameter.metavar or ""
+    ignored = ", " if "," in expected else ""
+    for value in given if isinstance(given, (list, tuple)) else (given,):
+        if isinstance(value, str) and not value.strip(ignored):
+            raise click.BadParameter(f"it is empty: expected {expected}", context, parameter)
 
 
 @contextlib.contextmanager
@@ -234,10 +250,10 @@ def check_output(
 ) -> None:
     """Refuse to write over what is read and, without --overwrite or --resume, over what is there.
 
-    A folder for what is a file, or a file for what is a folder, is refused in any case.
+    A folder for what is a file, a file for what is a folder, and names that are too long are refused in any case.
     """
-    if output == "":
-        raise click.UsageError(f"{option} is empty: name a {'folder' if is_folder else 'file'}")
+    if output is not None and _is_too_long(output):
+        raise click.UsageError(f"{option} {output}: the name is too long for this system; choose a shorter one")
     if output is not None and os.path.isdir(output) and not is_folder:
         raise click.UsageError(f"{option} {output} is a folder; name a file")
     if output is not None and os.path.isfile(output) and is_folder:
@@ -248,6 +264,17 @@ def check_output(
         return
     ways = ["--overwrite replaces it", "--resume goes on with it"][: 1 + ("resume" in context.params)]
     raise click.UsageError(f"{option} {output} is there already: {', '.join(ways)}; or name another")
+
+
+def _is_too_long(output: str | os.PathLike[str]) -> bool:
+    """Whether a file system refuses the name of an output, or of what is written beside it."""
+    try:
+        os.lstat(f"{os.fspath(output)}.meta.json")
+    except OSError as error:
+        return error.errno == errno.ENAMETOOLONG
+    except ValueError:  # no file's name
+        return False
+    return False
 
 
 def check_not_read(option: str, output: str | os.PathLike[str] | None, inputs: Iterable[Any]) -> None:

@@ -167,7 +167,7 @@ def main(
         if output is not None:
             text.write_result(result, output)
         if report is not None:
-            _write_report(report, result, compared, _agreeing(known))
+            _write_report(report, result, compared, _agreeing(known), list(text.findings(result)))
     sys.exit(_status(result))
 
 
@@ -294,7 +294,9 @@ def _agreeing(known: Sequence[Mapping[str, MetricFacts]]) -> dict[str, MetricFac
     }
 
 
-def _write_report(path: str, result: Result, dimensions: Sequence[str], known: Mapping[str, MetricFacts]) -> None:
+def _write_report(
+    path: str, result: Result, dimensions: Sequence[str], known: Mapping[str, MetricFacts], findings: Sequence[str]
+) -> None:
     """A report of all rows, grouped as they were compared."""
     from aigciqa.report import write_report
 
@@ -319,6 +321,7 @@ def _write_report(path: str, result: Result, dimensions: Sequence[str], known: M
         title=f"Comparison of {title}",
         baseline=result.baseline,
         metrics=known,
+        findings=findings,
     )
 
 

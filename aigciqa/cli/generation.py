@@ -26,11 +26,11 @@ def wanted_of(fields: Sequence[str], group_by: str | None, is_shown: bool) -> Wa
     return Wanted(tuple(fields), by_field) if fields or by_field or is_shown else None
 
 
-def ungrouped_note(group_by: str, manifest_columns: Collection[str], without: int, images: int) -> str | None:
+def ungrouped_note(group_by: str | None, manifest_columns: Collection[str], without: int, images: int) -> str | None:
     """What `--group-by` says of images that it gave no group, if there are any that count."""
+    if group_by is None or not without:
+        return None
     if group_by in FIELDS or group_by in manifest_columns:
-        if not without:
-            return None
         return f"--group-by {group_by}: no {group_by} is known of {without} of {counted(images, 'image')}: no group"
     if without < images:
         return None

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
-from itertools import chain
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -144,29 +144,7 @@ def main(
     from aigciqa.scoring.summary import percentile_lines
     from aigciqa.scoring.watching import Watch
 
-    if not images:
-        raise click.UsageError("nothing to score: name at least one image, folder, pattern, manifest or -")
-    if watch:
-        check_watched(images, engine)
-    check_there(images)
-    if output is None and report is None and maps is None and sys.stdout.name == os.devnull:
-        raise click.UsageError("standard output is closed: name a file with -o")
-    if resume and output is None:
-        raise click.UsageError("--resume goes on with a file: name it with -o")
-    if engine == "ray" and output is None:
-        raise click.UsageError("--engine ray writes a folder of parts: name it with -o, as in -o scores.parquet")
-    if engine == "ray" and (maps is not None or decoder != "pillow" or uncertainty or percentiles):
-        raise click.UsageError("--maps, --decoder, --uncertainty and --percentiles go with --engine local")
-    if engine == "ray" and (write_metadata or write_sidecars):
-        raise click.UsageError("--write-metadata and --write-sidecars go with --engine local")
-    if resume and overwrite:
-        raise click.UsageError("--resume and --overwrite: give one of them")
-    check_output("-o", output, [*images, reference], is_folder=engine == "ray")
-    if output is not None and engine == "local":
-        check_output("-o", journal_of(output))
-    check_output("--maps", maps, is_folder=True)
-    check_report(report, [*images, reference])
-    check_metrics(names, weights)
+    _check(SimpleNamespace(**click.get_current_context().params))
     fields = fields_of(columns)
     is_a_map = partial(lies_in, folder=maps) if maps is not None else lambda _: False
     inputs = Inputs(images, reference, group_by, is_a_map, watch)
@@ -178,63 +156,51 @@ def main(
     if quiet:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of downloads
     if engine == "ray":
-        from aigciqa.integrations.ray import Setup
+        from aigciqa.integrations.ray import Setup  # before metrics are loaded: the extra may be missing
 
         metrics = load_metrics(names, weights, None, "float32" if dtype == "auto" else dtype, dimension)
     else:
         metrics = load_metrics(names, weights, device, dtype, dimension)
     dimensions = dimensions_of(metrics, dimension)
-    folder = MapFolder(maps, metrics) if maps is not None else None
-    in_files = None
-    if write_metadata or write_sidecars:
-        in_files = ScoresInFiles(metrics, dimensions, into_files=write_metadata, sidecars=write_sidecars)
     scored = scored_columns(dimensions, uncertainty, percentiles)
     carried = inputs.carry(columns_of(scored))
     carried += [name for name in fields if name not in carried]
-    table_columns = columns_of(scored, carried)
     wanted = wanted_of(fields, group_by, report is not None)
-    kept = output if engine == "ray" or output is None else journal_of(output)
-    page = None
+
+    folder = MapFolder(maps, metrics) if maps is not None else None
+    in_files = page = None
+    if write_metadata or write_sidecars:
+        in_files = ScoresInFiles(metrics, dimensions, into_files=write_metadata, sidecars=write_sidecars)
     if report is not None:
         from aigciqa.report import Report
 
         known = {metric.name: metric.config.facts for metric in metrics}
         page = Report(report, columns_of(scored_columns(dimensions, uncertainty, False), carried), metrics=known)
-    score_ranges = {name: each.config.score_ranges[name] for each in metrics for name in each.dimensions}
-    score_ranges = {name: score_ranges[name] for name in dimensions}
-    note = partial(ungrouped_note, group_by, inputs.columns) if group_by is not None else lambda *_: None
+    ranges = {name: each.config.score_ranges[name] for each in metrics for name in each.dimensions}
     run = ScoreRun(
-        [metric.name for metric in metrics],
-        score_ranges,
-        table_columns,
-        output,
-        kept,
-        page,
-        folder,
-        in_files,
-        note,
-        quiet,
-    )
+        names=[metric.name for metric in metrics], score_ranges={name: ranges[name] for name in dimensions},
+        columns=columns_of(scored, carried), output=output,
+        kept=journal_of(output) if output is not None and engine == "local" else output,
+        report=page, maps=folder, in_files=in_files,
+        ungrouped_note=partial(ungrouped_note, group_by, inputs.columns), quiet=quiet,
+    )  # fmt: skip
+
+    from aigciqa.scoring.to_file import folder_of_paths, score_to_file
+
     options = {**(wanted.options() if wanted is not None else {}), "reference": reference, "group-by": group_by}
     if output is not None:
-        from aigciqa.scoring.to_file import folder_of_paths
-
         options["folder"] = folder_of_paths([*images, reference], output)  # any of them may be relative
-    items = inputs.items() if folder is None else folder.watch(inputs.items())
     note_file = in_files.note if in_files is not None else lambda item: item
-    items = map(note_file, items)
-    notes: list[Callable[[], Iterable[str]]] = [lambda: describe_skipped(inputs.skipped)]
-    if percentiles:
-        notes.insert(0, lambda: percentile_lines(metrics, dimensions))
+    items = map(note_file, inputs.items() if folder is None else folder.watch(inputs.items()))
     scoring: dict[str, Any] = {
         "batch_size": batch_size, "workers": workers, "decoder": decoder,
         "uncertainty": uncertainty, "percentiles": percentiles,
         "generation": wanted and wanted.columns, "group_by": wanted and wanted.group_by,
         "maps": "dense" if maps is not None else "coarse" if report is not None else None,
     }  # fmt: skip
+    watched = None
     if watch:
         watched = WatchRun(run, Watch(images, inputs.listed, lambda found: note_file(inputs.to_item(found)), strict))
-        notes.append(watched.notes)
         score: Callable[[], object] = partial(watched.score, metrics, scoring, options, resume)
     elif output is None:
         score = partial(_print_scores, run, items, metrics, strict, scoring)
@@ -242,8 +208,6 @@ def main(
         setup = Setup(metrics, dtype == "auto", device, batch_size, workers, strict=strict, generation=wanted)
         score = partial(_score_on_ray, run, inputs, setup, output, options, part_size, resume)
     else:
-        from aigciqa.scoring.to_file import score_to_file
-
         if resume and (left := begun(output)) is not None:
             files = [file for source in inputs.sources for file in source.files]  # Parquet files that hold images
             refuse_changed(output, files, left.stat().st_mtime)
@@ -251,10 +215,46 @@ def main(
             score_to_file, items, output, dimension=dimension, resume=resume, overwrite=True, extra_columns=carried,
             options=options, on_record=run.take, metric=metrics, strict=strict, **scoring,
         )  # fmt: skip
+
+    def notes() -> Iterator[str]:
+        if percentiles:
+            yield from percentile_lines(metrics, dimensions)
+        yield from describe_skipped(inputs.skipped)
+        if watched is not None:
+            yield from watched.notes()
+
     signal.signal(signal.SIGTERM, terminate)
     if inputs.are_known_ahead:
         run.count_ahead(inputs.listed)
-    sys.exit(run.carry_out(score, lambda: chain.from_iterable(each() for each in notes)))
+    sys.exit(run.carry_out(score, notes))
+
+
+def _check(given: SimpleNamespace) -> None:
+    """Refuse options that do not go together, and outputs that would overwrite what is there."""
+    if not given.images:
+        raise click.UsageError("nothing to score: name at least one image, folder, pattern, manifest or -")
+    if given.watch:
+        check_watched(given.images, given.engine)
+    check_there(given.images)
+    if given.output is None and given.report is None and given.maps is None and sys.stdout.name == os.devnull:
+        raise click.UsageError("standard output is closed: name a file with -o")
+    if given.resume and given.output is None:
+        raise click.UsageError("--resume goes on with a file: name it with -o")
+    if given.engine == "ray":
+        if given.output is None:
+            raise click.UsageError("--engine ray writes a folder of parts: name it with -o, as in -o scores.parquet")
+        if given.maps is not None or given.decoder != "pillow" or given.uncertainty or given.percentiles:
+            raise click.UsageError("--maps, --decoder, --uncertainty and --percentiles go with --engine local")
+        if given.write_metadata or given.write_sidecars:
+            raise click.UsageError("--write-metadata and --write-sidecars go with --engine local")
+    if given.resume and given.overwrite:
+        raise click.UsageError("--resume and --overwrite: give one of them")
+    check_output("-o", given.output, [*given.images, given.reference], is_folder=given.engine == "ray")
+    if given.output is not None and given.engine == "local":
+        check_output("-o", journal_of(given.output))
+    check_output("--maps", given.maps, is_folder=True)
+    check_report(given.report, [*given.images, given.reference])
+    check_metrics(given.names, given.weights)
 
 
 def _print_scores(

@@ -102,7 +102,7 @@ class ScoreRun:
         self.say_resumed()
         self.say(*self.summary.lines(), *notes())
         note = self.ungrouped_note(self.ungrouped // len(self.names), self.taken // len(self.names))
-        if note is not None and self.taken:
+        if note is not None:
             complain(note)
         if self.output is not None:
             self.say(f"{counted(self.taken, 'row')} in {self.output}")

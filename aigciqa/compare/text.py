@@ -28,8 +28,8 @@ from aigciqa.tables.text import (
 from aigciqa.utils.paths import counted, shown
 
 _CSV_COLUMNS = (
-    "metric", "dimension", "first", "second", "first_mean", "second_mean", "prompts", "matched", "difference", "low",
-    "high", "win_rate", "p_value", "is_significant",
+    "metric", "dimension", "first", "second", "first_mean", "second_mean", "prompts", "pairs", "matched", "difference",
+    "low", "high", "win_rate", "p_value", "is_significant",
 )  # fmt: skip
 #: Of the images that could not be scored, these many are named.
 _SHOWN = 10
@@ -125,8 +125,8 @@ def _heading(result: Result) -> str:
     return "\n".join(lines)
 
 
-def _notes(result: Result) -> Iterator[str]:
-    """The verdicts, and what could not be scored or compared."""
+def findings(result: Result) -> Iterator[str]:
+    """What was asked for beside the figures: the verdicts on a share of the baseline, and the best checkpoint."""
     for comparison in result.comparisons:
         yield from (_verdict(result, comparison, each) for each in comparison.non_inferiority)
     picks = [(comparison, comparison.pick) for comparison in result.comparisons if comparison.pick is not None]
@@ -134,6 +134,11 @@ def _notes(result: Result) -> Iterator[str]:
         yield f"{printable(comparison.label)}: {_picked(pick)}"
     if picks:
         yield _LUCK
+
+
+def _notes(result: Result) -> Iterator[str]:
+    """The findings, and what could not be scored or compared."""
+    yield from findings(result)
     for comparison in result.comparisons:
         yield from _too_little(comparison)
     for metric, dimension, name in result.uncompared:

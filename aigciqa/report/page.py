@@ -48,6 +48,7 @@ def write_report(
     title: str = DEFAULT_TITLE,
     baseline: str | None = None,
     metrics: Mapping[str, MetricFacts] | None = None,
+    findings: Sequence[str] = (),
 ) -> Path:
     """Write a report of rows of scores.
 
@@ -67,6 +68,7 @@ def write_report(
         baseline: the group that others are compared with; None: the best groups, pair by pair.
         metrics: name -> what is known of it: `ScoreTable.metrics`, or `{metric.name: metric.config.facts}`. Of others
             the page says what `aigciqa.metric_info` does, without percentiles.
+        findings: paragraphs that the page begins with.
 
     Returns:
         The path.
@@ -84,7 +86,7 @@ def write_report(
         >>> write_report(f"{tempfile.mkdtemp()}/report.html", rows, columns).name
         'report.html'
     """
-    report = Report(path, columns, by_seed=by_seed, title=title, baseline=baseline, metrics=metrics)
+    report = Report(path, columns, by_seed=by_seed, title=title, baseline=baseline, metrics=metrics, findings=findings)
     maps = iter(maps) if maps is not None else itertools.repeat(None)
     matches = iter(matches) if matches is not None else itertools.repeat(None)
     for row in rows:
@@ -107,12 +109,14 @@ class Report:
         title: str = DEFAULT_TITLE,
         baseline: str | None = None,
         metrics: Mapping[str, MetricFacts] | None = None,
+        findings: Sequence[str] = (),
     ) -> None:
         check_target(path)
         self.path = Path(path)
         self.by_seed = by_seed
         self.title = title
         self.baseline = baseline
+        self.findings = findings
         self.collection = Collection(columns, metrics or {})
         self.human = human_columns(columns)
         self.first_metric: str | None = None
@@ -182,6 +186,7 @@ def _render(report: Report, thumbnails: Thumbnails) -> str:
         members=members,
         group_count=len(collection.sizes()),
         baseline=report.baseline,
+        findings=report.findings,
         panels=panels,
         agreements=sections.agreements(collection, columns),
         min_rated=sections.MIN_RATED,

@@ -93,6 +93,13 @@ class Panel:
         return list(dict.fromkeys(first for first, _ in self.differences))
 
     @property
+    def as_good(self) -> list[str]:
+        """The groups whose mean is not significantly below the best one's, itself among them; of those compared."""
+        best = self.lines[0].summary.name
+        pairs = ((name, self.differences.get((best, name))) for name in self.paired)
+        return [name for name, each in pairs if each is None or not (each.is_significant and each.difference > 0)]
+
+    @property
     def is_beyond_scale(self) -> bool:
         """Whether scores are lower or higher than the scale says, as a linear head's can be."""
         scale = self.column.score_range

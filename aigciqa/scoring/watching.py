@@ -8,7 +8,8 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from aigciqa.images.names import IMAGE_SUFFIXES
 from aigciqa.records import Item, Record
 from aigciqa.scoring.items import Found
 from aigciqa.tables.parquet import utf8
-from aigciqa.utils.paths import absolute
+from aigciqa.utils.paths import real
 
 if TYPE_CHECKING:
     from aigciqa.scoring.engine import Engine
@@ -152,6 +153,9 @@ class Watch:
     arrivals: Arrivals = field(default_factory=Arrivals)
     stop: Stop = field(default_factory=Stop)
 
+    def __post_init__(self) -> None:
+        self._holder = cache(self._find_holder)  # file systems are slow to ask
+
     def records(self, engine: Engine, on_tick: Callable[[], object]) -> Generator[Record, None, None]:
         """Score what is there, then what comes. `on_tick` is called several times a second while nothing is scored.
 
@@ -165,7 +169,7 @@ class Watch:
             rest = (end - start) / LISTING_SHARE
             if now >= end + (rest if has_changed else max(rest, LISTING_SECONDS)):
                 has_changed, start = False, now
-                self.arrivals.update(self.listed())
+                self.arrivals.update(self._each_once())
                 end = time.monotonic()
             for block in self.arrivals.score(engine, self.to_item, self.stop.is_set):
                 if self.strict and (error := next((each.error for each in block if each.error is not None), None)):
@@ -175,11 +179,26 @@ class Watch:
 
     def take_earlier(self, record: Record, written: float) -> None:
         """Take a record of a table that an earlier run has `written`, in seconds since 1970; it is not scored again."""
-        place = Path(absolute(record.image))
-        for folder in self.folders:  # which that run may have spelled otherwise, such as ./outputs
-            if place.is_relative_to(root := absolute(folder)):
-                path = os.path.join(folder, place.relative_to(root))
-                self.arrivals.take_earlier(path, record.error, written)
+        folder, name = os.path.split(record.image)
+        if (held := self._holder(folder)) is not None:
+            self.arrivals.take_earlier(os.path.join(*held, name), record.error, written)
+
+    def _each_once(self) -> Iterator[Found]:
+        """What the folders list, as the first that holds it calls it: they may be the same, in each other, or links."""
+        self._holder.cache_clear()
+        for found in self.listed():
+            folder, name = os.path.split(found.item.image)
+            first, below = self._holder(folder) or (folder, "")
+            item = replace(found.item, image=os.path.join(first, below, name))
+            yield Found(item, os.path.join(below, name))
+
+    def _find_holder(self, folder: str) -> tuple[str, str] | None:
+        """The first of the watched folders that holds a folder, however that is spelled, and the way from it."""
+        place = Path(real(folder))
+        for each in self.folders:
+            if place.is_relative_to(root := real(each)):
+                return each, os.path.join("", *place.relative_to(root).parts)
+        return None
 
 
 def _stamp(path: str) -> tuple[int, int] | None:
