@@ -160,7 +160,8 @@ class TestFolder:
         )
         with Image.open(tmp_path / "samples" / "0001-seed-3.png") as picture:
             assert picture.text["parameters"] == (  # type: ignore[attr-defined]
-                "ein Schloß, 城\nNegative prompt: blurry\nSteps: 20, CFG scale: 7.5, Seed: 3, Size: 64x64, Version: aigciqa"
+                "ein Schloß, 城\nNegative prompt: blurry\n"
+                "Steps: 20, CFG scale: 7.5, Seed: 3, Size: 64x64, Version: aigciqa"
             )
             score = float(aigciqa.create_metric("nr-lite")(picture))
         assert score == pytest.approx(found.records[1].scores["quality"])
