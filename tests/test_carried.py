@@ -26,7 +26,7 @@ from aigciqa.scoring.sinks import FileSink
 from aigciqa.scoring.sources import open_sources, opened
 from aigciqa.tables.columns import columns_of, to_row
 from aigciqa.tables.csv_text import csv_line, csv_lines, plain, protected
-from aigciqa.tables.formats import read_rows
+from aigciqa.tables.formats import read_rows, write_rows
 from aigciqa.tables.scores import read_table
 from aigciqa.utils import object_stores
 from tests.conftest import Watch, call_command
@@ -304,6 +304,17 @@ class TestFormulas:
         begins = {written[0] for written in map(protected, texts) if written}
         assert not begins & set("=+-@\t\r\n＝")
         assert not any(protected(text).lstrip()[:1] in set("=+-@＝") for text in texts if text)
+
+    def test_control_characters_come_back_and_nul_is_an_escape(self, tmp_path: Path) -> None:
+        """In every table, whatever wrote it: NUL in a file is damage."""
+        texts = [
+            f"{before}{chr(code)}b" for code in (*range(1, 32), 0x7F, 0x85, 0x2028, 0xFEFF) for before in ("", "a")
+        ]
+        given, expected = [*texts, "a\0b", "\0=1", "=\0"], [*texts, r"a\x00b", r"\x00=1", r"=\x00"]
+        path, columns = tmp_path / "t.csv", columns_of(["quality"], ["prompt"])
+        rows = [dict.fromkeys(columns) | {"image": "a.png", "metric": "m", "prompt": text} for text in given]
+        write_rows(path, rows, columns, ".csv")
+        assert [row["prompt"] for row in read_rows(path) if isinstance(row, dict)] == expected
 
     def test_numbers_are_left_alone(self) -> None:
         assert csv_line([-1.5, None, "-1.5", "-a"]) == "-1.5,,-1.5,'-a\n"

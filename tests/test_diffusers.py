@@ -160,7 +160,8 @@ class TestFolder:
         )
         with Image.open(tmp_path / "samples" / "0001-seed-3.png") as picture:
             assert picture.text["parameters"] == (  # type: ignore[attr-defined]
-                "ein Schloß, 城\nNegative prompt: blurry\nSteps: 20, CFG scale: 7.5, Seed: 3, Size: 64x64"
+                "ein Schloß, 城\nNegative prompt: blurry\n"
+                "Steps: 20, CFG scale: 7.5, Seed: 3, Size: 64x64, Version: aigciqa"
             )
             score = float(aigciqa.create_metric("nr-lite")(picture))
         assert score == pytest.approx(found.records[1].scores["quality"])
@@ -182,7 +183,40 @@ class TestFolder:
         for number, (pipeline, steps) in enumerate(((with_defaults, 50), (drawn, None))):
             validation_scores(pipeline, PROMPTS, [3], "nr-lite", to=tmp_path / str(number))
             read = aigciqa.read_generation(tmp_path / str(number) / "0001-seed-3.png")
-            assert (read.prompt, read.seed, read.steps) == ("a dog", 3, steps)
+            assert (read.prompt, read.seed, read.steps, read.generator) == ("a dog", 3, steps, "aigciqa")
+        with Image.open(tmp_path / "1" / "0001-seed-3.png") as picture:
+            assert picture.text["parameters"] == "a dog\nSeed: 3, Size: 64x64, Version: aigciqa"  # type: ignore[attr-defined]
+
+    def test_prompts_come_back_from_the_table_and_the_pictures(self, tmp_path: Path) -> None:
+        """Blanks around them aside: a list of lines has their ends."""
+        prompts = [
+            "=1+1\n",
+            " a cat,\n\t'asleep'",
+            "a\nNegative: b",
+            "Seed: 1, Size: 2x2",
+            "Steps: one, two",
+            "'\U0001f600",
+        ]
+        found = validation_scores(drawn, prompts, [3], "nr-lite", to=tmp_path)
+        expected = ["=1+1", *prompts[1:]]
+        expected[1] = expected[1].strip()
+        assert [record.extra["prompt"] for record in found.records] == expected
+        assert [row["prompt"] for row in read_table(tmp_path / "scores.csv").rows] == expected
+        pictures = sorted(tmp_path.glob("*.png"))
+        assert [aigciqa.read_generation(picture).prompt for picture in pictures] == expected
+
+    def test_an_earlier_runs_pictures_go_and_nothing_else(self, tmp_path: Path) -> None:
+        validation_scores(drawn, PROMPTS, [3, 5], "nr-lite", to=tmp_path)
+        mine = ["0009-seed-3.png", "0000-seed-3.txt", "mine.png"]  # the first is not in the table
+        for name in mine:
+            (tmp_path / name).touch()
+        table = tmp_path / "scores.csv"
+        lines = table.read_text().splitlines(keepends=True)
+        lines[1:1] = ["mine.png,,,nr-lite,1.0,,mine,3\n", "../x/0000-seed-3.png,,,nr-lite,1.0,,a,3\n"]
+        table.write_text("".join(lines) + '"torn')  # as by a run that was killed
+        validation_scores(drawn, PROMPTS[:1], [5], "nr-lite", to=tmp_path, overwrite=True)
+        left = {path.name for path in tmp_path.iterdir()}
+        assert left == {*mine, "0000-seed-5.png", "scores.csv", "scores.csv.meta.json"}
 
     def test_an_earlier_table_is_kept_unless_it_is_to_be_replaced(self, tmp_path: Path) -> None:
         validation_scores(drawn, PROMPTS, [3], "nr-lite", to=tmp_path)
@@ -228,6 +262,12 @@ class TestFolder:
         ({"seeds": [-1]}, "`seeds` are from 0 to 18446744073709551615; got -1 to -1"),
         ({"seeds": [2**64]}, "`seeds` are from 0 to"),
         ({"prompts": ["a cat", " "]}, "`prompts` has an empty one"),
+        ({"prompts": ["a cat", "a cat\n"]}, "`prompts` has 'a cat' twice"),
+        ({"prompts": ["a\0cat"]}, r"`prompts` has 'a\\x00cat', which its picture could not tell as it is"),
+        ({"prompts": ["a\u2028cat"]}, "leave out control characters"),
+        ({"prompts": ["Negative prompt: a dog"]}, "lines that begin with 'Negative prompt:'"),
+        ({"prompts": ["a cat\nSteps: 2, Seed: 1"]}, "or 'Steps:'"),
+        ({"prompts": ["a" * 32_768]}, "at most 32767 characters"),
         ({"batch_size": 0}, "`batch_size` is at least 1"),
         ({"generator": None}, "`generator`: validation_scores says that"),
         ({"metric": "nr-lit"}, "nr-lite"),

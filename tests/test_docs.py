@@ -40,6 +40,7 @@ INTERNAL = (
     "aigciqa.integrations.checkpoint_scores.TrainingScores",
     "aigciqa.integrations.diffusers.PictureScorer",
     "aigciqa.integrations.diffusers.evaluating",
+    "aigciqa.integrations.picture_folder.",
     "aigciqa.integrations.ray.Setup",
     "aigciqa.integrations.shards.",
 )

@@ -30,6 +30,8 @@ from aigciqa.images.decode import load_content
 from aigciqa.images.xmp import XMP, read_properties
 from aigciqa.scoring import scores_in_files
 from aigciqa.scoring.scores_in_files import NAMESPACE, stars_of
+from aigciqa.scoring.sources import walk
+from aigciqa.scoring.watching import _may_matter
 from tests.conftest import draw
 from tests.test_files import chunk, encoded, interlaced_png
 
@@ -410,6 +412,32 @@ class TestCounted:
             assert Path("rgb.png").read_bytes() == newer
             assert os.listdir() == ["rgb.png"]
 
+    @pytest.mark.parametrize("exists", [True, False])
+    def test_two_runs_at_a_time_lose_no_scores(self, here: Path, monkeypatch: pytest.MonkeyPatch, exists: bool) -> None:
+        """The other writes while this one's file goes to the disk: a sidecar gets both, an image is counted."""
+        sync = os.fsync
+
+        def overtake(sidecar: bool) -> None:
+            def late(descriptor: int) -> None:
+                sync(descriptor)
+                monkeypatch.setattr(os, "fsync", sync)
+                aigciqa.write_scores("rgb.png", {"other": 2.0}, sidecar=sidecar)
+
+            monkeypatch.setattr(os, "fsync", late)
+
+        lay(here, "rgb.png")
+        if exists:
+            aigciqa.write_scores("rgb.png", {"earlier": 3.0}, sidecar=True)
+        overtake(sidecar=True)
+        run("rgb.png", "--write-sidecars")
+        names = properties("rgb.png.xmp").keys()
+        assert names == {RATING, STARS, LITE, (NAMESPACE, "other"), *([(NAMESPACE, "earlier")] if exists else [])}
+        overtake(sidecar=False)
+        done = run("rgb.png", "--write-metadata", status=1)
+        assert "rgb.png: it was changed since it was scored" in done.stderr
+        assert properties("rgb.png") == {(NAMESPACE, "other"): "2.0"}
+        assert sorted(os.listdir()) == ["rgb.png", "rgb.png.xmp"]
+
     def test_a_full_disk_leaves_the_file_and_nothing_else(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         lay(here, "rgb.png")
         monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
@@ -445,6 +473,15 @@ class TestRuns:
         assert properties("gen/rgb.png") == {}
         assert properties("gen/texts.png").keys() >= {RATING, LITE}
         assert "resuming after 3 rows" in run("gen", "--write-metadata", "-o", "t.csv", "--resume").stderr
+
+    def test_what_a_killed_run_left_is_no_image(self, here: Path) -> None:
+        lay(here / "gen", "rgb.png")
+        left = here / "gen" / ".aigciqa-0123-45.part"
+        left.write_bytes(IMAGES["rgb.png"])
+        assert [found.item.image for found in walk("gen", {})] == [os.path.join("gen", "rgb.png")]
+        assert not _may_matter(None, str(left))  # to who watches the folder
+        for source in ("gen", "gen/*", "g*n"):
+            assert run(source).stdout.count("\n") == 2
 
     def test_the_same_file_under_several_names(self, here: Path) -> None:
         lay(here / "gen", "rgb.png")

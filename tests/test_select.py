@@ -124,6 +124,7 @@ class TestWhich:
             ("great=4,ok=3,bad", ["bad", "bad", "ok", "ok", "great", "great"]),
             ("very good=4.5", ["rest"] * 5 + ["very good"]),
             ("zero=-1.5,a+=4", ["rest", "zero", "zero", "zero", "a+", "a+"]),
+            ("convincing=4,com10=3", ["rest", "rest", "com10", "com10", "convincing", "convincing"]),
         ],
     )
     def test_buckets_with_names(self, text: str, names: list[str]) -> None:
@@ -151,6 +152,12 @@ class TestWhich:
             (".hidden=4", "is no name"),
             ("a.=4", "is no name"),
             ("a\n=4,b\nc=3", "is no name"),
+            ("a:b=4", "'a:b' is no name"),
+            ("con=4", "'con' is no name of a bucket: it can be no folder's on Windows"),
+            ("great=4,NUL", "'NUL' is no name of a bucket: it can be no folder's on Windows"),
+            ("Aux .fine=4", "'Aux .fine' is no name of a bucket: it can be no folder's on Windows"),
+            ("lpt\N{SUPERSCRIPT ONE}.x=4", "no folder's on Windows"),
+            (f"{'é' * 128}=4", "éé... is no name of a bucket: it has more than 255 bytes"),
             ("=4", "'' is no name"),
             ("great=4,", "'' is no name"),
             ("great=high", "'high' is no score"),
@@ -280,6 +287,55 @@ class TestInto:
 
         run(scores, "--buckets", "great=4,ok=3", "--to", "named", "--apply")
         assert list(files("named")) == ["great/a/1.png", "ok/a/2.png", "ok/b/1.png", "rest/a/3.png", "rest/b/2.png"]
+
+    @pytest.mark.parametrize("by", ["copy", "hardlink", "symlink"])
+    def test_sidecars_go_with_their_images(self, scores: str, by: str) -> None:
+        sidecars = ("a/1.png.xmp", "a/1.txt", "a/1.json", "a/1.png.txt", "a/1.png.json")
+        for name in (*sidecars, "a/1.md", "a/3.txt", "b/2.png.xmp"):  # the last two are of images that are not chosen
+            Path("out", name).write_text(name)
+        Path("out/a/2.txt").mkdir()
+        arguments = (scores, "--buckets", "great=4", "--min", "3.5", "--to", "best", "--by", by)
+        done = run(*arguments)
+        assert done.stdout.splitlines()[:2] == [
+            f"4.500 {by}: out/a/1.png -> best/great/a/1.png",
+            f"{by}: out/a/1.png.xmp -> best/great/a/1.png.xmp",
+        ]
+        assert "5 sidecars beside them\n8 to do\n" in done.stderr
+        done = run(*arguments, "--apply")
+        assert (done.exit_code, "8 done" in done.stderr) == (0, True)
+        expected = {f"great/{name}": name for name in ("a/1.png", *sidecars)}
+        assert files("best") == expected | {f"rest/{name}": name for name in ("a/2.png", "b/1.png")}
+        for name in ("1.png", "1.png.xmp"):
+            assert Path("best/great/a", name).is_symlink() is (by == "symlink")
+            assert Path("best/great/a", name).samefile(f"out/a/{name}") is (by != "copy")
+
+    def test_sidecars_never_get_beside_another_image(self, scores: str) -> None:
+        for name in ("a/1.png.xmp", "a/2.png.xmp", "a/2.txt", "b/1.txt"):
+            Path("out", name).write_text(name)
+        os.unlink("out/b/1.png")
+        Path("best/a").mkdir(parents=True)
+        Path("best/a/1.png").write_text("mine")
+        Path("best/a/2.png.xmp").write_text("mine")
+        done = run(scores, "--min", "3.5", "--to", "best")
+        assert ".txt" in done.stdout
+        assert (done.exit_code, "1.png.xmp" in done.stdout, "b/1.txt" in done.stdout) == (1, False, False)
+        done = run(scores, "--min", "3.5", "--to", "best", "--apply")
+        assert done.exit_code == 1
+        assert "2 done, 2 another file is there, 1 no such file any more, 2 not tried" in done.stderr
+        assert files("best") == {"a/1.png": "mine", "a/2.png": "a/2.png", "a/2.png.xmp": "mine", "a/2.txt": "a/2.txt"}
+
+    def test_what_is_there_is_one_line(self, scores: str) -> None:
+        for number in range(8):
+            Path(f"out/{number}.png").write_text(str(number))
+        write(Path("many.csv"), [row(f"out/{number}.png", 3.0) for number in range(8)])
+        run("many.csv", "--to", "best", "--apply")
+        os.unlink("best/7.png")
+        done = run("many.csv", "--to", "best")
+        assert done.stdout == (
+            "3.000 copy: out/7.png -> best/7.png\n"
+            "already there: 7 files: best/0.png, best/1.png, best/2.png, best/3.png, best/4.png and 2 more\n"
+        )
+        assert "1 to do, 7 already there\n" in done.stderr
 
     def test_nothing_is_overwritten(self, scores: str) -> None:
         Path("best/a").mkdir(parents=True)

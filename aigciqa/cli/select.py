@@ -7,7 +7,7 @@ import math
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -31,13 +31,17 @@ from aigciqa.tables.provenance import SUFFIX, path_of
 from aigciqa.tables.scores import read_table
 from aigciqa.tables.text import DECIMALS, printable
 from aigciqa.utils.object_stores import scheme_of
-from aigciqa.utils.paths import counted
+from aigciqa.utils.paths import counted, shown
 from aigciqa.utils.place_files import LASTING
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from aigciqa.tables.columns import Row
     from aigciqa.tables.scores import ScoreTable
     from aigciqa.utils.place_files import Method, Step
+
+    _Steps: TypeAlias = "Mapping[Step, Sequence[Step]]"  # each image's, and those of its sidecars
 
 #: Of the images that could not be put in place, these many are named.
 _SHOWN = 20
@@ -174,6 +178,8 @@ def main(
             _print_paths(chosen.rows, dimension, buckets, scores or sys.stdout.isatty())
         sys.exit(missing)
     steps = selection.steps_into(folder, rows, chosen.rows, dimension, buckets)
+    if sidecars := sum(map(len, steps.values())):
+        say(f"{counted(sidecars, 'sidecar')} beside them")
     try:
         found = [row[dimension] for row in chosen.rows]
         sys.exit((_place(steps, by) if apply else _show(steps, found, by)) or missing)
@@ -245,38 +251,60 @@ def _print_paths(rows: Sequence[Row], dimension: str, buckets: Buckets | None, w
         click.echo(os.fsencode(f"{before}{image}"))
 
 
-def _show(steps: Sequence[Step], scores: Sequence[float], by: str) -> int:
+def _in_order(steps: _Steps, refused: Container[Step]) -> Iterator[Step]:
+    """Each image's step, then its sidecars' unless it is `refused` by then: they would lie beside another image."""
+    for step, sidecars in steps.items():
+        yield step
+        if step not in refused:
+            yield from sidecars
+
+
+def _show(steps: _Steps, scores: Iterable[float], by: str) -> int:
     """Say what would be done, after each image's score; returns the exit status."""
     states: Counter[str] = Counter()
-    for step, score in zip(steps, scores, strict=True):
+    before = {step: f"{score:.{DECIMALS}f} " for step, score in zip(steps, scores, strict=True)}
+    refused: set[Step] = set()
+    there: list[str] = []
+    for step in _in_order(steps, refused):
         try:
             state: str = step.state()
             what = {"new": by, **_LABELS}[state]
         except OSError as error:
             state, what = "failed", str(error.strerror)
         states[state] += 1
-        click.echo(printable(f"{score:.{DECIMALS}f} {what}: {step.source} -> {step.target}"))
+        if state == "there":
+            there.append(printable(step.target))
+            continue
+        if state != "new":
+            refused.add(step)
+        click.echo(printable(f"{before.get(step, '')}{what}: {step.source} -> {step.target}"))
+    if there:
+        click.echo(f"{_LABELS['there']}: {counted(there, 'file')}: {shown(there)}")
     say(_summary(states, "to do"))
     if states["new"]:
         say("nothing is done yet: add --apply")
-    return EXIT_ERRORS if states["different"] + states["gone"] + states["failed"] else EXIT_DONE
+    return EXIT_ERRORS if refused else EXIT_DONE
 
 
-def _place(steps: Sequence[Step], by: Method) -> int:
+def _place(steps: _Steps, by: Method) -> int:
     """Put files in their places; returns the exit status."""
     from tqdm import tqdm
 
     states: Counter[str] = Counter()
+    refused: set[Step] = set()
     problems: list[str] = []
-    for step in tqdm(steps, unit="file", disable=None, leave=False):
+    total = len(steps) + sum(map(len, steps.values()))
+    for step in tqdm(_in_order(steps, refused), total=total, unit="file", disable=None, leave=False):
         try:
             state = step.state()
             if state == "new":
                 step.place(by)
             elif state != "there":
+                refused.add(step)
                 problems.append(f"{_LABELS[state]}: {step.source if state == 'gone' else step.target}")
             states[state] += 1
         except OSError as error:
+            refused.add(step)
             problems.append(f"{error.strerror}: {step.source} -> {step.target}")
             states["failed"] += 1
             if error.errno in LASTING:
@@ -286,7 +314,7 @@ def _place(steps: Sequence[Step], by: Method) -> int:
         complain(problem)
     if len(problems) > _SHOWN:
         complain(f"and {len(problems) - _SHOWN} more")
-    states["not tried"] = len(steps) - states.total()
+    states["not tried"] = total - states.total()
     say(_summary(states, "done"))
     return EXIT_ERRORS if problems else EXIT_DONE
 

@@ -14,6 +14,9 @@ from aigciqa.errors import InputError
 REST = "rest"
 #: A name is a folder's on any system: no separator, no `..`, neither blank nor dot at an end.
 _NAME = re.compile(r"\w([\w .+-]*[\w+-])?")
+#: What Windows keeps for devices, with any suffix.
+_DEVICE = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE)
+_MAX_BYTES = 255
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,10 @@ class Buckets:
                 raise InputError(
                     f"{name!r} is no name of a bucket: expected letters, digits, blanks, and - . + between"
                 )
+            if _DEVICE.fullmatch(name):
+                raise InputError(f"{name!r} is no name of a bucket: it can be no folder's on Windows; choose another")
+            if len(name.encode()) > _MAX_BYTES:
+                raise InputError(f"{name[:20]}... is no name of a bucket: it has more than {_MAX_BYTES} bytes")
         if len({name.lower() for name in names}) < len(names):  # folders of one name, on many systems
             raise InputError(f"two buckets have one name: {', '.join(reversed(names))}")
         return cls(_different([score for score, _ in named]), tuple(names))

@@ -11,7 +11,7 @@ from typing import Any
 from aigciqa.compare.buckets import Buckets
 from aigciqa.errors import ImageError, InputError, SourceError
 from aigciqa.images.generation.parameters import FIELDS
-from aigciqa.images.generation.read import read_generation
+from aigciqa.images.generation.read import read_generation, sidecars_of
 from aigciqa.tables import provenance
 from aigciqa.tables.columns import Row
 from aigciqa.tables.formats import TABLE_SUFFIXES, read_rows, write_rows
@@ -153,10 +153,11 @@ def write_selection(output: str, table: ScoreTable, rows: Sequence[Row], added: 
 
 def steps_into(
     folder: str, rows: Sequence[Row], chosen: Sequence[Row], dimension: str, buckets: Buckets | None
-) -> list[Step]:
-    """Where each chosen image goes: its path below the folder that holds all of the table's, so that no two meet.
+) -> dict[Step, list[Step]]:
+    """Where each chosen image goes, and its sidecars with it.
 
-    Each bucket of the dimension's scores is a folder of its own.
+    It is the image's path below the folder that holds all of the table's, so that no two meet. Each bucket of the
+    dimension's scores is a folder of its own.
     """
     images = list(dict.fromkeys(row["image"] for row in rows if row["image"]))
     relatives = dict(zip(images, below_common_folder(images), strict=True))
@@ -164,7 +165,13 @@ def steps_into(
     def target(row: Row) -> str:
         return os.path.join(folder, buckets.of(row[dimension]) if buckets else "", relatives[row["image"]])
 
-    return [Step(row["image"], target(row), folder) for row in chosen]
+    steps = [Step(row["image"], target(row), folder) for row in chosen]
+    return {step: [step.beside(path) for path in _sidecars(step.source)] for step in steps}
+
+
+def _sidecars(image: str) -> list[str]:
+    """The files beside an image with its scores, or with what generated it."""
+    return list(filter(os.path.isfile, (f"{image}.xmp", *sidecars_of(image))))
 
 
 def _within(row: Row, criteria: Criteria) -> bool:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import io
 import math
 import os
 import random
 import reprlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
@@ -21,21 +20,21 @@ import torch
 from torch import nn
 
 from aigciqa.create import create_metric
-from aigciqa.errors import InputError, OutputExistsError
+from aigciqa.errors import InputError
+from aigciqa.images.generation.infotext import read_infotext
+from aigciqa.images.generation.parameters import MAX_PROMPT
+from aigciqa.integrations.picture_folder import infotext, open_folder, picture_name
 from aigciqa.metric import Metric
 from aigciqa.records import Record
-from aigciqa.scoring.sinks import FileSink, begun
 from aigciqa.scoring.to_file import describe
 from aigciqa.stats.bootstrap import Interval
 from aigciqa.stats.means import mean_interval, prompt_of
-from aigciqa.tables.columns import columns_of, to_row
-from aigciqa.utils.files import locked, write_file
+from aigciqa.tables.columns import columns_of
 from aigciqa.utils.paths import counted
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-TABLE = "scores.csv"
 _COLUMNS = ("prompt", "seed")
 #: Generators of torch, and ComfyUI's seeds, have 64 bits.
 _MAX_SEED = 2**64 - 1
@@ -111,9 +110,7 @@ class PictureScorer:
         batch_size: int = 1,
         **pipeline_arguments: Any,
     ) -> None:
-        prompts, seeds = _listed("prompts", prompts, str), list(map(int, _listed("seeds", seeds, Integral)))
-        if not all(map(str.strip, prompts)):
-            raise InputError("`prompts` has an empty one, by which its pictures could not be matched: leave it out")
+        prompts, seeds = _prompts(prompts), list(map(int, _listed("seeds", seeds, Integral)))
         if not (min(seeds) >= 0 and max(seeds) <= _MAX_SEED):
             raise InputError(f"`seeds` are from 0 to {_MAX_SEED}; got {min(seeds)} to {max(seeds)}")
         if batch_size < 1:
@@ -147,7 +144,7 @@ class PictureScorer:
         kept: list[Image] = []
         records: list[Record] = []
         with contextlib.ExitStack() as stack:
-            write = stack.enter_context(_folder(Path(to), overwrite, columns, self._made_by())) if to else None
+            write = stack.enter_context(open_folder(Path(to), overwrite, columns, self._made_by())) if to else None
             stack.enter_context(_undisturbed(pipeline))
             for start in range(0, len(self.prompts) * len(self.seeds), self.batch_size):
                 pictures, batch = self._batch(pipeline, start)
@@ -188,7 +185,7 @@ class PictureScorer:
         found = dict(zip(good, scores, strict=True))
         records = [
             Record(
-                f"{index:04d}-seed-{seed}.png",
+                picture_name(index, seed),
                 self._reference(index),
                 None,
                 self.metric.name,
@@ -221,22 +218,20 @@ class PictureScorer:
         return describe([self.metric], self.metric.dimensions, None, {"folder": ".", **simple})
 
     def _parameters(self, pipeline: Callable[..., Any], record: Record, picture: Image) -> str:
-        """What made a picture, as AUTOMATIC1111 writes it: its line of settings begins with the steps."""
+        """What made a picture."""
         defaults = {name: each.default for name, each in inspect.signature(pipeline).parameters.items()}
         given = {name: value for name, value in {**defaults, **self.pipeline_arguments}.items() if _is_simple(value)}
         scheduler = getattr(pipeline, "scheduler", None)
+        steps, seed = given.get("num_inference_steps"), record.extra["seed"]
         settings = {
-            "Steps": given.get("num_inference_steps", "unknown"),
+            **({"Seed": seed} if steps is None else {"Steps": steps}),  # by which such a line is known
             "Sampler": None if scheduler is None else type(scheduler).__name__.removesuffix("Scheduler"),
             "CFG scale": given.get("guidance_scale"),
-            "Seed": record.extra["seed"],
+            "Seed": seed,
             "Size": f"{picture.width}x{picture.height}",
-            "Version": "diffusers" if type(pipeline).__module__.startswith("diffusers.") else None,
+            "Version": "diffusers" if type(pipeline).__module__.startswith("diffusers.") else "aigciqa",
         }
-        lines = [str(record.extra["prompt"])]
-        lines += [f"Negative prompt: {given['negative_prompt']}"] if given.get("negative_prompt") else []
-        lines.append(", ".join(f"{name}: {value}" for name, value in settings.items() if value is not None))
-        return "\n".join(lines)
+        return infotext(str(record.extra["prompt"]), given.get("negative_prompt"), settings)
 
 
 def validation_scores(
@@ -261,14 +256,14 @@ def validation_scores(
     Args:
         pipeline: of diffusers, or a function that is called like one, `pipeline(prompt=[...], generator=[...],
             output_type="pil", **pipeline_arguments)`, and returns a list of PIL images or has them as `images`.
-        prompts: different texts.
+        prompts: different texts; blanks around them are left out.
         seeds: different whole numbers; each prompt is made with each of them.
         metric: a `Metric`, or what `create_metric` takes as a name.
         references: for FR, the image prompt of each prompt, as calling a metric takes them.
         batch_size: pictures that are made at once.
         to: a folder for the pictures, as PNG with prompt and seed inside, and the table `scores.csv`, so that
             `aigciqa compare` matches them. It is made if absent.
-        overwrite: write into a folder that has such a table.
+        overwrite: write into a folder that has such a table; the pictures that it names are removed.
         keep_pictures: so many of the first pictures are kept in the result; None: all. The others are let go.
         **pipeline_arguments: such as `num_inference_steps`, `guidance_scale`, `negative_prompt`; the same for all.
 
@@ -313,6 +308,22 @@ def _prompt(record: Record) -> str:
     return prompt_of({"reference": record.reference, "prompt": record.extra["prompt"], "image": record.image})
 
 
+def _prompts(values: Iterable[Any]) -> list[str]:
+    """Prompts without blanks around them; raises InputError unless tables and pictures can tell them as they are."""
+    given = _listed("prompts", values, str)
+    prompts = _listed("prompts", list(map(str.strip, given)), str)
+    for prompt in prompts:
+        read = read_infotext(infotext(prompt, None, {"Seed": 1, "Size": "1x1"}))
+        if not prompt:
+            raise InputError("`prompts` has an empty one, by which its pictures could not be matched: leave it out")
+        if read is None or read.prompt != prompt:
+            raise InputError(
+                f"`prompts` has {reprlib.repr(prompt)}, which its picture could not tell as it is: leave out control "
+                f"characters, and lines that begin with 'Negative prompt:' or 'Steps:'; at most {MAX_PROMPT} characters"
+            )
+    return prompts
+
+
 def _listed(name: str, values: Iterable[Any], kind: type) -> list[Any]:
     """Values as a list; raises InputError unless these are different ones of a kind, and at least one."""
     listed = [] if isinstance(values, str) else list(values)
@@ -345,37 +356,3 @@ def _undisturbed(pipeline: Any) -> Iterator[None]:
                 pipeline.set_progress_bar_config(**progress)
             random.setstate(python)
             np.random.set_state(numpy)
-
-
-@contextlib.contextmanager
-def _folder(
-    folder: Path, overwrite: bool, columns: Sequence[str], made_by: Mapping[str, Any]
-) -> Iterator[Callable[[Image, str, Record], None]]:
-    """What writes a picture, with a text, and its record into a folder."""
-    table = folder / TABLE
-    if begun(table) and not overwrite:
-        raise OutputExistsError(f"{str(table)!r} is there already: pass `overwrite=True`, or another folder as `to`")
-
-    def write(picture: Image, parameters: str, record: Record) -> None:
-        if record.error is None:
-            write_file(folder / record.image, _png(picture, parameters))
-        else:
-            (folder / record.image).unlink(missing_ok=True)  # an earlier run's
-        sink.write([to_row(record, columns)])
-
-    with locked(table), contextlib.ExitStack() as last:
-        sink = FileSink(str(table), columns, made_by)
-        last.callback(sink.abandon)
-        sink.start()
-        yield write
-        sink.close()
-
-
-def _png(picture: Image, parameters: str) -> bytes:
-    from PIL.PngImagePlugin import PngInfo
-
-    info = PngInfo()
-    info.add_text("parameters", parameters)
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", pnginfo=info)
-    return buffer.getvalue()

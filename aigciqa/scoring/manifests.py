@@ -15,7 +15,7 @@ from aigciqa.records import Item
 from aigciqa.scoring.items import Found
 from aigciqa.tables import parquet
 from aigciqa.tables.columns import MANIFEST_COLUMNS
-from aigciqa.tables.csv_text import from_windows
+from aigciqa.tables.csv_text import from_windows, without_nul
 from aigciqa.tables.formats import read_rows
 from aigciqa.utils import object_stores
 
@@ -144,9 +144,8 @@ def _as_text(cell: Any) -> str | None:
     if cell is None or cell != cell:
         return None
     text = json.dumps(cell, ensure_ascii=False) if isinstance(cell, (bool, dict, list)) else str(cell).strip()
-    text = text.replace("\0", r"\x00")  # a table in CSV that has it can't be told from a damaged one
     try:
-        text = from_windows(text)
+        text = from_windows(without_nul(text))
     except UnicodeError:
         text = text.encode("utf-8", "backslashreplace").decode()
     return text or None

@@ -52,6 +52,10 @@ class _LeftAloneError(ImageError):
         self.reason = reason
 
 
+class _OvertakenError(OSError):
+    """The file that is to be replaced is not the one any more that was read."""
+
+
 def write_scores(
     image: str | os.PathLike[str],
     scores: Mapping[str, float],
@@ -200,8 +204,15 @@ def _names_of(metric: Metric) -> dict[str, str]:
 
 def _state_of(path: str) -> _State:
     """What tells a file from the same file changed."""
-    found = os.stat(path)
+    return _state(os.stat(path))
+
+
+def _state(found: os.stat_result) -> _State:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _stat(path: str) -> os.stat_result | None:
+    return os.stat(path) if os.path.exists(path) else None
 
 
 def _write_into(image: str, state: _State, scores: Mapping[str, float], stars: int | None) -> bool:
@@ -239,15 +250,18 @@ def _write_into(image: str, state: _State, scores: Mapping[str, float], stars: i
 def _write_beside(image: str, state: _State, scores: Mapping[str, float], stars: int | None) -> bool:
     """Write into an image's sidecar; returns whether it has stars of someone else, which stay."""
     path = real(f"{image}.xmp")
-    there = os.stat(path) if os.path.exists(path) else None
-    try:
-        packet = Path(path).read_bytes() if there is not None else None
-        new, keeps = _with_scores(packet, scores, stars)
-    except InputError as error:
-        raise ImageError(f"{image}.xmp: {error}: no scores are written into it") from None
-    if new != packet:
-        _replace(path, (new,), there, shutil.copymode, image, state)
-    return keeps
+    while True:
+        there = _stat(path)
+        try:
+            packet = Path(path).read_bytes() if there is not None else None
+            new, keeps = _with_scores(packet, scores, stars)
+        except InputError as error:
+            raise ImageError(f"{image}.xmp: {error}: no scores are written into it") from None
+        if new == packet:
+            return keeps
+        with contextlib.suppress(_OvertakenError):  # another run has written its scores meanwhile
+            _replace(path, (new,), there, shutil.copymode, image, state)
+            return keeps
 
 
 def _with_scores(packet: bytes | None, scores: Mapping[str, float], stars: int | None) -> tuple[bytes, bool]:
@@ -274,7 +288,7 @@ def _replace(
     image: str,
     state: _State,
 ) -> None:
-    """Put a file in the place of the one that is there, if any, unless the image is not what it was when it was scored.
+    """Put a file in the place of the one that is `there`, if any, unless the image is not what it was when scored.
 
     What `like` copies from the file that it replaces stays, and so does the owner where the system allows it.
     """
@@ -294,3 +308,6 @@ def _replace(
             like(path, unfinished)
         if _state_of(image) != state:
             raise ImageError(f"{image}: it was changed since it was scored: no scores are written")
+        now = _stat(path)
+        if (now and _state(now)) != (there and _state(there)):
+            raise _OvertakenError(errno.EBUSY, "it was changed while scores were written into it", path)

@@ -28,15 +28,21 @@ class CsvError(InputError):
 
 
 def protected(cell: Cell) -> Cell | str:
-    """A cell to be written: text that a spreadsheet would compute gets an apostrophe in front."""
-    if not isinstance(cell, str) or not _FORMULA.match(cell) or _NUMBER.fullmatch(cell):
+    """A cell to be written: text that a spreadsheet would compute gets an apostrophe in front, NUL is an escape."""
+    if not isinstance(cell, str):
         return cell
-    return f"'{cell}"
+    text = without_nul(cell)
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 
 def plain(cell: str) -> str:
     """A cell as it was before `protected`."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def without_nul(text: str) -> str:
+    """Text with NUL as an escape: a table that has it can't be told from a damaged one."""
+    return text.replace("\0", r"\x00")
 
 
 def csv_line(cells: Iterable[object]) -> str:

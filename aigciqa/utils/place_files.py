@@ -27,6 +27,10 @@ class Step:
     target: str
     folder: str  # above the target; no link may lead out of it
 
+    def beside(self, path: str) -> Step:
+        """The step of another file, which goes where this one does, by its own name."""
+        return Step(path, os.path.join(os.path.dirname(self.target), os.path.basename(path)), self.folder)
+
     def state(self) -> State:
         """What there is to do.
 

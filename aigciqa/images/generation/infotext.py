@@ -1,22 +1,23 @@
 """The text that AUTOMATIC1111 writes, and with it Forge, SD.Next, Fooocus, Civitai and many savers of ComfyUI.
 
 The prompt, which may have several lines; `Negative prompt:` and its lines; one line of settings,
-`Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Model: name`. A setting with a comma in it is a JSON string.
+`Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Model: name`. A setting with a comma in it is a JSON string. Where
+the steps are not known, the line begins with the seed.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from aigciqa.images.generation.parameters import MAX_TEXT, GenerationParameters, cleaned
 
 _NEGATIVE = "Negative prompt:"
-_SETTINGS = "Steps:"
+_FIRST_SETTINGS = ("Steps:", "Seed:")
 _LORA_TAG = re.compile(r"<(?:lora|lyco):([^:<>\n]{1,200})[:>]")
-#: A line of settings has some of these: one that begins with `Steps:` may also be part of a description.
-_ALWAYS = frozenset({"Sampler", "Seed", "CFG scale", "Size", "Model", "Model hash"})
+#: A line of settings has two or more of these: one that begins with `Steps:` may also be part of a description.
+_ALWAYS = frozenset({"Steps", "Sampler", "Seed", "CFG scale", "Size", "Model", "Model hash"})
 _MAX_SETTINGS = 300
 _DECODER = json.JSONDecoder(strict=False)
 
@@ -29,12 +30,7 @@ def read_infotext(source: str, generator: str = "AUTOMATIC1111") -> GenerationPa
     if len(source) > MAX_TEXT:
         return None
     lines = source.replace("\r\n", "\n").strip().split("\n")
-    at = next(
-        (number for number in range(len(lines) - 1, -1, -1) if lines[number].lstrip().startswith(_SETTINGS)), None
-    )
-    settings = {} if at is None else _settings(lines[at])
-    if not settings.keys() & _ALWAYS:
-        at = None
+    at, settings = next(filter(None, (_last_settings(lines, first) for first in _FIRST_SETTINGS)), (None, {}))
     negative = next((number for number, line in enumerate(lines[:at]) if line.lstrip().startswith(_NEGATIVE)), at)
     if negative is None:
         return None
@@ -50,6 +46,13 @@ def read_infotext(source: str, generator: str = "AUTOMATIC1111") -> GenerationPa
         model=settings.get("Model") or settings.get("Model hash"),
         loras=(*_LORA_TAG.findall(prompt), *_hashed(settings.get("Lora hashes", ""))),
     )
+
+
+def _last_settings(lines: Sequence[str], first: str) -> tuple[int, dict[str, str]] | None:
+    """The number of the last line that begins with a setting, and its settings, unless it is part of a description."""
+    at = next((number for number in range(len(lines) - 1, -1, -1) if lines[number].lstrip().startswith(first)), None)
+    settings = {} if at is None else _settings(lines[at])
+    return None if at is None or len(settings.keys() & _ALWAYS) < 2 else (at, settings)
 
 
 def _settings(line: str) -> dict[str, str]:

@@ -81,6 +81,11 @@ def generation_of(content: Data, path: str | None = None) -> GenerationParameter
     return replace(found, c2pa=embedded.has_credentials)
 
 
+def sidecars_of(path: str) -> list[str]:
+    """The paths beside an image where files may tell how it was generated, in the order in which they are asked."""
+    return [name + suffix for name in (os.path.splitext(path)[0], path) for suffix in _SIDECARS]
+
+
 def _of_embedded(embedded: Embedded) -> GenerationParameters:
     texts = embedded.texts
     if embedded.xmp is not None:
@@ -94,11 +99,10 @@ def _of_embedded(embedded: Embedded) -> GenerationParameters:
 
 def _beside(path: str) -> Iterator[GenerationParameters | None]:
     """Parameters from the files beside an image."""
-    for name in (os.path.splitext(path)[0], path):
-        for suffix in _SIDECARS:
-            with contextlib.suppress(OSError), object_stores.open_regular(name + suffix) as (stream, size):
-                if size <= MAX_TEXT:
-                    yield read_text(decoded(stream.read(MAX_TEXT)))
+    for name in sidecars_of(path):
+        with contextlib.suppress(OSError), object_stores.open_regular(name) as (stream, size):
+            if size <= MAX_TEXT:
+                yield read_text(decoded(stream.read(MAX_TEXT)))
 
 
 def _by_name(path: str) -> GenerationParameters | None:
