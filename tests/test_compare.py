@@ -675,7 +675,7 @@ class TestCheckpoints:
         for arguments, complaint in (
             ([path, "--by", "modle"], "has no column 'modle'; it has"),
             ([path, str(tmp_path), "--by", "model"], "--by model divides one folder or table; got 2 arguments"),
-            ([str(tmp_path), "--by", "checkpoint"], "is one group: name several folders, such as runs/*/samples\n"),
+            ([str(tmp_path), "--by", "checkpoint"], "is one group: name several folders, such as runs/*/samples"),
             ([path, "--by", "metric"], "are of one metric: name another column"),
         ):
             done = run(*arguments)

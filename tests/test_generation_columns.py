@@ -133,7 +133,7 @@ class TestColumns:
         assert (other.extra, other.generation, other.group) == ({"prompt": None, "seed": None}, None, None)
         done = aigciqa.score_to_file(images, "scores.csv", metric="nr-lite", generation=["model"], group_by="seed")
         assert cells(done.path, "group", "model") == [("5", "sdxl"), (None, None)]
-        with pytest.raises(InputError, match="generation is 'all' or a sequence of fields.*; got 'seed'"):
+        with pytest.raises(InputError, match=r"generation is 'all' or a sequence of fields.*; got 'seed'"):
             aigciqa.score_files(images, metric="nr-lite", generation="seed")
 
 
