@@ -365,7 +365,7 @@ def test_names_create_metrics(write_images: Write) -> None:
     [
         ({"images": "a.png"}, TypeError, r"for one file pass \['a.png'\]"),
         ({"images": "."}, TypeError, r"list the files of a folder, as in `Path\('.'\).rglob\('\*.png'\)`"),
-        ({"generation": True}, aigciqa.InputError, "generation is 'all' or a sequence of fields.*; got True"),
+        ({"generation": True}, ValueError, "generation is 'all' or a sequence of fields.*; got True"),
         ({"metric": "no-such"}, ValueError, "unknown metric 'no-such'"),
         ({"metric": []}, ValueError, "no metric given"),
         ({"batch_size": 0}, ValueError, "batch_size is 1 or more; got 0"),
