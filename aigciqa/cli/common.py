@@ -266,7 +266,7 @@ def check_output(
 
 
 def check_name(option: str, output: str | os.PathLike[str] | None, behind: str = "") -> None:
-    """Refuse a path that can't be one here; `behind` it stands what the longest file written beside it is called."""
+    """Refuse a path that can't be a file's here, or that can't with the ending that a file beside it gets, `behind`."""
     folder = Path()
     try:
         for part in Path(f"{output or ''}{behind}").parts:  # one that is not there is tried in the last folder that is

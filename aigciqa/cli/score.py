@@ -37,8 +37,8 @@ from aigciqa.registry import SCORE_RANGES
 from aigciqa.scoring.parts import Parts
 from aigciqa.scoring.resume import refuse_changed
 from aigciqa.scoring.sinks import begun, journal_of
+from aigciqa.tables import provenance
 from aigciqa.tables.columns import columns_of, dimensions_of, scored_columns
-from aigciqa.tables.provenance import SUFFIX
 from aigciqa.utils.files import locked
 
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ def _check(given: SimpleNamespace) -> None:
     check_output("-o", given.output, [*given.images, given.reference], is_folder=given.engine == "ray")
     if given.output is not None and given.engine == "local":
         check_output("-o", journal_of(given.output))
-        check_name("-o", given.output, SUFFIX)
+        check_name("-o", given.output, behind=provenance.SUFFIX)
     check_output("--maps", given.maps, is_folder=True)
     check_report(given.report, [*given.images, given.reference])
     check_metrics(given.names, given.weights)

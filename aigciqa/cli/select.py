@@ -27,7 +27,7 @@ from aigciqa.cli.common import (
 from aigciqa.compare import selection
 from aigciqa.compare.buckets import Buckets
 from aigciqa.errors import InputError
-from aigciqa.tables.provenance import SUFFIX, path_of
+from aigciqa.tables import provenance
 from aigciqa.tables.scores import read_table
 from aigciqa.tables.text import DECIMALS, printable
 from aigciqa.utils.object_stores import scheme_of
@@ -144,8 +144,8 @@ def main(
         raise click.UsageError("--apply puts images into a folder: name it with --to")
     if output is not None:
         check_output("-o", output, [path])
-        check_name("-o", output, SUFFIX)
-        check_output("-o", path_of(output))
+        check_name("-o", output, behind=provenance.SUFFIX)
+        check_output("-o", provenance.path_of(output))
     if folder is not None and os.path.lexists(folder) and not os.path.isdir(folder):
         raise click.UsageError(f"--to {folder} is no folder")
     check_not_read("--to", folder, [path])  # a table may be a folder of parts

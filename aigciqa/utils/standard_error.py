@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from typing import IO
 
 FILENO = 2
+#: Whether C's `stderr` is a variable that can be set: in macOS' library and in glibc.
+_CAN_SET = sys.platform == "darwin" or "CS_GNU_LIBC_VERSION" in getattr(os, "confstr_names", ())
 
 
 @contextlib.contextmanager
@@ -30,15 +32,12 @@ def standard_error_to(file: IO[bytes]) -> Iterator[None]:
         os.close(kept)
 
 
-_CAN_SET = sys.platform == "darwin" or "CS_GNU_LIBC_VERSION" in getattr(os, "confstr_names", ())
-
-
 @contextlib.contextmanager
 def c_messages() -> Iterator[io.BytesIO]:
     """Catch what C libraries print to their `stderr`; it is there when the block has ended.
 
-    What Python and other programs print goes where it always does, except where C's `stderr` is no variable that could
-    be set (Windows, musl): there it is caught too.
+    What Python and other programs print goes where it always does, except where C's `stderr` can't be set: there it is
+    caught too.
     """
     caught = io.BytesIO()
     if not _CAN_SET:
