@@ -1,21 +1,23 @@
-"""What `--write-metadata` costs: images scored, and scored and written into, interleaved.
+"""What `--write-metadata` costs: images scored, scored and written into, and scored and copied, interleaved.
 
     python benchmarks/write_metadata.py [--images 48] [--rounds 5] [--folder DIR] [METRIC ...]
 
 METRIC is nr-efficientnet-lite2, nr-lite or another with weights. Images are crops of scikit-image's photographs with a
 little noise, PNG, 1024 x 1024 pixels and 1.6 MB. They lie in DIR, whose disk is the one that counts; each run begins
-with images without scores, and a round is scored, written, written, scored, since a run slows down the next. Printed
-are the medians of the seconds and what writing adds to them, which is to stay below 3%; and what it adds to the time of
-all processors.
+with images without scores. A round is scored, written, copied, copied, written, scored, since a run slows down the
+next. Copied is the least that a file takes to be replaced: its bytes are read, written beside it and on the disk, and
+renamed. Printed is what each adds to the seconds, which for writing is to stay below 3%, and to the time of all
+processors: the mean of the rounds and its standard error.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
-import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +32,11 @@ PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "rocket", "retina")
 
 
 def main() -> None:
-    """Print a line for each metric."""
+    """Print a line for each metric and case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("metrics", nargs="*", default=("nr-efficientnet-lite2", "nr-lite"), metavar="METRIC")
     parser.add_argument("--images", type=int, default=48)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="2 or more")
     parser.add_argument("--folder", help="where the images lie; the system's folder for such files if absent")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
@@ -42,20 +44,22 @@ def main() -> None:
         megabytes = sum(map(len, images.values())) / len(images) / 1e6
         for name in options.metrics:
             metric = aigciqa.create_metric(name)
-            spent: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
-            for number in range(options.rounds + 1):
-                for write in (False, True, True, False):
-                    seconds = score(images, metric, write=write)
-                    if number:  # the first round does not count
-                        spent[write].append(seconds)
-            (scored, scored_cpu), (written, written_cpu) = (
-                map(statistics.median, zip(*spent[write], strict=True)) for write in (False, True)
-            )
-            print(
-                f"{name}, {len(images)} PNGs of {megabytes:.2f} MB: scored {scored:.2f} s, scored and written into "
-                f"{written:.2f} s: {written / scored - 1:+.1%}; of CPU time {written_cpu / scored_cpu - 1:+.1%}",
-                flush=True,
-            )
+            cases = {"scored": score, "written into": score_and_write, "copied": score_and_copy}
+            rounds = []
+            for _ in range(options.rounds + 1):
+                there = [timed(case, images, metric) for case in cases.values()]
+                back = [timed(case, images, metric) for case in reversed(cases.values())]
+                rounds.append(np.add(there, back[::-1]) / 2)
+            spent = np.array(rounds[1:])  # (rounds, cases, 2); the first round does not count
+            print(f"{name}, {len(images)} PNGs of {megabytes:.2f} MB: {spent[:, 0, 0].mean():.2f} s", flush=True)
+            for number, case in list(enumerate(cases))[1:]:
+                seconds, cpu = (described(spent[:, number, kind] / spent[:, 0, kind] - 1) for kind in (0, 1))
+                print(f"  and {case}: {seconds}; of CPU time {cpu}", flush=True)
+
+
+def described(added: np.ndarray) -> str:
+    """The mean and its standard error."""
+    return f"{added.mean():+.1%} ± {added.std(ddof=1) / math.sqrt(len(added)):.1%}"
 
 
 def draw(folder: Path, count: int) -> dict[Path, bytes]:
@@ -68,22 +72,44 @@ def draw(folder: Path, count: int) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def score(images: dict[Path, bytes], metric: aigciqa.Metric, *, write: bool) -> tuple[float, float]:
-    """Seconds, and those of all processors, to score them, and to write into them."""
+def timed(
+    case: Callable[[list[Path], aigciqa.Metric], None], images: dict[Path, bytes], metric: aigciqa.Metric
+) -> tuple[float, float]:
+    """Seconds, and those of all processors, that a case takes from images without scores."""
     for path, content in images.items():
         path.write_bytes(content)
     if hasattr(os, "sync"):  # else the first file that is written takes all these to the disk, too
         os.sync()
-    items = (aigciqa.Item(str(path)) for path in images)
     start, start_cpu = time.perf_counter(), time.process_time()
+    case(list(images), metric)
+    return time.perf_counter() - start, time.process_time() - start_cpu
+
+
+def score(images: list[Path], metric: aigciqa.Metric) -> None:
+    """Score them."""
+    for _ in aigciqa.score_files(images, metric=metric):
+        pass
+
+
+def score_and_write(images: list[Path], metric: aigciqa.Metric) -> None:
+    """Score them, and write into each, as `--write-metadata` does."""
     writer = ScoresInFiles([metric], metric.dimensions, into_files=True, sidecars=False)
-    for record in aigciqa.score_files(map(writer.note, items) if write else items, metric=metric):
-        if write:
-            writer.take(record, is_new=True)
-    spent = time.perf_counter() - start, time.process_time() - start_cpu
-    if write and writer.written["file"] != len(images):
+    items = (aigciqa.Item(str(path)) for path in images)
+    for record in aigciqa.score_files(map(writer.note, items), metric=metric):
+        writer.take(record, is_new=True)
+    if writer.written["file"] != len(images):
         raise SystemExit(f"not all were written into: {writer.first_failure or writer.left_alone}")
-    return spent
+
+
+def score_and_copy(images: list[Path], metric: aigciqa.Metric) -> None:
+    """Score them, and put a copy in the place of each."""
+    for record in aigciqa.score_files(images, metric=metric):
+        copy = f"{record.image}.part"
+        with open(copy, "wb") as stream:
+            stream.write(Path(record.image).read_bytes())
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(copy, record.image)
 
 
 if __name__ == "__main__":

@@ -25,12 +25,16 @@ MAX_PACKET = 2**20
 #: What is nested deeper is no packet.
 _MAX_DEPTH = 100
 _XML = "http://www.w3.org/XML/1998/namespace"
-_EMPTY_PACKET = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+#: A new packet around its description.
+_NEW_PACKET = (
+    f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/">
 <rdf:RDF xmlns:rdf="{RDF}">
-</rdf:RDF>
+""".encode(),
+    b"""</rdf:RDF>
 </x:xmpmeta>
-<?xpacket end="r"?>""".encode()
+<?xpacket end="r"?>""",
+)
 _START_TAG = re.compile(rb"""<[^\s/>]+(?:\s+[^\s=]+\s*=\s*(?:"[^"]*"|'[^']*'))*\s*(/?)>""")
 _ATTRIBUTE = re.compile(rb"""(?<!\s)\s+([^\s=]+)\s*=\s*(?:"[^"]*"|'[^']*')""")
 
@@ -80,16 +84,13 @@ def set_properties(packet: bytes | None, values: Mapping[Property, str], prefixe
     Raises:
         InputError: the packet is damaged, has a DOCTYPE, or is longer than `MAX_PACKET`.
     """
-    packet = _EMPTY_PACKET if packet is None else packet
+    if packet is None:
+        return _description("", values, prefixes).join(_NEW_PACKET)
     rdf = _rdf_of(packet)
     descriptions = list(_descriptions(rdf))
     subjects = (value for each in descriptions for name, value, _, _ in each.attributes if name == (RDF, "about"))
-    about = next(subjects, "")
+    added = _description(next(subjects, ""), values, prefixes)
     cuts = sorted(cut for each in descriptions for cut in _places(each, values))
-    lines = [f'<rdf:Description xmlns:rdf="{RDF}" rdf:about={quoteattr(about)}']
-    lines += [f"xmlns:{prefixes[space]}={quoteattr(space)}" for space in dict.fromkeys(space for space, _ in values)]
-    lines += [f"{prefixes[space]}:{name}={quoteattr(text)}" for (space, name), text in values.items()]
-    added = ("\n  ".join(lines) + "/>").encode()
     parts, start = [], 0
     for first, last in cuts:
         parts.append(packet[start:first])
@@ -101,6 +102,14 @@ def set_properties(packet: bytes | None, values: Mapping[Property, str], prefixe
         closing = packet.rindex(b"</", 0, rdf.end)
         parts += [packet[start:closing], added, packet[closing:]]
     return b"".join(parts)
+
+
+def _description(about: str, values: Mapping[Property, str], prefixes: Mapping[str, str]) -> bytes:
+    """The description of a subject, with properties."""
+    lines = [f'<rdf:Description xmlns:rdf="{RDF}" rdf:about={quoteattr(about)}']
+    lines += [f"xmlns:{prefixes[space]}={quoteattr(space)}" for space in dict.fromkeys(space for space, _ in values)]
+    lines += [f"{prefixes[space]}:{name}={quoteattr(text)}" for (space, name), text in values.items()]
+    return ("\n  ".join(lines) + "/>").encode()
 
 
 def _rdf_of(packet: bytes) -> _Element:
