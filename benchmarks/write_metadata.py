@@ -1,13 +1,13 @@
-"""What `--write-metadata` costs: images scored, scored and written into, and scored and copied, interleaved.
+"""What `--write-metadata` and `--write-sidecars` cost: images scored, and written into, given sidecars, and copied.
 
     python benchmarks/write_metadata.py [--images 48] [--rounds 5] [--folder DIR] [METRIC ...]
 
 METRIC is nr-efficientnet-lite2, nr-lite or another with weights. Images are crops of scikit-image's photographs with a
 little noise, PNG, 1024 x 1024 pixels and 1.6 MB. They lie in DIR, whose disk is the one that counts; each run begins
-with images without scores. A round is scored, written, copied, copied, written, scored, since a run slows down the
-next. Copied is the least that a file takes to be replaced: its bytes are read, written beside it and on the disk, and
-renamed. Printed is what each adds to the seconds, which for writing is to stay below 3%, and to the time of all
-processors: the mean of the rounds and its standard error.
+with images without scores. A round has each case twice, in one order and back, since a run slows down the next. Copied
+is the least that a file takes to be replaced: its bytes are read, written beside it and on the disk, and renamed.
+Printed is what each adds to the seconds, which for writing is to stay below 3%, and to the time of all processors: the
+mean of the rounds and its standard error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -28,6 +30,8 @@ import aigciqa
 from aigciqa.scoring.scores_in_files import ScoresInFiles
 
 SIZE = (1024, 1024)
+#: Scores images.
+Case: TypeAlias = "Callable[[list[Path], aigciqa.Metric], None]"
 PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "rocket", "retina")
 
 
@@ -44,7 +48,12 @@ def main() -> None:
         megabytes = sum(map(len, images.values())) / len(images) / 1e6
         for name in options.metrics:
             metric = aigciqa.create_metric(name)
-            cases = {"scored": score, "written into": score_and_write, "copied": score_and_copy}
+            cases: dict[str, Case] = {
+                "scored": score,
+                "written into": partial(score_and_write, sidecars=False),
+                "given sidecars": partial(score_and_write, sidecars=True),
+                "copied": score_and_copy,
+            }
             rounds = []
             for _ in range(options.rounds + 1):
                 there = [timed(case, images, metric) for case in cases.values()]
@@ -72,12 +81,11 @@ def draw(folder: Path, count: int) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def timed(
-    case: Callable[[list[Path], aigciqa.Metric], None], images: dict[Path, bytes], metric: aigciqa.Metric
-) -> tuple[float, float]:
+def timed(case: Case, images: dict[Path, bytes], metric: aigciqa.Metric) -> tuple[float, float]:
     """Seconds, and those of all processors, that a case takes from images without scores."""
     for path, content in images.items():
         path.write_bytes(content)
+        path.with_name(f"{path.name}.xmp").unlink(missing_ok=True)
     if hasattr(os, "sync"):  # else the first file that is written takes all these to the disk, too
         os.sync()
     start, start_cpu = time.perf_counter(), time.process_time()
@@ -91,14 +99,14 @@ def score(images: list[Path], metric: aigciqa.Metric) -> None:
         pass
 
 
-def score_and_write(images: list[Path], metric: aigciqa.Metric) -> None:
-    """Score them, and write into each, as `--write-metadata` does."""
-    writer = ScoresInFiles([metric], metric.dimensions, into_files=True, sidecars=False)
+def score_and_write(images: list[Path], metric: aigciqa.Metric, *, sidecars: bool) -> None:
+    """Score them, and write into each or beside it, as `--write-metadata` and `--write-sidecars` do."""
+    writer = ScoresInFiles([metric], metric.dimensions, into_files=not sidecars, sidecars=sidecars)
     items = (aigciqa.Item(str(path)) for path in images)
     for record in aigciqa.score_files(map(writer.note, items), metric=metric):
         writer.take(record, is_new=True)
-    if writer.written["file"] != len(images):
-        raise SystemExit(f"not all were written into: {writer.first_failure or writer.left_alone}")
+    if writer.written.total() != len(images):
+        raise SystemExit(f"not all were written: {writer.first_failure or writer.left_alone}")
 
 
 def score_and_copy(images: list[Path], metric: aigciqa.Metric) -> None:

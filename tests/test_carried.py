@@ -86,6 +86,27 @@ class TestQuotationMarks:
         with pytest.raises(SourceError, match="line 2: a cell holds what looks like rows"):
             next(items(tmp_path / "m.csv"))
 
+    @pytest.mark.parametrize(
+        "row",
+        [
+            'p0.png,"a cat\np1.png,a dog",7',  # rows of two cells; the last mark belongs to a third
+            'p0.png,"a cat\np1.png,a dog"',
+            'p0.png,"a cat,1\np1.png,a dog,2\nx",7',
+            'p0.png,"a cat,1\np1.png,a dog,2\np2.png,a tree",3',
+        ],
+    )
+    def test_in_tables_with_more_columns(self, tmp_path: Path, row: str) -> None:
+        (tmp_path / "m.csv").write_text(f"image,prompt,n\n{row}\n")
+        with pytest.raises(SourceError, match="line 2: a cell holds what looks like rows"):
+            next(items(tmp_path / "m.csv"))
+
+    @pytest.mark.parametrize("prompt", ["a fox\nphoto.png, by night", "a fox\nphoto.png, by night, of it\nby x"])
+    def test_a_line_that_begins_with_a_name_is_none(self, tmp_path: Path, prompt: str) -> None:
+        with open(tmp_path / "m.csv", "w", newline="") as stream:
+            csv.writer(stream).writerows([("image", "group", "n", "prompt"), ("p0.png", "", "", prompt)])
+        (item,) = items(tmp_path / "m.csv")
+        assert item.extra["prompt"] == prompt
+
     def test_text_with_line_breaks_and_quotation_marks_is_read(self, tmp_path: Path) -> None:
         prompts = ['a "27 inch" screen', "a cat,\non a mat, asleep\n", 'p1.png is "it"', ""]
         with open(tmp_path / "m.csv", "w", newline="") as stream:

@@ -153,6 +153,7 @@ def test_ranges(fitting: Fitting, given: list[str], ranges: Any) -> None:
         (["-o", "out", "--score-range", "a=1,5", "--score-range", "a=1,9"], "a range is given twice for a"),
         (["-o", "out", "--cache", "x", "--no-cache"], "give one of them"),
         (["--suggest", "gone/*"], "'gone/*' matches no file"),
+        (["-o", f"new/{'x' * 299}"], "the name is too long for this system; choose a shorter one"),
     ],
 )
 def test_usage_errors(fitting: Fitting, arguments: list[str], problem: str) -> None:

@@ -276,6 +276,14 @@ def test_without_the_extra_it_says_what_to_install(
     assert not Path("study.db").exists()
 
 
+@pytest.mark.parametrize("name", ["x" * 252, "x" * 299, f"new/{'x' * 299}"])
+def test_a_study_is_named_so_that_its_files_can_be(write_images: Write, tmp_path: Path, name: str) -> None:
+    write_images("outputs", "a.png")
+    done = CliRunner().invoke(main, ["rate", str(tmp_path / "outputs"), "--study", str(tmp_path / name)])
+    assert done.exit_code == 2
+    assert "the name is too long for this system; choose a shorter one" in " ".join(done.stderr.split())
+
+
 def test_export_and_deleting_a_rater(rate: Rate, write_images: Write) -> None:
     write_images("outputs", "a.png", "=b.png")
     rate("outputs", "--invite", "2")

@@ -14,6 +14,7 @@ import click
 
 from aigciqa.cli.common import (
     STOPS,
+    check_name,
     command,
     complain,
     reference_option,
@@ -77,6 +78,7 @@ def main(
     """
     if output is None and not unrated:
         raise click.UsageError("name the folder of the checkpoint with -o, or images to choose from with --suggest")
+    check_name("-o", output)
     if cache is not None and no_cache:
         raise click.UsageError("--cache and --no-cache: give one of them")
     given = {name: value for name, value in options.items() if value is not None and value != ()}

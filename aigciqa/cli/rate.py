@@ -21,6 +21,7 @@ import click
 from aigciqa.cli.common import (
     EXIT_DONE,
     Terminated,
+    check_name,
     check_not_read,
     check_output,
     command,
@@ -124,6 +125,7 @@ def main(
     from aigciqa.utils.files import locked
 
     context = click.get_current_context()
+    check_name("--study", path, behind="-wal")  # of SQLite
     check_not_read("--study", None if _is_study(path) else path, images)
     check_output("--export", export, [*images, reference, path])
     if export is not None:

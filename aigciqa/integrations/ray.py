@@ -239,7 +239,8 @@ def _from_table(batch: pyarrow.Table, scheme: str, is_csv: bool) -> dict[str, li
     if is_csv:
         column = names.index("image")
         for path, *row in zip(paths, *(batch[name].to_pylist() for name in names), strict=True):
-            if swallows([cell if isinstance(cell, str) else "" for cell in row], column, ",", is_image_name):
+            cells = [cell if isinstance(cell, str) else "" for cell in row]
+            if swallows(cells, len(names), column, ",", is_image_name):
                 raise InputError(f"{path}: {SWALLOWED}")
     folders = [scheme + os.path.dirname(path) for path in paths]
     table: dict[str, list[Any]] = {}

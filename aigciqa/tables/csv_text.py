@@ -97,7 +97,7 @@ def read_csv(
                     names_image is not None
                     and reader.line_num > start
                     and column in header
-                    and swallows(cells, header.index(column), delimiter, names_image)
+                    and swallows(cells, len(header), header.index(column), delimiter, names_image)
                 ):
                     raise csv.Error(SWALLOWED)
                 if cells:
@@ -142,15 +142,25 @@ def _without_nul(lines: Iterable[str]) -> Iterator[str]:
         yield line
 
 
-def swallows(cells: Sequence[str], index: int, delimiter: str, names_image: Callable[[str], bool]) -> bool:
-    """Whether a cell with line breaks holds rows of the file, which are told by their cell in the column `index`."""
+def swallows(
+    cells: Sequence[str], width: int, index: int, delimiter: str, names_image: Callable[[str], bool]
+) -> bool:
+    """Whether a cell with line breaks holds rows of the file, which are told by their cell in the column `index`.
+
+    In a row as wide as the header, what is a row of the file, or a part of one, has as many cells as that takes; a line
+    of a text such as `fox.png, by night` has not.
+    """
     for column, cell in enumerate(cells):
         lines = cell.splitlines()
-        for number, line in enumerate(lines if len(lines) > 1 else ()):
+        last = len(lines) - 1
+        for number, line in enumerate(lines if last > 0 else ()):
             inner = _stripped(line, delimiter)
             at = index - (column if number == 0 else 0)
-            is_row = len(inner) > 1 or (len(cells) == 1 and number < len(lines) - 1)  # else a name with a line break
-            if is_row and 0 <= at < len(inner) and names_image(inner[at].strip('"')):
+            expected = width - column if number == 0 else column + 1 if number == last else width
+            if len(cells) != width:  # as wide as it happens to be
+                expected = len(inner)
+            is_row = len(inner) > 1 or (len(cells) == 1 and number < last)  # else a name with a line break
+            if is_row and len(inner) == expected and 0 <= at < len(inner) and names_image(inner[at].strip('"')):
                 return True
     return False
 
