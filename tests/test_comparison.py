@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from aigciqa.stats.groups import Scores, differences, non_inferiority, summaries
+from aigciqa.stats.groups import Difference, Scores, differences, non_inferiority, summaries
 
 PROMPTS = tuple(f"prompt {number}" for number in range(40))
 
@@ -172,6 +172,13 @@ def test_swapping_two_groups_turns_everything_round() -> None:
     assert (turned.difference, turned.low, turned.high) == pytest.approx((-found.difference, -found.high, -found.low))
     assert turned.win_rate == pytest.approx(1 - found.win_rate)
     assert turned.p_value == pytest.approx(found.p_value)
+
+
+def test_a_difference_is_turned_round() -> None:
+    found = Difference("new", "old", 8, True, 0.5, 0.25, 1.0, 0.75, 0.01, True, pairs=16)
+    turned = found.turned()
+    assert turned == Difference("old", "new", 8, True, -0.5, -1.0, -0.25, 0.25, 0.01, True, pairs=16)
+    assert turned.turned() == found
 
 
 def test_twice_the_same_is_the_same() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aigciqa.utils.paths import absolute, name_key
@@ -53,17 +53,11 @@ def pick(summaries: Sequence[GroupSummary], differences: Sequence[Difference], n
     for each in differences:
         if each.first in scored and each.second in scored:
             leads[each.first][each.second] = each
-            leads[each.second][each.first] = _turned(each)
+            leads[each.second][each.first] = each.turned()
     best, runner_up, *_ = sorted(
         scored, key=lambda name: math.fsum(lead.difference for lead in leads[name].values()), reverse=True
     )
     return Pick(scored[best], runner_up, tuple(leads[best][name] for name in order if name != best), order)
-
-
-def _turned(each: Difference) -> Difference:
-    """The difference of the second from the first."""
-    turned = replace(each, first=each.second, second=each.first, difference=-each.difference)
-    return replace(turned, low=-each.high, high=-each.low, win_rate=1 - each.win_rate)
 
 
 def checkpoint_names(paths: Sequence[str]) -> list[str]:

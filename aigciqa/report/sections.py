@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -188,11 +188,4 @@ def _line(summary: GroupSummary, failed: int, column: Column, indices: NDArray[n
 
 
 def _both_ways(found: Sequence[Difference]) -> dict[tuple[str, str], Difference]:
-    turned = [
-        replace(
-            each, first=each.second, second=each.first,
-            difference=-each.difference, low=-each.high, high=-each.low, win_rate=1 - each.win_rate,
-        )
-        for each in found
-    ]  # fmt: skip
-    return {(each.first, each.second): each for each in [*found, *turned]}
+    return {(each.first, each.second): each for each in [*found, *(each.turned() for each in found)]}

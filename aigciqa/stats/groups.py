@@ -149,6 +149,11 @@ class Difference:
     is_significant: bool
     pairs: int | None = None
 
+    def turned(self) -> Difference:
+        """The difference of the second from the first."""
+        turned = replace(self, first=self.second, second=self.first, difference=-self.difference)
+        return replace(turned, low=-self.high, high=-self.low, win_rate=1 - self.win_rate)
+
 
 @dataclass(frozen=True)
 class NonInferiority:
