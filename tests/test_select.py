@@ -21,6 +21,7 @@ from aigciqa.compare.selection import Criteria, select
 from aigciqa.errors import InputError
 from aigciqa.records import Record
 from aigciqa.scoring.sinks import FileSink
+from aigciqa.tables import provenance
 from aigciqa.tables.columns import columns_of, to_row
 from aigciqa.tables.scores import read_table
 from aigciqa.utils.place_files import Step
@@ -576,6 +577,18 @@ class TestPer:
         ]  # fmt: skip
         assert run(path, "--bottom", "1", "--per", "steps").stdout == "1.png\n"
         assert run("best.csv", "--top", "1", "--per", "prompt").stdout == "3.png\n2.png\n"
+
+
+@pytest.mark.parametrize("meta", [None, "of another program"])
+def test_the_new_table_keeps_nothing_of_an_earlier_ones_provenance(scores: str, meta: str | None) -> None:
+    provenance.write(scores, {"format": 1, "dimensions": {"quality": [0, 5]}})
+    run(scores, "--top", "1", "-o", "best.csv")
+    assert provenance.declared_ranges("best.csv") == {"quality": (0, 5)}
+    os.remove(provenance.path_of(scores))
+    if meta is not None:
+        Path(provenance.path_of(scores)).write_text(meta)
+    assert run(scores, "--top", "1", "-o", "best.csv", "--overwrite").exit_code == 0
+    assert not os.path.exists("best.csv.meta.json")
 
 
 def test_a_row_of_the_new_table_is_that_of_the_old(scores: str) -> None:

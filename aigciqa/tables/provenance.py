@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from aigciqa.errors import InputError, SourceError
@@ -35,10 +36,14 @@ def write(table: str, made_by: Mapping[str, Any]) -> None:
 
 
 def copy(table: str, other: str) -> None:
-    """Write beside another table what made a table; nothing where that is not known."""
+    """Say beside another table what made a table; where that is not known, nothing says it of the other either."""
+    found = None
     with contextlib.suppress(SourceError):
-        if (found := read(table)) is not None:
-            write(other, found)
+        found = read(table)
+    if found is not None:
+        write(other, found)
+    else:
+        Path(path_of(other)).unlink(missing_ok=True)
 
 
 def read(table: str) -> dict[str, Any] | None:
