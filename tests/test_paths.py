@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ntpath
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 import aigciqa
 from aigciqa.cli import compare, convert, evaluate, publish, score, select, train
 from aigciqa.databases import load_database
+from aigciqa.errors import InputError
 from aigciqa.records import Item, Record
 from aigciqa.scoring import maps
 from aigciqa.scoring.sources import group_by
@@ -353,6 +355,14 @@ class TestLinksThatLeadOut:
                     2,
                     True,
                 )
+
+
+@pytest.mark.parametrize("other", ["D:/gen/b.png", "//host/share/b.png"])
+def test_images_on_several_drives_have_no_folder_in_common(monkeypatch: pytest.MonkeyPatch, other: str) -> None:
+    monkeypatch.setattr(os, "path", ntpath)
+    assert below_common_folder(["C:/gen/x/a.png", "C:/gen/b.png"]) == ["x\\a.png", "b.png"]
+    with pytest.raises(InputError, match="images lie on several drives"):
+        below_common_folder(["C:/gen/a.png", other])
 
 
 class TestUrls:

@@ -135,9 +135,13 @@ def read_table(path: str | os.PathLike[str], dimensions: Collection[str] = ()) -
 
 
 def below_common_folder(paths: Sequence[str]) -> list[str]:
-    """Paths of files below the deepest folder that holds them all."""
+    """Paths of files below the deepest folder that holds them all; an InputError if none does."""
     whole = [os.path.abspath(absolute(path)) for path in paths]  # URLs, too, which may stand among paths
-    folder = os.path.commonpath([os.path.dirname(path) for path in whole]) if whole else ""
+    try:
+        folder = os.path.commonpath([os.path.dirname(path) for path in whole]) if whole else ""
+    except ValueError:
+        drives = ", ".join(sorted({os.path.splitdrive(path)[0] for path in whole}))
+        raise InputError(f"images lie on several drives, {drives}: expected one folder that holds them all") from None
     return [os.path.relpath(path, folder) for path in whole]
 
 
