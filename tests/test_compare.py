@@ -374,6 +374,21 @@ class TestTables:
         assert "on a scale of" not in page.read_text()
         assert "67% of its short side" not in page.read_text()
 
+    @pytest.mark.parametrize("cell", ["n/a", "41"])
+    def test_a_column_is_compared_only_where_its_table_declares_it(self, tmp_path: Path, cell: str) -> None:
+        for name, foo in (("a", "3"), ("b", "4"), ("c", cell)):
+            lines = "".join(f"{name}/{n}.png,nr-lite,{n},{foo}\n" for n in range(3))
+            (tmp_path / f"{name}.csv").write_text(f"image,metric,quality,foo\n{lines}")
+        for name in ("a", "b"):
+            provenance.write(str(tmp_path / f"{name}.csv"), {"format": 1, "dimensions": {"foo": [0, 5]}})
+        page = tmp_path / "report.html"
+        done = run(*(str(tmp_path / f"{name}.csv") for name in "abc"), "--format", "json", "--report", str(page))
+        assert done.exit_code == 0
+        (block,) = (each for each in json.loads(done.stdout)["blocks"] if each["dimension"] == "foo")
+        assert {each["name"]: each["n"] for each in block["standings"]} == {"a": 3, "b": 3, "c": 0}
+        values = {column["label"]: column["values"] for column in data_of(page)["columns"]}
+        assert values["nr-lite · foo"] == [3, 3, 3, 4, 4, 4, None, None, None]
+
     def test_the_report_matches_nothing_that_the_terminal_does_not(self, tmp_path: Path) -> None:
         one = [row(f"a/{n}-x.png", n % 5, reference="prompts/p.png" if n else None, group="a") for n in range(9)]
         other = [row(f"b/{n}-y.png", n % 3, reference="prompts/p.png", group="b") for n in range(9)]

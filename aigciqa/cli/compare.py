@@ -307,7 +307,12 @@ def _write_report(
     columns = columns_of(dimensions, carried)
     blank = dict.fromkeys(columns)
     rows = (
-        {**blank, **(group.table.located(row) if group.table is not None else row), "group": group.name}
+        {
+            **blank,
+            **(group.table.located(row) if group.table is not None else row),
+            **{name: group.score(row, name) for name in dimensions},
+            "group": group.name,
+        }
         for group in result.groups
         for row in group.rows
     )

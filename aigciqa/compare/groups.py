@@ -9,7 +9,7 @@ import posixpath
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,6 +51,10 @@ class Group:
         scored = [row["image"] for row in rows if row["error"] is None]
         relative_paths = dict(zip(scored, below_common_folder(scored), strict=True))
         return cls(name, rows, [relative_paths.get(row["image"], _NO_KEY) for row in rows], table)
+
+    def score(self, row: Row, dimension: str) -> Any:
+        """A row's score; None where that is a column of which its table does not say that it holds scores."""
+        return None if self.table is not None and dimension in self.table.others else row.get(dimension)
 
     @property
     def failures(self) -> list[Row]:
@@ -316,7 +320,7 @@ def _scores(
 ) -> Scores:
     """A group's scores of a dimension, with their keys and seeds; `keys_of`: group -> the key of each of its rows."""
     indices = [index for index, row in enumerate(group.rows) if row["metric"] == metric]
-    values = np.array([group.rows[index].get(dimension) for index in indices], dtype=np.float64)  # None becomes NaN
+    values = np.array([group.score(group.rows[index], dimension) for index in indices], dtype=np.float64)  # None becomes NaN
     keys, seeds = keys_of.get(group.name), (seeds_of or {}).get(group.name)
     return Scores(
         values,
