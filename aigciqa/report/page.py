@@ -132,7 +132,7 @@ class Report:
             return
         ratings = {name: finite(row.get(column)) for name, column in self.human.items()}
         if not all(map(math.isnan, ratings.values())):
-            unscored = dict.fromkeys(self.collection.dimensions)
+            unscored = dict.fromkeys([*self.collection.dimensions, *self.collection.uncertainty.values()])
             self.collection.add({**row, **unscored, **ratings, "metric": PEOPLE, "error": None}, None, match)
 
     def write(self) -> Path:
