@@ -186,6 +186,13 @@ def test_ratings_by_people_are_a_column_beside_the_scores(page: Path) -> None:
     }
 
 
+def test_people_have_none_of_the_metrics_uncertainty(page: Path) -> None:
+    columns = columns_of(["quality", "quality_std"], ["quality_given"])
+    write_report(page, [{**row("a.png", 3.0), "quality_std": 0.4, "quality_given": "4.5"}], columns)
+    std = {column["label"]: column["std"] for column in data_of(page)["columns"]}
+    assert std == {"nr-lite · quality": [0.4], "people · quality": None}
+
+
 def test_distribution_is_percentiles_of_every_group(page: Path) -> None:
     rows = [row(f"{name}{value}.png", value / 10, group=name) for name in ("a", "b") for value in range(41)]
     rows += [row(f"b{value}.png", value / 10, group="b") for value in range(41, 51)]
@@ -408,6 +415,24 @@ def test_maps_of_an_unknown_metric_span_what_they_hold(page: Path) -> None:
     write_report(page, [row("a.png", 40.0, metric="mine")], COLUMNS, maps=[np.array([[10.0, 70.0]])])
     mine = data_of(page)["maps"]["mine"]
     assert (mine["low"], mine["high"]) == (10, pytest.approx(70, abs=1e-3))
+
+
+def test_maps_are_of_the_metrics_first_dimension(page: Path) -> None:
+    rows = [row("a.png", 4.0, authenticity=2.0)]
+    facts = MetricFacts({"authenticity": (1, 3), "quality": (0, 5)})
+    write_report(page, rows, COLUMNS, maps=[np.full((1, 2), 2.0)], metrics={"nr-lite": facts})
+    found = data_of(page)["maps"]["nr-lite"]
+    assert (found["low"], found["high"], found["scores"]) == (1, 3, {"0": 2.0})
+    assert not any(base64.b64decode(found["levels"]["0"]))
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf])
+def test_a_map_without_a_score_is_not_shown(page: Path, score: float) -> None:
+    odd = row("a.png", score)
+    write_report(page, [odd], COLUMNS, maps=[np.ones((1, 2))])
+    assert data_of(page)["maps"] == {}
+    write_report(page, [odd, row("b.png", 2.0)], COLUMNS, maps=[np.ones((1, 2))] * 2)
+    assert data_of(page)["maps"]["nr-lite"]["scores"] == {"1": 2.0}
 
 
 def test_large_maps_are_averaged() -> None:

@@ -153,13 +153,23 @@ def _link(path: str, folder: Path) -> str | None:
 
 def _maps(collection: Collection, columns: Sequence[Column], gallery: Gallery) -> dict[str, Any]:
     """Metric -> its maps and their scale, and the part of an image that they cover."""
-    main = {column.metric: column for column in reversed(columns)}  # a map is of the first dimension
+    main = _mapped(collection, columns)
     positions = {index: position for position, index in enumerate(gallery.indices)}
     found: dict[str, dict[int, SmallMap]] = {}
     for (index, metric), small in collection.maps.items():
-        if index in positions:
+        if index in positions and metric in main and np.isfinite(main[metric].values[index]):
             found.setdefault(metric, {})[index] = small
     return {metric: _drawn(collection, main[metric], positions, maps) for metric, maps in found.items()}
+
+
+def _mapped(collection: Collection, columns: Sequence[Column]) -> dict[str, Column]:
+    """Metric -> the column that its maps are of: its first dimension's; where that is unknown, its first."""
+    found: dict[str, Column] = {}
+    for metric in dict.fromkeys(column.metric for column in columns):
+        own = {column.dimension: column for column in columns if column.metric == metric}
+        ranges = collection.facts_of(metric).score_ranges
+        found[metric] = next((own[name] for name in (*ranges, *own) if name in own))
+    return found
 
 
 def _drawn(
