@@ -320,7 +320,8 @@ def _scores(
 ) -> Scores:
     """A group's scores of a dimension, with their keys and seeds; `keys_of`: group -> the key of each of its rows."""
     indices = [index for index, row in enumerate(group.rows) if row["metric"] == metric]
-    values = np.array([group.score(group.rows[index], dimension) for index in indices], dtype=np.float64)  # None becomes NaN
+    scores = [group.score(group.rows[index], dimension) for index in indices]
+    values = np.array(scores, dtype=np.float64)  # None becomes NaN
     keys, seeds = keys_of.get(group.name), (seeds_of or {}).get(group.name)
     return Scores(
         values,

@@ -168,7 +168,7 @@ def _mapped(collection: Collection, columns: Sequence[Column]) -> dict[str, Colu
     for metric in dict.fromkeys(column.metric for column in columns):
         own = {column.dimension: column for column in columns if column.metric == metric}
         ranges = collection.facts_of(metric).score_ranges
-        found[metric] = next((own[name] for name in (*ranges, *own) if name in own))
+        found[metric] = next(own[name] for name in (*ranges, *own) if name in own)
     return found
 
 
