@@ -275,6 +275,7 @@ def test_images_that_fail(root: Path, database: Database, tmp_path: Path) -> Non
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "--dimension", "beauty"), "not for beauty"),
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "-o", "report.xlsx"), "ends in one of .csv, .json, .md, .tex"),
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "--scores", "absent.csv"), "no such file"),
+        (("pku-i2iqa", "{root}", "-m", "nr-lite", "-o", "r.csv", "--predictions", "./r.csv"), "name the same file"),
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "--device", "abacus"), "--device abacus"),
         (("agiqa-3k", "{text_root}", "-m", "fr-lite"), "compares with image prompts, and these images have none"),
         (("agiqa-3k", "{text_root}", "-m", "nr-lite", "--dimension", "overall"), "not for overall"),

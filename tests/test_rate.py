@@ -301,6 +301,8 @@ def test_export_and_deleting_a_rater(rate: Rate, write_images: Write) -> None:
     done = rate("--delete-rater", "r1")
     assert (done.exit_code, done.stderr) == (0, "r1 and all votes of r1 are deleted from study.db\n")
     assert [each.rater for each in read_votes("study.db")] == ["r2"]
+    done = rate("--export", "again.csv", "--delete-rater", "r2")
+    assert (done.exit_code, "give one of them" in done.stderr) == (2, True)
     for wrong, why in (("r1", "there is no rater r1"), ("Ann", "such as r3; got 'Ann'")):
         done = rate("--delete-rater", wrong)
         assert done.exit_code == 2

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from PIL import Image, ImageCms, ImageSequence
 from PIL.PngImagePlugin import PngInfo
@@ -504,11 +505,17 @@ class TestFunction:
             aigciqa.write_scores("x.gif", {"nr-lite": 1.0})
         with pytest.raises(FileNotFoundError):
             aigciqa.write_scores("gone.png", {"nr-lite": 1.0})
-        for scores in ({}, {"nr-lite": float("nan")}):
+        several = torch.tensor([1.0, 2.0])
+        for scores in ({}, {"nr-lite": float("nan")}, {"nr-lite": several}, {"nr-lite": None}, [1.0]):
             with pytest.raises(InputError, match="finite numbers by name"):
                 aigciqa.write_scores("x.gif", scores, sidecar=True)
         aigciqa.write_scores("x.gif", {"nr-lite": 7.0}, score_range=(0, 10), sidecar=True)
         assert properties("x.gif.xmp") == {LITE: "7.0", RATING: "4", STARS: "4"}
+
+    def test_a_tensor_as_metrics_return_it(self, here: Path) -> None:
+        Image.fromarray(PIXELS).save("x.gif")
+        aigciqa.write_scores("x.gif", {"nr-lite": torch.tensor([3.25])}, score_range=(0, 5), sidecar=True)
+        assert properties("x.gif.xmp") == {LITE: "3.25", RATING: "4", STARS: "4"}
 
     @pytest.mark.filterwarnings("ignore:Tag data larger than file")
     @pytest.mark.parametrize("name", ["texts.png", "all of it.jpg", "all of it.webp", "transparent.webp"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import filecmp
+import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -337,6 +338,17 @@ class TestInto:
             "already there: 7 files: best/0.png, best/1.png, best/2.png, best/3.png, best/4.png and 2 more\n"
         )
         assert "1 to do, 7 already there\n" in done.stderr
+
+    def test_the_list_is_not_overwritten(self, scores: str) -> None:
+        Path("list.csv").write_text("image,note\nout/a/3.png,mine\n")
+        done = run(scores, "--list", "list.csv", "-o", "list.csv", "--overwrite")
+        assert done.exit_code == 2
+        assert "-o list.csv would overwrite list.csv, which is read" in done.stderr
+
+    def test_names_that_no_file_has_are_printed(self) -> None:
+        Path("half.json").write_text(json.dumps([{"image": "\ud83d.png", "metric": "nr-lite", "quality": 3.0}]))
+        done = run("half.json")
+        assert (done.exit_code, done.stdout) == (0, "\\ud83d.png\n")
 
     def test_nothing_is_overwritten(self, scores: str) -> None:
         Path("best/a").mkdir(parents=True)

@@ -202,6 +202,14 @@ def test_rows_of_an_earlier_run_are_not_scored_again(folder: Folder) -> None:
     assert folder.arrivals.changed() == 1
 
 
+def test_rows_of_names_that_are_not_utf8_are_known_again(folder: Folder) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    folder.write(name)
+    folder.arrivals.take_earlier(str(folder.path / name), None, written=2.0)
+    folder.due()
+    assert folder.due(0.5) == []
+
+
 def test_a_file_of_several_folders_is_listed_as_the_first_calls_it(folder: Folder) -> None:
     root = str(folder.path)
     folder.write("sub/a.png")

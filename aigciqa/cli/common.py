@@ -22,7 +22,7 @@ from aigciqa.registry import METRICS, TIMM, Kind, default_metric, metric_info
 from aigciqa.tables.text import printable
 from aigciqa.utils.files import is_there
 from aigciqa.utils.object_stores import may_exist
-from aigciqa.utils.paths import at_home, shown
+from aigciqa.utils.paths import at_home, real, shown
 
 if TYPE_CHECKING:
     from aigciqa.metric import Metric
@@ -263,6 +263,12 @@ def check_output(
         return
     ways = ["--overwrite replaces it", "--resume goes on with it"][: 1 + ("resume" in context.params)]
     raise click.UsageError(f"{option} {output} is there already: {', '.join(ways)}; or name another")
+
+
+def check_apart(first: tuple[str, Any], second: tuple[str, Any]) -> None:
+    """Refuse two outputs, each an option and its path if it is given, that are one file."""
+    if first[1] is not None and second[1] is not None and real(first[1]) == real(second[1]):
+        raise click.UsageError(f"{first[0]} and {second[0]} name the same file")
 
 
 def check_name(option: str, output: str | os.PathLike[str] | None, behind: str = "") -> None:

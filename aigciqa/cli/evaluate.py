@@ -12,6 +12,7 @@ import click
 from aigciqa.cli.common import (
     EXIT_DONE,
     EXIT_ERRORS,
+    check_apart,
     check_output,
     command,
     complain,
@@ -127,6 +128,7 @@ def main(
     for option, path in (("-o", output), ("--predictions", predictions), ("--plots", plots)):
         labels = (database.root / name for name in read if isinstance(name, str))
         check_output(option, path, [scores, *labels], is_folder=option == "--plots")
+    check_apart(("-o", output), ("--predictions", predictions))
     table: PrecomputedScores | None = None
     if scores is not None:
         table = PrecomputedScores.read(scores, dimensions=database.dimensions, columns=names)

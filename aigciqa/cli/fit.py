@@ -25,7 +25,7 @@ from aigciqa.cli.common import (
     unwritten,
 )
 from aigciqa.errors import InputError, LockedError, WeightsError
-from aigciqa.tables.text import printable
+from aigciqa.tables.text import encoded, printable
 
 if TYPE_CHECKING:
     from aigciqa.metric import Metric
@@ -102,7 +102,7 @@ def main(
 
             del given["seed"]
             for each in suggest_ratings(ratings, candidates, count, **given):
-                click.echo(os.fsencode(printable(each.image) if sys.stdout.isatty() else each.image))
+                click.echo(encoded(printable(each.image) if sys.stdout.isatty() else each.image))
     except (InputError, LockedError):
         raise
     except WeightsError as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from aigciqa.cli.common import check_output, command, complain, overwrite_option, writing
+from aigciqa.cli.common import check_apart, check_output, command, complain, overwrite_option, writing
 from aigciqa.tables.text import encoded
 
 _METHODS = ("p910", "bt500", "p913", "zscore", "mean")
@@ -63,8 +63,7 @@ def main(
         check_output(option, path, [votes])
         if path is not None:
             check_table(path)
-    if output is not None and output == raters:
-        raise click.UsageError("-o and --raters name the same file")
+    check_apart(("-o", output), ("--raters", raters))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         found = mean_opinion_scores(votes, method=method, scale=scale, question=question, by=by)

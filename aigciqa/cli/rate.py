@@ -125,6 +125,8 @@ def main(
     from aigciqa.utils.files import locked
 
     context = click.get_current_context()
+    if export is not None and delete_rater is not None:
+        raise click.UsageError("--export and --delete-rater: give one of them, then the other")
     check_name("--study", path, behind="-wal")  # of SQLite
     check_not_read("--study", None if _is_study(path) else path, images)
     check_output("--export", export, [*images, reference, path])
@@ -144,7 +146,7 @@ def main(
 
         given = _given(context)
         with writing():
-            study = _made(path, images, reference, anonymous, asked) if images else _going_on(path, given)
+            study = _made(path, images, reference, asked) if images else _going_on(path, given)
         signal.signal(signal.SIGTERM, terminate)
         with study, listen(host, port) as listening:
             with contextlib.suppress(KeyboardInterrupt, Terminated):  # how the server is stopped
@@ -231,7 +233,7 @@ def _going_on(path: str, given: Sequence[str]) -> Study:
     return study
 
 
-def _made(path: str, images: Sequence[str], reference: str | None, anonymous: bool, asked: Mapping[str, Any]) -> Study:
+def _made(path: str, images: Sequence[str], reference: str | None, asked: Mapping[str, Any]) -> Study:
     """The study of these images and settings: made, or if it is there, opened."""
     from aigciqa.evaluation.study import create_study, open_study
     from aigciqa.evaluation.study.creation import digest_of
@@ -247,7 +249,7 @@ def _made(path: str, images: Sequence[str], reference: str | None, anonymous: bo
     entries = [*others, *(entry for entry in rated if (entry.image, entry.other) not in apart)]
     _check_prompts(entries, settings)
     if not os.path.lexists(path):
-        return create_study(path, entries, settings, anonymous=anonymous)
+        return create_study(path, entries, settings)
     study = open_study(path)
     if study.digest != digest_of(entries, settings):
         study.close()

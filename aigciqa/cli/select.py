@@ -29,7 +29,7 @@ from aigciqa.compare.buckets import Buckets
 from aigciqa.errors import InputError
 from aigciqa.tables import provenance
 from aigciqa.tables.scores import read_table
-from aigciqa.tables.text import DECIMALS, printable
+from aigciqa.tables.text import DECIMALS, encoded, printable
 from aigciqa.utils.object_stores import scheme_of
 from aigciqa.utils.paths import counted, shown
 from aigciqa.utils.place_files import LASTING
@@ -143,7 +143,7 @@ def main(
     if apply and folder is None:
         raise click.UsageError("--apply puts images into a folder: name it with --to")
     if output is not None:
-        check_output("-o", output, [path])
+        check_output("-o", output, [path, listed])
         check_name("-o", output, behind=provenance.SUFFIX)
         check_output("-o", provenance.path_of(output))
     if folder is not None and os.path.lexists(folder) and not os.path.isdir(folder):
@@ -248,7 +248,7 @@ def _print_paths(rows: Sequence[Row], dimension: str, buckets: Buckets | None, w
         before = f"{buckets.of(row[dimension])}\t" if buckets is not None else ""
         before += f"{row[dimension]:.{DECIMALS}f}\t" if with_scores else ""
         image = printable(row["image"]) if sys.stdout.isatty() else row["image"]
-        click.echo(os.fsencode(f"{before}{image}"))
+        click.echo(encoded(f"{before}{image}"))
 
 
 def _in_order(steps: _Steps, refused: Container[Step]) -> Iterator[Step]:

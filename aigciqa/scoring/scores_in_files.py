@@ -69,7 +69,7 @@ def write_scores(
 
     Args:
         image: path of the file. A link is followed.
-        scores: name -> score; `nr-lite` becomes the property `aigciqa:nr-lite`.
+        scores: name -> score, a number or a tensor of one; `nr-lite` becomes the property `aigciqa:nr-lite`.
         score_range: (lowest, highest) score; the first of the scores then becomes one to five stars, `xmp:Rating`.
         sidecar: write `cat.png.xmp` beside `cat.png`, of any format.
 
@@ -90,11 +90,15 @@ def write_scores(
         >>> 'xmp:Rating="4"' in xmp, 'aigciqa:nr-lite="3.25"' in xmp
         (True, True)
     """
-    if not isinstance(scores, Mapping) or not scores or not all(map(math.isfinite, scores.values())):
+    try:
+        numbers = {each: float(score) for each, score in scores.items()}
+    except (AttributeError, TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several
+        numbers = {}
+    if not numbers or not all(map(math.isfinite, numbers.values())):
         raise InputError(f"scores are one or more finite numbers by name, as in {{'nr-lite': 3.2}}; got {scores!r}")
     name = at_home(os.fspath(image))
-    stars = None if score_range is None else stars_of(next(iter(scores.values())), *score_range)
-    (_write_beside if sidecar else _write_into)(name, _state_of(name), scores, stars)
+    stars = None if score_range is None else stars_of(next(iter(numbers.values())), *score_range)
+    (_write_beside if sidecar else _write_into)(name, _state_of(name), numbers, stars)
 
 
 def stars_of(score: float, low: float, high: float) -> int:

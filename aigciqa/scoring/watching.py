@@ -94,11 +94,11 @@ class Arrivals:
 
     def take_earlier(self, path: str, error: str | None, written: float) -> None:
         """Take a row of a table that an earlier run has `written`, in seconds since 1970."""
-        stamp = _stamp(path)
+        stamp, name = _stamp(path), utf8(path)
         is_changed = stamp is None or stamp[1] > written * 1e9
-        self.scored[path] = -1 if stamp is None or is_changed else stamp[1]
+        self.scored[name] = -1 if stamp is None or is_changed else stamp[1]
         if error is not None:
-            self.failed.add(path)
+            self.failed.add(name)
 
     def changed(self) -> int:
         """How many files have another modification time than when they were scored; those that are gone have not."""

@@ -67,7 +67,7 @@ class ColumnTable:
         return list(map(finite, cells))
 
 
-def read_columns(path: Path, columns: Sequence[str] = (), header: bool = True) -> ColumnTable:
+def read_columns(path: Path, columns: Sequence[str], header: bool = True) -> ColumnTable:
     """A table by its suffix: the first sheet of `.xlsx`, `.parquet`, `.json`, `.jsonl`, else CSV.
 
     CSV is in UTF-8, UTF-16 or Windows' code page, with commas, semicolons or tabs. Parquet may be a folder of parts.

@@ -57,8 +57,6 @@ def create_study(
     path: str | os.PathLike[str],
     entries: Iterable[Entry],
     settings: StudySettings | None = None,
-    *,
-    anonymous: bool = False,
 ) -> Study:
     """Make the file of a study, whole or not at all, and open it.
 
@@ -66,7 +64,6 @@ def create_study(
         path: of the SQLite file; nothing may be there.
         entries: its images, in any order.
         settings: how it is run; by default, one question on quality with five grades.
-        anonymous: whether there is one link by which anybody becomes a rater.
 
     Raises:
         OutputExistsError: something is there.
@@ -96,7 +93,7 @@ def create_study(
         os.chmod(unfinished, 0o600)  # it holds the raters' links
         with contextlib.closing(sqlite3.connect(unfinished, isolation_level=None)) as database:
             database.executescript(f"BEGIN; {schema.TABLES}")
-            _fill(database, entries, settings, anonymous)
+            _fill(database, entries, settings)
             database.execute("COMMIT")
         move(unfinished, os.fspath(path))
     return Study(path)
@@ -128,12 +125,11 @@ def _check_entries(entries: Sequence[Entry], settings: StudySettings) -> None:
                 )
 
 
-def _fill(database: sqlite3.Connection, entries: Sequence[Entry], settings: StudySettings, anonymous: bool) -> None:
+def _fill(database: sqlite3.Connection, entries: Sequence[Entry], settings: StudySettings) -> None:
     database.execute(
-        "INSERT INTO study VALUES (1, ?, ?, ?, ?, ?, ?, ?, NULL)",
-        [secrets.token_hex(4), new_secret(), new_secret(), new_secret() if anonymous else None, settings.to_json(),
-         digest_of(entries, settings), now()],
-    )  # fmt: skip
+        "INSERT INTO study VALUES (1, ?, ?, ?, NULL, ?, ?, ?, NULL)",
+        [secrets.token_hex(4), new_secret(), new_secret(), settings.to_json(), digest_of(entries, settings), now()],
+    )
     ids: dict[str, int] = {}
     for entry in entries:
         for name in (entry.image, entry.other, entry.reference):
