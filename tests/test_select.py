@@ -345,6 +345,7 @@ class TestInto:
         assert done.exit_code == 2
         assert "-o list.csv would overwrite list.csv, which is read" in done.stderr
 
+    @pytest.mark.usefixtures("scores")
     def test_names_that_no_file_has_are_printed(self) -> None:
         Path("half.json").write_text(json.dumps([{"image": "\ud83d.png", "metric": "nr-lite", "quality": 3.0}]))
         done = run("half.json")
