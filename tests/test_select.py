@@ -40,7 +40,7 @@ def row(image: str, quality: float | None, **cells: Any) -> dict[str, Any]:
 
 
 def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
-    sink = FileSink(str(path), COLUMNS)
+    sink = FileSink(str(path), COLUMNS, {"format": 1})
     sink.start()
     sink.write(rows)
     sink.close()
