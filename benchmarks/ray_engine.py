@@ -109,7 +109,7 @@ def print_costs(items: Sequence[aigciqa.Item], metric: Metric, folder: Path) -> 
     manifest = folder / "manifest.csv"
     manifest.write_text("".join(["image\n", *(f"{item.image}\n" for item in islice(cycle(items), LISTED))]))
     start = time.perf_counter()
-    found = (each for opener in open_sources([str(manifest)], sys.stdin.buffer) for each in opener())
+    found = (each for opener in open_sources([str(manifest)], sys.stdin.buffer, {}) for each in opener())
     bytes_listed = sum(row(number, shard).nbytes for number, shard in enumerate(shards(found, PART)))
     listed = LISTED / (time.perf_counter() - start)
 

@@ -51,7 +51,7 @@ def scored(*arguments: str, status: int = 0) -> list[dict[str, str]]:
 
 
 def items(path: str | Path) -> Iterator[aigciqa.Item]:
-    (source,) = open_sources([str(path)], io.BytesIO())
+    (source,) = open_sources([str(path)], io.BytesIO(), {})
     return (each.item for found in source() for each in opened(found))
 
 

@@ -291,7 +291,7 @@ class TestDataset:
         else:
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), manifest)
         found = sorted(read_images(str(manifest)).take_all(), key=lambda row: row["image"])
-        (opener,) = open_sources([str(manifest)], io.BytesIO())
+        (opener,) = open_sources([str(manifest)], io.BytesIO(), {})
         assert found == [
             {name: getattr(listed.item, name) for name in ("image", "reference", "group")} for listed in opener()
         ]

@@ -125,7 +125,7 @@ def to_record(row: Row, columns: Sequence[str]) -> Record:
 
 
 def rows_ahead(
-    item: Item, metrics: Iterable[str], columns: Sequence[str], filled: Iterable[str] = ()
+    item: Item, metrics: Iterable[str], columns: Sequence[str], filled: Iterable[str]
 ) -> list[dict[str, Any]]:
     """The rows that an item will have, but for scores, errors, and what is filled once its file is read (UNKNOWN)."""
     rows = [to_row(Record(item.image, item.reference, item.group, name, extra=item.extra), columns) for name in metrics]

@@ -142,9 +142,7 @@ def _without_nul(lines: Iterable[str]) -> Iterator[str]:
         yield line
 
 
-def swallows(
-    cells: Sequence[str], width: int, index: int, delimiter: str, names_image: Callable[[str], bool]
-) -> bool:
+def swallows(cells: Sequence[str], width: int, index: int, delimiter: str, names_image: Callable[[str], bool]) -> bool:
     """Whether a cell with line breaks holds rows of the file, which are told by their cell in the column `index`.
 
     In a row as wide as the header, what is a row of the file, or a part of one, has as many cells as that takes; a line
