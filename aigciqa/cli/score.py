@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aigciqa.cli.common import (
-    check_metrics,
+    check_metric_names,
     check_name,
     check_output,
     check_references,
@@ -261,7 +261,7 @@ def _check(given: SimpleNamespace) -> None:
         check_name("-o", given.output, behind=provenance.SUFFIX)
     check_output("--maps", given.maps, is_folder=True)
     check_report(given.report, [*given.images, given.reference])
-    check_metrics(given.names, given.weights)
+    check_metric_names(given.names, given.weights)
 
 
 def _print_scores(

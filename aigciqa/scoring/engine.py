@@ -121,7 +121,7 @@ def score_files(
         raise InputError(f"maps is None, 'coarse' or 'dense'; got {maps!r}")
     if decoder not in DECODERS:
         raise InputError(f"decoder is one of {', '.join(DECODERS)}; got {decoder!r}")
-    check_metrics(metrics, decoder, uncertainty, percentiles)
+    check_abilities(metrics, decoder, uncertainty, percentiles)
     items = items_of(images, references, metrics)
     wanted(generation, group_by)  # or an error
 
@@ -137,7 +137,7 @@ def score_files(
     return records()  # arguments are checked before the first record is asked for
 
 
-def check_metrics(metrics: Sequence[Metric], decoder: Decoder, uncertainty: bool, percentiles: bool) -> None:
+def check_abilities(metrics: Sequence[Metric], decoder: Decoder, uncertainty: bool, percentiles: bool) -> None:
     """Raise InputError unless all metrics can do what `score_files` is asked for."""
     for metric in metrics:
         if decoder == "nvjpeg" and metric.device.type != "cuda":
