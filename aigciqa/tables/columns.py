@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: What a manifest says of an image that the engine needs.
 MANIFEST_COLUMNS = ("image", "reference", "group")
 LEADING_COLUMNS = (*MANIFEST_COLUMNS, "metric")
-#: Decimals of a score in a file: finer than float32 resolves a score.
+#: Decimals of a score in a file: finer than the 1e-5 within which the engine reproduces it.
 DECIMALS = 6
 
 #: A cell that is not known yet.
