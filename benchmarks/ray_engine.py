@@ -62,7 +62,7 @@ def main() -> None:
         checkpoint = folder / "checkpoint"
         aigciqa.create_metric(options.metric, weights="default" if embedded else None).save_pretrained(checkpoint)
         metric = aigciqa.create_metric(options.metric, weights=str(checkpoint), dtype=options.dtype)
-        parts = Parts(str(folder / "scores.parquet"), columns_of(metric.dimensions))
+        parts = Parts(str(folder / "scores.parquet"), columns_of(metric.dimensions), {"format": 1})
         ways: dict[str, Callable[[], float]] = {
             "local": lambda: local_rate(items, metric, options.part_size),
             "ray": lambda: ray_rate(items, metric, parts, options.part_size),
@@ -109,7 +109,7 @@ def print_costs(items: Sequence[aigciqa.Item], metric: Metric, folder: Path) -> 
     manifest = folder / "manifest.csv"
     manifest.write_text("".join(["image\n", *(f"{item.image}\n" for item in islice(cycle(items), LISTED))]))
     start = time.perf_counter()
-    found = (each for opener in open_sources([str(manifest)], sys.stdin.buffer) for each in opener())
+    found = (each for opener in open_sources([str(manifest)], sys.stdin.buffer, {}) for each in opener())
     bytes_listed = sum(row(number, shard).nbytes for number, shard in enumerate(shards(found, PART)))
     listed = LISTED / (time.perf_counter() - start)
 
@@ -127,7 +127,7 @@ def print_costs(items: Sequence[aigciqa.Item], metric: Metric, folder: Path) -> 
         summary.add([to_row(record, columns) for record in pickle.loads(pickled)])
     taken = LISTED / (time.perf_counter() - start)
 
-    parts = Parts(str(folder / "sizes.parquet"), columns)
+    parts = Parts(str(folder / "sizes.parquet"), columns, {"format": 1})
     parts.begin(keep=False)
     parts.write(0, [to_row(record, columns) for record in records])
     written = sum(part.stat().st_size for part in Path(parts.path).iterdir()) / PART

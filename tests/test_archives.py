@@ -39,7 +39,7 @@ process, ceiling = psutil.Process(), int(sys.argv[1])
 before = process.memory_info()
 if resource is not None:
     resource.setrlimit(resource.RLIMIT_AS, (before.vms + ceiling,) * 2)
-for opener in open_sources(sys.argv[2:], sys.stdin.buffer):
+for opener in open_sources(sys.argv[2:], sys.stdin.buffer, {}):
     for found in opener():
         for each in opened(found):
             print(json.dumps([each.item.image, len(each.item.content or b""), each.item.error]))

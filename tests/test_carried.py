@@ -51,7 +51,7 @@ def scored(*arguments: str, status: int = 0) -> list[dict[str, str]]:
 
 
 def items(path: str | Path) -> Iterator[aigciqa.Item]:
-    (source,) = open_sources([str(path)], io.BytesIO())
+    (source,) = open_sources([str(path)], io.BytesIO(), {})
     return (each.item for found in source() for each in opened(found))
 
 
@@ -346,7 +346,7 @@ class TestFormulas:
             to_row(Record(f"{odd}.png", odd, odd, "m", {"quality": -1.0}, odd, extra={"=cmd": odd}), columns)
             for odd in self.ODD
         ]
-        sink = FileSink(str(path), columns)
+        sink = FileSink(str(path), columns, {"format": 1})
         sink.start()
         sink.write(rows)
         sink.close()
@@ -357,7 +357,7 @@ class TestFormulas:
         assert [{name: cell or None for name, cell in row.items()} for row in read_rows(str(path))] == [
             {name: None if cell is None else str(cell) for name, cell in row.items()} for row in expected
         ]
-        again = FileSink(str(path), columns)
+        again = FileSink(str(path), columns, {"format": 1})
         assert list(again.recover(iter(rows), 1)) == expected
         again.close()
         assert [row["image"] for row in PrecomputedScores.read(path).rows] == [row["image"].strip() for row in rows]

@@ -360,7 +360,7 @@ class TestResume:
         path = tmp_path / f"t.{suffix}"
 
         def finish(resume: bool) -> int:
-            sink = FileSink(str(path), columns)
+            sink = FileSink(str(path), columns, {"format": 1})
             done = list(sink.recover(iter(rows), block=2)) if resume else sink.start() or []
             assert done == rows[: len(done)]
             assert len(done) % 2 == 0

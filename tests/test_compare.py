@@ -55,7 +55,7 @@ def rows(folder: str, mean: float, count: int = 20, suffix: str = ".png", **cell
 
 
 def table(path: Path, *parts: Sequence[Mapping[str, Any]]) -> str:
-    sink = FileSink(str(path), columns_of(DIMENSIONS))
+    sink = FileSink(str(path), columns_of(DIMENSIONS), {"format": 1})
     sink.start()
     sink.write([row for part in parts for row in part])
     sink.close()
@@ -675,7 +675,7 @@ class TestCheckpoints:
     def test_one_table_is_divided_by_a_column(self, tmp_path: Path) -> None:
         parts = {"sdxl": rows("a", 3), "flux": rows("b", 4)}
         columns = (*columns_of(DIMENSIONS), "model", "checkpoint")
-        sink = FileSink(str(tmp_path / "all.csv"), columns)
+        sink = FileSink(str(tmp_path / "all.csv"), columns, {"format": 1})
         sink.start()
         for number, (model, part) in enumerate(parts.items()):
             sink.write([{**each, "model": model, "checkpoint": f"step-{10 - number}"} for each in part])

@@ -715,7 +715,7 @@ def test_a_dimension_of_ones_own_is_in_every_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".jsonl", ".parquet"])
 def test_scores_are_read_in_every_format_that_is_written(suffix: str, tmp_path: Path) -> None:
     columns = columns_of(["quality"])
-    sink = FileSink(str(tmp_path / f"scores{suffix}"), columns)
+    sink = FileSink(str(tmp_path / f"scores{suffix}"), columns, {"format": 1})
     sink.start()
     records = [
         Record("0.png", None, None, "nr-lite", {"quality": 2.5}),

@@ -152,7 +152,7 @@ def test_a_damaged_manifest_is_listed_up_to_the_damage(folder: Path, good: int) 
     page = group.column(0).data_page_offset
     data[page + 15 : page + 60] = b"\xff" * 45
     (folder / "t.parquet").write_bytes(data)
-    (opener,) = open_sources(["t.parquet"], io.BytesIO())
+    (opener,) = open_sources(["t.parquet"], io.BytesIO(), {})
     items = [found.item for found in opener()]
     assert [item.image for item in items] == [*rows["image"][:good], ""]
     assert (items[-1].error or "").startswith(f"t.parquet: row {good + 1}: not Parquet: ")

@@ -707,7 +707,7 @@ def _broken(path: str) -> bool:
 
 def test_a_folder_lists_odd_names_and_links(tmp_path: Path) -> None:
     expected = _odd_folder(tmp_path / "odd")
-    (opener,) = open_sources([str(tmp_path / "odd")], io.BytesIO())
+    (opener,) = open_sources([str(tmp_path / "odd")], io.BytesIO(), {})
     assert [found.item.image for found in opener()] == expected
 
 

@@ -50,11 +50,11 @@ def score(*arguments: str) -> Result:
 
 class TestFolders:
     def test_what_macos_puts_beside_images_is_skipped(self, folder: Path) -> None:
-        (opener,) = open_sources([str(folder)], io.BytesIO())
+        (opener,) = open_sources([str(folder)], io.BytesIO(), {})
         assert [found.relative for found in opener()] == ["a.png", "sub/b.png"]
 
     def test_in_an_object_store_as_well(self, folder: Path) -> None:
-        (opener,) = open_sources([f"file://{folder}"], io.BytesIO())
+        (opener,) = open_sources([f"file://{folder}"], io.BytesIO(), {})
         assert [found.item.image for found in opener()] == [f"file://{folder}/a.png", f"file://{folder}/sub/b.png"]
 
     def test_one_that_is_named_is_an_error(self, folder: Path) -> None:

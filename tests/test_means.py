@@ -143,7 +143,7 @@ def test_terminal_report_and_comparison_give_the_same_interval(tmp_path: Path) -
     cells = {line[0]: line for line in cells_of(page, 'id="summary"')[1:-1]}
     assert {name: f"{line[5]} [{line[6].replace(' to ', ', ')}]" for name, line in cells.items()} == terminal
 
-    sink = FileSink(str(tmp_path / "scores.csv"), COLUMNS)
+    sink = FileSink(str(tmp_path / "scores.csv"), COLUMNS, {"format": 1})
     sink.start()
     sink.write(rows)
     sink.close()

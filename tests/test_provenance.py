@@ -173,7 +173,7 @@ class TestResume:
         assert os.listdir(tmp_path / "t.parquet") == []
 
     def test_parts_that_were_removed_are_missed(self, tmp_path: Path) -> None:
-        parts = Parts(str(tmp_path / "t.parquet"), COLUMNS)
+        parts = Parts(str(tmp_path / "t.parquet"), COLUMNS, {"format": 1})
         parts.begin(keep=False)
         parts.write(1, [])
         with pytest.raises(OSError, match=r"1 parts of .* were removed during the run, such as part-00000000\.parquet"):
@@ -184,12 +184,15 @@ class TestJournal:
     """What stands where a table is to go, and is none, stays."""
 
     def sink(self, path: Path) -> FileSink:
-        return FileSink(str(path), COLUMNS)
+        return FileSink(str(path), COLUMNS, {"format": 1})
 
     @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
     @pytest.mark.parametrize("content", [b"image,quality\ra.png,1\r", b"my notes", b'{"a": 1}', b"a\0b\n", b"\xff" * 9])
     def test_a_file_without_a_whole_row_is_refused(self, tmp_path: Path, suffix: str, content: bytes) -> None:
         path = tmp_path / f"t.{suffix}"
+        sink = self.sink(path)
+        sink.start()
+        sink.abandon()
         path.write_bytes(content)
         with pytest.raises(SourceError, match=r"can't resume: .*t\."):
             list(self.sink(path).recover(iter([]), 1))

@@ -270,7 +270,7 @@ def test_what_aigciqa_mos_writes(folder: Path) -> None:
 def test_what_aigciqa_score_writes_with_ratings_carried_along(folder: Path, suffix: str) -> None:
     """Scores of the metric are none of people; a carried column may be called NAME_given."""
     columns = columns_of(("quality", "overall"), ("quality_given", "votes", "seed"))
-    sink = FileSink(str(folder / f"scores{suffix}"), columns)
+    sink = FileSink(str(folder / f"scores{suffix}"), columns, {"format": 1})
     sink.start()
     for metric in ("nr-lite", "fr-lite"):
         for name, score in RATED:

@@ -159,7 +159,7 @@ class TestCommand:
         assert_equal(table(folder / "ray.parquet"), expected)
 
     def test_what_stops_an_actor_is_handed_on(self, folder: Path) -> None:
-        parts = Parts(str(folder / "scores.parquet"), columns_of(["quality"]))
+        parts = Parts(str(folder / "scores.parquet"), columns_of(["quality"]), {"format": 1})
         parts.begin(keep=False)
         setup = Setup([aigciqa.create_metric("nr-lite")], fast=False, device=None)
         scorer = shards._ShardScorer(setup, parts, ray.cloudpickle.dumps(lambda found: found.item))
@@ -291,7 +291,7 @@ class TestDataset:
         else:
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), manifest)
         found = sorted(read_images(str(manifest)).take_all(), key=lambda row: row["image"])
-        (opener,) = open_sources([str(manifest)], io.BytesIO())
+        (opener,) = open_sources([str(manifest)], io.BytesIO(), {})
         assert found == [
             {name: getattr(listed.item, name) for name in ("image", "reference", "group")} for listed in opener()
         ]

@@ -246,7 +246,7 @@ class TestObjectStore:
         assert [row["image"] for row in invoke(str(tmp_path / "list.csv"))] == [f"{bucket}/gen/b.png"]
 
     def test_tables_in_parts(self, bucket: str) -> None:
-        parts = Parts(f"{bucket}/out/scores.parquet", columns_of(["quality"]))
+        parts = Parts(f"{bucket}/out/scores.parquet", columns_of(["quality"]), {"format": 1})
         parts.begin(keep=True)
         rows = [
             to_row(aigciqa.Record(f"{n}.png", None, None, "m", {"quality": n / 8}), parts.columns) for n in range(3)
@@ -260,7 +260,7 @@ class TestObjectStore:
         with pytest.raises(SourceError, match=r"is of another run: it has part-00000001.parquet, this run 1 parts"):
             parts.check(1)
         with pytest.raises(SourceError, match="is of another run: its columns are image, "):
-            Parts(parts.path, columns_of(["overall"])).read(0)
+            Parts(parts.path, columns_of(["overall"]), {"format": 1}).read(0)
         parts.begin(keep=False)
         assert object_stores.names_in(parts.path) == []
 
@@ -271,7 +271,7 @@ class TestObjectStore:
 
 
 def test_a_table_in_parts_is_a_table_and_a_manifest(write_images: Write, tmp_path: Path) -> None:
-    parts = Parts(str(tmp_path / "scores.parquet"), columns_of(["quality"]))
+    parts = Parts(str(tmp_path / "scores.parquet"), columns_of(["quality"]), {"format": 1})
     parts.begin(keep=False)
     images = write_images("gen", "a.png", "b.png", "c.png")
     rows = [to_row(aigciqa.Record(image, None, "g", "m", {"quality": 2.5}), parts.columns) for image in images]

@@ -42,7 +42,7 @@ def row(image: str, quality: float | None, **cells: Any) -> dict[str, Any]:
 
 
 def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
-    sink = FileSink(str(path), COLUMNS)
+    sink = FileSink(str(path), COLUMNS, {"format": 1})
     sink.start()
     sink.write(rows)
     sink.close()
@@ -222,7 +222,7 @@ class TestWhich:
 
     def test_an_image_counts_once(self) -> None:
         rows = [row("x/1.png", 1.0), row("x/./1.png", 2.0), row("x/2.png", 0.5)]
-        found = select(rows, Criteria("quality", keep=2))
+        found = select(rows, Criteria("quality", {}, {}, keep=2, best=True, per=None, listed=None))
         assert [each["quality"] for each in found.rows] == [1.0, 0.5]
         assert (found.offered, found.repeated) == (2, 1)
 

@@ -243,6 +243,7 @@ def test_arguments_are_said_as_options(name: str, text: str, words: str) -> None
     [
         (("score", "gen", "--device", "gpu"), "--device gpu: expected cpu, cuda, cuda:1 or mps. Did you mean cuda?"),
         (("score", "gen", "--device", "cdua"), "Did you mean cuda?"),
+        (("score", "gen", "--engine", "ray", "-o", "t.parquet", "--device", "gpu"), "--device gpu: expected cpu"),
         (("score", "gen", "--device", "CPU"), "Did you mean cpu?"),
         (("score", "gen", "--weights", "t.csv"), "--weights t.csv is a file, and a checkpoint is a folder"),
         (("score", "gen", "--weights", "best.pt"), "aigciqa convert makes one of a .pt file"),

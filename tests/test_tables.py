@@ -24,7 +24,7 @@ RECORDS = (
 
 
 def written(path: Path) -> Path:
-    sink = FileSink(str(path), COLUMNS)
+    sink = FileSink(str(path), COLUMNS, {"format": 1})
     sink.start()
     sink.write([to_row(record, COLUMNS) for record in RECORDS])
     sink.close()

@@ -233,7 +233,7 @@ class TestOnesOwnDimension:
     def test_it_is_a_column_of_parts(self, tmp_path: Path) -> None:
         columns = columns_of(["aesthetics"], ["seed"])
         record = Record("a.png", None, "g", "nr-mine", {"aesthetics": 7.5}, extra={"seed": "1"})
-        parts = Parts(str(tmp_path / "t.parquet"), columns)
+        parts = Parts(str(tmp_path / "t.parquet"), columns, {"format": 1})
         parts.begin(keep=False)
         parts.write(0, [to_row(record, columns)])
         (row,) = parts.read(0) or []

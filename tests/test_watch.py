@@ -400,18 +400,18 @@ def test_a_table_of_other_options_is_not_resumed(run: Callable[[Script], None], 
 def test_a_table_is_gone_on_with_after_whole_images(tmp_path: Path) -> None:
     columns, path = columns_of(["quality"]), tmp_path / "scores.csv"
     scores = [Record(f"{name}.png", None, None, by, {"quality": 1.0}) for name in "ba" for by in ("m", "n")]
-    sink = FileSink(str(path), columns)
+    sink = FileSink(str(path), columns, {"format": 1})
     sink.start()
     sink.write([to_row(each, columns) for each in scores[:3]])
     sink.abandon()
-    again = FileSink(str(path), columns)
+    again = FileSink(str(path), columns, {"format": 1})
     assert [(row["image"], row["metric"]) for row in again.recover(None, 2)] == [("b.png", "m"), ("b.png", "n")]
     again.write([to_row(each, columns) for each in scores[2:]])
     again.close()
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:2] + lines[3:]))  # without a row in the middle
     with pytest.raises(ValueError, match="is of another run"):
-        list(FileSink(str(path), columns).recover(None, 2))
+        list(FileSink(str(path), columns, {"format": 1}).recover(None, 2))
 
 
 def test_an_empty_folder_may_be_watched_and_may_vanish(

@@ -317,7 +317,7 @@ def check_there(images: Sequence[str]) -> None:
     raise click.UsageError(f"{shown(images)}: no such file or folder")
 
 
-def check_metrics(names: Sequence[str], weights: str) -> None:
+def check_metric_names(names: Sequence[str], weights: str) -> None:
     """Refuse metrics that are unknown or named twice, and weights that would be those of several."""
     for name in names:
         metric_info(name)

@@ -16,7 +16,7 @@ import click
 from aigciqa.cli.common import (
     EXIT_DONE,
     EXIT_ERRORS,
-    check_metrics,
+    check_metric_names,
     check_output,
     check_references,
     check_report,
@@ -195,7 +195,7 @@ def _score_folders(
     from aigciqa.scoring import matching, sources
     from aigciqa.scoring.engine import Engine
 
-    check_metrics(names, weights)
+    check_metric_names(names, weights)
     skipped: sources.Skipped = {}
     openers = sources.open_sources(folders, sys.stdin.buffer, skipped)
     references = matching.references_from(reference) if reference is not None else None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aigciqa.cli.common import (
-    check_metrics,
+    check_metric_names,
     check_name,
     check_output,
     check_references,
@@ -158,6 +158,10 @@ def main(
     if quiet:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of downloads
     if engine == "ray":
+        from aigciqa.utils.hardware import check_device
+
+        if device is not None:
+            check_device(device, is_here=False)
         from aigciqa.integrations.ray import Setup  # before metrics are loaded: the extra may be missing
 
         metrics = load_metrics(names, weights, None, "float32" if dtype == "auto" else dtype, dimension)
@@ -257,7 +261,7 @@ def _check(given: SimpleNamespace) -> None:
         check_name("-o", given.output, behind=provenance.SUFFIX)
     check_output("--maps", given.maps, is_folder=True)
     check_report(given.report, [*given.images, given.reference])
-    check_metrics(given.names, given.weights)
+    check_metric_names(given.names, given.weights)
 
 
 def _print_scores(

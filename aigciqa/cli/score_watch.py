@@ -56,11 +56,11 @@ class WatchRun:
         self, metrics: Sequence[Metric], scoring: Mapping[str, Any], options: Mapping[str, Any], resume: bool
     ) -> None:
         """Write or print scores until a signal comes."""
-        from aigciqa.scoring.engine import Engine, check_metrics
+        from aigciqa.scoring.engine import Engine, check_abilities
         from aigciqa.scoring.sinks import FileSink, begun
         from aigciqa.scoring.to_file import describe, write_records
 
-        check_metrics(metrics, scoring["decoder"], scoring["uncertainty"], scoring["percentiles"])
+        check_abilities(metrics, scoring["decoder"], scoring["uncertainty"], scoring["percentiles"])
         output, columns = self.run.output, self.run.columns
         with contextlib.closing(Engine(metrics, **scoring)) as engine, ending(self.watch.stop):
             records = self._records(engine)

@@ -121,7 +121,7 @@ def _train(
         The metric, and how many images the test part has.
     """
     import aigciqa
-    from aigciqa.errors import InputError, LockedError, OutputExistsError, TrainingError, WeightsError
+    from aigciqa.errors import InputError, LockedError, TrainingError, WeightsError
     from aigciqa.training.trainer import Settings, train
     from aigciqa.utils.hardware import keep_memory
 
@@ -134,8 +134,6 @@ def _train(
         split = data.split(protocol, seed=settings["seed"])
         settings["dimensions"] = settings["dimensions"] or data.dimensions
         return train(data, split, Settings(**settings), output, **options, progress=progress), len(split.test)
-    except OutputExistsError as error:
-        raise click.UsageError(str(error)) from None
     except (InputError, LockedError):
         raise
     except (WeightsError, TrainingError) as error:

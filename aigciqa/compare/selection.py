@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from aigciqa.compare.buckets import Buckets
@@ -31,12 +31,12 @@ class Criteria:
     """What is asked for; an image has to meet all of it."""
 
     dimension: str  # the score that ranks
-    minimum: Mapping[str, float] = field(default_factory=dict)  # dimension -> lowest score allowed
-    maximum: Mapping[str, float] = field(default_factory=dict)  # dimension -> highest score allowed
-    keep: int | None = None  # how many are kept, best or worst first; None: all, in the table's order
-    best: bool = True  # keep the highest scores, or the lowest
-    per: str | None = None  # rank within each value of this column, and keep so many of each; None: of all
-    listed: frozenset[str] | None = None  # absolute paths of the only images to choose from; None: all
+    minimum: Mapping[str, float]  # dimension -> lowest score allowed
+    maximum: Mapping[str, float]  # dimension -> highest score allowed
+    keep: int | None  # how many are kept, best or worst first; None: all, in the table's order
+    best: bool  # keep the highest scores, or the lowest
+    per: str | None  # rank within each value of this column, and keep so many of each; None: of all
+    listed: frozenset[str] | None  # absolute paths of the only images to choose from; None: all
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,12 @@ from aigciqa.errors import InputError
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8\xff"
+#: Of a TIFF, and of EXIF data: signature -> the order of its bytes, as `struct` has it.
+TIFF_SIGNATURES = {b"II*\0": "<", b"MM\0*": ">"}
+#: What the content of a text chunk of a PNG with XMP, and of an APP1 segment of a JPEG with XMP or EXIF, begins with.
+PNG_XMP = b"XML:com.adobe.xmp\0"
+JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+JPEG_EXIF = b"Exif\0\0"
 #: The marker of a JPEG behind which its pixels follow.
 START_OF_SCAN = 0xDA
 #: Where a WebP's chunks begin: behind `RIFF`, a length and `WEBP`.

@@ -12,8 +12,12 @@ from PIL import Image
 
 from aigciqa.errors import InputError
 from aigciqa.images.chunks import (
+    JPEG_EXIF,
     JPEG_SIGNATURE,
+    JPEG_XMP,
     PNG_SIGNATURE,
+    PNG_XMP,
+    TIFF_SIGNATURES,
     WEBP_HEADER,
     boxes,
     is_webp,
@@ -32,13 +36,13 @@ _OTHERS = frozenset(
     b"tEXt zTXt iTXt tIME pHYs cHRM cICP mDCV cLLI bKGD hIST sBIT sPLT oFFs pCAL sCAL sTER caBX acTL fcTL fdAT".split()
 )
 #: Texts in which Pillow finds an orientation, if there is none in eXIf; how long it takes one to be.
-_TURNING = {b"iTXt": b"XML:com.adobe.xmp\0\0", b"tEXt": b"Raw profile type exif\0", b"zTXt": b"Raw profile type exif\0"}
+_TURNING = {b"iTXt": PNG_XMP + b"\0", b"tEXt": b"Raw profile type exif\0", b"zTXt": b"Raw profile type exif\0"}
 _MAX_TEXT = 2**20
 #: Segments of a JPEG that matter, and how long they are at least: JFIF, EXIF, XMP, ICC profile, Adobe's transform.
 _SEGMENTS = {
     (0xE0, b"JFIF\0"): 14,
-    (0xE1, b"Exif\0\0"): 6,
-    (0xE1, b"http://ns.adobe.com/xap/1.0/\0"): 29,
+    (0xE1, JPEG_EXIF): 6,
+    (0xE1, JPEG_XMP): 29,
     (0xE2, b"ICC_PROFILE\0"): 14,
     (0xEE, b"Adobe"): 12,
 }
@@ -50,7 +54,6 @@ _JPEG2000_SIGNATURE = b"\0\0\0\x0cjP  \r\n\x87\n"
 _BOXES = frozenset({b"jP  ", b"ftyp", b"jp2h", b"jp2c"})
 #: Length of a box that names a colour space, at least.
 _COLOUR_BOX = 15
-_TIFF_SIGNATURES = {b"II*\0": "<", b"MM\0*": ">"}
 #: Text, resolution, XMP, IPTC and Photoshop's data in a TIFF, and the bytes that a value takes, by type.
 _TIFF_TEXTS = frozenset({269, 270, 271, 272, 282, 283, 285, 305, 306, 315, 316, 700, 33432, 33723, 34377, 37724})
 _TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
@@ -79,7 +82,7 @@ def without_metadata(data: bytes) -> tuple[bytes, bytes | None]:
         return _image_of_gif(data), None
     if is_webp(data):
         return _image_of_webp(data), None
-    return _image_of_tiff(data) if data[:4] in _TIFF_SIGNATURES else data, None
+    return _image_of_tiff(data) if data[:4] in TIFF_SIGNATURES else data, None
 
 
 def is_whole(image: Image.Image, data: bytes) -> bool:
@@ -157,7 +160,7 @@ def _image_of_tiff(data: bytes) -> bytes:
 
     Pillow reads no directory beyond such an entry.
     """
-    order, changed = _TIFF_SIGNATURES[data[:4]], None
+    order, changed = TIFF_SIGNATURES[data[:4]], None
     (start,) = struct.unpack_from(order + "I", data, 4)
     count = struct.unpack_from(order + "H", data, start)[0] if start + 2 <= len(data) else 0
     for entry in range(start + 2, min(start + 2 + 12 * count, len(data) - 11), 12):

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from aigciqa.errors import InputError
 from aigciqa.utils.extras import needs_extra
@@ -19,7 +20,7 @@ from aigciqa.utils.extras import needs_extra
 SUFFIX = ".parquet"
 #: Images, and bytes of them, that are kept for threads that come a little late.
 _KEPT_IMAGES, _KEPT_BYTES = 32, 8 << 20
-#: Of a file, read at a time; without it, pyarrow reads all images of a row group at once.
+#: Of a column, read at a time; without it, pyarrow reads all of a row group at once.
 _BUFFER_BYTES = 1 << 20
 
 
@@ -30,6 +31,13 @@ class Place:
     file: str
     column: str
     row: int
+
+
+def open_parquet(path: str) -> Any:
+    """A `pyarrow.parquet.ParquetFile`, which is read little by little."""
+    with needs_extra("parquet", "Parquet files need pyarrow"):
+        from pyarrow import parquet
+    return parquet.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
 
 
 def path_of(file: str, column: str, row: int, name: str | None) -> str:
@@ -76,10 +84,7 @@ class _Reader:
     """Reads the images of a column, forward."""
 
     def __init__(self, file: str, column: str) -> None:
-        with needs_extra("parquet", "Parquet files need pyarrow"):
-            from pyarrow import parquet
-
-        self.file = parquet.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+        self.file = open_parquet(file)
         names = [self.file.schema.column(number).path for number in range(len(self.file.schema.names))]
         found = [name for name in (column, f"{column}.bytes") if name in names]
         if not found:

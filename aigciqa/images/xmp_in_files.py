@@ -13,7 +13,9 @@ from typing import TypeAlias
 from aigciqa.errors import InputError
 from aigciqa.images.chunks import (
     JPEG_SIGNATURE,
+    JPEG_XMP,
     PNG_SIGNATURE,
+    PNG_XMP,
     START_OF_SCAN,
     is_webp,
     jpeg_segments,
@@ -25,8 +27,6 @@ from aigciqa.images.xmp import MAX_PACKET
 #: Of a file: what stays is not copied, since it may be long.
 Pieces: TypeAlias = "tuple[bytes | memoryview, ...]"
 
-_PNG_KEYWORD = b"XML:com.adobe.xmp\0"
-_JPEG_NAME = b"http://ns.adobe.com/xap/1.0/\0"
 _APP0, _APP1, _APP2 = 0xE0, 0xE1, 0xE2
 #: The most that fits in a segment of a JPEG, with its length.
 _MAX_SEGMENT = 0xFFFF
@@ -68,11 +68,11 @@ def _places(data: bytes) -> Iterator[tuple[int, int]]:
     """Start and end of the chunks or segments with XMP."""
     if data.startswith(PNG_SIGNATURE):
         for kind, start, end in png_chunks(data):
-            if kind == b"iTXt" and data.startswith(_PNG_KEYWORD, start + 8):
+            if kind == b"iTXt" and data.startswith(PNG_XMP, start + 8):
                 yield start, end
     elif data.startswith(JPEG_SIGNATURE):
         for marker, start, end in jpeg_segments(data):
-            if marker == _APP1 and data.startswith(_JPEG_NAME, start + 4):
+            if marker == _APP1 and data.startswith(JPEG_XMP, start + 4):
                 yield start, end
     elif is_webp(data):
         for kind, start, end in webp_chunks(data):
@@ -83,10 +83,10 @@ def _places(data: bytes) -> Iterator[tuple[int, int]]:
 def _packet(data: bytes, start: int, end: int) -> bytes:
     """The packet in the chunk or segment that begins and ends there."""
     if data.startswith(JPEG_SIGNATURE):
-        return data[start + 4 + len(_JPEG_NAME) : end]
+        return data[start + 4 + len(JPEG_XMP) : end]
     if is_webp(data):
         return data[start + 8 : start + 8 + int.from_bytes(data[start + 4 : start + 8], "little")]
-    flags, rest = data[start + 8 + len(_PNG_KEYWORD) :][:2], data[start + 10 + len(_PNG_KEYWORD) : end - 4]
+    flags, rest = data[start + 8 + len(PNG_XMP) :][:2], data[start + 10 + len(PNG_XMP) : end - 4]
     texts = rest.split(b"\0", 2)  # language, translated keyword, packet
     if len(texts) < 3 or flags not in (b"\0\0", b"\1\0"):
         raise InputError("its XMP is damaged")
@@ -107,7 +107,7 @@ def _put_in_png(data: bytes, packet: bytes, place: tuple[int, int] | None) -> Pi
     if pixels is None:
         raise InputError("broken PNG: it has no pixels")
     start, end = place or (pixels, pixels)
-    content = b"iTXt" + _PNG_KEYWORD + b"\0\0\0\0" + packet
+    content = b"iTXt" + PNG_XMP + b"\0\0\0\0" + packet
     checksum = struct.pack(">I", zlib.crc32(content))
     view = memoryview(data)
     return view[:start], struct.pack(">I", len(content) - 4), content, checksum, view[end:]
@@ -120,13 +120,13 @@ def _put_in_jpeg(data: bytes, packet: bytes, place: tuple[int, int] | None) -> P
         raise InputError("broken JPEG: its segments don't follow each other up to its pixels")
     if any(marker == _APP2 and data.startswith(b"MPF\0", start + 4) for marker, start, _ in segments):
         raise InputError("a JPEG of several pictures, whose places in the file would change")
-    length = 2 + len(_JPEG_NAME) + len(packet)
+    length = 2 + len(JPEG_XMP) + len(packet)
     if length > _MAX_SEGMENT:
         raise InputError(f"its XMP would have {len(packet):,} bytes: more than a JPEG's segment holds")
     behind = next(start for marker, start, _ in segments if marker not in (_APP0, _APP1))
     start, end = place or (behind, behind)
     view = memoryview(data)
-    return view[:start], struct.pack(">BBH", 0xFF, _APP1, length), _JPEG_NAME, packet, view[end:]
+    return view[:start], struct.pack(">BBH", 0xFF, _APP1, length), JPEG_XMP, packet, view[end:]
 
 
 def _put_in_webp(data: bytes, packet: bytes, place: tuple[int, int] | None) -> Pieces:

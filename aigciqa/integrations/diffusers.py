@@ -212,9 +212,7 @@ class PictureScorer:
         return os.fspath(reference) if isinstance(reference, (str, os.PathLike)) else None
 
     def _made_by(self) -> dict[str, Any]:
-        simple = {
-            name: value for name, value in self.pipeline_arguments.items() if isinstance(value, (str, int, float))
-        }
+        simple = {name: value for name, value in self.pipeline_arguments.items() if _is_simple(value)}
         return describe([self.metric], self.metric.dimensions, None, {"folder": ".", **simple})
 
     def _parameters(self, pipeline: Callable[..., Any], record: Record, picture: Image) -> str:

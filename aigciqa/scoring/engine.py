@@ -68,10 +68,11 @@ def score_files(
     """Score files, lazily.
 
     Files are decoded in threads; memory does not grow with their number, and at most
-    `aigciqa.utils.memory.CONTENT_BYTES` of encoded images are held at a time. Scores do not depend on `batch_size` or
-    `workers`. Each distinct reference is decoded and encoded once (the latest 1,024 are remembered). A file whose
-    reading or decoding hangs in one of the threads times out after two minutes; what hangs in the caller's does not:
-    with `workers=0`, or where the system does not say when a reference was changed.
+    `aigciqa.utils.memory.CONTENT_BYTES` of encoded images are held at a time. With another `batch_size`, or number of
+    `workers`, scores in float32 change by less than 1e-5. Each distinct reference is decoded and encoded once (the
+    latest 1,024 are remembered). A file whose reading or decoding hangs in one of the threads times out after two
+    minutes; what hangs in the caller's does not: with `workers=0`, or where the system does not say when a reference
+    was changed.
 
     Args:
         images: any iterable of paths, or of `Item` objects, which carry reference and group of their own.
@@ -121,7 +122,7 @@ def score_files(
         raise InputError(f"maps is None, 'coarse' or 'dense'; got {maps!r}")
     if decoder not in DECODERS:
         raise InputError(f"decoder is one of {', '.join(DECODERS)}; got {decoder!r}")
-    check_metrics(metrics, decoder, uncertainty, percentiles)
+    check_abilities(metrics, decoder, uncertainty, percentiles)
     items = items_of(images, references, metrics)
     wanted(generation, group_by)  # or an error
 
@@ -137,7 +138,7 @@ def score_files(
     return records()  # arguments are checked before the first record is asked for
 
 
-def check_metrics(metrics: Sequence[Metric], decoder: Decoder, uncertainty: bool, percentiles: bool) -> None:
+def check_abilities(metrics: Sequence[Metric], decoder: Decoder, uncertainty: bool, percentiles: bool) -> None:
     """Raise InputError unless all metrics can do what `score_files` is asked for."""
     for metric in metrics:
         if decoder == "nvjpeg" and metric.device.type != "cuda":

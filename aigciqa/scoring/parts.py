@@ -27,7 +27,7 @@ _UNFINISHED = re.compile(r"\.part-\d{8}\.parquet\.\w+")
 class Parts:
     """The folder, by a URL or a path that all who write see; `made_by` says what makes it, so that runs can go on."""
 
-    def __init__(self, path: str, columns: Sequence[str], made_by: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, path: str, columns: Sequence[str], made_by: Mapping[str, Any]) -> None:
         if not path.lower().endswith(SUFFIX):
             raise SourceError(f"{path!r}: --engine ray writes a folder of Parquet files; its name ends in {SUFFIX}")
         if os.path.isfile(path):
@@ -46,15 +46,14 @@ class Parts:
         if strange:
             raise SourceError(f"{self.path!r} is a folder that holds {strange[0]!r}; name another for the scores")
         keep = keep and any(map(_PART.fullmatch, names))
-        if self.made_by is not None:
-            if keep:
-                provenance.check_same(self.path, self.made_by)
-            else:
-                provenance.read(self.path)
+        if keep:
+            provenance.check_same(self.path, self.made_by)
+        else:
+            provenance.read(self.path)
         for name in names:
             if not (keep and _PART.fullmatch(name)):
                 filesystem.delete_file(f"{folder}/{name}")
-        if self.made_by is not None and not keep:
+        if not keep:
             provenance.write(self.path, self.made_by)
 
     def check(self, count: int) -> None:

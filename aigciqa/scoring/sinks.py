@@ -46,7 +46,7 @@ def begun(path: str | os.PathLike[str]) -> Path | None:
 class FileSink:
     """A table in a file of one of the `formats`; `made_by` says what makes it, so that it can be resumed."""
 
-    def __init__(self, path: str, columns: Sequence[str], made_by: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, path: str, columns: Sequence[str], made_by: Mapping[str, Any]) -> None:
         self.suffix = format_of(path)
         self.path = Path(path)
         self.columns = tuple(columns)
@@ -58,14 +58,12 @@ class FileSink:
     def start(self) -> None:
         """Begin a new file, in place of any earlier one; what is somebody else's is refused."""
         self._check_journal()
-        if self.made_by is not None:
-            provenance.read(str(self.path))
+        provenance.read(str(self.path))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if not self.direct:
             self.journal.unlink(missing_ok=True)
         self.stream = open(self.journal, "wb" if self.direct else "xb", buffering=0)  # noqa: SIM115
-        if self.made_by is not None:  # the journal is empty by now: no rows are taken for this run's
-            provenance.write(str(self.path), self.made_by)
+        provenance.write(str(self.path), self.made_by)  # the journal is empty: no rows are taken for this run's
         self._append(header(self.columns, self.suffix))
 
     def recover(self, expected: Iterator[Row] | None, block: int) -> Iterator[Row]:
@@ -84,8 +82,7 @@ class FileSink:
         if left is None:
             self.start()
             return
-        if self.made_by is not None:
-            provenance.check_same(str(self.path), self.made_by)
+        provenance.check_same(str(self.path), self.made_by)
         written = left.stat().st_mtime
         is_finished = left != self.journal
         if is_finished:

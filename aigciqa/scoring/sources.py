@@ -43,7 +43,7 @@ class Source:
         return _to_its_end(self.argument, self.opener)
 
 
-def open_sources(arguments: Iterable[str], stdin: BinaryIO, skipped: Skipped | None = None) -> list[Source]:
+def open_sources(arguments: Iterable[str], stdin: BinaryIO, skipped: Skipped) -> list[Source]:
     """Check the arguments of the command line. Manifests in CSV and JSON lines are read once for that.
 
     A source that can't be listed, or only in part, ends in an item with an error. `skipped` is filled while folders are
@@ -52,7 +52,6 @@ def open_sources(arguments: Iterable[str], stdin: BinaryIO, skipped: Skipped | N
     Raises:
         SourceError: a pattern that matches nothing; a manifest that is missing, has no column `image`, or is no CSV.
     """
-    skipped = {} if skipped is None else skipped
     return [_open_source(argument, stdin, skipped) for argument in arguments]
 
 

@@ -92,7 +92,7 @@ def score_to_file(
         output: the table; its suffix, `.csv`, `.json`, `.jsonl` or `.parquet`, is its format.
         dimension: the only one to write; all of the metrics' if absent.
         resume: go on with what an earlier run of the same call left in `output`; the table is then that of a run that
-            nothing interrupted. A table that is not there is begun.
+            nothing interrupted (scores in float32 to within 1e-5). A table that is not there is begun.
         overwrite: replace a table that is there.
         extra_columns: keys of `Item.extra` that are columns, too.
         generation, group_by: as `score_files` takes them; the fields named are columns after these. In rows of an

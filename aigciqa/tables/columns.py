@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: What a manifest says of an image that the engine needs.
 MANIFEST_COLUMNS = ("image", "reference", "group")
 LEADING_COLUMNS = (*MANIFEST_COLUMNS, "metric")
-#: Decimals of a score in a file: finer than float32 resolves a score.
+#: Decimals of a score in a file: finer than the 1e-5 within which the engine reproduces it.
 DECIMALS = 6
 
 #: A cell that is not known yet.
@@ -125,7 +125,7 @@ def to_record(row: Row, columns: Sequence[str]) -> Record:
 
 
 def rows_ahead(
-    item: Item, metrics: Iterable[str], columns: Sequence[str], filled: Iterable[str] = ()
+    item: Item, metrics: Iterable[str], columns: Sequence[str], filled: Iterable[str]
 ) -> list[dict[str, Any]]:
     """The rows that an item will have, but for scores, errors, and what is filled once its file is read (UNKNOWN)."""
     rows = [to_row(Record(item.image, item.reference, item.group, name, extra=item.extra), columns) for name in metrics]

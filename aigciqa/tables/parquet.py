@@ -9,15 +9,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from aigciqa.errors import SourceError
+from aigciqa.images import parquet as parquet_images
 from aigciqa.tables.columns import MANIFEST_COLUMNS, Row, check_columns, scores_of
 from aigciqa.utils.extras import needs_extra
 
-SUFFIX = ".parquet"
+SUFFIX = parquet_images.SUFFIX
 #: Bytes that are read at a time, about: images may be in the rows.
 _BYTES = 8 << 20
 _ROWS_READ = 65_536
 _ROWS_WRITTEN = 10_000
-_BUFFER = 1 << 20  # of a column; otherwise all of a row group is read at once
 
 
 def import_parquet() -> Any:
@@ -109,6 +109,6 @@ def _schema(columns: Sequence[str]) -> Any:
 
 def _open(path: str) -> Any:
     try:
-        return import_parquet().ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False)
+        return parquet_images.open_parquet(path)
     except (OSError, ValueError) as error:
         raise SourceError(f"{path!r} is not Parquet: {error}") from None

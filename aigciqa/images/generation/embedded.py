@@ -11,8 +11,12 @@ from dataclasses import dataclass, field
 
 from aigciqa.errors import InputError
 from aigciqa.images.chunks import (
+    JPEG_EXIF,
     JPEG_SIGNATURE,
+    JPEG_XMP,
     PNG_SIGNATURE,
+    PNG_XMP,
+    TIFF_SIGNATURES,
     Data,
     boxes,
     is_webp,
@@ -23,10 +27,9 @@ from aigciqa.images.chunks import (
 from aigciqa.images.generation import exif
 from aigciqa.images.generation.parameters import MAX_TEXT
 
-_XMP_KEYWORD = "xml:com.adobe.xmp"
+_XMP_KEYWORD = PNG_XMP.decode().rstrip("\0").lower()
 _TEXT_CHUNKS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 _APP1, _APP11, _COMMENT = 0xE1, 0xEB, 0xFE
-_EXIF_NAME, _XMP_NAME = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 #: Of a PNG, together, so that many that inflate to much do no harm; and how many parts of a file are looked at.
 _MAX_TEXTS = 4 * MAX_TEXT
 _MAX_PARTS = 100_000
@@ -60,7 +63,7 @@ class Embedded:
 
     def add_exif(self, data: Data) -> None:
         """Add the texts of EXIF data."""
-        for name, text in exif.texts(data.removeprefix(_EXIF_NAME) if isinstance(data, bytes) else data):
+        for name, text in exif.texts(data.removeprefix(JPEG_EXIF) if isinstance(data, bytes) else data):
             self.texts.setdefault(name, text)
 
     def add_credentials(self, content: bytes) -> None:
@@ -81,7 +84,7 @@ def collect(data: Data) -> Embedded:
             _of_jpeg(data, found)
         elif is_webp(head):
             _of_webp(data, found)
-        elif head[:4] in exif.TIFF_SIGNATURES:
+        elif head[:4] in TIFF_SIGNATURES:
             found.add_exif(data)
             found.xmp = found.texts.pop("xmp", "").encode() or None
         elif head[4:8] in (b"ftyp", b"JXL "):
@@ -144,10 +147,10 @@ def _of_jpeg(data: Data, found: Embedded) -> None:
         elif marker == _APP11:
             if content.startswith(b"JP") and (found.has_credentials or b"c2pa" in content):
                 found.add_credentials(content)
-        elif content.startswith(_EXIF_NAME):
+        elif content.startswith(JPEG_EXIF):
             found.add_exif(content)
-        elif content.startswith(_XMP_NAME):
-            found.xmp = found.xmp or content.removeprefix(_XMP_NAME)
+        elif content.startswith(JPEG_XMP):
+            found.xmp = found.xmp or content.removeprefix(JPEG_XMP)
 
 
 def _of_webp(data: Data, found: Embedded) -> None:
@@ -183,7 +186,7 @@ def _of_boxes(data: Data, found: Embedded) -> None:
 
 def _add_tiff(content: bytes, found: Embedded) -> None:
     """Add EXIF data behind the four bytes that say where its TIFF header is, which some writers leave out."""
-    is_bare = content[:4] in exif.TIFF_SIGNATURES
+    is_bare = content[:4] in TIFF_SIGNATURES
     found.add_exif(content if is_bare else content[4 + int.from_bytes(content[:4], "big") :])
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from aigciqa.images.chunks import Data
+from aigciqa.images.chunks import TIFF_SIGNATURES, Data
 from aigciqa.images.generation.parameters import MAX_TEXT
 
-TIFF_SIGNATURES = {b"II*\0": "<", b"MM\0*": ">"}
 _EXIF_DIRECTORY, _USER_COMMENT, _XMP = 0x8769, 0x9286, 0x02BC
 #: ComfyUI writes into `Make` and `Model`; the names of other texts of a PNG are other ones.
 _NAMES = {

@@ -94,7 +94,7 @@ class GenerationParameters:
 
 
 def cleaned(
-    generator: object = None,
+    generator: object,
     *,
     prompt: object = None,
     negative_prompt: object = None,
