@@ -192,7 +192,7 @@ def test_rows_of_an_earlier_run_are_not_scored_again(folder: Folder) -> None:
     for name, modified in (("a.png", 1), ("b.png", 3), ("c.png", 1)):
         folder.write(name, modified=modified * 10**9)
     path = str(folder.path)
-    watch = Watch([path], list, lambda found: [], arrivals=folder.arrivals)
+    watch = Watch([path], list, lambda found: [], strict=False, arrivals=folder.arrivals)
     other_spelling = os.path.join(path, os.pardir, folder.path.name)
     for name in ("a.png", "b.png", "gone.png"):
         watch.take_earlier(Record(os.path.join(other_spelling, name), None, None, "m"), written=2.0)
@@ -220,7 +220,7 @@ def test_a_file_of_several_folders_is_listed_as_the_first_calls_it(folder: Folde
     def named(*folders: str, missed: int = 0) -> set[str]:
         """By a listing of folders that the files came too late for the first of."""
         listed = [found for each in folders[missed:] for found in walk(each, {})]
-        watch = Watch(folders, lambda: listed, lambda found: found.item)
+        watch = Watch(folders, lambda: listed, lambda found: found.item, strict=False)
         folder.arrivals.waiting.clear()
         folder.arrivals.update(watch._each_once())
         return {f"{path} {each.found.relative}".replace(os.sep, "/") for path, each in folder.arrivals.waiting.items()}

@@ -29,7 +29,7 @@ from aigciqa.compare.buckets import Buckets
 from aigciqa.errors import InputError
 from aigciqa.tables import provenance
 from aigciqa.tables.scores import read_table
-from aigciqa.tables.text import DECIMALS, encoded, printable
+from aigciqa.tables.text import SHOWN_DECIMALS, encoded, printable
 from aigciqa.utils.object_stores import scheme_of
 from aigciqa.utils.paths import counted, shown
 from aigciqa.utils.place_files import LASTING
@@ -246,7 +246,7 @@ def _print_paths(rows: Sequence[Row], dimension: str, buckets: Buckets | None, w
     """A path a line, after its bucket if there are buckets, and its score if it is asked for, each with a tab."""
     for row in rows:
         before = f"{buckets.of(row[dimension])}\t" if buckets is not None else ""
-        before += f"{row[dimension]:.{DECIMALS}f}\t" if with_scores else ""
+        before += f"{row[dimension]:.{SHOWN_DECIMALS}f}\t" if with_scores else ""
         image = printable(row["image"]) if sys.stdout.isatty() else row["image"]
         click.echo(encoded(f"{before}{image}"))
 
@@ -262,7 +262,7 @@ def _in_order(steps: _Steps, refused: Container[Step]) -> Iterator[Step]:
 def _show(steps: _Steps, scores: Iterable[float], by: str) -> int:
     """Say what would be done, after each image's score; returns the exit status."""
     states: Counter[str] = Counter()
-    before = {step: f"{score:.{DECIMALS}f} " for step, score in zip(steps, scores, strict=True)}
+    before = {step: f"{score:.{SHOWN_DECIMALS}f} " for step, score in zip(steps, scores, strict=True)}
     refused: set[Step] = set()
     there: list[str] = []
     for step in _in_order(steps, refused):

@@ -25,7 +25,7 @@ class Matches(NamedTuple):
     seeds: list[str | None]  # of its prompt, if only the same seeds are compared
 
 
-def matches_of(collection: Collection, members: Members, by_seed: bool | None = None) -> Matches:
+def matches_of(collection: Collection, members: Members, by_seed: bool) -> Matches:
     """What images have in common.
 
     As the rows were given it, if any was, and by seed if that is given, too; else as `aigciqa.compare` finds it for the

@@ -149,7 +149,7 @@ class Watch:
     folders: Sequence[str]
     listed: Callable[[], Iterable[Found]]
     to_item: Callable[[Found], Item]
-    strict: bool = False
+    strict: bool
     arrivals: Arrivals = field(default_factory=Arrivals)
     stop: Stop = field(default_factory=Stop)
 

@@ -21,7 +21,7 @@ _GAP = "  "
 #: Characters that a name keeps at least.
 _SHORTEST = 12
 #: Decimals in tables to be read.
-DECIMALS = 3
+SHOWN_DECIMALS = 3
 _LATEX = str.maketrans(
     {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$",
      "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "→": r"$\rightarrow$", "<": "$<$", ">": "$>$"}
@@ -121,7 +121,7 @@ def rounded(value: float, *, signed: bool = False) -> str:
     """With three decimals and a true minus; `n/a` for what could not be computed."""
     if math.isnan(value):
         return "n/a"
-    return f"{value:{'+' if signed else ''}.{DECIMALS}f}".replace("-", "−")
+    return f"{value:{'+' if signed else ''}.{SHOWN_DECIMALS}f}".replace("-", "−")
 
 
 def with_interval(value: float, low: float, high: float, *, signed: bool = False) -> str:
