@@ -30,13 +30,13 @@ import aigciqa
 from aigciqa.scoring.scores_in_files import ScoresInFiles
 
 SIZE = (1024, 1024)
-#: Scores images.
-Case: TypeAlias = "Callable[[list[Path], aigciqa.Metric], None]"
 PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "rocket", "retina")
+#: Scores images, and does what else is timed.
+Case: TypeAlias = "Callable[[list[Path], aigciqa.Metric], None]"
 
 
 def main() -> None:
-    """Print a line for each metric and case."""
+    """Print what each case adds, for each metric."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("metrics", nargs="*", default=("nr-efficientnet-lite2", "nr-lite"), metavar="METRIC")
     parser.add_argument("--images", type=int, default=48)

@@ -158,12 +158,11 @@ def main(
     if quiet:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of downloads
     if engine == "ray":
+        from aigciqa.integrations.ray import Setup  # before metrics are loaded: the extra may be missing
         from aigciqa.utils.hardware import check_device
 
         if device is not None:
             check_device(device, is_here=False)
-        from aigciqa.integrations.ray import Setup  # before metrics are loaded: the extra may be missing
-
         metrics = load_metrics(names, weights, None, "float32" if dtype == "auto" else dtype, dimension)
     else:
         metrics = load_metrics(names, weights, device, dtype, dimension)

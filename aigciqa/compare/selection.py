@@ -12,6 +12,7 @@ from aigciqa.compare.buckets import Buckets
 from aigciqa.errors import ImageError, InputError, SourceError
 from aigciqa.images.generation.parameters import FIELDS
 from aigciqa.images.generation.read import read_generation, sidecars_of
+from aigciqa.images.xmp import xmp_beside
 from aigciqa.tables import provenance
 from aigciqa.tables.columns import Row
 from aigciqa.tables.formats import TABLE_SUFFIXES, read_rows, write_rows
@@ -171,7 +172,7 @@ def steps_into(
 
 def _sidecars(image: str) -> list[str]:
     """The files beside an image with its scores, or with what generated it."""
-    return list(filter(os.path.isfile, (f"{image}.xmp", *sidecars_of(image))))
+    return list(filter(os.path.isfile, (xmp_beside(image), *sidecars_of(image))))
 
 
 def _within(row: Row, criteria: Criteria) -> bool:

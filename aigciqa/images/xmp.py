@@ -53,6 +53,11 @@ class _Element:
     children: list[_Element] = field(default_factory=list)
 
 
+def xmp_beside(image: str) -> str:
+    """The path of the file with an image's properties beside it: `cat.png.xmp` for `cat.png`."""
+    return f"{image}.xmp"
+
+
 def read_properties(packet: bytes) -> dict[Property, tuple[str, ...]] | None:
     """The properties of a packet: (namespace, name) -> its text, or the texts of its list; structures are left out.
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from aigciqa.errors import ImageError, InputError
 from aigciqa.images.generation.embedded import collect
-from aigciqa.images.xmp import XMP, read_properties, set_properties
+from aigciqa.images.xmp import XMP, read_properties, set_properties, xmp_beside
 from aigciqa.images.xmp_in_files import Pieces, can_hold_xmp, change_xmp
 from aigciqa.tables.columns import DECIMALS
 from aigciqa.utils.files import replacing
@@ -253,14 +253,15 @@ def _write_into(image: str, state: _State, scores: Mapping[str, float], stars: i
 
 def _write_beside(image: str, state: _State, scores: Mapping[str, float], stars: int | None) -> bool:
     """Write into an image's sidecar; returns whether it has stars of someone else, which stay."""
-    path = real(f"{image}.xmp")
+    sidecar = xmp_beside(image)
+    path = real(sidecar)
     while True:
         there = _stat(path)
         try:
             packet = Path(path).read_bytes() if there is not None else None
             new, keeps = _with_scores(packet, scores, stars)
         except InputError as error:
-            raise ImageError(f"{image}.xmp: {error}: no scores are written into it") from None
+            raise ImageError(f"{sidecar}: {error}: no scores are written into it") from None
         if new == packet:
             return keeps
         with contextlib.suppress(_OvertakenError):  # another run has written its scores meanwhile

@@ -151,8 +151,10 @@ class Difference:
 
     def turned(self) -> Difference:
         """The difference of the second from the first."""
-        turned = replace(self, first=self.second, second=self.first, difference=-self.difference)
-        return replace(turned, low=-self.high, high=-self.low, win_rate=1 - self.win_rate)
+        return replace(
+            self, first=self.second, second=self.first,
+            difference=-self.difference, low=-self.high, high=-self.low, win_rate=1 - self.win_rate,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

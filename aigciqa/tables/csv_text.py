@@ -145,8 +145,8 @@ def _without_nul(lines: Iterable[str]) -> Iterator[str]:
 def swallows(cells: Sequence[str], width: int, index: int, delimiter: str, names_image: Callable[[str], bool]) -> bool:
     """Whether a cell with line breaks holds rows of the file, which are told by their cell in the column `index`.
 
-    In a row as wide as the header, what is a row of the file, or a part of one, has as many cells as that takes; a line
-    of a text such as `fox.png, by night` has not.
+    In a row of as many cells as the header, a line with a row of the file, or with a part of one, has just as many as
+    its place asks for; a line of a text such as `fox.png, by night` has not.
     """
     for column, cell in enumerate(cells):
         lines = cell.splitlines()
@@ -155,10 +155,9 @@ def swallows(cells: Sequence[str], width: int, index: int, delimiter: str, names
             inner = _stripped(line, delimiter)
             at = index - (column if number == 0 else 0)
             expected = width - column if number == 0 else column + 1 if number == last else width
-            if len(cells) != width:  # as wide as it happens to be
-                expected = len(inner)
+            fits = len(inner) == expected or len(cells) != width
             is_row = len(inner) > 1 or (len(cells) == 1 and number < last)  # else a name with a line break
-            if is_row and len(inner) == expected and 0 <= at < len(inner) and names_image(inner[at].strip('"')):
+            if fits and is_row and 0 <= at < len(inner) and names_image(inner[at].strip('"')):
                 return True
     return False
 
