@@ -48,6 +48,16 @@ def test_features_without_a_message_are_at_chance():
     assert abs(np.mean(values)) < 0.15
 
 
+def test_features_that_are_all_equal_have_no_correlation():
+    scores = np.random.default_rng(0).normal(size=20)
+    found = figures(np.ones((20, 6)), scores)
+    assert np.isnan([found.agreement[name].value for name in ("srcc", "plcc")]).all()
+    assert found.warnings == (
+        "mos: there is no SRCC, since all images are predicted the same: nothing shows that scores agree with people. "
+        "Rate more images.",
+    )
+
+
 def test_a_group_is_never_on_both_sides():
     rng = np.random.default_rng(0)
     features = np.repeat(rng.normal(size=(15, 30)), 4, axis=0) + 0.01 * rng.normal(size=(60, 30))
@@ -81,6 +91,16 @@ def test_ratings_that_generators_alone_explain_are_told():
     assert "the generators alone may explain" in found.warnings[0]
     found = figures(features, alone + 2 * features[:, 3], generators=generators.tolist())
     assert found.warnings == ()
+
+
+def test_an_interval_within_generators_is_told_as_it_is():
+    rng = np.random.default_rng(1)
+    generators = np.repeat(np.arange(4), 10)
+    features, noise = np.column_stack([generators, rng.normal(size=(40, 3))]), rng.normal(size=40)
+    below = figures(features, generators * 2 + 0.3 * noise, generators=generators.tolist()).warnings[0]
+    assert "the SRCC is -0.418 [-0.659, -0.086], which is below 0: the generators alone" in below
+    alone = figures(features, generators * 2, generators=generators.tolist()).warnings[0]
+    assert "among the images of one generator, there is no SRCC: the generators alone" in alone
 
 
 def test_generators_that_are_not_known_are_left_out():

@@ -28,6 +28,8 @@ FEW = 12
 _SHARES, _DRAWS, _FIT_IMAGES = (0.25, 0.5, 0.75), 6, 3000
 #: Images to fit to and to test on, at least, for a point of the curve.
 _MIN_PART = 5
+#: Differences of a smaller share of the values are rounding.
+_ROUNDING = 1e-12
 #: What a figure is without any agreement.
 _CHANCE = {"srcc": 0.0, "accuracy": 0.5}
 GENERATOR = "generator's mean"
@@ -176,12 +178,18 @@ def _statistics(task: Task, outcomes: Array, level: Array | float = 0.0) -> dict
         right = np.where(outcomes == 0, 0.5, outcomes > 0)
         return {"accuracy": lambda weight: _mean(problem.spread(weight), right)}
     scores = problem.scores
-    squares, above = (outcomes - scores) ** 2, outcomes - level
+    squares, above = (outcomes - scores) ** 2, _apart(outcomes, level)
     return {
         "srcc": lambda weight: bootstrap.spearman(problem.spread(weight), above, scores),
         "plcc": lambda weight: bootstrap.pearson(problem.spread(weight), above, scores),
         "rmse": lambda weight: np.sqrt(_mean(problem.spread(weight), squares)),
     }
+
+
+def _apart(values: Array, level: Array | float) -> Array:
+    """How far values (k,) are from their level; 0 where that is rounding, which would be ranked."""
+    apart = values - level
+    return np.where(np.abs(apart) > _ROUNDING * np.abs(values).max(), apart, 0.0)
 
 
 def _mean(weight: Array, values: Array) -> Array:
@@ -270,10 +278,10 @@ def _warnings(name: str, task: Task, figure: str, now: Interval) -> list[str]:
         found.append(f"{name} has {_count(task)} ratings; below {FEW}, figures and scores are little more than chance.")
     chance = _CHANCE[figure]
     if not now.low > chance:
-        found.append(
-            f"{name}: the interval of the {_label(figure)}, {now}, {'includes' if now.high >= chance else 'is below'}"
-            f" {chance:g}, which is chance: nothing shows that scores agree with people. Rate more images."
-        )
+        why = f"the interval of the {_label(figure)}, {now}, {_beside(now, chance)}, which is chance"
+        if math.isnan(now.value):
+            why = f"there is no {_label(figure)}, since all images are predicted the same"
+        found.append(f"{name}: {why}: nothing shows that scores agree with people. Rate more images.")
     return found
 
 
@@ -300,15 +308,21 @@ def _generator_warning(name: str, problem: ScoreProblem, unseen: Array, generato
         return []
     same = (generators[kept][:, None] == generators[kept]).astype(np.float64)
     same /= same.sum(axis=1, keepdims=True)
-    centred = np.eye(len(kept)) - same
-    x, y = centred @ unseen[kept], centred @ problem.scores[kept]
+    x, y = (_apart(values[kept], same @ values[kept]) for values in (unseen, problem.scores))
     within = bootstrap.interval(lambda weight: bootstrap.spearman(weight, x, y), problem.groups[kept].tolist())
     if within.low > 0:
         return []
+    is_known = math.isfinite(within.value)
+    why = f"the SRCC is {within}, which {_beside(within, 0)}" if is_known else "there is no SRCC"
     return [
-        f"{name}: among the images of one generator, the SRCC is {within}, which includes 0: the generators alone"
-        " may explain these ratings. Scores then tell which generator made an image, not how good it is."
+        f"{name}: among the images of one generator, {why}: the generators alone may explain these ratings. Scores "
+        "then tell which generator made an image, not how good it is."
     ]
+
+
+def _beside(interval: Interval, chance: float) -> str:
+    """How an interval that is not above chance lies to it."""
+    return f"{'is below' if interval.high < chance else 'includes'} {chance:g}"
 
 
 def _label(figure: str) -> str:
