@@ -3,7 +3,8 @@
     python examples/agiqa_3k.py AGIQA-3K --output checkpoints/agiqa-3k
 
 AGIQA-3K has no image prompts, so the metric is a no-reference one. By default prompts of the test part are never seen
-(`--protocol paper` does as the paper's training code). Needs the database and `pip install aigciqa[train]`.
+(`--protocol paper` does as the paper's training code). A run that is broken off goes on where it stopped. Needs the
+database and `pip install aigciqa[train]`.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ def main() -> None:
     """Run both commands."""
     options = arguments()
     folder = options.output
-    if not (folder / "config.json").exists():
+    run_folder = folder / "training"
+    if (run_folder / "state.pt").exists() or not (folder / "config.json").exists():
         run(
             "train", DATABASE, str(options.root), "-m", options.metric, "--protocol", options.protocol,
             "--epochs", str(options.epochs), "--start", options.pretrained, "--seed", str(options.seed),
-            "-o", str(folder),
+            "-o", str(folder), *(["--resume"] if run_folder.exists() else []),
         )  # fmt: skip
     # Protocol and seed are in the checkpoint: the evaluation takes them from there.
     run(

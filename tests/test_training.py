@@ -32,7 +32,7 @@ from aigciqa.training.activation_checkpointing import checkpointed_forward
 from aigciqa.training.image_cache import build_cache
 from aigciqa.training.learner import Trainee
 from aigciqa.training.trainer import Settings, train
-from tests.conftest import draw
+from tests.conftest import Watch, draw
 from tests.lookalikes import write_folder
 
 SPEC = METRICS["nr-resnet18"].preprocess
@@ -285,6 +285,30 @@ def test_the_example_trains_on_ratings_of_ones_own(
     runpy.run_path(str(example), run_name="__main__")
     assert "figures on 4 images that were not trained on:" in capsys.readouterr().out
     assert (tmp_path / "head" / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("left", "command", "resumes"),
+    [
+        ([], "train", False),
+        (["training/split.json"], "train", True),
+        (["config.json", "training/split.json", "training/state.pt"], "train", True),
+        (["config.json", "training/split.json"], "evaluate", False),  # it is done: the docs say to delete the state
+    ],
+)
+def test_the_example_on_agiqa_3k_goes_on_where_it_was_broken_off(
+    left: list[str], command: str, resumes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watch: Watch
+) -> None:
+    for name in left:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    example = Path(__file__).parent.parent / "examples" / "agiqa_3k.py"
+    monkeypatch.setattr(sys, "argv", [str(example), "AGIQA-3K", "--output", str(tmp_path)])
+    calls = watch(subprocess, "run", SystemExit(1))
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(example), run_name="__main__")
+    ((line,),) = (call.args for call in calls)
+    assert (line[3], "--resume" in line) == (command, resumes)
 
 
 @pytest.mark.parametrize(

@@ -108,10 +108,12 @@ def train(folder: Path, name: str, protocol: str, dimensions: str, options: argp
         "--epochs", str(options.epochs), "--start", options.pretrained, "--seed", str(options.seed),
         "--dtype", options.dtype,
         *(["--device", options.device] if options.device else []),
-        *(["--resume"] if epochs_done(folder) else []),
+        *(["--resume"] if (folder / "training").exists() else []),
     ]  # fmt: skip
     print("aigciqa train", *command, file=sys.stderr, flush=True)
-    subprocess.run([*TRAIN, *command], check=True, stdout=sys.stderr)
+    done = subprocess.run([*TRAIN, *command], stdout=sys.stderr)
+    if done.returncode:
+        sys.exit(done.returncode)
 
 
 def epochs_done(folder: Path) -> int:
