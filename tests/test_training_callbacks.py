@@ -121,6 +121,14 @@ class TestCheckpoints:
         with pytest.raises(InputError, match="`every_n_steps` is at least 1"):
             TrainingScores(pipeline_of, scores, 0, None)
 
+    def test_steps_that_come_several_at_once_are_not_missed(self) -> None:
+        training = TrainingScores(pipeline_of, CheckpointScores(PROMPTS[:1], [3], "nr-lite"), 5, None)
+        model = Painter()
+        training.start(model, 0)
+        for step in range(2, 26, 2):  # as two optimizers count
+            training.after_step(model, step)
+        assert [each.step for each in training.scores.checkpoints] == [0, 6, 10, 16, 20]
+
     def test_an_error_is_raised_at_the_start_and_a_warning_later(self) -> None:
         def torn(_: Any) -> Any:
             raise ZeroDivisionError("no pictures")
@@ -283,13 +291,14 @@ class TestTransformers:
     def test_epochs_and_processes_that_are_not_the_first(self, tmp_path: Path) -> None:
         from aigciqa.integrations.transformers import QualityCallback
 
-        trainer = self.trainer(tmp_path, num_train_epochs=2, report_to=[])
-        callback = QualityCallback(trainer, pipeline_of, PROMPTS[:2], [3], "nr-lite")
-        trainer.add_callback(callback)
-        trainer.train()
-        assert [each.step for each in callback.scores.checkpoints] == [0, 4, 8]
+        for every, steps in ((None, [0, 4, 8, 10]), (2, [0, 8])):  # the last epoch is cut short
+            trainer = self.trainer(tmp_path, max_steps=10, report_to=[])
+            callback = QualityCallback(trainer, pipeline_of, PROMPTS[:2], [3], "nr-lite", every_n_epochs=every)
+            trainer.add_callback(callback)
+            trainer.train()
+            assert [each.step for each in callback.scores.checkpoints] == steps
         other = SimpleNamespace(is_world_process_zero=False)
         callback.on_train_begin(None, other, None)
         callback.on_step_end(None, other, None)
         callback.on_epoch_end(None, other, None)
-        assert len(callback.scores.checkpoints) == 3
+        assert len(callback.scores.checkpoints) == 2

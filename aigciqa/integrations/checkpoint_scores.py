@@ -176,7 +176,7 @@ class TrainingScores:
         self.scores = scores
         self.every_n_steps = every_n_steps
         self.every_n_epochs = 1 if every_n_steps is None and every_n_epochs is None else every_n_epochs
-        self._last: int | None = None
+        self._last: int | None = None  # step that was scored
 
     def start(self, model: Any, step: int) -> ScoredCheckpoint:
         """Score the model before it is trained further. Errors are raised: nothing is lost yet."""
@@ -185,8 +185,9 @@ class TrainingScores:
             return self.scores.score(self.pipeline(model), step)
 
     def after_step(self, model: Any, step: int) -> ScoredCheckpoint | None:
-        """Score the model if it is time to, once in a step."""
-        return self._score(model, step) if self.every_n_steps and step % self.every_n_steps == 0 else None
+        """Score the model if it is time to, once in a step. Several optimizers may count several steps at once."""
+        every = self.every_n_steps
+        return self._score(model, step) if every and step // every > (self._last or 0) // every else None
 
     def after_epoch(self, model: Any, step: int, epochs: int) -> ScoredCheckpoint | None:
         """Score the model if it is time to, after so many epochs."""

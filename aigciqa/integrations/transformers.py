@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -63,10 +64,12 @@ class QualityCallback(TrainerCallback):
         self.trainer = trainer
         self.scores = CheckpointScores(prompts, seeds, metric, **options)
         self._training = TrainingScores(pipeline, self.scores, every_n_steps, every_n_epochs)
+        self._epochs = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Score the model as it is."""
         if state.is_world_process_zero:
+            self._epochs = math.floor(state.epoch or 0)  # that were done, of a run that is resumed
             self._log(control, self._training.start(model, state.global_step))
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
@@ -77,7 +80,8 @@ class QualityCallback(TrainerCallback):
     def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Score the model after so many epochs."""
         if state.is_world_process_zero:
-            self._log(control, self._training.after_epoch(model, state.global_step, round(state.epoch)))
+            self._epochs += 1  # the trainer's own number is a share of all where the data tell no length
+            self._log(control, self._training.after_epoch(model, state.global_step, self._epochs))
 
     def _log(self, control: Any, found: ScoredCheckpoint | None) -> None:
         if found is None:
