@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,11 @@ import torch
 from PIL import Image
 
 import aigciqa
+from aigciqa.backbones import register_backbone
 from aigciqa.errors import ImageError, InputError
-from tests.conftest import draw
+from aigciqa.registry import metric_info, register_metric
+from aigciqa.training.fit.features import FeatureReader, frozen_metric, succeeded
+from tests.conftest import Tiny, draw
 
 N = 24
 
@@ -54,6 +58,30 @@ def test_copies_join_the_groups_that_they_are_in(folder: Path, tmp_path: Path) -
     out, cache = tmp_path / "out", folder / "cache"
     found = aigciqa.fit_head(folder / "prompts.csv", output=out, metric="nr-lite", cache_dir=cache)
     assert found.config.results["quality"]["groups"] == 10
+
+
+class Scaled(Tiny):
+    def __init__(self, name: str, factor: float = 1.0) -> None:
+        super().__init__(name)
+        self.factor = factor
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.factor * super().forward(images)
+
+
+def test_features_are_kept_for_one_network_alone(folder: Path, tmp_path: Path, tiny: Path) -> None:
+    """The same weights may do otherwise: the ResNet18 of the paper's authors has other activations than a plain one."""
+    register_backbone("scaled", Scaled)
+    register_metric(replace(metric_info("nr-tiny"), name="nr-scaled", backbone="scaled"))
+    plain = aigciqa.create_metric("nr-scaled", weights=None)
+    other = aigciqa.Metric(replace(plain.config, options={"factor": 2.0}))
+    other.load_state_dict(plain.state_dict())
+    found = []
+    for metric in (plain, other):
+        reader = FeatureReader(frozen_metric(metric, {"quality": (0.0, 5.0)}), tmp_path, 1)
+        (measured,) = succeeded(reader.read([str(folder / "0.png")]))
+        found.append(measured.features[:8])  # the means of the network's channels
+    np.testing.assert_allclose(found[1], 2 * found[0], rtol=1e-5)
 
 
 @pytest.mark.parametrize(("dtype", "most"), [(torch.float16, 0.05), (torch.bfloat16, 0.3)])

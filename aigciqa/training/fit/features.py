@@ -157,7 +157,8 @@ class FeatureReader:
         self.folder: Path | None = None
         if cache is not False:
             weights = [state_sha256(each.backbone.state_dict()) for each in self.metrics]
-            key = hashlib.sha256(f"{_VERSION} {weights} {self.specs}".encode()).hexdigest()[:16]
+            built = metric.config.backbone, sorted(metric.config.options.items())  # the same weights may do otherwise
+            key = hashlib.sha256(f"{_VERSION} {built} {weights} {self.specs}".encode()).hexdigest()[:16]
             root = default_folder() if cache is None or cache is True else Path(os.path.expanduser(cache))
             self.folder = root / "features" / key
 
