@@ -260,11 +260,7 @@ def succeeded(found: Iterable[Measured | ImageError]) -> list[Measured]:
         else:
             errors.append(each)
     if errors:
-        raise ImageError(f"{counted(errors, 'image')} can't be read; mend or leave out the rows:\n{listed(errors)}")
+        more = f"\n- and {len(errors) - _LISTED} more" if len(errors) > _LISTED else ""
+        lines = "\n".join(f"- {error}" for error in errors[:_LISTED])
+        raise ImageError(f"{counted(errors, 'image')} can't be read; mend or leave out the rows:\n{lines}{more}")
     return measured
-
-
-def listed(errors: Sequence[ImageError]) -> str:
-    """A line for each of the first twenty."""
-    more = f"\n- and {len(errors) - _LISTED} more" if len(errors) > _LISTED else ""
-    return "\n".join(f"- {error}" for error in errors[:_LISTED]) + more

@@ -22,14 +22,14 @@ from aigciqa.metric import Metric
 from aigciqa.records import Item
 from aigciqa.stats.reference_sets import ReferenceSet
 from aigciqa.training.fit.crossvalidation import cross_validate
-from aigciqa.training.fit.features import FeatureReader, Measured, frozen_metric, listed, succeeded
+from aigciqa.training.fit.features import FeatureReader, Measured, frozen_metric, succeeded
 from aigciqa.training.fit.kernels import Array
 from aigciqa.training.fit.ratings import Ratings, read_ratings
 from aigciqa.training.fit.regression import LinearFit, fit
 from aigciqa.training.fit.suggest import suggest
 from aigciqa.training.fit.tasks import Task, pair_task, score_task
 from aigciqa.utils.files import locked
-from aigciqa.utils.paths import absolute, counted, shown
+from aigciqa.utils.paths import absolute, at_home, counted, shown
 
 #: Most rated images that a checkpoint remembers, by the first digits of the sha256 of their content.
 _MOST_MARKS, _DIGITS = 10_000, 8
@@ -142,8 +142,8 @@ def suggest_ratings(
 
     Args:
         ratings: those that there are, as `fit_head` takes them; or what it made of them, a `Metric` or its folder.
-        images: to choose from. Those that were rated are not chosen, also if they lie elsewhere by now. Where a
-            reference is needed, `Item` objects with one.
+        images: to choose from. Those that were rated are not chosen, also if they lie elsewhere by now; of copies, one
+            is. Where a reference is needed, `Item` objects with one.
         n: how many.
 
     The other arguments are `fit_head`'s; of a checkpoint, `metric`, `dimensions`, `score_ranges` and `references` are
@@ -166,8 +166,10 @@ def suggest_ratings(
         raise InputError(f"n is 1 or more; got {n}")
     items = [each if isinstance(each, Item) else Item(os.fspath(each)) for each in images]
     known: frozenset[str] = frozenset()
-    if not isinstance(ratings, Database) and (isinstance(ratings, Metric) or Path(ratings, CONFIG_FILE).exists()):
-        frozen = ratings if isinstance(ratings, Metric) else Metric.from_pretrained(ratings, device=device)
+    if not isinstance(ratings, Database | Metric) and Path(at_home(os.fspath(ratings)), CONFIG_FILE).exists():
+        ratings = Metric.from_pretrained(at_home(os.fspath(ratings)), device=device)
+    if isinstance(ratings, Metric):
+        frozen = ratings
         found = _fit_of(frozen)
         reader = FeatureReader(frozen, cache_dir, workers)
         marks = set(str(frozen.config.training.get(RATED, "")).split())
@@ -180,11 +182,14 @@ def suggest_ratings(
     items = [item for item in items if absolute(item.image) not in known]
     readings = list(zip(items, reader.read(items, progress), strict=True))
     if errors := [each for _, each in readings if isinstance(each, ImageError)]:
-        warnings.warn(f"{len(errors)} images can't be read and are left out:\n{listed(errors)}", stacklevel=2)
-    pool = [(item, each) for item, each in readings if isinstance(each, Measured) and _mark(each) not in marks]
+        warnings.warn(f"{counted(errors, 'image')} left out: {shown(list(map(str, errors)))}", stacklevel=2)
+    pool: dict[tuple[str, str | None], tuple[Item, Measured]] = {}  # of copies, the first
+    for item, each in readings:
+        if isinstance(each, Measured) and _mark(each) not in marks:
+            pool.setdefault((each.digest, item.reference), (item, each))
     if not pool:
         raise InputError("no images to choose from, beside those that were rated")
-    items, measured = [item for item, _ in pool], [each for _, each in pool]
+    items, measured = map(list, zip(*pool.values(), strict=True))
     blocks = blocks_of(frozen, measured)
     if frozen.requires_reference:
         blocks += _differences(frozen, reader, items, measured, progress)
