@@ -183,7 +183,7 @@ def test_more_epochs_may_be_asked_for_but_no_other_change(root: Path, cache: Pat
         run(root, cache, tmp_path / "head", resume=True, learning_rate=1e-5, seed=7)
     with pytest.raises(InputError, match="nothing to resume"):
         run(root, cache, tmp_path / "absent", resume=True)
-    with pytest.raises(OutputExistsError, match="holds a run or a checkpoint already"):
+    with pytest.raises(OutputExistsError, match="holds a run: pass `resume=True`"):
         run(root, cache, tmp_path / "head")
 
 
@@ -244,7 +244,10 @@ def test_starting_points(tiny: Path, root: Path, cache: Path, tmp_path: Path) ->
         ({"dimensions": ("quality", "quality")}, "distinct"),
         ({"epochs": 0}, "epochs is 1 or more; got 0"),
         ({"patience": 0}, "patience is 1 or more"),
-        ({"learning_rate": -1.0}, "learning rate -1.0"),
+        ({"dimensions": "quality"}, "distinct names; got 'quality'"),
+        ({"learning_rate": -1.0}, "learning rate is a number above 0; got -1.0"),
+        ({"weight_decay": -1.0}, "weight decay is a number, 0 or more; got -1.0"),
+        ({"seed": -1}, "seed is 0 or more; got -1"),
         ({"dtype": "float8"}, "dtype is one of float32"),
     ],
 )

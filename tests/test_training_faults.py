@@ -219,7 +219,7 @@ def test_too_few_images_to_choose_an_epoch_on_are_refused(root: Path, tmp_path: 
     "change", [{"learning_rate": math.inf}, {"learning_rate": math.nan}, {"weight_decay": math.inf}]
 )
 def test_settings_that_are_no_numbers_are_refused(change: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="learning rate"):
+    with pytest.raises(ValueError, match=f"{min(change).replace('_', ' ')} is a number"):
         Settings("nr-tiny", ("quality",), **change)  # type: ignore[arg-type]
 
 
@@ -321,6 +321,42 @@ def test_its_figures_on_the_test_part_are_printed(root: Path, tmp_path: Path) ->
     assert row.split()[:2] == ["quality", f"{srcc[0]:.3f}".replace("-", "−")]
     other = call(root, tmp_path / "other", "--score-range", "2,3")
     assert (other.exit_code, "range of 'quality' is 2 to 3, but scores are in 1 to 4" in other.stderr) == (2, True)
+
+
+def test_images_of_the_test_part_that_can_not_be_read_are_told(root: Path, tmp_path: Path) -> None:
+    tested = [Path(each.image) for each in aigciqa.load_database("folder", root).split().test]
+    tested[0].write_bytes(tested[0].read_bytes()[:99])
+    with pytest.warns(UserWarning, match=rf"^1 of the 4 images of the test part can't be read, .*{tested[0].name}"):
+        assert run(root, tmp_path / "head").config.results
+    for path in tested[1:]:
+        path.write_bytes(path.read_bytes()[:99])
+    done = call(root, tmp_path / "none")
+    assert (done.exit_code, "WARNING: there are no figures on the test part: " in done.stderr) == (0, True)
+    assert config(tmp_path / "none")["results"] == {}
+
+
+def test_a_run_that_goes_on_may_have_another_license(root: Path, tmp_path: Path) -> None:
+    for given, license in ((), None), (("--license", "mit"), "mit"), ((), "mit"):
+        more = ["--resume"] if license else []
+        assert call(root, tmp_path / "head", *more, *given).exit_code == 0
+        assert config(tmp_path / "head").get("license") == license
+
+
+def test_a_checkpoint_with_a_head_of_another_kind_gives_its_backbone_or_is_refused(root: Path, tmp_path: Path) -> None:
+    own = aigciqa.Metric(
+        dataclasses.replace(aigciqa.create_metric("nr-tiny", weights=None).config, training={"by": "us"})
+    )
+    fitted = aigciqa.fit_head(root / "manifest.csv", output=tmp_path / "fitted", metric=own, cache_dir=False)
+    done = call(root, tmp_path / "head", "--start", str(tmp_path / "fitted"))
+    assert (done.exit_code, "fitted was made by `aigciqa fit`" in done.stderr) == (2, True)
+    register_head("own", lambda kind, feature_dim, outputs: OwnHead(feature_dim, outputs))
+    register_metric(dataclasses.replace(aigciqa.metric_info("nr-tiny"), name="nr-own", head="own"))
+    other = aigciqa.Metric(
+        dataclasses.replace(own.config, metric="nr-own", head="own", score_ranges=fitted.config.score_ranges)
+    )
+    other.save_pretrained(tmp_path / "other")
+    done = call(root, tmp_path / "head", "--start", str(tmp_path / "other"))
+    assert done.exit_code == 0, done.stderr
 
 
 def test_a_random_head_is_not_started_from(root: Path, tmp_path: Path, tiny: Path) -> None:
@@ -449,6 +485,8 @@ def test_a_head_whose_state_was_deleted_is_not_trained_anew(root: Path, tmp_path
     before = (tmp_path / "head" / "model.safetensors").read_bytes()
     done = call(root, tmp_path / "head", "--resume", "--batch-size", "4")
     assert (done.exit_code, "nothing to resume" in done.output) == (2, True)
+    done = call(root, tmp_path / "head", "--batch-size", "4")
+    assert (done.exit_code, "head holds a checkpoint, and no run to go on with: name" in done.stderr) == (2, True)
     assert (tmp_path / "head" / "model.safetensors").read_bytes() == before
 
 

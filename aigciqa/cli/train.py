@@ -147,7 +147,9 @@ def _figures(metric: Metric, tested: int) -> str:
     from aigciqa.stats.correlations import MIN_TELLING
 
     results = metric.config.results
-    if not results or tested < MIN_TELLING:
+    if tested >= MIN_TELLING and not results:
+        return "There are no figures on the test part."  # `train` has warned
+    if tested < MIN_TELLING:
         return f"The test part has {counted(tested, 'image')}: correlations of fewer than {MIN_TELLING} say nothing."
     columns = {"srcc": "SRCC", "plcc": "PLCC", "krcc": "KRCC", "rmse": "RMSE"}
     rows = tuple(

@@ -52,10 +52,10 @@ class RunFolder:
         if resume and (has_checkpoint or not self.split_file.exists()):
             what = self.state_file.relative_to(self.path)
             raise InputError(f"nothing to resume in {self.path}: it holds no {what}; train anew in another folder")
-        if self.state_file.exists() or has_checkpoint:
-            raise OutputExistsError(
-                f"{self.path} holds a run or a checkpoint already: pass `resume=True` to go on with it, or name another"
-            )
+        if self.state_file.exists():
+            raise OutputExistsError(f"{self.path} holds a run: pass `resume=True` to go on with it, or name another")
+        if has_checkpoint:
+            raise OutputExistsError(f"{self.path} holds a checkpoint, and no run to go on with: name another folder")
         for name in (CARD_FILE, WEIGHTS_FILE):
             if (self.path / name).exists():
                 raise OutputExistsError(f"{self.path / name} would be replaced: move it away, or name another folder")
@@ -82,14 +82,25 @@ class RunFolder:
             from torch.utils.tensorboard import SummaryWriter
         return SummaryWriter(self.path / "training" / "tensorboard")
 
+    def license(self) -> str | None:
+        """The license of the checkpoint, if there is one that has it."""
+        config = self._config()
+        return None if config is None else config.license
+
     def _changed_card(self) -> str | None:
         """The card, if someone has changed it since it was written."""
+        path, config = self.path / CARD_FILE, self._config()
+        if config is None or not path.exists():
+            return None
+        card = path.read_bytes().decode()
+        return None if card == model_card(config) else card
+
+    def _config(self) -> MetricConfig | None:
+        """The config of the checkpoint; None if there is none, or a broken one."""
         try:
-            card = (self.path / CARD_FILE).read_bytes().decode()
-            config, _ = read_config(self.path / CONFIG_FILE)
+            return read_config(self.path / CONFIG_FILE)[0]
         except (FileNotFoundError, CheckpointError):
             return None
-        return None if card == model_card(config) else card
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:

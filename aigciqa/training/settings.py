@@ -60,15 +60,19 @@ class Settings:
     activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        if not self.dimensions or len(set(self.dimensions)) < len(self.dimensions):
-            raise InputError(f"dimensions are one or more distinct names; got {self.dimensions}")
+        if isinstance(self.dimensions, str) or not self.dimensions or len(set(self.dimensions)) < len(self.dimensions):
+            raise InputError(f"dimensions are one or more distinct names; got {self.dimensions!r}")
         for name in ("epochs", "batch_size", "gradient_accumulation"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is 1 or more; got {getattr(self, name)}")
         if self.patience is not None and self.patience < 1:
             raise InputError(f"patience is 1 or more; got {self.patience}")
-        if not 0 < self.learning_rate < math.inf or not 0 <= self.weight_decay < math.inf:
-            raise InputError(f"learning rate {self.learning_rate}, weight decay {self.weight_decay}: not positive")
+        if not 0 < self.learning_rate < math.inf:
+            raise InputError(f"learning rate is a number above 0; got {self.learning_rate}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise InputError(f"weight decay is a number, 0 or more; got {self.weight_decay}")
+        if self.seed < 0:
+            raise InputError(f"seed is 0 or more; got {self.seed}")
         if self.dtype not in PRECISIONS:
             raise InputError(f"dtype is one of {', '.join(PRECISIONS)}; got {self.dtype!r}")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -30,6 +31,7 @@ from aigciqa.training.settings import Settings as Settings
 from aigciqa.utils.extras import needs_extra
 from aigciqa.utils.files import locked
 from aigciqa.utils.hardware import check_device
+from aigciqa.utils.paths import counted, shown
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -69,7 +71,7 @@ def train(
         device: `"auto"`, `"cpu"`, `"cuda"` or `"mps"`.
         cache: where decoded images are kept; see `image_cache.default_folder`.
         workers: decoding threads; one per core if absent.
-        license: SPDX identifier of the weights' license.
+        license: SPDX identifier of the weights' license; with `resume`, that of the run if absent.
         tensorboard: also log to `training/tensorboard`.
         progress: whether to show bars.
 
@@ -108,6 +110,8 @@ def train(
                 workers=workers,
                 progress=progress and fabric.is_global_zero,
             )
+        if state is not None and license is None:
+            license = folder.license()
         learner = Learner(fabric, metric, settings, split.train, images)
         if not learner.batches(1):
             raise InputError(f"{len(split.train)} images to train on can't be shared by {fabric.world_size} devices")
@@ -118,7 +122,7 @@ def train(
             run.restore(state)
         run.go(tensorboard)
         if fabric.is_global_zero:
-            _write_results(folder, split, str(fabric.device), workers)
+            _write_results(folder, split, license, str(fabric.device), workers)
         fabric.barrier()
     return Metric.from_pretrained(folder.path, metric=settings.metric)
 
@@ -148,7 +152,7 @@ def _starting_metric(
 
 
 def _with_start(metric: Metric, start: str, samples: Sequence[Sample]) -> Metric:
-    """A metric with the weights to start from; with a trained head, too, of a checkpoint of its kind and dimensions."""
+    """A metric with the weights to start from; also those of the head, if a checkpoint of its kind has such a one."""
     config = metric.config
     if start == "imagenet":
         return load_imagenet(metric)
@@ -161,10 +165,16 @@ def _with_start(metric: Metric, start: str, samples: Sequence[Sample]) -> Metric
     if given.config.backbone != config.backbone:
         raise InputError(f"{start} has the backbone {given.config.backbone}; expected {config.backbone}")
     started = Metric(replace(config, options=given.config.options))
+    if started.feature_dim != metric.feature_dim:
+        raise InputError(
+            f"{start} was made by `aigciqa fit`, or has a head of that kind, whose features are others than those that "
+            "are trained here: start from a checkpoint of `aigciqa train`"
+        )
     started.backbone.load_state_dict(given.backbone.state_dict())
     started.head.load_state_dict(metric.head.state_dict())
     is_trained = bool(given.config.training)  # else its head is random, and so is the scale of what it gives
-    if is_trained and given.config.kind == config.kind and given.dimensions == config.dimensions:
+    has_head = (given.config.kind, given.config.head, given.dimensions) == (config.kind, config.head, config.dimensions)
+    if is_trained and has_head:
         ranges = [[each.score_ranges[name] for name in config.dimensions] for each in (given.config, config)]
         started.load_state_dict(Targets.of(samples, metric).from_scores(given.state_dict(), *ranges))
     return started
@@ -227,16 +237,24 @@ def _images(sample: Sample, metric: Metric) -> list[str]:
     return [sample.image, sample.reference]
 
 
-def _write_results(folder: RunFolder, split: Split, device: str, workers: int) -> None:
-    """Add the figures on the test part to the checkpoint's config and card."""
+def _write_results(folder: RunFolder, split: Split, license: str | None, device: str, workers: int) -> None:
+    """Add the figures on the test part to the checkpoint's config and card, and the license, which may be a new one."""
     from aigciqa.evaluation.evaluate import evaluate
 
-    if len(split.test) < MIN_SAMPLES:
-        return
     metric = Metric.from_pretrained(folder.path)
-    evaluation = evaluate(metric.to(device), split.test, workers=workers)
-    results = {each.dimension: _figures(each.agreement) for each in evaluation.results}
-    folder.write_checkpoint(replace(metric.config, results=results), metric.state_dict())
+    config = replace(metric.config, license=license)
+    if len(split.test) >= MIN_SAMPLES:
+        try:
+            evaluation = evaluate(metric.to(device), split.test, workers=workers)
+        except InputError as error:  # hardly any of its images can be read
+            warnings.warn(f"there are no figures on the test part: {error}", stacklevel=3)
+        else:
+            if failures := evaluation.failures:
+                of = counted(split.test, "image")
+                why = f"{len(failures)} of the {of} of the test part can't be read, and its figures are of the others"
+                warnings.warn(f"{why}: {shown([error for _, _, error in failures])}", stacklevel=3)
+            config = replace(config, results={each.dimension: _figures(each.agreement) for each in evaluation.results})
+    folder.write_checkpoint(config, metric.state_dict())
 
 
 def _figures(agreement: Agreement) -> dict[str, Any]:
