@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import torch
 from torch import Tensor
 
 import aigciqa
+from aigciqa.errors import InputError
 from aigciqa.integrations import onnx
 from aigciqa.integrations.onnx import export_onnx
+from aigciqa.registry import Kind, register_metric
 from tests.conftest import inputs, untrained
 
 
@@ -148,6 +151,32 @@ def test_a_file_that_computes_something_else_is_not_kept(
         export_onnx(untrained("nr-tiny"), tmp_path / "metric.onnx")
     assert (tmp_path / "metric.onnx").read_bytes() == b"earlier"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def tiny_metric(kind: Kind, *dimensions: str) -> aigciqa.Metric:
+    spec = dataclasses.replace(aigciqa.metric_info("nr-tiny"), name=f"{kind}-named", kind=kind)
+    register_metric(dataclasses.replace(spec, score_ranges=dict.fromkeys(dimensions, (0.0, 5.0))))
+    return aigciqa.create_metric(f"{kind}-named", weights=None)
+
+
+def test_dimensions_may_have_the_names_of_the_graphs_own_values(tiny: Path, tmp_path: Path) -> None:
+    """The exporter calls what a linear layer gives `linear`, and so on."""
+    check(tiny_metric("nr", "linear", "mean", "relu", "getitem", "conv2d"), tmp_path / "metric.onnx")
+
+
+@pytest.mark.parametrize(("kind", "name"), [("nr", "images"), ("fr", "features"), ("fr", "reference_features")])
+def test_dimensions_can_not_be_called_as_an_input_or_the_features(
+    kind: Kind, name: str, tiny: Path, tmp_path: Path
+) -> None:
+    metric = tiny_metric(kind, "quality", name)
+    with pytest.raises(InputError, match=f"{kind}-named has a dimension '{name}', which the file has another use for"):
+        export_onnx(metric, tmp_path / "metric.onnx", reference_features=kind == "fr")
+
+
+@pytest.mark.parametrize("size", [(0, 64), (64,), 64, (64.0, 64), (64, -1), "ab"])
+def test_a_size_that_is_none(size: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"`size` is \(height, width\), whole numbers above 0; got "):
+        export_onnx("nr-lite", tmp_path / "metric.onnx", size=size)
 
 
 def test_arguments_that_do_not_fit_the_metric(tmp_path: Path) -> None:

@@ -64,13 +64,18 @@ def export_onnx(
         raise InputError(f"{metric.name} takes no reference; a metric that does: fr-{metric.config.backbone}")
     with undisturbed("cpu"), torch.autocast("cpu", enabled=False):
         graph = _Graph(copy.deepcopy(metric).cpu(), reference_features)
+        names = [*graph.inputs, *graph.outputs]
+        if twice := [name for name in metric.dimensions if names.count(name) > 1]:
+            raise InputError(
+                f"{metric.name} has a dimension {twice[0]!r}, which the file has another use for: rename it"
+            )
         # Images of few frequencies: uniform noise is far from anything that is scored.
         coarse = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
         images = nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)
         inputs = [images[:2]]
         if metric.requires_reference:
             inputs.append(graph.encode(images[2:]) if reference_features else images[2:])
-        with replacing(path) as unfinished:  # what can't be written fails before the work
+        with replacing(os.path.expanduser(path)) as unfinished:  # what can't be written fails before the work
             _write(graph, inputs, unfinished)
             _check(graph, inputs, unfinished)
 
@@ -78,7 +83,10 @@ def export_onnx(
 def _input_size(metric: Metric, size: tuple[int, int] | None) -> tuple[int, int]:
     crop = metric.config.preprocess.crop
     if crop is None:
-        return size or WHOLE_IMAGE
+        sides = WHOLE_IMAGE if size is None else size
+        if not (isinstance(sides, Sequence) and len(sides) == 2 and all(isinstance(x, int) and x > 0 for x in sides)):
+            raise InputError(f"`size` is (height, width), whole numbers above 0; got {size!r}")
+        return sides
     if size is not None and tuple(size) != (crop, crop):
         raise InputError(f"{metric.name} sees {crop} x {crop} pixels; got size {size}: leave it out")
     return crop, crop
@@ -137,6 +145,11 @@ def _write(graph: _Graph, inputs: Sequence[Tensor], path: Path) -> None:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         raise RuntimeError(f"{config.metric} can't be written as ONNX: torch's exporter says: {reason}") from error
     assert program is not None
+    outputs = set(program.model.graph.outputs)
+    for node in program.model.graph:
+        for value in node.outputs:  # of which one may be called as a dimension is: mean, or linear
+            if value.name and value not in outputs:
+                value.name = f"inner.{value.name}"
     program.model.metadata_props.update(
         aigciqa=aigciqa.__version__,
         metric=config.metric,
