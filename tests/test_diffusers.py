@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import random
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from PIL import Image
 
 import aigciqa
 from aigciqa.errors import InputError, OutputExistsError
+from aigciqa.integrations.checkpoint_scores import CheckpointScores
 from aigciqa.integrations.diffusers import validation_scores
 from aigciqa.stats.means import mean_interval
 from aigciqa.tables.scores import read_table
@@ -217,6 +219,23 @@ class TestFolder:
         validation_scores(drawn, PROMPTS[:1], [5], "nr-lite", to=tmp_path, overwrite=True)
         left = {path.name for path in tmp_path.iterdir()}
         assert left == {*mine, "0000-seed-5.png", "scores.csv", "scores.csv.meta.json"}
+
+    def test_no_table_can_have_a_picture_outside_of_the_folder_removed(self, tmp_path: Path) -> None:
+        folder = tmp_path / "samples"
+        (folder / "0000-seed-..").mkdir(parents=True)
+        (tmp_path / "mine.png").touch()
+        (folder / "scores.csv").write_text("image,seed\n0000-seed-../../../mine.png,../../../mine\n")
+        validation_scores(drawn, PROMPTS[:1], [5], "nr-lite", to=folder, overwrite=True)
+        assert (tmp_path / "mine.png").exists()
+
+    def test_the_folder_may_be_in_the_home_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("USERPROFILE", str(tmp_path))  # Windows'
+        validation_scores(drawn, PROMPTS[:1], [5], "nr-lite", to="~/one")
+        CheckpointScores(PROMPTS[:1], [5], "nr-lite", to="~/more").score(drawn, 7)
+        assert {str(each.relative_to(tmp_path).parent) for each in tmp_path.rglob("scores.csv")} == {
+            "one", os.path.join("more", "step-7")
+        }  # fmt: skip
 
     def test_an_earlier_table_is_kept_unless_it_is_to_be_replaced(self, tmp_path: Path) -> None:
         validation_scores(drawn, PROMPTS, [3], "nr-lite", to=tmp_path)

@@ -144,7 +144,8 @@ class PictureScorer:
         kept: list[Image] = []
         records: list[Record] = []
         with contextlib.ExitStack() as stack:
-            write = stack.enter_context(open_folder(Path(to), overwrite, columns, self._made_by())) if to else None
+            folder = Path(to).expanduser() if to else None
+            write = stack.enter_context(open_folder(folder, overwrite, columns, self._made_by())) if folder else None
             stack.enter_context(_undisturbed(pipeline))
             for start in range(0, len(self.prompts) * len(self.seeds), self.batch_size):
                 pictures, batch = self._batch(pipeline, start)

@@ -69,8 +69,9 @@ def _pictures_of(table: Path) -> Iterator[str]:
     with contextlib.suppress(InputError):
         for row in read_rows(table):
             if isinstance(row, dict):
-                number, seed = str(row["image"]).partition("-")[0], row.get("seed")
-                if number.isdecimal() and row["image"] == picture_name(int(number), str(seed)):
+                number, seed = str(row["image"]).partition("-")[0], str(row.get("seed"))
+                is_ours = number.isdecimal() and seed.isdecimal()  # else it may lead out of the folder
+                if is_ours and row["image"] == picture_name(int(number), seed):
                     yield row["image"]
 
 
