@@ -27,6 +27,7 @@ from click.testing import CliRunner
 
 import aigciqa
 from aigciqa.cli import score
+from aigciqa.errors import InputError
 from aigciqa.integrations import shards
 from aigciqa.integrations.ray import Setup, _items, read_images, score_dataset
 from aigciqa.records import Item
@@ -290,12 +291,18 @@ class TestDataset:
             manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
         else:
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), manifest)
-        found = sorted(read_images(str(manifest)).take_all(), key=lambda row: row["image"])
+        found = sorted(read_images(manifest).take_all(), key=lambda row: row["image"])
         (opener,) = open_sources([str(manifest)], io.BytesIO(), {})
         assert found == [
             {name: getattr(listed.item, name) for name in ("image", "reference", "group")} for listed in opener()
         ]
         assert [row["group"] for row in found] == ["007" if suffix == "csv" else "7", None, "12"]
+
+    def test_sources_that_are_none(self) -> None:
+        with pytest.raises(InputError, match="`source` is empty: name a file or folder"):
+            read_images([])
+        with pytest.raises(InputError, match="`kind` is one of images, webdataset, csv, jsonl, parquet; got 'tar'"):
+            read_images("images.tar", kind="tar")  # type: ignore[arg-type]
 
     @pytest.mark.slow
     def test_images_inside_parquet(self, cluster: None, folder: Path) -> None:

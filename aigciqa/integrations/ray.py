@@ -43,7 +43,9 @@ Kind = Literal["images", "webdataset", "csv", "jsonl", "parquet"]
 _KINDS: dict[str, Kind] = {".tar": "webdataset", ".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
 
 
-def read_images(source: str | list[str], *, kind: Kind | None = None, **options: Any) -> ray.data.Dataset:
+def read_images(
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, kind: Kind | None = None, **options: Any
+) -> ray.data.Dataset:
     """Read images, or a table that names them, with the reader of Ray Data that fits.
 
     Args:
@@ -57,22 +59,30 @@ def read_images(source: str | list[str], *, kind: Kind | None = None, **options:
         A dataset for `score_dataset`. Images that Ray has read are in the column `image`, their names in `path`;
         those of tables are read by the actors that score them. Relative paths in a table are relative to it, or, where
         there is no such file, to the current folder.
+
+    Raises:
+        InputError: no source, or a kind that is none.
     """
-    first = source if isinstance(source, str) else source[0]
+    given = os.fspath(source) if isinstance(source, (str, os.PathLike)) else [os.fspath(each) for each in source]
+    if not given:
+        raise InputError("`source` is empty: name a file or folder")
+    first = given if isinstance(given, str) else given[0]
     kind = kind or _KINDS.get(os.path.splitext(first)[1].lower(), "images")
+    if kind not in ("images", *_KINDS.values()):
+        raise InputError(f"`kind` is one of images, {', '.join(_KINDS.values())}; got {kind!r}")
     scheme = object_stores.scheme_of(first)  # which Ray's paths lack
     if kind == "webdataset":
-        samples = ray.data.read_webdataset(source, decoder=None, **options)
+        samples = ray.data.read_webdataset(given, decoder=None, **options)
         return samples.map_batches(_from_samples, fn_args=(scheme,), batch_format="pandas", batch_size=None)
     if kind == "images":
         suffixes = [suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES]
-        files = ray.data.read_binary_files(source, include_paths=True, file_extensions=suffixes, **options)
+        files = ray.data.read_binary_files(given, include_paths=True, file_extensions=suffixes, **options)
         return files.map_batches(_from_files, fn_args=(scheme,), batch_format="pyarrow", batch_size=None)
     if kind == "csv":  # a group called 007 stays so
         as_text = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(MANIFEST_COLUMNS, pyarrow.string()))
         options = {"convert_options": as_text} | options
     reader = {"csv": ray.data.read_csv, "jsonl": ray.data.read_json, "parquet": ray.data.read_parquet}[kind]
-    table = reader(source, include_paths=True, **options)
+    table = reader(given, include_paths=True, **options)
     return table.map_batches(_from_table, fn_args=(scheme, kind == "csv"), batch_format="pyarrow", batch_size=None)
 
 
