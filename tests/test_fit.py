@@ -296,6 +296,8 @@ def test_another_seed_gives_other_figures_of_the_same_head(
     first = aigciqa.Metric.from_pretrained(light)
     assert torch.equal(other.state_dict()["head.scores.weight"], first.state_dict()["head.scores.weight"])
     assert other.config.results != first.config.results
+    with pytest.raises(InputError, match="seed is 0 or more; got -1"):
+        fit_light(seed=-1)
 
 
 def test_a_second_fit_sees_no_image(fitted: Path, ratings: str, cache: Path, watch: Watch, tmp_path: Path) -> None:

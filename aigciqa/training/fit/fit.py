@@ -95,6 +95,8 @@ def fit_head(
         metric = aigciqa.fit_head("ratings.csv", output="my-metric", score_ranges=(1, 5))
         metric.predict("new.png", uncertainty=True)
     """
+    if seed < 0:
+        raise InputError(f"seed is 0 or more; got {seed}")
     folder = Path(os.path.expanduser(output))
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is not a folder: name one for the checkpoint")

@@ -211,6 +211,9 @@ def _of_table(
     indices = images.indices(table, "image", rated)
     votes = images.numbers(table, "votes", indices, 0)
     votes[votes == 0] = np.nan
+    for image, count in zip(images.listed, votes, strict=True):
+        if count < 1:
+            images.problems.add(image.row, f"'votes' is {count:g}; expected how many there were")
     scores, weights = {}, {}
     for column in columns:
         low, high = stated.get(column.dimension, (-np.inf, np.inf))
