@@ -321,7 +321,7 @@ def test_weights_by_votes_and_deviations(folder: Path) -> None:
     for unknown in ("", 0):
         assert weights(votes=[unknown, *[3] * (N - 1)]) == pytest.approx(np.ones(N))
     assert weights(votes=[""] * N, quality_std=[""] * N).tolist() == [1] * N
-    with pytest.raises(InputError, match="row 2: 'votes' is 0.3; expected how many there were"):
+    with pytest.raises(InputError, match=r"row 2: 'votes' is 0\.3; expected how many there were"):
         weights(votes=[0.3, *[3] * (N - 1)])  # a share, as it seems: it would have a variance below 0
 
 

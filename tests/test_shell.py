@@ -61,6 +61,22 @@ WRITING = {
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ("fit", "own.csv", "-o", "metric", "-m", "nr-lite", "--no-cache"),
+        ("evaluate", "folder", "gen", "--scores", "own.csv", "-m", "質", "--part", "all"),
+        ("select", "t.csv", "--top", "1", "--to", "質"),
+    ],
+)
+def test_what_is_printed_is_utf8_in_pipes_of_windows_too(here: Path, arguments: tuple[str, ...]) -> None:
+    rows = [f"gen/{folder}/{number}.png,{1 + number + (folder == 'b') / 2}" for folder in "ab" for number in range(3)]
+    Path("own.csv").write_text("\n".join(["image,質", *rows, ""]), encoding="utf-8")
+    done = CliRunner(charset="cp1252").invoke(main, arguments, prog_name="aigciqa")
+    assert done.exit_code == 0, done.exception
+    assert "質" in done.stdout_bytes.decode()
+
+
+@pytest.mark.parametrize(
     ("command", "option", "name"),
     [
         ("score", "-o", "out.csv"), ("score", "-o", "out.json"), ("score", "--report", "out.html"),

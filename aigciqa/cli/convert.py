@@ -10,6 +10,7 @@ import click
 
 from aigciqa.cli.common import command, license_option, say, trainable_metric_option
 from aigciqa.registry import SCORE_RANGES
+from aigciqa.tables.text import encoded
 
 
 @command("convert")
@@ -38,5 +39,5 @@ def main(pt_file: Path, metric: str, dimension: str, output: Path, license: str 
         raise click.UsageError(str(error)) from None
     except (CheckpointError, OSError) as error:
         raise click.ClickException(str(error)) from None
-    click.echo(output)
+    click.echo(encoded(str(output)))
     say(f"Use it: aigciqa score IMAGES -m {metric} --weights {shlex.quote(os.path.join(output, ''))}")

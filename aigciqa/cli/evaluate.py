@@ -273,10 +273,10 @@ def _write(
 ) -> None:
     from aigciqa.evaluation import text
     from aigciqa.evaluation.plots import write_plots
-    from aigciqa.tables.text import write_text
+    from aigciqa.tables.text import encoded, write_text
 
     if output is None or not quiet:
-        click.echo(text.to_terminal(evaluation), nl=False)
+        click.echo(encoded(text.to_terminal(evaluation)), nl=False)
     if output is not None:
         text.write_report(evaluation, output)
     if predictions is not None:

@@ -137,7 +137,7 @@ def _fit(ratings: str, output: str, overwrite: bool, options: Mapping[str, Any])
     from aigciqa.training.fit.text import figures_text
 
     metric = fit_head(ratings, output=output, overwrite=overwrite, **options)
-    click.echo(figures_text(metric.config.results))
+    click.echo(encoded(figures_text(metric.config.results)))
     return metric
 
 

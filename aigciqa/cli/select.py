@@ -277,9 +277,9 @@ def _show(steps: _Steps, scores: Iterable[float], by: str) -> int:
             continue
         if state != "new":
             refused.add(step)
-        click.echo(printable(f"{before.get(step, '')}{what}: {step.source} -> {step.target}"))
+        click.echo(encoded(printable(f"{before.get(step, '')}{what}: {step.source} -> {step.target}")))
     if there:
-        click.echo(f"{_LABELS['there']}: {counted(there, 'file')}: {shown(there)}")
+        click.echo(encoded(f"{_LABELS['there']}: {counted(there, 'file')}: {shown(there)}"))
     say(_summary(states, "to do"))
     if states["new"]:
         say("nothing is done yet: add --apply")

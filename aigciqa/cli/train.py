@@ -25,7 +25,7 @@ from aigciqa.cli.common import (
     terminate,
     trainable_metric_option,
 )
-from aigciqa.tables.text import TextTable, rounded, with_interval
+from aigciqa.tables.text import TextTable, encoded, rounded, with_interval
 from aigciqa.utils.paths import counted
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def main(
         why, status = STOPS[type(stop)]
         complain(f"{why}{_kept(output)}")
         sys.exit(status)
-    click.echo(_figures(metric, tested))
+    click.echo(encoded(_figures(metric, tested)))
     if metric.config.training["validation_srcc"] is None:
         sys.exit(EXIT_ERRORS)  # `train` has warned
     if not quiet:
