@@ -17,6 +17,8 @@ from aigciqa.training.lite import degradations as dg
 from aigciqa.training.lite import photos as photos_module
 from aigciqa.training.lite import recipe, training_data
 from aigciqa.training.lite.image_filters import shock
+from aigciqa.training.lite.training_data import photo_features
+from tests.conftest import draw
 
 SEEDLESS = {"gaussian_blur", "lens_blur", "pixelate", "alias", "bilateral", "mean_shift", "median", "guided_smooth"}
 SEEDLESS |= {"webp", "ringing", "quantise", "posterise", "painterly"}
@@ -171,6 +173,16 @@ def test_views_are_drawn_again_to_the_bit(folder: Path) -> None:
     assert not torch.equal(views.render(0), views.render(1))
     softened = drawn.diff(dim=2).square().mean() / views.render(0).diff(dim=2).square().mean()
     assert softened < 0.5  # half the pixels, shown twice as large
+
+
+def test_features_are_kept_of_a_photograph_not_of_its_name(tmp_path: Path) -> None:
+    photo = photos_module.Photo(tmp_path / "1.png", "1.png", "1")
+    found = []
+    for seed in (0, 1, 0):
+        Image.fromarray(draw(400, 400, seed=seed)).save(photo.path)
+        found.append(photo_features(photo, [photos_module.Sample(0)], tmp_path, False).maps)
+    assert torch.equal(found[0], found[2])
+    assert not torch.allclose(found[0], found[1], atol=0.01)
 
 
 def test_labels_rank_by_metrics_and_by_strength() -> None:

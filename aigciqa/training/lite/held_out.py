@@ -189,7 +189,8 @@ class Patched:
 
 def patch_photo(photo: Photo, cache: Path) -> list[Patched]:
     """A photograph at the common size with a square degraded in each of `MAP_DEGRADATIONS`; kept in a cache."""
-    made = kept(cache, ["patches", photo.name, MAP_DEGRADATIONS, MAP_STRENGTH], lambda: _draw_patches(photo))
+    key = ["patches", photo.name, photo.digest(), MAP_DEGRADATIONS, MAP_STRENGTH]
+    made = kept(cache, key, lambda: _draw_patches(photo))
     return [Patched(*tensors) for tensors in made]
 
 

@@ -8,6 +8,7 @@ was degraded.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import zlib
 from collections import Counter
@@ -47,6 +48,10 @@ class Photo:
     path: Path
     name: str
     subject: str
+
+    def digest(self) -> str:
+        """The sha256 of the file."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
     def image(self) -> Image.Image:
         """RGB, upright."""

@@ -133,7 +133,7 @@ def photo_features(photo: Photo, plan: Sequence[Sample], cache: Path, scored: bo
 
     Full-reference scores cost most of the time; they stay zero unless `scored`.
     """
-    key = [scored, photo.name, [asdict(sample) for sample in plan]]
+    key = [scored, photo.name, photo.digest(), [asdict(sample) for sample in plan]]
     return PhotoFeatures(photo, plan, *kept(cache, key, lambda: _draw_features(photo, plan, scored)))
 
 
