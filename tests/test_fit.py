@@ -28,6 +28,7 @@ from aigciqa.utils.files import locked
 from tests.conftest import Watch, draw, untrained
 from tests.hub_server import Hub
 from tests.test_report import data_of
+from tests.test_surroundings import SURROUNDINGS
 
 N = 20
 BLURS = np.random.default_rng(0).permutation(np.linspace(0, 5, N))
@@ -389,6 +390,24 @@ def test_a_metric_of_ones_own_as_trunk(name: str, ratings: str, cache: Path, tmp
     assert loaded.quality_map(image).mean().item() == pytest.approx(loaded(image).item(), abs=2e-4)
     (record,) = aigciqa.score_files([image], metric=loaded)
     assert record.scores["quality"] == pytest.approx(loaded(image).item(), abs=2e-3)
+
+
+@pytest.mark.parametrize("surroundings", ["bfloat16", "with-meta"])
+def test_what_the_caller_has_set_for_torch_is_not_fitted_with(
+    surroundings: str, fit_light: Callable[..., aigciqa.Metric], light: Path, tmp_path: Path
+) -> None:
+    with SURROUNDINGS[surroundings]():
+        fit_light(cache_dir=False)
+    assert sha256(tmp_path / "out") == sha256(light)
+
+
+def test_a_metric_of_half_precision_is_fitted_as_float32(
+    tiny: Path, fit_light: Callable[..., aigciqa.Metric], rated: Path
+) -> None:
+    trunk = aigciqa.Metric.from_pretrained(tiny).half()
+    metric = fit_light(metric=trunk, cache_dir=False)
+    assert next(trunk.parameters()).dtype == torch.float16
+    assert metric(paths(rated)[0]).dtype == next(metric.parameters()).dtype == torch.float32
 
 
 def test_the_default_weights_are_fitted_anew(ratings: str, cache: Path, tmp_path: Path, fitted: Path) -> None:

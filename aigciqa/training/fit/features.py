@@ -35,6 +35,7 @@ from aigciqa.scoring.encoder import BatchEncoder, Encoder
 from aigciqa.scoring.inference_threads import InferenceThreads
 from aigciqa.training.image_cache import default_folder
 from aigciqa.utils.files import write_file
+from aigciqa.utils.hardware import undisturbed
 from aigciqa.utils.lookahead import look_ahead
 from aigciqa.utils.paths import counted
 
@@ -97,7 +98,13 @@ def frozen_metric(metric: str | Metric | None, score_ranges: dict[str, tuple[flo
         except MissingExtraError as error:
             raise MissingExtraError(f"{error}; or take `metric='nr-lite'`, which needs nothing") from None
     else:
-        metric = copy.deepcopy(metric)  # the caller's stays as it is
+        metric = copy.deepcopy(metric).float()  # the caller's stays as it is
+    return _frozen(metric, score_ranges)
+
+
+@undisturbed("cpu")
+def _frozen(metric: Metric, score_ranges: dict[str, tuple[float, float]]) -> Metric:
+    """The metric itself, with another backbone and a head to be fitted."""
     config, trunk = metric.config, metric.backbone
     if isinstance(trunk, StatisticsBackbone):
         return _renewed(metric, score_ranges, config.preprocess, trunk)

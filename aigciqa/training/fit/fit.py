@@ -213,8 +213,7 @@ def prepared(
     workers: int | None,
     cache_dir: str | os.PathLike[str] | bool | None,
 ) -> tuple[Metric, FeatureReader]:
-    frozen = frozen_metric(metric, score_ranges)
-    frozen = frozen if device is None else frozen.to(device)
+    frozen = frozen_metric(metric, score_ranges).to("cpu" if device is None else device)
     return frozen, FeatureReader(frozen, cache_dir, workers)
 
 
