@@ -64,6 +64,8 @@ class TestScores:
         assert found.mean == expected
         assert found.mean.value == pytest.approx(np.mean(scores_of(found)))
         assert str(found) == f"nr-lite · quality: {expected}, 6 pictures of 3 prompts"
+        with pytest.raises(InputError, match="no scores of 'qualty'; there are those of quality"):
+            found.mean_of("qualty")
         averaged = mean_interval(np.mean(np.reshape(scores_of(found), (2, 3)), axis=0))
         assert (found.mean.low, found.mean.high) == pytest.approx((averaged.low, averaged.high))
 

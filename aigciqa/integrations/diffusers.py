@@ -82,8 +82,12 @@ class ValidationScores:
     def mean_of(self, dimension: str) -> Interval:
         """The mean of a dimension and its 95% interval, by resampling prompts with all their seeds.
 
-        It is that of `aigciqa compare`. The ends are NaN for a single prompt.
+        It is that of `aigciqa compare`. The ends are NaN for a single prompt. Raises InputError if the scores are of
+        other dimensions.
         """
+        known = dict.fromkeys(name for record in self.records for name in record.scores)
+        if known and dimension not in known:
+            raise InputError(f"no scores of {dimension!r}; there are those of {', '.join(known)}")
         scores = [record.scores.get(dimension, math.nan) for record in self.records]
         return mean_interval(scores, [_prompt(record) for record in self.records])
 
