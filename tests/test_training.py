@@ -215,6 +215,7 @@ def test_two_processes_train_as_one(root: Path, cache: Path, tmp_path: Path) -> 
     line = [*TRAIN, *arguments, "-o", str(tmp_path / "two"), "--devices", "2", "--quiet"]
     done = subprocess.run(line, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.count("The test part has 4 images") == 1
     two = aigciqa.create_metric("nr-resnet18", weights=tmp_path / "two")
     torch.testing.assert_close(two.head.state_dict(), one.head.state_dict(), rtol=1e-3, atol=1e-5)
 

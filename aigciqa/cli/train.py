@@ -91,11 +91,13 @@ def main(
     signal.signal(signal.SIGTERM, terminate)
     try:
         given = {"score_range": score_ranges} if score_ranges is not None else {}
-        metric, tested = _train(database, root, given, output, protocol, options, progress=not quiet)
+        metric, tested, is_first = _train(database, root, given, output, protocol, options, progress=not quiet)
     except tuple(STOPS) as stop:
         why, status = STOPS[type(stop)]
         complain(f"{why}{_kept(output)}")
         sys.exit(status)
+    if not is_first:
+        return
     click.echo(encoded(_figures(metric, tested)))
     if metric.config.training["validation_srcc"] is None:
         sys.exit(EXIT_ERRORS)  # `train` has warned
@@ -111,14 +113,14 @@ def _train(
     protocol: str,
     options: dict[str, Any],
     progress: bool,
-) -> tuple[Metric, int]:
+) -> tuple[Metric, int, bool]:
     """Train; a run that can't go on is an error of the command, other than a wrong call.
 
     Args:
         given: options of the database.
 
     Returns:
-        The metric, and how many images the test part has.
+        The metric, how many images the test part has, and whether this is the first process, which speaks for all.
     """
     import aigciqa
     from aigciqa.errors import InputError, LockedError, TrainingError, WeightsError
@@ -133,13 +135,16 @@ def _train(
         data = aigciqa.load_database(database, root, **given)
         split = data.split(protocol, seed=settings["seed"])
         settings["dimensions"] = settings["dimensions"] or data.dimensions
-        return train(data, split, Settings(**settings), output, **options, progress=progress), len(split.test)
+        metric = train(data, split, Settings(**settings), output, **options, progress=progress)
     except (InputError, LockedError):
         raise
     except (WeightsError, TrainingError) as error:
         raise click.ClickException(str(error)) from None
     except OSError as error:
         raise click.ClickException(f"{error}{_kept(output)}") from None
+    from lightning_fabric.utilities.rank_zero import rank_zero_only
+
+    return metric, len(split.test), rank_zero_only.rank == 0  # type: ignore[attr-defined]
 
 
 def _figures(metric: Metric, tested: int) -> str:

@@ -90,7 +90,7 @@ class Run:
             self.progress = self.fabric.broadcast(self.progress)
         if writer is not None:
             writer.close()
-        if self.progress.best == -math.inf:
+        if self.progress.best == -math.inf and self.fabric.is_global_zero:
             warnings.warn(
                 f"no epoch could be chosen: in each, all images of the validation part got the same score. Epoch "
                 f"{self.progress.best_epoch} is kept; train with another learning rate or seed, in another folder",
