@@ -18,6 +18,7 @@ from aigciqa.errors import ImageError, InputError
 from aigciqa.registry import metric_info, register_metric
 from aigciqa.training.fit.features import FeatureReader, frozen_metric, succeeded
 from tests.conftest import Tiny, draw
+from tests.test_image_cache import DAMAGES
 
 N = 24
 
@@ -82,6 +83,18 @@ def test_features_are_kept_for_one_network_alone(folder: Path, tmp_path: Path, t
         (measured,) = succeeded(reader.read([str(folder / "0.png")]))
         found.append(measured.features[:8])  # the means of the network's channels
     np.testing.assert_allclose(found[1], 2 * found[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("damage", ["zeroed", "a pixel flipped", "emptied"])
+def test_kept_features_that_are_damaged_are_made_anew(damage: str, folder: Path, tmp_path: Path, tiny: Path) -> None:
+    metric = frozen_metric(aigciqa.Metric.from_pretrained(tiny), {"quality": (0.0, 5.0)})
+    found = []
+    for _ in range(2):
+        (measured,) = succeeded(FeatureReader(metric, tmp_path, 1).read([str(folder / "0.png")]))
+        found.append((measured.pixels, measured.size, measured.lite, *measured.features))
+        (file,) = (path for path in tmp_path.rglob("*") if path.is_file())
+        DAMAGES[damage](file)
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(("dtype", "most"), [(torch.float16, 0.05), (torch.bfloat16, 0.3)])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
-import io
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -46,7 +46,9 @@ DEFAULT_METRIC = "nr-efficientnet-lite2"
 _RESIZE, _CROP = 480, 320
 _LEVELS = (1 / 255,) * 3
 #: Of what is kept: a change of how features are made must change it.
-_VERSION = 1
+_VERSION = 2
+#: Bytes that a file of the cache begins with; numbers follow: pixels, size, score, features.
+_CHECKSUM = 4
 #: Of images that can't be read, an error names so many.
 _LISTED = 20
 #: Images decoded ahead of the network.
@@ -195,7 +197,7 @@ class FeatureReader:
         digest = hashlib.sha256(data).hexdigest()
         file = None
         if self.folder is not None:
-            file = self.folder / digest[:2] / f"{digest}.npy"
+            file = self.folder / digest[:2] / f"{digest}.features"
             kept = _kept(file, digest, self.width)
             if kept is not None:
                 return kept
@@ -235,22 +237,27 @@ class _Started:
 def _kept(file: Path, digest: str, width: int) -> Measured | None:
     """What a file of the cache says; None if it is not there, or damaged."""
     try:
-        values = np.load(file, allow_pickle=False)
-        if values.dtype != np.float64 or values.shape != (width + 3,) or not np.isfinite(values).all():
-            return None
-    except (OSError, ValueError, EOFError):
+        stored = file.read_bytes()
+    except OSError:
         return None
+    content = stored[_CHECKSUM:]
+    if len(content) != 8 * (width + 3) or stored[:_CHECKSUM] != _checksum(digest, content):
+        return None
+    values = np.frombuffer(content, "<f8")
     return Measured(digest, values[3:].astype(np.float32), *map(float, values[:3]))
 
 
 def _keep(file: Path, measured: Measured) -> None:
-    stream = io.BytesIO()
-    np.save(stream, np.array([measured.pixels, measured.size, measured.lite, *measured.features], dtype=np.float64))
+    content = np.array([measured.pixels, measured.size, measured.lite, *measured.features], "<f8").tobytes()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_file(file, stream.getvalue())
+        write_file(file, _checksum(measured.digest, content) + content)
     except OSError:  # a cache that can't be written is none
         return
+
+
+def _checksum(digest: str, content: bytes) -> bytes:
+    return zlib.crc32(content, zlib.crc32(digest.encode())).to_bytes(_CHECKSUM, "little")
 
 
 def succeeded(found: Iterable[Measured | ImageError]) -> list[Measured]:
