@@ -23,12 +23,12 @@ def main() -> None:
     """Run both commands."""
     options = arguments()
     folder = options.output
-    run_folder = folder / "training"
-    if (run_folder / "state.pt").exists() or not (folder / "config.json").exists():
+    begun = folder / "training"
+    if (begun / "state.pt").exists() or not (folder / "config.json").exists():
         run(
             "train", DATABASE, str(options.root), "-m", options.metric, "--protocol", options.protocol,
             "--epochs", str(options.epochs), "--start", options.pretrained, "--seed", str(options.seed),
-            "-o", str(folder), *(["--resume"] if run_folder.exists() else []),
+            "-o", str(folder), *(["--resume"] if (begun / "split.json").exists() else []),
         )  # fmt: skip
     # Protocol and seed are in the checkpoint: the evaluation takes them from there.
     run(

@@ -108,7 +108,7 @@ def train(folder: Path, name: str, protocol: str, dimensions: str, options: argp
         "--epochs", str(options.epochs), "--start", options.pretrained, "--seed", str(options.seed),
         "--dtype", options.dtype,
         *(["--device", options.device] if options.device else []),
-        *(["--resume"] if (folder / "training").exists() else []),
+        *(["--resume"] if (folder / "training" / "split.json").exists() else []),
     ]  # fmt: skip
     print("aigciqa train", *command, file=sys.stderr, flush=True)
     done = subprocess.run([*TRAIN, *command], stdout=sys.stderr)
