@@ -213,6 +213,24 @@ def test_votes_that_the_model_explains_wholly_leave_a_doubt() -> None:
     assert opinion.high - opinion.score == pytest.approx(np.full(3, 1 - 0.05**0.5))
 
 
+@pytest.mark.parametrize("method", [classical.mean, classical.bt500, classical.p913, classical.zscore])
+def test_equal_votes_leave_the_doubt_of_a_grade_whatever_is_taken_off_them(method: Any) -> None:
+    """Two raters who agree of an image, with biases and deviations of their own."""
+    _, matrix = simulated(1, 30, 6)
+    matrix[:2, 2:] = NAN
+    matrix[0, :2] = 4
+    opinion = method(Votes.of_matrix(matrix))
+    assert opinion.high[0] - opinion.score[0] >= 1 - 0.05**0.5 - 1e-12
+    matrix[:, 1] = matrix[:, 0]
+    opinion = method(Votes.of_matrix(matrix))
+    assert opinion.high[:2] - opinion.score[:2] == pytest.approx(np.full(2, 1 - 0.05**0.5))
+
+
+def test_biases_that_explain_all_leave_a_doubt_too() -> None:
+    opinion = classical.p913(Votes.of_matrix([[1, 2], [2, 3], [4, 5]]))
+    assert opinion.high - opinion.score == pytest.approx(np.full(3, 1 - 0.05**0.5))
+
+
 def test_parts_without_a_rater_in_common_are_told() -> None:
     matrix = np.full((6, 4), NAN)
     matrix[:3, :2] = [[1, 2], [3, 4], [4, 5]]
