@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.testclient import TestClient
@@ -342,6 +342,12 @@ def _profile() -> bytes:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
+def _turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    return exif
+
+
 def _pixels(mode: str) -> Image.Image:
     return Image.fromarray(draw(20, 30)).convert(mode)
 
@@ -365,7 +371,8 @@ def test_what_a_browser_shows_alike_is_served_as_it_is(
     [
         ("a.tif", "RGB", {}), ("a.jpg", "CMYK", {}), ("a.bmp", "RGB", {}), ("a.ppm", "RGB", {}), ("a.png", "RGBA", {}),
         ("a.png", "RGB", {"icc_profile": _profile()}), ("a.jpg", "RGB", {"icc_profile": _profile()}),
-        ("a.gif", "P", {}),
+        ("a.gif", "P", {}), ("a.webp", "RGB", {"exif": _turned()}), ("a.png", "RGB", {"exif": _turned()}),
+        ("a.jpg", "RGB", {"exif": _turned()}),
     ],
 )  # fmt: skip
 def test_other_pictures_become_what_metrics_see(tmp_path: Path, name: str, mode: str, options: dict[str, Any]) -> None:
