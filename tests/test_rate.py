@@ -161,6 +161,10 @@ def test_pairs_are_of_one_prompt(rate: Rate, write_images: Write) -> None:
         (("--export", "votes.csv"), "no such study; name images to make it"),
         (("--delete-rater", "r1"), "no such study"),
         ((), "no such study"),
+        (("outputs", "--url", "rate.example"), "--url rate.example: expected http:// or https:// and a host"),
+        (("outputs", "--url", "https://rate.example/sub"), "expected http:// or https:// and a host"),
+        (("outputs", "--url", "http://[::1"), "expected http:// or https:// and a host"),
+        (("outputs", "--size", "9" * 10), "--size is native or a number of pixels"),
     ],
 )
 def test_what_is_refused(rate: Rate, write_images: Write, arguments: tuple[str, ...], why: str) -> None:
@@ -238,6 +242,25 @@ def test_links_for_others(rate: Rate, write_images: Write, monkeypatch: pytest.M
     assert "http://studio:" in rate("--host", "0.0.0.0").stdout
 
 
+def test_the_link_of_another_rater_is_never_ones_own(rate: Rate, write_images: Write) -> None:
+    write_images("outputs", "a.png")
+    rate("outputs", "--invite", "1")
+    again = rate()
+    assert "rate here" not in again.stdout
+    assert "the study's page" in again.stdout
+    with open_study("study.db") as study:
+        assert [rater.name for rater in study.raters()] == ["r1"]
+        own = study.invite("you")
+    assert f"/r/{own.secret}\n" in rate().stdout
+
+
+def test_a_name_that_is_no_study_leaves_no_folder(rate: Rate, tmp_path: Path) -> None:
+    for more in ([], ["--delete-rater", "r1"]):
+        done = CliRunner().invoke(main, ["rate", "--study", "new/study.db", *more], prog_name="aigciqa")
+        assert (done.exit_code, "no such study" in done.stderr) == (2, True)
+    assert not Path("new").exists()
+
+
 def test_a_page_opens_in_the_browser(rate: Rate, write_images: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     write_images("outputs", "a.png")
     opened: list[str] = []
@@ -303,7 +326,9 @@ def test_export_and_deleting_a_rater(rate: Rate, write_images: Write) -> None:
     assert [each.rater for each in read_votes("study.db")] == ["r2"]
     done = rate("--export", "again.csv", "--delete-rater", "r2")
     assert (done.exit_code, "give one of them" in done.stderr) == (2, True)
-    for wrong, why in (("r1", "there is no rater r1"), ("Ann", "such as r3; got 'Ann'")):
+    for wrong, why in (
+        ("r1", "there is no rater r1"), ("Ann", "such as r3; got 'Ann'"), ("9" * 19, "such as r3; got '999")
+    ):  # fmt: skip
         done = rate("--delete-rater", wrong)
         assert done.exit_code == 2
         assert why in done.stderr

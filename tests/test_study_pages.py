@@ -7,6 +7,7 @@ import csv
 import io
 import itertools
 import json
+import re
 import socket
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -307,6 +308,19 @@ def test_links_name_the_url_by_which_raters_come(study: Study) -> None:
     assert f"https://rate.example/r/{rater.secret}" in client.get(f"/admin/{study.admin_secret}").text
 
 
+def test_only_who_rates_on_the_own_machine_is_told_where_the_study_is(study: Study, app: Starlette) -> None:
+    rater = study.invite()
+
+    def told(app: Starlette, host: str, client: str) -> bool:
+        browser = TestClient(app, f"http://{host}:8570", client=(client, 50000))
+        browser.get(f"/r/{rater.secret}")
+        return "aigciqa mos" in browser.get("/rate").text
+
+    assert told(app, "127.0.0.1", "127.0.0.1")
+    assert not told(app, "localhost", "192.0.2.7")  # by a forged header, or through a server in front
+    assert not told(make_app(study, "https://rate.example"), "127.0.0.1", "127.0.0.1")
+
+
 def test_the_export_is_csv_in_long_form(page: Page, admin: Page, study: Study) -> None:
     page.vote(2)
     page.vote(5)
@@ -416,6 +430,7 @@ def test_a_port_in_use_is_named() -> None:
         port = one.getsockname()[1]
         with pytest.raises(InputError, match=f"port {port}: .*--port"):
             listen("127.0.0.1", port)
-    with pytest.raises(InputError, match=r"--host no\.such\.invalid"):
-        listen("no.such.invalid", 0)
+    for host in ("no.such.invalid", "a..b", "x" * 70):
+        with pytest.raises(InputError, match=f"--host {re.escape(host)}: "):
+            listen(host, 0)
     assert one.family == socket.AF_INET

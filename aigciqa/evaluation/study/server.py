@@ -36,7 +36,7 @@ with needs_extra("rate", "rating pages need starlette and jinja2"):
 _STATIC = {"study.css": "text/css", "study.js": "text/javascript", "icon.svg": "image/svg+xml"}
 _COOKIE_SECONDS = 180 * 86_400
 _PICTURE_SECONDS = 86_400
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
 def make_app(study: Study, url: str | None = None) -> Starlette:
@@ -122,7 +122,8 @@ class _Pages:
         if rater is None:
             return self._message(*_NO_LINK)
         # Who rates on the machine that serves is most likely who runs the study, and is told what to do with the votes.
-        is_own = request.url.hostname in _LOOPBACK
+        # The browser's word alone does not do, nor that of a server in front, which may call this one by its address.
+        is_own = self.url is None and {request.url.hostname, request.client and request.client.host} <= _LOOPBACK
         own_study = shlex.quote(relative(self.study.path, os.curdir)) if is_own else None
         return self._page(
             "rate.html.j2",
