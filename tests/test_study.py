@@ -30,6 +30,7 @@ from aigciqa.evaluation.study import (
     read_votes,
     schema,
 )
+from aigciqa.evaluation.study import votes as votes_module
 from aigciqa.evaluation.study.progress import Count, items, mean, overview
 from aigciqa.evaluation.study.settings import paper_question
 from aigciqa.evaluation.study.steps import Step
@@ -362,6 +363,22 @@ def test_a_deleted_rater_leaves_no_trace(make: Callable[..., Study]) -> None:
             again.delete_rater(99)
 
 
+def test_no_deletion_waits_for_who_reads_the_votes(make: Callable[..., Study], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(votes_module, "_PART", 2)
+    study = make(5)
+    gone = study.invite("Gone-Away")
+    rate_all(study, gone.id, lambda step: 3)
+    assert [each.score for each in read_votes(study.path)] == [3] * 5
+    monkeypatch.setattr(schema, "WAIT_SECONDS", 0.1)
+    with open_study(study.path) as other:
+        reading = read_votes(study.path)
+        next(reading)
+        other.delete_rater(gone.id)
+        wal = Path(f"{study.path}-wal")
+        assert b"Gone-Away" not in Path(study.path).read_bytes() + wal.read_bytes()
+        assert len(list(reading)) == 1  # what was read already
+
+
 @settings(max_examples=10, deadline=None)
 @given(st.lists(st.sampled_from(["vote", "skip", "undo", "again"]), max_size=40), st.integers(1, 3))
 def test_whatever_raters_do_tallies_equal_the_votes(
@@ -573,8 +590,10 @@ def test_what_makes_no_study(tmp_path: Path, listed: list[Entry], values: dict[s
         ({"questions": (TWO[0], TWO[0])}, "each of another name"),
         ({"questions": (TWO[0], Question("quality_std", "?"))}, "can't be called 'quality_std' beside 'quality'"),
         ({"labels": ("bad", "good")}, "labels are five"),
-        ({"votes_per_image": 0}, "votes_per_image is 1 or more; got 0"),
-        ({"repeats": -1}, "repeats is 0 or more"),
+        ({"votes_per_image": 0}, "votes_per_image is a whole number from 1 to 1,000,000,000; got 0"),
+        ({"votes_per_image": 10**23}, "votes_per_image is a whole number from 1 to"),
+        ({"repeats": -1}, "repeats is a whole number from 0 to"),
+        ({"size": 2.5}, "size is a whole number from 1 to"),
         ({"instructions": "x" * 20_001}, "at most 20,000 characters"),
     ],
 )

@@ -76,7 +76,7 @@ class _Pages:
             post("/vote", self.rating(self.vote)),
             post("/skip", self.rating(self.skip)),
             post("/undo", self.rating(self.undo)),
-            get("/picture/{picture:int}/{key}", self.picture),
+            get("/picture/{picture}/{key}", self.picture),
             get("/static/{name}", self.static_file),
             get("/admin/votes.csv", self.export),
             get("/admin/{secret}", self.enter_admin),
@@ -180,8 +180,8 @@ class _Pages:
     # Pictures and files
 
     def picture(self, request: Request) -> Response:
-        picture = request.path_params["picture"]
-        path = self.study.path_of(picture) if is_same(request.path_params["key"], self._key(picture)) else None
+        picture, key = request.path_params["picture"], request.path_params["key"]
+        path = self.study.path_of(int(picture)) if is_same(key, self._key(picture)) else None
         if path is None:
             raise HTTPException(404, "There is no such picture.")
         try:
@@ -263,7 +263,7 @@ class _Pages:
     # Helpers
 
     def picture_url(self, picture: int) -> str:
-        return f"/picture/{picture}/{self._key(picture)}"
+        return f"/picture/{picture}/{self._key(str(picture))}"
 
     def refused(self, request: Request, error: HTTPException) -> Response:
         if request.method == "GET" and request.url.path not in ("/step",):
@@ -303,7 +303,7 @@ class _Pages:
     def _token(self, rater: Rater) -> str:
         return self.study.sign("rater", rater.id)
 
-    def _key(self, picture: int) -> str:
+    def _key(self, picture: str) -> str:
         return self.study.sign("picture", picture)[:16]
 
     def _enter_as(self, request: Request, rater: Rater) -> Response:
