@@ -463,6 +463,19 @@ def test_scores_so_far(make: Callable[..., Study]) -> None:
     assert items(study, "quality", "votes", 1) == []
 
 
+def test_the_widest_interval_is_that_of_fewer_votes_though_others_differ_more(make: Callable[..., Study]) -> None:
+    """3 and 4: 3.5 +- 12.706 * 0.5; 1, 5, 1, 5: 3 +- 3.182 * 1.155."""
+    study = make(2, images_per_rater=1)
+    grades = iter((1, 5, 1, 5))
+    raters = [study.invite().id for _ in range(20)]
+    seen = {rater: study.step(rater).pictures[0] for rater in raters}
+    for rater in [each for each in raters if seen[each] == 1][:4]:
+        rate_all(study, rater, lambda step: next(grades))
+    for rater, grade in zip([each for each in raters if seen[each] == 2], (3, 4), strict=False):
+        rate_all(study, rater, lambda step, grade=grade: grade)  # type: ignore[misc]
+    assert [each.image for each in items(study, "quality", "unsure", 0)] == ["1.png", "0.png"]
+
+
 def test_the_file_is_the_owners_and_goes_on(make: Callable[..., Study]) -> None:
     study = make(2, votes_per_image=3, instructions="Look.", questions=TWO)
     if sys.platform != "win32":
