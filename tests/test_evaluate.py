@@ -277,6 +277,7 @@ def test_images_that_fail(root: Path, database: Database, tmp_path: Path) -> Non
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "--scores", "absent.csv"), "no such file"),
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "-o", "r.csv", "--predictions", "./r.csv"), "name the same file"),
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "--device", "abacus"), "--device abacus"),
+        (("pku-i2iqa", "{root}", "-m", "nr-lite", "--predictions", "p.parquet"), "name a file that ends in .csv"),
         (("agiqa-3k", "{text_root}", "-m", "fr-lite"), "compares with image prompts, and these images have none"),
         (("agiqa-3k", "{text_root}", "-m", "nr-lite", "--dimension", "overall"), "not for overall"),
     ],
@@ -376,4 +377,6 @@ def test_scores_that_are_all_equal_are_called_so(root: Path, database: Database,
     assert "good gives" not in done.stderr
     step, good = json.loads((tmp_path / "report.json").read_text())["results"]
     assert (step["srcc"]["value"], good["srcc"]["value"]) == (None, pytest.approx(1))
-    assert "\nNote: step gives all 64 images" in run("pku-i2iqa", root, "--scores", table, *arguments).stdout
+    shown = run("pku-i2iqa", root, "--scores", table, *arguments)
+    assert "\nNote: step gives all 64 images" in shown.stdout
+    assert shown.stderr == ""  # it is said once

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from aigciqa.cli.common import check_apart, check_output, command, complain, overwrite_option, writing
+from aigciqa.cli.common import check_apart, check_table_output, command, complain, overwrite_option, writing
 from aigciqa.tables.text import encoded
 
 _METHODS = ("p910", "bt500", "p913", "zscore", "mean")
@@ -60,7 +60,7 @@ def main(
     from aigciqa.evaluation.opinion_scores import check_table, mean_opinion_scores
 
     for option, path in (("-o", output), ("--raters", raters)):
-        check_output(option, path, [votes])
+        check_table_output(option, path, [votes])
         if path is not None:
             check_table(path)
     check_apart(("-o", output), ("--raters", raters))

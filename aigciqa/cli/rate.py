@@ -24,7 +24,7 @@ from aigciqa.cli.common import (
     Terminated,
     check_name,
     check_not_read,
-    check_output,
+    check_table_output,
     command,
     complain,
     overwrite_option,
@@ -133,7 +133,7 @@ def main(
         raise click.UsageError("--export and --delete-rater: give one of them, then the other")
     check_name("--study", path, behind="-wal")  # of SQLite
     check_not_read("--study", None if is_study(path) else path, images)
-    check_output("--export", export, [*images, reference, path])
+    check_table_output("--export", export, [*images, reference, path])
     if export is not None:
         _export(path, export)
         context.exit(EXIT_DONE)
@@ -200,11 +200,13 @@ def _given(context: click.Context) -> list[str]:
 
 def _export(path: str, export: str) -> None:
     from aigciqa.evaluation.study.votes import votes_csv
+    from aigciqa.tables import provenance
     from aigciqa.utils.files import write_file
 
     lines = list(votes_csv(path))
     with writing():
         write_file(export, b"".join(lines))
+        provenance.forget(export)
     say(f"{counted(len(lines) - 1, 'vote')} in {export}")
 
 

@@ -13,6 +13,7 @@ from aigciqa.errors import InputError
 from aigciqa.evaluation.question_scores import METHODS, RaterAgreement, score_pairs, score_ratings
 from aigciqa.evaluation.votes import CARRIED, QUESTION, Vote, VoteTable, read_votes
 from aigciqa.scoring.manifests import beside, path_on_disk
+from aigciqa.tables import provenance
 from aigciqa.tables.csv_text import csv_lines
 from aigciqa.tables.text import TextTable, rounded, with_interval, without_nan, write_text
 from aigciqa.utils.paths import counted, is_absolute, relative, shown
@@ -202,3 +203,4 @@ def _write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) 
         {name: round(cell, DECIMALS) if isinstance(cell, float) else cell for name, cell in row.items()} for row in rows
     ]
     write_text(path, csv_lines(without_nan(cells), list(rows[0])))
+    provenance.forget(path)

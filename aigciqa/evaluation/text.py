@@ -13,6 +13,7 @@ from typing import Any
 from aigciqa.evaluation.results import Comparison, Evaluation, Published, Result
 from aigciqa.stats.bootstrap import Interval
 from aigciqa.stats.correlations import MIN_TELLING, Agreement
+from aigciqa.tables import provenance
 from aigciqa.tables.csv_text import csv_lines
 from aigciqa.tables.text import (
     TextTable,
@@ -190,6 +191,7 @@ def check_suffix(path: str | os.PathLike[str]) -> None:
 def write_report(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
     """Write an evaluation to `.csv`, `.json`, `.md` or `.tex`, making its folder; any other is an `InputError`."""
     write_text(path, writer_of(path, WRITERS, "report")(evaluation))
+    provenance.forget(path)
 
 
 def _telling(ours: Agreement) -> Agreement:
