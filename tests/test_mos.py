@@ -160,6 +160,7 @@ def test_all_that_is_wrong_with_votes_is_one_error(tmp_path: Path) -> None:
         ("left,right,choice\na,b,left\nb,b,left\n", "image beside itself: 1 cell: row 3"),
         ("winner,loser,votes\na,b,-1\n", "number of votes that is none: 1 cell: row 2"),
         ("image,other,rater,score\na,b,ann,1\nb,b,ann,1\n", "image beside itself: 1 cell: row 3"),
+        ("image,other,rater,score\na,b,ann,0.3\n", "score of a pair that is none of 0, 0.5, 1: 1 cell: row 2 is 0.3"),
         ("image,ann,bob,Mean\na.png,5,4,4.5\n", "column that sums up raters: leave it out: 1 cell: 'Mean'"),
     ],
 )
@@ -177,6 +178,15 @@ def test_other_columns_of_a_long_form_are_left_out_with_a_warning(tmp_path: Path
 def test_empty_cells_of_rows_are_images_that_a_rater_did_not_see() -> None:
     rows = csv.DictReader(["image,ann,bob", "a.png,5,4", "b.png,3,"])
     assert [row["votes"] for row in aigciqa.mean_opinion_scores(rows, method="mean").rows] == [2, 1]
+
+
+def test_cells_that_pandas_calls_nan_are_empty() -> None:
+    nan = math.nan
+    rows = [{"image": name, "rater": "ann", "score": 3, "prompt": nan} for name in ("a.png", "b.png")]
+    found = aigciqa.mean_opinion_scores(rows, method="mean")
+    assert list(found.rows[0]) == ["image", "quality", "quality_std", "quality_low", "quality_high", "votes"]
+    with pytest.raises(InputError, match=r"empty 'rater': 1 cell: row 3\n- vote without a number: 1 cell: row 3 is empty"):
+        read_votes([*rows, {"image": "c.png", "rater": nan, "score": nan}])
 
 
 def test_two_questions_do_not_share_a_column() -> None:
@@ -343,6 +353,7 @@ def test_pairs_rank_groups(tmp_path: Path) -> None:
     assert net["votes"] == "6"
     assert float(net["quality_low"]) < float(net["quality"])
     assert "puts all images that were compared into one group" in run(path, "--by", "png").stderr
+    assert "Error: --by '(': expected parent or a regular expression: missing )" in run(path, "--by", "(").stderr
     assert "by is for votes on pairs" in run(file(tmp_path, LONG), "--by", "parent").stderr
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,6 +147,10 @@ def mean_opinion_scores(
     table = votes if isinstance(votes, VoteTable) else read_votes(votes, scale=scale, question=question)
     if by is not None and not table.is_pairs:
         raise InputError("by is for votes on pairs: it compares groups by the choices between their images")
+    try:
+        re.compile(by or "")
+    except re.error as error:
+        raise InputError(f"`by={by!r}`: expected parent or a regular expression: {error}") from None
     by_question: dict[str, list[Vote]] = {}
     for vote in table.votes:
         by_question.setdefault(vote.question, []).append(vote)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from aigciqa.databases.folder import METADATA
 from aigciqa.errors import InputError
-from aigciqa.tables.column_table import ColumnTable, TableError, read_columns
+from aigciqa.tables.column_table import ColumnTable, TableError, read_columns, unblank
 from aigciqa.tables.csv_text import encoding_of
 from aigciqa.utils.paths import counted, shown
 
@@ -173,7 +173,7 @@ def read_votes(
     if not isinstance(source, (str, os.PathLike)):
         rows = list(source)
         columns = tuple(dict.fromkeys(name for row in rows for name in row))
-        table = ColumnTable(columns, tuple(tuple(row.get(name) for name in columns) for row in rows), first=1)
+        table = ColumnTable(columns, tuple(tuple(unblank(row.get(name)) for name in columns) for row in rows), first=1)
         return _of_table(table, Path(), "votes", scale, question)
     path = Path(source)
     suffix = path.suffix.lower()
@@ -283,7 +283,7 @@ def _read_wide(reading: _Reading, scale: tuple[float, float] | None, question: s
             reading.problems["column that is no rater's: it holds no number"].append(repr(rater))
             continue
         for index, (cell, number) in enumerate(zip(cells, numbers, strict=True)):
-            if cell not in (None, "") and cell == cell:  # "": as csv.DictReader has it; NaN: as pandas has it
+            if cell is not None:
                 score = reading.number(index, rater, cell, number, scale)
                 reading.votes.append(Vote(images[index], rater, questions[index], score))
     voted = {vote.image for vote in reading.votes}
@@ -331,6 +331,8 @@ def _read_exported_pairs(reading: _Reading, question: str) -> None:
             if images[index] and images[index] == others[index]:
                 reading.problems["image beside itself"].append(reading.row(index))
             score = reading.number(index, "score", cell, number, (0, 1))
+            if 0 < score < 1 and score != CHOICES["same"]:
+                reading.problems["score of a pair that is none of 0, 0.5, 1"].append(f"{reading.row(index)} is {score:g}")
             reading.votes.append(Vote(images[index], raters[index], questions[index], score, other=others[index]))
     reading.carry(images)
     _share(reading.about, reading.votes)
