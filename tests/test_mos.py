@@ -385,6 +385,25 @@ def test_a_rater_to_whom_all_pairs_are_the_same_is_rejected() -> None:
     assert sorted(scores, key=scores.__getitem__, reverse=True) == names
 
 
+def test_what_only_rejected_raters_compared_is_left_out_and_is_no_part() -> None:
+    votes = [{"left": f"{n}.png", "right": "x.png", "choice": "same", "rater": "idle"} for n in range(10)]
+    votes += [{"left": "a.png", "right": "b.png", "choice": way, "rater": "ann"} for way in ("left", "left", "right")]
+    found = aigciqa.mean_opinion_scores(votes)
+    assert {row["image"]: row["votes"] for row in found.rows} == {"a.png": 3, "b.png": 3}
+    assert found.notes == (
+        "quality: 1 of 2 raters rejected",
+        "quality: 11 images left out, on which only rejected raters voted: 0.png, x.png, 1.png, 2.png, 3.png and 6 more",
+    )
+    assert (found.agreement[0].images, found.agreement[0].votes) == (2, 3)
+
+
+def test_a_group_that_is_compared_with_no_other_is_named() -> None:
+    pairs = [("a/1.png", "b/1.png"), ("b/1.png", "a/1.png"), ("c/1.png", "c/2.png"), ("c/2.png", "c/1.png")]
+    found = aigciqa.mean_opinion_scores([{"winner": one, "loser": two} for one, two in pairs], by="parent")
+    assert [row["group"] for row in found.rows] == ["a", "b"]
+    assert found.notes == ("quality: 1 group left out, compared with no other: c",)
+
+
 def test_usage_errors(tmp_path: Path) -> None:
     path, pairs = file(tmp_path, LONG), file(tmp_path, "winner,loser\na,b\nb,a\n", "pairs.csv")
     for arguments, words in (

@@ -369,3 +369,13 @@ def test_errors_by_clusters_are_larger_where_scenes_differ() -> None:
     share = wins.sum() / 800
     by_hand = np.sqrt(20 / 19 * np.sum((wins - 40 * share) ** 2)) / (800 * share * (1 - share))
     assert clustered.error[0] * 2 == pytest.approx(by_hand)
+
+
+def test_scenes_that_are_all_alike_leave_the_doubt_of_the_votes() -> None:
+    """Three scenes of 15 choices to 5: no clusters could differ less, and 60 choices are no proof."""
+    first, second = np.tile([0, 1], 3), np.tile([1, 0], 3)
+    choices = Choices(first, second, np.ones(6), np.tile([15.0, 5.0], 3), 2)
+    found = bradley_terry(choices, np.repeat(np.arange(3), 2))
+    error = 1 / math.sqrt(60 * 0.75 * 0.25) / 2
+    assert found.error == pytest.approx([error, error])
+    assert found.high - found.strength == pytest.approx(np.full(2, 4.302653 * error))
