@@ -17,6 +17,7 @@ from aigciqa.tables import provenance
 from aigciqa.tables.csv_text import csv_lines
 from aigciqa.tables.text import (
     TextTable,
+    markdown_text,
     printable,
     probability,
     rounded,
@@ -128,7 +129,7 @@ def to_terminal(evaluation: Evaluation) -> str:
 
 def to_markdown(evaluation: Evaluation) -> str:
     """Markdown tables under headings."""
-    parts = [caption(evaluation), *(f"## {table.title}\n\n{table.markdown()}" for table in sections(evaluation))]
+    parts = [markdown_text(caption(evaluation)), *(f"## {table.title}\n\n{table.markdown()}" for table in sections(evaluation))]
     return "\n\n".join(parts) + "\n"
 
 
