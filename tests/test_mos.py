@@ -111,6 +111,7 @@ def test_the_votes_of_a_study_that_count(tmp_path: Path, monkeypatch: pytest.Mon
         study.Vote("g.png", "r2", "quality", 0, "gold"),
     ]  # fmt: skip
     monkeypatch.setattr(study, "read_votes", lambda path: iter(votes))
+    monkeypatch.setattr(study.votes, "places", lambda path: {})
     path = file(tmp_path, "", "study.db")
     assert means(path) == {"a.png": 80}
     exported = "image,rater,question,score,kind,seconds,at\n" + "".join(
@@ -127,6 +128,26 @@ def test_the_votes_of_a_study_that_count(tmp_path: Path, monkeypatch: pytest.Mon
     votes.clear()
     with pytest.raises(InputError, match="no votes yet"):
         read_votes(path)
+
+
+def test_a_studys_paths_lead_to_its_images_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also past other images that lie beside the study as its own lie where it was made."""
+    for folder in ("project/out", "project/studies/out", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+    for path in ("project/out/a.png", "project/studies/out/a.png", "project/cat.png"):
+        Image.fromarray(draw(8, 8)).save(tmp_path / path)
+    monkeypatch.chdir(tmp_path / "project")
+    with create_study("studies/study.db", [Entry("out/a.png", reference="cat.png"), Entry("gone.png")]) as made:
+        rater = made.invite().id
+        for number in range(2):
+            step = made.step(rater)
+            made.vote(rater, f"key-of-{number}", step.slot or 0, step.question or "", 4)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert run("../project/studies/study.db", "--method", "mean", "-o", "ratings.csv").exit_code == 0
+    gone, found = rows_of(Path("ratings.csv"))
+    assert (gone["image"], found["image"], found["reference"]) == (
+        "gone.png", "../project/out/a.png", "../project/cat.png"
+    )  # fmt: skip
 
 
 def test_all_that_is_wrong_with_votes_is_one_error(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from aigciqa.databases.folder import METADATA
 from aigciqa.errors import InputError
 from aigciqa.tables.column_table import ColumnTable, TableError, read_columns, unblank
 from aigciqa.tables.csv_text import encoding_of
-from aigciqa.utils.paths import counted, shown
+from aigciqa.utils.paths import counted, relative, shown
 
 if TYPE_CHECKING:
     from aigciqa.evaluation import study
@@ -184,7 +184,7 @@ def read_votes(
     if suffix in STUDY_SUFFIXES:
         from aigciqa.evaluation import study
 
-        return _of_study(study.read_votes(path), path)
+        return _of_study(study.read_votes(path), study.votes.places(path), path)
     try:
         table = read_columns(path, [_column_of_csv(path)] if suffix == ".csv" else [])
     except TableError as error:
@@ -194,11 +194,24 @@ def read_votes(
     return _of_table(table, path.parent, str(path), scale, question)
 
 
-def _of_study(votes: Iterable[study.Vote], path: Path) -> VoteTable:
-    """The votes of a study that count."""
+def _of_study(votes: Iterable[study.Vote], places: Mapping[str, str], path: Path) -> VoteTable:
+    """The votes of a study that count; paths count from it, wherever it was made."""
     rated = sorted((vote for vote in votes if vote.kind == _RATED), key=lambda vote: vote.image)
     if not rated:
         raise InputError(f"{path}: no votes yet")
+    names = {name: relative(found, path.parent) for name, found in places.items() if os.path.lexists(found)}
+
+    def place(name: str) -> str:
+        return names.get(name, name)
+
+    rated = [
+        each._replace(
+            image=place(each.image),
+            other=each.other and place(each.other),
+            reference=each.reference and place(each.reference),
+        )
+        for each in rated
+    ]
     about = {vote.image: {name: getattr(vote, name) or "" for name in CARRIED} for vote in rated}
     found = [Vote(each.image, each.rater, each.question, each.score, each.other) for each in rated]
     _share(about, found)

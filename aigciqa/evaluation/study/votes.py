@@ -11,6 +11,7 @@ from aigciqa.evaluation.study import schema
 from aigciqa.evaluation.study.schema import is_study as is_study
 from aigciqa.tables.csv_text import csv_line
 from aigciqa.tables.text import encoded
+from aigciqa.utils.paths import absolute
 
 _QUERY = """
 SELECT pictures.name, 'r' || votes.rater, votes.question, votes.score, votes.kind, others.name, prompts.name,
@@ -89,6 +90,14 @@ def read_votes(path: str | os.PathLike[str]) -> Iterator[Vote]:
             for *cells, last in rows:
                 paths = (None if cell is None else os.fsdecode(cell) for cell in cells[5:7])
                 yield Vote(os.fsdecode(cells[0]), *cells[1:5], *paths, *cells[7:])
+
+
+def places(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Where the pictures of a study are: path as the study was given it -> absolute path."""
+    schema.check(path)
+    with schema.named_errors(path), contextlib.closing(schema.connect(path, write=False)) as database:
+        rows = database.execute("SELECT path, name FROM pictures")
+        return {os.fsdecode(row["name"]): schema.place_of(absolute(path), row) for row in rows}
 
 
 def votes_csv(path: str | os.PathLike[str]) -> Iterator[bytes]:
