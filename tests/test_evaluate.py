@@ -180,8 +180,12 @@ def test_the_head_decides_the_split(root: Path, database: Database, tmp_path: Pa
     assert warnings_of(done) == []
     report = json.loads((tmp_path / "r.json").read_text())
     assert (report["protocol"], report["seed"], report["split"]) == ("prompt-disjoint", 3, split.digest)
-    other = run("pku-i2iqa", root, "-m", "nr-resnet18", "--weights", weights, "--seed", 0, "--dimension", "quality")
-    assert "WARNING: nr-resnet18 was trained on pku-i2iqa, protocol prompt-disjoint, seed 3: " in other.stderr
+    copied = tmp_path / "copied"
+    shutil.copytree(root, copied)
+    shutil.copy(copied / "Image_prompt/0.jpg", copied / "Image_prompt/1.jpg")
+    other = run("pku-i2iqa", copied, "-m", "nr-resnet18", "--weights", weights, "--seed", 0, "--dimension", "quality")
+    assert "WARNING: nr-resnet18 was trained on pku-i2iqa, protocol prompt-disjoint, seed 3" in other.stderr
+    assert other.stderr.count("prompts that share a file under two names are kept on one side") == 1
 
 
 @pytest.mark.parametrize(
