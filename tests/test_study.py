@@ -11,6 +11,7 @@ import sqlite3
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -361,6 +362,16 @@ def test_a_deleted_rater_leaves_no_trace(make: Callable[..., Study]) -> None:
         assert again.invite().id > gone.id  # nobody else gets that name
         with pytest.raises(InputError, match="no rater r99"):
             again.delete_rater(99)
+
+
+def test_votes_may_be_read_by_one_thread_after_another(make: Callable[..., Study]) -> None:
+    """As the server does while it answers others, too."""
+    study = make(3)
+    rate_all(study, study.invite().id, lambda step: 3)
+    lines = votes_csv(study.path)
+    with ThreadPoolExecutor() as one, ThreadPoolExecutor() as other:
+        found = [worker.submit(next, lines, None).result() for worker in (one, other) * 3]
+    assert [line is not None for line in found] == [True] * 4 + [False] * 2
 
 
 def test_no_deletion_waits_for_who_reads_the_votes(make: Callable[..., Study], monkeypatch: pytest.MonkeyPatch) -> None:

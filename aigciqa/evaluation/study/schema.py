@@ -163,4 +163,5 @@ def _read_only(path: str | os.PathLike[str]) -> sqlite3.Connection:
     # Even to read, SQLite makes files beside it; where it can't, nobody writes the study, unless such files are there.
     still = not os.access(place.parent, os.W_OK) and not os.path.lexists(f"{place}-wal")
     address = f"{place.as_uri()}?mode=ro{'&immutable=1' if still else ''}"
-    return sqlite3.connect(address, uri=True, isolation_level=None, timeout=WAIT_SECONDS)
+    # One thread at a time, though not the same: the server sends the votes by whichever is free.
+    return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, timeout=WAIT_SECONDS)
