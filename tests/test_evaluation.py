@@ -487,6 +487,8 @@ def test_what_can_not_be_evaluated_is_refused() -> None:
         evaluate(one, samples, dimensions=["authenticity"])
     with pytest.raises(ValueError, match="label of its own; got x, x"):
         evaluate([one, one], samples)
+    with pytest.raises(ValueError, match="short: predictions of 1 samples, not of these 20"):
+        evaluate(Predictions("short", {"quality": np.ones(1)}, (None,) * 20), samples)
     with pytest.raises(ValueError, match="predictions of 20 samples, not of these 10"):
         evaluate(one, samples[:10])
     beauty = dataclasses.replace(one, scores={"beauty": one.scores["quality"]})

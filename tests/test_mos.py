@@ -206,7 +206,9 @@ def test_cells_that_pandas_calls_nan_are_empty() -> None:
     rows = [{"image": name, "rater": "ann", "score": 3, "prompt": nan} for name in ("a.png", "b.png")]
     found = aigciqa.mean_opinion_scores(rows, method="mean")
     assert list(found.rows[0]) == ["image", "quality", "quality_std", "quality_low", "quality_high", "votes"]
-    with pytest.raises(InputError, match=r"empty 'rater': 1 cell: row 3\n- vote without a number: 1 cell: row 3 is empty"):
+    with pytest.raises(
+        InputError, match=r"empty 'rater': 1 cell: row 3\n- vote without a number: 1 cell: row 3 is empty"
+    ):
         read_votes([*rows, {"image": "c.png", "rater": nan, "score": nan}])
 
 
@@ -413,7 +415,8 @@ def test_what_only_rejected_raters_compared_is_left_out_and_is_no_part() -> None
     assert {row["image"]: row["votes"] for row in found.rows} == {"a.png": 3, "b.png": 3}
     assert found.notes == (
         "quality: 1 of 2 raters rejected",
-        "quality: 11 images left out, on which only rejected raters voted: 0.png, x.png, 1.png, 2.png, 3.png and 6 more",
+        "quality: 11 images left out, on which only rejected raters voted: 0.png, x.png, 1.png, 2.png, 3.png and "
+        "6 more",
     )
     assert (found.agreement[0].images, found.agreement[0].votes) == (2, 3)
 

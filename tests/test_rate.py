@@ -156,6 +156,9 @@ def test_pairs_are_of_one_prompt(rate: Rate, write_images: Write) -> None:
         (("outputs", "--instructions", "gone.txt"), "--instructions gone.txt: No such file"),
         (("outputs", "--gold", "none.csv"), "has no score; a column is expected for one question at least: quality"),
         (("outputs", "--gold", "wild.csv"), "from 1 to 5; got quality 11"),
+        (("outputs", "--gold", "twice.csv"), "--gold twice.csv: two rows of outputs/a.png"),
+        (("outputs", "--gold", "words.csv"), "--gold words.csv: outputs/a.png: 'good' is not a finite number"),
+        (("outputs", "--gold", "outputs"), "--gold outputs: expected a table that ends in one of .csv"),
         (("empty",), "no images in empty"),
         (("packed.tar",), "is inside an archive: unpack it"),
         (("--export", "votes.csv"), "no such study; name images to make it"),
@@ -172,6 +175,8 @@ def test_what_is_refused(rate: Rate, write_images: Write, arguments: tuple[str, 
     Path("empty").mkdir()
     Path("none.csv").write_text("image,mood\noutputs/a.png,1\n")
     Path("wild.csv").write_text("image,quality\noutputs/a.png,11\n")
+    Path("twice.csv").write_text("image,quality\noutputs/a.png,1\noutputs/a.png,5\n")
+    Path("words.csv").write_text("image,quality\noutputs/a.png,good\n")
     with tarfile.open("packed.tar", "w") as archive:
         archive.add("outputs/a.png")
     done = rate(*arguments)

@@ -226,7 +226,8 @@ def test_only_the_studys_pictures_are_served(page: Page, study: Study, tmp_path:
     assert answer.headers["Cache-Control"] == "private, max-age=86400"
     key = url.rpartition("/")[2]
     for wrong in (
-        f"/picture/999/{key}", f"/picture/{int(url.split('/')[2]) % 3 + 1}/{key}", "/picture/1/0", "/picture/-1/0", f"/picture/{'9' * 5000}/0",
+        f"/picture/999/{key}", f"/picture/{int(url.split('/')[2]) % 3 + 1}/{key}", "/picture/1/0", "/picture/-1/0",
+        f"/picture/{'9' * 5000}/0",
         f"/picture/{2**70}/{key}", "/picture/..%2f..%2fetc%2fpasswd/0", "/static/..%2fserver.py",
         "/static/../server.py", "/static/%2e%2e/study.db", f"/{served}",
     ):  # fmt: skip

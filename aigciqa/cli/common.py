@@ -266,7 +266,7 @@ def check_output(
 
 
 def check_table_output(option: str, output: str | os.PathLike[str] | None, inputs: Iterable[Any] = ()) -> None:
-    """Refuse a table as `check_output` does, and for what says beside it what made it: that goes when it is replaced."""
+    """Refuse a table as `check_output` does, and for what says beside it what made it, which goes with it."""
     from aigciqa.tables import provenance
 
     check_output(option, output, inputs)

@@ -13,7 +13,7 @@ import sys
 import threading
 import webbrowser
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -361,29 +361,32 @@ def _entries(images: Sequence[str], reference: str | None, settings: StudySettin
 
 def _gold(table: str, reference: str | None, settings: StudySettings) -> list[Entry]:
     """Images of a table with the scores that are right."""
+    from aigciqa.scoring.manifests import carried_columns, rows
+    from aigciqa.scoring.sources import MANIFEST_SUFFIXES
     from aigciqa.tables.columns import to_score
 
     if settings.method == "pairs":
         raise InputError("--gold goes with the methods grades and slider")
+    if os.path.splitext(table)[1].lower() not in MANIFEST_SUFFIXES:
+        raise InputError(f"--gold {table}: expected a table that ends in one of {', '.join(sorted(MANIFEST_SUFFIXES))}")
     known = {entry.image: entry for entry in _entries([table], reference, settings)}
-    golden = []
-    for image, row in _rows(table):
-        expected = {name: score for name in settings.by_name if (score := to_score(row.get(name))) is not None}
+    golden: dict[str, Entry] = {}
+    for found in rows(table, carried_columns(table)):
+        image, cells = found.item.image, {name: found.item.extra.get(name) for name in settings.by_name}
+        try:
+            expected = {name: score for name, cell in cells.items() if (score := to_score(cell)) is not None}
+        except InputError as error:
+            raise InputError(f"--gold {table}: {image}: {error}") from None
         if not expected:
-            names = ", ".join(settings.by_name)
+            names = ", ".join(cells)
             raise InputError(
                 f"--gold {table}: {image} has no score; a column is expected for one question at least: {names}"
             )
+        if image in golden:
+            raise InputError(f"--gold {table}: two rows of {image}")
         if image in known:
-            golden.append(replace(known[image], kind="gold", expected=expected))
-    return golden
-
-
-def _rows(table: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    from aigciqa.scoring.manifests import carried_columns, rows
-
-    for found in rows(table, carried_columns(table)):
-        yield found.item.image, found.item.extra
+            golden[image] = replace(known[image], kind="gold", expected=expected)
+    return list(golden.values())
 
 
 def _check_prompts(entries: Sequence[Entry], settings: StudySettings) -> None:

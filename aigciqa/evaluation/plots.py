@@ -180,4 +180,3 @@ def _figures_line(result: Result) -> str:
 def _with_count(name: str, results: Sequence[Result]) -> str:
     found = [each.agreement if name == "all" else each.generators.get(name) for each in results]
     return f"{name}  ({max(each.n for each in found if each is not None)})"
-

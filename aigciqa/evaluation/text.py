@@ -129,7 +129,10 @@ def to_terminal(evaluation: Evaluation) -> str:
 
 def to_markdown(evaluation: Evaluation) -> str:
     """Markdown tables under headings."""
-    parts = [markdown_text(caption(evaluation)), *(f"## {table.title}\n\n{table.markdown()}" for table in sections(evaluation))]
+    parts = [
+        markdown_text(caption(evaluation)),
+        *(f"## {table.title}\n\n{table.markdown()}" for table in sections(evaluation)),
+    ]
     return "\n\n".join(parts) + "\n"
 
 

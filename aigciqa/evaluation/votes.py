@@ -345,7 +345,9 @@ def _read_exported_pairs(reading: _Reading, question: str) -> None:
                 reading.problems["image beside itself"].append(reading.row(index))
             score = reading.number(index, "score", cell, number, (0, 1))
             if 0 < score < 1 and score != CHOICES["same"]:
-                reading.problems["score of a pair that is none of 0, 0.5, 1"].append(f"{reading.row(index)} is {score:g}")
+                reading.problems["score of a pair that is none of 0, 0.5, 1"].append(
+                    f"{reading.row(index)} is {score:g}"
+                )
             reading.votes.append(Vote(images[index], raters[index], questions[index], score, other=others[index]))
     reading.carry(images)
     _share(reading.about, reading.votes)

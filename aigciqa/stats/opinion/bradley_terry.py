@@ -78,8 +78,8 @@ def bradley_terry(choices: Choices, clusters: Index | None = None) -> Strengths:
     Args:
         choices: the comparisons.
         clusters: (n,), such as the scene of each comparison: things may differ from scene to scene, and then
-            comparisons are no independent draws. Errors are by clusters (Liang and Zeger 1986), with Student's t, and no
-            smaller than those of the likelihood, as chance has them where clusters are few; None: those of the
+            comparisons are no independent draws. Errors are by clusters (Liang and Zeger 1986), with Student's t, and
+            no smaller than those of the likelihood, as chance has them where clusters are few; None: those of the
             likelihood, with the normal distribution (Wald).
     """
     from scipy.stats import norm, t
