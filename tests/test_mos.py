@@ -438,9 +438,10 @@ def test_usage_errors(tmp_path: Path) -> None:
         ((path, "-o", tmp_path / "x.csv", "--raters", tmp_path / "x.csv"), "name the same file"),
         ((path, "--scale", "1", "4"), "off the scale 1 to 4"),
         ((path, "--scale", "5", "1"), "from its lowest vote to its highest"),
-        ((pairs, "--raters", tmp_path / "r.csv"), "no table of raters"),
+        ((pairs, "--raters", tmp_path / "r.csv", "-o", tmp_path / "x.csv"), "no table of raters"),
         ((path, "-q", "votes"), "a question can't be called 'votes'"),
     ):
         done = run(*arguments)
         assert done.exit_code == 2, words
         assert words in done.stderr
+        assert not (tmp_path / "x.csv").exists()

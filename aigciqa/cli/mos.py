@@ -70,10 +70,10 @@ def main(
     for note in (*(str(warning.message) for warning in caught), *found.notes):
         complain(note)
     with writing():
+        if raters is not None:
+            found.write_raters(raters)  # first, for it may be refused
         if output is not None:
             found.write(output)
-        if raters is not None:
-            found.write_raters(raters)
         if output is None or not quiet:
             tables = [*found.summary(), *([found.scores()] if output is None else [])]
             text = "\n\n".join(f"{table.title}\n{table.aligned()}" for table in tables)
