@@ -255,14 +255,16 @@ def test_one_link_for_all(study: Study, app: Starlette, admin: Page) -> None:
     link = f"/join/{study.anonymous_secret}"
     one, two = TestClient(app), TestClient(app)
     assert "Start" in one.get(link).text
-    assert study.raters() == []  # a preview of the link makes no rater
+    assert one.post(link, data={}).status_code == 403
+    assert study.raters() == []  # a preview of the link makes no rater, nor does a form of another site's
+    token = {"X-Token": one.get(link).text.partition('name="token" content="')[2].partition('"')[0]}
     for client in (one, two, one):
-        assert client.post(link, json={}).json() == {"location": "/rate"}
+        assert client.post(link, json={}, headers=token).json() == {"location": "/rate"}
     assert len(study.raters()) == 2  # one was there already
     assert one.get(link, follow_redirects=False).headers["location"] == "/rate"
     study.set_closed(True)
     assert "closed" in TestClient(app).get(link).text
-    assert TestClient(app).post(link, json={}).status_code == 403
+    assert TestClient(app).post(link, json={}, headers=token).status_code == 403
     study.set_closed(False)
     admin.post("/admin/anonymous", on=False)
     assert two.get(link).status_code == 404

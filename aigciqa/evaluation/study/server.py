@@ -107,11 +107,13 @@ class _Pages:
             return RedirectResponse("/rate", 303)
         if self.study.is_closed:
             return self._message("This study is closed", "No more votes are taken. Thank you for your interest.", 200)
-        return self._page("join.html.j2")
+        return self._page("join.html.j2", token=self.study.sign("join"))
 
     def join(self, request: Request) -> Response:
         if not self._is_joining(request) or self.study.is_closed:
             raise HTTPException(403, "This link is not valid any more.")
+        if not is_same(request.headers.get("X-Token"), self.study.sign("join")):  # a form of another site's
+            raise HTTPException(403, "This is not the page of the link: open it once more.")
         rater = self._rater(request) or self.study.invite("by the link for all")
         response = JSONResponse({"location": "/rate"})
         self._set_cookie(request, response, self.rater_cookie, rater.secret)
