@@ -186,8 +186,9 @@ def test_raters_without_information_are_rejected(method: Any) -> None:
     assert opinion.rejected[:2] == ("one value in all 20 votes", "a single vote")
     assert not any(opinion.rejected[2:])
     assert opinion.votes.tolist() == [6] * 20
-    with pytest.raises(InputError, match=r"take the method mean"):
-        method(Votes.of_matrix(np.where(np.eye(4) > 0, 3.0, NAN)))
+    for nothing in (np.where(np.eye(4) > 0, 3.0, NAN), np.full((10, 2), 3.0)):
+        with pytest.raises(InputError, match=r"raters who .* and there are none: take the method mean"):
+            method(Votes.of_matrix(nothing))
 
 
 def test_a_rater_of_one_value_would_spoil_p910() -> None:
