@@ -212,6 +212,14 @@ def test_cells_that_pandas_calls_nan_are_empty() -> None:
         read_votes([*rows, {"image": "c.png", "rater": nan, "score": nan}])
 
 
+def test_an_image_without_a_vote_on_each_question_is_named() -> None:
+    asked = {"a.png": ("quality", "mood"), "b.png": ("quality",)}
+    votes = [{"image": name, "rater": "ann", "score": 3, "question": each} for name in asked for each in asked[name]]
+    found = aigciqa.mean_opinion_scores(votes, method="mean")
+    assert math.isnan(found.rows[1]["mood"])
+    assert found.notes == ("1 image without a score for every question, which train and evaluate refuse: b.png",)
+
+
 def test_two_questions_do_not_share_a_column() -> None:
     rows = [{"image": "a.png", "rater": "ann", "score": 3, "question": name} for name in ("fun", "fun_std")]
     with pytest.raises(InputError, match="can't be called 'fun_std'"):
