@@ -274,6 +274,7 @@ def test_images_that_fail(root: Path, database: Database, tmp_path: Path) -> Non
         (("pku-i2iqa", "{root}", "-m", "nr-resnet18", "--weights", "./absent"), "absent"),
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "--protocol", "best"), "has no protocol 'best'"),
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "--fold", "1"), "has no option 'fold'"),
+        (("pku-i2iqa", "{root}", "-m", "nr-lite", "--part", "all", "--seed", "1"), "leave --protocol, --seed"),
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "--subset", "i2i"), "has no option 'subset'"),
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "--dimension", "overall"), "nr-lite predicts quality"),
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "--dimension", "beauty"), "not for beauty"),

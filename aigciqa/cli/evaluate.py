@@ -217,6 +217,8 @@ def _choose(
     from aigciqa.evaluation.provenance import Training
 
     if part == "all":
+        if protocol is not None or seed is not None or options:
+            raise click.UsageError("--part all is not divided: leave --protocol, --seed, --folds and --fold out")
         return Setting(database.name, protocol="", part=part), database.samples
     if protocol is None:
         trained = (Training.recorded(metric.config.training) for metric in metrics.values())
