@@ -409,7 +409,9 @@ def test_a_rater_to_whom_all_pairs_are_the_same_is_rejected() -> None:
     ]
     found = aigciqa.mean_opinion_scores(votes)
     nobody = [{"left": left, "right": right, "choice": "same"} for left, right in pairs]
-    assert [row["quality"] for row in aigciqa.mean_opinion_scores(nobody).rows] == pytest.approx([0] * 6)
+    undecided = aigciqa.mean_opinion_scores(nobody)
+    assert [row["quality"] for row in undecided.rows] == pytest.approx([0] * 6)
+    assert "none was chosen over another: so that scores are finite" in undecided.notes[0]
     assert [row["rejected"] for row in found.raters] == ["no", "no", "yes"]
     assert found.raters[2]["why"] == "the same of all 40 pairs"
     scores = {row["image"]: row["quality"] for row in found.rows}

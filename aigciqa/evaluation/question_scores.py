@@ -135,10 +135,9 @@ def score_pairs(cast: Sequence[Vote], question: str, by: str | None) -> Question
         )
     found = bradley_terry.bradley_terry(choices, clusters)
     if not found.bounded:
-        notes.append(
-            "some were always chosen over others: so that scores are finite, each has half a win and half a loss "
-            "against an average one"
-        )
+        undecided = (choices.result == bradley_terry.TIE).all()
+        why = "none was chosen over another" if undecided else "some were always chosen over others"
+        notes.append(f"{why}: so that scores are finite, each has half a win and half a loss against an average one")
     apart = len(np.unique(found.part[found.votes > 0]))
     if apart > 1:
         notes.append(
