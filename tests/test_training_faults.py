@@ -34,6 +34,7 @@ from aigciqa.errors import InputError
 from aigciqa.heads import Head, register_head
 from aigciqa.registry import register_metric
 from aigciqa.training import loop, trainer
+from aigciqa.training.fit.features import frozen_metric
 from aigciqa.training.learner import Learner
 from aigciqa.training.run_folder import RunFolder
 from aigciqa.training.trainer import Settings, train
@@ -346,7 +347,8 @@ def test_a_checkpoint_with_a_head_of_another_kind_gives_its_backbone_or_is_refus
     own = aigciqa.Metric(
         dataclasses.replace(aigciqa.create_metric("nr-tiny", weights=None).config, training={"by": "us"})
     )
-    fitted = aigciqa.fit_head(root / "manifest.csv", output=tmp_path / "fitted", metric=own, cache_dir=False)
+    fitted = frozen_metric(own, {"quality": (0.5, 4.5)})  # as `fit_head` begins
+    fitted.save_pretrained(tmp_path / "fitted")
     done = call(root, tmp_path / "head", "--start", str(tmp_path / "fitted"))
     assert (done.exit_code, "fitted was made by `aigciqa fit`" in done.stderr) == (2, True)
     register_head("own", lambda kind, feature_dim, outputs: OwnHead(feature_dim, outputs))
