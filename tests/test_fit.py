@@ -280,7 +280,7 @@ def test_the_same_ratings_give_the_same_bytes(
     fits(cache_dir=False, workers=1)
     fits(cache_dir=cache, workers=2)
     fits(cache_dir=cache)
-    files = sorted(cache.rglob("*.npy"))
+    files = sorted(cache.rglob("*.features"))
     assert len(files) == N
     for file in files[:4]:
         file.unlink()
