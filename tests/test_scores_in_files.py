@@ -492,6 +492,19 @@ class TestRuns:
         assert Path("link.png").is_symlink()
         assert properties("gen/rgb.png").keys() == {RATING, STARS, LITE}
 
+    def test_a_file_that_is_named_twice_and_changes_in_between(self, here: Path) -> None:
+        in_files = scores_in_files.ScoresInFiles(
+            [aigciqa.create_metric("nr-lite")], ["quality"], into_files=True, sidecars=False
+        )
+        lay(here, "rgb.png")
+        in_files.note(aigciqa.Item("rgb.png"))
+        Path("rgb.png").write_bytes(IMAGES["texts.png"])
+        in_files.note(aigciqa.Item("rgb.png"))
+        for each in (1.0, 4.0):  # of what was there before, and of what is there now
+            in_files.take(aigciqa.Record("rgb.png", None, None, "nr-lite", {"quality": each}), True)
+        assert (in_files.failed, in_files.states) == (1, {})
+        assert properties("rgb.png")[LITE] == "4.0"
+
     def test_ray_writes_none(self, here: Path) -> None:
         lay(here, "rgb.png")
         done = run("rgb.png", "--write-metadata", "--engine", "ray", "-o", "t.parquet", status=2)

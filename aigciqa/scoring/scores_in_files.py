@@ -142,6 +142,10 @@ class ScoresInFiles:
                 self.states.setdefault(item.image, []).append(_state_of(at_home(item.image)))
         return item
 
+    def forget(self, image: str) -> None:
+        """Forget an image of which no record comes."""
+        self.states.pop(image, None)
+
     def take(self, record: Record, is_new: bool) -> None:
         """Take a record of the run; with that of the last metric, the image is written into."""
         number = self.records % len(self.names)
@@ -152,7 +156,7 @@ class ScoresInFiles:
         if number + 1 < len(self.names):
             return
         states = self.states.get(record.image, [])
-        state = states.pop() if states else None  # the latest: a file that is watched may be tried twice
+        state = states.pop(0) if states else None
         if not states:
             self.states.pop(record.image, None)
         scores, self.scores = self.scores, {}
