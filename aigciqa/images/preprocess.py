@@ -237,6 +237,9 @@ def _is_exact(value: Fraction) -> bool:
 
 
 def _crop_origin(size: tuple[int, int], crop: int) -> tuple[int, int]:
+    if min(size) < crop:
+        seen = f"the centre of {crop} x {crop} that the metric sees"
+        raise ImageError(f"after the resize, {size[1]} x {size[0]} is smaller than {seen}")
     return round((size[0] - crop) / 2.0), round((size[1] - crop) / 2.0)
 
 
