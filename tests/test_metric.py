@@ -212,6 +212,24 @@ def test_weights_cast_by_the_caller_work(name: str) -> None:
     assert metric.double()(images).dtype == torch.float32
 
 
+@pytest.mark.parametrize("name", ["fr-lite", "fr-resnet18"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_weights_cast_by_the_caller_score_files_and_are_saved(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    metric = copy.deepcopy(untrained(name)).to(dtype)
+    images = [draw(100, 100), draw(120, 90)]
+    item = aigciqa.Item("a", reference="b", content=images[0], reference_content=images[1])
+    [record] = aigciqa.score_files([item], metric=metric, maps="dense")
+    assert record.scores == pytest.approx(
+        {each: score.item() for each, score in metric.predict(*images).items()}, abs=1e-3
+    )
+    assert record.quality_map is not None
+    assert record.quality_map.mean() == pytest.approx(record.scores[metric.dimension], abs=1e-3)
+    metric.save_pretrained(tmp_path)
+    again = aigciqa.create_metric(name, weights=tmp_path)
+    assert {tensor.dtype for tensor in again.parameters()} == {torch.float32}
+    assert all(torch.equal(tensor.to(dtype), metric.state_dict()[key]) for key, tensor in again.state_dict().items())
+
+
 def test_an_unknown_dtype_is_refused() -> None:
     for dtype in ("float64", torch.float64, "half"):
         with pytest.raises(ValueError, match="dtype is one of float32, bfloat16, float16"):
@@ -351,12 +369,14 @@ class TestRefused:
             none.quality_map(images, reference_features=features)
         with pytest.raises(ValueError, match="3 images but 2 references"):
             full(images, images[:2])
-        with pytest.raises(ValueError, match="3 images but 1 references"):
+        with pytest.raises(ValueError, match="3 images but 1 reference:"):
             full(images, images[:1])
         with pytest.raises(ValueError, match="3 images but 2 references"):
             full(images, reference_features=features[:2])
         with pytest.raises(ValueError, match=r"\(B, 512\); got \(3, 100\)"):
             full(images, reference_features=features[:, :100])
+        with pytest.raises(TypeError, match=r"a tensor \(B, 512\); got ndarray"):
+            full(images, reference_features=features.numpy())
 
     def test_maps_of_unequal_sizes(self) -> None:
         with pytest.raises(ValueError, match="one at a time"):
