@@ -63,7 +63,7 @@ def export_onnx(
     if reference_features and not metric.requires_reference:
         raise InputError(f"{metric.name} takes no reference; a metric that does: fr-{metric.config.backbone}")
     with undisturbed("cpu"), torch.autocast("cpu", enabled=False):
-        graph = _Graph(copy.deepcopy(metric).cpu(), reference_features)
+        graph = _Graph(copy.deepcopy(metric).to("cpu", torch.float32), reference_features)
         # Images of few frequencies: uniform noise is far from anything that is scored.
         coarse = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
         images = nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)

@@ -97,7 +97,7 @@ def frozen_metric(metric: str | Metric | None, score_ranges: dict[str, tuple[flo
         except MissingExtraError as error:
             raise MissingExtraError(f"{error}; or take `metric='nr-lite'`, which needs nothing") from None
     else:
-        metric = copy.deepcopy(metric)  # the caller's stays as it is
+        metric = copy.deepcopy(metric).float()  # the caller's stays as it is
     config, trunk = metric.config, metric.backbone
     if isinstance(trunk, StatisticsBackbone):
         return _renewed(metric, score_ranges, config.preprocess, trunk)
