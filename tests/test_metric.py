@@ -7,11 +7,13 @@ import functools
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import aigciqa
 from aigciqa.backbones import Backbone
@@ -236,6 +238,15 @@ def test_an_unknown_dtype_is_refused() -> None:
             aigciqa.create_metric("nr-lite", dtype=dtype)
 
 
+class _NoDoubles(TorchDispatchMode):
+    """Refuses float64 on the meta device, as mps does."""
+
+    def __torch_dispatch__(self, function: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        assert not (isinstance(made, torch.Tensor) and made.is_meta and made.dtype == torch.float64)
+        return made
+
+
 def test_inputs_move_to_where_the_metric_is() -> None:
     """The meta device stands in for an accelerator: whatever is not moved raises."""
     metric = copy.deepcopy(untrained("fr-resnet18")).to("meta")
@@ -243,6 +254,9 @@ def test_inputs_move_to_where_the_metric_is() -> None:
     pixels = metric.preprocessor.batches(draw_tensor(1, 80, 80).to(torch.uint8), metric.device)[0][1]
     assert pixels.device.type == "meta"
     assert metric.preprocessor.batches([draw(80, 80)], metric.device)[0][1].device.type == "meta"
+    with _NoDoubles():
+        pixels = metric.preprocessor.batches(draw_tensor(1, 80, 80).double(), metric.device)[0][1]
+    assert pixels.device.type == "meta"
     features = torch.zeros(1, 512)
     assert metric._references(None, features, 1).device.type == "meta"
     assert aigciqa.create_metric("nr-lite", weights=None, device="meta").device.type == "meta"

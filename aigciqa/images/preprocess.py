@@ -155,8 +155,8 @@ def check_tensor(images: Tensor) -> Tensor:
 
 def on_device(images: Tensor, device: torch.device) -> Tensor:
     """Images on a device, float32 unless they are uint8."""
-    images = recordable(images).to(device)
-    return images if images.dtype == torch.uint8 else images.to(torch.float32)
+    dtype = torch.uint8 if images.dtype == torch.uint8 else torch.float32
+    return recordable(images).to(device, dtype)  # in one step: mps has no float64
 
 
 def recordable(tensor: Tensor) -> Tensor:
