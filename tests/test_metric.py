@@ -220,7 +220,7 @@ def test_weights_cast_by_the_caller_score_files_and_are_saved(name: str, dtype: 
     metric = copy.deepcopy(untrained(name)).to(dtype)
     images = [draw(100, 100), draw(120, 90)]
     item = aigciqa.Item("a", reference="b", content=images[0], reference_content=images[1])
-    [record] = aigciqa.score_files([item], metric=metric, maps="dense")
+    _, record = aigciqa.score_files([item], metric=[untrained(name), metric], maps="dense")
     assert record.scores == pytest.approx(
         {each: score.item() for each, score in metric.predict(*images).items()}, abs=1e-3
     )

@@ -225,4 +225,4 @@ def _are_equal(one: Metric, other: Metric) -> bool:
     if settings[0] != settings[1] or any(_obstacle(each.backbone) for each in (one, other)):
         return False
     tensors = zip(one.backbone.state_dict().values(), other.backbone.state_dict().values(), strict=True)
-    return all(torch.equal(mine, theirs) for mine, theirs in tensors)
+    return all(mine.dtype == theirs.dtype and torch.equal(mine, theirs) for mine, theirs in tensors)
