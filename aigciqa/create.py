@@ -130,8 +130,11 @@ def as_metrics(metric: str | Metric | Iterable[str | Metric], **options: Any) ->
         options: for `create_metric`, among them its defaults, which are as absent.
 
     Raises:
+        TypeError: what is neither a name nor a `Metric`, such as what `torch.compile` returns.
         InputError: no metric; an option together with a `Metric`, which has been created with its own.
     """
+    if not isinstance(metric, (str, Metric, Iterable)):
+        raise TypeError(f"expected the name of a metric, a Metric, or several of them; got {type(metric).__name__}")
     given = [metric] if isinstance(metric, (str, Metric)) else list(metric)
     if not given:
         raise InputError("no metric given")

@@ -72,7 +72,7 @@ class Metric(nn.Module):
         self.config = config
         self.preprocessor = Preprocessor(config.preprocess)
         self.as_loss = as_loss
-        self.autocast_dtype = autocast_dtype(dtype)
+        self.autocast_dtype = autocast_dtype(dtype, device)
         if dimension not in (None, *config.dimensions):
             raise InputError(f"dimension is one of {', '.join(config.dimensions)}; got {dimension!r}")
         self.dimension = dimension or config.dimensions[0]

@@ -368,6 +368,7 @@ def test_names_create_metrics(write_images: Write) -> None:
         ({"generation": True}, ValueError, "generation is 'all' or a sequence of fields.*; got True"),
         ({"metric": "no-such"}, ValueError, "unknown metric 'no-such'"),
         ({"metric": []}, ValueError, "no metric given"),
+        ({"metric": torch.nn.Identity()}, TypeError, "name of a metric, a Metric, .*; got Identity"),
         ({"batch_size": 0}, ValueError, "batch_size is 1 or more; got 0"),
         ({"workers": -1}, ValueError, "workers is 0"),
         ({"dtype": "float8"}, ValueError, "dtype is one of"),
