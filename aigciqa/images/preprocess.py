@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from aigciqa.errors import ImageError, InputError
 from aigciqa.images.decode import load_image
@@ -161,7 +162,9 @@ def on_device(images: Tensor, device: torch.device) -> Tensor:
 
 def recordable(tensor: Tensor) -> Tensor:
     """The tensor, or a copy for gradients where it comes out of `torch.inference_mode`, which bars it from graphs."""
-    return tensor.clone() if torch.is_grad_enabled() and tensor.is_inference() else tensor
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():  # a graph that is compiled can't ask
+        return tensor
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def as_list(images: Any) -> list[Any]:
@@ -258,10 +261,19 @@ def _interpolate(images: Tensor, size: tuple[int, int], mode: Interpolation) -> 
 def _eight_bit(images: Tensor, size: tuple[int, int], mode: Interpolation) -> Tensor:
     """Resize to multiples of 1 / 255, as a file's pixels are; the gradient passes as if nothing were rounded."""
     exact = _eight_bit_exact(images.detach(), size, mode).div_(255.0)
-    if not (torch.is_grad_enabled() and images.requires_grad):
+    if not _has_derivatives(images):
         return exact
     smooth = images if images.shape[-2:] == size else _resize_floats(images, size, mode)
     return smooth + (exact - smooth).detach()
+
+
+def _has_derivatives(images: Tensor) -> bool:
+    """Whether gradients are to flow back to images, or a tangent (`torch.func.jvp`) comes with them."""
+    if torch.is_grad_enabled() and images.requires_grad:
+        return True
+    if torch.compiler.is_compiling():
+        return False
+    return forward_ad.unpack_dual(images).tangent is not None  # type: ignore[no-untyped-call]
 
 
 def _eight_bit_exact(images: Tensor, size: tuple[int, int], mode: Interpolation) -> Tensor:
