@@ -384,6 +384,13 @@ class TestRefused:
         with pytest.raises(error, match=text):
             untrained("fr-resnet18")(torch.rand(1, 3, 8, 8), [images] if images is None else images)
 
+    def test_what_can_not_be_preprocessed_is_named(self, tmp_path: Path) -> None:
+        strip = Image.new("L", (4000, 2))
+        strip.save(tmp_path / "strip.png")
+        for image, name in ((tmp_path / "strip.png", "strip.png"), (strip, "PIL image"), (np.asarray(strip), "array")):
+            with pytest.raises(aigciqa.ImageError, match=f"{name}: 4000 x 2 is a strip"):
+                untrained("nr-resnet18")([draw(80, 80), image])
+
     def test_references(self) -> None:
         full, none = untrained("fr-resnet18"), untrained("nr-resnet18")
         images = draw_tensor(3, 20, 20)

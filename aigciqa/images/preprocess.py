@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from aigciqa.errors import ImageError, InputError
-from aigciqa.images.decode import load_image
+from aigciqa.images.decode import load_image, name_of
 from aigciqa.registry import Interpolation, Preprocess
 
 #: A longer strip can't be resized to a common short side: its long side would not fit in memory.
@@ -119,7 +119,11 @@ class Preprocessor:
         if isinstance(image, Tensor):
             pixels = self.tensor(on_device(check_tensor(image), device))
         else:
-            pixels = on_device(self.image(load_image(image))[None], device)
+            decoded = load_image(image)
+            try:
+                pixels = on_device(self.image(decoded)[None], device)
+            except ImageError as error:
+                raise ImageError(f"{name_of(image)}: {error}") from None
         return self.normalize(pixels)
 
     def visible_box(self, height: int, width: int) -> tuple[float, float, float, float]:
