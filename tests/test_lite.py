@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
+from torch.nn import functional
 
 import aigciqa
 from aigciqa.backbones import lite, scene_statistics
@@ -234,6 +235,15 @@ def test_the_gate_tells_the_same_image_from_another() -> None:
 def test_another_image_as_reference_leaves_the_order_to_the_image() -> None:
     other = photo(1)
     assert score("fr-lite", photo(0), other) > score("fr-lite", blurred(photo(0), 3), other)
+
+
+@pytest.mark.parametrize("size", [(512, 683), (512, 768), (7, 5), (1, 300), (16, 20)])
+def test_thumbnails_are_means_of_what_torch_pools(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without asking torch: on mps it pools sides of a multiple alone."""
+    images = torch.rand(2, 3, *size)
+    expected = scene_statistics.luma_of(functional.adaptive_avg_pool2d(images, 16)).flatten(1)
+    monkeypatch.delattr(functional, "adaptive_avg_pool2d")
+    torch.testing.assert_close(lite.thumbnail(images), expected, rtol=0, atol=2e-6)
 
 
 def test_flat_thumbnails_are_alike() -> None:
