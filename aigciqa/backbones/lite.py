@@ -116,22 +116,18 @@ def thumbnail(images: Tensor) -> Tensor:
     """Luma (B, THUMBNAIL**2) in [0, 1] of images (B, 3, H, W), whatever their shape."""
     height, width = images.shape[-2:]
     if height % THUMBNAIL or width % THUMBNAIL:
-        small = _shares(height).to(images) @ images @ _shares(width).to(images).T
-    else:  # the same means, several times as fast
+        small = _averaging(height, images.device) @ images @ _averaging(width, images.device).T
+    else:  # the same means, twice as fast
         strips = images.reshape(-1, 3, THUMBNAIL, height // THUMBNAIL, width).mean(dim=3)
         small = strips.reshape(-1, 3, THUMBNAIL, THUMBNAIL, width // THUMBNAIL).mean(dim=4)
     return luma_of(small).flatten(1)
 
 
-def _shares(length: int) -> Tensor:
-    """How much each pixel along a side counts in each cell of a thumbnail, (THUMBNAIL, length).
-
-    The cells are those of `adaptive_avg_pool2d`, which mps has for multiples of the thumbnail's side alone.
-    """
-    cells, pixels = (torch.arange(count, device="cpu") for count in (THUMBNAIL, length))
-    starts, ends = cells * length // THUMBNAIL, -(-(cells + 1) * length // THUMBNAIL)
-    inside = (starts[:, None] <= pixels) & (pixels < ends[:, None])
-    return inside / inside.sum(dim=1, keepdim=True)
+def _averaging(length: int, device: torch.device) -> Tensor:
+    """(THUMBNAIL, length): the windows of `adaptive_avg_pool2d`, for which ONNX has no operator, as weights."""
+    cells, pixels = torch.arange(THUMBNAIL, device=device)[:, None], torch.arange(length, device=device)
+    first, end = cells * length // THUMBNAIL, ((cells + 1) * length - 1) // THUMBNAIL + 1
+    return ((first <= pixels) & (pixels < end)) / (end - first)
 
 
 def _statistics_at(images: Tensor, rows: list[int], columns: list[int]) -> Tensor:
