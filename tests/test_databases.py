@@ -201,6 +201,8 @@ class TestLoading:
         absolute = load_database("agiqa-3k", root)
         assert load_database("agiqa-3k", root.name) == absolute
         assert load_database("agiqa-3k", f"~/{root.name}") == absolute
+        with pytest.raises(DatabaseError, match="~nobody-of-that-name: no such folder"):
+            load_database("agiqa-3k", "~nobody-of-that-name")
 
     @pytest.mark.parametrize("column", ["Final_score", "final score", "MOS_final", "Overall"])
     def test_a_final_score_is_taken_whatever_it_is_called(self, column: str, copied: Callable[[str], Path]) -> None:
@@ -406,6 +408,10 @@ class TestFolder:
             load_database("folder", originals["folder"], score_range={"quality": (0, 1)})
         with pytest.raises(ValueError, match=r"score range of 'quality' is \(0, inf\); expected"):
             load_database("folder", originals["folder"], score_range={"quality": (0, float("inf"))})
+        assert load_database("folder", originals["folder"], score_range=[0, 5]).score_range["quality"] == (0.0, 5.0)
+        for wrong in ([0, 5, 6], 5, {"quality": 5}):
+            with pytest.raises(ValueError, match=r"a score range is \(lowest, highest\); got"):
+                load_database("folder", originals["folder"], score_range=wrong)
         with pytest.raises(ValueError, match="a score range of 'beauty', which is not rated; rated: quality"):
             load_database("folder", originals["folder"], score_range={"beauty": (0, 1)})
 

@@ -180,8 +180,12 @@ def test_the_head_decides_the_split(root: Path, database: Database, tmp_path: Pa
     assert warnings_of(done) == []
     report = json.loads((tmp_path / "r.json").read_text())
     assert (report["protocol"], report["seed"], report["split"]) == ("prompt-disjoint", 3, split.digest)
-    other = run("pku-i2iqa", root, "-m", "nr-resnet18", "--weights", weights, "--seed", 0, "--dimension", "quality")
-    assert "WARNING: nr-resnet18 was trained on pku-i2iqa, protocol prompt-disjoint, seed 3: " in other.stderr
+    copied = tmp_path / "copied"
+    shutil.copytree(root, copied)
+    shutil.copy(copied / "Image_prompt/0.jpg", copied / "Image_prompt/1.jpg")
+    other = run("pku-i2iqa", copied, "-m", "nr-resnet18", "--weights", weights, "--seed", 0, "--dimension", "quality")
+    assert "WARNING: nr-resnet18 was trained on pku-i2iqa, protocol prompt-disjoint, seed 3" in other.stderr
+    assert other.stderr.count("prompts that share a file under two names are kept on one side") == 1
 
 
 @pytest.mark.parametrize(
@@ -270,6 +274,7 @@ def test_images_that_fail(root: Path, database: Database, tmp_path: Path) -> Non
         (("pku-i2iqa", "{root}", "-m", "nr-resnet18", "--weights", "./absent"), "absent"),
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "--protocol", "best"), "has no protocol 'best'"),
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "--fold", "1"), "has no option 'fold'"),
+        (("pku-i2iqa", "{root}", "-m", "nr-lite", "--part", "all", "--seed", "1"), "leave --protocol, --seed"),
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "--subset", "i2i"), "has no option 'subset'"),
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "--dimension", "overall"), "nr-lite predicts quality"),
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "--dimension", "beauty"), "not for beauty"),
@@ -277,6 +282,7 @@ def test_images_that_fail(root: Path, database: Database, tmp_path: Path) -> Non
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "--scores", "absent.csv"), "no such file"),
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "-o", "r.csv", "--predictions", "./r.csv"), "name the same file"),
         (("pku-i2iqa", "{root}", "-m", "nr-lite", "--device", "abacus"), "--device abacus"),
+        (("pku-i2iqa", "{root}", "-m", "nr-lite", "--predictions", "p.parquet"), "name a file that ends in .csv"),
         (("agiqa-3k", "{text_root}", "-m", "fr-lite"), "compares with image prompts, and these images have none"),
         (("agiqa-3k", "{text_root}", "-m", "nr-lite", "--dimension", "overall"), "not for overall"),
     ],
@@ -376,4 +382,6 @@ def test_scores_that_are_all_equal_are_called_so(root: Path, database: Database,
     assert "good gives" not in done.stderr
     step, good = json.loads((tmp_path / "report.json").read_text())["results"]
     assert (step["srcc"]["value"], good["srcc"]["value"]) == (None, pytest.approx(1))
-    assert "\nNote: step gives all 64 images" in run("pku-i2iqa", root, "--scores", table, *arguments).stdout
+    shown = run("pku-i2iqa", root, "--scores", table, *arguments)
+    assert "\nNote: step gives all 64 images" in shown.stdout
+    assert shown.stderr == ""  # it is said once

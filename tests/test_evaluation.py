@@ -218,7 +218,6 @@ def test_resamples_are_seeded_and_draw_whole_groups() -> None:
 def test_many_samples_are_resampled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, mos = rated(50)
     monkeypatch.setattr(bootstrap, "_PART", 500)
-    monkeypatch.setattr(bootstrap, "_ROWS", 7)
     parts = list(bootstrap.weights(range(50), 25, seed=0))
     assert [len(part) for part in parts] == [10, 10, 5]
     whole = bootstrap.kendall(parts[0], scores, mos)
@@ -343,6 +342,7 @@ def test_properties_of_the_tests(test) -> None:  # type: ignore[no-untyped-def]
     assert one.p == pytest.approx(other.p)
     assert test(0.7, 0.7, 0.9, 50) == test(0.7, 0.7, 1.0, 50)
     assert test(0.7, 0.7, 0.9, 50).p == 1
+    assert test(1.0, 1 - 2**-53, 1.0, 50).p == test(0.9, 0.9 + 2**-53, 1.0, 50).p == 1  # rounding
     assert test(0.8, 0.7, 0.6, 1000).p < one.p  # more images
     assert test(0.8, 0.7, 0.9, 100).p < one.p  # more alike, so that the difference is less noisy
     assert test(1.0, 0.5, 0.5, 50).p < 1e-6
@@ -487,6 +487,8 @@ def test_what_can_not_be_evaluated_is_refused() -> None:
         evaluate(one, samples, dimensions=["authenticity"])
     with pytest.raises(ValueError, match="label of its own; got x, x"):
         evaluate([one, one], samples)
+    with pytest.raises(ValueError, match="short: predictions of 1 samples, not of these 20"):
+        evaluate(Predictions("short", {"quality": np.ones(1)}, (None,) * 20), samples)
     with pytest.raises(ValueError, match="predictions of 20 samples, not of these 10"):
         evaluate(one, samples[:10])
     beauty = dataclasses.replace(one, scores={"beauty": one.scores["quality"]})
@@ -565,6 +567,9 @@ def test_markdown(evaluation: Evaluation) -> None:
         lines = block.splitlines()
         assert len({line.count("|") for line in lines}) == 1
         assert re.fullmatch(r"\|( ---:? \|)+", lines[1])
+    samples = make_samples(12)
+    found = evaluate(Predictions("a_*b*", {"quality": np.ones(12)}, (None,) * 12), samples, resamples=0)
+    assert r"Note: a\_\*b\* gives all 12 images the same quality score" in tables.to_markdown(found)
     piped = TextTable("t", ("a|b",), (("c|d",),), 1)
     assert piped.markdown() == "| a\\|b |\n| --- |\n| c\\|d |"
 
@@ -765,7 +770,19 @@ def test_plots_of_few_values(tmp_path: Path) -> None:
     flat = Predictions("flat", {"quality": np.ones(12)}, (None,) * 12, lower_better=True)
     paths = plots.write_plots(evaluate(flat, samples, resamples=10), tmp_path, formats=["svg"])
     assert [path.name for path in paths] == ["scatter-flat-quality.svg"]
-    assert "lower is better" in paths[0].read_text()
+    text = paths[0].read_text()
+    assert "lower is better" in text
+    assert ">n 12   SRCC n/a   PLCC n/a<" in text
+
+
+def test_no_plot_takes_anothers_name(tmp_path: Path) -> None:
+    samples = [dataclasses.replace(sample, generator=None) for sample in make_samples(12)]
+    labels = ("a b", "A/b", "a_b")
+    found = evaluate([Predictions(each, {"quality": np.arange(12.0)}, (None,) * 12) for each in labels], samples)
+    assert [path.name for path in plots.write_plots(found, tmp_path, formats=["png"])] == [
+        "scatter-a_b-quality.png", "scatter-A_b-quality-2.png", "scatter-a_b-quality-3.png"
+    ]  # fmt: skip
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_without_matplotlib_the_extra_is_named(

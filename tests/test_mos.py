@@ -111,6 +111,7 @@ def test_the_votes_of_a_study_that_count(tmp_path: Path, monkeypatch: pytest.Mon
         study.Vote("g.png", "r2", "quality", 0, "gold"),
     ]  # fmt: skip
     monkeypatch.setattr(study, "read_votes", lambda path: iter(votes))
+    monkeypatch.setattr(study.votes, "places", lambda path: {})
     path = file(tmp_path, "", "study.db")
     assert means(path) == {"a.png": 80}
     exported = "image,rater,question,score,kind,seconds,at\n" + "".join(
@@ -127,6 +128,26 @@ def test_the_votes_of_a_study_that_count(tmp_path: Path, monkeypatch: pytest.Mon
     votes.clear()
     with pytest.raises(InputError, match="no votes yet"):
         read_votes(path)
+
+
+def test_a_studys_paths_lead_to_its_images_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also past other images that lie beside the study as its own lie where it was made."""
+    for folder in ("project/out", "project/studies/out", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+    for path in ("project/out/a.png", "project/studies/out/a.png", "project/cat.png"):
+        Image.fromarray(draw(8, 8)).save(tmp_path / path)
+    monkeypatch.chdir(tmp_path / "project")
+    with create_study("studies/study.db", [Entry("out/a.png", reference="cat.png"), Entry("gone.png")]) as made:
+        rater = made.invite().id
+        for number in range(2):
+            step = made.step(rater)
+            made.vote(rater, f"key-of-{number}", step.slot or 0, step.question or "", 4)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert run("../project/studies/study.db", "--method", "mean", "-o", "ratings.csv").exit_code == 0
+    gone, found = rows_of(Path("ratings.csv"))
+    assert (gone["image"], found["image"], found["reference"]) == (
+        "gone.png", "../project/out/a.png", "../project/cat.png"
+    )  # fmt: skip
 
 
 def test_all_that_is_wrong_with_votes_is_one_error(tmp_path: Path) -> None:
@@ -160,6 +181,7 @@ def test_all_that_is_wrong_with_votes_is_one_error(tmp_path: Path) -> None:
         ("left,right,choice\na,b,left\nb,b,left\n", "image beside itself: 1 cell: row 3"),
         ("winner,loser,votes\na,b,-1\n", "number of votes that is none: 1 cell: row 2"),
         ("image,other,rater,score\na,b,ann,1\nb,b,ann,1\n", "image beside itself: 1 cell: row 3"),
+        ("image,other,rater,score\na,b,ann,0.3\n", "score of a pair that is none of 0, 0.5, 1: 1 cell: row 2 is 0.3"),
         ("image,ann,bob,Mean\na.png,5,4,4.5\n", "column that sums up raters: leave it out: 1 cell: 'Mean'"),
     ],
 )
@@ -177,6 +199,25 @@ def test_other_columns_of_a_long_form_are_left_out_with_a_warning(tmp_path: Path
 def test_empty_cells_of_rows_are_images_that_a_rater_did_not_see() -> None:
     rows = csv.DictReader(["image,ann,bob", "a.png,5,4", "b.png,3,"])
     assert [row["votes"] for row in aigciqa.mean_opinion_scores(rows, method="mean").rows] == [2, 1]
+
+
+def test_cells_that_pandas_calls_nan_are_empty() -> None:
+    nan = math.nan
+    rows = [{"image": name, "rater": "ann", "score": 3, "prompt": nan} for name in ("a.png", "b.png")]
+    found = aigciqa.mean_opinion_scores(rows, method="mean")
+    assert list(found.rows[0]) == ["image", "quality", "quality_std", "quality_low", "quality_high", "votes"]
+    with pytest.raises(
+        InputError, match=r"empty 'rater': 1 cell: row 3\n- vote without a number: 1 cell: row 3 is empty"
+    ):
+        read_votes([*rows, {"image": "c.png", "rater": nan, "score": nan}])
+
+
+def test_an_image_without_a_vote_on_each_question_is_named() -> None:
+    asked = {"a.png": ("quality", "mood"), "b.png": ("quality",)}
+    votes = [{"image": name, "rater": "ann", "score": 3, "question": each} for name in asked for each in asked[name]]
+    found = aigciqa.mean_opinion_scores(votes, method="mean")
+    assert math.isnan(found.rows[1]["mood"])
+    assert found.notes == ("1 image without a score for every question, which train and evaluate refuse: b.png",)
 
 
 def test_two_questions_do_not_share_a_column() -> None:
@@ -343,6 +384,7 @@ def test_pairs_rank_groups(tmp_path: Path) -> None:
     assert net["votes"] == "6"
     assert float(net["quality_low"]) < float(net["quality"])
     assert "puts all images that were compared into one group" in run(path, "--by", "png").stderr
+    assert "Error: --by '(': expected parent or a regular expression: missing )" in run(path, "--by", "(").stderr
     assert "by is for votes on pairs" in run(file(tmp_path, LONG), "--by", "parent").stderr
 
 
@@ -367,11 +409,33 @@ def test_a_rater_to_whom_all_pairs_are_the_same_is_rejected() -> None:
     ]
     found = aigciqa.mean_opinion_scores(votes)
     nobody = [{"left": left, "right": right, "choice": "same"} for left, right in pairs]
-    assert [row["quality"] for row in aigciqa.mean_opinion_scores(nobody).rows] == pytest.approx([0] * 6)
+    undecided = aigciqa.mean_opinion_scores(nobody)
+    assert [row["quality"] for row in undecided.rows] == pytest.approx([0] * 6)
+    assert "none was chosen over another: so that scores are finite" in undecided.notes[0]
     assert [row["rejected"] for row in found.raters] == ["no", "no", "yes"]
     assert found.raters[2]["why"] == "the same of all 40 pairs"
     scores = {row["image"]: row["quality"] for row in found.rows}
     assert sorted(scores, key=scores.__getitem__, reverse=True) == names
+
+
+def test_what_only_rejected_raters_compared_is_left_out_and_is_no_part() -> None:
+    votes = [{"left": f"{n}.png", "right": "x.png", "choice": "same", "rater": "idle"} for n in range(10)]
+    votes += [{"left": "a.png", "right": "b.png", "choice": way, "rater": "ann"} for way in ("left", "left", "right")]
+    found = aigciqa.mean_opinion_scores(votes)
+    assert {row["image"]: row["votes"] for row in found.rows} == {"a.png": 3, "b.png": 3}
+    assert found.notes == (
+        "quality: 1 of 2 raters rejected",
+        "quality: 11 images left out, on which only rejected raters voted: 0.png, x.png, 1.png, 2.png, 3.png and "
+        "6 more",
+    )
+    assert (found.agreement[0].images, found.agreement[0].votes) == (2, 3)
+
+
+def test_a_group_that_is_compared_with_no_other_is_named() -> None:
+    pairs = [("a/1.png", "b/1.png"), ("b/1.png", "a/1.png"), ("c/1.png", "c/2.png"), ("c/2.png", "c/1.png")]
+    found = aigciqa.mean_opinion_scores([{"winner": one, "loser": two} for one, two in pairs], by="parent")
+    assert [row["group"] for row in found.rows] == ["a", "b"]
+    assert found.notes == ("quality: 1 group left out, compared with no other: c",)
 
 
 def test_usage_errors(tmp_path: Path) -> None:
@@ -384,9 +448,10 @@ def test_usage_errors(tmp_path: Path) -> None:
         ((path, "-o", tmp_path / "x.csv", "--raters", tmp_path / "x.csv"), "name the same file"),
         ((path, "--scale", "1", "4"), "off the scale 1 to 4"),
         ((path, "--scale", "5", "1"), "from its lowest vote to its highest"),
-        ((pairs, "--raters", tmp_path / "r.csv"), "no table of raters"),
+        ((pairs, "--raters", tmp_path / "r.csv", "-o", tmp_path / "x.csv"), "no table of raters"),
         ((path, "-q", "votes"), "a question can't be called 'votes'"),
     ):
         done = run(*arguments)
         assert done.exit_code == 2, words
         assert words in done.stderr
+        assert not (tmp_path / "x.csv").exists()

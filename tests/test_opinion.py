@@ -186,8 +186,9 @@ def test_raters_without_information_are_rejected(method: Any) -> None:
     assert opinion.rejected[:2] == ("one value in all 20 votes", "a single vote")
     assert not any(opinion.rejected[2:])
     assert opinion.votes.tolist() == [6] * 20
-    with pytest.raises(InputError, match=r"take the method mean"):
-        method(Votes.of_matrix(np.where(np.eye(4) > 0, 3.0, NAN)))
+    for nothing in (np.where(np.eye(4) > 0, 3.0, NAN), np.full((10, 2), 3.0)):
+        with pytest.raises(InputError, match=r"raters who .* and there are none: take the method mean"):
+            method(Votes.of_matrix(nothing))
 
 
 def test_a_rater_of_one_value_would_spoil_p910() -> None:
@@ -210,6 +211,24 @@ def test_without_a_vote_left_over_there_is_no_interval() -> None:
 def test_votes_that_the_model_explains_wholly_leave_a_doubt() -> None:
     """Two raters a grade apart: without a residual, as for equal votes, 1 - 0.05 ** (1 / 2) of a grade is left."""
     opinion = p910(Votes.of_matrix([[1, 2], [2, 3], [4, 5]]))
+    assert opinion.high - opinion.score == pytest.approx(np.full(3, 1 - 0.05**0.5))
+
+
+@pytest.mark.parametrize("method", [classical.mean, classical.bt500, classical.p913, classical.zscore])
+def test_equal_votes_leave_the_doubt_of_a_grade_whatever_is_taken_off_them(method: Any) -> None:
+    """Two raters who agree of an image, with biases and deviations of their own."""
+    _, matrix = simulated(1, 30, 6)
+    matrix[:2, 2:] = NAN
+    matrix[0, :2] = 4
+    opinion = method(Votes.of_matrix(matrix))
+    assert opinion.high[0] - opinion.score[0] >= 1 - 0.05**0.5 - 1e-12
+    matrix[:, 1] = matrix[:, 0]
+    opinion = method(Votes.of_matrix(matrix))
+    assert opinion.high[:2] - opinion.score[:2] == pytest.approx(np.full(2, 1 - 0.05**0.5))
+
+
+def test_biases_that_explain_all_leave_a_doubt_too() -> None:
+    opinion = classical.p913(Votes.of_matrix([[1, 2], [2, 3], [4, 5]]))
     assert opinion.high - opinion.score == pytest.approx(np.full(3, 1 - 0.05**0.5))
 
 
@@ -351,3 +370,13 @@ def test_errors_by_clusters_are_larger_where_scenes_differ() -> None:
     share = wins.sum() / 800
     by_hand = np.sqrt(20 / 19 * np.sum((wins - 40 * share) ** 2)) / (800 * share * (1 - share))
     assert clustered.error[0] * 2 == pytest.approx(by_hand)
+
+
+def test_scenes_that_are_all_alike_leave_the_doubt_of_the_votes() -> None:
+    """Three scenes of 15 choices to 5: no clusters could differ less, and 60 choices are no proof."""
+    first, second = np.tile([0, 1], 3), np.tile([1, 0], 3)
+    choices = Choices(first, second, np.ones(6), np.tile([15.0, 5.0], 3), 2)
+    found = bradley_terry(choices, np.repeat(np.arange(3), 2))
+    error = 1 / math.sqrt(60 * 0.75 * 0.25) / 2
+    assert found.error == pytest.approx([error, error])
+    assert found.high - found.strength == pytest.approx(np.full(2, 4.302653 * error))

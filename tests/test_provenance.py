@@ -12,11 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 import aigciqa
 from aigciqa.cli import compare, score
+from aigciqa.cli.main import main
 from aigciqa.errors import SourceError
+from aigciqa.evaluation.study import Entry, create_study
 from aigciqa.records import Record
 from aigciqa.scoring import sources
 from aigciqa.scoring.parts import Parts
@@ -317,6 +319,43 @@ class TestStreams:
         watch(sources, "open_sources", KeyboardInterrupt())
         done = CliRunner().invoke(score.main, [str(folder / "gen"), "-m", "nr-lite"], prog_name="aigciqa score")
         assert (done.exit_code, done.stderr.strip()) == (signal.SIGINT + 128, "aigciqa score: interrupted")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (("mos", "votes.csv"), "-o"),
+        (("mos", "votes.csv"), "--raters"),
+        (("evaluate", "folder", "rated.csv", "--part", "all", "--scores", "made.csv"), "-o"),
+        (("evaluate", "folder", "rated.csv", "--part", "all", "--scores", "made.csv"), "--predictions"),
+        (("compare", "made.csv"), "-o"),
+        (("rate", "--study", "study.db"), "--export"),
+    ],
+)
+def test_what_replaces_a_table_replaces_what_is_said_of_it(
+    arguments: tuple[str, ...], option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    images = [f"{number}.png" for number in range(4)]
+    for name in images:
+        Path(name).touch()
+    scores = "".join(f"{name},{number},{'ab'[number % 2]}\n" for number, name in enumerate(images))
+    for name in ("rated.csv", "made.csv", "t.csv"):
+        Path(name).write_text(f"image,quality,group\n{scores}")
+    Path("votes.csv").write_text("image,rater,score\n0.png,ann,5\n1.png,ann,3\n0.png,bob,4\n1.png,bob,1\n")
+    create_study("study.db", [Entry(name) for name in images]).close()
+    Path("t.csv.meta.json").write_text('{"format": 1, "dimensions": {"quality": [0, 100]}}')
+
+    def run(*more: str) -> Result:
+        return CliRunner().invoke(main, [*arguments, option, "t.csv", *more], prog_name="aigciqa")
+
+    for there in ("t.csv", "t.csv.meta.json"):
+        refused = run()
+        assert (refused.exit_code, f"{option} {there} is there already" in refused.stderr) == (2, True)
+        Path("t.csv").unlink(missing_ok=True)
+    assert run("--overwrite").exit_code == 0
+    assert Path("t.csv").exists()
+    assert not Path("t.csv.meta.json").exists()
 
 
 def test_the_hash_is_of_the_weights_alone() -> None:

@@ -156,11 +156,18 @@ def test_pairs_are_of_one_prompt(rate: Rate, write_images: Write) -> None:
         (("outputs", "--instructions", "gone.txt"), "--instructions gone.txt: No such file"),
         (("outputs", "--gold", "none.csv"), "has no score; a column is expected for one question at least: quality"),
         (("outputs", "--gold", "wild.csv"), "from 1 to 5; got quality 11"),
+        (("outputs", "--gold", "twice.csv"), "--gold twice.csv: two rows of outputs/a.png"),
+        (("outputs", "--gold", "words.csv"), "--gold words.csv: outputs/a.png: 'good' is not a finite number"),
+        (("outputs", "--gold", "outputs"), "--gold outputs: expected a table that ends in one of .csv"),
         (("empty",), "no images in empty"),
         (("packed.tar",), "is inside an archive: unpack it"),
         (("--export", "votes.csv"), "no such study; name images to make it"),
         (("--delete-rater", "r1"), "no such study"),
         ((), "no such study"),
+        (("outputs", "--url", "rate.example"), "--url rate.example: expected http:// or https:// and a host"),
+        (("outputs", "--url", "https://rate.example/sub"), "expected http:// or https:// and a host"),
+        (("outputs", "--url", "http://[::1"), "expected http:// or https:// and a host"),
+        (("outputs", "--size", "9" * 10), "--size is native or a number of pixels"),
     ],
 )
 def test_what_is_refused(rate: Rate, write_images: Write, arguments: tuple[str, ...], why: str) -> None:
@@ -168,6 +175,8 @@ def test_what_is_refused(rate: Rate, write_images: Write, arguments: tuple[str, 
     Path("empty").mkdir()
     Path("none.csv").write_text("image,mood\noutputs/a.png,1\n")
     Path("wild.csv").write_text("image,quality\noutputs/a.png,11\n")
+    Path("twice.csv").write_text("image,quality\noutputs/a.png,1\noutputs/a.png,5\n")
+    Path("words.csv").write_text("image,quality\noutputs/a.png,good\n")
     with tarfile.open("packed.tar", "w") as archive:
         archive.add("outputs/a.png")
     done = rate(*arguments)
@@ -238,6 +247,25 @@ def test_links_for_others(rate: Rate, write_images: Write, monkeypatch: pytest.M
     assert "http://studio:" in rate("--host", "0.0.0.0").stdout
 
 
+def test_the_link_of_another_rater_is_never_ones_own(rate: Rate, write_images: Write) -> None:
+    write_images("outputs", "a.png")
+    rate("outputs", "--invite", "1")
+    again = rate()
+    assert "rate here" not in again.stdout
+    assert "the study's page" in again.stdout
+    with open_study("study.db") as study:
+        assert [rater.name for rater in study.raters()] == ["r1"]
+        own = study.invite("you")
+    assert f"/r/{own.secret}\n" in rate().stdout
+
+
+def test_a_name_that_is_no_study_leaves_no_folder(rate: Rate, tmp_path: Path) -> None:
+    for more in ([], ["--delete-rater", "r1"]):
+        done = CliRunner().invoke(main, ["rate", "--study", "new/study.db", *more], prog_name="aigciqa")
+        assert (done.exit_code, "no such study" in done.stderr) == (2, True)
+    assert not Path("new").exists()
+
+
 def test_a_page_opens_in_the_browser(rate: Rate, write_images: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     write_images("outputs", "a.png")
     opened: list[str] = []
@@ -303,7 +331,9 @@ def test_export_and_deleting_a_rater(rate: Rate, write_images: Write) -> None:
     assert [each.rater for each in read_votes("study.db")] == ["r2"]
     done = rate("--export", "again.csv", "--delete-rater", "r2")
     assert (done.exit_code, "give one of them" in done.stderr) == (2, True)
-    for wrong, why in (("r1", "there is no rater r1"), ("Ann", "such as r3; got 'Ann'")):
+    for wrong, why in (
+        ("r1", "there is no rater r1"), ("Ann", "such as r3; got 'Ann'"), ("9" * 19, "such as r3; got '999")
+    ):  # fmt: skip
         done = rate("--delete-rater", wrong)
         assert done.exit_code == 2
         assert why in done.stderr

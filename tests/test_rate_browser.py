@@ -230,7 +230,15 @@ def test_a_lost_connection_loses_no_vote(serve: Serve) -> None:
     page.reload()  # the vote that was kept is sent first
     expect(page.locator("#progress-text")).to_have_text("Picture 4 of 4")
     assert site.votes() == [4, 5, 1]
-    assert all("net::ERR" in text for text in site.complaints)
+    ready(page)
+    page.route("**/vote", lambda route: route.fulfill(status=429, body="<h1>Too many requests</h1>"))  # of a proxy
+    page.keyboard.press("2")
+    expect(page.get_by_role("alert")).to_be_visible()
+    page.unroute("**/vote")
+    page.reload()
+    expect(page.locator("#progress-text")).to_have_text("4 done")
+    assert site.votes() == [4, 5, 1, 2]
+    assert all("net::ERR" in text or "status of 429" in text for text in site.complaints)
     site.complaints.clear()
 
 

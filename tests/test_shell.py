@@ -434,7 +434,7 @@ def test_examples_end_without_a_traceback(
 def test_few_images_have_no_correlations(here: Path) -> None:
     done = run(*WRITING["evaluate"])
     assert done.exit_code == 0
-    assert "correlations of fewer than 10 images are left out" in done.stderr
+    assert "correlations of fewer than 10 images are left out" in done.stdout
     row = next(line for line in done.stdout.splitlines() if line.startswith("nr-lite"))
     assert row.split()[:4] == ["nr-lite", "quality", "6", "n/a"]
 

@@ -11,6 +11,7 @@ import sqlite3
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from aigciqa.evaluation.study import (
     read_votes,
     schema,
 )
+from aigciqa.evaluation.study import votes as votes_module
 from aigciqa.evaluation.study.progress import Count, items, mean, overview
 from aigciqa.evaluation.study.settings import paper_question
 from aigciqa.evaluation.study.steps import Step
@@ -362,6 +364,32 @@ def test_a_deleted_rater_leaves_no_trace(make: Callable[..., Study]) -> None:
             again.delete_rater(99)
 
 
+def test_votes_may_be_read_by_one_thread_after_another(make: Callable[..., Study]) -> None:
+    """As the server does while it answers others, too."""
+    study = make(3)
+    rate_all(study, study.invite().id, lambda step: 3)
+    lines = votes_csv(study.path)
+    with ThreadPoolExecutor() as one, ThreadPoolExecutor() as other:
+        found = [worker.submit(next, lines, None).result() for worker in (one, other) * 3]
+    assert [line is not None for line in found] == [True] * 4 + [False] * 2
+
+
+def test_no_deletion_waits_for_who_reads_the_votes(make: Callable[..., Study], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(votes_module, "_PART", 2)
+    study = make(5)
+    gone = study.invite("Gone-Away")
+    rate_all(study, gone.id, lambda step: 3)
+    assert [each.score for each in read_votes(study.path)] == [3] * 5
+    monkeypatch.setattr(schema, "WAIT_SECONDS", 0.1)
+    with open_study(study.path) as other:
+        reading = read_votes(study.path)
+        next(reading)
+        other.delete_rater(gone.id)
+        wal = Path(f"{study.path}-wal")
+        assert b"Gone-Away" not in Path(study.path).read_bytes() + wal.read_bytes()
+        assert len(list(reading)) == 1  # what was read already
+
+
 @settings(max_examples=10, deadline=None)
 @given(st.lists(st.sampled_from(["vote", "skip", "undo", "again"]), max_size=40), st.integers(1, 3))
 def test_whatever_raters_do_tallies_equal_the_votes(
@@ -444,6 +472,19 @@ def test_scores_so_far(make: Callable[..., Study]) -> None:
     assert mean(1, 3, 9, (1, 5)).value == 3
     assert math.isnan(mean(1, 3, 9, (1, 5)).low)
     assert items(study, "quality", "votes", 1) == []
+
+
+def test_the_widest_interval_is_that_of_fewer_votes_though_others_differ_more(make: Callable[..., Study]) -> None:
+    """3 and 4: 3.5 +- 12.706 * 0.5; 1, 5, 1, 5: 3 +- 3.182 * 1.155."""
+    study = make(2, images_per_rater=1)
+    grades = iter((1, 5, 1, 5))
+    raters = [study.invite().id for _ in range(20)]
+    seen = {rater: study.step(rater).pictures[0] for rater in raters}
+    for rater in [each for each in raters if seen[each] == 1][:4]:
+        rate_all(study, rater, lambda step: next(grades))
+    for rater, grade in zip([each for each in raters if seen[each] == 2], (3, 4), strict=False):
+        rate_all(study, rater, lambda step, grade=grade: grade)  # type: ignore[misc]
+    assert [each.image for each in items(study, "quality", "unsure", 0)] == ["1.png", "0.png"]
 
 
 def test_the_file_is_the_owners_and_goes_on(make: Callable[..., Study]) -> None:
@@ -573,8 +614,10 @@ def test_what_makes_no_study(tmp_path: Path, listed: list[Entry], values: dict[s
         ({"questions": (TWO[0], TWO[0])}, "each of another name"),
         ({"questions": (TWO[0], Question("quality_std", "?"))}, "can't be called 'quality_std' beside 'quality'"),
         ({"labels": ("bad", "good")}, "labels are five"),
-        ({"votes_per_image": 0}, "votes_per_image is 1 or more; got 0"),
-        ({"repeats": -1}, "repeats is 0 or more"),
+        ({"votes_per_image": 0}, "votes_per_image is a whole number from 1 to 1,000,000,000; got 0"),
+        ({"votes_per_image": 10**23}, "votes_per_image is a whole number from 1 to"),
+        ({"repeats": -1}, "repeats is a whole number from 0 to"),
+        ({"size": 2.5}, "size is a whole number from 1 to"),
         ({"instructions": "x" * 20_001}, "at most 20,000 characters"),
     ],
 )

@@ -7,6 +7,7 @@ import csv
 import io
 import itertools
 import json
+import re
 import socket
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.testclient import TestClient
@@ -89,7 +90,7 @@ def admin(study: Study, app: Starlette) -> Page:
 def test_the_routes_are_these(app: Starlette) -> None:
     found = {(route.path, *sorted(route.methods or ())) for route in app.routes if isinstance(route, Route)}
     read = {
-        "/", "/r/{secret}", "/join/{secret}", "/rate", "/step", "/picture/{picture:int}/{key}", "/static/{name}",
+        "/", "/r/{secret}", "/join/{secret}", "/rate", "/step", "/picture/{picture}/{key}", "/static/{name}",
         "/admin", "/admin/{secret}", "/admin/votes.csv",
     }  # fmt: skip
     write = {
@@ -226,6 +227,7 @@ def test_only_the_studys_pictures_are_served(page: Page, study: Study, tmp_path:
     key = url.rpartition("/")[2]
     for wrong in (
         f"/picture/999/{key}", f"/picture/{int(url.split('/')[2]) % 3 + 1}/{key}", "/picture/1/0", "/picture/-1/0",
+        f"/picture/{'9' * 5000}/0",
         f"/picture/{2**70}/{key}", "/picture/..%2f..%2fetc%2fpasswd/0", "/static/..%2fserver.py",
         "/static/../server.py", "/static/%2e%2e/study.db", f"/{served}",
     ):  # fmt: skip
@@ -253,14 +255,16 @@ def test_one_link_for_all(study: Study, app: Starlette, admin: Page) -> None:
     link = f"/join/{study.anonymous_secret}"
     one, two = TestClient(app), TestClient(app)
     assert "Start" in one.get(link).text
-    assert study.raters() == []  # a preview of the link makes no rater
+    assert one.post(link, data={}).status_code == 403
+    assert study.raters() == []  # a preview of the link makes no rater, nor does a form of another site's
+    token = {"X-Token": one.get(link).text.partition('name="token" content="')[2].partition('"')[0]}
     for client in (one, two, one):
-        assert client.post(link, json={}).json() == {"location": "/rate"}
+        assert client.post(link, json={}, headers=token).json() == {"location": "/rate"}
     assert len(study.raters()) == 2  # one was there already
     assert one.get(link, follow_redirects=False).headers["location"] == "/rate"
     study.set_closed(True)
     assert "closed" in TestClient(app).get(link).text
-    assert TestClient(app).post(link, json={}).status_code == 403
+    assert TestClient(app).post(link, json={}, headers=token).status_code == 403
     study.set_closed(False)
     admin.post("/admin/anonymous", on=False)
     assert two.get(link).status_code == 404
@@ -307,6 +311,19 @@ def test_links_name_the_url_by_which_raters_come(study: Study) -> None:
     assert f"https://rate.example/r/{rater.secret}" in client.get(f"/admin/{study.admin_secret}").text
 
 
+def test_only_who_rates_on_the_own_machine_is_told_where_the_study_is(study: Study, app: Starlette) -> None:
+    rater = study.invite()
+
+    def told(app: Starlette, host: str, client: str) -> bool:
+        browser = TestClient(app, f"http://{host}:8570", client=(client, 50000))
+        browser.get(f"/r/{rater.secret}")
+        return "aigciqa mos" in browser.get("/rate").text
+
+    assert told(app, "127.0.0.1", "127.0.0.1")
+    assert not told(app, "localhost", "192.0.2.7")  # by a forged header, or through a server in front
+    assert not told(make_app(study, "https://rate.example"), "127.0.0.1", "127.0.0.1")
+
+
 def test_the_export_is_csv_in_long_form(page: Page, admin: Page, study: Study) -> None:
     page.vote(2)
     page.vote(5)
@@ -342,6 +359,12 @@ def _profile() -> bytes:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
+def _turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    return exif
+
+
 def _pixels(mode: str) -> Image.Image:
     return Image.fromarray(draw(20, 30)).convert(mode)
 
@@ -365,7 +388,8 @@ def test_what_a_browser_shows_alike_is_served_as_it_is(
     [
         ("a.tif", "RGB", {}), ("a.jpg", "CMYK", {}), ("a.bmp", "RGB", {}), ("a.ppm", "RGB", {}), ("a.png", "RGBA", {}),
         ("a.png", "RGB", {"icc_profile": _profile()}), ("a.jpg", "RGB", {"icc_profile": _profile()}),
-        ("a.gif", "P", {}),
+        ("a.gif", "P", {}), ("a.webp", "RGB", {"exif": _turned()}), ("a.png", "RGB", {"exif": _turned()}),
+        ("a.jpg", "RGB", {"exif": _turned()}),
     ],
 )  # fmt: skip
 def test_other_pictures_become_what_metrics_see(tmp_path: Path, name: str, mode: str, options: dict[str, Any]) -> None:
@@ -409,6 +433,7 @@ def test_a_port_in_use_is_named() -> None:
         port = one.getsockname()[1]
         with pytest.raises(InputError, match=f"port {port}: .*--port"):
             listen("127.0.0.1", port)
-    with pytest.raises(InputError, match=r"--host no\.such\.invalid"):
-        listen("no.such.invalid", 0)
+    for host in ("no.such.invalid", "a..b", "x" * 70):
+        with pytest.raises(InputError, match=f"--host {re.escape(host)}: "):
+            listen(host, 0)
     assert one.family == socket.AF_INET

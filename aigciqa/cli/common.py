@@ -265,6 +265,16 @@ def check_output(
     raise click.UsageError(f"{option} {output} is there already: {', '.join(ways)}; or name another")
 
 
+def check_table_output(option: str, output: str | os.PathLike[str] | None, inputs: Iterable[Any] = ()) -> None:
+    """Refuse a table as `check_output` does, and for what says beside it what made it, which goes with it."""
+    from aigciqa.tables import provenance
+
+    check_output(option, output, inputs)
+    if output is not None:
+        check_name(option, output, behind=provenance.SUFFIX)
+        check_output(option, provenance.path_of(output))
+
+
 def check_apart(first: tuple[str, Any], second: tuple[str, Any]) -> None:
     """Refuse two outputs, each an option and its path if it is given, that are one file."""
     if first[1] is not None and second[1] is not None and real(first[1]) == real(second[1]):

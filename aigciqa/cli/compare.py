@@ -17,9 +17,9 @@ from aigciqa.cli.common import (
     EXIT_DONE,
     EXIT_ERRORS,
     check_metric_names,
-    check_output,
     check_references,
     check_report,
+    check_table_output,
     command,
     complain,
     computing_options,
@@ -117,7 +117,7 @@ def main(
         raise click.UsageError("nothing to compare: name folders of images or tables of scores")
     if fail_below is not None and baseline is None:
         raise click.UsageError("--fail-below is a share of the baseline's mean: name it with --baseline")
-    check_output("-o", output, [*arguments, reference])
+    check_table_output("-o", output, [*arguments, reference])
     check_report(report, [*arguments, reference])
     if output is not None:
         text.check_suffix(output)

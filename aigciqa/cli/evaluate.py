@@ -14,6 +14,7 @@ from aigciqa.cli.common import (
     EXIT_ERRORS,
     check_apart,
     check_output,
+    check_table_output,
     command,
     complain,
     computing_options,
@@ -114,10 +115,13 @@ def main(
     images could not be, 2 usage error.
     """
     from aigciqa.evaluation import PrecomputedScores, evaluate, text
+    from aigciqa.evaluation.opinion_scores import check_table
     from aigciqa.plotting import require_matplotlib
 
     if output is not None:
         text.check_suffix(output)
+    if predictions is not None:
+        check_table(predictions)
     if plots is not None:
         require_matplotlib()
     options = _given(subset=subset, manifest=manifest, score_range=score_ranges)
@@ -125,9 +129,10 @@ def main(
         options["dimensions"] = dimensions
     database = load_database(database_name, root, **options)
     read = (*database.spec.layout, *database.options.values())
-    for option, path in (("-o", output), ("--predictions", predictions), ("--plots", plots)):
-        labels = (database.root / name for name in read if isinstance(name, str))
-        check_output(option, path, [scores, *labels], is_folder=option == "--plots")
+    labels = [database.root / name for name in read if isinstance(name, str)]
+    for option, path in (("-o", output), ("--predictions", predictions)):
+        check_table_output(option, path, [scores, *labels])
+    check_output("--plots", plots, [scores, *labels], is_folder=True)
     check_apart(("-o", output), ("--predictions", predictions))
     table: PrecomputedScores | None = None
     if scores is not None:
@@ -163,8 +168,6 @@ def main(
         if any(message is not None for each in ordered for message in each.errors):
             raise click.ClickException(str(error)) from None
         raise
-    for note in evaluation.notes:
-        warn(note)
     with writing():
         _write(evaluation, output, plots, predictions, quiet)
     sys.exit(_report_failures(evaluation.failures))
@@ -214,6 +217,8 @@ def _choose(
     from aigciqa.evaluation.provenance import Training
 
     if part == "all":
+        if protocol is not None or seed is not None or options:
+            raise click.UsageError("--part all is not divided: leave --protocol, --seed, --folds and --fold out")
         return Setting(database.name, protocol="", part=part), database.samples
     if protocol is None:
         trained = (Training.recorded(metric.config.training) for metric in metrics.values())
@@ -273,14 +278,19 @@ def _write(
 ) -> None:
     from aigciqa.evaluation import text
     from aigciqa.evaluation.plots import write_plots
+    from aigciqa.tables import provenance
     from aigciqa.tables.text import write_text
 
     if output is None or not quiet:
-        click.echo(text.to_terminal(evaluation), nl=False)
+        click.echo(text.to_terminal(evaluation), nl=False)  # with its notes
+    else:
+        for note in evaluation.notes:
+            warn(note)
     if output is not None:
         text.write_report(evaluation, output)
     if predictions is not None:
         write_text(predictions, text.predictions_csv(evaluation))
+        provenance.forget(predictions)
     if plots is not None:
         write_plots(evaluation, plots)
 

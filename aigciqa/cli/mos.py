@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from aigciqa.cli.common import check_apart, check_output, command, complain, overwrite_option, writing
+from aigciqa.cli.common import check_apart, check_table_output, command, complain, overwrite_option, writing
 from aigciqa.tables.text import encoded
 
 _METHODS = ("p910", "bt500", "p913", "zscore", "mean")
@@ -60,7 +60,7 @@ def main(
     from aigciqa.evaluation.opinion_scores import check_table, mean_opinion_scores
 
     for option, path in (("-o", output), ("--raters", raters)):
-        check_output(option, path, [votes])
+        check_table_output(option, path, [votes])
         if path is not None:
             check_table(path)
     check_apart(("-o", output), ("--raters", raters))
@@ -70,10 +70,10 @@ def main(
     for note in (*(str(warning.message) for warning in caught), *found.notes):
         complain(note)
     with writing():
+        if raters is not None:
+            found.write_raters(raters)  # first, for it may be refused
         if output is not None:
             found.write(output)
-        if raters is not None:
-            found.write_raters(raters)
         if output is None or not quiet:
             tables = [*found.summary(), *([found.scores()] if output is None else [])]
             text = "\n\n".join(f"{table.title}\n{table.aligned()}" for table in tables)

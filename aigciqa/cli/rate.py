@@ -6,13 +6,14 @@ import contextlib
 import itertools
 import os
 import posixpath
+import re
 import signal
 import socket
 import sys
 import threading
 import webbrowser
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from aigciqa.cli.common import (
     Terminated,
     check_name,
     check_not_read,
-    check_output,
+    check_table_output,
     command,
     complain,
     overwrite_option,
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 PORT = 8570
+#: The note on the rater who runs the study.
+_OWN = "you"
 #: Of images that are left out, these first ones are named.
 _SHOWN = 5
 #: Options that a study keeps from its making.
@@ -121,18 +124,21 @@ def main(
     every vote; without IMAGE, or with the same command again, the study goes on. `aigciqa mos` makes scores of it.
     Stop the server with Ctrl-C.
     """
-    from aigciqa.evaluation.study import open_study
+    from aigciqa.evaluation.study import is_study, open_study
+    from aigciqa.evaluation.study.schema import check
     from aigciqa.utils.files import locked
 
     context = click.get_current_context()
     if export is not None and delete_rater is not None:
         raise click.UsageError("--export and --delete-rater: give one of them, then the other")
     check_name("--study", path, behind="-wal")  # of SQLite
-    check_not_read("--study", None if _is_study(path) else path, images)
-    check_output("--export", export, [*images, reference, path])
+    check_not_read("--study", None if is_study(path) else path, images)
+    check_table_output("--export", export, [*images, reference, path])
     if export is not None:
         _export(path, export)
         context.exit(EXIT_DONE)
+    if not images:
+        check(path)  # before a folder is made for the lock
     with contextlib.ExitStack() as held:
         with writing():
             held.enter_context(locked(path))
@@ -142,8 +148,9 @@ def main(
             say(f"{delete_rater} and all votes of {delete_rater} are deleted from {path}")
             context.exit(EXIT_DONE)
         from aigciqa.evaluation.study.server import make_app
-        from aigciqa.evaluation.study.web import listen, serve
+        from aigciqa.evaluation.study.web import check_url, listen, serve
 
+        check_url(url)
         given = _given(context)
         with writing():
             study = _made(path, images, reference, asked) if images else _going_on(path, given)
@@ -172,19 +179,14 @@ def _announce(study: Study, base: str, invite: int, for_others: bool) -> str:
     if study.anonymous_secret is not None:
         click.echo(f"for all: {base}/join/{study.anonymous_secret}")
     opened = page = f"{base}/admin/{study.admin_secret}"
-    if not for_others:
-        rater = next(iter(study.raters()), None) or study.invite("you")
-        opened = f"{base}/r/{rater.secret}"
+    raters = study.raters()
+    own = next((each for each in raters if each.label == _OWN), None)  # the others' links are theirs
+    if not for_others and (own or not raters):
+        opened = f"{base}/r/{(own or study.invite(_OWN)).secret}"
         click.echo(f"rate here: {opened}")
     click.echo(f"the study's page, for you alone: {page}")
     sys.stdout.flush()
     return opened
-
-
-def _is_study(path: str) -> bool:
-    from aigciqa.evaluation.study import is_study
-
-    return is_study(path)
 
 
 def _given(context: click.Context) -> list[str]:
@@ -198,19 +200,20 @@ def _given(context: click.Context) -> list[str]:
 
 def _export(path: str, export: str) -> None:
     from aigciqa.evaluation.study.votes import votes_csv
+    from aigciqa.tables import provenance
     from aigciqa.utils.files import write_file
 
     lines = list(votes_csv(path))
     with writing():
         write_file(export, b"".join(lines))
+        provenance.forget(export)
     say(f"{counted(len(lines) - 1, 'vote')} in {export}")
 
 
 def _number_of(rater: str) -> int:
-    number = rater.removeprefix("r")
-    if not (number.isascii() and number.isdecimal()):
+    if not re.fullmatch(r"r?\d{1,18}", rater, re.ASCII):
         raise InputError(f"--delete-rater takes a rater as tables call it, such as r3; got {rater!r}")
-    return int(number)
+    return int(rater.removeprefix("r"))
 
 
 def _base(host: str, listening: socket.socket) -> str:
@@ -264,7 +267,7 @@ def _settings(asked: Mapping[str, Any]) -> StudySettings:
     from aigciqa.evaluation.study import StudySettings
 
     size = asked["size"]
-    if size != "native" and not (size.isascii() and size.isdecimal()):
+    if size != "native" and not re.fullmatch(r"\d{1,9}", size, re.ASCII):
         raise InputError(f"--size is native or a number of pixels; got {size!r}")
     questions = [_question(each, asked["method"]) for each in asked["questions"] or ("quality",)]
     names = [each.name for each in questions]
@@ -358,29 +361,32 @@ def _entries(images: Sequence[str], reference: str | None, settings: StudySettin
 
 def _gold(table: str, reference: str | None, settings: StudySettings) -> list[Entry]:
     """Images of a table with the scores that are right."""
+    from aigciqa.scoring.manifests import carried_columns, rows
+    from aigciqa.scoring.sources import MANIFEST_SUFFIXES
     from aigciqa.tables.columns import to_score
 
     if settings.method == "pairs":
         raise InputError("--gold goes with the methods grades and slider")
+    if os.path.splitext(table)[1].lower() not in MANIFEST_SUFFIXES:
+        raise InputError(f"--gold {table}: expected a table that ends in one of {', '.join(sorted(MANIFEST_SUFFIXES))}")
     known = {entry.image: entry for entry in _entries([table], reference, settings)}
-    golden = []
-    for image, row in _rows(table):
-        expected = {name: score for name in settings.by_name if (score := to_score(row.get(name))) is not None}
+    golden: dict[str, Entry] = {}
+    for found in rows(table, carried_columns(table)):
+        image, cells = found.item.image, {name: found.item.extra.get(name) for name in settings.by_name}
+        try:
+            expected = {name: score for name, cell in cells.items() if (score := to_score(cell)) is not None}
+        except InputError as error:
+            raise InputError(f"--gold {table}: {image}: {error}") from None
         if not expected:
-            names = ", ".join(settings.by_name)
+            names = ", ".join(cells)
             raise InputError(
                 f"--gold {table}: {image} has no score; a column is expected for one question at least: {names}"
             )
+        if image in golden:
+            raise InputError(f"--gold {table}: two rows of {image}")
         if image in known:
-            golden.append(replace(known[image], kind="gold", expected=expected))
-    return golden
-
-
-def _rows(table: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    from aigciqa.scoring.manifests import carried_columns, rows
-
-    for found in rows(table, carried_columns(table)):
-        yield found.item.image, found.item.extra
+            golden[image] = replace(known[image], kind="gold", expected=expected)
+    return list(golden.values())
 
 
 def _check_prompts(entries: Sequence[Entry], settings: StudySettings) -> None:

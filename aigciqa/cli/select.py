@@ -16,9 +16,8 @@ from aigciqa.cli.common import (
     EXIT_DONE,
     EXIT_ERRORS,
     EXIT_INTERRUPTED,
-    check_name,
     check_not_read,
-    check_output,
+    check_table_output,
     command,
     complain,
     overwrite_option,
@@ -27,7 +26,6 @@ from aigciqa.cli.common import (
 from aigciqa.compare import selection
 from aigciqa.compare.buckets import Buckets
 from aigciqa.errors import InputError
-from aigciqa.tables import provenance
 from aigciqa.tables.scores import read_table
 from aigciqa.tables.text import SHOWN_DECIMALS, encoded, printable
 from aigciqa.utils.object_stores import scheme_of
@@ -142,10 +140,7 @@ def main(
         raise click.UsageError("--per says of what --top or --bottom takes so many, and within what -o ranks")
     if apply and folder is None:
         raise click.UsageError("--apply puts images into a folder: name it with --to")
-    if output is not None:
-        check_output("-o", output, [path, listed])
-        check_name("-o", output, behind=provenance.SUFFIX)
-        check_output("-o", provenance.path_of(output))
+    check_table_output("-o", output, [path, listed])
     if folder is not None and os.path.lexists(folder) and not os.path.isdir(folder):
         raise click.UsageError(f"--to {folder} is no folder")
     check_not_read("--to", folder, [path])  # a table may be a folder of parts

@@ -61,10 +61,14 @@ def warn(text: str) -> None:
 
 @contextlib.contextmanager
 def said_warnings() -> Iterator[None]:
-    """Python's warnings as lines of the command."""
+    """Python's warnings as lines of the command, each text once, whichever lines of the library warn of it."""
+    said: set[str] = set()
 
     def show(message: Warning | str, *_: object, **_named: object) -> None:
-        warn(str(message))
+        text = str(message)
+        if text not in said:
+            said.add(text)
+            warn(text)
 
     with warnings.catch_warnings():
         warnings.showwarning = show

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from aigciqa.compare.groups import Comparison, Result, have_prompts
 from aigciqa.compare.picking import Pick
 from aigciqa.stats.groups import MIN_MATCHED, SIGNIFICANCE, NonInferiority, proving_prompts
+from aigciqa.tables import provenance
 from aigciqa.tables.csv_text import csv_lines
 from aigciqa.tables.text import (
     TextTable,
@@ -115,6 +116,7 @@ def check_suffix(path: str | os.PathLike[str]) -> None:
 def write_result(result: Result, path: str | os.PathLike[str]) -> None:
     """Write a comparison to a file ending in `.md`, `.json` or `.csv`; its folder is made if absent."""
     write_text(path, writer_of(path, _WRITERS_OF_FILES, "comparison")(result))
+    provenance.forget(path)
 
 
 def _heading(result: Result) -> str:

@@ -21,7 +21,7 @@ from aigciqa.databases.database import Database, DatabaseSpec
 from aigciqa.databases.sample import Sample
 from aigciqa.databases.splits import Split
 from aigciqa.errors import InputError
-from aigciqa.utils.paths import absolute
+from aigciqa.utils.paths import absolute, at_home
 
 __all__ = ["Database", "DatabaseSpec", "Sample", "Split", "database_info", "list_databases", "load_database"]
 
@@ -78,7 +78,7 @@ def load_database(name: str, root: str | os.PathLike[str], **options: Any) -> Da
     if unknown:
         has = f"its options: {', '.join(known)}" if known else "it has none"
         raise InputError(f"database {name!r} has no option {unknown[0]!r}; {has}")
-    return load(Path(absolute(Path(root).expanduser())), **options)
+    return load(Path(absolute(at_home(os.fspath(root)))), **options)
 
 
 def _module(name: str) -> Any:

@@ -44,7 +44,7 @@ SPEC = DatabaseSpec(
 def load(
     root: Path,
     manifest: str | None = None,
-    score_range: Mapping[str, tuple[float, float]] | tuple[float, float] | None = None,
+    score_range: Mapping[str, Sequence[float]] | Sequence[float] | None = None,
     dimensions: Sequence[str] = (),
 ) -> Database:
     """Read a folder of rated images.
@@ -69,16 +69,26 @@ def load(
     if root.is_file():
         root, manifest = root.parent, root.name
     name = manifest or manifest_in(root)
-    ranges = score_range if isinstance(score_range, Mapping) else {}
+    ranges = {}
+    if isinstance(score_range, Mapping):
+        ranges = {dimension: _pair(each) for dimension, each in score_range.items()}
     spec = replace(SPEC, layout={name: SPEC.layout[MANIFEST]})
     columns = ("image", *(dimension for dimension in dimensions if dimension != "overall"))  # which may be the sum
     samples = read_samples(spec, root, name, columns, lambda labels: _samples(labels, {*dimensions, *ranges}))
     options = {} if name == MANIFEST else {"manifest": name}
-    if isinstance(score_range, tuple):
-        ranges = dict.fromkeys(samples[0].scores, score_range)
+    if score_range is not None and not isinstance(score_range, Mapping):
+        ranges = dict.fromkeys(samples[0].scores, _pair(score_range))
         if all(name in ranges for name in SUMMED) and all(map(_is_summed, samples)):
             del ranges["overall"]  # whose scale is the sum of theirs
     return Database(SPEC, root, samples, _ranges(samples, ranges), options)
+
+
+def _pair(given: Sequence[float]) -> tuple[float, float]:
+    try:
+        low, high = map(float, given)
+    except (TypeError, ValueError):
+        raise InputError(f"a score range is (lowest, highest); got {given!r}") from None
+    return low, high
 
 
 def manifest_in(root: Path) -> str:
@@ -157,4 +167,4 @@ def _ranges(samples: tuple[Sample, ...], given: Mapping[str, tuple[float, float]
             )
     if all(name in given for name in SUMMED) and all(map(_is_summed, samples)):
         ranges["overall"] = (sum(given[name][0] for name in SUMMED), sum(given[name][1] for name in SUMMED))
-    return {**ranges, **{dimension: (float(low), float(high)) for dimension, (low, high) in given.items()}}
+    return {**ranges, **given}

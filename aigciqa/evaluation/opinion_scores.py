@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from aigciqa.errors import InputError
 from aigciqa.evaluation.question_scores import METHODS, RaterAgreement, score_pairs, score_ratings
 from aigciqa.evaluation.votes import CARRIED, QUESTION, Vote, VoteTable, read_votes
 from aigciqa.scoring.manifests import beside, path_on_disk
+from aigciqa.tables import provenance
 from aigciqa.tables.csv_text import csv_lines
 from aigciqa.tables.text import TextTable, rounded, with_interval, without_nan, write_text
 from aigciqa.utils.paths import counted, is_absolute, relative, shown
@@ -145,6 +147,10 @@ def mean_opinion_scores(
     table = votes if isinstance(votes, VoteTable) else read_votes(votes, scale=scale, question=question)
     if by is not None and not table.is_pairs:
         raise InputError("by is for votes on pairs: it compares groups by the choices between their images")
+    try:
+        re.compile(by or "")
+    except re.error as error:
+        raise InputError(f"`by={by!r}`: expected parent or a regular expression: {error}") from None
     by_question: dict[str, list[Vote]] = {}
     for vote in table.votes:
         by_question.setdefault(vote.question, []).append(vote)
@@ -170,7 +176,9 @@ def mean_opinion_scores(
     notes = [note for part in parts for note in part.notes]
     gaps = [image for image in images if any(image not in part.rows for part in parts)]
     if gaps:
-        notes.append(f"{counted(gaps, 'image')} without a score for every question: {shown(gaps)}")
+        notes.append(
+            f"{counted(gaps, 'image')} without a score for every question, which train and evaluate refuse: {shown(gaps)}"
+        )
     return OpinionScores(
         PAIRS if table.is_pairs else method,
         questions,
@@ -202,3 +210,4 @@ def _write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) 
         {name: round(cell, DECIMALS) if isinstance(cell, float) else cell for name, cell in row.items()} for row in rows
     ]
     write_text(path, csv_lines(without_nan(cells), list(rows[0])))
+    provenance.forget(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ import numpy as np
 from aigciqa.evaluation.predictions import Array, opinions
 from aigciqa.evaluation.results import Evaluation, Result
 from aigciqa.plotting import require_matplotlib
+from aigciqa.tables.text import rounded, with_interval
 from aigciqa.utils.files import replacing
 
 if TYPE_CHECKING:
@@ -47,7 +49,8 @@ def write_plots(
         formats: `png`, `svg`, or another that matplotlib writes.
 
     Returns:
-        The files: `scatter-<metric>-<dimension>.*` and, where samples name generators, `generators-<dimension>.*`.
+        The files: `scatter-<metric>-<dimension>.*` and, where samples name generators, `generators-<dimension>.*`; the
+        second of a name is `<name>-2.*`, also where only case tells them apart.
 
     Raises:
         MissingExtraError: matplotlib is missing.
@@ -55,19 +58,21 @@ def write_plots(
     require_matplotlib()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    figures = {
-        f"scatter-{_file_name(each.metric)}-{_file_name(each.dimension)}": scatter(evaluation, each)
-        for each in evaluation.results
-    }
+    figures: list[tuple[tuple[str, ...], Figure]]
+    figures = [(("scatter", each.metric, each.dimension), scatter(evaluation, each)) for each in evaluation.results]
     for dimension in dict.fromkeys(each.dimension for each in evaluation.results):
         shown = [each for each in evaluation.results if each.dimension == dimension]
         if any(each.generators for each in shown):
-            figures[f"generators-{_file_name(dimension)}"] = per_generator(shown)
+            figures.append((("generators", dimension), per_generator(shown)))
     paths = []
+    taken = Counter[str]()
     with require_matplotlib().rc_context(_STYLE):
-        for name, figure in figures.items():
+        for labels, figure in figures:
+            name = "-".join(re.sub(r"[^\w.-]+", "_", label).strip("_") for label in labels)
+            taken[name.casefold()] += 1
+            number = taken[name.casefold()]
             for suffix in formats:
-                paths.append(folder / f"{name}.{suffix}")
+                paths.append(folder / f"{name}{'' if number == 1 else f'-{number}'}.{suffix}")
                 metadata = {"Date": None} if suffix == "svg" else None
                 with replacing(paths[-1]) as unfinished:
                     figure.savefig(unfinished, dpi=_DPI, format=suffix, metadata=metadata)
@@ -166,15 +171,12 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 def _figures_line(result: Result) -> str:
     ours = result.agreement
-    bounds = "" if np.isnan(ours.srcc.low) else f" [{ours.srcc.low:.2f}, {ours.srcc.high:.2f}]"
-    fitted = "" if ours.mapping is None else f"   fitted {ours.plcc_fitted.value:.3f}   RMSE {ours.rmse.value:.3f}"
-    return f"n {ours.n}   SRCC {ours.srcc.value:.3f}{bounds}   PLCC {ours.plcc.value:.3f}{fitted}"
+    figures = {"SRCC": with_interval(ours.srcc.value, ours.srcc.low, ours.srcc.high), "PLCC": rounded(ours.plcc.value)}
+    if ours.mapping is not None:
+        figures |= {"fitted": rounded(ours.plcc_fitted.value), "RMSE": rounded(ours.rmse.value)}
+    return "   ".join([f"n {ours.n}", *(f"{name} {figure}" for name, figure in figures.items())])
 
 
 def _with_count(name: str, results: Sequence[Result]) -> str:
     found = [each.agreement if name == "all" else each.generators.get(name) for each in results]
     return f"{name}  ({max(each.n for each in found if each is not None)})"
-
-
-def _file_name(label: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", label).strip("_")

@@ -127,8 +127,9 @@ def predictions_of(
     made = iter(predict(run, samples, **options) if run else ())
     predictions = [each if isinstance(each, Predictions) else next(made) for each in given]
     for each in predictions:
-        if len(each.errors) != len(samples):
-            raise InputError(f"{each.label}: predictions of {len(each.errors)} samples, not of these {len(samples)}")
+        for count in (len(each.errors), *map(len, each.scores.values())):
+            if count != len(samples):
+                raise InputError(f"{each.label}: predictions of {count} samples, not of these {len(samples)}")
     return predictions
 
 

@@ -90,10 +90,7 @@ def score_ratings(cast: Sequence[Vote], question: str, method: str) -> QuestionS
     ]  # fmt: skip
     rows = _rows(question, images, opinion.score, opinion.std, opinion.low, opinion.high, opinion.votes)
     gone = [name for name in images if name not in rows]
-    if rejected.any():
-        notes.append(f"{rejected.sum()} of {counted(raters, 'rater')} rejected")
-    if gone:
-        notes.append(f"{counted(gone, 'image')} left out, on which only rejected raters voted: {shown(gone)}")
+    notes += _rejection(int(rejected.sum()), raters, gone)
     apart, *_ = counted_votes.parts()
     if apart > 1:
         notes.append(
@@ -108,17 +105,22 @@ def score_ratings(cast: Sequence[Vote], question: str, method: str) -> QuestionS
 
 def score_pairs(cast: Sequence[Vote], question: str, by: str | None) -> QuestionScores:
     """The strengths of images that were compared, or of their groups."""
-    images, side = _numbered(path for vote in cast for path in (vote.image, vote.other or ""))
     result, count = (np.array([getattr(vote, name) for vote in cast], np.float64) for name in ("score", "count"))
     raters, rater = _numbered(vote.rater for vote in cast)
     notes: list[str] = []
     single = Votes(np.arange(len(cast)), rater, result, len(cast), len(raters))
     same = one_value(single) & (single.rater_mean(result) == bradley_terry.TIE) & (np.array(raters) != "")
-    kept, choices_of = ~same[rater], np.rint(single.rater_sum(count)).astype(np.intp)
-    things, clusters = images, None
-    choices = bradley_terry.Choices(side[::2][kept], side[1::2][kept], result[kept], count[kept], len(images))
-    if not len(choices.result):
+    choices_of = np.rint(single.rater_sum(count)).astype(np.intp)
+    kept = ~same[rater]
+    if not kept.any():
         raise InputError("no rater is left: each said the same of all pairs")
+    result, count, rater = result[kept], count[kept], rater[kept]
+    pairs = [(vote.image, vote.other or "") for vote in cast]
+    images, side = _numbered(path for pair, is_kept in zip(pairs, kept, strict=True) if is_kept for path in pair)
+    known = set(images)
+    gone = list(dict.fromkeys(path for pair in pairs for path in pair if path not in known))
+    things, clusters = images, None
+    choices = bradley_terry.Choices(side[::2], side[1::2], result, count, len(images))
     if by is not None:
         scene = bradley_terry.parts(choices)[choices.first]
         of = group_by(by)
@@ -133,17 +135,18 @@ def score_pairs(cast: Sequence[Vote], question: str, by: str | None) -> Question
         )
     found = bradley_terry.bradley_terry(choices, clusters)
     if not found.bounded:
+        undecided = (choices.result == bradley_terry.TIE).all()
+        why = "none was chosen over another" if undecided else "some were always chosen over others"
+        notes.append(f"{why}: so that scores are finite, each has half a win and half a loss against an average one")
+    apart = len(np.unique(found.part[found.votes > 0]))
+    if apart > 1:
         notes.append(
-            "some were always chosen over others: so that scores are finite, each has half a win and half a loss "
-            "against an average one"
+            f"the comparisons fall into {apart} parts without a comparison between them: the mean of each is 0, and "
+            "scores of different parts can't be compared"
         )
-    if found.part.max() > 0:
-        notes.append(
-            f"the comparisons fall into {found.part.max() + 1} parts without a comparison between them: the mean of "
-            "each is 0, and scores of different parts can't be compared"
-        )
-    if same.any():
-        notes.append(f"{same.sum()} of {counted(raters, 'rater')} rejected")
+    if alone := [name for name, votes in zip(things, found.votes, strict=True) if not votes]:
+        notes.append(f"{counted(alone, 'group')} left out, compared with no other: {shown(alone)}")
+    notes += _rejection(int(same.sum()), raters, gone)
     std = found.error * np.sqrt(found.votes)
     rows = _rows(question, things, found.strength, std, found.low, found.high, found.votes)
     table = [
@@ -155,23 +158,27 @@ def score_pairs(cast: Sequence[Vote], question: str, by: str | None) -> Question
         for number, name in enumerate(raters)
         if name
     ]  # fmt: skip
-    alpha = agreement.krippendorff_alpha(_on_pairs(side, rater, result, kept)) if table else math.nan
+    alpha = agreement.krippendorff_alpha(_on_pairs(side, rater, result)) if table else math.nan
     whole = RaterAgreement(
-        question, len(images), len(table) - int(same.sum()), int(count[kept].sum()), math.nan, math.nan, alpha,
-        math.nan,
-    )  # fmt: skip
+        question, len(images), len(table) - int(same.sum()), int(count.sum()), math.nan, math.nan, alpha, math.nan
+    )
     return QuestionScores(rows, table, whole, [f"{question}: {note}" for note in notes])
 
 
-def _on_pairs(
-    side: NDArray[np.intp], rater: NDArray[np.intp], result: NDArray[np.float64], kept: NDArray[np.bool_]
-) -> Votes:
+def _on_pairs(side: NDArray[np.intp], rater: NDArray[np.intp], result: NDArray[np.float64]) -> Votes:
     """Choices as votes on pairs, each in both orders: which image comes first is to make no difference."""
     first, second = (np.concatenate(pair) for pair in ((side[::2], side[1::2]), (side[1::2], side[::2])))
-    both = np.concatenate([kept, kept])
-    _, pair = np.unique((first * side.size + second)[both], return_inverse=True)
-    score, by = np.concatenate([result, 1 - result])[both], np.concatenate([rater, rater])[both]
+    _, pair = np.unique(first * side.size + second, return_inverse=True)
+    score, by = np.concatenate([result, 1 - result]), np.concatenate([rater, rater])
     return _once_each(pair, by, score, int(pair.max()) + 1, int(by.max()) + 1)[0]
+
+
+def _rejection(rejected: int, raters: Sequence[str], gone: Sequence[str]) -> list[str]:
+    """What to say of raters who are rejected, and of images that are gone with them."""
+    notes = [f"{rejected} of {counted(raters, 'rater')} rejected"] if rejected else []
+    if gone:
+        notes.append(f"{counted(gone, 'image')} left out, on which only rejected raters voted: {shown(gone)}")
+    return notes
 
 
 def _numbered(names: Iterable[str]) -> tuple[list[str], NDArray[np.intp]]:

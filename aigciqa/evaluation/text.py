@@ -13,9 +13,11 @@ from typing import Any
 from aigciqa.evaluation.results import Comparison, Evaluation, Published, Result
 from aigciqa.stats.bootstrap import Interval
 from aigciqa.stats.correlations import MIN_TELLING, Agreement
+from aigciqa.tables import provenance
 from aigciqa.tables.csv_text import csv_lines
 from aigciqa.tables.text import (
     TextTable,
+    markdown_text,
     printable,
     probability,
     rounded,
@@ -127,7 +129,10 @@ def to_terminal(evaluation: Evaluation) -> str:
 
 def to_markdown(evaluation: Evaluation) -> str:
     """Markdown tables under headings."""
-    parts = [caption(evaluation), *(f"## {table.title}\n\n{table.markdown()}" for table in sections(evaluation))]
+    parts = [
+        markdown_text(caption(evaluation)),
+        *(f"## {table.title}\n\n{table.markdown()}" for table in sections(evaluation)),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -190,6 +195,7 @@ def check_suffix(path: str | os.PathLike[str]) -> None:
 def write_report(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
     """Write an evaluation to `.csv`, `.json`, `.md` or `.tex`, making its folder; any other is an `InputError`."""
     write_text(path, writer_of(path, WRITERS, "report")(evaluation))
+    provenance.forget(path)
 
 
 def _telling(ours: Agreement) -> Agreement:

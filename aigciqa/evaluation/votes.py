@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from aigciqa.databases.folder import METADATA
 from aigciqa.errors import InputError
-from aigciqa.tables.column_table import ColumnTable, TableError, read_columns
+from aigciqa.tables.column_table import ColumnTable, TableError, read_columns, unblank
 from aigciqa.tables.csv_text import encoding_of
-from aigciqa.utils.paths import counted, shown
+from aigciqa.utils.paths import counted, relative, shown
 
 if TYPE_CHECKING:
     from aigciqa.evaluation import study
@@ -173,7 +173,7 @@ def read_votes(
     if not isinstance(source, (str, os.PathLike)):
         rows = list(source)
         columns = tuple(dict.fromkeys(name for row in rows for name in row))
-        table = ColumnTable(columns, tuple(tuple(row.get(name) for name in columns) for row in rows), first=1)
+        table = ColumnTable(columns, tuple(tuple(unblank(row.get(name)) for name in columns) for row in rows), first=1)
         return _of_table(table, Path(), "votes", scale, question)
     path = Path(source)
     suffix = path.suffix.lower()
@@ -184,7 +184,7 @@ def read_votes(
     if suffix in STUDY_SUFFIXES:
         from aigciqa.evaluation import study
 
-        return _of_study(study.read_votes(path), path)
+        return _of_study(study.read_votes(path), study.votes.places(path), path)
     try:
         table = read_columns(path, [_column_of_csv(path)] if suffix == ".csv" else [])
     except TableError as error:
@@ -194,11 +194,24 @@ def read_votes(
     return _of_table(table, path.parent, str(path), scale, question)
 
 
-def _of_study(votes: Iterable[study.Vote], path: Path) -> VoteTable:
-    """The votes of a study that count."""
+def _of_study(votes: Iterable[study.Vote], places: Mapping[str, str], path: Path) -> VoteTable:
+    """The votes of a study that count; paths count from it, wherever it was made."""
     rated = sorted((vote for vote in votes if vote.kind == _RATED), key=lambda vote: vote.image)
     if not rated:
         raise InputError(f"{path}: no votes yet")
+    names = {name: relative(found, path.parent) for name, found in places.items() if os.path.lexists(found)}
+
+    def place(name: str) -> str:
+        return names.get(name, name)
+
+    rated = [
+        each._replace(
+            image=place(each.image),
+            other=each.other and place(each.other),
+            reference=each.reference and place(each.reference),
+        )
+        for each in rated
+    ]
     about = {vote.image: {name: getattr(vote, name) or "" for name in CARRIED} for vote in rated}
     found = [Vote(each.image, each.rater, each.question, each.score, each.other) for each in rated]
     _share(about, found)
@@ -283,7 +296,7 @@ def _read_wide(reading: _Reading, scale: tuple[float, float] | None, question: s
             reading.problems["column that is no rater's: it holds no number"].append(repr(rater))
             continue
         for index, (cell, number) in enumerate(zip(cells, numbers, strict=True)):
-            if cell not in (None, "") and cell == cell:  # "": as csv.DictReader has it; NaN: as pandas has it
+            if cell is not None:
                 score = reading.number(index, rater, cell, number, scale)
                 reading.votes.append(Vote(images[index], rater, questions[index], score))
     voted = {vote.image for vote in reading.votes}
@@ -331,6 +344,10 @@ def _read_exported_pairs(reading: _Reading, question: str) -> None:
             if images[index] and images[index] == others[index]:
                 reading.problems["image beside itself"].append(reading.row(index))
             score = reading.number(index, "score", cell, number, (0, 1))
+            if 0 < score < 1 and score != CHOICES["same"]:
+                reading.problems["score of a pair that is none of 0, 0.5, 1"].append(
+                    f"{reading.row(index)} is {score:g}"
+                )
             reading.votes.append(Vote(images[index], raters[index], questions[index], score, other=others[index]))
     reading.carry(images)
     _share(reading.about, reading.votes)

@@ -17,10 +17,8 @@ Array = NDArray[np.float64]
 
 RESAMPLES = 1000
 PERCENTILES = (2.5, 97.5)
-#: Weights held at once; more samples are resampled in more parts.
+#: Weights held at once, and cells of the matrix of signs; more samples are resampled in more parts.
 _PART = 2_000_000
-#: Rows of the matrix of signs held at once.
-_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -95,8 +93,9 @@ def kendall(weight: Array, x: Array, y: Array) -> Array:
     """Kendall's tau-b of x and y (n,) under weights (r, n): (r,), NaN where one is constant."""
     concordance = np.zeros(len(weight))
     light = weight.astype(np.float32)  # sums of whole numbers, exact below 2 ** 24 samples
-    for start in range(0, len(x), _ROWS):
-        rows = slice(start, start + _ROWS)
+    part = max(1, _PART // len(x))
+    for start in range(0, len(x), part):
+        rows = slice(start, start + part)
         signs = (np.sign(x[rows, None] - x) * np.sign(y[rows, None] - y)).astype(np.float32)
         concordance += np.einsum("rn,rn->r", (light @ signs.T).astype(np.float64), weight[:, rows])
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from aigciqa.errors import InputError
 
 MIN_SAMPLES = 4
+#: Correlations that are nearer differ by rounding only.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def williams(first: float, second: float, between: float, n: int) -> Test:
     from scipy.stats import t
 
     determinant = _check(first, second, between, n)
-    if first == second:
+    if abs(first - second) < _ROUNDING:
         return Test(0.0, 1.0)
     mean = (first + second) / 2
     scale = 2 * (n - 1) / (n - 3) * determinant + mean**2 * (1 - between) ** 3
@@ -85,7 +87,7 @@ def steiger(first: float, second: float, between: float, n: int) -> Test:
     from scipy.stats import norm
 
     _check(first, second, between, n)
-    if first == second:
+    if abs(first - second) < _ROUNDING:
         return Test(0.0, 1.0)
     mean = (first + second) / 2
     psi = between * (1 - 2 * mean**2) - mean**2 * (1 - 2 * mean**2 - between**2) / 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ def read_columns(path: Path, columns: Sequence[str], header: bool = True) -> Col
     wide = [f"row {row}" for row, row_cells in enumerate(cells, first) if not _is_empty(row_cells[len(names) :])]
     if wide:
         raise TableError(f"{counted(wide, 'row')} with more cells than columns: {shown(wide)}")
-    rows = tuple(tuple(map(_cell, (row + (None,) * len(names))[: len(names)])) for row in cells)
+    rows = tuple(tuple(map(unblank, (row + (None,) * len(names))[: len(names)])) for row in cells)
     is_csv = suffix not in (".xlsx", parquet_images.SUFFIX) and not is_json
     return ColumnTable(tuple(names), rows, first, is_csv and delimiter_of(path, columns[0]) == ";")
 
@@ -197,12 +198,14 @@ def with_nearest(name: str, names: Sequence[str]) -> str:
     return repr(name) + (f" (nearest: {folded[near[0]]!r})" if near else "")
 
 
-def _cell(cell: Any) -> Any:
-    return None if isinstance(cell, str) and not cell.strip() else cell
+def unblank(cell: Any) -> Any:
+    """A cell; None for a blank one, and for NaN: pandas has no other empty cell."""
+    is_blank = not cell.strip() if isinstance(cell, str) else isinstance(cell, float) and math.isnan(cell)
+    return None if is_blank else cell
 
 
 def _is_empty(row: Iterable[Any]) -> bool:
-    return all(_cell(cell) is None for cell in row)
+    return all(unblank(cell) is None for cell in row)
 
 
 def _has_decimal_commas(cells: Sequence[Any], sure: bool) -> bool:

@@ -24,7 +24,7 @@ WAY_OUT = "Name another output, or start anew without `resume=True`"
 _SHOWN = 60
 
 
-def path_of(table: str) -> str:
+def path_of(table: str | os.PathLike[str]) -> str:
     """Where it says what made a table."""
     return os.fspath(table).rstrip("/") + SUFFIX
 
@@ -43,7 +43,12 @@ def copy(table: str, other: str) -> None:
     if found is not None:
         write(other, found)
     else:
-        Path(path_of(other)).unlink(missing_ok=True)
+        forget(other)
+
+
+def forget(table: str | os.PathLike[str]) -> None:
+    """Remove what made a table, a path, that another has replaced."""
+    Path(path_of(table)).unlink(missing_ok=True)
 
 
 def read(table: str) -> dict[str, Any] | None:

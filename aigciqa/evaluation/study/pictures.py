@@ -6,7 +6,7 @@ import io
 import threading
 from collections import OrderedDict
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from aigciqa.images.decode import load_content
 from aigciqa.images.reading import read_content
@@ -63,6 +63,7 @@ def _plain_type(data: bytes) -> str | None:
     try:
         with Image.open(io.BytesIO(data), formats=list(_MEDIA_TYPES)) as image:
             plain = image.mode in _PLAIN_MODES and getattr(image, "n_frames", 1) == 1
+            plain = plain and image.getexif().get(ExifTags.Base.Orientation, 1) == 1  # few browsers turn WebP
             if plain and not any(key in image.info for key in _COLOUR_KEYS):
                 return _MEDIA_TYPES[str(image.format)]
     except Exception:  # of a broken image `load_content` says what is wrong

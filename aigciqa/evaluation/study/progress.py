@@ -21,7 +21,7 @@ ORDERS = {
     "votes": "COALESCE(votes, 0), items.id",
     "best": "total / NULLIF(votes, 0) DESC NULLS LAST, items.id",
     "worst": "total / NULLIF(votes, 0) NULLS LAST, items.id",
-    "unsure": "(squares - total * total / NULLIF(votes, 0)) / NULLIF(votes * (votes - 1), 0) DESC NULLS LAST, items.id",
+    "unsure": "half_width(votes, total, squares) DESC NULLS LAST, items.id",
     "listed": "items.id",
 }
 
@@ -122,6 +122,7 @@ def overview(study: Study) -> Overview:
 def items(study: Study, question: str, order: Order, page: int) -> list[ItemProgress]:
     """One page of images in an order by the scores of one question."""
     with study.reading() as database:
+        database.create_function("half_width", 3, _half_width, deterministic=True)
         rows = database.execute(
             "SELECT items.id, items.image, items.other, items.done FROM items "
             "LEFT JOIN item_tally ON item_tally.item = items.id AND question = ? WHERE kind = 'rated' "
@@ -161,15 +162,21 @@ def mean(votes: int, total: float, squares: float, score_range: tuple[float, flo
         >>> f"{each.value:.2f} [{each.low:.2f}, {each.high:.2f}]"
         '4.00 [1.52, 5.00]'
     """
-    from scipy.special import stdtrit
-
-    value = total / votes
-    if votes < 2:
+    value, half = total / votes, _half_width(votes, total, squares)
+    if half is None:
         return Mean(votes, value, math.nan, math.nan)
-    variance = max(0.0, (squares - total * value) / (votes - 1))
-    half = float(stdtrit(votes - 1, 0.975)) * math.sqrt(variance / votes)
     low, high = score_range
     return Mean(votes, value, max(low, value - half), min(high, value + half))
+
+
+def _half_width(votes: int | None, total: float, squares: float) -> float | None:
+    """Half the width of Student's 95% interval; None for fewer than two votes."""
+    from scipy.special import stdtrit
+
+    if votes is None or votes < 2:
+        return None
+    variance = max(0.0, (squares - total * (total / votes)) / (votes - 1))
+    return float(stdtrit(votes - 1, 0.975)) * math.sqrt(variance / votes)
 
 
 def _raters(database: sqlite3.Connection, study: Study) -> list[RaterProgress]:

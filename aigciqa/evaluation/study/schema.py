@@ -139,6 +139,13 @@ def is_study(path: str | os.PathLike[str]) -> bool:
     return os.path.isfile(path) and _marks(path)[0] == APPLICATION_ID
 
 
+def place_of(study: str | os.PathLike[str], row: sqlite3.Row) -> str:
+    """Where a picture is: where it was, or else beside a study that has moved with its pictures."""
+    path = os.fsdecode(row["path"])
+    beside = os.path.join(os.path.dirname(study), os.fsdecode(row["name"]))
+    return beside if not os.path.lexists(path) and os.path.isfile(beside) else path
+
+
 def _marks(path: str | os.PathLike[str]) -> tuple[int, int]:
     """What stands in the file's header; it is read as bytes, so that SQLite makes no files beside a stranger's."""
     try:
@@ -156,4 +163,5 @@ def _read_only(path: str | os.PathLike[str]) -> sqlite3.Connection:
     # Even to read, SQLite makes files beside it; where it can't, nobody writes the study, unless such files are there.
     still = not os.access(place.parent, os.W_OK) and not os.path.lexists(f"{place}-wal")
     address = f"{place.as_uri()}?mode=ro{'&immutable=1' if still else ''}"
-    return sqlite3.connect(address, uri=True, isolation_level=None, timeout=WAIT_SECONDS)
+    # One thread at a time, though not the same: the server sends the votes by whichever is free.
+    return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, timeout=WAIT_SECONDS)

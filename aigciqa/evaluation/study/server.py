@@ -36,7 +36,7 @@ with needs_extra("rate", "rating pages need starlette and jinja2"):
 _STATIC = {"study.css": "text/css", "study.js": "text/javascript", "icon.svg": "image/svg+xml"}
 _COOKIE_SECONDS = 180 * 86_400
 _PICTURE_SECONDS = 86_400
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
 def make_app(study: Study, url: str | None = None) -> Starlette:
@@ -76,7 +76,7 @@ class _Pages:
             post("/vote", self.rating(self.vote)),
             post("/skip", self.rating(self.skip)),
             post("/undo", self.rating(self.undo)),
-            get("/picture/{picture:int}/{key}", self.picture),
+            get("/picture/{picture}/{key}", self.picture),
             get("/static/{name}", self.static_file),
             get("/admin/votes.csv", self.export),
             get("/admin/{secret}", self.enter_admin),
@@ -107,11 +107,13 @@ class _Pages:
             return RedirectResponse("/rate", 303)
         if self.study.is_closed:
             return self._message("This study is closed", "No more votes are taken. Thank you for your interest.", 200)
-        return self._page("join.html.j2")
+        return self._page("join.html.j2", token=self.study.sign("join"))
 
     def join(self, request: Request) -> Response:
         if not self._is_joining(request) or self.study.is_closed:
             raise HTTPException(403, "This link is not valid any more.")
+        if not is_same(request.headers.get("X-Token"), self.study.sign("join")):  # a form of another site's
+            raise HTTPException(403, "This is not the page of the link: open it once more.")
         rater = self._rater(request) or self.study.invite("by the link for all")
         response = JSONResponse({"location": "/rate"})
         self._set_cookie(request, response, self.rater_cookie, rater.secret)
@@ -122,7 +124,8 @@ class _Pages:
         if rater is None:
             return self._message(*_NO_LINK)
         # Who rates on the machine that serves is most likely who runs the study, and is told what to do with the votes.
-        is_own = request.url.hostname in _LOOPBACK
+        # The browser's word alone does not do, nor that of a server in front, which may call this one by its address.
+        is_own = self.url is None and {request.url.hostname, request.client and request.client.host} <= _LOOPBACK
         own_study = shlex.quote(relative(self.study.path, os.curdir)) if is_own else None
         return self._page(
             "rate.html.j2",
@@ -179,8 +182,8 @@ class _Pages:
     # Pictures and files
 
     def picture(self, request: Request) -> Response:
-        picture = request.path_params["picture"]
-        path = self.study.path_of(picture) if is_same(request.path_params["key"], self._key(picture)) else None
+        picture, key = request.path_params["picture"], request.path_params["key"]
+        path = self.study.path_of(int(picture)) if is_same(key, self._key(picture)) else None
         if path is None:
             raise HTTPException(404, "There is no such picture.")
         try:
@@ -262,7 +265,7 @@ class _Pages:
     # Helpers
 
     def picture_url(self, picture: int) -> str:
-        return f"/picture/{picture}/{self._key(picture)}"
+        return f"/picture/{picture}/{self._key(str(picture))}"
 
     def refused(self, request: Request, error: HTTPException) -> Response:
         if request.method == "GET" and request.url.path not in ("/step",):
@@ -302,7 +305,7 @@ class _Pages:
     def _token(self, rater: Rater) -> str:
         return self.study.sign("rater", rater.id)
 
-    def _key(self, picture: int) -> str:
+    def _key(self, picture: str) -> str:
         return self.study.sign("picture", picture)[:16]
 
     def _enter_as(self, request: Request, rater: Rater) -> Response:

@@ -21,6 +21,8 @@ WORSE, SAME, BETTER = 0.0, 0.5, 1.0
 TOLERANCE: Mapping[Method, float] = {"grades": 1.0, "slider": 25.0, "pairs": 0.5}
 #: Other columns of tables of votes and opinion scores.
 _COLUMNS = ("rater", "question", "score", "kind", "other", "votes")
+#: Of images, votes and pixels, at most.
+_MOST = 1_000_000_000
 #: Characters of a question or a label, and of the instructions, at most.
 _MOST_TEXT, _MOST_INSTRUCTIONS = 1000, 20_000
 
@@ -141,8 +143,8 @@ class StudySettings:
         least = {"votes_per_image": 1, "images_per_rater": 1, "repeats": 0, "break_every": 0, "size": 1}
         for name, low in least.items():
             value = getattr(self, name)
-            if value is not None and value < low:
-                raise InputError(f"{name} is {low} or more; got {value}")
+            if value is not None and not (isinstance(value, int) and low <= value <= _MOST):
+                raise InputError(f"{name} is a whole number from {low} to {_MOST:,}; got {value}")
 
     @property
     def score_range(self) -> tuple[float, float]:

@@ -195,14 +195,10 @@ class Study:
             return True, self._step(database, rater)
 
     def path_of(self, picture: int) -> str | None:
-        """The path of a picture of the study: where it was, or else beside a study that has moved with its pictures."""
+        """The path of a picture of the study."""
         with self._lock:
             row = self._database.execute("SELECT path, name FROM pictures WHERE id = ?", [picture]).fetchone()
-        if row is None:
-            return None
-        path, name = map(os.fsdecode, row)
-        beside = os.path.join(os.path.dirname(self.path), name)
-        return beside if not os.path.lexists(path) and os.path.isfile(beside) else path
+        return None if row is None else schema.place_of(self.path, row)
 
     def _act(
         self, rater: int, key: str, slot: int, question: str | None, values: Mapping[str, Any]

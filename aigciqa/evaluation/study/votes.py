@@ -11,19 +11,22 @@ from aigciqa.evaluation.study import schema
 from aigciqa.evaluation.study.schema import is_study as is_study
 from aigciqa.tables.csv_text import csv_line
 from aigciqa.tables.text import encoded
+from aigciqa.utils.paths import absolute
 
 _QUERY = """
 SELECT pictures.name, 'r' || votes.rater, votes.question, votes.score, votes.kind, others.name, prompts.name,
-    items.prompt, items.grouping, items.generator, votes.seconds, votes.at
+    items.prompt, items.grouping, items.generator, votes.seconds, votes.at, votes.id
 FROM votes
 JOIN items ON items.id = votes.item
 JOIN pictures ON pictures.id = items.image
 LEFT JOIN pictures AS others ON others.id = items.other
 LEFT JOIN pictures AS prompts ON prompts.id = items.reference
 WHERE votes.sign = 1 AND votes.question IS NOT NULL
-    AND NOT EXISTS (SELECT 1 FROM votes AS later WHERE later.undoes = votes.id)
-ORDER BY votes.id
+    AND NOT EXISTS (SELECT 1 FROM votes AS later WHERE later.undoes = votes.id) AND votes.id > ?
+ORDER BY votes.id LIMIT ?
 """
+#: Votes that are read at once. In between, whoever takes them may be slow: no vote and no deletion waits for that.
+_PART = 10_000
 
 #: Of the table; those of which there are none at all are left out.
 _COLUMNS = (
@@ -82,9 +85,20 @@ def read_votes(path: str | os.PathLike[str]) -> Iterator[Vote]:
     """
     schema.check(path)
     with schema.named_errors(path), contextlib.closing(schema.connect(path, write=False)) as database:
-        for row in database.execute(_QUERY):
-            paths = (None if cell is None else os.fsdecode(cell) for cell in (row[5], row[6]))
-            yield Vote(os.fsdecode(row[0]), *row[1:5], *paths, *row[7:])
+        rows = database.execute(_QUERY, [0, _PART]).fetchall()
+        while rows:
+            for row in rows:
+                paths = (None if cell is None else os.fsdecode(cell) for cell in row[5:7])
+                yield Vote(os.fsdecode(row[0]), *row[1:5], *paths, *row[7:-1])
+            rows = database.execute(_QUERY, [rows[-1]["id"], _PART]).fetchall()
+
+
+def places(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Where the pictures of a study are: path as the study was given it -> absolute path."""
+    schema.check(path)
+    with schema.named_errors(path), contextlib.closing(schema.connect(path, write=False)) as database:
+        rows = database.execute("SELECT path, name FROM pictures")
+        return {os.fsdecode(row["name"]): schema.place_of(absolute(path), row) for row in rows}
 
 
 def votes_csv(path: str | os.PathLike[str]) -> Iterator[bytes]:

@@ -6,6 +6,7 @@ import hmac
 import json
 import socket
 from typing import Any
+from urllib.parse import urlsplit
 
 from aigciqa.errors import InputError
 from aigciqa.evaluation.study.settings import is_text
@@ -41,13 +42,24 @@ def serve(app: ASGIApp, listening: socket.socket) -> None:
     uvicorn.Server(config).run(sockets=[listening])
 
 
+def check_url(url: str | None) -> None:
+    """Refuse where a server can't be reached; addresses within its pages count from the root."""
+    try:
+        parts = urlsplit(url or "http://none")
+        fits = parts.scheme in ("http", "https") and parts.hostname and parts.path in ("", "/")
+    except ValueError:  # such as brackets that don't close
+        fits = False
+    if not fits or parts.query or parts.fragment:
+        raise InputError(f"`url={url!r}`: expected http:// or https:// and a host, such as https://rate.example.org")
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens; raises InputError if that address can't be had."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise InputError(f"--host {host}: {error.strerror or error}") from None
+    except (OSError, UnicodeError) as error:  # the latter where a part of the name is empty or too long
+        raise InputError(f"--host {host}: {getattr(error, 'strerror', None) or error}") from None
     try:
         if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # on Windows, REUSEADDR would share a port that is in use
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)

@@ -78,8 +78,9 @@ def bradley_terry(choices: Choices, clusters: Index | None = None) -> Strengths:
     Args:
         choices: the comparisons.
         clusters: (n,), such as the scene of each comparison: things may differ from scene to scene, and then
-            comparisons are no independent draws. Errors are by clusters (Liang and Zeger 1986), with Student's t; None:
-            those of the likelihood, with the normal distribution (Wald).
+            comparisons are no independent draws. Errors are by clusters (Liang and Zeger 1986), with Student's t, and
+            no smaller than those of the likelihood, as chance has them where clusters are few; None: those of the
+            likelihood, with the normal distribution (Wald).
     """
     from scipy.stats import norm, t
 
@@ -88,7 +89,7 @@ def bradley_terry(choices: Choices, clusters: Index | None = None) -> Strengths:
     bounded = bool(not is_tie.all() and parts(choices, "strong").max() == part.max())
     fitted = choices if bounded else _with_average(choices)
     theta, information = _maximum(fitted, bool(is_tie.any()))
-    covariance = np.linalg.inv(information)
+    covariances = [np.linalg.inv(information)]
     quantile = norm.ppf(0.975)
     clustered = 0 if clusters is None else len(np.unique(clusters))
     if clusters is not None and clustered > 1:
@@ -97,13 +98,15 @@ def bradley_terry(choices: Choices, clusters: Index | None = None) -> Strengths:
         np.add.at(slopes, (clusters, choices.first), apart)
         np.add.at(slopes, (clusters, choices.second), -apart)
         slopes[:, -1] = np.bincount(clusters, tied, len(slopes))
-        covariance = covariance @ (slopes.T @ slopes) @ covariance * clustered / (clustered - 1)
+        by_cluster = covariances[0] @ (slopes.T @ slopes) @ covariances[0] * clustered / (clustered - 1)
+        covariances.append(by_cluster)
         quantile = t.ppf(0.975, clustered - 1)
     same = part[:, None] == part
     centred = np.eye(choices.things) - same / same.sum(axis=1)
     things = slice(choices.things)
     strength = centred @ theta[things]
-    error = np.sqrt(np.diag(centred @ covariance[things, things] @ centred.T).clip(0))
+    variances = [np.diag(centred @ each[things, things] @ centred.T) for each in covariances]
+    error = np.sqrt(np.max(variances, axis=0).clip(0))
     votes = _per_thing(choices)
     strength[votes == 0] = error[votes == 0] = np.nan
     ties = float(theta[-1]) if is_tie.any() else -math.inf

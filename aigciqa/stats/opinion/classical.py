@@ -1,6 +1,7 @@
 """Scores that are means of votes: plain, of screened raters (ITU-R BT.500, ITU-T P.913), and of z scores.
 
-Intervals are Student's t of an image's own votes.
+Intervals are Student's t of an image's own votes, and no narrower than a doubt where these are equal, as they were cast
+or as they count.
 """
 
 from __future__ import annotations
@@ -108,9 +109,11 @@ def _summary(votes: Votes, counted: Votes, rejected: list[str]) -> Opinion:
     """Means of the votes that count, and how each rater behaves in all votes as they were cast."""
     from scipy.stats import t
 
-    count = counted.per_image
+    count, cast = counted.per_image, without(votes, rejected)
     score, std = counted.image_mean(counted.score), counted.image_std()
-    half = np.where(std > 0, t.ppf(0.975, np.maximum(count - 1, 1)) * ratio(std, np.sqrt(count)), unanimous(counted))
+    half = t.ppf(0.975, np.maximum(count - 1, 1)) * ratio(std, np.sqrt(count))
+    differ = np.minimum(std, cast.image_std()) > _ROUNDING
+    half = np.where(differ, half, np.maximum(half, unanimous(cast)))
     half[count < 2] = np.nan
     bias, inconsistency = _behaviour(votes)
     return Opinion(score, std, score - half, score + half, count, bias, inconsistency, tuple(rejected))

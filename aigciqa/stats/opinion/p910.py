@@ -54,7 +54,8 @@ def p910(votes: Votes) -> Opinion:
     kept = without(votes, rejected)
     if not len(kept.score):
         raise InputError(
-            "p910 tells a rater's bias from two or more images, and no rater has voted on two: take the method mean"
+            "p910 takes raters who voted on two or more images, and not the same on ten or more, and there are none: "
+            "take the method mean"
         )
     score, bias, inconsistency = _fit(kept)
     half = _half_width(kept, kept.score - score[kept.image] - bias[kept.rater], inconsistency)

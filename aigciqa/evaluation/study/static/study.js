@@ -143,9 +143,9 @@ function startRating() {
       try {
         const answer = await post(path, body);
         if (answer.status < 500) {
+          const told = await answer.json(); // what is no JSON is no answer of the study's server
           sessionStorage.removeItem(KEPT);
           complain("");
-          const told = await answer.json();
           if (told.status === undefined) complain(told.error);
           return told.status === undefined ? null : told;
         }
