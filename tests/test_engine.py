@@ -374,14 +374,14 @@ def test_names_create_metrics(write_images: Write) -> None:
         ({"dtype": "float8"}, ValueError, "dtype is one of"),
         ({"references": "b.png"}, ValueError, "nr-lite takes none"),
         ({"metric": "fr-lite"}, ValueError, "fr-lite compares with a reference"),
-        ({"metric": "fr-lite", "references": ["b.png"]}, ValueError, "2 images but 1 references"),
+        ({"metric": "fr-lite", "references": ["b.png"]}, ValueError, "2 images but 1 reference:"),
         ({"metric": "fr-lite", "references": iter(["b.png"])}, TypeError, "got a list_iterator: pass a list"),
         ({"metric": "fr-lite", "references": ["b.png"] * 3}, ValueError, "2 images but 3 references"),
         ({"metric": "fr-lite", "references": ["b.png"] * 3, "images": iter("ab")}, ValueError, "2 images but 3 ref"),
         (
             {"metric": "fr-lite", "references": ["b.png"], "images": iter("ab")},
             ValueError,
-            "1 references for at least 2",
+            "1 reference for at least 2",
         ),
     ],
 )
