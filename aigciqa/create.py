@@ -16,7 +16,7 @@ from aigciqa.checkpoints.imagenet import imagenet_weights
 from aigciqa.errors import InputError
 from aigciqa.metric import Metric
 from aigciqa.registry import metric_info
-from aigciqa.utils.hardware import fast_dtype
+from aigciqa.utils.hardware import autocast_dtype
 
 _EMBEDDED = Path(__file__).parent / "checkpoints" / "embedded"
 
@@ -65,12 +65,12 @@ def create_metric(
         ('fr', ('quality',), (0.0, 5.0))
     """
     spec = metric_info(name)
-    dtype = fast_dtype(device) if dtype == "auto" else dtype
+    dtype = autocast_dtype(dtype, device)
     if weights is None or weights == "imagenet":
         metric = Metric(MetricConfig.from_spec(spec), dimension=dimension, as_loss=as_loss, dtype=dtype)
         if weights is not None:
             load_imagenet(metric, cache_dir=cache_dir, local_files_only=local_files_only)
-        return metric if device is None else metric.to(device)
+        return metric.to(device)
     if isinstance(weights, str) and weights in spec.embedded:
         weights = _EMBEDDED / spec.embedded[weights]
     elif weights == "default":
@@ -130,8 +130,11 @@ def as_metrics(metric: str | Metric | Iterable[str | Metric], **options: Any) ->
         options: for `create_metric`, among them its defaults, which are as absent.
 
     Raises:
+        TypeError: what is neither a name nor a `Metric`, such as what `torch.compile` returns.
         InputError: no metric; an option together with a `Metric`, which has been created with its own.
     """
+    if not isinstance(metric, (str, Metric, Iterable)):
+        raise TypeError(f"expected the name of a metric, a Metric, or several of them; got {type(metric).__name__}")
     given = [metric] if isinstance(metric, (str, Metric)) else list(metric)
     if not given:
         raise InputError("no metric given")

@@ -18,12 +18,12 @@ from aigciqa.backbones import build_backbone
 from aigciqa.checkpoints import hub
 from aigciqa.checkpoints.card import check_readme
 from aigciqa.checkpoints.config import MetricConfig, check_metric, read_config
-from aigciqa.checkpoints.format import write_checkpoint
+from aigciqa.checkpoints.format import as_read, write_checkpoint
 from aigciqa.checkpoints.imagenet import imagenet_part
 from aigciqa.checkpoints.repo import or_cached
 from aigciqa.errors import InputError
 from aigciqa.heads import build_head
-from aigciqa.heads.base import head_input, unequal
+from aigciqa.heads.base import check_features, head_input, unequal
 from aigciqa.images.preprocess import Preprocessor, on_device, recordable
 from aigciqa.tables.columns import percentile_columns, std_columns
 from aigciqa.utils.hardware import autocast_dtype, settle_threads, undisturbed
@@ -72,7 +72,7 @@ class Metric(nn.Module):
         self.config = config
         self.preprocessor = Preprocessor(config.preprocess)
         self.as_loss = as_loss
-        self.autocast_dtype = autocast_dtype(dtype)
+        self.autocast_dtype = autocast_dtype(dtype, device)
         if dimension not in (None, *config.dimensions):
             raise InputError(f"dimension is one of {', '.join(config.dimensions)}; got {dimension!r}")
         self.dimension = dimension or config.dimensions[0]
@@ -104,6 +104,7 @@ class Metric(nn.Module):
 
         The other arguments are `create_metric`'s. Raises as `create_metric` does.
         """
+        dtype = autocast_dtype(dtype, device)
 
         def load(cache_only: bool) -> Metric:
             checkpoint = hub.open_checkpoint(source, metric, cache_dir, cache_only)
@@ -122,8 +123,7 @@ class Metric(nn.Module):
             loaded.load_state_dict(tensors | elsewhere, assign=True)
             return loaded
 
-        loaded = or_cached(load, local_files_only)
-        return loaded if device is None else loaded.to(device)
+        return or_cached(load, local_files_only).to(device)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write `config.json`, `model.safetensors` and a model card, for `create_metric(name, weights=folder)`.
@@ -133,11 +133,12 @@ class Metric(nn.Module):
 
         Raises:
             OutputExistsError: the folder's `README.md` is not the model card of a checkpoint.
-            CheckpointError: weights that are NaN or infinite, or a config that could not be loaded.
+            CheckpointError: weights that are NaN or infinite, or what could not be loaded: a config, other modules.
         """
         folder = Path(os.path.expanduser(folder))
         check_readme(folder)
-        write_checkpoint(folder, replace(self.config, imagenet=None), self.state_dict())  # all weights, trained or not
+        weights = as_read(self.state_dict(), Metric(self.config, device="meta").state_dict(), str(folder))
+        write_checkpoint(folder, replace(self.config, imagenet=None), weights)  # all weights, trained or not
 
     def push_to_hub(
         self,
@@ -375,9 +376,8 @@ class Metric(nn.Module):
                 f"{self.name} compares with a reference (the image prompt): pass it as the second argument or, "
                 f"encoded, as reference_features; got {found}"
             )
-        shape = (1, self.feature_dim) if reference_features is None else tuple(reference_features.shape)
-        if len(shape) != 2 or shape[1] != self.feature_dim:
-            raise InputError(f"reference_features are what encode() returns, (B, {self.feature_dim}); got {shape}")
+        if reference_features is not None:
+            check_features(reference_features, self.feature_dim)
 
     def _references(self, reference: Any, reference_features: Tensor | None, images: int) -> Tensor | None:
         """Features of the references: (images, D), or (1, D) where the caller encoded one for all."""

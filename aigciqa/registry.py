@@ -44,7 +44,7 @@ class Preprocess:
 
     Attributes:
         resize: pixels of the short side after an antialiased resize; None leaves the image as it is.
-        crop: side of the centre crop after the resize; None takes the whole image.
+        crop: side of the centre crop after the resize, which an image must fill; None takes the whole image.
         mean: per channel (R, G, B), subtracted from values in [0, 1].
         std: per channel, divided by.
         max_side: the long side is never resized beyond this; the short side then stays below `resize`.

@@ -18,9 +18,12 @@ from safetensors.torch import load_file, save_file
 
 import aigciqa
 from aigciqa import errors
+from aigciqa.backbones import Backbone, register_backbone
 from aigciqa.checkpoints.card import model_card
 from aigciqa.checkpoints.config import MetricConfig
-from aigciqa.registry import METRICS
+from aigciqa.errors import CheckpointError
+from aigciqa.heads import build_head
+from aigciqa.registry import METRICS, MetricSpec, register_metric
 from tests.conftest import draw_tensor, untrained
 from tests.hub_server import Hub
 
@@ -269,6 +272,37 @@ def test_dimensions_of_ones_own(tmp_path: Path) -> None:
     images = draw_tensor(1, 80, 80)
     assert list(loaded.predict(images)) == ["aesthetics", "Übersicht_2"]
     assert torch.equal(loaded.predict(images)["aesthetics"], metric(images))
+
+
+class Tied(Backbone):
+    """Two layers with the same weights."""
+
+    feature_dim = 8
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.one = torch.nn.Conv2d(3, 8, 8, 8)
+        self.other = self.one
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.one(images) + self.other(images.flip(3))
+
+
+def test_layers_may_share_weights(tmp_path: Path) -> None:
+    register_backbone("tied", Tied)
+    register_metric(MetricSpec("nr-tied", "nr", "tied", METRICS["nr-resnet18"].preprocess, "this test"))
+    metric = aigciqa.create_metric("nr-tied", weights=None)
+    metric.save_pretrained(tmp_path)
+    images = draw_tensor(1, 80, 80)
+    assert torch.equal(aigciqa.create_metric("nr-tied", weights=tmp_path)(images), metric(images))
+
+
+def test_modules_that_the_config_does_not_name_are_not_saved(tmp_path: Path) -> None:
+    metric = aigciqa.create_metric("nr-resnet18", weights=None)
+    metric.head = build_head("linear", "nr", 512, 4)
+    with pytest.raises(CheckpointError, match=r"lacks 'head\.fc1\.bias'.* and has unknown 'head\.basis'"):
+        metric.save_pretrained(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_loading_draws_no_random_numbers_and_keeps_gradients(checkpoint: Path) -> None:

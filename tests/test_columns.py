@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 
 from aigciqa.cli import select
 from aigciqa.evaluation import PrecomputedScores
+from aigciqa.tables.column_table import read_columns
 from aigciqa.tables.columns import dimensions_of
 from aigciqa.tables.scores import read_table
 from tests.test_compare import run
@@ -111,6 +113,14 @@ def test_a_group_is_text_whatever_its_type(cell: Any, text: str | None, tmp_path
     pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
     (row,) = read_table(tmp_path / "t.parquet").rows
     assert (row["group"], row["error"]) == (text, None)
+
+
+def test_decimal_numbers_of_parquet_are_numbers(tmp_path: Path) -> None:
+    columns = {"image": ["a.png", "b.png"], "quality": [Decimal("3.50"), None]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
+    assert [row["quality"] for row in read_table(tmp_path / "t.parquet").rows] == [3.5, None]
+    numbers = read_columns(tmp_path / "t.parquet", ["image"]).numbers("quality")
+    assert numbers == pytest.approx([3.5, float("nan")], nan_ok=True)
 
 
 def test_cells_are_stripped(tmp_path: Path) -> None:

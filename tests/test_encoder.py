@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -170,11 +171,15 @@ def test_resizing_the_crop_alone_changes_no_pixel(name: str, width: int, height:
 
 
 @pytest.mark.parametrize("is_good", [True, False])
-def test_auto_picks_bfloat16_where_the_hardware_is_built_for_it(is_good: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_picks_bfloat16_where_the_hardware_is_built_for_it(
+    is_good: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: is_good, raising=False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False, raising=False)
     metric = aigciqa.create_metric("nr-resnet18", weights=None, dtype="auto")
     assert metric.autocast_dtype == (torch.bfloat16 if is_good else None)
+    metric.save_pretrained(tmp_path)
+    assert aigciqa.Metric.from_pretrained(tmp_path, dtype="auto").autocast_dtype == metric.autocast_dtype
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: is_good)
     assert fast_dtype("cuda:1") == (torch.bfloat16 if is_good else torch.float32)
     assert fast_dtype("mps") == torch.float32

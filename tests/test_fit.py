@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import hashlib
 import json
@@ -380,7 +381,7 @@ def test_generators_are_a_control(rated: Path, fit_light: Callable[..., aigciqa.
 @pytest.mark.parametrize("name", ["nr-resnet18", "nr-timm/vit_tiny_patch16_224"])
 def test_a_metric_of_ones_own_as_trunk(name: str, ratings: str, cache: Path, tmp_path: Path, rated: Path) -> None:
     torch.manual_seed(0)
-    trunk = untrained(name)
+    trunk = copy.deepcopy(untrained(name)).to(torch.bfloat16)
     before = {key: value.clone() for key, value in trunk.state_dict().items()}
     metric = aigciqa.fit_head(ratings, output=tmp_path / "out", metric=trunk, cache_dir=cache)
     assert all(torch.equal(value, before[key]) for key, value in trunk.state_dict().items())

@@ -7,11 +7,13 @@ import functools
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import aigciqa
 from aigciqa.backbones import Backbone
@@ -96,6 +98,15 @@ def test_as_loss_gives_gradients_that_lead_to_better_scores(name: str) -> None:
     assert images.grad.isfinite().all()
     assert all(gradient.abs().sum() > 0 for gradient in images.grad)
     assert all(parameter.grad is None for parameter in metric.parameters())
+
+
+def test_a_loss_has_tangents_that_fit_its_gradients() -> None:
+    loss = aigciqa.create_metric("nr-lite", as_loss=True)
+    images, direction = draw_tensor(1, 100, 120).requires_grad_(), draw_tensor(1, 100, 120, seed=1)
+    (gradient,) = torch.autograd.grad(loss(images), images)
+    _, slope = torch.func.jvp(loss, (images.detach(),), (direction,))
+    assert slope != 0
+    torch.testing.assert_close(slope, (gradient * direction).sum(), rtol=1e-3, atol=1e-5)
 
 
 @EVERY_METRIC
@@ -212,10 +223,34 @@ def test_weights_cast_by_the_caller_work(name: str) -> None:
     assert metric.double()(images).dtype == torch.float32
 
 
+def test_weights_cast_by_the_caller_score_files_and_are_saved(tmp_path: Path) -> None:
+    plain = untrained("fr-resnet18")
+    metric = copy.deepcopy(plain).double()
+    images = [draw(100, 100), draw(120, 90)]
+    item = aigciqa.Item("a", reference="b", content=images[0], reference_content=images[1])
+    _, record = aigciqa.score_files([item], metric=[plain, metric], maps="dense")
+    scores = {name: score.item() for name, score in metric.predict(*images).items()}
+    assert record.scores == pytest.approx(scores, abs=1e-3)
+    assert record.quality_map is not None
+    assert record.quality_map.mean() == pytest.approx(record.scores[metric.dimension], abs=1e-3)
+    metric.save_pretrained(tmp_path)
+    again = aigciqa.create_metric("fr-resnet18", weights=tmp_path)
+    torch.testing.assert_close(again.state_dict(), plain.state_dict(), rtol=0, atol=0)
+
+
 def test_an_unknown_dtype_is_refused() -> None:
     for dtype in ("float64", torch.float64, "half"):
         with pytest.raises(ValueError, match="dtype is one of float32, bfloat16, float16"):
             aigciqa.create_metric("nr-lite", dtype=dtype)
+
+
+class _NoDoubles(TorchDispatchMode):
+    """Refuses float64 on the meta device, as mps does."""
+
+    def __torch_dispatch__(self, function: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        assert not (isinstance(made, torch.Tensor) and made.is_meta and made.dtype == torch.float64)
+        return made
 
 
 def test_inputs_move_to_where_the_metric_is() -> None:
@@ -225,6 +260,9 @@ def test_inputs_move_to_where_the_metric_is() -> None:
     pixels = metric.preprocessor.batches(draw_tensor(1, 80, 80).to(torch.uint8), metric.device)[0][1]
     assert pixels.device.type == "meta"
     assert metric.preprocessor.batches([draw(80, 80)], metric.device)[0][1].device.type == "meta"
+    with _NoDoubles():
+        pixels = metric.preprocessor.batches(draw_tensor(1, 80, 80).double(), metric.device)[0][1]
+    assert pixels.device.type == "meta"
     features = torch.zeros(1, 512)
     assert metric._references(None, features, 1).device.type == "meta"
     assert aigciqa.create_metric("nr-lite", weights=None, device="meta").device.type == "meta"
@@ -291,6 +329,15 @@ def test_torch_compile_of_the_tensor_path_in_one_graph(name: str) -> None:
 
 
 @pytest.mark.slow
+def test_torch_compile_of_a_loss_in_one_graph() -> None:
+    loss = aigciqa.create_metric("nr-lite", as_loss=True)
+    images = draw_tensor(1, 100, 120).requires_grad_()
+    compiled = torch.compile(loss, fullgraph=True, backend="eager")
+    gradients = (torch.autograd.grad(each(images), images)[0] for each in (compiled, loss))
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.slow
 def test_torch_compile_with_the_default_compiler() -> None:
     metric = untrained("nr-resnet18")
     batch = inputs(metric)
@@ -337,6 +384,13 @@ class TestRefused:
         with pytest.raises(error, match=text):
             untrained("fr-resnet18")(torch.rand(1, 3, 8, 8), [images] if images is None else images)
 
+    def test_what_can_not_be_preprocessed_is_named(self, tmp_path: Path) -> None:
+        strip = Image.new("L", (4000, 2))
+        strip.save(tmp_path / "strip.png")
+        for image, name in ((tmp_path / "strip.png", "strip.png"), (strip, "PIL image"), (np.asarray(strip), "array")):
+            with pytest.raises(aigciqa.ImageError, match=f"{name}: 4000 x 2 is a strip"):
+                untrained("nr-resnet18")([draw(80, 80), image])
+
     def test_references(self) -> None:
         full, none = untrained("fr-resnet18"), untrained("nr-resnet18")
         images = draw_tensor(3, 20, 20)
@@ -351,12 +405,14 @@ class TestRefused:
             none.quality_map(images, reference_features=features)
         with pytest.raises(ValueError, match="3 images but 2 references"):
             full(images, images[:2])
-        with pytest.raises(ValueError, match="3 images but 1 references"):
+        with pytest.raises(ValueError, match="3 images but 1 reference:"):
             full(images, images[:1])
         with pytest.raises(ValueError, match="3 images but 2 references"):
             full(images, reference_features=features[:2])
         with pytest.raises(ValueError, match=r"\(B, 512\); got \(3, 100\)"):
             full(images, reference_features=features[:, :100])
+        with pytest.raises(TypeError, match=r"a tensor \(B, 512\); got ndarray"):
+            full(images, reference_features=features.numpy())
 
     def test_maps_of_unequal_sizes(self) -> None:
         with pytest.raises(ValueError, match="one at a time"):

@@ -110,7 +110,7 @@ def test_a_prompt_is_encoded_once_by_the_file_itself(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_loss_of_half_precision_is_exported_as_the_metric_it_is(tmp_path: Path) -> None:
-    metric = aigciqa.create_metric("nr-resnet18", weights=None, as_loss=True, dtype="bfloat16")
+    metric = aigciqa.create_metric("nr-resnet18", weights=None, as_loss=True, dtype="bfloat16").to(torch.float16)
     export_onnx(metric, tmp_path / "metric.onnx")
     images = preprocessed(metric, inputs(metric)[0])
     plain = aigciqa.create_metric("nr-resnet18", weights=None)

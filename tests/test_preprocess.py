@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms
 
+from aigciqa.errors import ImageError
 from aigciqa.images.decode import load_image
 from aigciqa.images.preprocess import Preprocessor, check_tensor
 from aigciqa.registry import METRICS, Preprocess
@@ -119,6 +120,22 @@ def test_strips_are_preprocessed_at_the_common_size_within_bounds() -> None:
         preprocessed = Preprocessor(spec).image(Image.new("RGB", (width, height)))
         assert max(preprocessed.shape) == 4096
         assert min(preprocessed.shape[1:]) == max(1, 4096 * min(width, height) // 5000)
+
+
+@pytest.mark.parametrize(
+    ("spec", "size"),
+    [
+        (Preprocess(resize=100, crop=224), "300 x 100"),
+        (Preprocess(resize=None, crop=301), "900 x 300"),
+        (Preprocess(resize=256, crop=224, max_side=450), "450 x 150"),
+    ],
+)
+def test_a_crop_that_the_resized_image_does_not_fill_is_refused(spec: Preprocess, size: str) -> None:
+    preprocessor, text = Preprocessor(spec), f"after the resize, {size} is smaller than the centre of {spec.crop} x"
+    with pytest.raises(ImageError, match=text):
+        preprocessor.image(Image.new("RGB", (900, 300)))
+    with pytest.raises(ImageError, match=text):
+        preprocessor.tensor(torch.zeros(1, 3, 300, 900))
 
 
 def test_rounding_to_eight_bits_lets_gradients_through() -> None:

@@ -244,7 +244,7 @@ def replaced(data: bytes, packet: bytes) -> bytes:
 class TestStars:
     @pytest.mark.parametrize(
         ("value", "stars"),
-        [(-0.3, 1), (0, 1), (0.99, 1), (1, 2), (2.5, 3), (3.99, 4), (4, 5), (5, 5), (5.4, 5)],
+        [(-1e307, 1), (-0.3, 1), (0, 1), (0.99, 1), (1, 2), (2.5, 3), (3.99, 4), (4, 5), (5, 5), (5.4, 5), (1e307, 5)],
     )
     def test_are_the_fifths_of_the_range(self, value: float, stars: int) -> None:
         assert stars_of(value, 0, 5) == stars
@@ -492,6 +492,19 @@ class TestRuns:
         assert Path("link.png").is_symlink()
         assert properties("gen/rgb.png").keys() == {RATING, STARS, LITE}
 
+    def test_a_file_that_is_named_twice_and_changes_in_between(self, here: Path) -> None:
+        in_files = scores_in_files.ScoresInFiles(
+            [aigciqa.create_metric("nr-lite")], ["quality"], into_files=True, sidecars=False
+        )
+        lay(here, "rgb.png")
+        in_files.note(aigciqa.Item("rgb.png"))
+        Path("rgb.png").write_bytes(IMAGES["texts.png"])
+        in_files.note(aigciqa.Item("rgb.png"))
+        for each in (1.0, 4.0):  # of what was there before, and of what is there now
+            in_files.take(aigciqa.Record("rgb.png", None, None, "nr-lite", {"quality": each}), True)
+        assert (in_files.failed, in_files.states) == (1, {})
+        assert properties("rgb.png")[LITE] == "4.0"
+
     def test_ray_writes_none(self, here: Path) -> None:
         lay(here, "rgb.png")
         done = run("rgb.png", "--write-metadata", "--engine", "ray", "-o", "t.parquet", status=2)
@@ -506,9 +519,16 @@ class TestFunction:
         with pytest.raises(FileNotFoundError):
             aigciqa.write_scores("gone.png", {"nr-lite": 1.0})
         several = torch.tensor([1.0, 2.0])
-        for scores in ({}, {"nr-lite": float("nan")}, {"nr-lite": several}, {"nr-lite": None}, [1.0]):
+        for scores in ({}, {"nr-lite": float("nan")}, {"nr-lite": several}, {"nr-lite": None}, {1: 1.0}, [1.0]):
             with pytest.raises(InputError, match="finite numbers by name"):
                 aigciqa.write_scores("x.gif", scores, sidecar=True)
+        for scores in ({"": 1.0}, {"stars": 1.0}, {"a b": 1.0, "a_b": 2.0}):
+            with pytest.raises(InputError, match="a name of its own"):
+                aigciqa.write_scores("x.gif", scores, sidecar=True)
+        for score_range in ((5, 5), (5, 0), (0, float("inf")), (float("nan"), 5)):
+            with pytest.raises(InputError, match=r"score_range is \(lowest, highest\)"):
+                aigciqa.write_scores("x.gif", {"nr-lite": 1.0}, score_range=score_range, sidecar=True)
+        assert not Path("x.gif.xmp").exists()
         aigciqa.write_scores("x.gif", {"nr-lite": 7.0}, score_range=(0, 10), sidecar=True)
         assert properties("x.gif.xmp") == {LITE: "7.0", RATING: "4", STARS: "4"}
 

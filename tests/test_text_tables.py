@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from aigciqa.tables.text import markdown_text, write_text
+from aigciqa.tables.text import TextTable, markdown_text, write_text
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,11 @@ from aigciqa.tables.text import markdown_text, write_text
 )
 def test_markdown_shows_names_as_they_are(text: str, expected: str) -> None:
     assert markdown_text(text) == expected
+
+
+def test_names_are_no_arguments_of_latex() -> None:
+    table = TextTable("Means", ("group", "n"), (("a", "1"), ("[b]", "2"), ("*c", "[3]")), left=1)
+    assert table.latex().splitlines()[4:7] == [r"a & 1 \\", r"{}[b] & 2 \\", r"{}*c & [3] \\"]
 
 
 def test_a_file_is_written_whole_or_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ import watchfiles
 from aigciqa.cli.score_watch import ending
 from aigciqa.records import Record
 from aigciqa.scoring import watching
+from aigciqa.scoring.scores_in_files import ScoresInFiles
 from aigciqa.scoring.sinks import FileSink
 from aigciqa.scoring.sources import walk
 from aigciqa.scoring.watching import Arrivals, Stop, Watch
@@ -466,13 +467,27 @@ def test_maps_and_a_report_come_with_it(run: Callable[[Script], None], outputs: 
     assert "outputs/2.png" in outputs.joinpath("report.html").read_text()
 
 
-def test_scores_are_written_into_files_once(run: Callable[[Script], None], outputs: Path, tiny: Path) -> None:
+def test_scores_are_written_into_files_once(
+    run: Callable[[Script], None], outputs: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     outputs.joinpath("2.png").write_bytes(png(2)[:2000])
+    outputs.joinpath("gone.png").write_bytes(png(2)[:2000])
+    lines, on_their_way = ScoresInFiles.lines, []
+
+    def spy(self: ScoresInFiles) -> list[str]:
+        on_their_way.extend(self.states)
+        return lines(self)
+
+    monkeypatch.setattr(ScoresInFiles, "lines", spy)
+
+    def is_tried(watch: Watch, name: str) -> bool:
+        waiting = watch.arrivals.waiting.get(os.path.join("outputs", name))
+        return waiting is not None and waiting.rest != watching.SETTLE_SECONDS
 
     def script(watch: Watch) -> Iterator[Condition]:
-        path = os.path.join("outputs", "2.png")
-        yield lambda: path in watch.arrivals.waiting and watch.arrivals.waiting[path].rest != watching.SETTLE_SECONDS
+        yield lambda: is_tried(watch, "2.png") and is_tried(watch, "gone.png")
         outputs.joinpath("2.png").write_bytes(png(2))
+        outputs.joinpath("gone.png").unlink()
         yield taken(watch, 2)
         written = time.monotonic()
         yield lambda: time.monotonic() > written + 0.5  # what is noticed of our own writing is no change
@@ -483,6 +498,7 @@ def test_scores_are_written_into_files_once(run: Callable[[Script], None], outpu
     assert len(rows_of(Path("scores.csv"))) == 2
     assert all(b"aigciqa:nr-tiny" in path.read_bytes() for path in outputs.iterdir())
     assert "changed since" not in done.stderr
+    assert not on_their_way
     run(lambda watch: iter([taken(watch, 2)]))
     again = score(tiny, "--write-metadata", "-o", "scores.csv", "--resume")
     assert again.returncode == 0

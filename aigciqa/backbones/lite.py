@@ -127,7 +127,7 @@ def _averaging(length: int, device: torch.device) -> Tensor:
     """(THUMBNAIL, length): the windows of `adaptive_avg_pool2d`, for which ONNX has no operator, as weights."""
     cells, pixels = torch.arange(THUMBNAIL, device=device)[:, None], torch.arange(length, device=device)
     first, end = cells * length // THUMBNAIL, ((cells + 1) * length - 1) // THUMBNAIL + 1
-    return ((first <= pixels) & (pixels < end)).float() / (end - first)
+    return ((first <= pixels) & (pixels < end)).float() / (end - first)  # not the default dtype
 
 
 def _statistics_at(images: Tensor, rows: list[int], columns: list[int]) -> Tensor:

@@ -44,7 +44,10 @@ def write_checkpoint(
     from safetensors.torch import save
 
     folder = Path(folder)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # copies, since safetensors refuses tensors that share memory, as tied layers do
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
     check_values(tensors, str(folder))
     data = save(tensors)
     entry = {**config.to_dict(), **asdict(WeightsFile(len(data), hashlib.sha256(data).hexdigest()))}
@@ -161,6 +164,17 @@ def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], w
                 has, wanted = (tuple(x) if what == "shape" else x for x in (has, wanted))
                 raise CheckpointError(f"{where}: {name!r} has {what} {has}; expected {wanted}")
     check_values(found, where)
+
+
+def as_read(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """A metric's weights in the dtypes in which they are read, whatever the caller has cast them to.
+
+    Raises:
+        CheckpointError: they could not be read.
+    """
+    found = {name: tensor.to(expected[name].dtype) if name in expected else tensor for name, tensor in tensors.items()}
+    check_tensors(found, expected, where)
+    return found
 
 
 def check_values(tensors: Mapping[str, Tensor], where: str) -> None:

@@ -205,7 +205,10 @@ def main(
     }  # fmt: skip
     watched = None
     if watch:
-        watched = WatchRun(run, Watch(images, inputs.listed, lambda found: note_file(inputs.to_item(found)), strict))
+        watching = Watch(images, inputs.listed, lambda found: note_file(inputs.to_item(found)), strict)
+        if in_files is not None:
+            watching.on_retry = in_files.forget
+        watched = WatchRun(run, watching)
         score: Callable[[], object] = partial(watched.score, metrics, scoring, options, resume)
     elif output is None:
         score = partial(_print_scores, run, items, metrics, strict, scoring)

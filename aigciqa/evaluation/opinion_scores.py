@@ -176,9 +176,8 @@ def mean_opinion_scores(
     notes = [note for part in parts for note in part.notes]
     gaps = [image for image in images if any(image not in part.rows for part in parts)]
     if gaps:
-        notes.append(
-            f"{counted(gaps, 'image')} without a score for every question, which train and evaluate refuse: {shown(gaps)}"
-        )
+        found = f"{counted(gaps, 'image')} without a score for every question"
+        notes.append(f"{found}, which train and evaluate refuse: {shown(gaps)}")
     return OpinionScores(
         PAIRS if table.is_pairs else method,
         questions,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from aigciqa.errors import InputError
+from aigciqa.utils.paths import counted
 
 
 class OutputsError(InputError):
@@ -82,6 +83,16 @@ def head_input(features: Tensor, references: Tensor | None) -> Tensor:
     return torch.cat([features, references.expand_as(features)], dim=1)
 
 
+def check_features(references: object, length: int) -> None:
+    """Raise TypeError or InputError unless they are features of references, (B, length)."""
+    expected = f"reference_features are what encode() returns, a tensor (B, {length})"
+    if not isinstance(references, Tensor):
+        raise TypeError(f"{expected}; got {type(references).__name__}")
+    if references.dim() != 2 or references.shape[1] != length:
+        raise InputError(f"{expected}; got {tuple(references.shape)}")
+
+
 def unequal(images: int, references: int) -> InputError:
     """The error of images that have not a reference each."""
-    return InputError(f"{images} images but {references} references: pass one reference for each image")
+    given = f"{counted(images, 'image')} but {counted(references, 'reference')}"
+    return InputError(f"{given}: pass one reference for each image")

@@ -53,17 +53,27 @@ def load_image(source: str | os.PathLike[str] | IO[bytes] | Image.Image | np.nda
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
+    name = name_of(source)
     if isinstance(source, Image.Image):
-        with _named_errors("PIL image"):  # it may have been opened lazily, and be broken further on
-            return _decode(source, "PIL image")
+        with _named_errors(name):  # it may have been opened lazily, and be broken further on
+            return _decode(source, name)
     if isinstance(source, (str, os.PathLike)):
-        return load_content(read_content(source), os.fspath(source))
+        return load_content(read_content(source), name)
     if hasattr(source, "read"):
-        return load_content(read_file_object(source), str(getattr(source, "name", "file object")))
+        return load_content(read_file_object(source), name)
     raise TypeError(
         f"expected a path, file object, PIL image, uint8 array (H, W, 3) or tensor (3, H, W), or a list of them; got "
         f"{type(source).__name__}"
     )
+
+
+def name_of(source: Any) -> str:
+    """What errors call an image, in any form that `load_image` takes."""
+    if isinstance(source, (str, os.PathLike)):
+        return os.fspath(source)
+    if isinstance(source, Image.Image):
+        return "PIL image"
+    return str(getattr(source, "name", "array" if isinstance(source, np.ndarray) else "file object"))
 
 
 def load_content(data: bytes, name: str, *, at_least: int | None = None, share: Share | None = None) -> Image.Image:

@@ -17,9 +17,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from aigciqa.errors import ImageError, InputError
-from aigciqa.images.decode import load_image
+from aigciqa.images.decode import load_image, name_of
 from aigciqa.registry import Interpolation, Preprocess
 
 #: A longer strip can't be resized to a common short side: its long side would not fit in memory.
@@ -118,7 +119,11 @@ class Preprocessor:
         if isinstance(image, Tensor):
             pixels = self.tensor(on_device(check_tensor(image), device))
         else:
-            pixels = on_device(self.image(load_image(image))[None], device)
+            decoded = load_image(image)
+            try:
+                pixels = on_device(self.image(decoded)[None], device)
+            except ImageError as error:
+                raise ImageError(f"{name_of(image)}: {error}") from None
         return self.normalize(pixels)
 
     def visible_box(self, height: int, width: int) -> tuple[float, float, float, float]:
@@ -155,13 +160,15 @@ def check_tensor(images: Tensor) -> Tensor:
 
 def on_device(images: Tensor, device: torch.device) -> Tensor:
     """Images on a device, float32 unless they are uint8."""
-    images = recordable(images).to(device)
-    return images if images.dtype == torch.uint8 else images.to(torch.float32)
+    dtype = torch.uint8 if images.dtype == torch.uint8 else torch.float32
+    return recordable(images).to(device, dtype)  # in one step: mps has no float64
 
 
 def recordable(tensor: Tensor) -> Tensor:
     """The tensor, or a copy for gradients where it comes out of `torch.inference_mode`, which bars it from graphs."""
-    return tensor.clone() if torch.is_grad_enabled() and tensor.is_inference() else tensor
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():  # a graph that is compiled can't ask
+        return tensor
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def as_list(images: Any) -> list[Any]:
@@ -237,6 +244,9 @@ def _is_exact(value: Fraction) -> bool:
 
 
 def _crop_origin(size: tuple[int, int], crop: int) -> tuple[int, int]:
+    if min(size) < crop:
+        seen = f"the centre of {crop} x {crop} that the metric sees"
+        raise ImageError(f"after the resize, {size[1]} x {size[0]} is smaller than {seen}")
     return round((size[0] - crop) / 2.0), round((size[1] - crop) / 2.0)
 
 
@@ -255,10 +265,19 @@ def _interpolate(images: Tensor, size: tuple[int, int], mode: Interpolation) -> 
 def _eight_bit(images: Tensor, size: tuple[int, int], mode: Interpolation) -> Tensor:
     """Resize to multiples of 1 / 255, as a file's pixels are; the gradient passes as if nothing were rounded."""
     exact = _eight_bit_exact(images.detach(), size, mode).div_(255.0)
-    if not (torch.is_grad_enabled() and images.requires_grad):
+    if not _has_derivatives(images):
         return exact
     smooth = images if images.shape[-2:] == size else _resize_floats(images, size, mode)
     return smooth + (exact - smooth).detach()
+
+
+def _has_derivatives(images: Tensor) -> bool:
+    """Whether gradients are to flow back to images, or a tangent (`torch.func.jvp`) comes with them."""
+    if torch.is_grad_enabled() and images.requires_grad:
+        return True
+    if torch.compiler.is_compiling():
+        return False
+    return forward_ad.unpack_dual(images).tangent is not None  # type: ignore[no-untyped-call]
 
 
 def _eight_bit_exact(images: Tensor, size: tuple[int, int], mode: Interpolation) -> Tensor:

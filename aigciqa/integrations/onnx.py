@@ -63,7 +63,7 @@ def export_onnx(
     if reference_features and not metric.requires_reference:
         raise InputError(f"{metric.name} takes no reference; a metric that does: fr-{metric.config.backbone}")
     with undisturbed("cpu"), torch.autocast("cpu", enabled=False):
-        graph = _Graph(copy.deepcopy(metric).cpu(), reference_features)
+        graph = _Graph(copy.deepcopy(metric).to("cpu", torch.float32), reference_features)
         names = [*graph.inputs, *graph.outputs]
         if twice := [name for name in metric.dimensions if names.count(name) > 1]:
             raise InputError(

@@ -55,9 +55,9 @@ class Encoder:
             self.network = self._rearranged() if is_convolutional else None
 
     def encode(self, pixels: Tensor, maps: Maps | None = None) -> tuple[Tensor, Tensor | None]:
-        """Features, float32 (B, D), of preprocessed images, uint8 (B, 3, h, w), on the CPU or the metric's device.
+        """Features (B, D) of preprocessed images, uint8 (B, 3, h, w), on the CPU or the metric's device.
 
-        The second result is feature maps, float32 (B, C, h, w), as `Metric.score_map` takes them, if asked for.
+        The second result is feature maps (B, C, h, w), as `Metric.score_map` takes them, if asked for.
         """
         device = self.metric.device
         with torch.inference_mode(), self.metric.autocast(None):
@@ -75,7 +75,12 @@ class Encoder:
         if self.network is None:
             return self.metric.feature_maps(pixels)
         maps: Tensor = self.network(self._normalized(pixels).to(self.dtype))
-        return maps.float()
+        return maps.to(self._weights_dtype)
+
+    @property
+    def _weights_dtype(self) -> torch.dtype:
+        """What the caller has cast the metric to, and its head reads; float32 mostly."""
+        return next(self.metric.backbone.parameters()).dtype
 
     def _normalized(self, pixels: Tensor) -> Tensor:
         return self.metric.preprocessor.normalize(pixels.to(self.metric.device))
@@ -121,7 +126,7 @@ class Encoder:
         levels = np.random.default_rng(0).integers(0, 256, (_PROBES, 3, self.side, self.side), dtype=np.uint8)
         images = self._normalized(torch.from_numpy(levels))
         with self.metric.autocast(None if dtype is torch.float32 else dtype):
-            expected = self.metric.backbone(images.to(next(self.metric.backbone.parameters()).dtype)).float()
+            expected = self.metric.backbone(images.to(self._weights_dtype)).float()
         off = (network(images.to(dtype)).float() - expected).norm()
         return float((off / expected.norm().clamp(min=torch.finfo(expected.dtype).tiny)).nan_to_num(torch.inf))
 
@@ -220,4 +225,4 @@ def _are_equal(one: Metric, other: Metric) -> bool:
     if settings[0] != settings[1] or any(_obstacle(each.backbone) for each in (one, other)):
         return False
     tensors = zip(one.backbone.state_dict().values(), other.backbone.state_dict().values(), strict=True)
-    return all(torch.equal(mine, theirs) for mine, theirs in tensors)
+    return all(mine.dtype == theirs.dtype and torch.equal(mine, theirs) for mine, theirs in tensors)

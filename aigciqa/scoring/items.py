@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from aigciqa.errors import InputError
 from aigciqa.records import Item
 from aigciqa.registry import default_metric
+from aigciqa.utils.paths import counted
 
 if TYPE_CHECKING:
     from aigciqa.metric import Metric
@@ -64,17 +65,18 @@ def _unpaired(image: PathLike | Item, full_reference: list[str]) -> Item:
 
 
 def _paired(images: Iterable[PathLike | Item], references: Sequence[PathLike]) -> Iterator[Item]:
+    given = counted(references, "reference")
     if isinstance(images, Sequence) and len(images) != len(references):
-        raise InputError(f"{len(images)} images but {len(references)} references: pass one for each, or one for all")
+        raise InputError(f"{counted(images, 'image')} but {given}: pass one for each, or one for all")
     rest = iter(references)
     count = 0
     for count, image in enumerate(images, 1):
         try:
             yield _item(image, os.fspath(next(rest)))
         except StopIteration:
-            raise InputError(f"{len(references)} references for at least {count} images") from None
+            raise InputError(f"{given} for at least {counted(count, 'image')}") from None
     if count < len(references):
-        raise InputError(f"{count} images but {len(references)} references: pass one for each, or one for all")
+        raise InputError(f"{counted(count, 'image')} but {given}: pass one for each, or one for all")
 
 
 def _item(image: PathLike | Item, reference: str | None) -> Item:

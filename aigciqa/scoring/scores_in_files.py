@@ -74,7 +74,7 @@ def write_scores(
         sidecar: write `cat.png.xmp` beside `cat.png`, of any format.
 
     Raises:
-        InputError: there are no scores, or one is not finite.
+        InputError: there are no scores; one is not finite, or has no name of its own in XMP; no range.
         ImageError: the file is none of these formats, is damaged, has content credentials (C2PA) or hard links.
         OSError: it can't be read or written.
 
@@ -94,8 +94,15 @@ def write_scores(
         numbers = {each: float(score) for each, score in scores.items()}
     except (AttributeError, TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several
         numbers = {}
-    if not numbers or not all(map(math.isfinite, numbers.values())):
+    if not numbers or not all(isinstance(each, str) and math.isfinite(score) for each, score in numbers.items()):
         raise InputError(f"scores are one or more finite numbers by name, as in {{'nr-lite': 3.2}}; got {scores!r}")
+    names = Counter(map(_xml_name, numbers))
+    if names.keys() & {"", _STARS[1]} or names.total() > len(names):
+        raise InputError(
+            f"each score has a name of its own, of letters and digits; got {', '.join(map(repr, numbers))}"
+        )
+    if score_range is not None and not -math.inf < score_range[0] < score_range[1] < math.inf:
+        raise InputError(f"score_range is (lowest, highest); got {score_range}")
     name = at_home(os.fspath(image))
     stars = None if score_range is None else stars_of(next(iter(numbers.values())), *score_range)
     (_write_beside if sidecar else _write_into)(name, _state_of(name), numbers, stars)
@@ -103,7 +110,7 @@ def write_scores(
 
 def stars_of(score: float, low: float, high: float) -> int:
     """One to five stars: the fifth of its range that a score lies in."""
-    return max(1, min(MOST_STARS, 1 + int(MOST_STARS * (score - low) / (high - low))))
+    return 1 + int(max(0, min(MOST_STARS - 1, MOST_STARS * (score - low) / (high - low))))
 
 
 class ScoresInFiles:
@@ -142,6 +149,10 @@ class ScoresInFiles:
                 self.states.setdefault(item.image, []).append(_state_of(at_home(item.image)))
         return item
 
+    def forget(self, image: str) -> None:
+        """Forget an image of which no record comes."""
+        self.states.pop(image, None)
+
     def take(self, record: Record, is_new: bool) -> None:
         """Take a record of the run; with that of the last metric, the image is written into."""
         number = self.records % len(self.names)
@@ -152,7 +163,7 @@ class ScoresInFiles:
         if number + 1 < len(self.names):
             return
         states = self.states.get(record.image, [])
-        state = states.pop() if states else None  # the latest: a file that is watched may be tried twice
+        state = states.pop(0) if states else None
         if not states:
             self.states.pop(record.image, None)
         scores, self.scores = self.scores, {}

@@ -106,7 +106,11 @@ class Arrivals:
         return sum(stamp is not None and stamp[1] != modified for stamp, modified in stamps)
 
     def score(
-        self, engine: Engine, to_item: Callable[[Found], Item], is_stopped: Callable[[], bool]
+        self,
+        engine: Engine,
+        to_item: Callable[[Found], Item],
+        on_retry: Callable[[str], object],
+        is_stopped: Callable[[], bool],
     ) -> Iterator[list[Record]]:
         """Score what is due; gives the records of an image by all metrics together."""
         tried: deque[_Waiting] = deque()
@@ -122,6 +126,8 @@ class Arrivals:
             while not is_stopped() and (block := list(islice(records, len(engine.metrics)))):
                 if self.take(tried.popleft(), block):
                     yield block
+                else:
+                    on_retry(block[0].image)
 
 
 @dataclass
@@ -144,12 +150,14 @@ class Watch:
         listed: lists their images.
         to_item: makes an item of one.
         strict: raise at the first image that can't be scored.
+        on_retry: called with an image that is going to be tried again: no record comes of this try.
     """
 
     folders: Sequence[str]
     listed: Callable[[], Iterable[Found]]
     to_item: Callable[[Found], Item]
     strict: bool
+    on_retry: Callable[[str], object] = lambda image: None
     arrivals: Arrivals = field(default_factory=Arrivals)
     stop: Stop = field(default_factory=Stop)
 
@@ -171,7 +179,7 @@ class Watch:
                 has_changed, start = False, now
                 self.arrivals.update(self._each_once())
                 end = time.monotonic()
-            for block in self.arrivals.score(engine, self.to_item, self.stop.is_set):
+            for block in self.arrivals.score(engine, self.to_item, self.on_retry, self.stop.is_set):
                 if self.strict and (error := next((each.error for each in block if each.error is not None), None)):
                     raise ImageError(error)
                 yield from block

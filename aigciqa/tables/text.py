@@ -86,7 +86,8 @@ class TextTable:
         """A LaTeX `tabular` with rules above, below and under the header."""
         columns = "l" * self.left + "r" * (len(self.header) - self.left)
         lines = [[cell.translate(_LATEX) for cell in line] for line in (self.header, *self.rows)]
-        header, *rows = (" & ".join(line) + r" \\" for line in lines)
+        # what begins with [ or * would be an argument of the line's end before it
+        header, *rows = (re.sub(r"^(?=[\[*])", "{}", " & ".join(line)) + r" \\" for line in lines)
         begin, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
         return "\n".join((begin, r"\hline", header, r"\hline", *rows, r"\hline", end))
 

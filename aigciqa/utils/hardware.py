@@ -66,8 +66,14 @@ def check_device(device: str, *, is_here: bool = True) -> None:
         raise InputError(f"`device={device!r}`: no mps here, which only Macs with Apple silicon have: take cpu")
 
 
-def autocast_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
-    """The dtype autocast is to use: `bfloat16`, `float16`, or None for `float32`; of any other, an InputError."""
+def autocast_dtype(dtype: str | torch.dtype | None, device: str | torch.device | None = None) -> torch.dtype | None:
+    """The dtype autocast is to use: `bfloat16`, `float16`, or None for `float32`; `auto` is a device's fastest.
+
+    Raises:
+        InputError: another dtype.
+    """
+    if dtype == "auto":
+        dtype = fast_dtype(device)
     chosen = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if dtype is not None and chosen not in _DTYPES.values():
         raise InputError(f"dtype is one of {', '.join(_DTYPES)}, auto; got {dtype!r}")
