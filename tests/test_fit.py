@@ -402,15 +402,6 @@ def test_what_the_caller_has_set_for_torch_is_not_fitted_with(
     assert sha256(tmp_path / "out") == sha256(light)
 
 
-def test_a_metric_of_half_precision_is_fitted_as_float32(
-    tiny: Path, fit_light: Callable[..., aigciqa.Metric], rated: Path
-) -> None:
-    trunk = aigciqa.Metric.from_pretrained(tiny).half()
-    metric = fit_light(metric=trunk, cache_dir=False)
-    assert next(trunk.parameters()).dtype == torch.float16
-    assert metric(paths(rated)[0]).dtype == next(metric.parameters()).dtype == torch.float32
-
-
 def test_the_default_weights_are_fitted_anew(ratings: str, cache: Path, tmp_path: Path, fitted: Path) -> None:
     """Of a fitted metric, and of one whose trunk reads crops, the trunk is taken."""
     given = aigciqa.Metric.from_pretrained(fitted)
