@@ -57,8 +57,8 @@ def ask_for_prompt(name: str) -> gradio.Image:
 with gradio.Blocks(title="How good is this image?", analytics_enabled=False) as app:
     gradio.Markdown(
         "# How good is this image?\n"
-        "Quality of AI-generated images, measured by [aigciqa](https://arxiv.org/abs/2311.15556). The map colours what lies "
-        "below the image's own score. The metrics see blur, noise, compression and lost texture; they don't see "
+        "Quality of AI-generated images, measured by [aigciqa](https://arxiv.org/abs/2311.15556). The map colours what "
+        "lies below the image's own score. The metrics see blur, noise, compression and lost texture; they don't see "
         "meaning or anatomy."
     )
     with gradio.Row():
