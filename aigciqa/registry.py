@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from aigciqa.errors import InputError, MissingExtraError
 from aigciqa.utils.extras import needs_extra
@@ -295,26 +295,49 @@ def register_metric(spec: MetricSpec) -> None:
             `aigciqa.heads.register_head`), and so are the dimensions.
 
     Raises:
-        InputError: the table has a metric of that name; no dimensions; a dimension's name or range is not valid.
+        InputError: the table has a metric of that name; no dimensions; a dimension's name or range, the kind or the
+            interpolation is not valid.
     """
     if spec.name in METRICS:
         raise InputError(f"there is a metric {spec.name!r} already: give yours another name")
+    for what, value, known in (
+        ("kind", spec.kind, get_args(Kind)),
+        ("interpolation", spec.preprocess.interpolation, get_args(Interpolation)),
+    ):
+        if value not in known:
+            raise InputError(f"{spec.name}: {what} is one of {', '.join(known)}; got {value!r}")
     check_score_ranges(spec.score_ranges)
     _METRICS[spec.name] = spec
 
 
-def check_score_ranges(score_ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Raise InputError if there are no dimensions, for a name that no column can have, or a range that is none."""
+def check_score_ranges(score_ranges: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, float]]:
+    """Score ranges as they are computed with.
+
+    Raises:
+        InputError: there are no dimensions; a name that no column can have, or that is the column of another's
+            uncertainty or percentile; a range that is none.
+    """
+    checked = {}
     if not score_ranges:
         raise InputError("score_ranges is empty; expected at least one dimension, such as {'quality': (0, 5)}")
-    for name, (low, high) in score_ranges.items():
+    for name, bounds in score_ranges.items():
         if not _DIMENSION.fullmatch(name) or name in NO_DIMENSIONS:
             raise InputError(
                 f"a dimension can't be called {name!r}: take a word of letters, digits and _, other than "
                 f"{', '.join(NO_DIMENSIONS)}"
             )
-        if not -LARGEST_SCORE <= low < high <= LARGEST_SCORE or high - low < SMALLEST_RANGE:
+        for suffix in ("_std", "_percentile"):  # columns beside a score
+            if name.endswith(suffix) and name.removesuffix(suffix) in score_ranges:
+                raise InputError(f"a dimension beside {name.removesuffix(suffix)!r} can't be called {name!r}")
+        try:
+            low, high = bounds
+            fits = -LARGEST_SCORE <= low < high <= LARGEST_SCORE and high - low >= SMALLEST_RANGE
+        except (TypeError, ValueError):  # no two numbers
+            fits = False
+        if not fits:
             raise InputError(
-                f"the score range of {name!r} is ({low:g}, {high:g}); expected (lowest, highest), within "
-                f"{LARGEST_SCORE:,.0f} of zero and {SMALLEST_RANGE:g} apart"
+                f"the score range of {name!r} is {bounds}; expected (lowest, highest), within {LARGEST_SCORE:,.0f} of "
+                f"zero and {SMALLEST_RANGE:g} apart"
             )
+        checked[name] = (float(low), float(high))
+    return checked

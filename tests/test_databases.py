@@ -410,7 +410,7 @@ class TestFolder:
             load_database("folder", originals["folder"], score_range={"quality": (0, float("inf"))})
         assert load_database("folder", originals["folder"], score_range=[0, 5]).score_range["quality"] == (0.0, 5.0)
         for wrong in ([0, 5, 6], 5, {"quality": 5}):
-            with pytest.raises(ValueError, match=r"a score range is \(lowest, highest\); got"):
+            with pytest.raises(ValueError, match=r"score range of 'quality' is .*; expected \(lowest, highest\)"):
                 load_database("folder", originals["folder"], score_range=wrong)
         with pytest.raises(ValueError, match="a score range of 'beauty', which is not rated; rated: quality"):
             load_database("folder", originals["folder"], score_range={"beauty": (0, 1)})

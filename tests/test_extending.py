@@ -170,9 +170,17 @@ def test_what_a_spec_can_not_be_is_refused() -> None:
         ({"error": (0, 1)}, "a dimension can't be called 'error'"),
         ({"two words": (0, 1)}, "a dimension can't be called 'two words'"),
         ({"charm": (5, 1)}, r"the score range of 'charm' is \(5, 1\)"),
+        ({"charm": (0, 5, 6)}, r"the score range of 'charm' is \(0, 5, 6\); expected \(lowest, highest\)"),
+        ({"charm": "05"}, "the score range of 'charm' is 05; expected"),
+        ({"charm": (0, 1), "charm_std": (0, 1)}, "a dimension beside 'charm' can't be called 'charm_std'"),
     ):
         with pytest.raises(InputError, match=problem):
             register_metric(dataclasses.replace(spec, name="nr-other", score_ranges=ranges))
+    with pytest.raises(InputError, match="nr-other: kind is one of nr, fr; got 'xr'"):
+        register_metric(dataclasses.replace(spec, name="nr-other", kind="xr"))
+    nearest = dataclasses.replace(spec.preprocess, interpolation="nearest")
+    with pytest.raises(InputError, match="nr-other: interpolation is one of bilinear, bicubic; got 'nearest'"):
+        register_metric(dataclasses.replace(spec, name="nr-other", preprocess=nearest))
     with pytest.raises(InputError, match="there is a head 'one-layer' already: give yours another name"):
         register_head("one-layer", Linear)
     with pytest.raises(

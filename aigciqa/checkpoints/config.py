@@ -330,12 +330,10 @@ class _Reader:
             raise self.error(
                 "score_range", f"[lowest, highest] of every dimension, within {LARGEST_SCORE:,.0f} of zero"
             )
-        ranges = {name: (float(value[name][0]), float(value[name][1])) for name in names}
         try:
-            check_score_ranges(ranges)
+            return check_score_ranges({name: value[name] for name in names})
         except InputError as error:
             raise CheckpointError(f"config.json: 'dimensions': {shortened(str(error), 200)}") from error
-        return ranges
 
 
 def _is_range(value: Any) -> bool:

@@ -69,26 +69,16 @@ def load(
     if root.is_file():
         root, manifest = root.parent, root.name
     name = manifest or manifest_in(root)
-    ranges = {}
-    if isinstance(score_range, Mapping):
-        ranges = {dimension: _pair(each) for dimension, each in score_range.items()}
+    ranges = dict(score_range) if isinstance(score_range, Mapping) else {}
     spec = replace(SPEC, layout={name: SPEC.layout[MANIFEST]})
     columns = ("image", *(dimension for dimension in dimensions if dimension != "overall"))  # which may be the sum
     samples = read_samples(spec, root, name, columns, lambda labels: _samples(labels, {*dimensions, *ranges}))
     options = {} if name == MANIFEST else {"manifest": name}
     if score_range is not None and not isinstance(score_range, Mapping):
-        ranges = dict.fromkeys(samples[0].scores, _pair(score_range))
+        ranges = dict.fromkeys(samples[0].scores, score_range)
         if all(name in ranges for name in SUMMED) and all(map(_is_summed, samples)):
             del ranges["overall"]  # whose scale is the sum of theirs
     return Database(SPEC, root, samples, _ranges(samples, ranges), options)
-
-
-def _pair(given: Sequence[float]) -> tuple[float, float]:
-    try:
-        low, high = map(float, given)
-    except (TypeError, ValueError):
-        raise InputError(f"a score range is (lowest, highest); got {given!r}") from None
-    return low, high
 
 
 def manifest_in(root: Path) -> str:
@@ -152,11 +142,10 @@ def _is_summed(sample: Sample) -> bool:
     return math.isclose(sample.scores["overall"], total, abs_tol=ROUNDING)
 
 
-def _ranges(samples: tuple[Sample, ...], given: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+def _ranges(samples: tuple[Sample, ...], stated: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, float]]:
     columns = {dimension: [sample.scores[dimension] for sample in samples] for dimension in samples[0].scores}
     ranges = {dimension: (min(scores), max(scores)) for dimension, scores in columns.items()}
-    if given:
-        check_score_ranges(given)
+    given = check_score_ranges(stated) if stated else {}
     for dimension, (low, high) in given.items():
         if dimension not in ranges:
             raise InputError(f"a score range of {dimension!r}, which is not rated; rated: {', '.join(ranges)}")

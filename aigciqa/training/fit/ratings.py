@@ -308,8 +308,7 @@ def _stated(score_ranges: _Stated, dimensions: Sequence[str]) -> dict[str, Range
             raise InputError(f"score_ranges has {unrated[0]!r}, which is not rated; rated: {', '.join(dimensions)}")
     else:
         stated = dict.fromkeys(dimensions, score_ranges)
-    check_score_ranges(stated)
-    return {name: (float(low), float(high)) for name, (low, high) in stated.items()}
+    return check_score_ranges(stated)
 
 
 def _checked(
