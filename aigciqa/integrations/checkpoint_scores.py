@@ -125,7 +125,7 @@ class CheckpointScores:
         self.scorer = PictureScorer(
             prompts, seeds, metric, references=references, batch_size=batch_size, **pipeline_arguments
         )
-        self.to = None if to is None else Path(to).expanduser()
+        self.to = None if to is None else Path(os.path.expanduser(to))
         self.log_pictures = log_pictures
         self.checkpoints: list[ScoredCheckpoint] = []
 

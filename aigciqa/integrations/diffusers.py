@@ -148,7 +148,7 @@ class PictureScorer:
         kept: list[Image] = []
         records: list[Record] = []
         with contextlib.ExitStack() as stack:
-            folder = Path(to).expanduser() if to else None
+            folder = Path(os.path.expanduser(to)) if to else None
             write = stack.enter_context(open_folder(folder, overwrite, columns, self._made_by())) if folder else None
             stack.enter_context(_undisturbed(pipeline))
             for start in range(0, len(self.prompts) * len(self.seeds), self.batch_size):

@@ -91,7 +91,7 @@ def train(
         raise InputError(f"{database.name} was not rated for {absent[0]}; it has: {', '.join(database.dimensions)}")
     _check_ratings(split, settings.dimensions)
     fabric = _launched(settings, device, devices)
-    folder = RunFolder(Path(output).expanduser())
+    folder = RunFolder(Path(os.path.expanduser(output)))
     if fabric.is_global_zero:
         folder.check(resume)
     with locked(folder.state_file) if fabric.is_global_zero else nullcontext(), _undisturbed(fabric.device.type):
@@ -106,7 +106,7 @@ def train(
             images = build_cache(
                 paths,
                 metric.config.preprocess,
-                Path(cache).expanduser() if cache is not None else default_folder(),
+                Path(os.path.expanduser(cache)) if cache is not None else default_folder(),
                 workers=workers,
                 progress=progress and fabric.is_global_zero,
             )
@@ -158,7 +158,7 @@ def _with_start(metric: Metric, start: str, samples: Sequence[Sample]) -> Metric
         return load_imagenet(metric)
     if start == "none":
         return metric
-    path = Path(start).expanduser()
+    path = Path(os.path.expanduser(start))
     if path.is_file():
         return load_imagenet(metric, path)
     given = Metric.from_pretrained(start)
