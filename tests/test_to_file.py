@@ -50,6 +50,15 @@ def stopping_after(count: int) -> Callable[[Record, bool], None]:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_long_cell_is_read_back(paths: list[str], lite: Metric, suffix: str) -> None:
+    items = [Item(paths[0], extra={"workflow": "x" * 200_000})]
+    score_to_file(items, f"t.{suffix}", metric=lite, extra_columns=["workflow"])
+    assert [row["workflow"] for row in read_table(f"t.{suffix}").rows] == ["x" * 200_000]
+    done = score_to_file(items, f"t.{suffix}", metric=lite, extra_columns=["workflow"], resume=True)
+    assert done.resumed == 1
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_the_table_holds_the_records(paths: list[str], lite: Metric, suffix: str) -> None:
     done = score_to_file(paths, f"new/t.{suffix}", metric=lite)
     assert (done.path, done.rows, done.failed, done.resumed) == (Path(f"new/t.{suffix}"), 5, 1, 0)
