@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,6 +48,19 @@ def stopping_after(count: int) -> Callable[[Record, bool], None]:
         seen.append(record)
 
     return stop
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_an_image_that_was_changed_is_seen_after_an_interrupted_look(
+    paths: list[str], lite: Metric, suffix: str
+) -> None:
+    score_to_file(paths, f"t.{suffix}", metric=lite)
+    for age, path in ((300, "gen"), *((200, each) for each in paths[:4]), (50, paths[4]), (100, f"t.{suffix}")):
+        os.utime(path, (time.time() - age,) * 2)
+    with pytest.raises(KeyboardInterrupt):
+        score_to_file(paths, f"t.{suffix}", metric=lite, resume=True, on_record=stopping_after(2))
+    with pytest.raises(InputError, match=r"gen/4\.png was changed after"):
+        score_to_file(paths, f"t.{suffix}", metric=lite, resume=True)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -175,10 +175,14 @@ class FileSink:
             raise SourceError(f"can't resume: {self.journal} has neither a score nor an error of {row['image']!r}")
 
     def _reopen(self) -> None:
-        """Turn a finished file back into a journal, whole or not at all."""
-        with replacing(self.journal) as unfinished, open(unfinished, "wb") as stream:
-            for row in read_rows(self.path):
-                try:
-                    stream.write((json.dumps(row, allow_nan=False) + "\n").encode())
-                except (TypeError, ValueError) as error:
-                    raise SourceError(f"can't resume: {self.path} holds {error}: another program saved it") from None
+        """Turn a finished file back into a journal, whole or not at all, as old as the file: images may be newer."""
+        with replacing(self.journal) as unfinished:
+            with open(unfinished, "wb") as stream:
+                for row in read_rows(self.path):
+                    try:
+                        stream.write((json.dumps(row, allow_nan=False) + "\n").encode())
+                    except (TypeError, ValueError) as error:
+                        why = f"{self.path} holds {error}: another program saved it"
+                        raise SourceError(f"can't resume: {why}") from None
+            there = self.path.stat()
+            os.utime(unfinished, ns=(there.st_atime_ns, there.st_mtime_ns))
