@@ -50,6 +50,15 @@ def stopping_after(count: int) -> Callable[[Record, bool], None]:
     return stop
 
 
+@pytest.mark.parametrize("options", [{"x": float("nan")}, {"x": Path("a")}])
+def test_options_that_can_not_be_told_cost_no_table(paths: list[str], lite: Metric, options: dict[str, object]) -> None:
+    score_to_file(paths, "t.csv", metric=lite)
+    before = Path("t.csv").read_bytes()
+    with pytest.raises(InputError, match=r"options: .*JSON"):
+        score_to_file(paths, "t.csv", metric=lite, overwrite=True, options=options)
+    assert Path("t.csv").read_bytes() == before
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_an_image_that_was_changed_is_seen_after_an_interrupted_look(
     paths: list[str], lite: Metric, suffix: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -199,7 +200,7 @@ def describe(
     `dtype` is what the metrics compute in, where it is not up to each of them.
     """
     ranges = {name: list(metric.config.score_ranges[name]) for metric in metrics for name in metric.dimensions}
-    return {
+    made_by: dict[str, Any] = {
         "format": FORMAT,
         "version": aigciqa.__version__,
         "dimensions": {name: ranges[name] for name in dimensions},
@@ -216,6 +217,11 @@ def describe(
         ],
         "options": dict(options),
     }
+    try:
+        json.dumps(made_by, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"options: {error}; expected text, finite numbers and what else JSON can hold") from None
+    return made_by
 
 
 def folder_of_paths(paths: Iterable[str | None], output: str) -> str | None:
