@@ -518,14 +518,14 @@ class TestFunction:
             aigciqa.write_scores("x.gif", {"nr-lite": 1.0})
         with pytest.raises(FileNotFoundError):
             aigciqa.write_scores("gone.png", {"nr-lite": 1.0})
-        several = torch.tensor([1.0, 2.0])
-        for scores in ({}, {"nr-lite": float("nan")}, {"nr-lite": several}, {"nr-lite": None}, {1: 1.0}, [1.0]):
+        numbers = (float("nan"), torch.tensor([1.0, 2.0]), None, 10**400)
+        for scores in ({}, *({"nr-lite": number} for number in numbers), {1: 1.0}, [1.0]):
             with pytest.raises(InputError, match="finite numbers by name"):
                 aigciqa.write_scores("x.gif", scores, sidecar=True)
         for scores in ({"": 1.0}, {"stars": 1.0}, {"a b": 1.0, "a_b": 2.0}):
             with pytest.raises(InputError, match="a name of its own"):
                 aigciqa.write_scores("x.gif", scores, sidecar=True)
-        for score_range in ((5, 5), (5, 0), (0, float("inf")), (float("nan"), 5)):
+        for score_range in ((5, 5), (5, 0), (0, float("inf")), (float("nan"), 5), (0, 5, 6), 5, ("0", "5")):
             with pytest.raises(InputError, match=r"score_range is \(lowest, highest\)"):
                 aigciqa.write_scores("x.gif", {"nr-lite": 1.0}, score_range=score_range, sidecar=True)
         assert not Path("x.gif.xmp").exists()

@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aigciqa.errors import ImageError, InputError
 from aigciqa.images.generation.embedded import collect
@@ -92,7 +92,7 @@ def write_scores(
     """
     try:
         numbers = {each: float(score) for each, score in scores.items()}
-    except (AttributeError, TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several
+    except (AttributeError, TypeError, ValueError, OverflowError, RuntimeError):  # RuntimeError: a tensor of several
         numbers = {}
     if not numbers or not all(isinstance(each, str) and math.isfinite(score) for each, score in numbers.items()):
         raise InputError(f"scores are one or more finite numbers by name, as in {{'nr-lite': 3.2}}; got {scores!r}")
@@ -101,11 +101,19 @@ def write_scores(
         raise InputError(
             f"each score has a name of its own, of letters and digits; got {', '.join(map(repr, numbers))}"
         )
-    if score_range is not None and not -math.inf < score_range[0] < score_range[1] < math.inf:
+    if score_range is not None and not _is_range(score_range):
         raise InputError(f"score_range is (lowest, highest); got {score_range}")
     name = at_home(os.fspath(image))
     stars = None if score_range is None else stars_of(next(iter(numbers.values())), *score_range)
     (_write_beside if sidecar else _write_into)(name, _state_of(name), numbers, stars)
+
+
+def _is_range(bounds: Any) -> bool:
+    try:
+        low, high = bounds
+        return bool(-math.inf < low < high < math.inf)
+    except (TypeError, ValueError, RuntimeError):  # no two numbers
+        return False
 
 
 def stars_of(score: float, low: float, high: float) -> int:
