@@ -54,6 +54,14 @@ class TestScores:
         assert scores_of(found)[5] == pytest.approx(float(metric(alone)))
         assert scores_of(found) == pytest.approx(metric(list(found.pictures)).tolist())
 
+    def test_a_folder_is_no_url(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(InputError, match="but a URL"):
+            validation_scores(drawn, PROMPTS[:1], [3], "nr-lite", to="s3://bucket/samples")
+        with pytest.raises(InputError, match="but a URL"):
+            CheckpointScores(PROMPTS[:1], [3], "nr-lite", to="s3://bucket/samples")
+        assert os.listdir() == []
+
     def test_prompts_and_seeds_may_be_arrays(self) -> None:
         found = validation_scores(drawn, np.array(PROMPTS), np.arange(2), "nr-lite")  # type: ignore[arg-type]
         assert [each.extra["seed"] for each in found.records] == ["0"] * 3 + ["1"] * 3

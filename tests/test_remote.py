@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import tarfile
 import urllib.request
@@ -12,11 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 import aigciqa
 from aigciqa.cli import score
-from aigciqa.errors import SourceError
+from aigciqa.cli.main import main
+from aigciqa.errors import InputError, SourceError
 from aigciqa.images.decode import load_content, load_image
+from aigciqa.report.page import check_target
 from aigciqa.scoring import archives, decoding
 from aigciqa.scoring.maps import MapFolder
 from aigciqa.scoring.parts import Parts
@@ -298,3 +302,33 @@ def test_without_pyarrow_urls_say_what_to_install(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(aigciqa.ImageError, match=r"pip install 'aigciqa\[ray\]'"):
         load_image("s4://x/y")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["score", "a.png", "-o", "file:///t.csv"],
+        ["score", "a.png", "-o", "file:///t.parquet"],
+        ["score", "a.png", "--report", "file:///r.html"],
+        ["score", "a.png", "--maps", "file:///maps"],
+        ["compare", "t.csv", "--by", "group", "-o", "file:///c.csv"],
+        ["select", "t.csv", "-o", "file:///s.csv"],
+        ["select", "t.csv", "--to", "file:///best", "--apply"],
+    ],
+)
+def test_outputs_are_no_urls(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They went into a folder called `file:`, without a word."""
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (64, 64)).save("a.png")
+    Path("t.csv").write_text("image,group,quality\na.png,x,1\na.png,y,2\n")
+    done = CliRunner().invoke(main, [each.replace("file://", f"file://{tmp_path}") for each in arguments])
+    assert done.exit_code == 2
+    assert "but a URL" in " ".join(done.output.split())
+    assert sorted(os.listdir()) == ["a.png", "t.csv"]
+
+
+def test_a_table_and_a_report_are_no_urls() -> None:
+    with pytest.raises(InputError, match="but a URL"):
+        aigciqa.score_to_file([], "s3://bucket/t.csv", metric="nr-lite")
+    with pytest.raises(InputError, match="but a URL"):
+        check_target("s3://bucket/r.html")

@@ -21,7 +21,7 @@ from aigciqa.records import Item
 from aigciqa.registry import METRICS, TIMM, Kind, default_metric, metric_info
 from aigciqa.tables.text import printable
 from aigciqa.utils.files import is_there
-from aigciqa.utils.object_stores import may_exist
+from aigciqa.utils.object_stores import check_is_path, may_exist
 from aigciqa.utils.paths import at_home, real, shown
 
 if TYPE_CHECKING:
@@ -246,13 +246,21 @@ def check_report(report: str | None, inputs: Iterable[Any]) -> None:
 
 
 def check_output(
-    option: str, output: str | os.PathLike[str] | None, inputs: Iterable[Any] = (), *, is_folder: bool = False
+    option: str,
+    output: str | os.PathLike[str] | None,
+    inputs: Iterable[Any] = (),
+    *,
+    is_folder: bool = False,
+    may_be_url: bool = False,
 ) -> None:
     """Refuse to write over what is read and, without --overwrite or --resume, over what is there.
 
-    A folder for what is a file, a file for what is a folder, and names that are too long are refused in any case.
+    A folder for what is a file, a file for what is a folder, names that are too long, and URLs, unless it may be one,
+    are refused in any case.
     """
     check_name(option, output)
+    if output is not None and not may_be_url:
+        check_is_path(output)
     if output is not None and os.path.isdir(output) and not is_folder:
         raise click.UsageError(f"{option} {output} is a folder; name a file")
     if output is not None and os.path.isfile(output) and is_folder:

@@ -257,12 +257,14 @@ def _check(given: SimpleNamespace) -> None:
             raise click.UsageError("--write-metadata and --write-sidecars go with --engine local")
     if given.resume and given.overwrite:
         raise click.UsageError("--resume and --overwrite: give one of them")
-    check_output("-o", given.output, [*given.images, given.reference], is_folder=given.engine == "ray")
+    is_on_ray = given.engine == "ray"
+    inputs = [*given.images, given.reference]
+    check_output("-o", given.output, inputs, is_folder=is_on_ray, may_be_url=is_on_ray)
     if given.output is not None and given.engine == "local":
         check_output("-o", journal_of(given.output))
         check_name("-o", given.output, behind=provenance.SUFFIX)
     check_output("--maps", given.maps, is_folder=True)
-    check_report(given.report, [*given.images, given.reference])
+    check_report(given.report, inputs)
     check_metric_names(given.names, given.weights)
 
 

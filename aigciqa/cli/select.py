@@ -28,7 +28,7 @@ from aigciqa.compare.buckets import Buckets
 from aigciqa.errors import InputError
 from aigciqa.tables.scores import read_table
 from aigciqa.tables.text import SHOWN_DECIMALS, encoded, printable
-from aigciqa.utils.object_stores import scheme_of
+from aigciqa.utils.object_stores import check_is_path, scheme_of
 from aigciqa.utils.paths import counted, shown
 from aigciqa.utils.place_files import LASTING
 
@@ -141,8 +141,10 @@ def main(
     if apply and folder is None:
         raise click.UsageError("--apply puts images into a folder: name it with --to")
     check_table_output("-o", output, [path, listed])
-    if folder is not None and os.path.lexists(folder) and not os.path.isdir(folder):
-        raise click.UsageError(f"--to {folder} is no folder")
+    if folder is not None:
+        check_is_path(folder)
+        if os.path.lexists(folder) and not os.path.isdir(folder):
+            raise click.UsageError(f"--to {folder} is no folder")
     check_not_read("--to", folder, [path])  # a table may be a folder of parts
     named = [name for name in (dimension, *dict(minimum), *dict(maximum)) if name]
     table = read_table(path, named)

@@ -18,6 +18,7 @@ from aigciqa.errors import InputError
 from aigciqa.integrations.diffusers import PictureScorer, ValidationScores, evaluating
 from aigciqa.metric import Metric
 from aigciqa.stats.groups import Difference, Scores, differences
+from aigciqa.utils.object_stores import check_is_path
 
 #: What trackers of experiments file the numbers and the pictures under.
 _PREFIX = "aigciqa"
@@ -125,6 +126,8 @@ class CheckpointScores:
         self.scorer = PictureScorer(
             prompts, seeds, metric, references=references, batch_size=batch_size, **pipeline_arguments
         )
+        if to is not None:
+            check_is_path(to)
         self.to = None if to is None else Path(os.path.expanduser(to))
         self.log_pictures = log_pictures
         self.checkpoints: list[ScoredCheckpoint] = []

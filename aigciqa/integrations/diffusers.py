@@ -30,6 +30,7 @@ from aigciqa.scoring.to_file import describe
 from aigciqa.stats.bootstrap import Interval
 from aigciqa.stats.means import mean_interval, prompt_of
 from aigciqa.tables.columns import columns_of
+from aigciqa.utils.object_stores import check_is_path
 from aigciqa.utils.paths import counted
 
 if TYPE_CHECKING:
@@ -144,6 +145,8 @@ class PictureScorer:
         keep_pictures: int | None = 0,
     ) -> ValidationScores:
         """Make the pictures and score them; see `validation_scores`."""
+        if to:
+            check_is_path(to)
         columns = columns_of(self.metric.dimensions, _COLUMNS)
         kept: list[Image] = []
         records: list[Record] = []

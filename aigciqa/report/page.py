@@ -29,6 +29,7 @@ from aigciqa.tables.provenance import MetricFacts
 from aigciqa.tables.text import percent, probability, rounded
 from aigciqa.utils.extras import needs_extra
 from aigciqa.utils.files import write_file
+from aigciqa.utils.object_stores import check_is_path
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -152,6 +153,7 @@ class Report:
 
 def check_target(path: str | os.PathLike[str]) -> None:
     """Raise as `write_report` unless a report can be made and may be called so."""
+    check_is_path(path)
     if Path(path).suffix.lower() != ".html":
         raise InputError(f"{os.fspath(path)!r}: a report ends in .html")
     if Path(path).is_dir():

@@ -13,6 +13,7 @@ from aigciqa.tables import parquet
 from aigciqa.tables.columns import Row, check_columns
 from aigciqa.tables.csv_text import CsvError, csv_line, encoding_of, read_csv
 from aigciqa.tables.text import encoded
+from aigciqa.utils.object_stores import check_is_path
 
 #: Of tables of scores.
 TABLE_SUFFIXES = (".csv", ".json", ".jsonl", ".parquet")
@@ -21,6 +22,7 @@ TABLE_SUFFIXES = (".csv", ".json", ".jsonl", ".parquet")
 def format_of(path: str | os.PathLike[str]) -> str:
     """The suffix of a table that is to be written; a `SourceError` if none can be written so."""
     path = os.fspath(path)
+    check_is_path(path)
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in TABLE_SUFFIXES:
         raise SourceError(f"{path!r}: the output ends in one of {', '.join(TABLE_SUFFIXES)}")

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from aigciqa.errors import InputError, shortened
 from aigciqa.utils.files import write_file
+from aigciqa.utils.object_stores import check_is_path
 
 Writer = TypeVar("Writer")
 
@@ -153,6 +154,7 @@ def without_nan(value: Any) -> Any:
 
 def writer_of(path: str | os.PathLike[str], writers: Mapping[str, Writer], what: str) -> Writer:
     """The writer of a file's suffix; an `InputError` if there is none, which names the file as `what`."""
+    check_is_path(path)
     suffix = Path(path).suffix.lower()
     if suffix not in writers:
         raise InputError(f"{os.fspath(path)!r}: the {what} ends in one of {', '.join(writers)}")

@@ -16,6 +16,7 @@ import stat
 from collections.abc import Iterator
 from typing import Any
 
+from aigciqa.errors import InputError
 from aigciqa.utils.extras import needs_extra
 
 #: Of an object, read at a time: each time is a request.
@@ -33,6 +34,14 @@ def is_url(path: str) -> bool:
 def scheme_of(path: str) -> str:
     """What a URL begins with, such as `s3://`; empty for a path."""
     return "".join(path.partition("://")[:2]) if is_url(path) else ""
+
+
+def check_is_path(output: str | os.PathLike[str]) -> None:
+    """Refuse a URL where files of this machine are written: they would go into a folder called `s3:`."""
+    if is_url(os.fspath(output)):
+        raise InputError(
+            f"{os.fspath(output)} is no path of this machine but a URL: write to a path, and copy it there"
+        )
 
 
 def refusal(path: str) -> str | None:
