@@ -54,6 +54,10 @@ class TestScores:
         assert scores_of(found)[5] == pytest.approx(float(metric(alone)))
         assert scores_of(found) == pytest.approx(metric(list(found.pictures)).tolist())
 
+    def test_an_argument_that_json_has_not_is_left_out_of_what_made_the_table(self, tmp_path: Path) -> None:
+        validation_scores(drawn, PROMPTS[:1], [3], "nr-lite", to=tmp_path, sigma_max=float("inf"))
+        assert "sigma_max" not in (tmp_path / "scores.csv.meta.json").read_text()
+
     def test_a_folder_is_no_url(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         with pytest.raises(InputError, match="but a URL"):

@@ -307,7 +307,7 @@ def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 
 def _is_simple(value: Any) -> bool:
-    return isinstance(value, (str, int, float))
+    return isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value))  # as JSON has it
 
 
 def _prompt(record: Record) -> str:
