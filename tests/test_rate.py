@@ -167,6 +167,7 @@ def test_pairs_are_of_one_prompt(rate: Rate, write_images: Write) -> None:
         (("outputs", "--url", "rate.example"), "--url rate.example: expected http:// or https:// and a host"),
         (("outputs", "--url", "https://rate.example/sub"), "expected http:// or https:// and a host"),
         (("outputs", "--url", "http://[::1"), "expected http:// or https:// and a host"),
+        (("outputs", "--url", "http://rate.example:99999"), "expected http:// or https:// and a host"),
         (("outputs", "--size", "9" * 10), "--size is native or a number of pixels"),
     ],
 )
