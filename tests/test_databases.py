@@ -201,7 +201,7 @@ class TestLoading:
         absolute = load_database("agiqa-3k", root)
         assert load_database("agiqa-3k", root.name) == absolute
         assert load_database("agiqa-3k", f"~/{root.name}") == absolute
-        with pytest.raises(DatabaseError, match="~nobody-of-that-name: no such folder"):
+        with pytest.raises(DatabaseError, match="nobody-of-that-name: no such folder"):
             load_database("agiqa-3k", "~nobody-of-that-name")
 
     @pytest.mark.parametrize("column", ["Final_score", "final score", "MOS_final", "Overall"])

@@ -85,6 +85,13 @@ def test_features_are_kept_for_one_network_alone(folder: Path, tmp_path: Path, t
     np.testing.assert_allclose(found[1], 2 * found[0], rtol=1e-5)
 
 
+def test_a_metric_of_ones_own_is_taken_in_inference_mode_too(tiny: Path) -> None:
+    metric = aigciqa.Metric.from_pretrained(tiny)
+    with torch.inference_mode():
+        frozen = frozen_metric(metric, {"quality": (0.0, 5.0)})
+    assert not any(tensor.is_inference() for tensor in frozen.state_dict().values())
+
+
 @pytest.mark.parametrize("damage", ["zeroed", "a pixel flipped", "emptied"])
 def test_kept_features_that_are_damaged_are_made_anew(damage: str, folder: Path, tmp_path: Path, tiny: Path) -> None:
     metric = frozen_metric(aigciqa.Metric.from_pretrained(tiny), {"quality": (0.0, 5.0)})

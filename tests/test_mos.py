@@ -206,6 +206,8 @@ def test_cells_that_pandas_calls_nan_are_empty() -> None:
     rows = [{"image": name, "rater": "ann", "score": 3, "prompt": nan} for name in ("a.png", "b.png")]
     found = aigciqa.mean_opinion_scores(rows, method="mean")
     assert list(found.rows[0]) == ["image", "quality", "quality_std", "quality_low", "quality_high", "votes"]
+    wide = [{"image": "a.png", "ann": np.int64(3), "bob": np.float32(nan)}, {"image": "b.png", "bob": np.float32(5)}]
+    assert [(vote.rater, vote.score) for vote in read_votes(wide).votes] == [("ann", 3), ("bob", 5)]
     with pytest.raises(
         InputError, match=r"empty 'rater': 1 cell: row 3\n- vote without a number: 1 cell: row 3 is empty"
     ):

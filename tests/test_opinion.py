@@ -348,6 +348,18 @@ def test_who_was_always_chosen_gets_a_finite_strength() -> None:
     assert not ties.bounded
 
 
+def test_ties_do_not_bound_what_was_chosen_one_way_only() -> None:
+    """A win and a tie: ever more likely, the farther apart. In a circle, more wins than ties have a maximum."""
+    found = bradley_terry(pairs((0, 1, 1, 1), (0, 1, 0.5, 1), things=2))
+    assert not found.bounded
+    assert found.high[0] < 3
+    last = pairs((2, 0, 0, 1), (3, 2, 0.5, 2), (1, 0, 0.5, 1), (1, 3, 0.5, 1), things=4)
+    assert np.isfinite(bradley_terry(last).error).all()
+    circle = bradley_terry(pairs((0, 1, 1, 1), (1, 2, 1, 1), (0, 2, 0.5, 1), things=3))
+    assert circle.bounded
+    assert circle.strength[1] == pytest.approx(0, abs=1e-9)
+
+
 def test_unconnected_comparisons_are_centred_apart() -> None:
     found = bradley_terry(pairs((0, 1, 1, 30), (1, 0, 1, 10), (2, 3, 1, 9), (3, 2, 1, 3), things=5))
     assert found.part[0] == found.part[1] != found.part[2] == found.part[3]

@@ -167,6 +167,7 @@ def test_pairs_are_of_one_prompt(rate: Rate, write_images: Write) -> None:
         (("outputs", "--url", "rate.example"), "--url rate.example: expected http:// or https:// and a host"),
         (("outputs", "--url", "https://rate.example/sub"), "expected http:// or https:// and a host"),
         (("outputs", "--url", "http://[::1"), "expected http:// or https:// and a host"),
+        (("outputs", "--url", "http://rate.example:99999"), "expected http:// or https:// and a host"),
         (("outputs", "--size", "9" * 10), "--size is native or a number of pixels"),
     ],
 )
@@ -245,6 +246,9 @@ def test_links_for_others(rate: Rate, write_images: Write, monkeypatch: pytest.M
     assert all(re.fullmatch(r"https://rate\.example/(r|join|admin)/[\w-]{22}", link) for _, _, link in lines)
     monkeypatch.setattr(socket, "gethostname", lambda: "studio")
     assert "http://studio:" in rate("--host", "0.0.0.0").stdout
+    named = ["rate", "--study", "study.db", "--no-browser", "--port", "0", "--url", "https://質.example"]
+    in_pipe = CliRunner(charset="cp1252").invoke(main, named, catch_exceptions=False)  # of Windows
+    assert "https://質.example/admin/" in in_pipe.stdout_bytes.decode()
 
 
 def test_the_link_of_another_rater_is_never_ones_own(rate: Rate, write_images: Write) -> None:

@@ -283,7 +283,8 @@ class TestStars:
         assert properties("rgb.png").keys() == {LITE}
 
     @pytest.mark.parametrize(
-        ("name", "written"), [("nr-timm/vit_base.x", "nr-timm_vit_base.x"), ("2nd é", "_2nd__"), ("_a", "_a")]
+        ("name", "written"),
+        [("nr-timm/vit_base.x", "nr-timm_vit_base.x"), ("2nd é", "_2nd__e9"), ("_a", "_a"), ("質", "__8cea")],
     )
     def test_any_metric_has_a_name_in_xml(self, name: str, written: str, here: Path) -> None:
         lay(here, "rgb.png")

@@ -34,6 +34,7 @@ from aigciqa.cli.common import (
     writing,
 )
 from aigciqa.errors import InputError
+from aigciqa.tables.text import encoded
 from aigciqa.utils.paths import counted
 
 if TYPE_CHECKING:
@@ -175,16 +176,16 @@ def main(
 def _announce(study: Study, base: str, invite: int, for_others: bool) -> str:
     """Print the links; returns the one to open."""
     for rater in [study.invite() for _ in range(invite)]:
-        click.echo(f"{rater.name}: {base}/r/{rater.secret}")
+        click.echo(encoded(f"{rater.name}: {base}/r/{rater.secret}"))
     if study.anonymous_secret is not None:
-        click.echo(f"for all: {base}/join/{study.anonymous_secret}")
+        click.echo(encoded(f"for all: {base}/join/{study.anonymous_secret}"))
     opened = page = f"{base}/admin/{study.admin_secret}"
     raters = study.raters()
     own = next((each for each in raters if each.label == _OWN), None)  # the others' links are theirs
     if not for_others and (own or not raters):
         opened = f"{base}/r/{(own or study.invite(_OWN)).secret}"
-        click.echo(f"rate here: {opened}")
-    click.echo(f"the study's page, for you alone: {page}")
+        click.echo(encoded(f"rate here: {opened}"))
+    click.echo(encoded(f"the study's page, for you alone: {page}"))
     sys.stdout.flush()
     return opened
 

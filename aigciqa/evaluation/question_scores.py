@@ -136,7 +136,7 @@ def score_pairs(cast: Sequence[Vote], question: str, by: str | None) -> Question
     found = bradley_terry.bradley_terry(choices, clusters)
     if not found.bounded:
         undecided = (choices.result == bradley_terry.TIE).all()
-        why = "none was chosen over another" if undecided else "some were always chosen over others"
+        why = "none was chosen over another" if undecided else "some choices went one way only"
         notes.append(f"{why}: so that scores are finite, each has half a win and half a loss against an average one")
     apart = len(np.unique(found.part[found.votes > 0]))
     if apart > 1:

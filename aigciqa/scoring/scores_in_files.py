@@ -300,8 +300,15 @@ def _with_scores(packet: bytes | None, scores: Mapping[str, float], stars: int |
 
 
 def _xml_name(name: str) -> str:
-    """What a score is called in XML, where a name has no `/`, and begins with a letter."""
-    return re.sub(r"^(?=[^A-Za-z_])|[^A-Za-z0-9_.-]", "_", name)
+    """What a score is called in XML, where a name has no `/`, and begins with a letter.
+
+    Letters beyond ASCII become their numbers: programs differ in which they take, and two names are to stay two.
+    """
+
+    def allowed(found: re.Match[str]) -> str:
+        return "_" if found[0].isascii() else f"_{ord(found[0]):x}"
+
+    return re.sub(r"^(?=[^A-Za-z_])|[^A-Za-z0-9_.-]", allowed, name)
 
 
 def _replace(

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +201,7 @@ def with_nearest(name: str, names: Sequence[str]) -> str:
 
 def unblank(cell: Any) -> Any:
     """A cell; None for a blank one, and for NaN: pandas has no other empty cell."""
-    is_blank = not cell.strip() if isinstance(cell, str) else isinstance(cell, float) and math.isnan(cell)
+    is_blank = not cell.strip() if isinstance(cell, str) else isinstance(cell, Real) and math.isnan(cell)
     return None if is_blank else cell
 
 

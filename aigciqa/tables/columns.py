@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from aigciqa.errors import InputError, SourceError
@@ -147,7 +148,7 @@ def to_score(cell: Any) -> float | None:
 
 def finite(cell: Any) -> float:
     """A cell as a number; NaN where it holds none that is finite."""
-    if isinstance(cell, bool) or not isinstance(cell, (str, int, float, Decimal)):  # Decimal: of Parquet
+    if isinstance(cell, bool) or not isinstance(cell, (str, Real, Decimal)):  # Real: also NumPy's; Decimal: of Parquet
         return math.nan
     try:
         number = float(cell)

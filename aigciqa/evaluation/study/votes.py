@@ -85,12 +85,12 @@ def read_votes(path: str | os.PathLike[str]) -> Iterator[Vote]:
     """
     schema.check(path)
     with schema.named_errors(path), contextlib.closing(schema.connect(path, write=False)) as database:
-        rows = database.execute(_QUERY, [0, _PART]).fetchall()
-        while rows:
+        last = 0
+        while rows := database.execute(_QUERY, [last, _PART]).fetchall():
             for row in rows:
                 paths = (None if cell is None else os.fsdecode(cell) for cell in row[5:7])
                 yield Vote(os.fsdecode(row[0]), *row[1:5], *paths, *row[7:-1])
-            rows = database.execute(_QUERY, [rows[-1]["id"], _PART]).fetchall()
+            last = rows[-1]["id"]
 
 
 def places(path: str | os.PathLike[str]) -> dict[str, str]:

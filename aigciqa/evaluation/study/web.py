@@ -46,8 +46,8 @@ def check_url(url: str | None) -> None:
     """Refuse where a server can't be reached; addresses within its pages count from the root."""
     try:
         parts = urlsplit(url or "http://none")
-        fits = parts.scheme in ("http", "https") and parts.hostname and parts.path in ("", "/")
-    except ValueError:  # such as brackets that don't close
+        fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and parts.path in ("", "/")
+    except ValueError:  # such as brackets that don't close, or a port that is none
         fits = False
     if not fits or parts.query or parts.fragment:
         raise InputError(f"`url={url!r}`: expected http:// or https:// and a host, such as https://rate.example.org")

@@ -50,8 +50,8 @@ class Strengths:
         ties: the logarithm of Davidson's parameter: between equals, a tie is exp(ties) times as frequent as that the
             first is chosen. Minus infinity without ties.
         part: (m,), the number of the part: things in two parts were never compared, not through others either.
-        bounded: whether the likelihood has a maximum. If not, some were always chosen over others, and each thing got
-            half a win and half a loss against an average one.
+        bounded: whether the likelihood has a maximum. If not, some choices went one way only, and each thing got half a
+            win and half a loss against an average one.
     """
 
     strength: Array
@@ -86,7 +86,7 @@ def bradley_terry(choices: Choices, clusters: Index | None = None) -> Strengths:
 
     part = parts(choices)
     is_tie = choices.result == TIE
-    bounded = bool(not is_tie.all() and parts(choices, "strong").max() == part.max())
+    bounded = _is_bounded(choices)
     fitted = choices if bounded else _with_average(choices)
     theta, information = _maximum(fitted, bool(is_tie.any()))
     covariances = [np.linalg.inv(information)]
@@ -125,6 +125,29 @@ def parts(choices: Choices, connection: str = "weak") -> Index:
     other = np.concatenate([choices.second[won], choices.first[lost]])
     graph = coo_array((np.ones(len(chosen)), (chosen, other)), shape=(choices.things, choices.things))
     return np.asarray(connected_components(graph, connection=connection)[1], dtype=np.intp)
+
+
+def _is_bounded(choices: Choices) -> bool:
+    """Whether the likelihood has a maximum."""
+    from scipy.sparse.csgraph import NegativeCycleError, bellman_ford
+
+    is_tie, won = choices.result == TIE, choices.result > TIE
+    if is_tie.all() or parts(choices, "strong").max() > parts(choices).max():
+        return False
+    if not is_tie.any():
+        return True
+    # If strengths exist whose difference is 1 or more in each choice, and 1 or less in each tie, ever greater ones
+    # become ever more likely, with as much more ties. They don't exist where a circle has more choices than ties.
+    first, second, m = choices.first, choices.second, choices.things
+    length = np.zeros((m + 1, m + 1))
+    length[m, :m] = 1  # from here all are reached
+    length[first[is_tie], second[is_tie]] = length[second[is_tie], first[is_tie]] = 1
+    length[first[won], second[won]] = length[second[~won & ~is_tie], first[~won & ~is_tie]] = -1
+    try:
+        bellman_ford(length, indices=m)
+    except NegativeCycleError:
+        return True
+    return False
 
 
 def _with_average(choices: Choices) -> Choices:

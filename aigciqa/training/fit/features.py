@@ -100,7 +100,8 @@ def frozen_metric(metric: str | Metric | None, score_ranges: dict[str, tuple[flo
         except MissingExtraError as error:
             raise MissingExtraError(f"{error}; or take `metric='nr-lite'`, which needs nothing") from None
     else:
-        metric = copy.deepcopy(metric).float()  # the caller's stays as it is
+        with torch.inference_mode(False):  # whose tensors could never have gradients
+            metric = copy.deepcopy(metric).float()  # the caller's stays as it is
     return _frozen(metric, score_ranges)
 
 

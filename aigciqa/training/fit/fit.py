@@ -29,7 +29,7 @@ from aigciqa.training.fit.regression import LinearFit, fit
 from aigciqa.training.fit.suggest import suggest
 from aigciqa.training.fit.tasks import Task, pair_task, score_task
 from aigciqa.utils.files import locked
-from aigciqa.utils.paths import absolute, at_home, counted, shown
+from aigciqa.utils.paths import absolute, counted, shown
 
 #: Most rated images that a checkpoint remembers, by the first digits of the sha256 of their content.
 _MOST_MARKS, _DIGITS = 10_000, 8
@@ -168,8 +168,8 @@ def suggest_ratings(
         raise InputError(f"n is 1 or more; got {n}")
     items = [each if isinstance(each, Item) else Item(os.fspath(each)) for each in images]
     known: frozenset[str] = frozenset()
-    if not isinstance(ratings, Database | Metric) and Path(at_home(os.fspath(ratings)), CONFIG_FILE).exists():
-        ratings = Metric.from_pretrained(at_home(os.fspath(ratings)), device=device)
+    if not isinstance(ratings, Database | Metric) and Path(os.path.expanduser(ratings), CONFIG_FILE).exists():
+        ratings = Metric.from_pretrained(ratings, device=device)
     if isinstance(ratings, Metric):
         frozen = ratings
         found = _fit_of(frozen)
