@@ -175,17 +175,16 @@ def main(
 
 def _announce(study: Study, base: str, invite: int, for_others: bool) -> str:
     """Print the links; returns the one to open."""
-    for rater in [study.invite() for _ in range(invite)]:
-        click.echo(encoded(f"{rater.name}: {base}/r/{rater.secret}"))
+    links = {rater.name: f"{base}/r/{rater.secret}" for rater in [study.invite() for _ in range(invite)]}
     if study.anonymous_secret is not None:
-        click.echo(encoded(f"for all: {base}/join/{study.anonymous_secret}"))
+        links["for all"] = f"{base}/join/{study.anonymous_secret}"
     opened = page = f"{base}/admin/{study.admin_secret}"
     raters = study.raters()
     own = next((each for each in raters if each.label == _OWN), None)  # the others' links are theirs
     if not for_others and (own or not raters):
-        opened = f"{base}/r/{(own or study.invite(_OWN)).secret}"
-        click.echo(encoded(f"rate here: {opened}"))
-    click.echo(encoded(f"the study's page, for you alone: {page}"))
+        opened = links["rate here"] = f"{base}/r/{(own or study.invite(_OWN)).secret}"
+    links["the study's page, for you alone"] = page
+    click.echo(encoded("\n".join(f"{who}: {link}" for who, link in links.items())))
     sys.stdout.flush()
     return opened
 
