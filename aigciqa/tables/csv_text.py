@@ -21,8 +21,8 @@ _FORMULA = re.compile(r"'*(?:\s*[=+\-@＝＋－＠]|[\t\r\n])")
 _NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _DELIMITERS = ",;\t"
 SWALLOWED = "a cell holds what looks like rows of the file: is there a quotation mark too many?"
-# Of the whole process: by default, a cell of more than 128 KiB, such as a workflow, is written and can't be read. What a
-# quotation mark too many makes one cell stays out of memory.
+# Of the whole process: by default, a cell of more than 128 KiB, such as a workflow, is written and can't be read.
+# There is a limit, since a quotation mark too many makes one cell of all that follows.
 csv.field_size_limit(1 << 24)
 
 
