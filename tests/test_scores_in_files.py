@@ -525,7 +525,7 @@ class TestFunction:
         for scores in ({"": 1.0}, {"stars": 1.0}, {"a b": 1.0, "a_b": 2.0}):
             with pytest.raises(InputError, match="a name of its own"):
                 aigciqa.write_scores("x.gif", scores, sidecar=True)
-        for score_range in ((5, 5), (5, 0), (0, float("inf")), (float("nan"), 5)):
+        for score_range in ((5, 5), (5, 0), (0, float("inf")), (float("nan"), 5), 5, (0, 3, 5), "05"):
             with pytest.raises(InputError, match=r"score_range is \(lowest, highest\)"):
                 aigciqa.write_scores("x.gif", {"nr-lite": 1.0}, score_range=score_range, sidecar=True)
         assert not Path("x.gif.xmp").exists()

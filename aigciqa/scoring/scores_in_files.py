@@ -101,10 +101,17 @@ def write_scores(
         raise InputError(
             f"each score has a name of its own, of letters and digits; got {', '.join(map(repr, numbers))}"
         )
-    if score_range is not None and not -math.inf < score_range[0] < score_range[1] < math.inf:
-        raise InputError(f"score_range is (lowest, highest); got {score_range}")
+    stars = None
+    if score_range is not None:
+        try:
+            low, high = score_range
+            is_range = -math.inf < low < high < math.inf
+        except (TypeError, ValueError):  # no two numbers
+            is_range = False
+        if not is_range:
+            raise InputError(f"score_range is (lowest, highest); got {score_range!r}")
+        stars = stars_of(next(iter(numbers.values())), low, high)
     name = at_home(os.fspath(image))
-    stars = None if score_range is None else stars_of(next(iter(numbers.values())), *score_range)
     (_write_beside if sidecar else _write_into)(name, _state_of(name), numbers, stars)
 
 
