@@ -385,7 +385,10 @@ class TestResume:
         for changed, text in (
             (["gen/007.png", *arguments[1:]], "is of another run: it has 'gen/000.png'"),
             ([*nr, *arguments[3:], "gen"], "the metric was nr-lite, is nr-resnet18 now"),
-            (["gen/000.png", *arguments[1:]], "this run nothing more"),
+            (
+                ["gen/000.png", *arguments[1:]],
+                "nothing more. Name another output, or start anew: --overwrite in place",
+            ),
         ):
             done = call_command(*changed, "--resume", cwd=folder)
             assert done.returncode == 2, done.stderr

@@ -432,6 +432,7 @@ class TestTables:
             (["both.parquet", "-o", "x.txt"], "ends in one of .md, .json, .csv"),
             (["both.parquet", "--report", "x.txt"], "html"),
             (["."], "is one group: name several folders"),
+            (["../"], "../ is one group: name several folders, such as ../*"),
         ],
     )
     def test_usage_errors(

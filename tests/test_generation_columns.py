@@ -325,6 +325,19 @@ class TestMatching:
         assert "Scores of different prompts are compared" in done.stdout
 
 
+@pytest.mark.parametrize("output", [(), ("-o", "scores.csv"), ("-o", "scores.csv", "--columns", "prompt")])
+def test_intervals_resample_the_prompts_of_the_files(
+    output: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [picture(Path(f"out/{look}.png"), "a fox", seed=look, look=look) for look in range(3)]
+    line = scored("out", *output).splitlines()[2]
+    assert "[" not in line  # seeds of one prompt say nothing of others
+    assert line.split()[:3] == ["nr-lite", "3", "0"]
+    picture(Path(names[0]), "a dog")
+    assert "[" in scored("out", *output, *(("--overwrite",) if output else ())).splitlines()[2]
+
+
 class TestReport:
     def test_prompts_come_from_the_files_without_columns(self, folder: Path) -> None:
         picture(Path("out/2.png"), '<b>"a dog"</b> & x' * 200, 8, "flux")

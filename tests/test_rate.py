@@ -143,6 +143,7 @@ def test_pairs_are_of_one_prompt(rate: Rate, write_images: Write) -> None:
     refused = rate("x", "--method", "pairs")
     assert refused.exit_code == 2
     assert "no two images of one prompt" in refused.stderr
+    assert "(aigciqa score --columns prompt writes one)" in " ".join(refused.stderr.split())
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,11 @@ def test_summary_and_leaderboard_are_the_comparison(page: Path) -> None:
     assert cells_of(page, 'id="failures"')[1:] == [["g1/bad.png", "g1", "nr-lite", "g1/bad.png: broken"]]
 
 
+def test_a_group_without_scores_has_no_rank(page: Path) -> None:
+    write_report(page, [*rows_of(4), row("bad.png")], COLUMNS)
+    assert [line[:2] for line in cells_of(page, 'class="ranks"')[1:]] == [["g1", "1"], ["g0", "2"], ["no group", "n/a"]]
+
+
 def leaders_of(page: Path) -> str:
     """What is said below the leaderboard of who leads; empty if nothing is."""
     below = page.read_text("utf-8").split("Bars run from", 1)[1].split("<h3>")[0].split("<p", 2)[1:]

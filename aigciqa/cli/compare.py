@@ -130,7 +130,7 @@ def main(
     is_one, picks = len(arguments) == 1, by == _CHECKPOINT
     if is_one and folders and (by is None or picks):
         has_folders = next((True for each in glob.iglob(f"{glob.escape(arguments[0])}/*/")), False)
-        hint = f", such as {arguments[0]}/*" if has_folders else ", such as runs/*/samples" if picks else ""
+        hint = f", such as {arguments[0].rstrip('/')}/*" if has_folders else ", such as runs/*/samples" if picks else ""
         raise click.UsageError(f"{arguments[0]} is one group: name several folders{hint}")
     if by is not None and not (is_one or picks):
         raise click.UsageError(f"--by {by} divides one folder or table; got {counted(arguments, 'argument')}")

@@ -20,10 +20,9 @@ def fields_of(columns: str | None) -> tuple[str, ...]:
     return found
 
 
-def wanted_of(fields: Sequence[str], group_by: str | None, is_shown: bool) -> Wanted | None:
-    """What is to be read of the files, also where a report shows it; None: nothing."""
-    by_field = group_by if group_by in FIELDS else None
-    return Wanted(tuple(fields), by_field) if fields or by_field or is_shown else None
+def wanted_of(fields: Sequence[str], group_by: str | None) -> Wanted:
+    """What is to be read of the files. Their prompts are in any case: intervals resample these."""
+    return Wanted(tuple(fields), group_by if group_by in FIELDS else None)
 
 
 def ungrouped_note(group_by: str | None, manifest_columns: Collection[str], without: int, images: int) -> str | None:

@@ -354,7 +354,7 @@ def _entries(images: Sequence[str], reference: str | None, settings: StudySettin
     if not pairs:
         raise InputError(
             "no two images of one prompt: name folders whose files have the same names, as in gen-a/ gen-b/, or image "
-            "prompts with -r, or a manifest with a column prompt"
+            "prompts with -r, or a manifest with a column prompt (aigciqa score --columns prompt writes one)"
         )
     return pairs
 

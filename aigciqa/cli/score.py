@@ -170,7 +170,7 @@ def main(
     scored = scored_columns(dimensions, uncertainty, percentiles)
     carried = inputs.carry(columns_of(scored))
     carried += [name for name in fields if name not in carried]
-    wanted = wanted_of(fields, group_by, report is not None)
+    wanted = wanted_of(fields, group_by)
 
     folder = MapFolder(maps, metrics) if maps is not None else None
     in_files = page = None
@@ -192,7 +192,7 @@ def main(
 
     from aigciqa.scoring.to_file import folder_of_paths, score_to_file
 
-    options = {**(wanted.options() if wanted is not None else {}), "reference": reference, "group-by": group_by}
+    options = {**wanted.options(), "reference": reference, "group-by": group_by}
     if output is not None:
         options["folder"] = folder_of_paths([*images, reference], output)  # any of them may be relative
     note_file = in_files.note if in_files is not None else lambda item: item
@@ -200,7 +200,7 @@ def main(
     scoring: dict[str, Any] = {
         "batch_size": batch_size, "workers": workers, "decoder": decoder,
         "uncertainty": uncertainty, "percentiles": percentiles,
-        "generation": wanted and wanted.columns, "group_by": wanted and wanted.group_by,
+        "generation": wanted.columns, "group_by": wanted.group_by,
         "maps": "dense" if maps is not None else "coarse" if report is not None else None,
     }  # fmt: skip
     watched = None

@@ -19,7 +19,7 @@ from aigciqa.utils.files import write_file
 FORMAT = 1
 SUFFIX = ".meta.json"
 #: What to do about a table that can't be resumed.
-WAY_OUT = "Name another output, or start anew without `resume=True`"
+WAY_OUT = "Name another output, or start anew: `overwrite=True` in place of `resume=True`"
 #: Characters of a value that are shown where it differs: enough of a sha256.
 _SHOWN = 60
 
