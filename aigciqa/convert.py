@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aigciqa.checkpoints.card import check_readme
+from aigciqa.checkpoints.card import checked_folder
 from aigciqa.checkpoints.config import MetricConfig
 from aigciqa.checkpoints.format import CONFIG_FILE, check_tensors, file_sha256, write_checkpoint
 from aigciqa.checkpoints.pickles import as_state_dict, read_pickle, without_classifier
 from aigciqa.errors import CheckpointError, InputError, OutputExistsError, shortened
 from aigciqa.metric import Metric
 from aigciqa.registry import MetricSpec, metric_info
+from aigciqa.utils.object_stores import local_path
 
 SCRIPT = "github.com/jiquan123/AIGIQA4K"
 #: What the script trains.
@@ -67,13 +68,13 @@ def convert_checkpoint(
         raise InputError(f"the paper's script does not train {metric}; expected nr- or fr- and {', '.join(_BACKBONES)}")
     if dimension not in spec.score_ranges:
         raise InputError(f"dimension is one of {', '.join(spec.dimensions)}; got {dimension!r}")
-    output = Path(os.path.expanduser(output))
+    output = local_path(output)
     if not overwrite:
         if (output / CONFIG_FILE).exists():
             raise OutputExistsError(
                 f"{output} holds a checkpoint already: pass `overwrite=True` to replace it, or name another"
             )
-        check_readme(output)
+        checked_folder(output)
     path = Path(os.path.expanduser(pt_file))
     content = _read(path)
     backbone = without_classifier(_states(content, "backbone", path))

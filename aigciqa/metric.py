@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from aigciqa.backbones import build_backbone
 from aigciqa.checkpoints import hub
-from aigciqa.checkpoints.card import check_readme
+from aigciqa.checkpoints.card import checked_folder
 from aigciqa.checkpoints.config import MetricConfig, check_metric, read_config
 from aigciqa.checkpoints.format import as_read, write_checkpoint
 from aigciqa.checkpoints.imagenet import imagenet_part
@@ -132,11 +132,11 @@ class Metric(nn.Module):
             folder: made if absent; an earlier checkpoint in it is replaced.
 
         Raises:
+            InputError: it is a URL.
             OutputExistsError: the folder's `README.md` is not the model card of a checkpoint.
             CheckpointError: weights that are NaN or infinite, or what could not be loaded: a config, other modules.
         """
-        folder = Path(os.path.expanduser(folder))
-        check_readme(folder)
+        folder = checked_folder(folder)
         weights = as_read(self.state_dict(), Metric(self.config, device="meta").state_dict(), str(folder))
         write_checkpoint(folder, replace(self.config, imagenet=None), weights)  # all weights, trained or not
 

@@ -20,6 +20,7 @@ from aigciqa.cli import score
 from aigciqa.cli.main import main
 from aigciqa.errors import InputError, SourceError
 from aigciqa.images.decode import load_content, load_image
+from aigciqa.integrations.onnx import export_onnx
 from aigciqa.report.page import check_target
 from aigciqa.scoring import archives, decoding
 from aigciqa.scoring.maps import MapFolder
@@ -28,7 +29,7 @@ from aigciqa.tables.columns import columns_of, to_row
 from aigciqa.tables.scores import read_table
 from aigciqa.utils import object_stores
 from aigciqa.utils.memory import Share
-from tests.conftest import Watch, draw, png
+from tests.conftest import Watch, draw, png, untrained
 from tests.test_cli import table
 
 Write = Callable[..., list[str]]
@@ -314,6 +315,8 @@ def test_without_pyarrow_urls_say_what_to_install(monkeypatch: pytest.MonkeyPatc
         ["compare", "t.csv", "--by", "group", "-o", "file:///c.csv"],
         ["select", "t.csv", "-o", "file:///s.csv"],
         ["select", "t.csv", "--to", "file:///best", "--apply"],
+        ["fit", "t.csv", "-o", "file:///fitted"],
+        ["convert", "a.png", "-m", "nr-resnet18", "-d", "quality", "-o", "file:///converted"],
     ],
 )
 def test_outputs_are_no_urls(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,3 +335,13 @@ def test_a_table_and_a_report_are_no_urls() -> None:
         aigciqa.score_to_file([], "s3://bucket/t.csv", metric="nr-lite")
     with pytest.raises(InputError, match="but a URL"):
         check_target("s3://bucket/r.html")
+
+
+def test_a_checkpoint_is_saved_and_exported_to_no_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    metric = untrained("nr-resnet18")
+    with pytest.raises(InputError, match="but a URL"):
+        metric.save_pretrained("s3://bucket/metric")
+    with pytest.raises(InputError, match="but a URL"):
+        export_onnx(metric, "s3://bucket/metric.onnx")
+    assert os.listdir() == []

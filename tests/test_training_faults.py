@@ -90,7 +90,7 @@ def run(root: Path, output: Path, resume: bool = False, **settings: Any) -> aigc
                  progress=False)  # fmt: skip
 
 
-def call(root: Path, output: Path, *more: str) -> Result:
+def call(root: Path, output: str | Path, *more: str) -> Result:
     line = ["folder", str(root), "-m", "nr-tiny", "--start", "none", "--epochs", "2", "--lr", "1e-2", "--quiet"]
     line += ["--device", "cpu", "--cache", str(root.parent / "cache"), "-o", str(output), *more]
     handler = signal.getsignal(signal.SIGTERM)
@@ -157,6 +157,14 @@ def test_a_start_from_a_head_of_another_range_begins_with_its_order(root: Path, 
 def test_a_start_in_the_home_folder_of_nobody_is_no_checkpoint(root: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nobody-of-that-name"):
         run(root, tmp_path / "head", start="~nobody-of-that-name/start")
+
+
+def test_a_run_is_written_to_no_url(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = call(root, "s3://bucket/head")
+    assert done.exit_code == 2
+    assert "but a URL" in " ".join(done.output.split())
+    assert not os.path.exists("s3:")
 
 
 class OwnHead(Head):

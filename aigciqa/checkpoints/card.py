@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from aigciqa.checkpoints.config import MetricConfig, is_number
 from aigciqa.errors import OutputExistsError
+from aigciqa.utils.object_stores import local_path
 
 CARD_FILE = "README.md"
 #: What a generated card has in place of the repo's name, until it is published.
@@ -24,13 +26,20 @@ stand controls, which were not fitted: a head that does not beat them has learnt
 curve, the figure with an interval is what twice the ratings would be expected to bring."""
 
 
-def check_readme(folder: Path) -> None:
-    """Raise OutputExistsError if the folder's `README.md` is not the model card of a checkpoint."""
+def checked_folder(output: str | os.PathLike[str]) -> Path:
+    """Where a checkpoint is to be written.
+
+    Raises:
+        InputError: it is a URL.
+        OutputExistsError: the folder's `README.md` is not the model card of a checkpoint.
+    """
+    folder = local_path(output)
     path = folder / CARD_FILE
     if path.is_file() and _MARK not in path.read_text(encoding="utf-8", errors="replace")[:2000]:
         raise OutputExistsError(
             f"{folder} has a README.md that is not a model card: name another folder, or move it away"
         )
+    return folder
 
 
 def model_card(config: MetricConfig) -> str:

@@ -19,10 +19,10 @@ from aigciqa.tables.text import encoded
 @click.option(
     "-d", "--dimension", required=True, type=click.Choice(list(SCORE_RANGES)), help="Opinion score it was trained on."
 )
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write.", metavar="DIR")
+@click.option("-o", "--output", required=True, help="Folder to write.", metavar="DIR")
 @license_option
 @click.option("--overwrite", is_flag=True, help="Replace a checkpoint that DIR holds, and any README.md.")
-def main(pt_file: Path, metric: str, dimension: str, output: Path, license: str | None, overwrite: bool) -> None:
+def main(pt_file: Path, metric: str, dimension: str, output: str, license: str | None, overwrite: bool) -> None:
     """Convert a .pt file of the PKU-I2IQA authors' training script.
 
     FILE becomes a checkpoint in the folder DIR: config.json, model.safetensors and README.md, a model card to be
@@ -39,5 +39,5 @@ def main(pt_file: Path, metric: str, dimension: str, output: Path, license: str 
         raise click.UsageError(str(error)) from None
     except (CheckpointError, OSError) as error:
         raise click.ClickException(str(error)) from None
-    click.echo(encoded(str(output)))
+    click.echo(encoded(output))
     say(f"Use it: aigciqa score IMAGES -m {metric} --weights {shlex.quote(os.path.join(output, ''))}")

@@ -38,9 +38,7 @@ _WIDTH = 80
 @click.argument("database", metavar="DATABASE")
 @click.argument("root", metavar="ROOT", type=click.Path(path_type=Path))
 @trainable_metric_option("What to train, such as fr-resnet50.")
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder of the checkpoint."
-)
+@click.option("-o", "--output", required=True, metavar="DIR", help="Folder of the checkpoint.")
 @click.option("--protocol", metavar="P", default="prompt-disjoint", help="How the database is split.")
 @click.option(
     "--dimensions", "-d", multiple=True, callback=split_commas, metavar="D[,D...]",
@@ -77,9 +75,7 @@ _WIDTH = 80
 @click.option("--tensorboard", is_flag=True, help="Also log to DIR/training/tensorboard.")
 @click.option("--resume", is_flag=True, help="Go on with the run that DIR holds.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-def main(
-    database: str, root: Path, output: Path, protocol: str, score_ranges: Any, quiet: bool, **options: Any
-) -> None:
+def main(database: str, root: Path, output: str, protocol: str, score_ranges: Any, quiet: bool, **options: Any) -> None:
     """Train a metric on a database of rated images.
 
     DATABASE is its name, ROOT the folder it lies in, DIR the folder of the new checkpoint.
@@ -109,7 +105,7 @@ def _train(
     database: str,
     root: Path,
     given: dict[str, Any],
-    output: Path,
+    output: str,
     protocol: str,
     options: dict[str, Any],
     progress: bool,
@@ -176,8 +172,8 @@ def _figure(given: float | list[float] | None, with_bounds: bool) -> str:
     return with_interval(*values) if with_bounds and len(values) > 1 else rounded(values[0])
 
 
-def _kept(output: Path) -> str:
+def _kept(output: str) -> str:
     """What a run that stopped leaves to go on from."""
-    if not os.path.exists(output / "training"):
+    if not os.path.exists(os.path.join(output, "training")):
         return ""
     return f"; whole epochs are kept in {output}, and --resume goes on from there"

@@ -8,7 +8,6 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from aigciqa.errors import InputError
 from aigciqa.integrations.diffusers import PictureScorer, ValidationScores, evaluating
 from aigciqa.metric import Metric
 from aigciqa.stats.groups import Difference, Scores, differences
-from aigciqa.utils.object_stores import check_is_path
+from aigciqa.utils.object_stores import local_path
 
 #: What trackers of experiments file the numbers and the pictures under.
 _PREFIX = "aigciqa"
@@ -126,9 +125,7 @@ class CheckpointScores:
         self.scorer = PictureScorer(
             prompts, seeds, metric, references=references, batch_size=batch_size, **pipeline_arguments
         )
-        if to is not None:
-            check_is_path(to)
-        self.to = None if to is None else Path(os.path.expanduser(to))
+        self.to = None if to is None else local_path(to)
         self.log_pictures = log_pictures
         self.checkpoints: list[ScoredCheckpoint] = []
 

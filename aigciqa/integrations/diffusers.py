@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +29,7 @@ from aigciqa.scoring.to_file import describe
 from aigciqa.stats.bootstrap import Interval
 from aigciqa.stats.means import mean_interval, prompt_of
 from aigciqa.tables.columns import columns_of
-from aigciqa.utils.object_stores import check_is_path
+from aigciqa.utils.object_stores import local_path
 from aigciqa.utils.paths import counted
 
 if TYPE_CHECKING:
@@ -145,13 +144,11 @@ class PictureScorer:
         keep_pictures: int | None = 0,
     ) -> ValidationScores:
         """Make the pictures and score them; see `validation_scores`."""
-        if to:
-            check_is_path(to)
+        folder = local_path(to) if to else None
         columns = columns_of(self.metric.dimensions, _COLUMNS)
         kept: list[Image] = []
         records: list[Record] = []
         with contextlib.ExitStack() as stack:
-            folder = Path(os.path.expanduser(to)) if to else None
             write = stack.enter_context(open_folder(folder, overwrite, columns, self._made_by())) if folder else None
             stack.enter_context(_undisturbed(pipeline))
             for start in range(0, len(self.prompts) * len(self.seeds), self.batch_size):

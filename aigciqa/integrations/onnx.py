@@ -20,6 +20,7 @@ from aigciqa.metric import Metric
 from aigciqa.utils.extras import needs_extra
 from aigciqa.utils.files import replacing
 from aigciqa.utils.hardware import undisturbed
+from aigciqa.utils.object_stores import local_path
 
 with needs_extra("onnx", "ONNX files need onnxruntime and onnxscript"):
     import onnxruntime
@@ -75,7 +76,7 @@ def export_onnx(
         inputs = [images[:2]]
         if metric.requires_reference:
             inputs.append(graph.encode(images[2:]) if reference_features else images[2:])
-        with replacing(os.path.expanduser(path)) as unfinished:  # what can't be written fails before the work
+        with replacing(local_path(path)) as unfinished:  # what can't be written fails before the work
             _write(graph, inputs, unfinished)
             _check(graph, inputs, unfinished)
 

@@ -31,6 +31,7 @@ from aigciqa.training.settings import Settings as Settings
 from aigciqa.utils.extras import needs_extra
 from aigciqa.utils.files import locked
 from aigciqa.utils.hardware import check_device
+from aigciqa.utils.object_stores import local_path
 from aigciqa.utils.paths import counted, shown
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def train(
         raise InputError(f"{database.name} was not rated for {absent[0]}; it has: {', '.join(database.dimensions)}")
     _check_ratings(split, settings.dimensions)
     fabric = _launched(settings, device, devices)
-    folder = RunFolder(Path(os.path.expanduser(output)))
+    folder = RunFolder(local_path(output))
     if fabric.is_global_zero:
         folder.check(resume)
     with locked(folder.state_file) if fabric.is_global_zero else nullcontext(), _undisturbed(fabric.device.type):

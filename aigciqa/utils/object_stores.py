@@ -14,6 +14,7 @@ import posixpath
 import re
 import stat
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from aigciqa.errors import InputError
@@ -42,6 +43,12 @@ def check_is_path(output: str | os.PathLike[str]) -> None:
         raise InputError(
             f"{os.fspath(output)} is no path of this machine but a URL: write to a path, and copy it there"
         )
+
+
+def local_path(output: str | os.PathLike[str]) -> Path:
+    """A path that is to be written, no URL, with the home folder for `~`."""
+    check_is_path(output)
+    return Path(os.path.expanduser(output))
 
 
 def refusal(path: str) -> str | None:

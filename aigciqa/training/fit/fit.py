@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 import aigciqa
-from aigciqa.checkpoints.card import RATED, check_readme
+from aigciqa.checkpoints.card import RATED, checked_folder
 from aigciqa.checkpoints.format import CONFIG_FILE
 from aigciqa.databases.database import Database
 from aigciqa.errors import ImageError, InputError, OutputExistsError
@@ -97,10 +97,9 @@ def fit_head(
     """
     if seed < 0:
         raise InputError(f"seed is 0 or more; got {seed}")
-    folder = Path(os.path.expanduser(output))
+    folder = checked_folder(output)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is not a folder: name one for the checkpoint")
-    check_readme(folder)
     if (folder / CONFIG_FILE).exists() and not overwrite:
         raise OutputExistsError(f"{folder} holds a checkpoint already: pass `overwrite=True` to replace it")
     with locked(folder):
