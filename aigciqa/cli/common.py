@@ -19,7 +19,7 @@ from aigciqa.cli.words import in_shell_words, said_warnings
 from aigciqa.errors import InputError, LockedError, MissingExtraError, WeightsError
 from aigciqa.records import Item
 from aigciqa.registry import METRICS, TIMM, Kind, default_metric, metric_info
-from aigciqa.tables.text import printable
+from aigciqa.tables.text import encoded, printable
 from aigciqa.utils.files import is_there
 from aigciqa.utils.object_stores import check_is_path, may_exist
 from aigciqa.utils.paths import at_home, real, shown
@@ -139,6 +139,11 @@ def _worded(text: str) -> str:
     if (context := click.get_current_context(silent=True)) is not None:
         text = in_shell_words(text, context.command)
     return "\n".join(map(printable, text.split("\n")))
+
+
+def put(text: str, nl: bool = True) -> None:
+    """Put text on standard output, as UTF-8 also where Windows would have a pipe take less."""
+    click.echo(encoded(text), nl=nl)
 
 
 def say(text: str) -> None:

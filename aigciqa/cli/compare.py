@@ -25,6 +25,7 @@ from aigciqa.cli.common import (
     computing_options,
     load_metrics,
     overwrite_option,
+    put,
     reference_option,
     report_option,
     unnamed_metric,
@@ -36,7 +37,7 @@ from aigciqa.records import Item
 from aigciqa.registry import SCORE_RANGES, known_metric
 from aigciqa.tables.columns import columns_of, dimensions_of, to_row
 from aigciqa.tables.scores import ScoreTable, is_table, read_table
-from aigciqa.tables.text import encoded, printable
+from aigciqa.tables.text import printable
 from aigciqa.utils.object_stores import may_exist
 from aigciqa.utils.paths import absolute, counted
 
@@ -165,7 +166,7 @@ def main(
     result = compare(given, compared, baseline=baseline, share=fail_below, pick_best=picks)
     with writing(), contextlib.ExitStack() as last:  # a closed pipe costs no file, a full disk no output
         if output is None or not quiet:
-            last.callback(click.echo, encoded(text.WRITERS[form](result)), nl=False)
+            last.callback(put, text.WRITERS[form](result), nl=False)
         if output is not None:
             text.write_result(result, output)
         if report is not None:

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import click
 
-from aigciqa.cli.common import command, license_option, say, trainable_metric_option
+from aigciqa.cli.common import command, license_option, put, say, trainable_metric_option
 from aigciqa.registry import SCORE_RANGES
-from aigciqa.tables.text import encoded
 
 
 @command("convert")
@@ -39,5 +38,5 @@ def main(pt_file: Path, metric: str, dimension: str, output: str, license: str |
         raise click.UsageError(str(error)) from None
     except (CheckpointError, OSError) as error:
         raise click.ClickException(str(error)) from None
-    click.echo(encoded(output))
+    put(output)
     say(f"Use it: aigciqa score IMAGES -m {metric} --weights {shlex.quote(os.path.join(output, ''))}")

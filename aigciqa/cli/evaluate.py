@@ -20,6 +20,7 @@ from aigciqa.cli.common import (
     computing_options,
     load_metrics,
     overwrite_option,
+    put,
     say,
     score_range_option,
     writing,
@@ -279,10 +280,10 @@ def _write(
     from aigciqa.evaluation import text
     from aigciqa.evaluation.plots import write_plots
     from aigciqa.tables import provenance
-    from aigciqa.tables.text import encoded, write_text
+    from aigciqa.tables.text import write_text
 
     if output is None or not quiet:
-        click.echo(encoded(text.to_terminal(evaluation)), nl=False)  # with its notes
+        put(text.to_terminal(evaluation), nl=False)  # with its notes
     else:
         for note in evaluation.notes:
             warn(note)

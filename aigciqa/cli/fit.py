@@ -17,6 +17,7 @@ from aigciqa.cli.common import (
     check_name,
     command,
     complain,
+    put,
     reference_option,
     say,
     score_range_option,
@@ -25,7 +26,7 @@ from aigciqa.cli.common import (
     unwritten,
 )
 from aigciqa.errors import InputError, LockedError, WeightsError
-from aigciqa.tables.text import encoded, printable
+from aigciqa.tables.text import printable
 
 if TYPE_CHECKING:
     from aigciqa.metric import Metric
@@ -102,7 +103,7 @@ def main(
 
             del given["seed"]
             for each in suggest_ratings(ratings, candidates, count, **given):
-                click.echo(encoded(printable(each.image) if sys.stdout.isatty() else each.image))
+                put(printable(each.image) if sys.stdout.isatty() else each.image)
     except (InputError, LockedError):
         raise
     except WeightsError as error:
@@ -137,7 +138,7 @@ def _fit(ratings: str, output: str, overwrite: bool, options: Mapping[str, Any])
     from aigciqa.training.fit.text import figures_text
 
     metric = fit_head(ratings, output=output, overwrite=overwrite, **options)
-    click.echo(encoded(figures_text(metric.config.results)))
+    put(figures_text(metric.config.results))
     return metric
 
 

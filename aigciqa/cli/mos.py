@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from aigciqa.cli.common import check_apart, check_table_output, command, complain, overwrite_option, writing
-from aigciqa.tables.text import encoded
+from aigciqa.cli.common import check_apart, check_table_output, command, complain, overwrite_option, put, writing
 
 _METHODS = ("p910", "bt500", "p913", "zscore", "mean")
 
@@ -77,4 +76,4 @@ def main(
         if output is None or not quiet:
             tables = [*found.summary(), *([found.scores()] if output is None else [])]
             text = "\n\n".join(f"{table.title}\n{table.aligned()}" for table in tables)
-            click.echo(encoded(f"Method: {found.method}. In brackets: 95% intervals.\n\n{text}\n"), nl=False)
+            put(f"Method: {found.method}. In brackets: 95% intervals.\n\n{text}")

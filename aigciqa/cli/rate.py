@@ -28,13 +28,13 @@ from aigciqa.cli.common import (
     command,
     complain,
     overwrite_option,
+    put,
     reference_option,
     say,
     terminate,
     writing,
 )
 from aigciqa.errors import InputError
-from aigciqa.tables.text import encoded
 from aigciqa.utils.paths import counted
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def _announce(study: Study, base: str, invite: int, for_others: bool) -> str:
     if not for_others and (own or not raters):
         opened = links["rate here"] = f"{base}/r/{(own or study.invite(_OWN)).secret}"
     links["the study's page, for you alone"] = page
-    click.echo(encoded("\n".join(f"{who}: {link}" for who, link in links.items())))
+    put("\n".join(f"{who}: {link}" for who, link in links.items()))
     sys.stdout.flush()
     return opened
 

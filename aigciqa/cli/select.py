@@ -21,13 +21,14 @@ from aigciqa.cli.common import (
     command,
     complain,
     overwrite_option,
+    put,
     say,
 )
 from aigciqa.compare import selection
 from aigciqa.compare.buckets import Buckets
 from aigciqa.errors import InputError
 from aigciqa.tables.scores import read_table
-from aigciqa.tables.text import SHOWN_DECIMALS, encoded, printable
+from aigciqa.tables.text import SHOWN_DECIMALS, printable
 from aigciqa.utils.object_stores import check_is_path, scheme_of
 from aigciqa.utils.paths import counted, shown
 from aigciqa.utils.place_files import LASTING
@@ -245,7 +246,7 @@ def _print_paths(rows: Sequence[Row], dimension: str, buckets: Buckets | None, w
         before = f"{buckets.of(row[dimension])}\t" if buckets is not None else ""
         before += f"{row[dimension]:.{SHOWN_DECIMALS}f}\t" if with_scores else ""
         image = printable(row["image"]) if sys.stdout.isatty() else row["image"]
-        click.echo(encoded(f"{before}{image}"))
+        put(f"{before}{image}")
 
 
 def _in_order(steps: _Steps, refused: Container[Step]) -> Iterator[Step]:
@@ -274,9 +275,9 @@ def _show(steps: _Steps, scores: Iterable[float], by: str) -> int:
             continue
         if state != "new":
             refused.add(step)
-        click.echo(encoded(printable(f"{before.get(step, '')}{what}: {step.source} -> {step.target}")))
+        put(printable(f"{before.get(step, '')}{what}: {step.source} -> {step.target}"))
     if there:
-        click.echo(encoded(f"{_LABELS['there']}: {counted(there, 'file')}: {shown(there)}"))
+        put(f"{_LABELS['there']}: {counted(there, 'file')}: {shown(there)}")
     say(_summary(states, "to do"))
     if states["new"]:
         say("nothing is done yet: add --apply")

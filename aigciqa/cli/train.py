@@ -19,13 +19,14 @@ from aigciqa.cli.common import (
     command,
     complain,
     license_option,
+    put,
     say,
     score_range_option,
     split_commas,
     terminate,
     trainable_metric_option,
 )
-from aigciqa.tables.text import TextTable, encoded, rounded, with_interval
+from aigciqa.tables.text import TextTable, rounded, with_interval
 from aigciqa.utils.paths import counted
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def main(database: str, root: Path, output: str, protocol: str, score_ranges: An
         sys.exit(status)
     if not is_first:
         return
-    click.echo(encoded(_figures(metric, tested)))
+    put(_figures(metric, tested))
     if metric.config.training["validation_srcc"] is None:
         sys.exit(EXIT_ERRORS)  # `train` has warned
     if not quiet:
@@ -148,10 +149,10 @@ def _figures(metric: Metric, tested: int) -> str:
     from aigciqa.stats.correlations import MIN_TELLING
 
     results = metric.config.results
-    if tested >= MIN_TELLING and not results:
-        return "There are no figures on the test part."  # `train` has warned
     if tested < MIN_TELLING:
         return f"The test part has {counted(tested, 'image')}: correlations of fewer than {MIN_TELLING} say nothing."
+    if not results:
+        return "There are no figures on the test part."  # `train` has warned
     columns = {"srcc": "SRCC", "plcc": "PLCC", "krcc": "KRCC", "rmse": "RMSE"}
     rows = tuple(
         (name, *(_figure(figures.get(each), with_bounds=each == "srcc") for each in columns))
